@@ -1,0 +1,96 @@
+"""Which events move a user's state, which are targets of ranking and training, and which speak against their item.
+
+A rule is a list of clauses, "rating<5,remove,dislike": an event type, or a type compared with the event's value
+(<, <=, >, >=); "*" is every type, the empty string none. A clause with a comparison is false for an event without
+value. A negative event still moves the state (the cell sees that it was negative) but is never a target.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import EddyError
+
+ANY = "*"
+_CLAUSE = re.compile(r"^(?P<type>[^<>=,]*?[^<>=,\s])\s*(?:(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+))?$")
+_COMPARE: dict[str, Callable[[Any, float], Any]] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the rules say of n events: three bool[n] arrays."""
+
+    moves: NDArray[np.bool_]
+    target: NDArray[np.bool_]
+    negative: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Clause:
+    type: str
+    op: str | None
+    number: float
+
+    def matches(self, name: str, value: NDArray[np.float32]) -> NDArray[np.bool_]:
+        if self.type not in (ANY, name):
+            return np.zeros(len(value), bool)
+        if self.op is None:
+            return np.ones(len(value), bool)
+        return np.asarray(_COMPARE[self.op](value, self.number), bool)  # NaN (no value) compares false
+
+
+def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
+    clauses = []
+    for text in filter(None, (part.strip() for part in rule.split(","))):
+        match = _CLAUSE.match(text)
+        try:
+            if match is None:
+                raise ValueError
+            number = float(match["number"]) if match["op"] else 0.0
+        except ValueError:
+            raise EddyError(
+                f"event rule '{setting}': cannot read {text!r}; write a type or a comparison, such as rating<5 or remove"
+            ) from None
+        clauses.append(_Clause(match["type"], match["op"], number))
+    return tuple(clauses)
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """Rules written as text (see the module), checked when made.
+
+    Errors: EddyError naming the clause that cannot be read.
+    """
+
+    state: str = ANY
+    target: str = ANY
+    negative: str = "rating<5,dislike,remove"
+    _clauses: dict[str, tuple[_Clause, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for setting in ("state", "target", "negative"):
+            self._clauses[setting] = _parse(getattr(self, setting), setting)
+
+    def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
+        """Apply the rules to n events: `types` names, `type_index` int[n] into them, `value` float32[n] (NaN = none)."""
+        found = {setting: np.zeros(len(value), bool) for setting in self._clauses}
+        for index, name in enumerate(types):
+            rows = np.flatnonzero(type_index == index)
+            if len(rows):
+                for setting, clauses in self._clauses.items():
+                    for clause in clauses:
+                        found[setting][rows] |= clause.matches(name, value[rows])
+        return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
+
+
+EVERY_EVENT = EventRules(negative="")
+"""Every event moves the state and is a target: what benchmarks on plain interaction logs suppose."""
