@@ -1,4 +1,4 @@
-"""The one exception a user of Eddy can cause; the command line prints its message and exits 1, without a stack trace."""
+"""The exception for what a user can cause: the command line prints its one line and exits 1."""
 
 
 class EddyError(Exception):

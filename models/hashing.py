@@ -1,7 +1,8 @@
 """Stable hashes of ids: the same in every process, on every machine, in every version of Eddy.
 
 Rows on `user-state` name items, event types and event ids by these hashes, so a change here is a migration.
-All are xxh3-64 (Collet, xxHash specification) of the UTF-8 bytes; 0 is kept to mean "none" and is never returned.
+All are xxh3-64 (Collet, xxHash specification) of the UTF-8 bytes; 0 is kept to mean "none" and is never
+returned.
 """
 
 from collections.abc import Sequence
@@ -14,23 +15,27 @@ _EVENT_ID_BITS = 40
 _TYPE_BITS = 16
 
 
+def _xxh3(text: str) -> int:
+    return xxh3_64_intdigest(text.encode())
+
+
 def item_hash(item_id: str) -> int:
     """64-bit hash of an item id."""
-    return xxh3_64_intdigest(item_id) or 1
+    return _xxh3(item_id) or 1
 
 
 def item_hashes(item_ids: Sequence[str]) -> NDArray[np.uint64]:
     """`item_hash` of each id: uint64[n]."""
-    hashes = np.fromiter(map(xxh3_64_intdigest, item_ids), np.uint64, len(item_ids))
+    hashes = np.fromiter(map(_xxh3, item_ids), np.uint64, len(item_ids))
     hashes[hashes == 0] = 1
     return hashes
 
 
 def type_hash(event_type: str) -> int:
     """16-bit hash of an event type's name."""
-    return xxh3_64_intdigest(event_type) & ((1 << _TYPE_BITS) - 1) or 1
+    return _xxh3(event_type) & ((1 << _TYPE_BITS) - 1) or 1
 
 
 def event_id_hash(event_id: str) -> int:
     """40-bit hash of an event id, by which a re-sent event is recognised inside the recent window."""
-    return xxh3_64_intdigest(event_id) & ((1 << _EVENT_ID_BITS) - 1) or 1
+    return _xxh3(event_id) & ((1 << _EVENT_ID_BITS) - 1) or 1

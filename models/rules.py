@@ -1,8 +1,9 @@
-"""Which events move a user's state, which are targets of ranking and training, and which speak against their item.
+"""Which events move a user's state, which are targets of ranking and training, and which are negative.
 
-A rule is a list of clauses, "rating<5,remove,dislike": an event type, or a type compared with the event's value
-(<, <=, >, >=); "*" is every type, the empty string none. A clause with a comparison is false for an event without
-value. A negative event still moves the state (the cell sees that it was negative) but is never a target.
+A rule is a list of clauses, "rating<5,remove,dislike": an event type, or a type compared with the event's
+value (<, <=, >, >=); "*" is every type, the empty string none. A clause with a comparison is false for an
+event without value. A negative event still moves the state (the cell sees that it was negative) but is never
+a target.
 """
 
 import re
@@ -58,7 +59,7 @@ def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
             number = float(match["number"]) if match["op"] else 0.0
         except ValueError:
             raise EddyError(
-                f"event rule '{setting}': cannot read {text!r}; write a type or a comparison, such as rating<5 or remove"
+                f"event rule '{setting}': cannot read {text!r}; write types, as in rating<5,remove"
             ) from None
         clauses.append(_Clause(match["type"], match["op"], number))
     return tuple(clauses)
@@ -74,14 +75,16 @@ class EventRules:
     state: str = ANY
     target: str = ANY
     negative: str = "rating<5,dislike,remove"
-    _clauses: dict[str, tuple[_Clause, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _clauses: dict[str, tuple[_Clause, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for setting in ("state", "target", "negative"):
             self._clauses[setting] = _parse(getattr(self, setting), setting)
 
     def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
-        """Apply the rules to n events: `types` names, `type_index` int[n] into them, `value` float32[n] (NaN = none)."""
+        """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
         found = {setting: np.zeros(len(value), bool) for setting in self._clauses}
         for index, name in enumerate(types):
             rows = np.flatnonzero(type_index == index)

@@ -8,12 +8,17 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.events import Events
 
+MIN_EVENTS = 3
+"""Leave-one-out tests users with at least this many events: one each to train, to validate and to test."""
+
 
 def boundary(events: Events, fraction: float) -> int:
-    """The row at which the first `fraction` of the log, by time, ends. Errors: EddyError when a side would be empty."""
+    """The row where the first `fraction` of the log, by time, ends; EddyError when a side would be empty."""
     row = int(len(events) * fraction)
     if not 0 < row < len(events):
-        raise EddyError(f"{events.source}: {len(events)} events cannot be split at {fraction:.0%}; more are needed")
+        raise EddyError(
+            f"{events.source}: {len(events)} events cannot be split at {fraction:.0%}; more are needed"
+        )
     return row
 
 
@@ -40,9 +45,11 @@ def leave_one_out(events: Events) -> LeaveOneOut:
     by_user = np.argsort(events.user, kind="stable")
     last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
     length = np.diff(last, prepend=-1)
-    long = last[length >= 3]
+    long = last[length >= MIN_EVENTS]
     if not len(long):
-        raise EddyError(f"{events.source}: leave-one-out needs users with at least three events; no user has them")
+        raise EddyError(
+            f"{events.source}: leave-one-out needs users with at least three events; no user has them"
+        )
     held_out = np.zeros(len(events), bool)
     validation, test = by_user[long - 1], by_user[long]
     held_out[validation] = held_out[test] = True
