@@ -66,7 +66,8 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
     extra = changed(event_type=["buy", None, "view"], value=[1.5, None, 2.0], event_id=["x", None, "z"])
     events = read_events(write(tmp_path, extra))
     assert [events.types[t] for t in events.type] == [DEFAULT_TYPE, "buy", "view"]
-    assert events.value.tolist()[1:] == [1.5, 2.0] and np.isnan(events.value[0])
+    assert events.value.tolist()[1:] == [1.5, 2.0]
+    assert np.isnan(events.value[0])
     assert events.event_id == ["", "x", "z"]
 
 
@@ -135,7 +136,8 @@ def test_positions_order_a_log_without_clock_and_rows_do_without_positions(tmp_p
     columns = {"user_id": ["u", "u", "v"], "item_id": ["second", "first", "other"]}
     by_rows = read_events(write(tmp_path, columns))
     by_position = read_events(write(tmp_path, {**columns, "position": [1, 0, 0]}))
-    assert not by_rows.clock and not by_position.clock
+    assert not by_rows.clock
+    assert not by_position.clock
     assert by_rows.items == ["second", "first", "other"]
     assert by_position.items == ["first", "other", "second"]
 
@@ -168,7 +170,9 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line_that_names_file_row_a
     with pytest.raises(EddyError) as caught:
         read_events(path)
     text = str(caught.value)
-    assert text.startswith(str(path)) and message in text and "\n" not in text
+    assert text.startswith(str(path))
+    assert message in text
+    assert "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,8 @@ def test_damaged_and_missing_files_are_refused_in_one_line(tmp_path: Path, name:
         path.write_bytes(content)
     with pytest.raises(EddyError) as caught:
         read_events(path)
-    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_time_unit_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_any_type_is_a_star_and_no_type_the_empty_rule() -> None:
 
 def test_for_plain_logs_every_event_counts() -> None:
     found = flags(EVERY_EVENT, ("rating", 1), ("remove", NONE))
-    assert found.target.all() and found.moves.all() and not found.negative.any()
+    assert found.target.all()
+    assert found.moves.all()
+    assert not found.negative.any()
 
 
 @pytest.mark.parametrize("wrong", ["rating<", "<5", "rating<low", "rating=5", "rating<1<2"])
