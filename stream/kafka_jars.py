@@ -1,0 +1,62 @@
+"""The jars of Apache Kafka, resolved once from their Maven coordinates by jgo and then read from the cache.
+
+Guarantee: a folder without its `complete` file is never used, so a download that was cut short is begun
+again; a folder with it is used without asking the network.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from models.errors import EddyError
+
+KAFKA_VERSION = "4.1.1"
+# Kafka's POM names a logging interface without an implementation: the broker's log would stay empty.
+_COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
+
+
+def kafka_class_path(cache_dir: Path) -> list[Path]:
+    """Returns the paths of Kafka's jars, downloading them (about 60 MB) into `cache_dir` the first time.
+
+    Raises EddyError when they are not there and cannot be downloaded.
+    """
+    folder = cache_dir / f"kafka-{KAFKA_VERSION}"
+    complete = folder / "complete"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / f"kafka-{KAFKA_VERSION}.lock"):
+        if complete.exists():
+            jars = [folder / name for name in complete.read_text().splitlines()]
+            if all(jar.exists() for jar in jars):
+                return jars
+        shutil.rmtree(folder)
+        folder.mkdir()
+        jars = _resolve(folder)
+        partial = folder / "complete.part"
+        partial.write_text("\n".join(str(jar.relative_to(folder)) for jar in jars))
+        partial.rename(complete)
+    return jars
+
+
+def _resolve(folder: Path) -> list[Path]:
+    from jgo.env import EnvironmentBuilder
+    from jgo.maven import MavenContext
+
+    # A repository of our own, not the one that all programs share: jgo writes a download straight to its
+    # final name, and only here may what an interruption left behind be thrown away.
+    context = MavenContext(repo_cache=folder / "repository")
+    try:
+        environment = EnvironmentBuilder(context=context, cache_dir=folder).from_endpoint(_COORDINATES)
+    except Exception as error:  # jgo documents no exception types
+        raise EddyError(
+            f"cannot download Apache Kafka {KAFKA_VERSION} into {folder} ({_first_line(error)}): check the "
+            "network connection and try again, or set EDDY_BOOTSTRAP_SERVERS to a running cluster"
+        ) from error
+    # jgo sorts jars into Java's class path and module path; Kafka starts from one class path.
+    return sorted(path for jars in ("jars", "modules") for path in (environment.path / jars).glob("*.jar"))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -1,0 +1,125 @@
+"""The one settings class: every value that a deployment can choose, with its default and its unit.
+
+Read from the environment (`EDDY_*`, for example `EDDY_BOOTSTRAP_SERVERS`); the command line's options
+override it. Guarantee: a wrong value is one `EddyError` line that names the variable; no repr shows a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import EddyError
+
+ENV_PREFIX = "EDDY_"
+
+
+@dataclass(frozen=True)
+class TopicNames:
+    """The seven topics of one installation: the plain names of the design behind an optional prefix."""
+
+    prefix: str = ""
+
+    @property
+    def events(self) -> str:
+        return self.prefix + "events"
+
+    @property
+    def items(self) -> str:
+        return self.prefix + "items"
+
+    @property
+    def recommendations(self) -> str:
+        return self.prefix + "recommendations"
+
+    @property
+    def user_state(self) -> str:
+        return self.prefix + "user-state"
+
+    @property
+    def model_versions(self) -> str:
+        return self.prefix + "model-versions"
+
+    @property
+    def item_stats(self) -> str:
+        return self.prefix + "item-stats"
+
+    @property
+    def dead_letters(self) -> str:
+        return self.prefix + "dead-letters"
+
+
+class Settings(BaseSettings):
+    """Settings of all parts. Build it with `load_settings`, which words errors for users."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    # The cluster. Without servers, `eddy broker`, `eddy demo` and the tests start one of their own.
+    bootstrap_servers: str | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_password: SecretStr | None = None
+    ssl_check_hostname: bool = True
+
+    # Topics. Partitions and prefix are fixed once events exist: offsets in rows count on them.
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,150}$")
+    partitions: int = Field(default=4, ge=1, le=10_000)
+    replication: int = Field(default=-1, ge=-1, description="-1: the cluster's default")
+    events_retention_days: float = Field(default=30, gt=0)
+    recommendations_retention_days: float = Field(default=1, gt=0)
+
+    # Workers.
+    group: str = Field(default="eddy", pattern=r"^[A-Za-z0-9._-]{1,150}$")
+    session_timeout_s: float = Field(default=10, ge=6, le=300, description="how fast a crash heals")
+    checkpoint_ms: int = Field(default=200, ge=1, le=60_000)
+    device: str = "auto"
+    k: int = Field(default=20, ge=1, le=1_000, description="length of an emitted list")
+    exclude_seen: bool = False
+    emit: Literal["every", "latest", "off"] = "latest"
+
+    # Which event types move the state, are targets, are negative: `models.rules.EventRules` says the grammar.
+    state_events: str = "*"
+    target_events: str = "*"
+    negative_events: str = "rating<5,dislike,remove"
+
+    # Files.
+    registry: Path = Path("registry")
+    event_log: Path = Path("event-log")
+    cache_dir: Path = Path(platformdirs.user_cache_dir("eddy-streams", appauthor=False))
+
+    # Serving.
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")
+
+    @property
+    def topics(self) -> TopicNames:
+        return TopicNames(self.topic_prefix)
+
+    def replace(self, **values: Any) -> Self:
+        """Returns a validated copy with these values; the environment is not read again."""
+        return type(self).model_validate({**self.model_dump(), **values})
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the environment; an override that is None leaves the environment's value or the default.
+
+    Raises EddyError that names each wrong variable and what is wrong with it.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}"
+            for entry in error.errors(include_input=False, include_url=False)
+        )
+        raise EddyError(f"wrong settings: {wrong}") from None
