@@ -1,0 +1,41 @@
+# Everything a newcomer runs. Each target sets up .venv first (once; see deploy/bootstrap.py). GNU make 3.81 will do.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint chaos soak bench reproduce clean
+
+BIN := .venv/bin
+SETUP := sh deploy/bootstrap.sh
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv with all packages, and fetch Kafka (the first time only)
+	@$(SETUP)
+
+demo: setup ## Run the whole system on a real Kafka, live in this terminal (about 5 minutes)
+	@$(BIN)/eddy demo
+
+test: lint ## Check style, imports and types, then run all tests on a real Kafka
+	@$(BIN)/pytest
+
+lint: setup ## Check style, imports and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+chaos: setup ## Kill, pause and move workers under load; compare with an undisturbed run
+	@$(BIN)/python -m tests.chaos.run
+
+soak: setup ## Run under a steady load for hours; watch memory and lag
+	@$(BIN)/python -m tests.soak.run
+
+bench: ## Measure throughput and latency, beside other programs
+	@$(SETUP) bench
+	@$(BIN)/python -m tests.bench.run
+
+reproduce: setup ## Train and evaluate again every figure that the README reports
+	@$(BIN)/python -m tests.reproduce.run
+
+clean: ## Remove .venv and everything that was built here (downloads stay in the user's cache)
+	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

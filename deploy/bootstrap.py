@@ -1,0 +1,184 @@
+"""Sets up `.venv`: the project and what it needs, and Apache Kafka's jars, so that later runs work offline.
+
+Called by bootstrap.sh with a Python 3.11 or later; standard library only. Guarantee: `.venv/eddy-setup.json`
+names what a finished set-up was made from: with the same again nothing is done, and what an interruption left
+behind is made again. Every trap on a newcomer's machine is one line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "eddy-setup.json"
+NEEDED_BYTES = 8_000_000_000
+# CPU builds of torch come from an index of their own, which some networks do not reach: find out fast.
+PROBE = {"UV_HTTP_CONNECT_TIMEOUT": "3", "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+PROBE_TIMEOUT_S = 10
+
+
+class SetupError(Exception):
+    """One line for the user: what is wrong and what to do."""
+
+
+def set_up(extras: set[str]) -> None:
+    """Makes `.venv` hold the project with these extras, unless it does already."""
+    with (ROOT / "pyproject.toml").open("rb") as project:
+        fcntl.flock(project, fcntl.LOCK_EX)  # two `make` at once take turns
+        found = read_stamp()
+        extras = extras | set(found.get("extras", []))
+        wanted = {
+            "root": str(ROOT),  # scripts in .venv hold absolute paths
+            "pyproject": hashlib.sha256(project.read()).hexdigest(),
+            "extras": sorted(extras),
+        }
+        if found == wanted and works(PYTHON):
+            return
+        check_platform()
+        check_room()
+        if found.get("root") != str(ROOT) or not works(PYTHON):
+            make_environment()
+        STAMP.write_text("{}")
+        install(extras)
+        fetch_kafka()
+        STAMP.write_text(json.dumps(wanted))
+        say("done; later runs need no network")
+
+
+def read_stamp() -> dict[str, Any]:
+    """What the last set-up was made from; empty when there is none or it was interrupted."""
+    try:
+        return dict(json.loads(STAMP.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def works(python: Path) -> bool:
+    """Whether this interpreter runs: the one that it links to may have been upgraded or removed."""
+    return python.exists() and subprocess.run([python, "-c", ""], check=False).returncode == 0
+
+
+def check_platform() -> None:
+    if sys.platform not in ("linux", "darwin"):
+        raise SetupError(f"{sys.platform} is not supported: use Linux or macOS (on Windows, WSL 2)")
+    if "musl" in f"{sysconfig.get_config_var('SOABI')} {sysconfig.get_config_var('HOST_GNU_TYPE')}":
+        raise SetupError(
+            "this system uses musl (Alpine), for which torch and the Java runtime publish no packages: use a "
+            "glibc system such as Debian, Ubuntu or Fedora"
+        )
+    if platform.machine() not in ("x86_64", "amd64", "arm64", "aarch64"):
+        raise SetupError(f"{platform.machine()} is not supported: use x86_64 or arm64")
+    if sys.platform == "darwin" and platform.machine() == "x86_64" and sys.version_info >= (3, 13):
+        raise SetupError("torch's last release for Intel Macs needs Python 3.11 or 3.12: install one of them")
+
+
+def check_room() -> None:
+    """The packages lie in `.venv` and, while being installed, in the installer's cache in the home folder."""
+    if has_torch():
+        return
+    for place in (ROOT, Path.home()):
+        free = shutil.disk_usage(place).free
+        if free < NEEDED_BYTES:
+            raise SetupError(
+                f"{place} has {free / 1e9:.1f} GB free, {NEEDED_BYTES / 1e9:.0f} GB are needed for torch and "
+                "its libraries: free some space and run this again"
+            )
+
+
+def has_torch() -> bool:
+    return any(VENV.glob("lib/python*/site-packages/torch/version.py"))
+
+
+def make_environment() -> None:
+    if VENV.exists() and not STAMP.exists() and any(VENV.iterdir()):
+        raise SetupError(f"{VENV} was not made by this set-up: move it away and run this again")
+    shutil.rmtree(VENV, ignore_errors=True)
+    VENV.mkdir()
+    STAMP.write_text("{}")
+    say(f"making {VENV} with Python {platform.python_version()}")
+    run("making the virtual environment failed", sys.executable, "-m", "venv", str(VENV))
+
+
+def install(extras: set[str]) -> None:
+    """Installs the project from this folder (editable) with uv, or with pip where uv finds no index.
+
+    pip reads configuration that uv does not: a company's own index, for example.
+    """
+    pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install")
+    project = ("-e", f"{ROOT}[{','.join(sorted(extras))}]")
+    if not (VENV / "bin" / "uv").exists():
+        run("installing uv failed: is the network there?", *pip, "--quiet", "uv>=0.7")
+    uv = (str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON))
+    backend = torch_backend(uv)
+    if not has_torch():
+        large = sys.platform == "linux" and not backend
+        say(f"downloading packages, {'about 3 GB (torch with CUDA)' if large else 'about 500 MB'}")
+    if subprocess.run([*uv, *backend, *project], cwd=ROOT, check=False).returncode:
+        say("uv could not install everything; trying pip")
+        run("installing failed (see above): is the network there?", *pip, *project)
+
+
+def torch_backend(uv: tuple[str, ...]) -> list[str]:
+    """uv's option for the small CPU build of torch, where a GPU cannot be used and that build can be had."""
+    if sys.platform != "linux" or has_nvidia_driver() or has_torch():
+        return []
+    option = ["--torch-backend=cpu"]
+    say("no NVIDIA driver here: looking for torch's CPU build")
+    try:
+        probe = subprocess.run(
+            [*uv, *option, "--dry-run", "torch"],
+            env={**os.environ, **PROBE},
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+        found = probe.returncode == 0
+    except subprocess.TimeoutExpired:
+        found = False
+    if not found:
+        say(
+            "the index of CPU builds cannot be reached: taking the build with CUDA (it runs without a GPU too)"
+        )
+    return option if found else []
+
+
+def has_nvidia_driver() -> bool:
+    return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
+
+
+def fetch_kafka() -> None:
+    if os.environ.get("EDDY_BOOTSTRAP_SERVERS"):
+        return
+    run("fetching Apache Kafka failed (see above)", str(PYTHON), "-m", "stream.kafka_jars")
+
+
+def run(failure: str, *command: str) -> None:
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SetupError(failure)
+
+
+def say(line: str) -> None:
+    print(f"set-up: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        set_up({"dev", *sys.argv[1:]})
+    except SetupError as error:
+        sys.exit(f"set-up: {error}")
+    except KeyboardInterrupt:
+        sys.exit("set-up: interrupted; run this again to go on")
+    except OSError as error:
+        sys.exit(f"set-up: {error}")
