@@ -1,0 +1,127 @@
+"""What defines a model and its training: two frozen dataclasses that travel as plain JSON.
+
+`ModelConfig` fixes shapes and the score's parts, and is stored in every version; `TrainConfig` fixes how the
+weights are found. Unknown keys, wrong types and impossible values are refused with one line.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from models.errors import EddyError
+
+CELLS = ("rnn", "lstm", "gru", "esn")
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class _Config:
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Errors: EddyError naming the key that is unknown, of the wrong type, or out of range."""
+        known = {field.name: field for field in fields(cls)}
+        checked: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                raise EddyError(f"{cls.__name__}: unknown setting {key!r}; known are {', '.join(known)}")
+            default = known[key].default
+            number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+            if isinstance(default, tuple) and isinstance(value, list):
+                value = tuple(value)  # noqa: PLW2901 (JSON has no tuples)
+            if not number and type(value) is not type(default):
+                raise EddyError(f"{cls.__name__}: {key} must be {type(default).__name__}, not {value!r}")
+            checked[key] = float(value) if number else value
+        return cls(**checked)
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise EddyError(f"{type(self).__name__}: {what}")
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Config):
+    cell: str = "gru"
+    hidden: int = 128
+    """Units per layer."""
+    layers: int = 1
+    dim: int = 128
+    """Length of an item vector; input and output share it (tied)."""
+    dropout: float = 0.2
+    """On the cell's input and output while training."""
+    item_buckets: int = 256
+    """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
+    time_gaps: bool = True
+    """Whether the time since the last event is an input, and gates the state at query time."""
+    half_lives_ms: tuple[int, ...] = (HOUR_MS, DAY_MS, 14 * DAY_MS, 365 * DAY_MS)
+    """Of the moving popularities in the score; empty leaves them out."""
+    window: int = 50
+    """W: events in a user's recent window, which the pointer looks at."""
+    pointer: bool = True
+    """Whether the score has a pointer over the recent window."""
+    transition_lags: int = 10
+    """How many of the last items vote through their counted successors; 0 leaves transitions out."""
+    successors: int = 32
+    """Successors kept per item."""
+    spectral_radius: float = 0.95
+    """Echo-state network only: largest absolute eigenvalue of the reservoir."""
+    leak: float = 0.5
+    """Echo-state network only: a in h = (1-a) h + a tanh(...)."""
+
+    def __post_init__(self) -> None:
+        self._require(self.cell in CELLS, f"no cell named {self.cell!r}; there are {', '.join(CELLS)}")
+        for name in ("hidden", "layers", "dim", "item_buckets", "window", "successors"):
+            self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        self._require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
+        self._require(0 <= self.transition_lags <= self.window, "transition_lags must be 0 … window")
+        self._require(
+            all(isinstance(life, int) and life > 0 for life in self.half_lives_ms),
+            "half_lives_ms must be positive whole numbers",
+        )
+        self._require(0 < self.leak <= 1, "leak must be above 0 and at most 1")
+        self._require(0 < self.spectral_radius < 10, "spectral_radius must be above 0 and below 10")
+        self._require(self.cell != "esn" or self.layers == 1, "an echo-state network has one layer here")
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Config):
+    epochs: int = 20
+    """At most; early stopping usually ends sooner."""
+    patience: int = 3
+    """Epochs without a better validation loss before training stops."""
+    window: int = 32
+    """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
+    batch: int = 64
+    """Users side by side."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-6
+    clip: float = 1.0
+    """Largest norm of the gradient of one step."""
+    sampled: int = 0
+    """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
+    item_dropout: float = 0.02
+    """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
+    validation: float = 0.1
+    """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
+    gate_epochs: int = 8
+    gate_events: int = 20_000
+    """At most so many held-out events (the last ones) fit the gates."""
+    seconds: float = math.inf
+    """Time budget: no epoch starts after it."""
+    seed: int = 1
+    threads: int = 0
+    """CPU threads; 0 = all cores."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "window", "batch", "gate_events"):
+            self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("weight_decay", "sampled", "threads", "gate_epochs", "seed"):
+            self._require(getattr(self, name) >= 0, f"{name} must not be negative")
+        for name in ("learning_rate", "clip", "seconds"):
+            self._require(getattr(self, name) > 0, f"{name} must be above 0")
+        for name in ("item_dropout", "validation"):
+            self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")

@@ -1,0 +1,209 @@
+"""The registry: a folder of immutable versions, each a folder of its own.
+
+    v000007-1a2b3c4d/
+        version.json         format, config, types, metrics, lineage, when
+        vocabulary.parquet   item ids, in the order of the item vectors
+        model.safetensors    weights
+
+A version is written aside, synced, and renamed into place: it is there whole or not at all. What is loaded is not trusted:
+no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from models.config import ModelConfig
+from models.errors import EddyError
+from models.recommender import Recommender
+from models.train import Trained
+from models.vocabulary import Vocabulary
+
+FORMAT = 1
+_NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A loaded version; the recommender is in evaluation mode, on the CPU."""
+
+    id: str
+    path: Path
+    recommender: Recommender
+    vocabulary: Vocabulary
+    metrics: dict[str, Any]
+    lineage: dict[str, Any]
+    created: str
+
+
+def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
+    """Write a version with the next number into the folder `registry` (made if missing).
+
+    lineage: what it was made from (events, settings, parent version); must be JSON. Errors: EddyError when a weight is
+    not a number or the folder cannot be written.
+    """
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in trained.recommender.state_dict().items()
+    }
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise EddyError(
+                f"not published: {name} has values that are not numbers; train with a lower learning rate"
+            )
+    description = {
+        "format": FORMAT,
+        "config": trained.recommender.config.to_dict(),
+        "items": len(trained.vocabulary),
+        "types": trained.vocabulary.types,
+        "metrics": trained.metrics,
+        "lineage": lineage,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    aside = registry / f".writing-{secrets.token_hex(8)}"
+    try:
+        aside.mkdir(parents=True)
+        save_file(weights, aside / "model.safetensors")
+        pq.write_table(
+            pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())}),
+            aside / "vocabulary.parquet",
+        )
+        (aside / "version.json").write_text(
+            json.dumps(description, indent=1, default=_plain), encoding="utf-8"
+        )
+        for file in aside.iterdir():
+            _sync(file)
+        _sync(aside)
+        place = _rename_to_next(registry, aside)
+        _sync(registry)
+    except OSError as error:
+        raise EddyError(
+            f"registry {registry}: cannot write a version ({error}); check space and permissions"
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return load(place)
+
+
+def _rename_to_next(registry: Path, aside: Path) -> Path:
+    """Take the next free number; another publisher may take it first."""
+    while True:
+        number = (
+            max((int(match[1]) for match in map(_NAME.match, os.listdir(registry)) if match), default=0) + 1
+        )
+        claim = registry / f".v{number:06d}"
+        try:
+            claim.mkdir()
+        except FileExistsError:
+            continue
+        try:
+            if any(name.startswith(f"v{number:06d}-") for name in os.listdir(registry)):
+                continue
+            place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
+            aside.rename(place)
+            return place
+        finally:
+            claim.rmdir()
+
+
+def versions(registry: Path) -> list[str]:
+    """Ids of all versions, oldest first; empty when there is no such folder."""
+    if not registry.is_dir():
+        return []
+    found = [(int(match[1]), name) for name in os.listdir(registry) if (match := _NAME.match(name))]
+    return [name for _, name in sorted(found)]
+
+
+def latest(registry: Path) -> Version:
+    """The version with the highest number. Errors: EddyError when there is none."""
+    ids = versions(registry)
+    if not ids:
+        raise EddyError(
+            f"registry {registry}: no version in it; make one with: eddy train --registry {registry}"
+        )
+    return load(registry / ids[-1])
+
+
+def load(path: Path) -> Version:
+    """Read and check one version's folder. Errors: EddyError saying which file is wrong and why."""
+    if not _NAME.match(path.name):
+        raise EddyError(f"{path}: not a version's folder (a name like v000001-1a2b3c4d)")
+    try:
+        description = json.loads((path / "version.json").read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise EddyError(f"{path}: format {description['format']}, but this program reads format {FORMAT}")
+        config = ModelConfig.from_dict(description["config"])
+        items, types = int(description["items"]), [str(name) for name in description["types"]]
+        metrics, lineage, created = (
+            dict(description["metrics"]),
+            dict(description["lineage"]),
+            description["created"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
+    try:
+        ids = pq.read_table(path / "vocabulary.parquet", columns=["item_id"])["item_id"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise EddyError(f"{path}/vocabulary.parquet: unreadable ({error})") from None
+    if len(ids) != items or not all(isinstance(name, str) for name in ids):
+        raise EddyError(f"{path}/vocabulary.parquet: {len(ids)} ids where version.json says {items}")
+    vocabulary = Vocabulary(ids, types, config.item_buckets)
+    recommender = _read_weights(path / "model.safetensors", config, items, len(types))
+    return Version(path.name, path, recommender, vocabulary, metrics, lineage, str(created))
+
+
+def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Recommender:
+    with torch.device("meta"):  # shapes only: a hostile config must not allocate before the file was compared
+        recommender = Recommender(config, items, types)
+    expected = recommender.state_dict()
+    try:
+        with safe_open(file, framework="pt") as stored:
+            names = set(stored.keys())
+            if names != set(expected):
+                odd = sorted(names ^ set(expected))[:3]
+                raise EddyError(f"{file}: weights do not match the config; look at {', '.join(odd)}")
+            weights = {}
+            for name, like in expected.items():
+                if stored.get_slice(name).get_shape() != list(like.shape):
+                    shape = stored.get_slice(name).get_shape()
+                    raise EddyError(
+                        f"{file}: {name} has shape {shape}, the config implies {list(like.shape)}"
+                    )
+                weights[name] = stored.get_tensor(name)
+                if weights[name].dtype != like.dtype:
+                    raise EddyError(f"{file}: {name} has type {weights[name].dtype}, expected {like.dtype}")
+                if like.is_floating_point() and not bool(torch.isfinite(weights[name]).all()):
+                    raise EddyError(f"{file}: {name} has values that are not numbers")
+    except (OSError, SafetensorError) as error:
+        raise EddyError(f"{file}: unreadable ({error})") from None
+    recommender.load_state_dict(weights, assign=True)
+    return recommender.eval().requires_grad_(False)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what metrics and settings may hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    return asdict(value)

@@ -1,0 +1,114 @@
+"""A log replayed as the stream would see it: what was known just before each target, chunk by chunk in time order.
+
+States do not depend on statistics, so they are computed for whole sequences at once; catalogue and statistics move on
+after every chunk, as they do after every micro-batch of the stream.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.events import Events
+from models.hashing import item_hashes
+from models.recommender import Recommender
+from models.rules import EventRules
+from models.sequences import outputs_at, sequences
+from models.statistics import Statistics
+from models.tensors import Window
+from models.vocabulary import Catalogue, Vocabulary
+
+WARM_UP_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """q targets and what was known before the chunk's first event."""
+
+    row: NDArray[np.int64]  # [q] of the log
+    output: Tensor  # float32[q,H] of the cell, after the user's last event before the target
+    idle_ms: Tensor  # int64[q] since that event, -1 = none
+    window: Window  # [q] in catalogue numbers; as before the target
+    target: NDArray[np.int64]  # [q] catalogue index, -1 = an item never seen before this chunk
+    now: float  # ms: time of the event before the chunk
+
+
+class Replay:
+    """Walks a log with one version; `catalogue` and `statistics` are as after the last chunk that was taken."""
+
+    def __init__(
+        self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
+        first: int = 0,
+    ) -> None:  # fmt: skip
+        """Targets before row `first` are not yielded: those events only build up what is known."""
+        self.events = events
+        self.config = recommender.config
+        self.catalogue = Catalogue()
+        self.statistics = Statistics(self.config.half_lives_ms, self.config.successors)
+        self.first = first
+        self._flags = events.flags(rules)
+        self._hashes = item_hashes(events.items)
+        self._data = sequences(events, vocabulary, rules, outside=True)
+        wanted = self._data.row >= first
+        order = np.argsort(self._data.row[wanted], kind="stable")
+        self._wanted = np.flatnonzero(wanted)[order]
+        self._outputs = outputs_at(recommender, self._data, wanted)[torch.from_numpy(order)]
+        self._catalogue_index = np.full(len(events.items), -1, np.int64)
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        """`size` events at a time; a chunk without targets is passed over."""
+        events, data = self.events, self._data
+        for begin in range(0, self.first, WARM_UP_CHUNK):
+            self._learn(begin, min(begin + WARM_UP_CHUNK, self.first))
+        rows = data.row[self._wanted]
+        for begin in range(self.first, len(events), size):
+            end = min(begin + size, len(events))
+            low, high = np.searchsorted(rows, [begin, end])
+            if high > low:
+                picked = self._wanted[low:high]
+                yield Chunk(
+                    row=data.row[picked],
+                    output=self._outputs[low:high],
+                    idle_ms=data.idle_ms[torch.from_numpy(picked)],
+                    window=self._window(data.user[picked], data.state[picked]),
+                    target=self._catalogue_index[events.item[data.row[picked]]],
+                    now=float(events.timestamp[max(begin - 1, 0)]),
+                )
+            self._learn(begin, end)
+
+    def _slots(self, user: NDArray[np.int64], state: NDArray[np.int64], places: int) -> NDArray[np.int64]:
+        """Indices of the last events up to `state`, latest first: int64[n,places], -1 = none."""
+        slot = state[:, None] - np.arange(places)
+        return np.where((slot >= self._data.start[user][:, None]) & (state >= 0)[:, None], slot, -1)
+
+    def _window(self, user: NDArray[np.int64], state: NDArray[np.int64]) -> Window:
+        data, width = self._data, self.config.window
+        latest_first = self._slots(user, state, width)
+        length = (latest_first >= 0).sum(axis=1)
+        shift = length[:, None] - 1 - np.arange(width)
+        slot = np.where(shift >= 0, np.take_along_axis(latest_first, np.maximum(shift, 0), axis=1), -1)
+        held, at = slot >= 0, np.maximum(slot, 0)
+        row = data.moved[at]
+        # An item of this chunk that nobody had met before has no number yet: the slot stays padding.
+        return Window(
+            item=torch.from_numpy(np.where(held, self._catalogue_index[self.events.item[row]], -1)),
+            timestamp=torch.from_numpy(np.where(held, self.events.timestamp[row], 0)),
+            type=torch.where(torch.from_numpy(held), data.inputs.type[at], 0),
+            negative=torch.from_numpy(held) & data.inputs.negative[at],
+            length=torch.from_numpy(length),
+        )
+
+    def _learn(self, begin: int, end: int) -> None:
+        """Take in rows begin … end - 1: items into the catalogue, what is not negative into the statistics."""
+        events = self.events
+        item = events.item[begin:end]
+        self._catalogue_index[item] = self.catalogue.add(self._hashes[item])
+        rows = np.flatnonzero(self._flags.moves[begin:end] & ~self._flags.negative[begin:end]) + begin
+        slots = self._slots(
+            events.user[rows].astype(np.int64), self._data.before[rows], self.config.transition_lags
+        )
+        earlier = np.where(slots >= 0, self._catalogue_index[events.item[self._data.moved[slots]]], -1)
+        self.statistics.update(0, self._catalogue_index[events.item[rows]], events.timestamp[rows], earlier)

@@ -1,0 +1,234 @@
+"""What is known about items across users: moving popularity and transition counts, per source partition.
+
+Each partition's sums are kept apart, so that a worker can replace what it knows of another worker's partition
+by a newer export, whole, any number of times. All decays are kept as sums of 2^((t - reference) / half-life): no
+pass over the items as time goes by; the reference moves before anything overflows.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import DAY_MS
+from models.errors import EddyError
+from models.vocabulary import Catalogue
+
+Floats: TypeAlias = NDArray[np.float32]
+Ints: TypeAlias = NDArray[np.int64]
+
+TRANSITION_HALF_LIFE_MS = 90 * DAY_MS
+MAX_HALF_LIVES = 60.0
+"""The reference moves before a weight exceeds 2^60: far inside float32, and what is that old has vanished."""
+
+
+class PartitionStatistics:
+    """Sums over one partition's events, by catalogue index; arrays grow with the largest index seen."""
+
+    def __init__(self, half_lives_ms: tuple[int, ...], successors: int) -> None:
+        self.half_lives = np.array(half_lives_ms, np.float64)
+        self.popularity = np.zeros((len(half_lives_ms), 0), np.float64)  # [F, N], at `reference`
+        self.reference = np.full(len(half_lives_ms), np.nan)  # [F] ms
+        self.transition_reference = np.nan
+        self.row = np.zeros(0, np.int64)  # [N] row of an item's successors, -1 = none yet
+        self.rows = 0
+        self.successor = np.full((0, successors), -1, np.int32)  # [rows, M], -1 = free
+        self.count = np.zeros((0, successors), np.float32)  # [rows, M], at `transition_reference`
+        self.total = np.zeros(0, np.float32)  # [rows] all transitions out, kept or not
+
+    def reserve(self, items: int) -> None:
+        """Make room for catalogue indices below `items`."""
+        have = len(self.row)
+        if items > have:
+            room = max(items, have * 3 // 2)
+            self.popularity = np.pad(self.popularity, ((0, 0), (0, room - have)))
+            self.row = np.pad(self.row, (0, room - have), constant_values=-1)
+
+    def _move_reference(self, now: float) -> None:
+        """Rescale the sums whose weights at `now` would grow too large."""
+        for f, life in enumerate(self.half_lives):
+            if np.isnan(self.reference[f]):
+                self.reference[f] = now
+            age = (now - self.reference[f]) / life
+            if age > MAX_HALF_LIVES:
+                self.popularity[f] *= 2.0**-age
+                self.reference[f] = now
+        if np.isnan(self.transition_reference):
+            self.transition_reference = now
+        age = (now - self.transition_reference) / TRANSITION_HALF_LIFE_MS
+        if age > MAX_HALF_LIVES:
+            self.count *= np.float32(2.0**-age)
+            self.total *= np.float32(2.0**-age)
+            self.transition_reference = now
+
+    def add(self, item: Ints, timestamp: Ints, previous: Ints) -> None:
+        """Count events item[n] at timestamp[n]; previous[n,K] = the user's items before, latest first, -1 = none.
+
+        A transition from the item l places before counts 1 / l.
+        """
+        if not len(item):
+            return
+        self.reserve(int(max(item.max(), previous.max(initial=-1))) + 1)
+        self._move_reference(float(timestamp.max()))
+        for f, life in enumerate(self.half_lives):
+            weight = np.exp2((timestamp - self.reference[f]) / life)
+            np.add.at(self.popularity[f], item, weight)
+        lags = previous.shape[1]
+        weight = np.exp2((timestamp - self.transition_reference) / TRANSITION_HALF_LIFE_MS)
+        weights = (weight[:, None] / np.arange(1, lags + 1)).ravel()
+        source, target = previous.ravel(), np.repeat(item, lags)
+        known = (source >= 0) & (source != target)
+        if known.any():
+            self._add_transitions(source[known], target[known], weights[known].astype(np.float32))
+
+    def _add_transitions(self, source: Ints, target: Ints, weight: Floats) -> None:
+        pairs, inverse = np.unique(source << 32 | target, return_inverse=True)
+        summed = np.bincount(inverse, weight).astype(np.float32)
+        source, target = pairs >> 32, pairs & 0xFFFFFFFF
+        row = self._rows_of(source)
+        np.add.at(self.total, row, summed)
+        match = self.successor[row] == target[:, None]
+        hit = match.any(axis=1)
+        self.count[row[hit], match[hit].argmax(axis=1)] += summed[hit]
+        # Several new successors of one item: the i-th takes the i-th smallest place, if it outweighs half of it.
+        row, target, summed = row[~hit], target[~hit], summed[~hit]
+        if not len(row):
+            return
+        order = np.lexsort((-summed, row))
+        row, target, summed = row[order], target[order], summed[order]
+        first = np.searchsorted(row, row)  # `row` is sorted: where its group starts
+        rank = np.arange(len(row)) - first
+        fits = rank < self.count.shape[1]
+        row, target, summed, rank = row[fits], target[fits], summed[fits], rank[fits]
+        place = np.argsort(self.count[row], axis=1, kind="stable")[np.arange(len(row)), rank]
+        # Space-saving (Metwally et al. 2005) without its overestimate: the newcomer starts from its own weight,
+        # and a place is given up when its count, decayed by what was lost so far, falls below the newcomer's.
+        old = self.count[row, place]
+        wins = (self.successor[row, place] < 0) | (old <= summed)
+        self.successor[row[wins], place[wins]] = target[wins]
+        self.count[row[wins], place[wins]] = summed[wins]
+        self.count[row[~wins], place[~wins]] -= summed[~wins]
+
+    def _rows_of(self, source: Ints) -> Ints:
+        new = np.unique(source[self.row[source] < 0])
+        if len(new):
+            end = self.rows + len(new)
+            if end > len(self.total):
+                room = max(end, 2 * len(self.total), 64) - len(self.total)
+                self.successor = np.pad(self.successor, ((0, room), (0, 0)), constant_values=-1)
+                self.count = np.pad(self.count, ((0, room), (0, 0)))
+                self.total = np.pad(self.total, (0, room))
+            self.row[new] = np.arange(self.rows, end)
+            self.rows = end
+        return self.row[source]
+
+    def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats, Floats]:
+        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...] at `now`."""
+        known = (items >= 0) & (items < len(self.row))
+        row = (
+            np.where(known, self.row[np.where(known, items, 0)], -1)
+            if len(self.row)
+            else np.full_like(items, -1)
+        )
+        if not self.rows:
+            shape = (*items.shape, self.successor.shape[1])
+            return (
+                np.full(shape, -1, np.int32),
+                np.zeros(shape, np.float32),
+                np.zeros(items.shape, np.float32),
+            )
+        decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
+        at = np.maximum(row, 0)
+        have = row >= 0
+        index = np.where(have[..., None], self.successor[at], -1)
+        return index, self.count[at] * (have[..., None] * decay), self.total[at] * (have * decay)
+
+
+class Statistics:
+    """The sum over source partitions."""
+
+    def __init__(self, half_lives_ms: tuple[int, ...], successors: int) -> None:
+        self.half_lives_ms = tuple(half_lives_ms)
+        self.successors = successors
+        self.partitions: dict[int, PartitionStatistics] = {}
+
+    def partition(self, number: int) -> PartitionStatistics:
+        """The sums of one source partition, empty at first."""
+        if number not in self.partitions:
+            self.partitions[number] = PartitionStatistics(self.half_lives_ms, self.successors)
+        return self.partitions[number]
+
+    def update(self, partition: int, item: Ints, timestamp: Ints, previous: Ints) -> None:
+        """Count n events of a partition that are not negative: item[n] (catalogue index), timestamp[n] ms,
+        previous[n,K] the user's items before the event, latest first, -1 = none.
+        """
+        self.partition(partition).add(item, timestamp, previous)
+
+    def popularity(self, items: int, now: float) -> NDArray[np.float64]:
+        """Decayed counts at `now` of the catalogue's first `items` items: float64[F, items]."""
+        total = np.zeros((len(self.half_lives_ms), items))
+        for part in self.partitions.values():
+            known = min(items, part.popularity.shape[1])
+            for f, life in enumerate(self.half_lives_ms):
+                if not np.isnan(part.reference[f]):
+                    decay = np.exp2(min((part.reference[f] - now) / life, MAX_HALF_LIVES))
+                    total[f, :known] += part.popularity[f, :known] * decay
+        return total
+
+    def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
+        """Successors of items[B,L] (-1 = none): index[B,L,P*M] (-1 = none) and share of all transitions out,
+        shrunk where counts are few: count / (total + 1).
+        """
+        parts = [part.transitions(items, now) for part in self.partitions.values()]
+        if not parts:
+            shape = (*items.shape, 0)
+            return np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        total = np.sum([part[2] for part in parts], axis=0) + 1
+        index = np.concatenate([part[0] for part in parts], axis=-1)
+        count = np.concatenate([part[1] for part in parts], axis=-1)
+        return index, count / total[..., None]
+
+    def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[np.generic]]:
+        """One partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
+        part = self.partition(partition)
+        item = np.flatnonzero(part.popularity.any(axis=0) | (part.row[: part.popularity.shape[1]] >= 0))
+        row = part.row[item]
+        has = row >= 0
+        successor = part.successor[row[has]]
+        named = np.where(successor >= 0, hashes[np.maximum(successor, 0)], 0).astype(np.uint64)
+        return {
+            "item": hashes[item],
+            "popularity": part.popularity[:, item],
+            "reference": part.reference,
+            "source": hashes[item[has]],
+            "successor": named,
+            "count": part.count[row[has]],
+            "total": part.total[row[has]],
+            "transition_reference": np.array([part.transition_reference]),
+        }
+
+    def replace(self, partition: int, arrays: dict[str, NDArray[np.generic]], catalogue: Catalogue) -> None:
+        """Put an export in the place of all that is known of the partition; `catalogue` numbers its items.
+
+        Errors: EddyError when the arrays do not fit together or were counted with other settings.
+        """
+        part = PartitionStatistics(self.half_lives_ms, self.successors)
+        try:
+            item, source = catalogue.add(arrays["item"]), catalogue.add(arrays["source"])  # type: ignore[arg-type]
+            named = arrays["successor"]
+            successor = np.full(named.shape, -1, np.int32)
+            successor[named != 0] = catalogue.add(named[named != 0])  # type: ignore[arg-type]
+            part.reserve(int(max(item.max(initial=-1), source.max(initial=-1))) + 1)
+            part.popularity[:, item] = arrays["popularity"]
+            part.reference[:] = arrays["reference"]
+            part.transition_reference = float(arrays["transition_reference"][0])  # type: ignore[arg-type]
+            part.row[source] = np.arange(len(source))
+            part.rows = len(source)
+            part.successor = np.ascontiguousarray(successor.reshape(len(source), self.successors))
+            part.count = np.array(arrays["count"], np.float32).reshape(len(source), self.successors)
+            part.total = np.array(arrays["total"], np.float32).reshape(len(source))
+        except (KeyError, ValueError, IndexError) as error:
+            raise EddyError(
+                f"item statistics of partition {partition} are malformed ({error}); ignored"
+            ) from None
+        self.partitions[partition] = part

@@ -1,0 +1,55 @@
+"""The tensors that pass between the recommender, its callers and the scorer."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GAP_BUCKETS = 34
+"""Time gaps are told apart by powers of two of a second, up to centuries; bucket 0 = no previous event."""
+
+SPARSE_GATES = 3
+"""Per state: log mass of the transitions, log mass of the pointer, shift of items in the window."""
+
+
+class Inputs(NamedTuple):
+    """n events, any leading shape."""
+
+    item: Tensor  # int64, input index: 0 … V + buckets - 1
+    type: Tensor  # int64, 0 … T
+    negative: Tensor  # bool
+    gap_ms: Tensor  # int64 or float32: since the user's previous event, -1 = first event
+
+
+class Window(NamedTuple):
+    """The last W events of B users, oldest first, left-aligned."""
+
+    item: Tensor  # int64[B,W] catalogue index, -1 = padding
+    timestamp: Tensor  # int64[B,W] ms
+    type: Tensor  # int64[B,W] 0 … T, as in Inputs
+    negative: Tensor  # bool[B,W]
+    length: Tensor  # int64[B]
+
+
+class Query(NamedTuple):
+    """What B states ask for."""
+
+    vector: Tensor  # float32[B, D + 1 + F]: against item vector, item bias and log moving popularities
+    gates: Tensor  # float32[B, SPARSE_GATES]
+    idle_ms: Tensor  # [B] since the user's last event, -1 = no event yet
+
+
+class Sparse(NamedTuple):
+    """Sparse parts of B scores over C candidates; a candidate may repeat, padding has index 0 and weighs nothing."""
+
+    index: Tensor  # int64[B,C] catalogue index
+    transition: Tensor  # float32[B,C] share of Z
+    pointer: Tensor  # float32[B,C] share of Z
+    shift: Tensor  # float32[B,C]
+
+
+def gap_bucket(gap_ms: Tensor) -> Tensor:
+    """Time gap in ms (-1 = none) -> bucket: int64, 0 … GAP_BUCKETS - 1."""
+    seconds = gap_ms.clamp(min=0).to(torch.float32) / 1000
+    bucket = 1 + torch.log2(1 + seconds).to(torch.int64)
+    return torch.where(gap_ms < 0, 0, bucket.clamp(max=GAP_BUCKETS - 1))

@@ -1,0 +1,234 @@
+"""Training by truncated backpropagation through time (Werbos 1990; Williams & Peng 1990).
+
+Three phases: the network learns from the log but its last part (early stopping watches that part); the gates that weigh
+network, moving popularity, pointer and transitions are fitted on the held-out part as the stream would have seen it
+(models.gates); then the network goes on over the whole log, so that the version knows the newest items.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.config import ModelConfig, TrainConfig
+from models.errors import EddyError
+from models.events import Events
+from models.gates import fit_gates
+from models.losses import full_softmax, sampled_softmax
+from models.recommender import Recommender
+from models.rules import EventRules
+from models.sequences import Batch, Sequences, batches, carried, sequences
+from models.tensors import Inputs
+from models.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, for a progress bar."""
+
+    phase: str  # "network", "gates" or "whole log"
+    epoch: int
+    epochs: int
+    done: int  # targets of this epoch
+    total: int
+    loss: float  # running mean, nats
+
+
+@dataclass
+class Trained:
+    """What training gives: a recommender in evaluation mode, its vocabulary, and what was measured on the way."""
+
+    recommender: Recommender
+    vocabulary: Vocabulary
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def train(
+    events: Events, config: ModelConfig, settings: TrainConfig, rules: EventRules,
+    progress: ProgressCallback | None = None, checkpoint: Path | None = None,
+) -> Trained:  # fmt: skip
+    """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from it.
+
+    Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
+    """
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    vocabulary, moved = vocabulary_of(events, config, rules)
+    torch.manual_seed(settings.seed)
+    recommender = Recommender(config, len(vocabulary), len(vocabulary.types)).to(settings.device)
+    data = sequences(events, vocabulary, rules)
+    if not len(data.target):
+        raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
+    held_out = _held_out(events, data, settings.validation)
+    trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint)
+    metrics = trainer.fit_network(held_out)
+    if held_out.any() and settings.gate_epochs:
+        first = int(data.row[held_out].min())
+        metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
+    if held_out.any():
+        trainer.fit_whole(metrics)
+    metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
+    return Trained(recommender.eval(), vocabulary, metrics)
+
+
+def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tuple[Vocabulary, int]:
+    """Items and types that occur in the log, and how many events move states; EddyError if too few to learn from."""
+    items = np.unique(events.item)
+    if len(items) < 2:
+        raise EddyError(f"{events.source}: {len(items)} items; a ranking needs at least two")
+    moved = int(events.flags(rules).moves.sum())
+    if not moved:
+        raise EddyError(f"{events.source}: no event moves a state under the rules; change the 'state' rule")
+    types = np.unique(events.type)
+    vocabulary = Vocabulary(
+        [events.items[i] for i in items], [events.types[i] for i in types], config.item_buckets
+    )
+    return vocabulary, moved
+
+
+def _held_out(events: Events, data: Sequences, share: float) -> NDArray[np.bool_]:
+    """Which predictions are held out: the last share by time or, without a clock, users' last events."""
+    if events.clock:
+        return data.row >= int(len(events) * (1 - share))
+    last = np.zeros(len(data.row), bool)
+    last[np.unique(data.user[::-1], return_index=True)[1]] = share > 0
+    return last[::-1] & (data.state >= data.start[data.user] + 1)
+
+
+class Trainer:
+    """One network, one log, one optimiser."""
+
+    def __init__(
+        self, recommender: Recommender, data: Sequences, settings: TrainConfig, progress: ProgressCallback,
+        checkpoint: Path | None,
+    ) -> None:  # fmt: skip
+        self.recommender = recommender
+        self.data = data
+        self.settings = settings
+        self.progress = progress
+        self.checkpoint = checkpoint
+        self.device = torch.device(settings.device)
+        self.users = np.flatnonzero(np.diff(data.start))
+        self.optimizer = self._new_optimizer()
+        counts = torch.bincount(data.target, minlength=recommender.items).double()
+        self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
+        self.frequency = counts / counts.sum()
+        self.started = time.perf_counter()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        r = self.recommender
+        network = [p for n, p in r.named_parameters() if not n.startswith(("mixture", "gate_", "new_"))]
+        return torch.optim.AdamW(
+            network, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+
+    def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
+        """Early-stopped training without the held-out part; leaves the best epoch's weights in the network."""
+        settings = self.settings
+        curve: list[dict[str, float]] = []
+        best, best_epoch, first = math.inf, 0, 1
+        best_weights: dict[str, Tensor] = {}
+        for epoch in range(first, settings.epochs + 1):
+            loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out)
+            point = {"epoch": epoch, "loss": loss, "events_per_s": speed}
+            watched = loss
+            if held_out.any():
+                point["validation_loss"] = watched = self.loss(held_out)
+            curve.append(point)
+            if watched < best:
+                best, best_epoch = watched, epoch
+                best_weights = {k: v.clone() for k, v in self.recommender.state_dict().items()}
+            if epoch - best_epoch >= settings.patience or self._elapsed() > settings.seconds:
+                break
+        self.recommender.load_state_dict(best_weights)
+        return {"curve": curve, "best_epoch": best_epoch, "seconds": self._elapsed()}
+
+    def fit_whole(self, metrics: dict[str, Any]) -> None:
+        """One more pass over the whole log, at a tenth of the learning rate."""
+        self.optimizer = self._new_optimizer()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate / 4
+        everything = np.ones(len(self.data.row), bool)
+        loss, _ = self._epoch("whole log", self.settings.epochs + 1, 1, everything)
+        metrics["whole_loss"] = loss
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _epoch(self, phase: str, epoch: int, epochs: int, wanted: NDArray[np.bool_]) -> tuple[float, float]:
+        """One pass: mean loss and events per second."""
+        settings, recommender = self.settings, self.recommender
+        torch.manual_seed(settings.seed * 100_003 + epoch)
+        users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
+        recommender.train()
+        total, done, seen, began = 0.0, 0, 0, time.perf_counter()
+        state = recommender.initial(1)
+        for batch in batches(self.data, wanted, users, settings.window, settings.window * settings.batch):
+            loss, state = self._forward(batch, state.detach())
+            self.optimizer.zero_grad()
+            (loss / max(1, len(batch.prediction))).backward()
+            torch.nn.utils.clip_grad_norm_(recommender.parameters(), settings.clip)
+            self.optimizer.step()
+            total += loss.item()
+            done += len(batch.prediction)
+            seen += len(batch.event)
+            if not math.isfinite(total):
+                raise EddyError(
+                    f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
+                    f"({settings.learning_rate}) or clip ({settings.clip})"
+                )
+            self.progress(Progress(phase, epoch, epochs, done, int(wanted.sum()), total / max(done, 1)))
+        return total / max(done, 1), seen / (time.perf_counter() - began)
+
+    def _forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed loss of a batch and the states at its windows' ends; `before` are the previous batch's."""
+        data, recommender = self.data, self.recommender
+        outputs, state = self.outputs(
+            batch, before, self.settings.item_dropout if recommender.training else 0.0
+        )
+        idle = data.idle_ms[batch.prediction].to(self.device)
+        target = data.target[batch.prediction].to(self.device)
+        query = recommender.user_vector(outputs, idle)
+        vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
+        sampled = self.settings.sampled
+        if not recommender.training or not 0 < sampled < recommender.items:
+            return full_softmax(query, vectors, bias, target), state
+        sample = torch.multinomial(self.sampling, sampled, replacement=True)
+        out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(target)
+        inclusion = (1 - out).float().to(self.device)
+        return sampled_softmax(query, vectors, bias, target, sample.to(self.device), inclusion), state
+
+    def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The cell's outputs at the batch's predictions [q,H], and the states at its windows' ends."""
+        recommender = self.recommender
+        item, *rest = (part[batch.event] for part in self.data.inputs)
+        if item_dropout:
+            # Any bucket will do: which one an item falls into is arbitrary, what it must mean is "unknown item".
+            dropped = torch.rand(item.shape) < item_dropout
+            bucket = recommender.items + torch.randint(recommender.config.item_buckets, item.shape)
+            item = torch.where(dropped, bucket, item)
+        inputs = Inputs(*(part.to(self.device) for part in (item, *rest)))
+        outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(before, batch))
+        start = recommender.cell.output(recommender.initial(1))
+        return torch.cat([start, outputs])[batch.output.to(self.device)], state
+
+    @torch.no_grad()
+    def loss(self, wanted: NDArray[np.bool_]) -> float:
+        """Mean full-softmax loss of these predictions, each from its user's whole history."""
+        self.recommender.eval()
+        total, count = 0.0, 0
+        state = self.recommender.initial(1)
+        for batch in batches(self.data, wanted, self.users, 4 * self.settings.window, 8192):
+            loss, state = self._forward(batch, state)
+            total += loss.item()
+            count += len(batch.prediction)
+        return total / max(count, 1)
