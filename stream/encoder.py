@@ -1,0 +1,120 @@
+"""One model version applied to the slab: what the cell is fed, and states encoded anew from anchor and window.
+
+Everything fed to the cell follows from an event's own fields, the time of the event before it, and the version, so a
+row is a function of its records and its version.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.hashing import item_hash
+from models.registry import Version
+from models.tensors import Inputs
+from models.vocabulary import Catalogue
+from stream.events import TypeTable
+from stream.rows import NO_TIME
+from stream.slab import HALF, Slab, Slots
+from stream.waves import Waves, pack
+
+_CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
+
+
+class Encoder:
+    """A version, bound to the catalogue's indices and the type table's."""
+
+    def __init__(
+        self, version: Version, epoch: int, catalogue: Catalogue, types: TypeTable, device: torch.device
+    ) -> None:
+        self.version = version
+        self.epoch = epoch
+        self.version_hash = item_hash(version.id)
+        self.recommender = version.recommender.to(device).eval()
+        self.device = device
+        self._catalogue = catalogue
+        self._types = types
+        self._rules = version.rules
+        self._item_input = np.zeros(0, np.int64)
+
+    @property
+    def state_size(self) -> int:
+        """S, floats per state."""
+        return self.recommender.state_size
+
+    def _item_inputs(self, item: NDArray[np.int32]) -> NDArray[np.int64]:
+        known = len(self._item_input)
+        if known < len(self._catalogue):
+            added = self.version.vocabulary.input_index(self._catalogue.hashes[known : len(self._catalogue)])
+            self._item_input = np.concatenate((self._item_input, added))
+        return np.asarray(self._item_input[item], np.int64)
+
+    def negative(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> NDArray[np.bool_]:
+        """Which events speak against their item, by the rules the version was trained with."""
+        flat = self._types.index(type_.ravel())
+        flags = self._rules.flags(self._types.names, flat, value.ravel().astype(np.float32))
+        return np.asarray(flags.negative.reshape(type_.shape), np.bool_)
+
+    def inputs(
+        self,
+        item: NDArray[np.int32],
+        type_: NDArray[np.uint16],
+        value: NDArray[np.float16],
+        gap: NDArray[np.float32],
+    ) -> Inputs:
+        """Cell inputs of n events; `gap` is ms since the user's event before, -1 for a first event."""
+
+        def tensor(column: NDArray[np.generic]) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
+
+        return Inputs(
+            item=tensor(self._item_inputs(item)),
+            type=tensor(self.version.vocabulary.type_index(type_)),
+            negative=tensor(self.negative(type_, value)),
+            gap_ms=tensor(gap.astype(np.float32)),
+        )
+
+    def run(self, inputs: Inputs, waves: Waves, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u, S]."""
+        return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
+
+    def encode(self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor) -> torch.Tensor:
+        """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from `state` [m, S]."""
+        result = state.clone()
+        busy = np.flatnonzero(end > begin)
+        for start in range(0, len(busy), _CHUNK):
+            chosen = busy[start : start + _CHUNK]
+            waves = pack(np.zeros(len(chosen), np.int64), (end - begin)[chosen])
+            chosen = chosen[waves.user]
+            slot = slots[chosen][waves.row]
+            entry = begin[chosen][waves.row] + waves.rank
+            time = slab.time[slot, entry]
+            before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])
+            inputs = self.inputs(
+                slab.item[slot, entry], slab.type[slot, entry], slab.value[slot, entry], gaps(time, before)
+            )
+            where = torch.from_numpy(chosen).to(self.device)
+            _, result[where] = self.run(inputs, waves, state[where])
+        return result
+
+    def re_encode(self, slab: Slab, slots: Slots) -> None:
+        """Rebuild hidden and middle states of rows from their anchors and windows."""
+        length = slab.length[slots].astype(np.int64)
+        zero = np.zeros(len(slots), np.int64)
+        where = torch.from_numpy(slots).to(self.device)
+        middle = self.encode(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
+        long = np.flatnonzero(length >= HALF)
+        slab.middle[where[torch.from_numpy(long)]] = middle[torch.from_numpy(long)]
+        slab.middle_known[slots] = length >= HALF
+        slab.hidden[where] = self.encode(slab, slots, np.minimum(length, HALF), length, middle)
+
+    def adopt(self, slab: Slab, slots: Slots) -> None:
+        """Move rows of another epoch to this version: zero anchor, states encoded anew from the window."""
+        slab.anchor_time[slots] = NO_TIME
+        slab.anchor[torch.from_numpy(slots).to(self.device)] = 0.0
+        self.re_encode(slab, slots)
+        slab.epoch[slots] = self.epoch
+
+
+def gaps(time: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Ms between events and those before them; -1 where there is none (NO_TIME)."""
+    return np.where(before == NO_TIME, -1, time - before).astype(np.float32)

@@ -1,0 +1,272 @@
+"""The engine: events in, moved rows and recommendations out. Arrays in, arrays out; no Kafka, no asyncio.
+
+One micro-batch: leave out what rows already include → move rows (stream.advance) → count item statistics → answer the
+users that changed with an exact top-k. Any exception leaves memory half written: the process must end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.metrics import MISS
+from models.scoring import Exclude, Scorer
+from models.statistics import Statistics
+from models.tensors import Window
+from stream.advance import Columns, View, advance, view_rows
+from stream.clock import StreamClock
+from stream.encoder import Encoder
+from stream.events import EventBatch, TypeTable
+from stream.items import ItemNames
+from stream.prequential import Prequential
+from stream.murmur import murmur2
+from stream.rows import NO_TIME
+from stream.slab import Slab, Slots
+
+Emit = Literal["every", "latest", "off"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a deployment chooses of the engine's work."""
+
+    partitions: int
+    k: int = 20
+    emit: Emit = "latest"
+    exclude_seen: bool = False
+    sample: float = 0.1
+    """share of users whose events are ranked before they are applied (prequential metrics)"""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """m recommendation lists, each as of one record of its user."""
+
+    slot: Slots
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    time: NDArray[np.int64]
+    item: NDArray[np.int64]
+    """[m, k] catalogue indices, best first, -1 where nothing may be recommended"""
+    score: NDArray[np.float32]
+    """[m, k]"""
+
+
+@dataclass
+class Outcome:
+    """What a micro-batch did."""
+
+    applied: int = 0
+    replayed: int = 0
+    repeats: int = 0
+    late: int = 0
+    too_late: int = 0
+    dirty: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
+    """slots whose rows changed"""
+    touched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """by partition: catalogue indices whose statistics changed, with repeats"""
+    lists: list[Lists] = field(default_factory=list)
+    refused: list[tuple[int, int, str]] = field(default_factory=list)
+    """(partition, offset, reason) of events that cannot be applied"""
+
+
+class Engine:
+    """Rows, statistics and one live model version; the version can be exchanged between batches."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        names: ItemNames,
+        types: TypeTable,
+        statistics: Statistics,
+        options: Options,
+        wall: Callable[[], int],
+    ) -> None:
+        self.encoder = encoder
+        self.names, self.types, self.statistics, self.options = names, types, statistics, options
+        self.slab = Slab(encoder.state_size, encoder.device, options.sample)
+        self.clock = StreamClock()
+        self.wall = wall
+        self.prequential = Prequential()
+        self.scorer = self._new_scorer(encoder)
+        self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
+
+    def _new_scorer(self, encoder: Encoder) -> Scorer:
+        return Scorer(encoder.recommender, encoder.version.vocabulary, self.names.catalogue, self.statistics)
+
+    # -- the model version ------------------------------------------------------------------------------------
+
+    def exchange(self, encoder: Encoder) -> None:
+        """Go on with another version: rows are encoded anew when touched, or by `migrate`."""
+        self.encoder = encoder
+        self.scorer = self._new_scorer(encoder)
+        self.versions[encoder.epoch] = encoder.version_hash
+        self.slab.reset_states(encoder.state_size)
+
+    def migrate(self, limit: int) -> Slots:
+        """Encode up to `limit` rows of older epochs anew, most recently active first; returns their slots."""
+        used = len(self.slab.user_of)
+        old = np.flatnonzero((self.slab.epoch[:used] != self.encoder.epoch) & (self.slab.partition[:used] >= 0))
+        if len(old) > limit:
+            old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
+        if len(old):
+            with torch.inference_mode():
+                self.encoder.adopt(self.slab, old)
+        return old
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def apply(self, batches: Sequence[EventBatch]) -> Outcome:
+        """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls."""
+        outcome = Outcome()
+        users = [user for batch in batches for user in batch.user]
+        if not users:
+            return outcome
+        partition = np.concatenate([np.full(len(batch), batch.partition, np.int32) for batch in batches])
+        offset = np.concatenate([batch.offset for batch in batches])
+        known = len(self.names.catalogue)
+        item = self.names.find([name for batch in batches for name in batch.item])
+        slot = self._slots(users, partition)
+        held = self.slab.partition[np.maximum(slot, 0)]
+        misplaced = (slot < 0) | (held != partition)
+        for wrong, reason in (
+            (item < 0, "item_id has the same 64-bit hash as another item"),
+            (misplaced, "in the wrong partition: use user_id as key and Kafka's default (murmur2) partitioner"),
+        ):
+            outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
+        accepted = np.flatnonzero((item >= 0) & ~misplaced)
+        replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
+        outcome.replayed = int(replayed.sum())
+        fresh = accepted[~replayed]
+        columns = Columns(
+            slot=slot,
+            item=item,
+            type=self.types.hashes([name for batch in batches for name in batch.type]),
+            value=np.concatenate([batch.value for batch in batches]),
+            time=np.concatenate([batch.time for batch in batches]),
+            event_id=np.concatenate([batch.event_id for batch in batches]),
+            offset=offset,
+        ).take(fresh)
+        if len(fresh):
+            self._apply_fresh(columns, partition[fresh], known, outcome)
+        if self.options.emit == "latest" or (self.options.emit == "every" and replayed.any()):
+            who = accepted if self.options.emit == "latest" else accepted[replayed]
+            outcome.lists.append(self._latest(np.unique(slot[who])))
+        return outcome
+
+    def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
+        """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else -1."""
+        slots = self.slab.find(users)
+        new = np.flatnonzero(slots < 0)
+        if len(new):
+            where: dict[str, int] = {}
+            for i in new.tolist():
+                where.setdefault(users[i], int(partition[i]))
+            hashes = murmur2([user.encode() for user in where])
+            belongs = (hashes % np.uint32(self.options.partitions)).tolist()
+            right = [user for user, home in zip(where, belongs, strict=True) if home == where[user]]
+            self.slab.add(right, np.array([where[user] for user in right], np.int32), self.encoder.epoch)
+            slots[new] = self.slab.find([users[i] for i in new.tolist()])
+        return slots
+
+    def _apply_fresh(self, columns: Columns, partition: NDArray[np.int32], known: int, outcome: Outcome) -> None:
+        old = np.unique(columns.slot[self.slab.epoch[columns.slot] != self.encoder.epoch])
+        with torch.inference_mode():
+            if len(old):
+                self.encoder.adopt(self.slab, old)
+        self.clock.observe(int(columns.time.max()), self.wall())
+        negative = self.encoder.negative(columns.type, columns.value)
+        sampled = self.slab.sampled[columns.slot] & ~negative
+        every = np.full(len(columns), self.options.emit == "every")
+        report = advance(self.slab, self.encoder, columns, sampled, every)
+        outcome.applied = int(report.kept.sum())
+        outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
+        outcome.dirty = np.unique(columns.slot)
+        if report.before:
+            self._rank(report.before, columns, report.kept, known)
+        counted = report.kept & ~negative
+        for number in np.unique(partition[counted]).tolist():
+            chosen = np.flatnonzero(counted & (partition == number))
+            item, previous = columns.item[chosen].astype(np.int64), report.previous[chosen]
+            self.statistics.update(number, item, columns.time[chosen], previous)
+            outcome.touched[number] = np.concatenate((item, previous.ravel()))
+        for view in report.after:
+            outcome.lists.append(self._answer(view, columns, partition))
+
+    # -- answers ----------------------------------------------------------------------------------------------
+
+    def _window(self, view: View) -> Window:
+        device = self.encoder.device
+        types = self.encoder.version.vocabulary.type_index(view.type.ravel()).reshape(view.type.shape)
+        negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
+        columns = (view.item.astype(np.int64), view.time, types, negative, view.length)
+        return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
+
+    def _idle(self, last_time: NDArray[np.int64], now: NDArray[np.int64] | int) -> torch.Tensor:
+        idle = np.where(last_time == NO_TIME, -1, np.maximum(now - last_time, 0))
+        return torch.from_numpy(idle.astype(np.float32)).to(self.encoder.device)
+
+    def _exclude(self, window: Window) -> Exclude | None:
+        """Items whose id is not known yet and, by setting, those in the recent window."""
+        rows, items = [], []
+        if self.options.exclude_seen:
+            row, place = (window.item >= 0).nonzero(as_tuple=True)
+            rows.append(row)
+            items.append(window.item[row, place])
+        unnamed = self.names.unnamed()
+        if len(unnamed):
+            n = len(window.item)
+            rows.append(torch.arange(n).repeat_interleave(len(unnamed)))
+            items.append(torch.from_numpy(unnamed).repeat(n))
+        return Exclude(torch.cat(rows), torch.cat(items)) if rows else None
+
+    @torch.inference_mode()
+    def _top(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        now = self.clock.now(self.wall())
+        self.scorer.refresh(float(now))
+        window = self._window(view)
+        query = self.encoder.recommender.query_of_output(view.output, self._idle(view.last_time, now))
+        index, score = self.scorer.topk(query, window, self.options.k, self._exclude(window))
+        return index.cpu().numpy(), score.cpu().numpy()
+
+    def _latest(self, slots: Slots) -> Lists:
+        """The lists of users as their rows are now."""
+        slab = self.slab
+        with torch.inference_mode():
+            old = slots[slab.epoch[slots] != self.encoder.epoch]
+            if len(old):
+                self.encoder.adopt(slab, old)
+            output = self.encoder.recommender.cell.output(slab.hidden[torch.from_numpy(slots).to(slab.device)])
+        view = view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
+        item, score = self._top(view)
+        return Lists(slots, slab.partition[slots], slab.offset[slots], view.last_time, item, score)
+
+    def _answer(self, view: View, columns: Columns, partition: NDArray[np.int32]) -> Lists:
+        item, score = self._top(view)
+        at = view.event
+        return Lists(columns.slot[at], partition[at], columns.offset[at], view.last_time, item, score)
+
+    @torch.inference_mode()
+    def _rank(self, views: Sequence[View], columns: Columns, kept: NDArray[np.bool_], known: int) -> None:
+        """Prequential: rank each sampled event from the row just before it, statistics as at the batch's start.
+
+        `known`: items in the catalogue before this batch; an item's first appearance is a miss for everyone.
+        """
+        start = int(columns.time.min())
+        self.scorer.refresh(float(start))
+        popularity = torch.from_numpy(self.statistics.popularity(len(self.names.catalogue), float(start))[0])
+        for view in views:
+            now, item = columns.time[view.event], columns.item[view.event].astype(np.int64)
+            target = torch.from_numpy(item)
+            window = self._window(view)
+            query = self.encoder.recommender.query_of_output(view.output, self._idle(view.last_time, now))
+            _, above = self.scorer.ranks(query, window, target)
+            own = popularity[target]
+            rivals = torch.searchsorted(popularity.sort().values, own)
+            ranks = np.where(item < known, 1 + above.cpu().numpy(), MISS)
+            popularity_ranks = np.where(item < known, len(popularity) - rivals.numpy(), MISS)
+            counted = kept[view.event]
+            self.prequential.add(ranks[counted], popularity_ranks[counted])

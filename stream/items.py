@@ -1,0 +1,62 @@
+"""Names of catalogue items: ids by catalogue index, and back, with collisions of their hashes refused.
+
+Rows and statistics name items by hash; this table, fed from the version's vocabulary, from `items` and from events,
+gives them their ids again. It can be a step behind (a hash whose id is not known yet): such items are not recommended.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing import item_hashes
+from models.vocabulary import Catalogue
+
+
+class ItemNames:
+    """Ids of the catalogue's items."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.ids: list[str | None] = []
+        self._index: dict[str, int] = {}
+        self._collided: set[str] = set()
+        self._unnamed: set[int] = set()
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
+        """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another item."""
+        get = self._index.get
+        found = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
+            self.add(dict.fromkeys(ids[i] for i in missing.tolist() if ids[i] not in self._collided))
+            found[missing] = [get(ids[i], -1) for i in missing.tolist()]
+        return found
+
+    def add(self, ids: Iterable[str]) -> list[str]:
+        """Name items; returns the ids that were new. An id that shares its hash with another is never named."""
+        new = [item for item in ids if item not in self._index]
+        if not new:
+            return []
+        index = self.catalogue.add(item_hashes(new))
+        self._extend()
+        named = []
+        for item, at in zip(new, index.tolist(), strict=True):
+            if self.ids[at] is None:
+                self.ids[at] = item
+                self._index[item] = at
+                self._unnamed.discard(at)
+                named.append(item)
+            else:
+                self._collided.add(item)
+        return named
+
+    def _extend(self) -> None:
+        have, now = len(self.ids), len(self.catalogue)
+        self.ids.extend([None] * (now - have))
+        self._unnamed.update(range(have, now))
+
+    def unnamed(self) -> NDArray[np.int64]:
+        """Catalogue indices whose id is not known (yet)."""
+        self._extend()
+        return np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))

@@ -1,0 +1,57 @@
+"""Prequential metrics of the live system: each sampled event is ranked from the row just before it, then applied.
+
+Ranked against all items known before its micro-batch (mode "all"), ties against us, statistics as at the batch's
+start; popularity decayed with the shortest half-life is ranked beside it on the same events and candidates. An item's
+first appearance is a miss for both.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.metrics import metrics
+from stream.rows import mix
+
+K = 20
+
+
+def in_sample(hashes: NDArray[np.uint32], share: float) -> NDArray[np.bool_]:
+    """A stable sample of users by the murmur2 of their ids, spread evenly over partitions: bool[n]."""
+    spread = mix(hashes.astype(np.int64)) >> np.uint64(40)
+    return np.asarray(spread < share * (1 << 24), np.bool_)
+
+
+@dataclass
+class Prequential:
+    """Running sums over ranked events."""
+
+    events: int = 0
+    recall: float = 0.0
+    reciprocal: float = 0.0
+    popularity_recall: float = 0.0
+    popularity_reciprocal: float = 0.0
+
+    def add(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
+        """Take in ranks of targets, int64[n], 1 = first, by the model and by decayed popularity."""
+        n = len(rank)
+        if not n:
+            return
+        self.events += n
+        ours, theirs = metrics(rank, (K,)), metrics(popularity_rank, (K,))
+        self.recall += n * ours[f"recall@{K}"]
+        self.reciprocal += n * ours[f"mrr@{K}"]
+        self.popularity_recall += n * theirs[f"recall@{K}"]
+        self.popularity_reciprocal += n * theirs[f"mrr@{K}"]
+
+    def metrics(self) -> dict[str, float]:
+        """Means so far; empty before the first event."""
+        if not self.events:
+            return {}
+        return {
+            "events": self.events,
+            f"recall_at_{K}": self.recall / self.events,
+            f"mrr_at_{K}": self.reciprocal / self.events,
+            f"popularity_recall_at_{K}": self.popularity_recall / self.events,
+            f"popularity_mrr_at_{K}": self.popularity_reciprocal / self.events,
+        }

@@ -1,0 +1,81 @@
+"""The messages on Eddy's topics, in one place. JSON; ids are strings; times are ms since 1970 in event time.
+
+| topic | key | value |
+| --- | --- | --- |
+| events | user_id | Event; an empty value (tombstone) erases the user |
+| items | item_id | Item: metadata, written by whoever owns the catalogue |
+| items | 0x00 + hash | DictionaryEntry: written by workers, so that hashes in rows can be named again |
+| recommendations | user_id | Recommendation |
+| user-state | user_id | a binary row, see stream.rows; empty: erased |
+| item-stats | partition/part | binary arrays, see stream.item_stats |
+| model-versions | "live" and "epoch-N" | Announcement |
+| dead-letters | topic:partition:offset | the original bytes; headers: reason, topic, partition, offset, length, sha256 |
+"""
+
+from typing import Annotated
+
+import msgspec
+
+DEFAULT_TYPE = "interaction"
+MAX_ID_BYTES = 1024
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+
+
+class Event(msgspec.Struct, gc=False):
+    """One user-item interaction. Unknown fields (such as `context`) are left alone."""
+
+    user_id: Id
+    item_id: Id
+    timestamp: Annotated[int, msgspec.Meta(ge=0)]
+    event_type: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = DEFAULT_TYPE
+    value: float | None = None
+    event_id: Id | None = None
+
+
+class Item(msgspec.Struct, gc=False):
+    """What is known of an item beside its id."""
+
+    item_id: Id
+    title: str | None = None
+    genres: list[str] = []
+
+
+class DictionaryEntry(msgspec.Struct, gc=False):
+    """An item id under the key of its hash."""
+
+    item_id: Id
+
+
+class Recommended(msgspec.Struct, gc=False):
+    """One place of a list."""
+
+    item_id: str
+    score: float
+
+
+class Recommendation(msgspec.Struct, gc=False):
+    """A user's list, best first, as of one record of `events`: consumers drop repeats by (topic_id, partition, offset)."""
+
+    user_id: str
+    items: list[Recommended]
+    topic_id: str
+    partition: int
+    offset: int
+    timestamp: int
+    """event time of the user's last event, ms"""
+    epoch: int
+    version: str
+
+
+class Announcement(msgspec.Struct, gc=False):
+    """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
+
+    epoch: int
+    version: str
+    folder: str
+    announced_at: int
+    """wall clock, ms"""
+
+
+encode = msgspec.json.Encoder().encode

@@ -1,0 +1,240 @@
+"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot in it.
+
+Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots of
+released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so a column
+that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.vocabulary import Catalogue
+from stream.murmur import murmur2
+from stream.prequential import in_sample
+from stream.rows import NO_TIME, WINDOW, Rows
+
+HALF = WINDOW // 2
+NO_OFFSET = -1
+
+Slots = NDArray[np.int64]
+
+_COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
+    "partition": (np.int32, (), -1),
+    "offset": (np.int64, (), NO_OFFSET),
+    "applied": (np.uint32, (), 0),
+    "digest": (np.uint64, (), 0),
+    "epoch": (np.uint32, (), 0),
+    "anchor_time": (np.int64, (), NO_TIME),
+    "length": (np.uint8, (), 0),
+    "middle_known": (np.bool_, (), False),
+    "hash": (np.uint32, (), 0),
+    "sampled": (np.bool_, (), False),
+    "item": (np.int32, (WINDOW,), None),
+    "time": (np.int64, (WINDOW,), None),
+    "type": (np.uint16, (WINDOW,), None),
+    "value": (np.float16, (WINDOW,), None),
+    "event_id": (np.uint64, (WINDOW,), 0),
+}
+_STATES = ("hidden", "anchor", "middle")
+
+
+class Slab:
+    """Rows by slot; see `stream.rows.Rows` for what the columns mean.
+
+    Beside a row's own columns: `item` holds catalogue indices instead of hashes, and `middle` the state after the
+    first HALF entries of the window, which becomes the anchor when the window is full. It is not stored in rows:
+    after a restore `middle_known` is False until it is needed and encoded anew. `hash` is the user_id's murmur2, by
+    which Kafka chooses partitions, and `sampled` says whether the user's events are ranked for prequential metrics.
+    """
+
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    applied: NDArray[np.uint32]
+    digest: NDArray[np.uint64]
+    epoch: NDArray[np.uint32]
+    anchor_time: NDArray[np.int64]
+    length: NDArray[np.uint8]
+    middle_known: NDArray[np.bool_]
+    hash: NDArray[np.uint32]
+    sampled: NDArray[np.bool_]
+    item: NDArray[np.int32]
+    time: NDArray[np.int64]
+    type: NDArray[np.uint16]
+    value: NDArray[np.float16]
+    event_id: NDArray[np.uint64]
+    hidden: torch.Tensor
+    anchor: torch.Tensor
+    middle: torch.Tensor
+
+    def __init__(
+        self, state_size: int, device: torch.device | str = "cpu", sample: float = 0.0, capacity: int = 1024
+    ) -> None:
+        self.device = torch.device(device)
+        self._sample = sample
+        self.slot_of: dict[str, int] = {}
+        self.user_of: list[str | None] = []
+        self._free: list[int] = []
+        self._capacity = capacity
+        for name, (dtype, shape, _) in _COLUMNS.items():
+            setattr(self, name, np.zeros((capacity, *shape), dtype))
+        self.reset_states(state_size)
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    @property
+    def state_size(self) -> int:
+        """S, floats per state."""
+        return self.hidden.shape[1]
+
+    def reset_states(self, state_size: int) -> None:
+        """Drop all states for those of another model: zeros, to be encoded anew from the windows."""
+        for name in _STATES:
+            setattr(self, name, self._zeros((self._capacity, state_size)))
+
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self.device.type == "cpu":  # numpy's zeros are untouched pages; torch's are written
+            return torch.from_numpy(np.zeros(shape, np.float32))
+        return torch.zeros(shape, device=self.device)
+
+    def _grow(self, capacity: int) -> None:
+        old, self._capacity = self._capacity, max(capacity, self._capacity * 3 // 2)
+        for name, (dtype, shape, _) in _COLUMNS.items():
+            column = np.zeros((self._capacity, *shape), dtype)
+            column[:old] = getattr(self, name)
+            setattr(self, name, column)
+        for name in _STATES:
+            state = self._zeros((self._capacity, self.state_size))
+            _copy_written(state, getattr(self, name))
+            setattr(self, name, state)
+
+    def find(self, users: Sequence[str]) -> Slots:
+        """Slots int64[n] of `users`, -1 for those without a row."""
+        get = self.slot_of.get
+        return np.fromiter((get(user, -1) for user in users), np.int64, len(users))
+
+    def add(self, users: Sequence[str], partition: NDArray[np.int32], epoch: int) -> Slots:
+        """Slots for distinct new users: empty rows at `epoch`."""
+        n = len(users)
+        reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
+        start = len(self.user_of)
+        slots = np.array(reused + list(range(start, start + n - len(reused))), np.int64)
+        needed = start + n - len(reused)
+        if needed > self._capacity:
+            self._grow(needed)
+        self.user_of.extend([None] * (needed - start))
+        for user, slot in zip(users, slots.tolist(), strict=True):
+            self.slot_of[user] = slot
+            self.user_of[slot] = user
+        if reused:
+            self._clear(np.array(reused, np.int64))
+        fresh = slots[len(reused) :]
+        self.offset[fresh] = NO_OFFSET
+        self.anchor_time[fresh] = NO_TIME
+        self.partition[slots] = partition
+        self.epoch[slots] = epoch
+        self.hash[slots] = murmur2([user.encode() for user in users])
+        self.sampled[slots] = in_sample(self.hash[slots], self._sample)
+        return slots
+
+    def _clear(self, slots: Slots) -> None:
+        for name, (_, _, empty) in _COLUMNS.items():
+            if empty is not None:
+                getattr(self, name)[slots] = empty
+        index = torch.from_numpy(slots).to(self.device)
+        for name in _STATES:
+            getattr(self, name)[index] = 0.0
+
+    def remove(self, slots: Slots) -> None:
+        """Forget rows; their slots are used again."""
+        for slot in slots.tolist():
+            user = self.user_of[slot]
+            if user is not None:
+                del self.slot_of[user]
+                self.user_of[slot] = None
+                self._free.append(slot)
+        self.partition[slots] = -1
+
+    def of_partition(self, partition: int) -> Slots:
+        """Slots of all rows of one partition."""
+        return np.flatnonzero(self.partition[: len(self.user_of)] == partition)
+
+    def last_time(self, slots: Slots) -> NDArray[np.int64]:
+        """Time in ms of each row's last event (NO_TIME for an empty row): int64[n]."""
+        length = self.length[slots].astype(np.int64)
+        return np.where(length > 0, self.time[slots, np.maximum(length - 1, 0)], self.anchor_time[slots])
+
+    def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
+        """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
+        length = self.length[slots]
+        filled = np.arange(WINDOW) < length[:, None]
+        index = torch.from_numpy(slots).to(self.device)
+        epoch = self.epoch[slots]
+        hashes = np.array([version[e] for e in epoch.tolist()], np.uint64)
+        return Rows(
+            user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
+            epoch=epoch,
+            version=hashes,
+            topic_id=topic_id,
+            partition=self.partition[slots],
+            offset=self.offset[slots],
+            applied=self.applied[slots],
+            digest=self.digest[slots],
+            anchor_time=self.anchor_time[slots],
+            hidden=self.hidden[index].cpu().numpy(),
+            anchor=self.anchor[index].cpu().numpy(),
+            length=length,
+            item=np.where(filled, catalogue.hashes[np.where(filled, self.item[slots], 0)], np.uint64(0)),
+            time=self.time[slots],
+            type=self.type[slots],
+            value=self.value[slots],
+            event_id=self.event_id[slots],
+        )
+
+    def load(self, rows: Rows, catalogue: Catalogue) -> Slots:
+        """Take rows (distinct users) as they were stored; a row that includes less than the one held is ignored.
+
+        States of another size than the slab's are left zero: such rows wait to be encoded for the model in use.
+        Returns the slots written, int64[m].
+        """
+        users = [user.decode() for user in rows.user]
+        slots = self.find(users)
+        absent = np.flatnonzero(slots < 0)
+        slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
+        held = self.offset[slots]
+        stale = (self.partition[slots] == rows.partition) & (rows.offset < held)
+        keep = np.flatnonzero(~stale)
+        slots = slots[keep]
+        had_anchor = self.anchor_time[slots] != NO_TIME
+        for name in ("partition", "offset", "applied", "digest", "epoch", "anchor_time", "length"):
+            getattr(self, name)[slots] = getattr(rows, name)[keep]
+        for name in ("time", "type", "value"):
+            getattr(self, name)[slots] = getattr(rows, name)[keep]
+        if (
+            rows.event_id.any() or self.event_id[slots].any()
+        ):  # keep the column's pages untouched while nobody uses it
+            self.event_id[slots] = rows.event_id[keep]
+        filled = np.arange(WINDOW) < rows.length[keep][:, None]
+        item = np.zeros(filled.shape, np.int32)
+        item[filled] = catalogue.add(rows.item[keep][filled])
+        self.item[slots] = item
+        self.middle_known[slots] = False
+        if rows.hidden.shape[1] == self.state_size:
+            index = torch.from_numpy(slots).to(self.device)
+            self.hidden[index] = torch.from_numpy(rows.hidden[keep]).to(self.device)
+            anchored = np.flatnonzero((rows.anchor_time[keep] != NO_TIME) | had_anchor)
+            where = torch.from_numpy(slots[anchored]).to(self.device)
+            self.anchor[where] = torch.from_numpy(rows.anchor[keep][anchored]).to(self.device)
+        return slots
+
+
+def _copy_written(new: torch.Tensor, old: torch.Tensor, block: int = 4096) -> None:
+    """Copy `old` to the head of `new`, leaving blocks that are all zero untouched."""
+    for start in range(0, len(old), block):
+        part = old[start : start + block]
+        if bool(part.any()):
+            new[start : start + len(part)] = part
