@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from models.config import ModelConfig
 from models.errors import EddyError
 from models.recommender import Recommender
+from models.rules import EventRules
 from models.train import Trained
 from models.vocabulary import Vocabulary
 
@@ -44,6 +45,7 @@ class Version:
     path: Path
     recommender: Recommender
     vocabulary: Vocabulary
+    rules: EventRules
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     created: str
@@ -68,6 +70,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         "config": trained.recommender.config.to_dict(),
         "items": len(trained.vocabulary),
         "types": trained.vocabulary.types,
+        "rules": trained.rules.to_dict(),
         "metrics": trained.metrics,
         "lineage": lineage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -145,6 +148,7 @@ def load(path: Path) -> Version:
         if description["format"] != FORMAT:
             raise EddyError(f"{path}: format {description['format']}, but this program reads format {FORMAT}")
         config = ModelConfig.from_dict(description["config"])
+        rules = EventRules(**description["rules"])
         items, types = int(description["items"]), [str(name) for name in description["types"]]
         metrics, lineage, created = (
             dict(description["metrics"]),
@@ -161,7 +165,7 @@ def load(path: Path) -> Version:
         raise EddyError(f"{path}/vocabulary.parquet: {len(ids)} ids where version.json says {items}")
     vocabulary = Vocabulary(ids, types, config.item_buckets)
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
-    return Version(path.name, path, recommender, vocabulary, metrics, lineage, str(created))
+    return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created))
 
 
 def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Recommender:

@@ -83,6 +83,10 @@ class EventRules:
         for setting in ("state", "target", "negative"):
             self._clauses[setting] = _parse(getattr(self, setting), setting)
 
+    def to_dict(self) -> dict[str, str]:
+        """The rules as text: what `EventRules(**...)` takes."""
+        return {"state": self.state, "target": self.target, "negative": self.negative}
+
     def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
         """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
         found = {setting: np.zeros(len(value), bool) for setting in self._clauses}

@@ -47,6 +47,7 @@ class Trained:
 
     recommender: Recommender
     vocabulary: Vocabulary
+    rules: EventRules
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
@@ -77,7 +78,7 @@ def train(
     if held_out.any():
         trainer.fit_whole(metrics)
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
-    return Trained(recommender.eval(), vocabulary, metrics)
+    return Trained(recommender.eval(), vocabulary, rules, metrics)
 
 
 def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tuple[Vocabulary, int]:
