@@ -93,7 +93,7 @@ def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Rank
     ranks = [np.full((2, len(decays), len(judged)), MISS) for _, decays in groups]
     count, recency = np.zeros((2, len(judged)), np.int64)
     place = 0
-    for row, item, own, recent in _histories(trial):
+    for row, item, own, recent in histories(trial):
         if place < len(judged) and row == judged[place]:
             candidates = int(trial.candidates[row])
             others = np.fromiter(own, np.int64, len(own))
@@ -119,7 +119,7 @@ def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Rank
     return history, [[Ranks(*both) for both in zip(*found, strict=True)] for found in ranks]
 
 
-def _histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
+def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
     """Per row: (row, item, the user's own items oldest first, recent items newest first), as before it."""
     users = len(trial.events.users)
     own: list[dict[int, None]] = [{} for _ in range(users)]

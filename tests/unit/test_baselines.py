@@ -98,9 +98,8 @@ def test_own_items_come_as_they_score_or_never_or_first_by_recency() -> None:
 
 
 def test_recency_is_the_place_among_distinct_own_items() -> None:
-    found = trial(
-        log([(0, 0), (0, 1), (0, 0), (0, 2), (0, 1), (0, 2), (0, 0), (0, 3)]), "prequential", train=0.5
-    )
+    events = log([(0, item) for item in (0, 1, 0, 2, 1, 2, 0, 3)])
+    found = trial(events, "prequential", train=0.5, validation=0.25)
     history, _ = walk(found, [group(found, [])])
     assert history.recency.tolist() == [3, 2, 3, 0]
     assert history.count.tolist() == [3, 3, 3, 3]
