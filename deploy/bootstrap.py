@@ -149,7 +149,7 @@ def torch_backend(uv: tuple[str, ...]) -> list[str]:
         found = False
     if not found:
         say(
-            "the index of CPU builds cannot be reached: taking the build with CUDA (it runs without a GPU too)"
+            "the index of CPU builds cannot be reached: taking the build with CUDA (it needs no GPU)"
         )
     return option if found else []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     session_timeout_s: float = Field(default=10, ge=6, le=300, description="how fast a crash heals")
     checkpoint_ms: int = Field(default=200, ge=1, le=60_000)
     device: str = "auto"
+    worker_id: str | None = Field(
+        default=None, description="a stable name makes a restarted worker take its partitions up at once (KIP-345)"
+    )
+    torch_threads: int = Field(default=1, ge=1, le=1024)
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535, description="Prometheus; 0: any free port")
+    prequential_sample: float = Field(default=0.1, ge=0, le=1, description="share of users ranked before applying")
     k: int = Field(default=20, ge=1, le=1_000, description="length of an emitted list")
     exclude_seen: bool = False
     emit: Literal["every", "latest", "off"] = "latest"
@@ -105,9 +111,18 @@ class Settings(BaseSettings):
     def topics(self) -> TopicNames:
         return TopicNames(self.topic_prefix)
 
-    def replace(self, **values: Any) -> Self:
+    @property
+    def torch_device(self) -> str:
+        """The device by torch's name: "auto" is the GPU where there is one."""
+        if self.device != "auto":
+            return self.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def replace(self, **values: Any) -> Settings:
         """Returns a validated copy with these values; the environment is not read again."""
-        return type(self).model_validate({**self.model_dump(), **values})
+        return _validated({**self.model_dump(), **values})
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -115,8 +130,12 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises EddyError that names each wrong variable and what is wrong with it.
     """
+    return _validated({name: value for name, value in overrides.items() if value is not None})
+
+
+def _validated(values: dict[str, Any]) -> Settings:
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**values)
     except ValidationError as error:
         wrong = "; ".join(
             f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}"

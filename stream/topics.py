@@ -136,11 +136,11 @@ def topic_ids(admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, uuid.U
 
     Raises EddyError for a topic that does not exist.
     """
-    ids = {}
+    ids: dict[str, uuid.UUID] = {}
     for topic in admin.describe_topics(list(names)):
         if topic["error_code"]:
             raise EddyError(
                 f"topic {topic['name']} does not exist: `eddy worker` and `eddy demo` create the topics"
             )
-        ids[topic["name"]] = topic["topic_id"]
+        ids[topic["name"]] = uuid.UUID(topic["topic_id"])
     return ids

@@ -1,0 +1,64 @@
+"""Fixtures that all tests share: one real Kafka for the session, and settings that keep tests apart on it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+
+from stream.clients import admin_client
+from stream.settings import Settings, load_settings
+from tests.kafka_clusters import MakeSettings, cluster
+
+KINDS = ("unit", "integration", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by its folder, and puts the quick ones first."""
+    for item in items:
+        for kind in KINDS:
+            if kind in item.path.relative_to(Path(__file__).parent).parts:
+                item.add_marker(kind)
+    items.sort(key=lambda item: next(i for i, kind in enumerate(KINDS) if item.get_closest_marker(kind)))
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """The address of a real Kafka, the same for all tests of the session."""
+    with cluster() as address:
+        yield address
+
+
+@pytest.fixture
+def make_settings(broker: str, tmp_path: Path) -> MakeSettings:
+    """Makes settings for the session's broker; the topics and the group of each are its own."""
+
+    def make(**values: object) -> Settings:
+        name = uuid.uuid4().hex[:8]
+        own = {"topic_prefix": f"test-{name}.", "group": f"test-{name}", "registry": tmp_path / "registry"}
+        return load_settings(**{"bootstrap_servers": broker, **own, **values})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    with admin_client(settings) as client:
+        yield client
+
+
+def eventually(condition: Callable[[], object], within_s: float = 30.0) -> None:
+    """Waits until the condition holds; a test that waits any other way would be slow or flaky."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {condition}"
+        time.sleep(0.02)
