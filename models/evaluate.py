@@ -22,7 +22,10 @@ from models.registry import Version
 from models.rules import EVERY_EVENT, EventRules
 from models.train import ProgressCallback, Trained, train
 
-DEFAULT_BATCH = 32
+DEFAULT_BATCH = 8
+"""Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at 256; 8 takes a twelfth of
+the time of 1.
+"""
 TABLE = ("mrr@20", "recall@20", "hr@10", "ndcg@10")
 UNTIL = "until_ms"
 """In a version's metrics: the time of the last event it was trained on."""
