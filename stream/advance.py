@@ -161,11 +161,15 @@ class _Advance:
             event = order[waves.event]
             slot = columns.slot[event]
             place = length[waves.user][waves.row] + waves.rank
-            first_time = np.where(length > 0, slab.time[users, 0], columns.time[order[start]])[waves.user][waves.row]
+            first_time = np.where(length > 0, slab.time[users, 0], columns.time[order[start]])[waves.user][
+                waves.row
+            ]
             time = np.minimum(columns.time[event], first_time + TIME_SPAN)
             self._write(event, slot, place, time)
             time_before = self._look_back(event, slot, place)
-            inputs = encoder.inputs(columns.item[event], columns.type[event], columns.value[event], gaps(time, time_before))
+            inputs = encoder.inputs(
+                columns.item[event], columns.type[event], columns.value[event], gaps(time, time_before)
+            )
             users = users[waves.user]
             where = self._where(users)
             state = slab.hidden[where]
@@ -189,14 +193,20 @@ class _Advance:
         """Copy what was asked for, while the windows still hold all that this call read."""
         chosen = np.flatnonzero(self.want_before[event])
         if len(chosen):
-            index = torch.from_numpy(np.where(previous[chosen] >= 0, previous[chosen], len(outputs) + row[chosen]))
+            index = torch.from_numpy(
+                np.where(previous[chosen] >= 0, previous[chosen], len(outputs) + row[chosen])
+            )
             known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
             output = known[index.to(known.device)]
-            self.report.before.append(view_rows(self.slab, slot[chosen], place[chosen], output, event[chosen]))
+            self.report.before.append(
+                view_rows(self.slab, slot[chosen], place[chosen], output, event[chosen])
+            )
         chosen = np.flatnonzero(self.want_after[event])
         if len(chosen):
             output = outputs[torch.from_numpy(chosen).to(outputs.device)]
-            self.report.after.append(view_rows(self.slab, slot[chosen], place[chosen] + 1, output, event[chosen]))
+            self.report.after.append(
+                view_rows(self.slab, slot[chosen], place[chosen] + 1, output, event[chosen])
+            )
 
     def _settle(self, users: Slots, length: Index, where: torch.Tensor, state: torch.Tensor) -> None:
         """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor."""
@@ -269,7 +279,10 @@ class _Advance:
             waves = pack(np.arange(len(append)), np.ones(len(append), np.int64))
             at = event[append]
             inputs = encoder.inputs(
-                columns.item[at], columns.type[at], columns.value[at], gaps(slab.time[slot, place], time_before)[append]
+                columns.item[at],
+                columns.type[at],
+                columns.value[at],
+                gaps(slab.time[slot, place], time_before)[append],
             )
             _, slab.hidden[where] = encoder.run(inputs, waves, slab.hidden[where])
         young = inside & ((place < HALF) | ~slab.middle_known[slot])

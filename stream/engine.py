@@ -17,13 +17,14 @@ from models.scoring import Exclude, Scorer
 from models.statistics import Statistics
 from models.tensors import Window
 from stream.advance import Columns, View, advance, view_rows
-from stream.clock import StreamClock
+from stream.clock import DAY_MS, StreamClock
 from stream.encoder import Encoder
 from stream.events import EventBatch, TypeTable
+from stream.item_stats import Counted
 from stream.items import ItemNames
 from stream.prequential import Prequential
 from stream.murmur import murmur2
-from stream.rows import NO_TIME
+from stream.rows import NO_TIME, Rows
 from stream.slab import Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
@@ -66,8 +67,8 @@ class Outcome:
     too_late: int = 0
     dirty: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
     """slots whose rows changed"""
-    touched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    """by partition: catalogue indices whose statistics changed, with repeats"""
+    counted: dict[int, Counted] = field(default_factory=dict)
+    """by partition: what the item statistics took in"""
     lists: list[Lists] = field(default_factory=list)
     refused: list[tuple[int, int, str]] = field(default_factory=list)
     """(partition, offset, reason) of events that cannot be applied"""
@@ -93,6 +94,9 @@ class Engine:
         self.prequential = Prequential()
         self.scorer = self._new_scorer(encoder)
         self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
+        self.stale = 0
+        """rows still of older epochs after the last `migrate`"""
+        self._look_for_stale = False
 
     def _new_scorer(self, encoder: Encoder) -> Scorer:
         return Scorer(encoder.recommender, encoder.version.vocabulary, self.names.catalogue, self.statistics)
@@ -105,17 +109,29 @@ class Engine:
         self.scorer = self._new_scorer(encoder)
         self.versions[encoder.epoch] = encoder.version_hash
         self.slab.reset_states(encoder.state_size)
+        self._look_for_stale = True
 
     def migrate(self, limit: int) -> Slots:
         """Encode up to `limit` rows of older epochs anew, most recently active first; returns their slots."""
+        if not self._look_for_stale:
+            return np.zeros(0, np.int64)
         used = len(self.slab.user_of)
-        old = np.flatnonzero((self.slab.epoch[:used] != self.encoder.epoch) & (self.slab.partition[:used] >= 0))
+        old = np.flatnonzero(
+            (self.slab.epoch[:used] != self.encoder.epoch) & (self.slab.partition[:used] >= 0)
+        )
+        self.stale = max(len(old) - limit, 0)
+        self._look_for_stale = self.stale > 0
         if len(old) > limit:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
-        if len(old):
-            with torch.inference_mode():
-                self.encoder.adopt(self.slab, old)
-        return old
+        return self.adopt(old)
+
+    def load(self, rows: Rows) -> Slots:
+        """Take stored rows (distinct users); returns the slots written."""
+        slots = self.slab.load(rows, self.names.catalogue)
+        if len(slots):
+            self._look_for_stale = True
+            self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())
+        return slots
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -134,7 +150,10 @@ class Engine:
         misplaced = (slot < 0) | (held != partition)
         for wrong, reason in (
             (item < 0, "item_id has the same 64-bit hash as another item"),
-            (misplaced, "in the wrong partition: use user_id as key and Kafka's default (murmur2) partitioner"),
+            (
+                misplaced,
+                "in the wrong partition: use user_id as key and Kafka's default (murmur2) partitioner",
+            ),
         ):
             outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
         accepted = np.flatnonzero((item >= 0) & ~misplaced)
@@ -150,12 +169,22 @@ class Engine:
             event_id=np.concatenate([batch.event_id for batch in batches]),
             offset=offset,
         ).take(fresh)
+        adopted = self.adopt(np.unique(slot[accepted]))
         if len(fresh):
             self._apply_fresh(columns, partition[fresh], known, outcome)
         if self.options.emit == "latest" or (self.options.emit == "every" and replayed.any()):
             who = accepted if self.options.emit == "latest" else accepted[replayed]
             outcome.lists.append(self._latest(np.unique(slot[who])))
+        outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
+
+    def adopt(self, slots: Slots) -> Slots:
+        """Encode those rows anew that are of another epoch; returns their slots."""
+        old = slots[self.slab.epoch[slots] != self.encoder.epoch]
+        if len(old):
+            with torch.inference_mode():
+                self.encoder.adopt(self.slab, old)
+        return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
         """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else -1."""
@@ -172,11 +201,9 @@ class Engine:
             slots[new] = self.slab.find([users[i] for i in new.tolist()])
         return slots
 
-    def _apply_fresh(self, columns: Columns, partition: NDArray[np.int32], known: int, outcome: Outcome) -> None:
-        old = np.unique(columns.slot[self.slab.epoch[columns.slot] != self.encoder.epoch])
-        with torch.inference_mode():
-            if len(old):
-                self.encoder.adopt(self.slab, old)
+    def _apply_fresh(
+        self, columns: Columns, partition: NDArray[np.int32], known: int, outcome: Outcome
+    ) -> None:
         self.clock.observe(int(columns.time.max()), self.wall())
         negative = self.encoder.negative(columns.type, columns.value)
         sampled = self.slab.sampled[columns.slot] & ~negative
@@ -190,9 +217,11 @@ class Engine:
         counted = report.kept & ~negative
         for number in np.unique(partition[counted]).tolist():
             chosen = np.flatnonzero(counted & (partition == number))
-            item, previous = columns.item[chosen].astype(np.int64), report.previous[chosen]
-            self.statistics.update(number, item, columns.time[chosen], previous)
-            outcome.touched[number] = np.concatenate((item, previous.ravel()))
+            counted_here = Counted(
+                columns.item[chosen].astype(np.int64), columns.time[chosen], report.previous[chosen]
+            )
+            self.statistics.update(number, counted_here.item, counted_here.time, counted_here.previous)
+            outcome.counted[number] = counted_here
         for view in report.after:
             outcome.lists.append(self._answer(view, columns, partition))
 
@@ -236,10 +265,9 @@ class Engine:
         """The lists of users as their rows are now."""
         slab = self.slab
         with torch.inference_mode():
-            old = slots[slab.epoch[slots] != self.encoder.epoch]
-            if len(old):
-                self.encoder.adopt(slab, old)
-            output = self.encoder.recommender.cell.output(slab.hidden[torch.from_numpy(slots).to(slab.device)])
+            output = self.encoder.recommender.cell.output(
+                slab.hidden[torch.from_numpy(slots).to(slab.device)]
+            )
         view = view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
         item, score = self._top(view)
         return Lists(slots, slab.partition[slots], slab.offset[slots], view.last_time, item, score)
@@ -257,7 +285,11 @@ class Engine:
         """
         start = int(columns.time.min())
         self.scorer.refresh(float(start))
-        popularity = torch.from_numpy(self.statistics.popularity(len(self.names.catalogue), float(start))[0])
+        lives = self.statistics.half_lives_ms
+        daily = lives.index(DAY_MS) if DAY_MS in lives else 0
+        popularity = torch.from_numpy(
+            self.statistics.popularity(len(self.names.catalogue), float(start))[daily]
+        )
         for view in views:
             now, item = columns.time[view.event], columns.item[view.event].astype(np.int64)
             target = torch.from_numpy(item)

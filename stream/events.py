@@ -93,7 +93,12 @@ def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
     except TypeError:
         return None
     n = len(values)
-    if joined.count(b"\n") != n - 1 or joined.count(b"}\n{") != n - 1 or joined[:1] != b"{" or joined[-1:] != b"}":
+    if (
+        joined.count(b"\n") != n - 1
+        or joined.count(b"}\n{") != n - 1
+        or joined[:1] != b"{"
+        or joined[-1:] != b"}"
+    ):
         return None
     try:
         events = _lines.decode_lines(joined)
@@ -118,7 +123,9 @@ def decode_events(records: Sequence[Record], partition: int, now: int) -> Decode
             try:
                 if record.value is None:
                     if not record.key:
-                        raise msgspec.DecodeError("empty value without a key: a tombstone's key is the user_id")
+                        raise msgspec.DecodeError(
+                            "empty value without a key: a tombstone's key is the user_id"
+                        )
                     erasures.append(Erasure(record.key.decode(), record.offset))
                     continue
                 events.append(_decoder.decode(record.value))
@@ -126,7 +133,10 @@ def decode_events(records: Sequence[Record], partition: int, now: int) -> Decode
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 rejected.append(Rejected(record, _reason(error)))
     time = np.fromiter((event.timestamp for event in events), np.float64, len(events))
-    wrong = {int(i): f"timestamp is more than an hour ahead of now ({now} ms)" for i in _where(time > now + MAX_AHEAD_MS)}
+    wrong = {
+        int(i): f"timestamp is more than an hour ahead of now ({now} ms)"
+        for i in _where(time > now + MAX_AHEAD_MS)
+    }
     for i, (event, record) in enumerate(zip(events, accepted, strict=True)):
         if event.value is not None and not math.isfinite(event.value):
             wrong[i] = "value is not a finite number"

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from models.hashing import item_hashes
 from models.vocabulary import Catalogue
+from stream.schema import DictionaryEntry, encode
+
+DICTIONARY_KEY = b"\0"
+"""First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
 
 
 class ItemNames:
@@ -22,6 +26,7 @@ class ItemNames:
         self._index: dict[str, int] = {}
         self._collided: set[str] = set()
         self._unnamed: set[int] = set()
+        self._new: list[str] = []
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another item."""
@@ -29,7 +34,9 @@ class ItemNames:
         found = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
         missing = np.flatnonzero(found < 0)
         if len(missing):
-            self.add(dict.fromkeys(ids[i] for i in missing.tolist() if ids[i] not in self._collided))
+            self._new += self.add(
+                dict.fromkeys(ids[i] for i in missing.tolist() if ids[i] not in self._collided)
+            )
             found[missing] = [get(ids[i], -1) for i in missing.tolist()]
         return found
 
@@ -60,3 +67,16 @@ class ItemNames:
         """Catalogue indices whose id is not known (yet)."""
         self._extend()
         return np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))
+
+    def take_new(self) -> list[str]:
+        """Ids named from events since the last call: to be written to the dictionary on `items`."""
+        new, self._new = self._new, []
+        return new
+
+
+def dictionary_records(ids: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """Records (key, value) for `items` by which others can name these items' hashes; see stream.schema."""
+    return [
+        (DICTIONARY_KEY + value.to_bytes(8, "big"), encode(DictionaryEntry(item)))
+        for item, value in zip(ids, item_hashes(ids).tolist(), strict=True)
+    ]

@@ -84,11 +84,16 @@ class Settings(BaseSettings):
     checkpoint_ms: int = Field(default=200, ge=1, le=60_000)
     device: str = "auto"
     worker_id: str | None = Field(
-        default=None, description="a stable name makes a restarted worker take its partitions up at once (KIP-345)"
+        default=None,
+        description="a stable name makes a restarted worker take its partitions up at once (KIP-345)",
     )
     torch_threads: int = Field(default=1, ge=1, le=1024)
-    metrics_port: int | None = Field(default=None, ge=0, le=65_535, description="Prometheus; 0: any free port")
-    prequential_sample: float = Field(default=0.1, ge=0, le=1, description="share of users ranked before applying")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="Prometheus; 0: any free port"
+    )
+    prequential_sample: float = Field(
+        default=0.1, ge=0, le=1, description="share of users ranked before applying"
+    )
     k: int = Field(default=20, ge=1, le=1_000, description="length of an emitted list")
     exclude_seen: bool = False
     emit: Literal["every", "latest", "off"] = "latest"

@@ -1,0 +1,129 @@
+"""The Faust app of a worker: group membership, rebalancing, flow control and one agent that takes whole chunks.
+
+With stream.transport the only file that knows Faust.
+"""
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+import faust
+from aiokafka import TopicPartition
+from faust.types import TP
+from prometheus_client import start_http_server
+
+from models.errors import EddyError
+from stream.clients import admin_client, require_servers, ssl_context
+from stream.settings import Settings
+from stream.topics import ensure_topics, topic_ids
+from stream.transport import CHUNK_CODEC, BatchConsumer, BatchTransport
+from stream.worker import Worker
+
+log = logging.getLogger("eddy.worker")
+
+FETCH_RECORDS = 4096
+BUFFERED_CHUNKS = 4
+HEARTBEATS_PER_SESSION = 4
+
+
+def _credentials(settings: Settings) -> Any:
+    context = ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
+    if settings.sasl_mechanism:
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        return faust.SASLCredentials(
+            mechanism=settings.sasl_mechanism,
+            username=settings.sasl_username,
+            password=password,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def new_app(settings: Settings, worker: Worker) -> faust.App:
+    """A Faust app whose agent feeds `worker`."""
+    app = faust.App(
+        settings.group,
+        broker=[f"aiokafka://{server}" for server in require_servers(settings).split(",")],
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        datadir=str(settings.cache_dir / "faust"),
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / HEARTBEATS_PER_SESSION,
+        broker_max_poll_records=FETCH_RECORDS,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.worker_id,
+        stream_buffer_maxsize=BUFFERED_CHUNKS,
+        stream_wait_empty=False,
+    )
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
+
+    @app.agent(events)  # type: ignore[untyped-decorator]
+    async def take_chunks(stream: Any) -> None:
+        # Not acknowledged here: a chunk is done when a checkpoint has made it durable (see stream.transport).
+        async for event in stream.noack().events():
+            await worker.put(event.value)
+
+    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+    async def on_assigned(app: faust.App, assigned: set[TP], **_: Any) -> None:
+        await worker.assigned(_of(settings, assigned), app.consumer_generation_id)
+
+    @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
+    async def on_revoked(app: faust.App, revoked: set[TP], **_: Any) -> None:
+        await worker.revoked(_of(settings, revoked))
+
+    async def commit(offsets: dict[int, int]) -> bool:
+        consumer = app.consumer
+        assert isinstance(consumer, BatchConsumer)
+        topic = settings.topics.events
+        return await consumer.commit_durable({TP(topic, number): at for number, at in offsets.items()})
+
+    worker.commit = commit
+    worker.highwater = lambda number: app.consumer.highwater(TopicPartition(settings.topics.events, number))
+    return app
+
+
+def _of(settings: Settings, partitions: set[TP]) -> set[int]:
+    return {tp.partition for tp in partitions if tp.topic == settings.topics.events}
+
+
+async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
+    """Run a worker until SIGTERM or SIGINT; returns after a last flush.
+
+    Errors: EddyError, or whatever ended the worker.
+    """
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+        topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    worker = Worker(settings, topic_id, on_step)
+    if settings.metrics_port is not None:
+        server, _ = start_http_server(settings.metrics_port, settings.host, worker.metrics.registry)
+        log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
+    stopping = asyncio.ensure_future(stop.wait())
+    starting = asyncio.ensure_future(worker.start())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        starting.cancel()
+        return
+    await starting
+    app = new_app(settings, worker)
+    await app.start()
+    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    try:
+        await asyncio.wait([stopping, crashed, worker.failed], return_when=asyncio.FIRST_COMPLETED)
+        if worker.failed.done():
+            worker.failed.result()
+        if crashed.done() and not stop.is_set():
+            raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
+        app.consumer.stop_flow()
+        await worker.stop()
+    finally:
+        await app.stop()

@@ -1,0 +1,92 @@
+"""The checkpoint: the order in which a batch becomes durable.
+
+1. recommendations and dead letters of the batch are confirmed;
+2. per owned partition, side by side, one transaction: rows on `user-state`, the journal on `item-stats`, names of new
+   items on `items`. The producer's transactional id is group-partition, so a paused former owner is fenced;
+3. offsets are committed.
+
+A crash between any two leaves offsets behind rows, never ahead: what is read again is recognised by its offset.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+
+from stream.producers import Message, send_all
+from stream.settings import TopicNames
+
+STEPS = ("captured", "answered", "written", "committed")
+
+
+class PartitionLost(Exception):
+    """Another worker took the partition over: nothing of it may be written any more."""
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"partition {partition} was taken over by another worker")
+        self.partition = partition
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one partition's part of a checkpoint writes, copied out of memory at one moment between batches."""
+
+    partition: int
+    position: int
+    """offset of the next record to read"""
+    rows: list[Message]
+    statistics: list[Message]
+    names: list[Message]
+
+
+async def write_partition(producer: AIOKafkaProducer, topics: TopicNames, capture: Capture) -> None:
+    """Step 2 for one partition. Errors: PartitionLost when fenced; then nothing was written."""
+    if not (capture.rows or capture.statistics or capture.names):
+        return
+    try:
+        async with producer.transaction():
+            sent = [
+                *await send_all(producer, topics.user_state, capture.partition, capture.rows),
+                *await send_all(producer, topics.item_stats, capture.partition, capture.statistics),
+                *await send_all(producer, topics.items, 0, capture.names),
+            ]
+            await asyncio.gather(*sent)
+    except (ProducerFenced, InvalidProducerEpoch):
+        raise PartitionLost(capture.partition) from None
+
+
+async def checkpoint(
+    captures: Mapping[int, tuple[AIOKafkaProducer, Capture]],
+    topics: TopicNames,
+    answers: Awaitable[object],
+    commit: Callable[[dict[int, int]], Awaitable[bool]],
+    on_step: Callable[[str], None],
+) -> list[PartitionLost]:
+    """Make captures durable; `answers` ends when the batch's recommendations and dead letters are confirmed.
+
+    Returns the partitions that turned out to be lost; the others are durable. Any other failure is raised and must
+    end the process.
+    """
+    on_step("captured")
+    await answers
+    on_step("answered")
+    results = await asyncio.gather(
+        *(write_partition(producer, topics, capture) for producer, capture in captures.values()),
+        return_exceptions=True,
+    )
+    lost = [result for result in results if isinstance(result, PartitionLost)]
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, PartitionLost):
+            raise result
+    on_step("written")
+    gone = {one.partition for one in lost}
+    offsets = {number: capture.position for number, (_, capture) in captures.items() if number not in gone}
+    if offsets:
+        await commit(offsets)
+    on_step("committed")
+    return lost
+
+
+__all__ = ["STEPS", "Capture", "PartitionLost", "checkpoint", "write_partition"]

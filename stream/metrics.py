@@ -1,0 +1,42 @@
+"""What a worker tells about itself, in Prometheus' terms."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class WorkerMetrics:
+    """One worker's metrics on a registry of its own, so that several live in one process (tests)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.read = Counter("eddy_events_read", "Records read from events, bad ones included", registry=r)
+        self.applied = Counter("eddy_events_applied", "Events that moved their user's state", registry=r)
+        self.replayed = Counter(
+            "eddy_events_replayed", "Records read again that a row already included", registry=r
+        )
+        self.repeats = Counter("eddy_events_repeated", "Re-sent events, recognised by event_id", registry=r)
+        self.late = Counter("eddy_events_late", "Late events put in their place", registry=r)
+        self.too_late = Counter(
+            "eddy_events_too_late", "Events older than the anchor, applied on arrival", registry=r
+        )
+        self.dead = Counter("eddy_dead_letters", "Records sent to dead-letters", registry=r)
+        self.answers = Counter("eddy_recommendations", "Recommendation lists sent", registry=r)
+        self.checkpoint_seconds = Histogram("eddy_checkpoint_seconds", "Duration of checkpoints", registry=r)
+        self.batch_events = Histogram(
+            "eddy_batch_events", "Records per micro-batch", registry=r, buckets=[2.0**i for i in range(15)]
+        )
+        self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
+        self.stale_rows = Gauge(
+            "eddy_rows_of_older_epochs", "Rows still to be encoded for the live version", registry=r
+        )
+        self.epoch = Gauge("eddy_epoch", "Epoch of the live model version", registry=r)
+        self.ready = Gauge("eddy_ready", "1 when all owned partitions are restored", registry=r)
+        self.restored = Gauge("eddy_restored_rows", "Rows read while restoring", ["partition"], registry=r)
+        self.lag = Gauge("eddy_lag", "Records of events not applied yet", ["partition"], registry=r)
+        self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)
+
+    def drop_partition(self, partition: int) -> None:
+        """A revoked partition's figures disappear, so that sums over workers stay right."""
+        for gauge in (self.restored, self.lag):
+            if (str(partition),) in gauge._metrics:
+                gauge.remove(str(partition))

@@ -1,0 +1,54 @@
+"""Writing to Kafka in batches: records grouped by partition, whole batches sent at once."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from stream.clients import aiokafka_config
+from stream.settings import Settings
+
+Message = tuple[bytes | None, bytes | None]
+Headers = Sequence[tuple[str, bytes]]
+
+BATCH_BYTES = 512 << 10
+
+
+def new_producer(settings: Settings, transactional_id: str | None = None) -> AIOKafkaProducer:
+    """An idempotent producer, or a transactional one (which fences older producers of the same id when started)."""
+    return AIOKafkaProducer(
+        **aiokafka_config(settings),
+        acks="all",
+        enable_idempotence=True,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=30_000,
+        compression_type="lz4",
+        max_batch_size=BATCH_BYTES,
+        max_request_size=16 << 20,
+        linger_ms=0,
+    )
+
+
+async def send_all(
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
+) -> list["asyncio.Future[object]"]:
+    """Queue messages for one partition in as few batches as fit; returns a future per batch, done when confirmed."""
+    futures = []
+    batch: BatchBuilder = producer.create_batch()
+    for key, value in messages:
+        if batch.append(key=key, value=value, timestamp=None) is None:
+            futures.append(await _send(producer, batch, topic, partition))
+            batch = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None)
+    if batch.record_count():
+        futures.append(await _send(producer, batch, topic, partition))
+    return futures
+
+
+async def _send(
+    producer: AIOKafkaProducer, batch: BatchBuilder, topic: str, partition: int
+) -> "asyncio.Future[object]":
+    batch.close()
+    future: asyncio.Future[object] = await producer.send_batch(batch, topic, partition=partition)
+    return future

@@ -1,0 +1,138 @@
+"""Reading compacted topics: once to their end (restore), or on and on (follow). Committed records only."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from stream.clients import aiokafka_config
+from stream.settings import Settings
+
+Records = Sequence[ConsumerRecord[bytes, bytes]]
+Take = Callable[[TopicPartition, Records], Awaitable[None]]
+
+_POLL_MS = 200
+_MAX_RECORDS = 5_000
+_FETCH_BYTES = 16 << 20
+
+
+@asynccontextmanager
+async def _consumer(
+    settings: Settings, partitions: Iterable[TopicPartition]
+) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **aiokafka_config(settings),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=_POLL_MS,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=_FETCH_BYTES * 4,
+    )
+    await consumer.start()
+    try:
+        consumer.assign(list(partitions))
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def read_to_end(
+    settings: Settings,
+    topic: str,
+    partitions: Sequence[int],
+    take: Take,
+    start: int | None = None,
+) -> dict[int, int]:
+    """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each.
+
+    `start`: the first offset to read, from the beginning if None. A transaction still open when this is called is not
+    waited for: whoever must see its outcome fences its producer first.
+    """
+    tps = [TopicPartition(topic, partition) for partition in partitions]
+    async with _consumer(settings, tps) as consumer:
+        if start is None:
+            await consumer.seek_to_beginning(*tps)
+        else:
+            for tp in tps:
+                consumer.seek(tp, start)
+        end = await consumer.end_offsets(tps)
+        waiting = set(tps)
+        while True:
+            for tp in list(waiting):
+                if await consumer.position(tp) >= end[tp]:
+                    waiting.discard(tp)
+                    consumer.pause(tp)
+            if not waiting:
+                return {tp.partition: end[tp] for tp in tps}
+            for tp, records in (
+                await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            ).items():
+                await take(tp, records)
+
+
+class Follower:
+    """Keeps handing new records of all partitions of a topic to `take`, from the beginning on.
+
+    Failures of the connection are retried by the client; an exception from `take` ends the task and is raised by
+    `caught_up` and `run`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        partitions: Sequence[int],
+        take: Take,
+    ) -> None:
+        self._settings = settings
+        self._tps = [TopicPartition(topic, partition) for partition in partitions]
+        self._take = take
+        self._position: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Condition()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._failed: BaseException | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        try:
+            async with _consumer(self._settings, self._tps) as consumer:
+                await consumer.seek_to_beginning(*self._tps)
+                self._consumer = consumer
+                while True:
+                    batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+                    for tp, records in batches.items():
+                        await self._take(tp, records)
+                    position = {tp: await consumer.position(tp) for tp in self._tps}
+                    async with self._moved:
+                        self._position = position
+                        self._moved.notify_all()
+        except Exception as error:
+            async with self._moved:
+                self._failed = error
+                self._moved.notify_all()
+            raise
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is in the topic at this moment was handed over."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._consumer is not None or self._failed is not None)
+            if self._consumer is None:
+                raise self._failed or RuntimeError("not running")
+        end = await self._consumer.end_offsets(self._tps)
+        async with self._moved:
+            await self._moved.wait_for(
+                lambda: (
+                    self._failed is not None or all(self._position.get(tp, -1) >= end[tp] for tp in self._tps)
+                )
+            )
+            if self._failed is not None:
+                raise self._failed
+
+    async def rewind(self, partition: int) -> None:
+        """Read one partition from the beginning again."""
+        if self._consumer is not None:
+            for tp in self._tps:
+                if tp.partition == partition:
+                    self._position.pop(tp, None)
+                    await self._consumer.seek_to_beginning(tp)
