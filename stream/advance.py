@@ -1,9 +1,10 @@
 """Moves rows forward: each record changes its user's row exactly once, in the order (timestamp, arrival).
 
-Two ways to the same result. Users whose events come in order and are no repeats move in packed waves, up to HALF
-events at a time, so that the states that may become anchors are met at the end of a call. Users with a late or a
-repeated event move one event at a time, with the window re-ordered and encoded anew where it must be. An exception
-leaves the slab half written: the caller must end the process, and the log brings everything back.
+Two ways to the same result. Users whose events come in order and are no repeats move in packed waves, up to
+HALF events at a time, so that the states that may become anchors are met at the end of a call. Users with a
+late or a repeated event move one event at a time, with the window re-ordered and encoded anew where it must
+be. An exception leaves the slab half written: the caller must end the process, and the log brings
+everything back.
 """
 
 from dataclasses import dataclass, field
@@ -144,7 +145,9 @@ class _Advance:
             slab.event_id[slot, place] = columns.event_id[event]
 
     def _look_back(self, event: Index, slot: Slots, place: Index) -> NDArray[np.int64]:
-        """Note the items before each event (the statistics count transitions); returns the time just before, ms."""
+        """Note the items before each event (the statistics count transitions); returns the time just
+        before, ms.
+        """
         slab = self.slab
         behind = place[:, None] - 1 - np.arange(self.report.previous.shape[1])
         item = slab.item[slot[:, None], np.maximum(behind, 0)]
@@ -335,7 +338,8 @@ def advance(
 ) -> Report:
     """Apply n events that no row includes yet; rows must be of the encoder's epoch.
 
-    `want_before` and `want_after` (bool[n]) choose the events at which the row is looked at just before and just after.
+    `want_before` and `want_after` (bool[n]) choose the events at which the row is looked at just before and
+    just after.
     """
     with torch.inference_mode():
         return _Advance(slab, encoder, columns, want_before, want_after).run()

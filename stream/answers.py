@@ -1,4 +1,6 @@
-"""Recommendation lists as messages, grouped by the partition that Kafka's default partitioner gives their user."""
+"""Recommendation lists as messages, grouped by the partition that Kafka's default partitioner gives their
+user.
+"""
 
 from collections.abc import Sequence
 
@@ -20,7 +22,8 @@ def encode_lists(
         target = (slab.hash[part.slot] % np.uint32(partitions)).tolist()
         score = np.round(part.score.astype(np.float64), 4).tolist()
         columns = zip(
-            target, part.slot.tolist(), part.item.tolist(), score, part.partition.tolist(), part.offset.tolist(),
+            target, part.slot.tolist(), part.item.tolist(), score, part.partition.tolist(),
+            part.offset.tolist(),
             part.time.tolist(), strict=True,
         )  # fmt: skip
         for to, slot, items, scores, partition, offset, time in columns:

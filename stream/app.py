@@ -1,4 +1,5 @@
-"""The Faust app of a worker: group membership, rebalancing, flow control and one agent that takes whole chunks.
+"""The Faust app of a worker: group membership, rebalancing, flow control and one agent that takes whole
+chunks.
 
 With stream.transport the only file that knows Faust.
 """
@@ -6,7 +7,7 @@ With stream.transport the only file that knows Faust.
 import asyncio
 import logging
 import signal
-from typing import Any
+from typing import Any, cast
 
 import faust
 from aiokafka import TopicPartition
@@ -62,19 +63,20 @@ def new_app(settings: Settings, worker: Worker) -> faust.App:
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
 
-    @app.agent(events)  # type: ignore[untyped-decorator]
+    @app.agent(events)
     async def take_chunks(stream: Any) -> None:
         # Not acknowledged here: a chunk is done when a checkpoint has made it durable (see stream.transport).
         async for event in stream.noack().events():
             await worker.put(event.value)
 
-    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
-    async def on_assigned(app: faust.App, assigned: set[TP], **_: Any) -> None:
+    async def on_assigned(app: Any, assigned: set[TP], **_: Any) -> None:
         await worker.assigned(_of(settings, assigned), app.consumer_generation_id)
 
-    @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
-    async def on_revoked(app: faust.App, revoked: set[TP], **_: Any) -> None:
+    async def on_revoked(app: Any, revoked: set[TP], **_: Any) -> None:
         await worker.revoked(_of(settings, revoked))
+
+    app.on_partitions_assigned.connect(cast(Any, on_assigned))
+    app.on_partitions_revoked.connect(cast(Any, on_revoked))
 
     async def commit(offsets: dict[int, int]) -> bool:
         consumer = app.consumer
@@ -109,7 +111,8 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(worker.start())
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    first: list[asyncio.Future[Any]] = [starting, stopping]
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         starting.cancel()
         return
@@ -118,7 +121,8 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
     try:
-        await asyncio.wait([stopping, crashed, worker.failed], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.failed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if worker.failed.done():
             worker.failed.result()
         if crashed.done() and not stop.is_set():

@@ -1,11 +1,13 @@
 """The checkpoint: the order in which a batch becomes durable.
 
 1. recommendations and dead letters of the batch are confirmed;
-2. per owned partition, side by side, one transaction: rows on `user-state`, the journal on `item-stats`, names of new
+2. per owned partition, side by side, one transaction: rows on `user-state`, the journal on `item-stats`,
+names of new
    items on `items`. The producer's transactional id is group-partition, so a paused former owner is fenced;
 3. offsets are committed.
 
-A crash between any two leaves offsets behind rows, never ahead: what is read again is recognised by its offset.
+A crash between any two leaves offsets behind rows, never ahead: what is read again is recognised by its
+offset.
 """
 
 import asyncio
@@ -31,7 +33,7 @@ class PartitionLost(Exception):
 
 @dataclass(frozen=True)
 class Capture:
-    """What one partition's part of a checkpoint writes, copied out of memory at one moment between batches."""
+    """What one partition's part of a checkpoint writes, copied out of memory between two batches."""
 
     partition: int
     position: int
@@ -64,10 +66,11 @@ async def checkpoint(
     commit: Callable[[dict[int, int]], Awaitable[bool]],
     on_step: Callable[[str], None],
 ) -> list[PartitionLost]:
-    """Make captures durable; `answers` ends when the batch's recommendations and dead letters are confirmed.
+    """Make captures durable; `answers` ends when the batch's recommendations and dead letters are
+    confirmed.
 
-    Returns the partitions that turned out to be lost; the others are durable. Any other failure is raised and must
-    end the process.
+    Returns the partitions that turned out to be lost; the others are durable. Any other failure is raised
+    and must end the process.
     """
     on_step("captured")
     await answers

@@ -6,8 +6,8 @@ DAY_MS = 86_400_000
 class StreamClock:
     """The greatest accepted event time, moved on by wall time only when within a day of it.
 
-    So a replay of an old log lives in the log's own time and does not change by waiting, and a live stream does not
-    stand still between events. Times in ms.
+    So a replay of an old log lives in the log's own time and does not change by waiting, and a live stream
+    does not stand still between events. Times in ms.
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,6 @@ class StreamClock:
 
     def now(self, wall: int) -> int:
         """The stream's now; -1 before the first event."""
-        if 0 <= self._latest and abs(wall - self._latest) < DAY_MS:
+        if self._latest >= 0 and abs(wall - self._latest) < DAY_MS:
             return max(self._latest, wall)
         return self._latest

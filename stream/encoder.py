@@ -1,7 +1,8 @@
-"""One model version applied to the slab: what the cell is fed, and states encoded anew from anchor and window.
+"""One model version applied to the slab: what the cell is fed, and states encoded anew from anchor and
+window.
 
-Everything fed to the cell follows from an event's own fields, the time of the event before it, and the version, so a
-row is a function of its records and its version.
+Everything fed to the cell follows from an event's own fields, the time of the event before it, and the
+version, so a row is a function of its records and its version.
 """
 
 import numpy as np
@@ -74,11 +75,15 @@ class Encoder:
         )
 
     def run(self, inputs: Inputs, waves: Waves, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u, S]."""
+        """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u,
+        S].
+        """
         return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
 
     def encode(self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor) -> torch.Tensor:
-        """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from `state` [m, S]."""
+        """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from
+        `state` [m, S].
+        """
         result = state.clone()
         busy = np.flatnonzero(end > begin)
         for start in range(0, len(busy), _CHUNK):

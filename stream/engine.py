@@ -1,7 +1,8 @@
 """The engine: events in, moved rows and recommendations out. Arrays in, arrays out; no Kafka, no asyncio.
 
-One micro-batch: leave out what rows already include → move rows (stream.advance) → count item statistics → answer the
-users that changed with an exact top-k. Any exception leaves memory half written: the process must end.
+One micro-batch: leave out what rows already include → move rows (stream.advance) → count item statistics →
+answer the users that changed with an exact top-k. Any exception leaves memory half written: the process
+must end.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,8 @@ from stream.encoder import Encoder
 from stream.events import EventBatch, TypeTable
 from stream.item_stats import Counted
 from stream.items import ItemNames
-from stream.prequential import Prequential
 from stream.murmur import murmur2
+from stream.prequential import Prequential
 from stream.rows import NO_TIME, Rows
 from stream.slab import Slab, Slots
 
@@ -101,7 +102,7 @@ class Engine:
     def _new_scorer(self, encoder: Encoder) -> Scorer:
         return Scorer(encoder.recommender, encoder.version.vocabulary, self.names.catalogue, self.statistics)
 
-    # -- the model version ------------------------------------------------------------------------------------
+    # -- the model version ------------------------------------------------------------------------------
 
     def exchange(self, encoder: Encoder) -> None:
         """Go on with another version: rows are encoded anew when touched, or by `migrate`."""
@@ -133,7 +134,7 @@ class Engine:
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())
         return slots
 
-    # -- events -----------------------------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------------
 
     def apply(self, batches: Sequence[EventBatch]) -> Outcome:
         """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls."""
@@ -184,10 +185,12 @@ class Engine:
         if len(old):
             with torch.inference_mode():
                 self.encoder.adopt(self.slab, old)
-        return old
+        return np.asarray(old, np.int64)
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
-        """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else -1."""
+        """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else
+        -1.
+        """
         slots = self.slab.find(users)
         new = np.flatnonzero(slots < 0)
         if len(new):
@@ -225,7 +228,7 @@ class Engine:
         for view in report.after:
             outcome.lists.append(self._answer(view, columns, partition))
 
-    # -- answers ----------------------------------------------------------------------------------------------
+    # -- answers ----------------------------------------------------------------------------------------
 
     def _window(self, view: View) -> Window:
         device = self.encoder.device
@@ -279,9 +282,11 @@ class Engine:
 
     @torch.inference_mode()
     def _rank(self, views: Sequence[View], columns: Columns, kept: NDArray[np.bool_], known: int) -> None:
-        """Prequential: rank each sampled event from the row just before it, statistics as at the batch's start.
+        """Prequential: rank each sampled event from the row just before it, statistics as at the batch's
+        start.
 
-        `known`: items in the catalogue before this batch; an item's first appearance is a miss for everyone.
+        `known`: items in the catalogue before this batch; an item's first appearance is a miss for
+        everyone.
         """
         start = int(columns.time.min())
         self.scorer.refresh(float(start))

@@ -1,6 +1,8 @@
-"""From a chunk of `events` records to columns: decoded once, by whole batches; bad records are told apart, not lost.
+"""From a chunk of `events` records to columns: decoded once, by whole batches; bad records are told apart,
+not lost.
 
-Every record comes out either in the batch, as an erasure, or rejected with a reason. Nothing in a record can raise.
+Every record comes out either in the batch, as an erasure, or rejected with a reason. Nothing in a record
+can raise.
 """
 
 import math
@@ -84,9 +86,9 @@ class Decoded:
 def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
     """All values decoded in one call, or None if they must be looked at one by one.
 
-    Lines can be decoded together only if no value can reach into the next: none holds a line break, each starts with
-    { and ends with }. A value cut inside a string or an object then still fails, since a raw line break is not
-    allowed in a string and } { do not join.
+    Lines can be decoded together only if no value can reach into the next: none holds a line break, each
+    starts with { and ends with }. A value cut inside a string or an object then still fails, since a raw
+    line break is not allowed in a string and } { do not join.
     """
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
-"""Item statistics on `item-stats`: for each source partition a base now and then, and a journal of what was counted.
+"""Item statistics on `item-stats`: for each source partition a base now and then, and a journal of what was
+counted.
 
-A journal record holds the counted events of one checkpoint (item, time, the user's items before) and is written in
-the same transaction as the rows that those events changed; every `BASE_EVERY` records the whole sums are written as a
-base. Whoever reads applies records strictly by their sequence number, so repeats and compaction are harmless, and a
-restored worker, its peers and the servers all hold, to the bit, what the owner held. (The design's first sketch wrote
-whole sums every time; a journal record is some 50 bytes an event instead of 2 KB.)
+A journal record holds the counted events of one checkpoint (item, time, the user's items before) and is
+written in the same transaction as the rows that those events changed; every `BASE_EVERY` records the whole
+sums are written as a base. Whoever reads applies records strictly by their sequence number, so repeats and
+compaction are harmless, and a restored worker, its peers and the servers all hold, to the bit, what the
+owner held. (The design's first sketch wrote whole sums every time; a journal record is some 50 bytes an
+event instead of 2 KB.)
 """
 
 import zlib
@@ -138,7 +140,9 @@ _decode_journals = msgspec.msgpack.Decoder(list[_Journal]).decode
 
 
 class Reader:
-    """The reading side for all partitions: applies records by sequence; those it knows already change nothing."""
+    """The reading side for all partitions: applies records by sequence; those it knows already change
+    nothing.
+    """
 
     def __init__(self, statistics: Statistics, catalogue: Catalogue) -> None:
         self.statistics = statistics
@@ -153,7 +157,9 @@ class Reader:
         self.statistics.partitions.pop(partition, None)
 
     def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> None:
-        """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be read."""
+        """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be
+        read.
+        """
         for key, value in values:
             if key is None or value is None:
                 continue
@@ -164,8 +170,8 @@ class Reader:
                     self._take_journal(partition, _decode_journals(value))
             except (msgspec.DecodeError, ValueError, IndexError, zlib.error) as error:
                 raise EddyError(
-                    f"item-stats partition {partition}, key {key.decode(errors='replace')}: unreadable ({error}); "
-                    "was it written by another version of Eddy?"
+                    f"item-stats partition {partition}, key {key.decode(errors='replace')}: unreadable "
+                    f"({error}); was it written by another version of Eddy?"
                 ) from None
 
     def _take_part(self, partition: int, part: _Part) -> None:

@@ -1,7 +1,8 @@
 """Names of catalogue items: ids by catalogue index, and back, with collisions of their hashes refused.
 
-Rows and statistics name items by hash; this table, fed from the version's vocabulary, from `items` and from events,
-gives them their ids again. It can be a step behind (a hash whose id is not known yet): such items are not recommended.
+Rows and statistics name items by hash; this table, fed from the version's vocabulary, from `items` and from
+events, gives them their ids again. It can be a step behind (a hash whose id is not known yet): such items
+are not recommended.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,9 @@ class ItemNames:
         self._new: list[str] = []
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
-        """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another item."""
+        """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another
+        item.
+        """
         get = self._index.get
         found = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
         missing = np.flatnonzero(found < 0)
@@ -41,7 +44,9 @@ class ItemNames:
         return found
 
     def add(self, ids: Iterable[str]) -> list[str]:
-        """Name items; returns the ids that were new. An id that shares its hash with another is never named."""
+        """Name items; returns the ids that were new. An id that shares its hash with another is never
+        named.
+        """
         new = [item for item in ids if item not in self._index]
         if not new:
             return []

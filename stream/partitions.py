@@ -35,8 +35,8 @@ class Owned:
         """Check that nothing was dropped between this chunk and the one before. Errors: EddyError."""
         if chunk.follows is not None and (self.received is None or chunk.follows > self.received):
             raise EddyError(
-                f"events partition {self.number}: records between {self.received} and {chunk.follows} were fetched but "
-                "not handed over; restarting from the committed offset"
+                f"events partition {self.number}: records between {self.received} and {chunk.follows} were "
+                "fetched but not handed over; restarting from the committed offset"
             )
         self.received = max(chunk.end, self.received or 0)
 

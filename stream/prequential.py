@@ -1,8 +1,9 @@
-"""Prequential metrics of the live system: each sampled event is ranked from the row just before it, then applied.
+"""Prequential metrics of the live system: each sampled event is ranked from the row just before it, then
+applied.
 
-Ranked against all items known before its micro-batch (mode "all"), ties against us, statistics as at the batch's
-start; popularity decayed with the shortest half-life is ranked beside it on the same events and candidates. An item's
-first appearance is a miss for both.
+Ranked against all items known before its micro-batch (mode "all"), ties against us, statistics as at the
+batch's start; popularity decayed with the shortest half-life is ranked beside it on the same events and
+candidates. An item's first appearance is a miss for both.
 """
 
 from dataclasses import dataclass

@@ -16,7 +16,9 @@ BATCH_BYTES = 512 << 10
 
 
 def new_producer(settings: Settings, transactional_id: str | None = None) -> AIOKafkaProducer:
-    """An idempotent producer, or a transactional one (which fences older producers of the same id when started)."""
+    """An idempotent producer, or a transactional one (which fences older producers of the same id when
+    started).
+    """
     return AIOKafkaProducer(
         **aiokafka_config(settings),
         acks="all",
@@ -33,7 +35,9 @@ def new_producer(settings: Settings, transactional_id: str | None = None) -> AIO
 async def send_all(
     producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
 ) -> list["asyncio.Future[object]"]:
-    """Queue messages for one partition in as few batches as fit; returns a future per batch, done when confirmed."""
+    """Queue messages for one partition in as few batches as fit; returns a future per batch, done when
+    confirmed.
+    """
     futures = []
     batch: BatchBuilder = producer.create_batch()
     for key, value in messages:

@@ -46,8 +46,8 @@ async def read_to_end(
 ) -> dict[int, int]:
     """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each.
 
-    `start`: the first offset to read, from the beginning if None. A transaction still open when this is called is not
-    waited for: whoever must see its outcome fences its producer first.
+    `start`: the first offset to read, from the beginning if None. A transaction still open when this is
+    called is not waited for: whoever must see its outcome fences its producer first.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     async with _consumer(settings, tps) as consumer:
@@ -74,8 +74,8 @@ async def read_to_end(
 class Follower:
     """Keeps handing new records of all partitions of a topic to `take`, from the beginning on.
 
-    Failures of the connection are retried by the client; an exception from `take` ends the task and is raised by
-    `caught_up` and `run`.
+    Failures of the connection are retried by the client; an exception from `take` ends the task and is
+    raised by `caught_up` and `run`.
     """
 
     def __init__(

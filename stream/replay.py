@@ -1,5 +1,6 @@
-"""Replaying an event log into `events`: in time order, paced or as fast as it goes, keyed and partitioned as Kafka's
-own clients would."""
+"""Replaying an event log into `events`: in time order, paced or as fast as it goes, keyed and partitioned
+as Kafka's own clients would.
+"""
 
 import asyncio
 import time
@@ -42,7 +43,8 @@ async def replay(
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were confirmed.
+    """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were
+    confirmed.
 
     Events are in the log's order within each partition.
     """

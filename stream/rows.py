@@ -1,13 +1,16 @@
-"""The binary form of a row on `user-state`: versioned, checksummed, and encoded and decoded by whole columns.
+"""The binary form of a row on `user-state`: versioned, checksummed, and encoded and decoded by whole
+columns.
 
 One record per user, key = user_id in UTF-8, value =
 
-    header (79 bytes) | hidden state float32[S] | anchor float32[S], if any | window entries (22 bytes each), oldest first
+    header (79 bytes) | hidden state float32[S] | anchor float32[S], if any | window entries (22 bytes
+    each), oldest first
 
-all little-endian. The anchor is left out while it is zero, so a young row is short; a full one (GRU, S = 128, 49
-entries) has 2,181 bytes. Unlike the design's first sketch a window entry carries no source offset: inside one
-partition the stored order already says it, and `digest`, the sum of a mix of every applied offset, proves over the
-whole history (not just the window) that each record was applied once, for 8 bytes in all.
+all little-endian. The anchor is left out while it is zero, so a young row is short; a full one (GRU, S =
+128, 49 entries) has 2,181 bytes. Unlike the design's first sketch a window entry carries no source offset:
+inside one partition the stored order already says it, and `digest`, the sum of a mix of every applied
+offset, proves over the whole history (not just the window) that each record was applied once, for 8 bytes
+in all.
 """
 
 import zlib
@@ -20,14 +23,18 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 
 WINDOW = 50
-"""Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1 entries."""
+"""Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1
+entries.
+"""
 
 FORMAT = 1
 NO_TIME = -1
 """Time of the event before the window when there is none: the anchor is zero because nothing came before."""
 
 TIME_SPAN = (1 << 40) - 1
-"""Greatest distance, in ms, between the first and the last entry of a window (34 years; later times are clamped)."""
+"""Greatest distance, in ms, between the first and the last entry of a window (34 years; later times are
+clamped).
+"""
 
 _HAS_ANCHOR = 1
 _CHECKED_FROM = 8  # the checksum covers everything after itself
@@ -107,7 +114,9 @@ class Rows:
 
 
 def mix(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A bijection that spreads offsets over 64 bits, so that sums of sets tell the sets apart (splitmix64, Steele 2014)."""
+    """A bijection that spreads offsets over 64 bits, so that sums of sets tell the sets apart (splitmix64,
+    Steele 2014).
+    """
     with np.errstate(over="ignore"):
         z = offset.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -175,9 +184,11 @@ def _as_bytes(columns: NDArray[np.void] | NDArray[np.float32]) -> NDArray[np.uin
 
 
 def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
-    """Rows from their values, grouped by (topic id, state size): one group, unless the topic or the model changed.
+    """Rows from their values, grouped by (topic id, state size): one group, unless the topic or the model
+    changed.
 
-    Errors: RowFormatError for an unknown format, a wrong checksum or lengths that do not fit, naming the user.
+    Errors: RowFormatError for an unknown format, a wrong checksum or lengths that do not fit, naming the
+    user.
     """
     n = len(values)
     short = next((i for i in range(n) if len(values[i]) < HEADER.itemsize), None)

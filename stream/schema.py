@@ -1,4 +1,5 @@
-"""The messages on Eddy's topics, in one place. JSON; ids are strings; times are ms since 1970 in event time.
+"""The messages on Eddy's topics, in one place. JSON; ids are strings; times are ms since 1970 in event
+time.
 
 | topic | key | value |
 | --- | --- | --- |
@@ -9,7 +10,8 @@
 | user-state | user_id | a binary row, see stream.rows; empty: erased |
 | item-stats | partition/part | binary arrays, see stream.item_stats |
 | model-versions | "live" and "epoch-N" | Announcement |
-| dead-letters | topic:partition:offset | the original bytes; headers: reason, topic, partition, offset, length, sha256 |
+| dead-letters | topic:partition:offset | the original bytes; headers: reason, topic, partition, offset,
+length, sha256 |
 """
 
 from typing import Annotated
@@ -55,7 +57,9 @@ class Recommended(msgspec.Struct, gc=False):
 
 
 class Recommendation(msgspec.Struct, gc=False):
-    """A user's list, best first, as of one record of `events`: consumers drop repeats by (topic_id, partition, offset)."""
+    """A user's list, best first, as of one record of `events`: consumers drop repeats by (topic_id,
+    partition, offset).
+    """
 
     user_id: str
     items: list[Recommended]

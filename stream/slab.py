@@ -1,8 +1,9 @@
-"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot in it.
+"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot
+in it.
 
-Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots of
-released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so a column
-that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
+Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots
+of released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so
+a column that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
 """
 
 from collections.abc import Sequence
@@ -45,10 +46,11 @@ _STATES = ("hidden", "anchor", "middle")
 class Slab:
     """Rows by slot; see `stream.rows.Rows` for what the columns mean.
 
-    Beside a row's own columns: `item` holds catalogue indices instead of hashes, and `middle` the state after the
-    first HALF entries of the window, which becomes the anchor when the window is full. It is not stored in rows:
-    after a restore `middle_known` is False until it is needed and encoded anew. `hash` is the user_id's murmur2, by
-    which Kafka chooses partitions, and `sampled` says whether the user's events are ranked for prequential metrics.
+    Beside a row's own columns: `item` holds catalogue indices instead of hashes, and `middle` the state
+    after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
+    stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `hash` is
+    the user_id's murmur2, by which Kafka chooses partitions, and `sampled` says whether the user's events
+    are ranked for prequential metrics.
     """
 
     partition: NDArray[np.int32]
@@ -196,10 +198,11 @@ class Slab:
         )
 
     def load(self, rows: Rows, catalogue: Catalogue) -> Slots:
-        """Take rows (distinct users) as they were stored; a row that includes less than the one held is ignored.
+        """Take rows (distinct users) as they were stored; a row that includes less than the one held is
+        ignored.
 
-        States of another size than the slab's are left zero: such rows wait to be encoded for the model in use.
-        Returns the slots written, int64[m].
+        States of another size than the slab's are left zero: such rows wait to be encoded for the model in
+        use. Returns the slots written, int64[m].
         """
         users = [user.decode() for user in rows.user]
         slots = self.find(users)

@@ -1,7 +1,7 @@
 """Model versions on `model-versions`: announcing, and knowing the live one.
 
-The topic is compacted; key "live" holds the newest announcement, key "epoch-N" each one, so that an old row's epoch can
-be looked up. Epochs only grow.
+The topic is compacted; key "live" holds the newest announcement, key "epoch-N" each one, so that an old
+row's epoch can be looked up. Epochs only grow.
 """
 
 import time
@@ -52,7 +52,9 @@ def live_announcement(settings: Settings) -> Announcement | None:
 
 
 def announce(settings: Settings, version: Version) -> Announcement:
-    """Make a version the live one; workers and servers move to it without stopping. Returns what was announced."""
+    """Make a version the live one; workers and servers move to it without stopping. Returns what was
+    announced.
+    """
     before = live_announcement(settings)
     announcement = Announcement(
         epoch=before.epoch + 1 if before else 1,

@@ -1,8 +1,9 @@
-"""Waves: the k-th event of every user in a micro-batch, as the packed order of a sequence of batched cell steps.
+"""Waves: the k-th event of every user in a micro-batch, as the packed order of a sequence of batched cell
+steps.
 
-Users are independent, so the k-th events of all users are one batched step; users with more events come first, so
-that step k + 1 is a prefix of step k's users. This is the layout of torch's PackedSequence, and fused kernels take a
-whole micro-batch in one call.
+Users are independent, so the k-th events of all users are one batched step; users with more events come
+first, so that step k + 1 is a prefix of step k's users. This is the layout of torch's PackedSequence, and
+fused kernels take a whole micro-batch in one call.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class Waves:
 
 
 def pack(start: Index, count: Index) -> Waves:
-    """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]` on."""
+    """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]`
+    on.
+    """
     by_length = np.argsort(-count, kind="stable")
     first, length = start[by_length], count[by_length]
     waves = int(length[0]) if len(length) else 0
@@ -56,7 +59,9 @@ def pack(start: Index, count: Index) -> Waves:
 
 
 def groups(key: Index) -> tuple[Index, Index, Index]:
-    """(order, start, count): a stable order that brings equal keys together, and where each group stands in it."""
+    """(order, start, count): a stable order that brings equal keys together, and where each group stands in
+    it.
+    """
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     start = (

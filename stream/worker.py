@@ -1,8 +1,8 @@
 """A worker: restores its partitions, applies their events, answers, and makes all of it durable.
 
-The engine's work runs on one thread, one call after another; Kafka's on the event loop beside it. Faust (stream.app)
-hands in chunks and tells of partitions gained and lost. Whatever cannot be answered for ends the process: the log and
-the changelog bring everything back.
+The engine's work runs on one thread, one call after another; Kafka's on the event loop beside it. Faust
+(stream.app) hands in chunks and tells of partitions gained and lost. Whatever cannot be answered for ends
+the process: the log and the changelog bring everything back.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -120,10 +120,12 @@ class Worker:
         self._tasks.append(task)
         return task
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read what is common to all partitions, load the live version (waiting for the first), begin to work."""
+        """Read what is common to all partitions, load the live version (waiting for the first), begin to
+        work.
+        """
         self._answers = new_producer(self.settings)
         await self._answers.start()
         self._spawn(self._follow_items.run(), "items")
@@ -140,8 +142,9 @@ class Worker:
 
     async def _unless_failed(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
-        done, _ = await asyncio.wait([task, self.failed], return_when=asyncio.FIRST_COMPLETED)
-        if self.failed in done:
+        waiting: list[asyncio.Future[Any]] = [task, self.failed]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if self.failed.done():
             task.cancel()
             self.failed.result()
         await task
@@ -181,7 +184,7 @@ class Worker:
             await self._answers.stop()
         self._thread.shutdown()
 
-    # -- what is followed -------------------------------------------------------------------------------------
+    # -- what is followed -------------------------------------------------------------------------------
 
     async def _take_items(self, _: TopicPartition, records: Records) -> None:
         ids = [item for record in records if (item := item_id_of(record)) is not None]
@@ -208,10 +211,12 @@ class Worker:
                 await self._run(lambda: self.engine.exchange(encoder))
                 self.metrics.epoch.set(encoder.epoch)
 
-    # -- partitions -------------------------------------------------------------------------------------------
+    # -- partitions -------------------------------------------------------------------------------------
 
     async def assigned(self, partitions: set[int], generation: int) -> None:
-        """Partitions were gained (the whole assignment is given); restores in the background, holding chunks back."""
+        """Partitions were gained (the whole assignment is given); restores in the background, holding
+        chunks back.
+        """
         self._settled.clear()
         self.metrics.ready.set(0)
         if self._restore is not None:
@@ -263,14 +268,17 @@ class Worker:
         for rows in decode_rows([user for user, _ in stored], [value for _, value in stored]):
             if rows.topic_id != self.topic_id or (rows.partition != partition).any():
                 raise EddyError(
-                    f"rows on {self.topics.user_state} partition {partition} were made from another topic or partition "
-                    f"than {self.topics.events} now has: it was recreated or its partition count was changed by hand; "
-                    "run `eddy repartition`, or give the new stream its own EDDY_TOPIC_PREFIX"
+                    f"rows on {self.topics.user_state} partition {partition} come from another topic or "
+                    f"partition than {self.topics.events} now has: it was recreated, or its partition "
+                    "count changed by hand; run `eddy repartition`, or give the new stream its own "
+                    "EDDY_TOPIC_PREFIX"
                 )
             self.engine.load(rows)
 
     async def revoked(self, partitions: set[int]) -> None:
-        """Partitions are about to be lost: flush within the budget, then forget them whether that worked or not."""
+        """Partitions are about to be lost: flush within the budget, then forget them whether that worked or
+        not.
+        """
         if self._restore is not None:
             self._restore.cancel()
             await asyncio.gather(self._restore, return_exceptions=True)
@@ -308,7 +316,7 @@ class Worker:
     def _forget(self, number: int) -> None:
         self.engine.slab.remove(self.engine.slab.of_partition(number))
 
-    # -- events -----------------------------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------------
 
     async def put(self, chunk: Chunk) -> None:
         """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
@@ -401,7 +409,7 @@ class Worker:
         metrics.answers.inc(sum(map(len, answers.values())))
         return answers, [dead_letter(self.topics.events, partition, one) for partition, one in rejected]
 
-    # -- durability -------------------------------------------------------------------------------------------
+    # -- durability -------------------------------------------------------------------------------------
 
     async def _checkpoints(self) -> None:
         interval = self.settings.checkpoint_ms / 1000
