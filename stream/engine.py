@@ -14,18 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from models.metrics import MISS
-from models.scoring import Exclude, Scorer
 from models.statistics import Statistics
-from models.tensors import Window
-from stream.advance import Columns, View, advance, view_rows
-from stream.clock import DAY_MS, StreamClock
+from stream.advance import Columns, View, advance
+from stream.clock import StreamClock
 from stream.encoder import Encoder
 from stream.events import EventBatch, TypeTable
 from stream.item_stats import Counted
 from stream.items import ItemNames
 from stream.murmur import murmur2
 from stream.prequential import Prequential
-from stream.rows import NO_TIME, Rows
+from stream.ranking import Ranker, decayed_popularity
+from stream.rows import Rows
 from stream.slab import Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
@@ -93,21 +92,18 @@ class Engine:
         self.clock = StreamClock()
         self.wall = wall
         self.prequential = Prequential()
-        self.scorer = self._new_scorer(encoder)
+        self.ranker = Ranker(encoder, names, statistics)
         self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
         self.stale = 0
         """rows still of older epochs after the last `migrate`"""
         self._look_for_stale = False
-
-    def _new_scorer(self, encoder: Encoder) -> Scorer:
-        return Scorer(encoder.recommender, encoder.version.vocabulary, self.names.catalogue, self.statistics)
 
     # -- the model version ------------------------------------------------------------------------------
 
     def exchange(self, encoder: Encoder) -> None:
         """Go on with another version: rows are encoded anew when touched, or by `migrate`."""
         self.encoder = encoder
-        self.scorer = self._new_scorer(encoder)
+        self.ranker = Ranker(encoder, self.names, self.statistics)
         self.versions[encoder.epoch] = encoder.version_hash
         self.slab.reset_states(encoder.state_size)
         self._look_for_stale = True
@@ -230,48 +226,14 @@ class Engine:
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def _window(self, view: View) -> Window:
-        device = self.encoder.device
-        types = self.encoder.version.vocabulary.type_index(view.type.ravel()).reshape(view.type.shape)
-        negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
-        columns = (view.item.astype(np.int64), view.time, types, negative, view.length)
-        return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
-
-    def _idle(self, last_time: NDArray[np.int64], now: NDArray[np.int64] | int) -> torch.Tensor:
-        idle = np.where(last_time == NO_TIME, -1, np.maximum(now - last_time, 0))
-        return torch.from_numpy(idle.astype(np.float32)).to(self.encoder.device)
-
-    def _exclude(self, window: Window) -> Exclude | None:
-        """Items whose id is not known yet and, by setting, those in the recent window."""
-        rows, items = [], []
-        if self.options.exclude_seen:
-            row, place = (window.item >= 0).nonzero(as_tuple=True)
-            rows.append(row)
-            items.append(window.item[row, place])
-        unnamed = self.names.unnamed()
-        if len(unnamed):
-            n = len(window.item)
-            rows.append(torch.arange(n).repeat_interleave(len(unnamed)))
-            items.append(torch.from_numpy(unnamed).repeat(n))
-        return Exclude(torch.cat(rows), torch.cat(items)) if rows else None
-
-    @torch.inference_mode()
     def _top(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        now = self.clock.now(self.wall())
-        self.scorer.refresh(float(now))
-        window = self._window(view)
-        query = self.encoder.recommender.query_of_output(view.output, self._idle(view.last_time, now))
-        index, score = self.scorer.topk(query, window, self.options.k, self._exclude(window))
-        return index.cpu().numpy(), score.cpu().numpy()
+        exclude_seen = np.full(len(view.length), self.options.exclude_seen)
+        return self.ranker.top(view, self.clock.now(self.wall()), self.options.k, exclude_seen)
 
     def _latest(self, slots: Slots) -> Lists:
         """The lists of users as their rows are now."""
         slab = self.slab
-        with torch.inference_mode():
-            output = self.encoder.recommender.cell.output(
-                slab.hidden[torch.from_numpy(slots).to(slab.device)]
-            )
-        view = view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
+        view = self.ranker.latest(slab, slots)
         item, score = self._top(view)
         return Lists(slots, slab.partition[slots], slab.offset[slots], view.last_time, item, score)
 
@@ -289,18 +251,15 @@ class Engine:
         everyone.
         """
         start = int(columns.time.min())
-        self.scorer.refresh(float(start))
-        lives = self.statistics.half_lives_ms
-        daily = lives.index(DAY_MS) if DAY_MS in lives else 0
+        self.ranker.scorer.refresh(float(start))
         popularity = torch.from_numpy(
-            self.statistics.popularity(len(self.names.catalogue), float(start))[daily]
+            decayed_popularity(self.statistics, len(self.names.catalogue), float(start))
         )
         for view in views:
             now, item = columns.time[view.event], columns.item[view.event].astype(np.int64)
             target = torch.from_numpy(item)
-            window = self._window(view)
-            query = self.encoder.recommender.query_of_output(view.output, self._idle(view.last_time, now))
-            _, above = self.scorer.ranks(query, window, target)
+            query, window = self.ranker.query(view, now), self.ranker.window(view)
+            _, above = self.ranker.scorer.ranks(query, window, target)
             own = popularity[target]
             rivals = torch.searchsorted(popularity.sort().values, own)
             ranks = np.where(item < known, 1 + above.cpu().numpy(), MISS)
