@@ -1,0 +1,168 @@
+"""The HTTP API.
+
+    GET /v1/users/{user_id}/recommendations?k=20&exclude_seen=true&exclude=ID&exclude=ID
+    GET /healthz    the process is alive
+    GET /readyz     200 when everything that was there at the start was read and a model is loaded, else 503
+    GET /metrics    Prometheus
+
+Answers are JSON; {"error": "…"} with status 400 for a question that cannot be understood.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.errors import EddyError
+from serving.recommend import MAX_K, Question
+from serving.service import Service
+from stream.clients import admin_client
+from stream.settings import Settings
+from stream.topics import ensure_topics
+
+log = logging.getLogger("eddy.serving")
+
+_PARAMETERS = ("k", "exclude_seen", "exclude")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_GRACE_S = 10
+
+
+class QuestionError(EddyError):
+    """A question that cannot be understood: one line for the caller."""
+
+
+def parse_question(user_id: str, query: QueryParams, settings: Settings) -> Question:
+    """A question from the path and the query string. Errors: QuestionError naming the parameter."""
+    if not user_id:
+        raise QuestionError("user_id is empty: /v1/users/{user_id}/recommendations")
+    for name in query:
+        if name not in _PARAMETERS:
+            raise QuestionError(f"unknown parameter {name!r}; there are {', '.join(_PARAMETERS)}")
+    k = query.get("k", str(settings.k))
+    if not (k.isascii() and k.isdigit() and len(k) < 6 and 1 <= int(k) <= MAX_K):
+        raise QuestionError(f"k must be a whole number from 1 to {MAX_K}, not {k!r}")
+    exclude_seen = query.get("exclude_seen", str(settings.exclude_seen)).lower()
+    if exclude_seen not in _TRUTH:
+        raise QuestionError(f"exclude_seen must be true or false, not {exclude_seen!r}")
+    return Question(user_id, int(k), _TRUTH[exclude_seen], tuple(query.getlist("exclude")))
+
+
+def new_app(service: Service) -> Starlette:
+    """The routes; `service` is started and stopped by the caller."""
+    metrics = service.metrics
+
+    async def recommendations(request: Request) -> Response:
+        try:
+            question = parse_question(request.path_params["user_id"], request.query_params, service.settings)
+        except QuestionError as error:
+            metrics.requests.labels("refused").inc()
+            return _json({"error": str(error)}, 400)
+        with metrics.seconds.time():
+            answer = await service.recommend(question)
+        metrics.requests.labels("known" if answer.known else "unknown").inc()
+        return _json(answer)
+
+    async def healthz(_: Request) -> Response:
+        return _json({"alive": True})
+
+    async def readyz(_: Request) -> Response:
+        reasons = service.not_ready()
+        state = {"ready": not reasons, "reasons": reasons, "problems": service.problems()}
+        return _json(state, 503 if reasons else 200)
+
+    async def prometheus(_: Request) -> Response:
+        metrics.ready.set(not service.not_ready())
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _json({"error": error.detail}, error.status_code)
+
+    return Starlette(
+        routes=[
+            # An id may hold slashes: everything between the two fixed parts is the id.
+            Route("/v1/users/{user_id:path}/recommendations", recommendations),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", prometheus),
+        ],
+        exception_handlers={HTTPException: refused},
+    )
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `run_server`'s: uvicorn would raise them again after its shutdown."""
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket. Errors: EddyError when the port is taken or the address is not this machine's."""
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise EddyError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another port with "
+            "EDDY_PORT (0: any free one) or another address with EDDY_HOST"
+        ) from None
+
+
+async def run_server(settings: Settings, on_start: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT; returns after the questions under way are answered.
+
+    `on_start` is given the URL as soon as it can be called. Errors: EddyError for a taken port or no cluster,
+    or whatever ended the service.
+    """
+    with listen(settings) as listening:
+        await asyncio.to_thread(_prepare, settings)
+        host, port = listening.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        service = Service(settings)
+        config = uvicorn.Config(
+            new_app(service),
+            lifespan="off",
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        server = _Server(config)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, setattr, server, "should_exit", True)
+        await service.start()
+        service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        try:
+            log.info("serving on %s", url)
+            on_start(url)
+            await server.serve(sockets=[listening])
+            if service.failed.done():
+                service.failed.result()
+        finally:
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(name)
+            await service.stop()
+
+
+def _prepare(settings: Settings) -> None:
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)

@@ -1,0 +1,37 @@
+"""What a server tells about itself, in Prometheus' terms."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+
+
+class ServerMetrics:
+    """One server's metrics on a registry of its own, so that several live in one process (tests)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "eddy_requests", "Questions by outcome: known, unknown, refused", ["outcome"], registry=r
+        )
+        self.seconds = Histogram(
+            "eddy_request_seconds", "From a question to its answer", registry=r, buckets=_SECONDS
+        )
+        self.batch = Histogram(
+            "eddy_request_batch", "Questions scored together", registry=r, buckets=[2.0**i for i in range(7)]
+        )
+        self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
+        self.epoch = Gauge("eddy_epoch", "Greatest epoch whose model is loaded", registry=r)
+        self.ready = Gauge(
+            "eddy_ready", "1 when every topic was read to its end and a model is there", registry=r
+        )
+        self.behind = Histogram(
+            "eddy_followed_seconds",
+            "From a record's append time until it is part of the view, once the topic was read to its end",
+            ["topic"],
+            registry=r,
+            buckets=_SECONDS,
+        )
+        self.unreadable = Counter(
+            "eddy_unreadable", "Followed records that could not be read", ["topic"], registry=r
+        )

@@ -1,0 +1,244 @@
+"""The service behind the HTTP API: keeps the view up to date with Kafka, and answers from it.
+
+Everything that touches the view, scoring included, runs on one thread, one call after another; questions that
+wait for it meanwhile are scored together. Model files are read on another thread. Guarantee: what cannot be
+read (a record, a version, for a while even the cluster) is reported, and what was there before goes on serving.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from aiokafka import TopicPartition
+
+from models.errors import EddyError
+from models.registry import Version
+from serving.metrics import ServerMetrics
+from serving.recommend import Answer, Question, answer
+from serving.view import MaterialisedView
+from stream.reader import Follower, Records, Take
+from stream.schema import Announcement
+from stream.settings import Settings
+from stream.versions import decode_announcement, open_version
+
+log = logging.getLogger("eddy.serving")
+T = TypeVar("T")
+
+RETRY_S = 5.0
+"""Between attempts at what failed: following a topic, reading a version's files."""
+
+MAX_TOGETHER = 64
+"""Questions scored in one call."""
+
+
+def wall_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """See the module. Use as: `await start()`, `await recommend(…)`, `await stop()`."""
+
+    def __init__(self, settings: Settings, retry_s: float = RETRY_S) -> None:
+        self.settings = settings
+        self.metrics = ServerMetrics()
+        self.view = MaterialisedView(wall_ms)
+        self._retry_s = retry_s
+        self._thread = ThreadPoolExecutor(
+            1, "eddy-serving", initializer=torch.set_num_threads, initargs=(settings.torch_threads,)
+        )
+        topics = settings.topics
+        self._reading = dict.fromkeys(
+            (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
+            "not read to its end yet",
+        )
+        self._interrupted: dict[str, str] = {}
+        self._announced: dict[int, Announcement] = {}
+        self._live = -1
+        self._failed: dict[int, str] = {}
+        self._look_at_versions = asyncio.Event()
+        self._first_version = asyncio.Event()
+        self._waiting: asyncio.Queue[tuple[Question, asyncio.Future[Answer]]] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """done, with the exception, when the service cannot go on"""
+
+    async def start(self) -> None:
+        """Begin to follow and to answer; returns at once."""
+        topics, partitions = self.settings.topics, range(self.settings.partitions)
+        self._spawn(self._answer_questions())
+        self._spawn(self._load_versions())
+        self._spawn(self._follow(topics.items, [0], self._take_items))
+        self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
+        self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
+        self._spawn(self._follow_statistics())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+
+        self._tasks.append(asyncio.create_task(guarded()))
+
+    async def stop(self) -> None:
+        """Give up everything; questions that still wait are cancelled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[1].cancel()
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- questions ----------------------------------------------------------------------------------------
+
+    async def recommend(self, question: Question) -> Answer:
+        """The answer as of now."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((question, future))
+        return await future
+
+    async def _answer_questions(self) -> None:
+        while True:
+            asked = [await self._waiting.get()]
+            while len(asked) < MAX_TOGETHER and not self._waiting.empty():
+                asked.append(self._waiting.get_nowait())
+            asked = [(question, future) for question, future in asked if not future.done()]
+            questions = [question for question, _ in asked]
+            self.metrics.batch.observe(len(asked))
+            try:
+                answers = await self._run(lambda questions=questions: answer(self.view, questions))  # type: ignore[misc]
+            except Exception as error:
+                for _, future in asked:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), one in zip(asked, answers, strict=True):
+                if not future.done():
+                    future.set_result(one)
+
+    # -- readiness ----------------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """Reasons not to send questions here yet; empty when ready."""
+        reasons = [f"{topic}: {why}" for topic, why in self._reading.items() if why]
+        if not self._first_version.is_set():
+            reasons += list(self._failed.values()) or [
+                "no model version is announced yet; make one with: eddy train"
+            ]
+        return reasons
+
+    def problems(self) -> list[str]:
+        """What does not work although lists are served: versions that cannot be read, topics not followed."""
+        return [*self._failed.values(), *self._interrupted.values()]
+
+    # -- what is followed ---------------------------------------------------------------------------------
+
+    async def _follow(self, topic: str, partitions: Sequence[int], take: Take) -> None:
+        """Follow a topic for ever, from its beginning again after a failure (repeats change nothing)."""
+
+        async def timed(tp: TopicPartition, records: Records) -> None:
+            await take(tp, records)
+            if not self._reading[topic]:
+                self.metrics.behind.labels(topic).observe(max(wall_ms() - records[0].timestamp, 0) / 1000)
+
+        while True:
+            follower = Follower(self.settings, topic, partitions, timed)
+            running = asyncio.create_task(follower.run())
+            try:
+                await follower.caught_up()
+                self._reading[topic] = ""
+                self._interrupted.pop(topic, None)
+                await running
+            except Exception as error:
+                log.warning("%s: cannot be followed (%r); trying again", topic, error)
+                self._interrupted[topic] = f"{topic}: cannot be followed: {error!r}"
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+            await asyncio.sleep(self._retry_s)
+
+    def _report(self, topic: str, unreadable: Sequence[str]) -> None:
+        if unreadable:
+            self.metrics.unreadable.labels(topic).inc(len(unreadable))
+            log.warning("%s: %d unreadable records left out; %s", topic, len(unreadable), unreadable[0])
+
+    async def _take_items(self, tp: TopicPartition, records: Records) -> None:
+        pairs = [(record.key, record.value) for record in records]
+        self._report(tp.topic, await self._run(lambda: self.view.take_items(pairs)))
+
+    async def _follow_statistics(self) -> None:
+        await self._first_version.wait()  # it says how events are counted
+        topic = self.settings.topics.item_stats
+        await self._follow(topic, range(self.settings.partitions), self._take_statistics)
+
+    async def _take_statistics(self, tp: TopicPartition, records: Records) -> None:
+        pairs = [(record.key, record.value) for record in records]
+        self._report(tp.topic, await self._run(lambda: self.view.take_statistics(tp.partition, pairs)))
+
+    async def _take_rows(self, tp: TopicPartition, records: Records) -> None:
+        newest = {record.key: record.value for record in records if record.key is not None}
+        unreadable, rows, missing = await self._run(
+            lambda: (self.view.take_rows(newest), len(self.view), self.view.without_model(self._live))
+        )
+        self._report(tp.topic, unreadable)
+        self.metrics.rows.set(rows)
+        if missing - self._failed.keys():
+            self._look_at_versions.set()
+
+    async def _take_versions(self, tp: TopicPartition, records: Records) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                announcement = decode_announcement(record.value)
+            except EddyError as error:
+                self._report(tp.topic, [str(error)])
+                continue
+            self._announced[announcement.epoch] = announcement
+            self._live = max(self._live, announcement.epoch)
+        self._look_at_versions.set()
+
+    # -- model versions -----------------------------------------------------------------------------------
+
+    async def _load_versions(self) -> None:
+        while True:
+            missing = await self._run(lambda: self.view.without_model(self._live))
+            wanted = sorted(missing & self._announced.keys(), reverse=True)
+            self._failed = {epoch: why for epoch, why in self._failed.items() if epoch in wanted}
+            for epoch in wanted:
+                await self._load(self._announced[epoch])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_s if self._failed else None):
+                    await self._look_at_versions.wait()
+            self._look_at_versions.clear()
+
+    async def _load(self, announcement: Announcement) -> None:
+        epoch = announcement.epoch
+        try:
+            version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
+            newest = await self._run(lambda: self._put_version(version, epoch))
+        except Exception as error:
+            why = f"epoch {epoch}, version {announcement.version}: {error}"
+            if self._failed.get(epoch) != why:
+                log.warning("cannot be used: %s", why)
+            self._failed[epoch] = why
+            return
+        self._failed.pop(epoch, None)
+        log.info("epoch %d: version %s", epoch, version.id)
+        self._first_version.set()
+        self.metrics.epoch.set(newest)
+
+    def _put_version(self, version: Version, epoch: int) -> int:
+        self.view.put_version(version, epoch)
+        return max(self.view.rankers)

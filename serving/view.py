@@ -1,0 +1,255 @@
+"""The materialised view: what Kafka's compacted topics say of users, items and model versions, in memory.
+
+Pure memory, no I/O; used from one thread. A row is scored with the model of the epoch that it names, so rows
+of two epochs live side by side during a refresh: one slab per epoch, dropped with its model when no row names
+it any more.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.errors import EddyError
+from models.registry import Version
+from models.rules import ANY, EventRules
+from models.statistics import Statistics
+from models.vocabulary import Catalogue
+from stream.clock import StreamClock
+from stream.encoder import Encoder
+from stream.events import TypeTable
+from stream.item_stats import Reader
+from stream.items import DICTIONARY_KEY, ItemNames
+from stream.ranking import Ranker
+from stream.rows import RowFormatError, Rows, decode_rows
+from stream.schema import Item
+from stream.slab import Slab
+
+_decode_item = msgspec.json.Decoder(Item).decode
+_COLUMNS = [field.name for field in fields(Rows) if field.name not in ("user", "topic_id")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a user's row is."""
+
+    epoch: int
+    slot: int
+
+
+class MaterialisedView:
+    """Rows by epoch, models by epoch, item names and metadata, item statistics, and the stream clock.
+
+    The methods `take_…` take records of one topic in log order, repeats allowed, and return what they could
+    not read, one line each; what was known before stays.
+    """
+
+    def __init__(self, wall: Callable[[], int]) -> None:
+        self.wall = wall
+        self.clock = StreamClock()
+        self.catalogue = Catalogue()
+        self.names = ItemNames(self.catalogue)
+        self.types = TypeTable()
+        self.metadata: dict[str, Item] = {}
+        self.slabs: dict[int, Slab] = {}
+        self.rankers: dict[int, Ranker] = {}
+        self._stats: Reader | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.slabs.values()))
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Item statistics; None before the first version is there, which says how they are counted."""
+        return self._stats.statistics if self._stats else None
+
+    @property
+    def newest(self) -> Ranker | None:
+        """The model of the greatest epoch that could be loaded."""
+        return self.rankers[max(self.rankers)] if self.rankers else None
+
+    def now(self) -> int:
+        """The stream's now, ms; -1 before the first event."""
+        return self.clock.now(self.wall())
+
+    def find(self, user: str) -> Place | None:
+        """The user's row, None if there is none."""
+        for epoch, slab in self.slabs.items():
+            slot = slab.slot_of.get(user)
+            if slot is not None:
+                return Place(epoch, slot)
+        return None
+
+    # -- model versions -----------------------------------------------------------------------------------
+
+    def put_version(self, version: Version, epoch: int) -> None:
+        """Score the rows of an epoch with this version from now on. Errors: EddyError if it does not fit."""
+        config = version.recommender.config
+        if self._stats is None:
+            statistics = Statistics(config.half_lives_ms, config.successors)
+            self._stats = Reader(statistics, self.catalogue)
+        counted = self._stats.statistics
+        if (config.half_lives_ms, config.successors) != (counted.half_lives_ms, counted.successors):
+            raise EddyError(
+                f"version {version.id} wants other item statistics (half_lives_ms, successors) than those "
+                "counted: restart workers and servers to go on with it"
+            )
+        held = self.slabs.get(epoch)
+        if held is not None and held.state_size != version.recommender.state_size:
+            raise EddyError(
+                f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
+                f"epoch {epoch} have {held.state_size}: they were made by another version"
+            )
+        self.names.add(version.vocabulary.items)
+        self.types.hashes([*version.vocabulary.types, *_named(version.rules)])
+        encoder = Encoder(version, epoch, self.catalogue, self.types, torch.device("cpu"))
+        ranker = Ranker(encoder, self.names, counted)
+        ranker.scorer.refresh(float(self.now()))  # builds the item matrix now, not at somebody's request
+        self.rankers[epoch] = ranker
+        self._drop_unused()
+
+    def without_model(self, live: int) -> set[int]:
+        """Of the live epoch and those that rows name: the ones whose model is not here."""
+        return {live, *self.slabs} - self.rankers.keys()
+
+    def _drop_unused(self) -> None:
+        newest = max(self.rankers, default=-1)
+        for epoch in [epoch for epoch, slab in self.slabs.items() if not len(slab)]:
+            del self.slabs[epoch]
+        for epoch in [epoch for epoch in self.rankers if epoch != newest and epoch not in self.slabs]:
+            del self.rankers[epoch]
+
+    # -- records ------------------------------------------------------------------------------------------
+
+    def take_items(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
+        """Records (key, value) of `items`: names of hashes, and metadata."""
+        unreadable, ids = [], []
+        for key, value in records:
+            if not key:
+                continue
+            if value is None:
+                self.metadata.pop(key.decode(errors="replace"), None)
+                continue
+            try:
+                item = _decode_item(value)
+            except msgspec.DecodeError as error:
+                unreadable.append(f"key {key!r}: {error}")
+                continue
+            ids.append(item.item_id)
+            if not key.startswith(DICTIONARY_KEY):
+                self.metadata[item.item_id] = item
+        self.names.add(ids)
+        return unreadable
+
+    def take_statistics(
+        self, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]
+    ) -> list[str]:
+        """Records (key, value) of `item-stats`; a version must be there."""
+        if self._stats is None:
+            raise RuntimeError("no model version yet")
+        unreadable = []
+        for record in records:
+            try:
+                self._stats.take(partition, [record])
+            except EddyError as error:
+                unreadable.append(str(error))
+        return unreadable
+
+    def take_rows(self, newest: Mapping[bytes, bytes | None]) -> list[str]:
+        """The newest record of each user of some stretch of `user-state`; None erases the user."""
+        erased = [user.decode(errors="replace") for user, value in newest.items() if value is None]
+        self._remove(erased)
+        unreadable: list[str] = []
+        users: list[bytes] = []
+        values: list[bytes] = []
+        for user, value in newest.items():
+            if value is None:
+                continue
+            if _is_text(user):
+                users.append(user)
+                values.append(value)
+            else:
+                unreadable.append(f"row of user {user!r}: the key is not UTF-8")
+        for rows in _decode(users, values, unreadable):
+            for epoch in np.unique(rows.epoch).tolist():
+                unreadable += self._load(int(epoch), _rows_at(rows, np.flatnonzero(rows.epoch == epoch)))
+        self._drop_unused()
+        return unreadable
+
+    def _remove(self, users: Sequence[str]) -> None:
+        for slab in self.slabs.values():
+            slots = slab.find(users)
+            slab.remove(slots[slots >= 0])
+
+    def _load(self, epoch: int, rows: Rows) -> list[str]:
+        size = rows.hidden.shape[1]
+        model = self.rankers.get(epoch)
+        slab = self.slabs.get(epoch)
+        expected = model.encoder.state_size if model else slab.state_size if slab else size
+        if size != expected:
+            return [
+                f"row of user {user!r}: {size} floats, epoch {epoch} has states of {expected}"
+                for user in rows.user
+            ]
+        rows = self._leave_behind(epoch, rows)
+        if not len(rows.user):
+            return []
+        slab = self.slabs.setdefault(epoch, slab or Slab(size))
+        slots = slab.load(rows, self.catalogue)
+        if len(slots):
+            self.clock.observe(int(slab.last_time(slots).max()), self.wall())
+        return []
+
+    def _leave_behind(self, epoch: int, rows: Rows) -> Rows:
+        """Take these users out of other epochs' slabs; leaves out rows that are older than the ones held."""
+        users = [user.decode() for user in rows.user]
+        stale = np.zeros(len(users), np.bool_)
+        for other, slab in self.slabs.items():
+            if other == epoch:
+                continue
+            slots = slab.find(users)
+            held = slots >= 0
+            same = held & (slab.partition[slots] == rows.partition)
+            ahead = slab.offset[slots] > rows.offset
+            if other > epoch:
+                ahead |= slab.offset[slots] == rows.offset
+            stale |= same & ahead
+            slab.remove(slots[held & ~(same & ahead)])
+        return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
+
+
+def _named(rules: EventRules) -> set[str]:
+    """Event types that rules name: this process meets no events from which it could learn them."""
+    clauses = [clause for rule in rules.to_dict().values() for clause in rule.split(",")]
+    return {re.split("[<>=]", clause)[0].strip() for clause in clauses} - {"", ANY}
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decode(users: list[bytes], values: list[bytes], unreadable: list[str]) -> list[Rows]:
+    """Rows by group; those that cannot be read are left out and told of in `unreadable`."""
+    if not users:
+        return []
+    try:
+        return decode_rows(users, values)
+    except RowFormatError as error:
+        if len(users) == 1:
+            unreadable.append(str(error))
+            return []
+    half = len(users) // 2
+    return _decode(users[:half], values[:half], unreadable) + _decode(users[half:], values[half:], unreadable)
+
+
+def _rows_at(rows: Rows, index: NDArray[np.intp]) -> Rows:
+    columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
+    return replace(rows, user=[rows.user[i] for i in index.tolist()], **columns)
