@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.baselines import Baseline, Ranks, baselines, group, walk
+from models.baselines import Baseline, baselines, group, walk
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
@@ -32,14 +33,21 @@ UNTIL = "until_ms"
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A recommender's metrics in a trial, by mode."""
+
+    reported: dict[Mode, Metrics]
+    tuning: dict[Mode, Metrics]
+    events: dict[Mode, int]  # how many are reported on
+
+
+@dataclass(frozen=True)
 class Report:
-    """Metrics of the reported part, by mode; what was tuned was tuned on the tuning part."""
+    """What the model and every baseline reached, each tuned on the tuning part."""
 
     trial: Trial
     mode: Mode
-    judged: dict[Mode, int]
-    model: dict[Mode, Metrics]
-    tuning: dict[Mode, Metrics]  # of the model, on the tuning part
+    judged: Judged
     baselines: list[Baseline]
     about: dict[str, Any]
     warning: str | None
@@ -58,11 +66,11 @@ class Report:
             (each.name, each.metrics[mode], ", ".join(each.settings[mode].values()))
             for each in self.baselines
         ]
-        rows.append((f"EDDY ({self.about['config']['cell']})", self.model[mode], ""))
+        rows.append((f"EDDY ({self.about['config']['cell']})", self.judged.reported[mode], ""))
         rows.sort(key=lambda row: row[1][TABLE[0]], reverse=True)
         width = max(len(name) for name, _, _ in rows)
         lines = [
-            f"{self.trial.protocol}, mode {mode}: {self.judged[mode]:,} events judged",
+            f"{self.trial.protocol}, mode {mode}: {self.judged.events[mode]:,} events judged",
             " ".join(["".ljust(width), *(name.rjust(9) for name in TABLE), "  half-life, own items"]),
         ]
         for name, values, tuned in rows:
@@ -75,11 +83,11 @@ class Report:
         """Plain JSON; a metric over no events is null."""
         by_mode = {
             mode: {
-                "judged": self.judged[mode],
-                "model": _plain(self.model[mode]),
+                "judged": self.judged.events[mode],
+                "model": _plain(self.judged.reported[mode]),
                 "baselines": {each.name: _plain(each.metrics[mode]) for each in self.baselines},
                 "baseline_settings": {each.name: each.settings[mode] for each in self.baselines},
-                "tuning": _plain(self.tuning[mode]),
+                "tuning": _plain(self.judged.tuning[mode]),
             }
             for mode in MODES
         }
@@ -100,6 +108,32 @@ class Report:
         }
 
 
+def judge(
+    found: Trial,
+    model: Trained | Version,
+    rules: EventRules,
+    batch: int = DEFAULT_BATCH,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Judged:
+    """Rank the trial's events with a recommender; `progress` hears how many of how many are done."""
+    total, done = len(found.judged), 0
+
+    def ranked(some: int) -> None:
+        nonlocal done
+        done += some
+        progress(done, total)
+
+    ranks = recommender_ranks(found, model.recommender, model.vocabulary, rules, batch, ranked)
+    history, _ = walk(found, [group(found, [])])
+    asked: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
+    of_mode: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
+    return Judged(
+        reported={mode: metrics(of_mode[mode][asked[mode] & ~found.tuning]) for mode in MODES},
+        tuning={mode: metrics(of_mode[mode][asked[mode] & found.tuning]) for mode in MODES},
+        events={mode: int((asked[mode] & ~found.tuning).sum()) for mode in MODES},
+    )
+
+
 def evaluate(
     events: Events,
     protocol: Protocol,
@@ -115,7 +149,7 @@ def evaluate(
     """Evaluate a version or, with `config`, a recommender that is first trained on the protocol's training
     part.
 
-    Without `rules` a version is judged by the rules it was trained with, a new recommender with every event a
+    Without `rules` a version is judged by those it was trained with, a new recommender with every event a
     target. `batch` events make a micro-batch (1 = exact in everything); `training` and `ranking` report
     progress.
     Errors: EddyError for events that the protocol cannot use, or training that fails.
@@ -126,29 +160,14 @@ def evaluate(
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)
     found = trial(events, protocol, rules)
-    history, _ = walk(found, [group(found, [])])
-    model: Trained | Version
-    if version is not None:
-        model = version
-    else:
-        learned = found.events.take(slice(0, found.train))
-        model = train(learned, config or ModelConfig(), settings or TrainConfig(), rules, training)
-    judged = len(found.judged)
-    done = 0
-
-    def progress(ranked: int) -> None:
-        nonlocal done
-        done += ranked
-        ranking(done, judged)
-
-    ranks = recommender_ranks(found, model.recommender, model.vocabulary, rules, batch, progress)
-    asked: dict[Mode, Any] = {"all": np.ones(judged, bool), "unseen": history.new}
+    model: Trained | Version = version or train(
+        found.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training
+    )
+    judged = judge(found, model, rules, batch, ranking)
     return Report(
         trial=found,
         mode=mode,
-        judged={each: int((asked[each] & ~found.tuning).sum()) for each in MODES},
-        model={each: metrics(_of(ranks, each)[asked[each] & ~found.tuning]) for each in MODES},
-        tuning={each: metrics(_of(ranks, each)[asked[each] & found.tuning]) for each in MODES},
+        judged=judged,
         baselines=baselines(found),
         about={
             "version": version.id if version else None,
@@ -161,10 +180,6 @@ def evaluate(
         },
         warning=_leak(found, version),
     )
-
-
-def _of(ranks: Ranks, mode: Mode) -> Any:
-    return ranks.unseen if mode == "unseen" else ranks.all
 
 
 def _leak(found: Trial, version: Version | None) -> str | None:

@@ -36,6 +36,11 @@ class Trial:
     candidates: NDArray[np.int64]  # [n] items below this number are ranked
 
     @property
+    def training_part(self) -> Events:
+        """What a recommender may be trained on."""
+        return self.events.take(slice(0, self.train))
+
+    @property
     def judged(self) -> NDArray[np.int64]:
         """The rows that are ranked, in order."""
         return np.flatnonzero(self.flags.target[self.train :]) + self.train

@@ -151,7 +151,7 @@ def test_a_recommender_whose_scores_are_not_numbers_ranks_last() -> None:
 def test_training_on_the_training_part_learns_the_walk() -> None:
     events = stream(events=3000, users=30)
     report = evaluate(events, "prequential", config=SMALL, settings=replace(QUICK, epochs=15))
-    assert report.model["all"]["recall@10"] > report.baselines[2].metrics["all"]["recall@10"]
+    assert report.judged.reported["all"]["recall@10"] > report.baselines[2].metrics["all"]["recall@10"]
     assert report.warning is None
 
 

@@ -1,0 +1,185 @@
+"""What a trained recommender does with time: how far gradients reach back, how long an event still moves the
+ranking, and how a real user's hidden state moves. Everything is measured on real sequences of a log.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.errors import EddyError
+from models.events import Events
+from models.recommender import Recommender
+from models.rules import EventRules
+from models.sequences import sequences
+from models.tensors import Inputs
+from models.topk import topk
+from models.vocabulary import Vocabulary
+
+TOP = 20
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The last T events of B users before a target."""
+
+    inputs: Inputs  # [B,T]
+    target: Tensor  # int64[B] vocabulary index
+    idle_ms: Tensor  # int64[B] from the last event to the target
+
+
+def windows(
+    events: Events, vocabulary: Vocabulary, rules: EventRules, length: int, users: int, seed: int = 1
+) -> Windows:
+    """Windows of `length` events of up to `users` users drawn at random: each user's latest that is long
+    enough.
+
+    Errors: EddyError when no user has so many events.
+    """
+    data = sequences(events, vocabulary, rules)
+    enough = np.flatnonzero(data.state - data.start[data.user] + 1 >= length)
+    latest = enough[np.unique(data.user[enough][::-1], return_index=True)[1] * -1 - 1]
+    if not len(latest):
+        raise EddyError(
+            f"{events.source}: no user has {length} events before a target; ask for a shorter window"
+        )
+    picked = np.random.default_rng(seed).permutation(latest)[:users]
+    event = torch.from_numpy(data.state[picked, None] - np.arange(length)[::-1])
+    index = torch.from_numpy(picked)
+    return Windows(Inputs(*(part[event] for part in data.inputs)), data.target[index], data.idle_ms[index])
+
+
+@dataclass(frozen=True)
+class GradientReach:
+    """Norm of the loss's gradient by the state k events before the target, for k = 0 … K - 1."""
+
+    norm: NDArray[np.float64]  # [K, 3] quantiles 0.1, 0.5, 0.9 over users
+    mean: NDArray[np.float64]  # [K] root mean square over users: what the batch's gradient feels
+    total: float  # norm of the gradient by all weights of the batch's mean loss: what clipping looks at
+
+    def horizon(self, below: float = 0.01) -> int:
+        """The first lag at which the median gradient is below a share of its largest; K when it never is."""
+        median = self.norm[:, 1]
+        gone = median < below * median.max()
+        return int(gone.argmax()) if gone.any() else len(median)
+
+    def clipped(self, clip: float) -> float:
+        """The factor by which clipping to this norm scales all gradients."""
+        return min(1.0, clip / self.total) if self.total > 0 else 1.0
+
+
+def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:
+    """Backpropagate each user's loss at the target through every event of the window, which starts at a zero
+    state.
+    """
+    recommender = copy.deepcopy(recommender).eval().requires_grad_(True)
+    x = recommender.inputs(found.inputs)
+    state = recommender.initial(len(x)).requires_grad_(True)
+    states = []
+    for t in range(x.shape[1]):
+        state = recommender.cell.step(x[:, t], state)
+        states.append(state)
+    query = recommender.user_vector(recommender.cell.output(state), found.idle_ms)
+    vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
+    loss = torch.nn.functional.cross_entropy(query @ vectors.T + bias, found.target, reduction="sum")
+    weights = [weight for weight in recommender.parameters() if weight.requires_grad]
+    by_state = torch.autograd.grad(loss, states, retain_graph=True)
+    by_weight = torch.autograd.grad(loss / len(x), weights, allow_unused=True)
+    norms = torch.stack([gradient.norm(dim=1) for gradient in reversed(by_state)]).double()
+    total = math.sqrt(sum(float(gradient.square().sum()) for gradient in by_weight if gradient is not None))
+    quantiles = torch.quantile(norms, torch.tensor(QUANTILES, dtype=torch.float64), dim=1).T
+    mean = norms.square().mean(dim=1).sqrt()
+    return GradientReach(quantiles.detach().numpy(), mean.detach().numpy(), total)
+
+
+def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) -> Recommender:
+    """A copy whose recurrent weights U, and whose input weights W and biases, are multiplied.
+
+    Small U makes gradients vanish. Large U makes them explode where inputs are too weak to saturate the
+    units.
+    """
+    scaled = copy.deepcopy(recommender)
+    with torch.no_grad():
+        for name, weight in [*scaled.cell.named_parameters(), *scaled.cell.named_buffers()]:
+            if "weight_hh" in name or name == "strength":
+                weight.mul_(recurrent)
+            elif "weight_ih" in name or "bias" in name or name in ("w", "b"):
+                weight.mul_(inputs)
+    return scaled
+
+
+@torch.no_grad()
+def memory(recommender: Recommender, found: Windows, top: int = TOP) -> NDArray[np.float64]:
+    """How much an event still matters k events later: share of the top items that change when it is another
+    one.
+
+    Each user's item k events back is exchanged for another user's of the same place: float64[K], lag 0 first.
+    Items are ranked by the network alone (hidden state and item vectors), without item statistics.
+    """
+    recommender.eval()
+    before = _top(recommender, found, found.inputs, top)
+    changed = []
+    for lag in range(found.inputs.item.shape[1]):
+        place = found.inputs.item.shape[1] - 1 - lag
+        item = found.inputs.item.clone()
+        item[:, place] = item[:, place].roll(1)
+        after = _top(recommender, found, found.inputs._replace(item=item), top)
+        kept = (before[:, :, None] == after[:, None, :]).any(dim=2).double().mean(dim=1)
+        differs = item[:, place] != found.inputs.item[:, place]
+        changed.append(float((1 - kept[differs]).mean()) if differs.any() else 0.0)
+    return np.array(changed)
+
+
+def _top(recommender: Recommender, found: Windows, inputs: Inputs, top: int) -> Tensor:
+    users, steps = inputs.item.shape
+    lengths = torch.full((users,), steps)
+    _, state = recommender.sequence(inputs, recommender.initial(users), lengths)
+    vector = recommender.query(state, found.idle_ms).vector[:, : recommender.config.dim + 1]
+    columns = recommender.item_columns(torch.arange(recommender.items))
+    index, _ = topk(vector @ columns.T, top)
+    return index
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A user's hidden state after each of T events."""
+
+    user: str
+    items: list[str]  # [T]
+    timestamp: NDArray[np.int64]  # [T] ms
+    hidden: NDArray[np.float32]  # [T,H]
+
+    @property
+    def move(self) -> NDArray[np.float32]:
+        """How far each event moved the state, [T]: norm of h' - h."""
+        before = np.vstack([np.zeros_like(self.hidden[:1]), self.hidden[:-1]])
+        return np.asarray(np.linalg.norm(self.hidden - before, axis=1))
+
+
+@torch.no_grad()
+def trajectory(
+    recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules, user: str
+) -> Trajectory:
+    """Errors: EddyError for a user without events in the log."""
+    if user not in events.users:
+        raise EddyError(f"{events.source}: no user {user!r}")
+    data = sequences(events, vocabulary, rules)
+    number = events.users.index(user)
+    own = slice(data.start[number], data.start[number + 1])
+    inputs = Inputs(*(part[None, own] for part in data.inputs))
+    lengths = torch.tensor([inputs.item.shape[1]])
+    outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
+    row = data.moved[own]
+    items = [events.items[item] for item in events.item[row]]
+    return Trajectory(user, items, events.timestamp[row], outputs[0].numpy())
+
+
+def typical_user(events: Events, length: int) -> str:
+    """The user whose number of events is nearest to `length` (ties: who came first)."""
+    count = np.bincount(events.user, minlength=len(events.users))
+    return events.users[int(np.abs(count - length).argmin())]

@@ -1,0 +1,212 @@
+"""The four cells side by side: gates, the path of the state (forward), and the path of the gradient
+(backward).
+
+The equations are those of models.cells. A red path shows where the gradient passes the fewest squashing
+functions.
+"""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from models.drawing import (
+    CELL_COLOURS,
+    FAINT,
+    FIXED,
+    GATE,
+    GATE_EDGE,
+    GRADIENT,
+    INK,
+    INPUT,
+    LEARNED,
+    STATE,
+    Point,
+    box,
+    branch,
+    canvas,
+    figure,
+    label,
+    operation,
+    wire,
+)
+
+_WIDTH, _HEIGHT = 104.0, 79.0
+_STATE_Y, _H_BUS, _X_BUS = 50.0, 12.0, 7.0
+
+
+def cells() -> Figure:
+    """RNN, LSTM, GRU and echo-state network."""
+    drawn = figure(11, 8.9)
+    for place, draw in enumerate((_rnn, _lstm, _gru, _esn), start=1):
+        axes = drawn.add_subplot(2, 2, place)
+        canvas(axes, _WIDTH, _HEIGHT)
+        draw(axes)
+    return drawn
+
+
+def _heading(axes: Axes, cell: str, name: str, equation: str, gradient: str) -> None:
+    label(axes, (2, 76.5), name, ha="left", fontsize=12.5, weight="bold", color=CELL_COLOURS[cell])
+    label(axes, (2, 70), equation, ha="left", fontsize=10)
+    label(axes, (2, 64), gradient, ha="left", fontsize=10, color=GRADIENT)
+
+
+def _gate(axes: Axes, at: Point, text: str, width: float = 9) -> None:
+    box(axes, at, (width, 7), text, fill=GATE, edge=GATE_EDGE)
+
+
+def _buses(axes: Axes, h_from: float, gates: list[float], gate_y: float) -> None:
+    """h and x as two lines along the bottom; every gate taps both."""
+    wire(axes, [(8, -1), (8, _X_BUS), (gates[-1] + 1.8, _X_BUS)], INPUT, head=False)
+    label(axes, (4.5, 1.5), "$x$", color=INPUT, fontsize=13)
+    wire(axes, [(h_from, _H_BUS), (gates[-1] - 1.8, _H_BUS)], STATE, head=False)
+    for x in gates:
+        for at, bus, colour in ((x + 1.8, _X_BUS, INPUT), (x - 1.8, _H_BUS, STATE)):
+            wire(axes, [(at, bus), (at, gate_y - 4)], colour)
+            branch(axes, (at, bus), colour)
+
+
+def _rnn(axes: Axes) -> None:
+    _heading(
+        axes, "rnn", "RNN (Elman)", "$h' = \\tanh(Wx + Uh + b)$",
+        "every step back: times $U^{\\top}$, times $1-h'^2$: vanishes or explodes",
+    )  # fmt: skip
+    y = 42.0
+    wire(axes, [(2, y), (20.8, y)], STATE, width=2.4)
+    label(axes, (5, y + 4), "$h$", color=STATE, fontsize=13)
+    box(axes, (27, y), (12, 9), "$U$", fontsize=13)
+    wire(axes, [(33.2, y), (46.3, y)], STATE, width=2.4)
+    operation(axes, (49, y), "+")
+    wire(axes, [(49, -1), (49, 9.3)], INPUT)
+    label(axes, (45.5, 2), "$x$", color=INPUT, fontsize=13)
+    box(axes, (49, 14), (12, 9), "$W$", fontsize=13)
+    wire(axes, [(49, 18.7), (49, y - 2.7)], INPUT)
+    wire(axes, [(51.6, y), (64.8, y)], STATE, width=2.4)
+    box(axes, (70, y), (10, 8), "tanh", fill=GATE, edge=GATE_EDGE)
+    wire(axes, [(75.2, y), (102, y)], STATE, width=2.4)
+    label(axes, (98, y + 4), "$h'$", color=STATE, fontsize=13)
+    _gradient(axes, [(100, y + 9), (4, y + 9)])
+    for x, text in ((70, "$1-h'^2$"), (27, "$U^{\\top}$")):
+        axes.plot([x, x], [y + 4.8, y + 9], color=GRADIENT, linewidth=1, zorder=1)
+        label(axes, (x, y + 12.5), text, color=GRADIENT, fontsize=10)
+
+
+def _gradient(axes: Axes, points: list[Point]) -> None:
+    wire(axes, points, GRADIENT, width=2.6, dashed=True)
+
+
+def _lstm(axes: Axes) -> None:
+    _heading(
+        axes, "lstm", "LSTM", "$c' = f \\odot c + i \\odot g, \\quad h' = o \\odot \\tanh(c')$",
+        "along $c$: times $f$ only; what $f$ keeps, the gradient keeps",
+    )  # fmt: skip
+    y, gate_y = _STATE_Y, 23.0
+    _buses(axes, 2, [24, 43, 58, 76], gate_y)
+    label(axes, (4, _H_BUS + 4), "$h$", color=STATE, fontsize=13)
+    wire(axes, [(2, y), (21.3, y)], STATE, width=2.4)
+    label(axes, (4, y - 4.2), "$c$", color=STATE, fontsize=13)
+    operation(axes, (24, y), "×")
+    wire(axes, [(26.6, y), (47.9, y)], STATE, width=2.4)
+    operation(axes, (50.5, y), "+")
+    wire(axes, [(53.1, y), (102, y)], STATE, width=2.4)
+    label(axes, (98, y - 4.2), "$c'$", color=STATE, fontsize=13)
+    for x, text, width in ((24, "$f$: σ", 9), (43, "$i$: σ", 9), (58, "$g$: tanh", 14), (76, "$o$: σ", 9)):
+        _gate(axes, (x, gate_y), text, width)
+    wire(axes, [(24, 26.7), (24, y - 2.7)], INK)
+    wire(axes, [(43, 26.7), (43, 37), (47.8, 37)], INK)
+    wire(axes, [(58, 26.7), (58, 37), (53.2, 37)], INK)
+    operation(axes, (50.5, 37), "×")
+    wire(axes, [(50.5, 39.6), (50.5, y - 2.7)], INK)
+    wire(axes, [(90, y), (90, 44)], STATE)
+    branch(axes, (90, y))
+    _gate(axes, (90, 40.5), "tanh", 10)
+    wire(axes, [(90, 37.2), (90, 25.7)], STATE)
+    wire(axes, [(80.6, gate_y), (87.3, gate_y)], INK)
+    operation(axes, (90, gate_y), "×")
+    wire(axes, [(92.6, gate_y), (102, gate_y)], STATE, width=2.4)
+    label(axes, (98.5, gate_y + 4), "$h'$", color=STATE, fontsize=13)
+    _gradient(axes, [(100, y + 5), (4, y + 5)])
+
+
+def _gru(axes: Axes) -> None:
+    _heading(
+        axes, "gru", "GRU", "$h' = (1-z) \\odot n + z \\odot h, \\quad n = \\tanh(Wx + r \\odot Uh + b)$",
+        "along $h$: times $z$; where $z \\approx 1$ the past passes untouched",
+    )  # fmt: skip
+    y, gate_y, middle = _STATE_Y, 23.0, 37.0
+    _buses(axes, 20, [28, 71], gate_y)
+    wire(axes, [(2, y), (57.3, y)], STATE, width=2.4)
+    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
+    wire(axes, [(13, y), (13, _H_BUS), (20, _H_BUS)], STATE, head=False)
+    branch(axes, (13, y))
+    wire(axes, [(13, middle), (25.3, middle)], STATE)
+    branch(axes, (13, middle))
+    label(axes, (19, middle + 3.2), "$Uh$", color=STATE, fontsize=10)
+    operation(axes, (60, y), "×")
+    wire(axes, [(62.6, y), (84.3, y)], STATE, width=2.4)
+    operation(axes, (87, y), "+")
+    wire(axes, [(89.6, y), (102, y)], STATE, width=2.4)
+    label(axes, (98, y - 4.2), "$h'$", color=STATE, fontsize=13)
+    _gate(axes, (28, gate_y), "$r$: σ")
+    wire(axes, [(28, 26.7), (28, middle - 2.7)], INK)
+    operation(axes, (28, middle), "×")
+    wire(axes, [(30.6, middle), (39.8, middle)], STATE)
+    wire(axes, [(47, _X_BUS), (47, middle - 3.8)], INPUT)
+    branch(axes, (47, _X_BUS), INPUT)
+    _gate(axes, (47, middle), "$n$: tanh", 14)
+    _gate(axes, (71, gate_y), "$z$: σ")
+    wire(axes, [(54.2, middle), (68.3, middle)], INK)
+    wire(axes, [(71, 29.8), (60, 29.8), (60, y - 2.7)], INK)
+    wire(axes, [(71, 26.7), (71, middle - 2.7)], INK)
+    branch(axes, (71, 29.8), INK)
+    operation(axes, (71, middle), "×")
+    label(axes, (76.3, 31.3), "$1-z$", fontsize=10)
+    label(axes, (57.5, 43.5), "$z$", fontsize=10)
+    wire(axes, [(73.6, middle), (87, middle), (87, y - 2.7)], INK)
+    _gradient(axes, [(100, y + 5), (4, y + 5)])
+
+
+def _esn(axes: Axes) -> None:
+    _heading(
+        axes, "esn", "Echo-state network", "$h' = (1-a)\\,h + a\\,\\tanh(Wx + Uh + b), \\quad W, U, b$ fixed",
+        "no gradient through time: only the readout is learned",
+    )  # fmt: skip
+    y, middle = _STATE_Y, 24.0
+    wire(axes, [(2, y), (41.3, y)], STATE, width=2.4)
+    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
+    operation(axes, (44, y), "×")
+    label(axes, (44, y - 5.5), "$1-a$", fontsize=10)
+    wire(axes, [(46.6, y), (77.3, y)], STATE, width=2.4)
+    operation(axes, (80, y), "+")
+    wire(axes, [(82.6, y), (102, y)], STATE, width=2.4)
+    label(axes, (87, y - 4.2), "$h'$", color=STATE, fontsize=13)
+    wire(axes, [(12, y), (12, middle), (16.3, middle)], STATE)
+    branch(axes, (12, y))
+    _reservoir(axes, (27, middle))
+    wire(axes, [(37.6, middle), (45.3, middle)], STATE)
+    operation(axes, (48, middle), "+")
+    wire(axes, [(48, -1), (48, 3.3)], INPUT)
+    label(axes, (44.5, 0.8), "$x$", color=INPUT, fontsize=13)
+    box(axes, (48, 8), (11, 8), "$W$", fill=FIXED, edge=FAINT, fontsize=13)
+    wire(axes, [(48, 12.3), (48, middle - 2.7)], INPUT)
+    wire(axes, [(50.6, middle), (57.8, middle)], STATE)
+    box(axes, (63, middle), (10, 7), "tanh", fill=FIXED, edge=FAINT)
+    wire(axes, [(68.2, middle), (77.3, middle)], STATE)
+    operation(axes, (80, middle), "×")
+    label(axes, (80, middle - 5.5), "$a$", fontsize=11)
+    wire(axes, [(80, middle + 2.7), (80, y - 2.7)], STATE)
+    box(axes, (95, 38), (14, 8), "readout", fill=LEARNED, fontsize=10)
+    wire(axes, [(95, y), (95, 42.3)], STATE)
+    branch(axes, (95, y))
+    _gradient(axes, [(95, 25), (95, 33.7)])
+    label(axes, (95, 22), "loss", color=GRADIENT, fontsize=10)
+
+
+def _reservoir(axes: Axes, centre: Point) -> None:
+    """A sparse random network, drawn once and never learned."""
+    box(axes, centre, (21, 20), "", fill=FIXED, edge=FAINT)
+    x, y = centre
+    nodes = [(-6.5, 4.5), (0.5, 6.3), (6.8, 3.2), (-7, -2.6), (-0.5, -0.4), (6, -4), (0.2, -6.6)]
+    for start, end in ((0, 1), (1, 2), (2, 4), (4, 3), (3, 0), (4, 6), (6, 5), (5, 2), (0, 4)):
+        (x0, y0), (x1, y1) = nodes[start], nodes[end]
+        axes.plot([x + x0, x + x1], [y + y0, y + y1], color=FAINT, linewidth=1, zorder=5)
+    axes.scatter([x + n[0] for n in nodes], [y + n[1] for n in nodes], s=26, color=STATE, zorder=6)
+    label(axes, (x, y - 13), "reservoir $U$", fontsize=10, color=FAINT)

@@ -1,0 +1,152 @@
+"""Figures of what was measured on trained recommenders: gradients, memory, a user's hidden state."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from models.compare import CellRow
+from models.diagnostics import GradientReach, Trajectory
+from models.drawing import CELL_COLOURS, CELL_NAMES, FAINT, GRADIENT, INK, figure
+
+_FAR_BELOW = 1e-7
+_LEAST_CHANGE = 5e-4
+
+
+def gradients(
+    trained: Mapping[str, GradientReach], altered: Sequence[tuple[str, GradientReach]], clip: float
+) -> Figure:
+    """Left: how fast the gradient fades in each trained cell. Right: one cell with other weights, so that it
+    vanishes or explodes, and what clipping to a norm does to it.
+    """
+    drawn = figure(11, 4.7)
+    left, right = drawn.subplots(1, 2, sharey=True)
+    for cell, reach in trained.items():
+        lag, colour = np.arange(len(reach.norm)), CELL_COLOURS[cell]
+        low, middle, high = reach.norm.T
+        left.fill_between(lag, low, high, color=colour, alpha=0.12, linewidth=0)
+        left.plot(lag, middle, color=colour, linewidth=2.2)
+        left.text(lag[-1] + 0.8, middle[-1], CELL_NAMES[cell], color=colour, va="center", weight="bold")
+    left.set(
+        title="As trained: median and middle 80 % of users",
+        xlabel="lag k: events before the target",
+        xlim=(0, len(lag) * 1.27),
+        ylabel="$\\|\\partial \\mathcal{L}_t\\, /\\, \\partial h_{t-k}\\|$",
+        yscale="log",
+        ylim=(_FAR_BELOW, 1e3),
+    )
+    shades = mpl.colormaps["plasma"](np.linspace(0.1, 0.75, len(altered)))
+    for (name, reach), shade in zip(altered, shades, strict=True):
+        factor = reach.clipped(clip)
+        right.plot(lag, reach.mean, color=shade, linewidth=1.6, linestyle=(0, (4, 2)))
+        right.plot(
+            lag, reach.mean * factor, color=shade, linewidth=2.2, label=f"{name}: norm {reach.total:.2g}"
+        )
+    right.set(
+        title=f"RNN, solid: clipped to norm {clip:g}, dashed: not", xlabel="lag k: events before the target",
+        xlim=(0, None),
+    )  # fmt: skip
+    right.legend(frameon=False, fontsize=10, loc="upper left")
+    for axes in (left, right):
+        axes.title.set_fontsize(11.5)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    return drawn
+
+
+def memory(trained: Mapping[str, NDArray[np.float64]], top: int) -> Figure:
+    """How much of the top list still changes when an event k events back is exchanged for another."""
+    drawn = figure(11, 4.2)
+    axes = drawn.add_subplot()
+    for cell, changed in trained.items():
+        axes.plot(
+            np.arange(len(changed)), changed, color=CELL_COLOURS[cell], linewidth=2.2, label=CELL_NAMES[cell]
+        )
+    axes.set(
+        title=f"Memory: share of the top {top} that changes when one event is exchanged for another",
+        xlabel="how many events ago it was",
+        xlim=(0, None),
+        yscale="log",
+        ylim=(_LEAST_CHANGE, 0.3),
+    )
+    axes.title.set_fontsize(11.5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, ncols=len(trained), loc="upper right")
+    return drawn
+
+
+def hidden_state(path: Trajectory, titles: Mapping[str, str], named: int = 12) -> Figure:
+    """A user's hidden state as a heat map over events; the titles that moved it most are named."""
+    drawn = figure(11, 7.2)
+    above, map_axes = drawn.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
+    steps = np.arange(len(path.items))
+    moved = np.argsort(-path.move)[:named]
+    colours = np.where(np.isin(steps, moved), GRADIENT, "#c3cbd3")
+    above.bar(steps, path.move, color=colours, width=0.72)
+    above.set(ylabel="$\\|h' - h\\|$")
+    above.grid(axis="x", visible=False)
+    first, last = (datetime.fromtimestamp(path.timestamp[at] / 1000, UTC) for at in (0, -1))
+    above.set_title(
+        f"Hidden state of user {path.user}, {first:%-d %b %Y} to {last:%-d %b %Y}: {len(steps)} events,"
+        f" the {len(moved)} that moved it most in red", fontsize=11.5,
+    )  # fmt: skip
+    deviation = path.hidden - path.hidden.mean(axis=0)
+    shown = deviation[:, _by_likeness(deviation)].T
+    limit = float(np.quantile(np.abs(shown), 0.99))
+    image = map_axes.imshow(
+        shown, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+    )
+    map_axes.grid(visible=False)
+    map_axes.set(ylabel=f"{path.hidden.shape[1]} hidden units")
+    map_axes.set_yticks([])
+    map_axes.set_xticks(
+        steps, [_short(titles.get(item, item)) for item in path.items], rotation=58, ha="right"
+    )
+    for step, tick in zip(steps, map_axes.get_xticklabels(), strict=True):
+        tick.set(fontsize=8.5, rotation_mode="anchor", color=GRADIENT if step in moved else FAINT)
+    drawn.colorbar(image, ax=map_axes, pad=0.01, fraction=0.025, label="$h$ minus its mean over these events")
+    return drawn
+
+
+def _by_likeness(deviation: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Units by their angle between the two main directions: what moves together stands together."""
+    _, _, directions = np.linalg.svd(deviation, full_matrices=False)
+    return np.argsort(np.arctan2(directions[1], directions[0]))
+
+
+def _short(title: str, most: int = 30) -> str:
+    return title if len(title) <= most else title[: most - 1].rstrip() + "…"
+
+
+def comparison(rows: Sequence[CellRow], baseline: tuple[str, float], metric: str) -> Figure:
+    """Accuracy and cost of the cells as small bar charts."""
+    drawn = figure(11, 4.6)
+    panels: list[tuple[str, list[float], str]] = [
+        (metric, [row.metrics[metric] for row in rows], "{:.4f}"),
+        ("gradient horizon, events", [float(row.gradient_horizon) for row in rows], "{:.0f}"),
+        ("bytes of state per user", [float(row.state_bytes) for row in rows], "{:,.0f}"),
+        ("parameters of the cell", [float(row.cell_parameters) for row in rows], "{:,.0f}"),
+        ("training, events/s", [row.training_events_per_s for row in rows], "{:,.0f}"),
+        ("stepping, events/s", [row.step_events_per_s for row in rows], "{:,.0f}"),
+    ]
+    for axes, (title, values, form) in zip(drawn.subplots(2, 3).flat, panels, strict=True):
+        places = np.arange(len(rows))[::-1]
+        axes.barh(places, values, color=[CELL_COLOURS[row.cell] for row in rows], height=0.66)
+        most = max(*values, 1e-9)
+        for place, value in zip(places, values, strict=True):
+            axes.text(value + most * 0.02, place, form.format(value), va="center", fontsize=10)
+        axes.set(
+            xlim=(0, most * 1.3), yticks=places, yticklabels=[CELL_NAMES[row.cell] for row in rows], xticks=[]
+        )
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+    name, value = baseline
+    first = drawn.axes[0]
+    first.axvline(value, color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    first.set_xlabel(f"dashed: {name.replace('_', ' ')} {value:.4f}", fontsize=9.5)
+    return drawn
