@@ -43,6 +43,7 @@ def _credentials(settings: Settings) -> Any:
 
 def new_app(settings: Settings, worker: Worker) -> faust.App:
     """A Faust app whose agent feeds `worker`."""
+    (settings.cache_dir / "faust").mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
     app = faust.App(
         settings.group,
         broker=[f"aiokafka://{server}" for server in require_servers(settings).split(",")],
