@@ -31,16 +31,18 @@ class PartitionLost(Exception):
         self.partition = partition
 
 
-@dataclass(frozen=True)
+@dataclass
 class Capture:
     """What one partition's part of a checkpoint writes, copied out of memory between two batches."""
 
     partition: int
-    position: int
-    """offset of the next record to read"""
+    position: int | None
+    """offset of the next record to read, None before the first"""
     rows: list[Message]
     statistics: list[Message]
     names: list[Message]
+    changelog_end: int = 0
+    """after writing: offset after the last row written"""
 
 
 async def write_partition(producer: AIOKafkaProducer, topics: TopicNames, capture: Capture) -> None:
@@ -49,12 +51,16 @@ async def write_partition(producer: AIOKafkaProducer, topics: TopicNames, captur
         return
     try:
         async with producer.transaction():
-            sent = [
-                *await send_all(producer, topics.user_state, capture.partition, capture.rows),
+            rows = await send_all(producer, topics.user_state, capture.partition, capture.rows)
+            others = [
                 *await send_all(producer, topics.item_stats, capture.partition, capture.statistics),
                 *await send_all(producer, topics.items, 0, capture.names),
             ]
-            await asyncio.gather(*sent)
+            written = await asyncio.gather(*rows)
+            await asyncio.gather(*others)
+        # A batch's metadata names its first record; the tail is read from the last batch on, a few rows
+        # twice.
+        capture.changelog_end = max((batch.offset for batch in written), default=0)
     except (ProducerFenced, InvalidProducerEpoch):
         raise PartitionLost(capture.partition) from None
 
@@ -85,7 +91,11 @@ async def checkpoint(
             raise result
     on_step("written")
     gone = {one.partition for one in lost}
-    offsets = {number: capture.position for number, (_, capture) in captures.items() if number not in gone}
+    offsets = {
+        number: capture.position
+        for number, (_, capture) in captures.items()
+        if number not in gone and capture.position is not None
+    }
     if offsets:
         await commit(offsets)
     on_step("committed")

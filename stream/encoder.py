@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.hashing import item_hash
 from models.registry import Version
+from models.rules import Flags
 from models.tensors import Inputs
 from models.vocabulary import Catalogue
 from stream.events import TypeTable
@@ -49,11 +50,15 @@ class Encoder:
             self._item_input = np.concatenate((self._item_input, added))
         return np.asarray(self._item_input[item], np.int64)
 
+    def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
+        """What the rules that the version was trained with say of events: bool arrays, flattened."""
+        return self._rules.flags(
+            self._types.names, self._types.index(type_.ravel()), value.ravel().astype(np.float32)
+        )
+
     def negative(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> NDArray[np.bool_]:
-        """Which events speak against their item, by the rules the version was trained with."""
-        flat = self._types.index(type_.ravel())
-        flags = self._rules.flags(self._types.names, flat, value.ravel().astype(np.float32))
-        return np.asarray(flags.negative.reshape(type_.shape), np.bool_)
+        """Which events speak against their item, in the shape given."""
+        return np.asarray(self.flags(type_, value).negative.reshape(type_.shape), np.bool_)
 
     def inputs(
         self,

@@ -25,7 +25,7 @@ from stream.murmur import murmur2
 from stream.prequential import Prequential
 from stream.ranking import Ranker, decayed_popularity
 from stream.rows import Rows
-from stream.slab import Slab, Slots
+from stream.slab import NO_OFFSET, Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
 
@@ -62,6 +62,8 @@ class Outcome:
 
     applied: int = 0
     replayed: int = 0
+    ignored: int = 0
+    """events whose type does not move states"""
     repeats: int = 0
     late: int = 0
     too_late: int = 0
@@ -97,6 +99,8 @@ class Engine:
         self.stale = 0
         """rows still of older epochs after the last `migrate`"""
         self._look_for_stale = False
+        self.counted_until: dict[int, int] = {}
+        """by partition: offset of the last record in the item statistics; a replay does not count again"""
 
     # -- the model version ------------------------------------------------------------------------------
 
@@ -153,10 +157,6 @@ class Engine:
             ),
         ):
             outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
-        accepted = np.flatnonzero((item >= 0) & ~misplaced)
-        replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
-        outcome.replayed = int(replayed.sum())
-        fresh = accepted[~replayed]
         columns = Columns(
             slot=slot,
             item=item,
@@ -165,7 +165,14 @@ class Engine:
             time=np.concatenate([batch.time for batch in batches]),
             event_id=np.concatenate([batch.event_id for batch in batches]),
             offset=offset,
-        ).take(fresh)
+        )
+        moves = self.encoder.flags(columns.type, columns.value).moves
+        outcome.ignored = int((~moves).sum())
+        accepted = np.flatnonzero((item >= 0) & ~misplaced & moves)
+        replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
+        outcome.replayed = int(replayed.sum())
+        fresh = accepted[~replayed]
+        columns = columns.take(fresh)
         adopted = self.adopt(np.unique(slot[accepted]))
         if len(fresh):
             self._apply_fresh(columns, partition[fresh], known, outcome)
@@ -174,6 +181,19 @@ class Engine:
             outcome.lists.append(self._latest(np.unique(slot[who])))
         outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
+
+    def idle(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
+        """Users of a partition idle for longer than this whose last event's offset lies below `before`."""
+        slots = self.slab.of_partition(partition)
+        since = self.clock.now(self.wall()) - self.slab.last_time(slots)
+        idle = slots[(since > longer_than_ms) & (self.slab.offset[slots] < before)]
+        return [self.slab.user_of[slot] or "" for slot in idle.tolist()]
+
+    def erase(self, users: Sequence[tuple[int, str]]) -> None:
+        """Forget the rows of (partition, user); one that another partition owns is not touched."""
+        for partition, user in users:
+            slot = self.slab.find([user])
+            self.slab.remove(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
 
     def adopt(self, slots: Slots) -> Slots:
         """Encode those rows anew that are of another epoch; returns their slots."""
@@ -213,14 +233,17 @@ class Engine:
         outcome.dirty = np.unique(columns.slot)
         if report.before:
             self._rank(report.before, columns, report.kept, known)
-        counted = report.kept & ~negative
+        until = np.array(
+            [self.counted_until.get(number, NO_OFFSET) for number in partition.tolist()], np.int64
+        )
+        counted = report.kept & ~negative & (columns.offset > until)
         for number in np.unique(partition[counted]).tolist():
             chosen = np.flatnonzero(counted & (partition == number))
-            counted_here = Counted(
-                columns.item[chosen].astype(np.int64), columns.time[chosen], report.previous[chosen]
-            )
-            self.statistics.update(number, counted_here.item, counted_here.time, counted_here.previous)
-            outcome.counted[number] = counted_here
+            item, time = columns.item[chosen].astype(np.int64), columns.time[chosen]
+            taken = Counted(item, time, report.previous[chosen], int(columns.offset[chosen].max()))
+            self.statistics.update(number, taken.item, taken.time, taken.previous)
+            self.counted_until[number] = taken.offset
+            outcome.counted[number] = taken
         for view in report.after:
             outcome.lists.append(self._answer(view, columns, partition))
 

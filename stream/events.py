@@ -6,7 +6,7 @@ can raise.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ MAX_AHEAD_MS = 3_600_000
 """Event times further ahead of the wall clock are refused: they would drag the stream clock with them."""
 
 MAX_FLOAT16 = 65_504.0
+_END = np.iinfo(np.int64).max
 
 _decoder = msgspec.json.Decoder(Event)
 _lines = msgspec.json.Decoder(Event)
@@ -72,6 +73,12 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def between(self, start: int, end: int) -> "EventBatch":
+        """The events with start <= offset < end."""
+        low, high = np.searchsorted(self.offset, (start, end)).tolist()
+        columns = {name: column[low:high] for name, column in vars(self).items() if name != "partition"}
+        return EventBatch(self.partition, **columns)
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,22 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
         event_id=event_id,
         offset=np.fromiter((record.offset for record in records), np.int64, n),
     )
+
+
+def rounds(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[tuple[int, str]]]]:
+    """Batches to apply and (partition, user) to erase after them, so that every tombstone takes its turn."""
+    starts = [0] * len(decoded)
+    for turn in range(max((len(one.erasures) for one in decoded), default=0)):
+        batches, erased = [], []
+        for i, one in enumerate(decoded):
+            if turn < len(one.erasures):
+                erasure = one.erasures[turn]
+                batches.append(one.batch.between(starts[i], erasure.offset))
+                erased.append((one.batch.partition, erasure.user))
+                starts[i] = erasure.offset
+        yield batches, erased
+    last = [one.batch.between(at, _END) if at else one.batch for one, at in zip(decoded, starts, strict=True)]
+    yield last, []
 
 
 class TypeTable:

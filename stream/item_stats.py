@@ -40,6 +40,7 @@ class _Part(msgspec.Struct, array_like=True):
 
     format: int
     sequence: int
+    offset: int
     part: int
     parts: int
     data: bytes
@@ -48,6 +49,8 @@ class _Part(msgspec.Struct, array_like=True):
 class _Journal(msgspec.Struct, array_like=True):
     format: int
     sequence: int
+    offset: int
+    """the last record of `events` that is included"""
     items: _Array
     """uint64 hashes of the distinct items; the columns below point into them"""
     item: _Array
@@ -80,6 +83,8 @@ class Counted:
     time: NDArray[np.int64]
     previous: NDArray[np.int64]
     """[n, lags], -1 = none"""
+    offset: int
+    """of the last of them on `events`"""
 
 
 @dataclass
@@ -89,12 +94,15 @@ class Journal:
     partition: int
     sequence: int
     """of the last record known"""
+    offset: int
+    """the last record of `events` that is counted"""
     since_base: int = BASE_EVERY
     _noted: list[Counted] = field(default_factory=list)
 
     def note(self, counted: Counted) -> None:
         """Remember what `Statistics.update` was just given."""
         self._noted.append(counted)
+        self.offset = max(self.offset, counted.offset)
 
     def drain(self, statistics: Statistics, catalogue: Catalogue) -> list[tuple[bytes, bytes]]:
         """Records (key, value) that bring readers to where the statistics are now."""
@@ -110,7 +118,7 @@ class Journal:
         return [
             (
                 f"{self.partition}/journal/{self.sequence % RING}".encode(),
-                _encode([_journal(self.sequence, one, catalogue) for one in noted]),
+                _encode([_journal(self.sequence, self.offset, one, catalogue) for one in noted]),
             )
         ]
 
@@ -121,19 +129,21 @@ class Journal:
         return [
             (
                 f"{self.partition}/base/{i}".encode(),
-                _encode(_Part(FORMAT, self.sequence, i, len(pieces), piece)),
+                _encode(_Part(FORMAT, self.sequence, self.offset, i, len(pieces), piece)),
             )
             for i, piece in enumerate(pieces)
         ]
 
 
-def _journal(sequence: int, counted: Counted, catalogue: Catalogue) -> _Journal:
+def _journal(sequence: int, offset: int, counted: Counted, catalogue: Catalogue) -> _Journal:
     index, inverse = np.unique(np.concatenate((counted.item, counted.previous.ravel())), return_inverse=True)
     hashes = np.where(index >= 0, catalogue.hashes[np.maximum(index, 0)], np.uint64(0))
     inverse = inverse.astype(np.uint32)
     n = len(counted.item)
     previous = inverse[n:].reshape(counted.previous.shape)
-    return _Journal(FORMAT, sequence, _pack(hashes), _pack(inverse[:n]), _pack(counted.time), _pack(previous))
+    return _Journal(
+        FORMAT, sequence, offset, _pack(hashes), _pack(inverse[:n]), _pack(counted.time), _pack(previous)
+    )
 
 
 _decode_journals = msgspec.msgpack.Decoder(list[_Journal]).decode
@@ -148,11 +158,14 @@ class Reader:
         self.statistics = statistics
         self.catalogue = catalogue
         self.sequence: dict[int, int] = {}
+        self.offset: dict[int, int] = {}
+        """by partition: the last record of `events` that is counted"""
         self._parts: dict[int, list[_Part]] = {}
 
     def forget(self, partition: int) -> None:
         """Start over with a partition: what is held of it is not known to be durable."""
         self.sequence.pop(partition, None)
+        self.offset.pop(partition, None)
         self._parts.pop(partition, None)
         self.statistics.partitions.pop(partition, None)
 
@@ -188,6 +201,7 @@ class Reader:
             arrays = {name: _unpack(array) for name, array in _decode_base(blob).items()}
             self.statistics.replace(partition, arrays, self.catalogue)
             self.sequence[partition] = part.sequence
+            self.offset[partition] = part.offset
             parts.clear()
 
     def _take_journal(self, partition: int, journals: list[_Journal]) -> None:
@@ -206,6 +220,7 @@ class Reader:
                 index[np.asarray(_unpack(journal.previous), np.int64)],
             )
         self.sequence[partition] = journals[0].sequence
+        self.offset[partition] = journals[0].offset
 
 
 __all__ = ["BASE_EVERY", "RING", "Counted", "Journal", "Reader"]

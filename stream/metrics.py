@@ -15,6 +15,9 @@ class WorkerMetrics:
             "eddy_events_replayed", "Records read again that a row already included", registry=r
         )
         self.repeats = Counter("eddy_events_repeated", "Re-sent events, recognised by event_id", registry=r)
+        self.ignored = Counter("eddy_events_ignored", "Events whose type does not move states", registry=r)
+        self.erased = Counter("eddy_users_erased", "Users forgotten by a tombstone", registry=r)
+        self.idle = Counter("eddy_rows_idle_dropped", "Rows dropped because nobody touched them", registry=r)
         self.late = Counter("eddy_events_late", "Late events put in their place", registry=r)
         self.too_late = Counter(
             "eddy_events_too_late", "Events older than the anchor, applied on arrival", registry=r

@@ -1,5 +1,6 @@
 """What a worker holds of one owned partition between restore and revocation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from stream.engine import Engine, Outcome
 from stream.item_stats import Journal
 from stream.producers import Message
 from stream.rows import encode_rows
+from stream.snapshots import Snapshot
 from stream.transport import Chunk
 
 
@@ -24,12 +26,16 @@ class Owned:
     """transactional, fences former owners"""
     journal: Journal
     generation: int
+    changelog_end: int
+    """offset of `user-state` up to which everything is in memory"""
     received: int | None = None
     """end of the last chunk taken in"""
     position: int | None = None
     """offset of the next record to apply"""
     committed: int | None = None
+    """offset that the last checkpoint committed"""
     _dirty: list[NDArray[np.int64]] = field(default_factory=list)
+    _erased: dict[str, None] = field(default_factory=dict)
 
     def accept(self, chunk: Chunk) -> None:
         """Check that nothing was dropped between this chunk and the one before. Errors: EddyError."""
@@ -40,33 +46,53 @@ class Owned:
             )
         self.received = max(chunk.end, self.received or 0)
 
-    def note(self, outcome: Outcome, dirty: NDArray[np.int64], position: int) -> None:
+    def note(self, outcome: Outcome, dirty: NDArray[np.int64]) -> None:
         """Remember what a batch changed, for the next checkpoint."""
-        if len(dirty):
-            self._dirty.append(dirty)
+        self.changed(dirty)
         if self.number in outcome.counted:
             self.journal.note(outcome.counted[self.number])
-        self.position = max(position, self.position or 0)
 
     def changed(self, slots: NDArray[np.int64]) -> None:
-        """Note rows that changed without an event (encoded anew for another version)."""
+        """Note rows that are to be written."""
         if len(slots):
             self._dirty.append(slots)
+
+    def erase(self, engine: Engine, users: Sequence[str]) -> None:
+        """Forget users; the next checkpoint writes their tombstones."""
+        engine.erase([(self.number, user) for user in users])
+        self._erased.update(dict.fromkeys(users))
+
+    def advance(self, position: int) -> None:
+        """Everything before this offset is applied."""
+        self.position = max(position, self.position or 0)
 
     @property
     def pending(self) -> bool:
         """Whether a checkpoint has something to do."""
-        return bool(self._dirty) or (self.position is not None and self.position != self.committed)
+        return bool(self._dirty or self._erased) or self.position != self.committed
 
     def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> Capture:
         """Copy out what the next checkpoint writes."""
-        rows: list[Message] = []
+        rows: list[Message] = [(user.encode(), None) for user in self._erased]
+        self._erased.clear()
         if self._dirty:
             slots = np.unique(np.concatenate(self._dirty))
             self._dirty.clear()
             slots = slots[engine.slab.partition[slots] == self.number]
             engine.adopt(slots)  # a version may have been exchanged since they changed
             stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
-            rows = list(zip(stored.user, encode_rows(stored), strict=True))
+            rows += zip(stored.user, encode_rows(stored), strict=True)
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
-        return Capture(self.number, self.position or 0, rows, list(statistics), names)
+        return Capture(self.number, self.position, rows, list(statistics), names)
+
+    def durable(self, capture: Capture) -> None:
+        """A checkpoint has written and committed this capture."""
+        self.committed = capture.position
+        self.changelog_end = max(self.changelog_end, capture.changelog_end)
+
+    def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:
+        """All rows as they are; only while nothing is pending, so that no row is ahead of the changelog."""
+        slots = engine.slab.of_partition(self.number)
+        engine.adopt(slots)
+        rows = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
+        return Snapshot(self.changelog_end, rows)

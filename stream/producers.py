@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
 
 from stream.clients import aiokafka_config
 from stream.settings import Settings
@@ -34,7 +35,7 @@ def new_producer(settings: Settings, transactional_id: str | None = None) -> AIO
 
 async def send_all(
     producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
-) -> list["asyncio.Future[object]"]:
+) -> list["asyncio.Future[RecordMetadata]"]:
     """Queue messages for one partition in as few batches as fit; returns a future per batch, done when
     confirmed.
     """
@@ -52,7 +53,7 @@ async def send_all(
 
 async def _send(
     producer: AIOKafkaProducer, batch: BatchBuilder, topic: str, partition: int
-) -> "asyncio.Future[object]":
+) -> "asyncio.Future[RecordMetadata]":
     batch.close()
-    future: asyncio.Future[object] = await producer.send_batch(batch, topic, partition=partition)
+    future: asyncio.Future[RecordMetadata] = await producer.send_batch(batch, topic, partition=partition)
     return future

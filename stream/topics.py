@@ -22,6 +22,7 @@ _MIB = 1 << 20
 MAX_EVENT_BYTES = _MIB
 MAX_DEAD_LETTER_BYTES = 2 * _MIB
 MAX_STATE_BYTES = 8 * _MIB
+TOMBSTONE_DAYS = 7
 
 # Differences in these lose data; others (retention, segment sizes) are the operator's choice.
 _ESSENTIAL = ("cleanup.policy", "message.timestamp.type")
@@ -45,7 +46,12 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         # The active segment is never compacted: with the default of 1 GB a restore would read every old row.
         "segment.bytes": str(64 * _MIB),
     }
-    state = {**compact, "max.message.bytes": str(MAX_STATE_BYTES)}
+    state = {
+        **compact,
+        "max.message.bytes": str(MAX_STATE_BYTES),
+        # How long a tombstone is kept for readers that were away: local snapshots must not be older.
+        "delete.retention.ms": str(TOMBSTONE_DAYS * _DAY_MS),
+    }
 
     def kept(days: float) -> dict[str, str]:
         return {
@@ -56,7 +62,12 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         }
 
     events = {**kept(settings.events_retention_days), "max.message.bytes": str(MAX_EVENT_BYTES)}
-    recommendations = kept(settings.recommendations_retention_days)
+    # Compacted too, so that the tombstone of an erased user removes their lists before retention does.
+    recommendations = {
+        **kept(settings.recommendations_retention_days),
+        "cleanup.policy": "compact,delete",
+        "segment.bytes": compact["segment.bytes"],
+    }
     dead_letters = {**events, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
     return [
         TopicSpec(names.events, partitions, events, by_user=True),

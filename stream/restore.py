@@ -1,0 +1,118 @@
+"""Restoring a partition: fence its former owner, then snapshot and changelog tail, or all the changelog."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import numpy as np
+from aiokafka import TopicPartition
+
+from models.errors import EddyError
+from stream.engine import Engine
+from stream.item_stats import Journal, Reader
+from stream.metrics import WorkerMetrics
+from stream.partitions import Owned
+from stream.producers import new_producer
+from stream.reader import Records, read_to_end
+from stream.rows import Rows, decode_rows
+from stream.settings import Settings
+from stream.snapshots import blocks, discard_snapshot, read_snapshot, snapshot_path
+from stream.topics import TOMBSTONE_DAYS
+
+log = logging.getLogger("eddy.worker")
+
+MAX_SNAPSHOT_AGE_MS = TOMBSTONE_DAYS * 86_400_000 // 2
+"""Half of what tombstones are kept for: a snapshot can never bring an erased user back."""
+
+
+class OnThread(Protocol):
+    """Runs work on the engine's thread."""
+
+    def __call__(self, work: Callable[[], Any]) -> Awaitable[Any]: ...
+
+
+class Restorer:
+    """Brings partitions back into the engine's memory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic_id: bytes,
+        engine: Engine,
+        statistics: Reader,
+        metrics: WorkerMetrics,
+        run: OnThread,
+    ) -> None:
+        self.settings, self.topic_id = settings, topic_id
+        self.engine, self.statistics, self.metrics = engine, statistics, metrics
+        self._run = run
+
+    async def take_over(
+        self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
+    ) -> Owned:
+        """Restore a partition; `caught_up` ends when the topics that are followed were read to their ends.
+
+        If this fails or is cancelled, nothing of the partition stays in memory.
+        """
+        started = time.monotonic()
+        producer = new_producer(self.settings, f"{self.settings.group}-{number}")
+        await producer.start()  # from here on no former owner can write
+        try:
+            await caught_up()
+            position = await self._run(lambda: self._load_snapshot(number))
+            topic = self.settings.topics.user_state
+            end = await read_to_end(self.settings, topic, [number], self._take, start=position)
+        except BaseException:
+            await producer.stop()
+            await self._run(lambda: self.forget(number))
+            raise
+        rows = len(self.engine.slab.of_partition(number))
+        source = "the changelog" if position is None else "a snapshot and the changelog's tail"
+        log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
+        counted = self.statistics.offset.get(number, -1)
+        self.engine.counted_until[number] = counted
+        journal = Journal(number, self.statistics.sequence.get(number, -1), counted)
+        return Owned(number, producer, journal, generation, changelog_end=end[number])
+
+    def forget(self, number: int) -> None:
+        """Drop a partition's rows from memory."""
+        self.engine.slab.remove(self.engine.slab.of_partition(number))
+        self.engine.counted_until.pop(number, None)
+
+    def _load_snapshot(self, number: int) -> int | None:
+        """Returns the changelog position to go on from, None without a snapshot."""
+        path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
+        snapshot = read_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS)
+        if snapshot is None:
+            return None
+        for rows in blocks(snapshot.rows):
+            self._load(rows, number)
+            self.metrics.restored.labels(number).inc(len(rows.user))
+        return snapshot.position
+
+    async def _take(self, tp: TopicPartition, records: Records) -> None:
+        newest = {record.key: record.value for record in records if record.key is not None}
+        await self._run(lambda: self._load_records(tp.partition, newest))
+        self.metrics.restored.labels(tp.partition).inc(len(records))
+
+    def _load_records(self, number: int, newest: dict[bytes, bytes | None]) -> None:
+        erased = [(number, user.decode()) for user, value in newest.items() if value is None]
+        self.engine.erase(erased)
+        if erased:  # a crash must not find them again in an older snapshot
+            group = self.settings.group
+            discard_snapshot(snapshot_path(self.settings.cache_dir, group, self.topic_id, number))
+        stored = [(user, value) for user, value in newest.items() if value is not None]
+        if stored:
+            for rows in decode_rows([user for user, _ in stored], [value for _, value in stored]):
+                self._load(rows, number)
+
+    def _load(self, rows: Rows, number: int) -> None:
+        if rows.topic_id != self.topic_id or np.any(rows.partition != number):
+            names = self.settings.topics
+            raise EddyError(
+                f"rows on {names.user_state} partition {number} come from another topic or partition than "
+                f"{names.events} now has: it was recreated, or its partition count changed by hand; "
+                "run `eddy repartition`, or give the new stream its own EDDY_TOPIC_PREFIX"
+            )
+        self.engine.load(rows)

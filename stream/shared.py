@@ -1,0 +1,106 @@
+"""What a worker knows beside its own partitions: items, model versions and everybody's item statistics,
+followed from Kafka for as long as it runs.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import torch
+from aiokafka import ConsumerRecord, TopicPartition
+
+from models.statistics import Statistics
+from models.vocabulary import Catalogue
+from stream.encoder import Encoder
+from stream.events import TypeTable
+from stream.item_stats import Reader
+from stream.items import ItemNames
+from stream.reader import Follower, Records
+from stream.restore import OnThread
+from stream.schema import Announcement, DictionaryEntry
+from stream.settings import Settings
+from stream.versions import decode_announcement, open_version
+
+log = logging.getLogger("eddy.worker")
+
+_decode_named = msgspec.json.Decoder(DictionaryEntry).decode
+
+
+class Shared:
+    """Catalogue, names, types and statistics; `on_version` is called with the encoder of each newer epoch."""
+
+    def __init__(self, settings: Settings, run: OnThread) -> None:
+        self.settings = settings
+        self.catalogue = Catalogue()
+        self.names = ItemNames(self.catalogue)
+        self.types = TypeTable()
+        self.announced: Announcement | None = None
+        self.on_version: Callable[[Encoder], Awaitable[None]] | None = None
+        self._run = run
+        self._statistics: Reader | None = None
+        topics, partitions = settings.topics, range(settings.partitions)
+        self.items = Follower(settings, topics.items, [0], self._take_items)
+        self.versions = Follower(settings, topics.model_versions, [0], self._take_versions)
+        self.item_stats = Follower(settings, topics.item_stats, partitions, self._take_stats)
+
+    @property
+    def statistics(self) -> Reader:
+        """The reader of item statistics; exists once `count_for` was called."""
+        if self._statistics is None:
+            raise RuntimeError("no model version yet")
+        return self._statistics
+
+    def count_for(self, encoder: Encoder) -> None:
+        """Keep the item statistics that a version's score asks for."""
+        config = encoder.recommender.config
+        self._statistics = Reader(Statistics(config.half_lives_ms, config.successors), self.catalogue)
+
+    def encoder(self, announcement: Announcement) -> Encoder:
+        """Load an announced version; on the engine's thread, since it names items."""
+        version = open_version(announcement, self.settings.registry)
+        self.names.add(version.vocabulary.items)
+        self.types.hashes(version.vocabulary.types)
+        device = torch.device(self.settings.torch_device)
+        log.info("epoch %d: version %s", announcement.epoch, version.id)
+        return Encoder(version, announcement.epoch, self.catalogue, self.types, device)
+
+    async def caught_up(self) -> None:
+        """Wait until all that is in the followed topics now has been taken in."""
+        for follower in (self.versions, self.items, self.item_stats):
+            await follower.caught_up()
+
+    async def forget_statistics(self, partition: int) -> None:
+        """Build a partition's statistics anew: what is held may hold counts that never became durable."""
+        reader = self.statistics
+        await self._run(lambda: reader.forget(partition))
+        await self.item_stats.rewind(partition)
+
+    async def _take_items(self, _: TopicPartition, records: Records) -> None:
+        ids = [item for record in records if (item := _item_id(record)) is not None]
+        await self._run(lambda: self.names.add(ids))
+
+    async def _take_stats(self, tp: TopicPartition, records: Records) -> None:
+        values = [(record.key, record.value) for record in records]
+        await self._run(lambda: self.statistics.take(tp.partition, values))
+
+    async def _take_versions(self, _: TopicPartition, records: Records) -> None:
+        before = self.announced
+        for record in records:
+            if record.value is not None:
+                announcement = decode_announcement(record.value)
+                if self.announced is None or announcement.epoch > self.announced.epoch:
+                    self.announced = announcement
+        if self.announced is not None and self.announced is not before and self.on_version is not None:
+            announced = self.announced
+            await self.on_version(await self._run(lambda: self.encoder(announced)))
+
+
+def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
+    """The item that a record of `items` names, None if it cannot be read."""
+    if record.value is None:
+        return None
+    try:
+        return _decode_named(record.value).item_id
+    except msgspec.DecodeError:
+        log.warning("items offset %d: not an item; passed over", record.offset)
+        return None
