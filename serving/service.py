@@ -2,7 +2,7 @@
 
 Everything that touches the view, scoring included, runs on one thread, one call after another; questions that
 wait for it meanwhile are scored together. Model files are read on another thread. Guarantee: what cannot be
-read (a record, a version, for a while even the cluster) is reported, and what was there before goes on serving.
+read (a record, a version, for a while the cluster) is reported, and what was there before goes on serving.
 """
 
 import asyncio
