@@ -34,6 +34,9 @@ class WorkerMetrics:
         )
         self.epoch = Gauge("eddy_epoch", "Epoch of the live model version", registry=r)
         self.ready = Gauge("eddy_ready", "1 when all owned partitions are restored", registry=r)
+        self.stalled = Gauge(
+            "eddy_stalled_seconds", "Time without progress although there is more", registry=r
+        )
         self.restored = Gauge("eddy_restored_rows", "Rows read while restoring", ["partition"], registry=r)
         self.lag = Gauge("eddy_lag", "Records of events not applied yet", ["partition"], registry=r)
         self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)

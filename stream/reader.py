@@ -129,6 +129,12 @@ class Follower:
             if self._failed is not None:
                 raise self._failed
 
+    async def ends(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """End offsets of any partitions, asked of the cluster now. Errors: aiokafka's, when it is away."""
+        if self._consumer is None:
+            return {}
+        return dict(await self._consumer.end_offsets(list(tps)))
+
     async def rewind(self, partition: int) -> None:
         """Read one partition from the beginning again."""
         if self._consumer is not None:

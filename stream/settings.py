@@ -87,6 +87,7 @@ class Settings(BaseSettings):
         default=None,
         description="a stable name makes a restarted worker take its partitions up at once (KIP-345)",
     )
+    stall_s: float = Field(default=120, gt=0, description="no progress for longer ends the worker")
     idle_days: float | None = Field(default=None, gt=0, description="rows idle for longer are dropped")
     torch_threads: int = Field(default=1, ge=1, le=1024)
     metrics_port: int | None = Field(

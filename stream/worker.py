@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
@@ -29,6 +30,7 @@ from stream.restore import Restorer
 from stream.settings import Settings
 from stream.shared import Shared
 from stream.snapshots import snapshot_path, write_snapshot
+from stream.stall import StallWatch
 from stream.transport import Chunk
 
 log = logging.getLogger("eddy.worker")
@@ -44,6 +46,7 @@ REVOKE_BUDGET = 0.5
 """Share of the session timeout that the last flush of revoked partitions may take."""
 
 IDLE_CHECK_S = 60.0
+WATCH_S = 5.0
 
 
 def wall_ms() -> int:
@@ -134,6 +137,7 @@ class Worker:
         self._spawn(self.shared.item_stats.run(), "item-stats")
         self._spawn(self._work(), "work")
         self._spawn(self._checkpoints(), "checkpoints")
+        self._spawn(self._watch(), "watch")
 
     async def _unless_failed(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
@@ -355,6 +359,20 @@ class Worker:
             for one in lost:
                 self._names_again += captures[one.partition].names
                 await self._lose(one)
+
+    async def _watch(self) -> None:
+        """End the worker when its commits stand still although the cluster answers and has more."""
+        watch = StallWatch(self.settings.stall_s)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            owned = dict(self.owned) if self._settled.is_set() else {}
+            tps = {TopicPartition(self.topics.events, number): number for number in owned}
+            ends: dict[int, int] = {}
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    ends = {tps[tp]: end for tp, end in (await self.shared.items.ends(list(tps))).items()}
+            committed = {number: one.committed for number, one in owned.items()}
+            self.metrics.stalled.set(watch.observe(committed, ends))
 
     def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
         """On the engine's thread, so between batches: copy out what is to be written."""
