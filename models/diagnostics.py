@@ -79,7 +79,7 @@ def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:
     """
     recommender = copy.deepcopy(recommender).eval().requires_grad_(True)
     x = recommender.inputs(found.inputs)
-    state = recommender.initial(len(x)).requires_grad_(True)
+    state = recommender.initial(len(x)).to(x.dtype).requires_grad_(True)
     states = []
     for t in range(x.shape[1]):
         state = recommender.cell.step(x[:, t], state)
