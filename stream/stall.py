@@ -43,7 +43,8 @@ class StallWatch:
         stalled = now - self._since
         if stalled > self.limit_s:
             raise EddyError(
-                f"committed offsets have not moved for {stalled:.0f} s although partitions {sorted(behind)} have "
-                f"{sum(behind.values())} records more; ending, to be started again by a supervisor"
+                f"committed offsets have not moved for {stalled:.0f} s although partitions "
+                f"{sorted(behind)} have {sum(behind.values())} records more; ending, to be started again by a "
+                "supervisor"
             )
         return stalled
