@@ -44,7 +44,7 @@ class StallWatch:
         if stalled > self.limit_s:
             raise EddyError(
                 f"committed offsets have not moved for {stalled:.0f} s although partitions "
-                f"{sorted(behind)} have {sum(behind.values())} records more; ending, to be started again by a "
+                f"{sorted(behind)} have {sum(behind.values())} records more; ending, to be restarted by a "
                 "supervisor"
             )
         return stalled
