@@ -1,0 +1,244 @@
+"""Topics that users already have, brought onto `events`: whatever their key, partitioner and field names, and
+whoever is killed on the way, every record arrives, and none twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+
+from models.errors import EddyError
+from stream.clients import admin_client, client_config
+from stream.ingest import Counts, ingest
+from stream.ingest_source import group_of
+from stream.mapping import parse_map
+from stream.murmur import murmur2
+from stream.schema import Event
+from stream.settings import Settings
+from stream.topics import ensure_topics, topic_ids
+from tests.conftest import MakeSettings, eventually
+
+FIELDS = "user_id=who.uid,item_id=sku,timestamp=ts"
+SOURCE_PARTITIONS = 3
+USERS = 50
+START = 1_700_000_000
+
+
+def run(settings: Settings, topic: str, fields: str = FIELDS, time_unit: str = "s", **options: Any) -> Counts:
+    return asyncio.run(ingest(settings, topic, parse_map(fields, time_unit, "view"), **options))
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings(session_timeout_s=6)
+
+
+@pytest.fixture
+def source(settings: Settings) -> Iterator[str]:
+    """A topic as a downstream team has it, with another partition count than `events`."""
+    name = f"{settings.group}-clicks"
+    with admin_client(settings) as admin:
+        admin.create_topics({name: {"num_partitions": SOURCE_PARTITIONS, "replication_factor": 1}})
+        admin.wait_for_topics([name])
+        yield name
+        admin.delete_topics([name])
+
+
+def record(number: int) -> bytes:
+    """Numbers for ids, seconds for time, the user inside another object."""
+    return json.dumps({"who": {"uid": number % USERS}, "sku": number % 97, "ts": START + number}).encode()
+
+
+def send(settings: Settings, topic: str, values: Sequence[bytes], first: int = 0) -> None:
+    """Keyed by user and partitioned by CRC32, as librdkafka's clients do."""
+    producer = KafkaProducer(**client_config(settings), linger_ms=20)
+    for number, value in enumerate(values, first):
+        key = str(number % USERS).encode()
+        producer.send(topic, value, key, partition=zlib.crc32(key) % SOURCE_PARTITIONS)
+    producer.close()
+
+
+def read(settings: Settings, topic: str) -> list[Any]:
+    """All records of a topic."""
+    consumer = KafkaConsumer(**client_config(settings), group_id=None, auto_offset_reset="earliest")
+    tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+    consumer.assign(tps)
+    consumer.seek_to_beginning(*tps)
+    end = consumer.end_offsets(tps)
+    records = []
+    while any(consumer.position(tp) < end[tp] for tp in tps):
+        records += [one for part in consumer.poll(timeout_ms=200).values() for one in part]
+    consumer.close()
+    return records
+
+
+def written(settings: Settings) -> list[Event]:
+    return [msgspec.json.decode(one.value, type=Event) for one in read(settings, settings.topics.events)]
+
+
+def test_a_crc32_keyed_topic_with_other_names_arrives_complete_keyed_and_placed_as_eddy_needs_it(
+    settings: Settings, source: str
+) -> None:
+    send(settings, source, [record(number) for number in range(1_000)])
+    assert run(settings, source, until_end=True) == Counts(written=1_000)
+    records = read(settings, settings.topics.events)
+    events = [msgspec.json.decode(one.value, type=Event) for one in records]
+    assert sorted((event.timestamp, event.user_id, event.item_id) for event in events) == sorted(
+        ((START + number) * 1000, str(number % USERS), str(number % 97)) for number in range(1_000)
+    )
+    assert [one.key.decode() for one in records] == [event.user_id for event in events]
+    homes = (murmur2([one.key for one in records]) % settings.partitions).tolist()
+    assert [one.partition for one in records] == homes
+    assert {event.event_type for event in events} == {"view"}
+
+
+def test_an_event_is_named_after_its_source_record_and_the_order_within_a_user_is_kept(
+    settings: Settings, source: str
+) -> None:
+    send(settings, source, [record(number) for number in range(1_000)])
+    run(settings, source, until_end=True)
+    with admin_client(settings) as admin:
+        topic_id = str(topic_ids(admin, [source])[source])
+    stored = {f"{topic_id}:{one.partition}:{one.offset}": one.value for one in read(settings, source)}
+    seen = defaultdict(list)
+    for event in written(settings):
+        origin = json.loads(stored.pop(event.event_id or ""))
+        assert (str(origin["who"]["uid"]), origin["ts"] * 1000) == (event.user_id, event.timestamp)
+        seen[event.user_id].append(event.timestamp)
+    assert not stored
+    assert all(times == sorted(times) for times in seen.values())
+
+
+def test_records_that_cannot_be_mapped_become_dead_letters_and_hold_up_no_others(
+    settings: Settings, source: str
+) -> None:
+    send(settings, source, [record(0), b"not json", record(2), b'{"who": {}}', record(4)])
+    assert run(settings, source, until_end=True) == Counts(written=3, rejected=2)
+    letters = {one.value: dict(one.headers) for one in read(settings, settings.topics.dead_letters)}
+    assert set(letters) == {b"not json", b'{"who": {}}'}
+    assert letters[b"not json"]["topic"].decode() == source
+    assert b"not a JSON object" in letters[b"not json"]["reason"]
+    assert b"no user_id: field who.uid is absent or null" in letters[b'{"who": {}}']["reason"]
+
+
+def test_what_was_committed_is_not_read_again(settings: Settings, source: str) -> None:
+    send(settings, source, [record(number) for number in range(500)])
+    run(settings, source, until_end=True)
+    send(settings, source, [record(number) for number in range(500, 700)], first=500)
+    assert run(settings, source, until_end=True) == Counts(written=200)
+    assert len(written(settings)) == 700
+
+
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS + ",event_id=ts"])
+def test_events_written_before_a_crash_that_came_before_the_commit_are_not_written_again(
+    settings: Settings, source: str, admin: KafkaAdminClient, fields: str
+) -> None:
+    send(settings, source, [record(number) for number in range(300)])
+    run(settings, source, fields, until_end=True)
+    before = admin.list_group_offsets([group_of(settings, source)])[group_of(settings, source)]
+    send(settings, source, [record(number) for number in range(300, 1_000)], first=300)
+    run(settings, source, fields, until_end=True)
+    # A process that dies between the confirmation of its writes and its commit leaves exactly this behind:
+    admin.alter_group_offsets(
+        group_of(settings, source),
+        {tp: OffsetAndMetadata(at.offset, at.metadata) for tp, at in before.items()},
+    )
+    send(settings, source, [record(number) for number in range(1_000, 1_100)], first=1_000)
+    assert run(settings, source, fields, until_end=True) == Counts(written=100, known=700)
+    assert Counter(event.timestamp for event in written(settings)) == Counter(
+        (START + number) * 1000 for number in range(1_100)
+    )
+
+
+def run_process(settings: Settings, topic: str) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(target=run, args=(settings, topic), daemon=True)
+    process.start()
+    return process
+
+
+def ends(settings: Settings, topic: str) -> int:
+    consumer = KafkaConsumer(**client_config(settings), group_id=None)
+    try:
+        tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        return sum(consumer.end_offsets(tps).values())
+    finally:
+        consumer.close()
+
+
+@pytest.mark.timeout(240)
+def test_killed_in_the_middle_again_and_again_no_record_is_lost_and_none_written_twice(
+    settings: Settings, source: str, make_settings: MakeSettings
+) -> None:
+    total, kills = 40_000, 2
+    send(settings, source, [record(number) for number in range(total)])
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    for _ in range(kills):
+        so_far = ends(settings, settings.topics.events)
+        process = run_process(settings, source)
+        eventually(lambda so_far=so_far: ends(settings, settings.topics.events) > so_far, within_s=60)
+        process.kill()
+        process.join()
+    assert ends(settings, settings.topics.events) < total
+    run(settings, source, until_end=True)
+    times = Counter(event.timestamp for event in written(settings))
+    assert set(times) == {(START + number) * 1000 for number in range(total)}
+    assert max(times.values()) == 1
+
+
+def test_a_stopped_process_flushes_commits_and_exits_with_0(settings: Settings, source: str) -> None:
+    process = run_process(settings, source)
+    send(settings, source, [record(number) for number in range(100)])
+    with admin_client(settings) as admin:
+        group = group_of(settings, source)
+
+        def committed() -> int:
+            return sum(at.offset for at in admin.list_group_offsets([group])[group].values())
+
+        eventually(lambda: committed() == 100, within_s=60)
+        process_id = process.pid
+        assert process_id is not None
+        os.kill(process_id, signal.SIGTERM)
+        process.join(30)
+        assert process.exitcode == 0
+        assert not admin.describe_groups([group])[group]["members"]
+    assert len(written(settings)) == 100
+
+
+def test_records_of_an_aborted_transaction_are_not_ingested_and_markers_do_not_hold_up_the_end(
+    settings: Settings, source: str
+) -> None:
+    producer = KafkaProducer(**client_config(settings), transactional_id=f"{source}-writer")
+    producer.init_transactions()
+    for numbers, commit in ((range(10), True), (range(10, 20), False)):
+        producer.begin_transaction()
+        for number in numbers:
+            producer.send(source, record(number), partition=0)
+        producer.commit_transaction() if commit else producer.abort_transaction()
+    producer.close()
+    started = time.monotonic()
+    assert run(settings, source, until_end=True) == Counts(written=10)
+    assert time.monotonic() - started < 30
+
+
+def test_a_topic_that_does_not_exist_is_one_clear_line(settings: Settings) -> None:
+    with pytest.raises(EddyError, match=r"topic nowhere does not exist on .*: check --topic"):
+        run(settings, "nowhere")
+
+
+def test_one_of_eddys_own_topics_is_refused_as_a_source(settings: Settings) -> None:
+    with pytest.raises(EddyError, match="events is one of Eddy's own topics"):
+        run(settings, settings.topics.events)
