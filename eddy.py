@@ -1,0 +1,323 @@
+"""The command line: one short function per command, the table of contents of the program.
+
+Guarantee: what a user can cause is one line on standard error and exit code 1; Ctrl-C is exit code 130. Heavy packages are
+imported by the command that needs them.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.errors import EddyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="One recurrent hidden state per user, moved forward by every event on Kafka: what next, for whom, now.\n\n"
+    "Start with `eddy demo`. Settings come from the environment (EDDY_*), for example "
+    "EDDY_BOOTSTRAP_SERVERS=host:9092 to use your Kafka.",
+)
+
+EventsFile = Annotated[
+    Path,
+    typer.Option(
+        "--events",
+        help="Parquet, CSV or JSON lines (or a folder of Parquet) with user_id, item_id, timestamp "
+        "and, if you have them, event_type, value, event_id.",
+    ),
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the model or its training, for example hidden=64 (repeatable)."),
+]
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up after the summary, until Ctrl-C.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A short form with few events (for tests); its figures say little."),
+    ] = False,
+) -> None:
+    """Run the whole system here, live.
+
+    Takes about five minutes. Starts a real Kafka, trains a recommender, replays real events, shows freshness, quality and throughput, and exchanges the model while it
+    runs. Writes demo-summary.json. Example: eddy demo
+    """
+    from serving.demo.runner import run_demo
+    from stream.settings import load_settings
+
+    run_demo(load_settings(), keep=keep, quick=quick)
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Where clients connect.")] = 9092,
+    data: Annotated[
+        Path | None, typer.Option(help="Where its data stays; by default in the user's cache folder.")
+    ] = None,
+) -> None:
+    """Run a real Kafka here, for development.
+
+    Needs no Docker and no Java; Ctrl-C ends it.
+
+    Example: eddy broker --port 9092
+    """
+    import signal
+
+    from stream.broker import LocalBroker
+    from stream.settings import load_settings
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    folder = data or load_settings().cache_dir / "broker"
+    with LocalBroker(folder, port, progress=lambda line: typer.echo(line, err=True)) as running:
+        typer.echo(
+            f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"
+        )
+        signal.pause()
+
+
+@app.command()
+def worker() -> None:
+    """Follow `events`, answer on `recommendations`.
+
+    Keeps the state of every user of its partitions; start more workers to share the work.
+
+    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 eddy worker
+    """
+    from serving.terminal import set_up_logging
+    from stream.app import run_worker
+    from stream.settings import load_settings
+
+    set_up_logging()
+    asyncio.run(run_worker(load_settings()))
+
+
+@app.command()
+def serve() -> None:
+    """Answer over HTTP.
+
+    GET /v1/users/USER/recommendations?k=20
+
+    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve
+    """
+    from serving.app import run_server
+    from serving.terminal import set_up_logging
+    from stream.settings import load_settings
+
+    set_up_logging()
+    asyncio.run(run_server(load_settings()))
+
+
+@app.command()
+def train(
+    events: EventsFile,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+    ] = None,
+    cell: Annotated[str, typer.Option(help="rnn, lstm, gru or esn")] = "gru",
+    set_: Set = None,
+    announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
+    json_: Json = None,
+) -> None:
+    """Train a model version on an event log.
+
+    By backpropagation through time; the version is a new folder in the registry, whose path is printed.
+
+    Example: eddy train --events events.parquet --registry registry --cell gru
+    """
+    from models.events import read_events
+    from models.registry import publish
+    from models.train import train as train_version
+    from serving.terminal import of_training, progress_bar
+    from stream.settings import load_settings
+
+    settings = load_settings(registry=registry)
+    model, training = _configs(cell, set_)
+    log = read_events(events)
+    with progress_bar() as show:
+        trained = train_version(log, model, training, _rules(settings), of_training(show))
+    if log.clock:
+        trained.metrics["until_ms"] = int(log.timestamp[-1])
+    lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    version = publish(settings.registry, trained, lineage)
+    _write(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
+    typer.echo(version.path)
+    if announce:
+        _announce(settings, version)
+
+
+@app.command()
+def announce(
+    version: Annotated[str | None, typer.Argument(help="A version's id [default: the newest]")] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+    ] = None,
+) -> None:
+    """Make a version the live one.
+
+    Workers and servers move to it without stopping. Also the way back to an older version.
+
+    Example: eddy announce v000007-1a2b3c4d
+    """
+    from models.registry import latest, load
+    from stream.settings import load_settings
+
+    settings = load_settings(registry=registry)
+    _announce(settings, load(settings.registry / version) if version else latest(settings.registry))
+
+
+@app.command()
+def replay(
+    events: EventsFile,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
+    ] = None,
+) -> None:
+    """Write an event log into `events`.
+
+    In time order; needs a running Kafka.
+
+    Example: eddy replay --events events.csv --rate 100
+    """
+    from models.events import read_events
+    from serving.terminal import progress_bar
+    from stream.clients import admin_client
+    from stream.replay import replay as replay_events
+    from stream.settings import load_settings
+    from stream.topics import ensure_topics
+
+    settings = load_settings()
+    log = read_events(events)
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    with progress_bar() as show:
+        sent = asyncio.run(replay_events(settings, log, rate, lambda done: show("replaying", done, len(log))))
+    typer.echo(f"{sent} events written to {settings.topics.events}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path | None, typer.Argument(help="[default: EDDY_EVENT_LOG or ./event-log]")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+) -> None:
+    """Keep `events` as Parquet files, to train on.
+
+    Brings the event log (a folder per day, each event once) up to the topic's end as of now.
+
+    Example: eddy export event-log && eddy train --events event-log
+    """
+    from serving.terminal import set_up_logging
+    from stream.event_log import export as export_events
+    from stream.settings import load_settings
+
+    set_up_logging()
+    settings = load_settings(event_log=folder)
+    added = export_events(settings, settings.event_log, until_end=not follow)
+    typer.echo(f"{added} events added to {settings.event_log}")
+
+
+@app.command()
+def evaluate(
+    events: EventsFile,
+    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")],
+    cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Or: judge the newest version in this folder.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
+    ] = "all",
+    set_: Set = None,
+    json_: Json = None,
+) -> None:
+    """Judge a recommender beside all baselines.
+
+    On the same events, among the same candidates, at the same moments.
+
+    Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
+    """
+    from models.evaluate import evaluate as judge
+    from models.events import read_events
+    from models.registry import latest
+    from serving.terminal import of_training, progress_bar
+
+    if (cell is None) == (registry is None):
+        raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
+    model, training = _configs(cell, set_) if cell else (None, None)
+    version = latest(registry) if registry else None
+    with progress_bar() as show:
+        report = judge(
+            read_events(events), protocol, mode, version, model, training,  # type: ignore[arg-type]
+            training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
+        )  # fmt: skip
+    typer.echo(report.table())
+    if report.warning:
+        typer.echo(f"Take care: {report.warning}", err=True)
+    _write(json_, report.to_dict())
+
+
+def _configs(cell: str, pairs: list[str] | None) -> tuple[Any, Any]:
+    """The model's and the training's configuration, with `name=value` pairs from the command line in them."""
+    from models.config import ModelConfig, TrainConfig
+
+    known = ModelConfig().to_dict()
+    model: dict[str, Any] = {"cell": cell}
+    training: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        (model if name in known else training)[name] = value
+    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)
+
+
+def _rules(settings: Any) -> Any:
+    from models.rules import EventRules
+
+    return EventRules(settings.state_events, settings.target_events, settings.negative_events)
+
+
+def _announce(settings: Any, version: Any) -> None:
+    from stream.clients import admin_client
+    from stream.topics import ensure_topics
+    from stream.versions import announce as announce_version
+
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    made = announce_version(settings, version)
+    typer.echo(f"{made.version} is live as epoch {made.epoch}", err=True)
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        try:
+            path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
+        except OSError as error:
+            raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except EddyError as error:
+        print(f"eddy: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

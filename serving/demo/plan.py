@@ -1,0 +1,56 @@
+"""How much the demo does: the full form, and the short one for tests."""
+
+from dataclasses import dataclass
+
+NETWORK = ("--cell", "gru", "--set", "hidden=64", "--set", "dim=64")
+
+
+def _training(**settings: int) -> tuple[str, ...]:
+    return (*NETWORK, *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Amounts of one form of the demo."""
+
+    quick: bool
+    known: int | None
+    """events that the system knows from the start: the last so many before the cut; None: all of them"""
+    live: int | None
+    """events that then happen; None: all of them"""
+    rate: float
+    """events per second of the paced part"""
+    paced_s: float
+    """at least; the paced part goes on until the second version is live"""
+    measured_s: float
+    """that the part without a pace should take, for its throughput to mean something"""
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    """arguments of `eddy train`; the second runs beside a worker and a server, on one core"""
+
+
+FULL = Plan(
+    quick=False,
+    known=None,
+    live=None,
+    rate=100,
+    paced_s=90,
+    measured_s=10,
+    first=_training(epochs=2, batch=512, sampled=512, gate_events=4000, seconds=30),
+    second=_training(epochs=1, batch=512, sampled=512, gate_events=2000, seconds=20, threads=1),
+)
+QUICK = Plan(
+    quick=True,
+    known=10_000,
+    live=4_000,
+    rate=100,
+    paced_s=15,
+    measured_s=1,
+    first=_training(epochs=1, batch=512, sampled=512, gate_events=1000),
+    second=_training(epochs=1, batch=512, sampled=512, gate_events=500, threads=1),
+)
+MALFORMED: tuple[bytes, ...] = (
+    b"not JSON",
+    b'{"user_id": "1", "timestamp": 1362062307000}',
+    b'{"user_id": "1", "item_id": "2", "timestamp": "yesterday"}',
+)

@@ -1,0 +1,223 @@
+"""The event log: the valid events of `events` as Parquet files by day, for training and evaluation.
+
+    day=2013-03-01/part-00000000.parquet    user_id, item_id, timestamp (ms), event_type, value, event_id, partition, offset
+    _position.json                          topic, topic id, next part number, next offset of each partition
+
+Guarantee: a record is in the log at most once at any moment and exactly once when `export` has returned, whatever was
+killed. The offsets are stored beside the files: a part is written aside, synced and renamed, then the position moves; parts
+that the position does not cover (a crash came between) are removed before anything is read again.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from models.errors import EddyError
+from stream.clients import admin_client, client_config
+from stream.clock import DAY_MS
+from stream.events import Record, decode_events
+from stream.schema import Event
+from stream.settings import Settings
+from stream.topics import topic_ids
+
+log = logging.getLogger("eddy.event_log")
+
+POSITION = "_position.json"
+SCHEMA = pa.schema(
+    {
+        "user_id": pa.string(),
+        "item_id": pa.string(),
+        "timestamp": pa.int64(),
+        "event_type": pa.string(),
+        "value": pa.float32(),
+        "event_id": pa.string(),
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+    }
+)
+PART_RECORDS = 200_000
+"""Records held in memory before they become files: about 100 MB."""
+
+_POLL_MS = 500
+_FLUSH_MS = 60_000
+"""When following without an end, a part is written at least this often."""
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the log is: everything before `offsets` is in parts below `part`."""
+
+    topic: str
+    topic_id: str
+    part: int
+    offsets: dict[int, int]
+
+
+class EventLog:
+    """The writing side of a log's folder; one at a time (see `opened`)."""
+
+    def __init__(self, folder: Path, position: Position) -> None:
+        self.folder = folder
+        self.position = position
+        for path in folder.glob("day=*/*part-*"):
+            if path.suffix != ".parquet" or int(path.stem.removeprefix("part-")) >= position.part:
+                path.unlink()
+
+    def append(self, records: dict[int, list[Record]]) -> int:
+        """Add records by partition, each in offset order from the position on; returns how many were valid events."""
+        table = events_table(records)
+        day = pc.divide(table["timestamp"], DAY_MS)
+        written = []
+        for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
+            name = datetime.fromtimestamp(number * DAY_MS / 1000, UTC).date().isoformat()
+            place = self.folder / f"day={name}"
+            place.mkdir(exist_ok=True)
+            aside = place / f".part-{self.position.part:08d}.writing"
+            pq.write_table(table.filter(pc.equal(day, number)), aside)
+            _sync(aside)
+            written.append((aside, place / f"part-{self.position.part:08d}.parquet"))
+        for aside, path in written:
+            aside.rename(path)
+            _sync(path.parent)
+        ends = {number: part[-1].offset + 1 for number, part in records.items() if part}
+        offsets = {**self.position.offsets, **ends}
+        self.position = _store(
+            self.folder, replace(self.position, part=self.position.part + 1, offsets=offsets)
+        )
+        return int(table.num_rows)
+
+
+@contextmanager
+def opened(folder: Path, topic: str, topic_id: str) -> Iterator[EventLog]:
+    """The log in this folder (made if missing), for this process alone.
+
+    Errors: EddyError when another process writes to it, it is another topic's log, or its position cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "_lock", timeout=0):
+            yield EventLog(folder, _position(folder, topic, topic_id))
+    except Timeout:
+        raise EddyError(f"event log {folder}: another export is writing to it; stop that one first") from None
+    except OSError as error:
+        raise EddyError(
+            f"event log {folder}: cannot be written ({error}); check space and permissions"
+        ) from None
+
+
+def _position(folder: Path, topic: str, topic_id: str) -> Position:
+    file = folder / POSITION
+    if not file.exists():
+        if any(folder.glob("day=*/part-*.parquet")):
+            raise EddyError(f"event log {folder}: it has files but no {POSITION}; export to a new folder")
+        return _store(folder, Position(topic, topic_id, 0, {}))
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        offsets = {int(number): int(offset) for number, offset in stored["offsets"].items()}
+        position = Position(stored["topic"], stored["topic_id"], int(stored["part"]), offsets)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EddyError(
+            f"{file}: unreadable ({type(error).__name__}: {error}); export to a new folder"
+        ) from None
+    if position.topic_id != topic_id:
+        raise EddyError(
+            f"event log {folder}: it was exported from another topic ({position.topic}, id {position.topic_id}; now "
+            f"{topic}, id {topic_id}): offsets do not compare; export to a new folder"
+        )
+    return position
+
+
+def _store(folder: Path, position: Position) -> Position:
+    aside = folder / f"{POSITION}.writing"
+    aside.write_text(json.dumps(asdict(position)), encoding="utf-8")
+    _sync(aside)
+    aside.rename(folder / POSITION)
+    _sync(folder)
+    return position
+
+
+def events_table(records: dict[int, list[Record]]) -> pa.Table:
+    """The valid events among records by partition, as `SCHEMA`; valid is what the workers' decoder accepts."""
+    rows: list[dict[str, Any]] = []
+    now = _wall_ms()
+    for partition, part in records.items():
+        valid = set(decode_events(part, partition, now).batch.offset.tolist())
+        for record in part:
+            if record.offset in valid and record.value is not None:
+                event = msgspec.structs.asdict(_decode(record.value))
+                rows.append({**event, "partition": partition, "offset": record.offset})
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
+    """Bring the log in `folder` up to the topic's end as of now, or follow it for ever; returns how many events were added.
+
+    Errors: EddyError when the cluster cannot be reached or read, and as `opened`.
+    """
+    topic = settings.topics.events
+    with admin_client(settings) as admin:
+        topic_id = str(topic_ids(admin, [topic])[topic])
+    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False, group_id=None)
+    try:
+        with opened(folder, topic, topic_id) as event_log:
+            return _export(consumer, event_log, until_end)
+    except KafkaError as error:
+        raise EddyError(f"topic {topic} cannot be read: {type(error).__name__}: {error}") from None
+    finally:
+        consumer.close()
+
+
+def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
+    topic = event_log.position.topic
+    tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    consumer.assign(tps)
+    beginning, end = consumer.beginning_offsets(tps), consumer.end_offsets(tps)
+    for tp in tps:
+        at = event_log.position.offsets.get(tp.partition, 0)
+        if at < beginning[tp]:
+            log.warning(
+                "%s partition %d: offsets %d to %d are gone by retention; not in the log", topic, tp.partition, at,
+                beginning[tp] - 1,
+            )  # fmt: skip
+        consumer.seek(tp, max(at, beginning[tp]))
+    added, began = 0, _wall_ms()
+    held: dict[int, list[Record]] = {}
+    while True:
+        done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
+        count = sum(map(len, held.values()))
+        if count and (done or count >= PART_RECORDS or (not until_end and _wall_ms() - began >= _FLUSH_MS)):
+            added += event_log.append(held)
+            held, began = {}, _wall_ms()
+        if done:
+            return added
+        for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
+            held.setdefault(tp.partition, []).extend(records)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
