@@ -45,7 +45,7 @@ class Scorer:
         config = recommender.config
         self._columns = config.dim + 1 + len(config.half_lives_ms)
         self._matrix = torch.zeros(0, self._columns)
-        self._sums: Tensor | None = None
+        self._spaces = torch.zeros(5, 0, 0)
         self.items = 0
         self.now = 0.0
 
@@ -92,7 +92,7 @@ class Scorer:
         """Scores of all catalogue items: float32[B,N]. Items that are negative in the window, and pairs in `exclude`,
         are -inf.
         """
-        dense = query.vector @ self.matrix.T
+        dense = torch.mm(query.vector, self.matrix.T, out=self._space(len(query.vector), 0))
         parts = self.sparse(query, window)
         if parts.index.shape[1]:
             self._mix(dense, parts)
@@ -104,15 +104,24 @@ class Scorer:
         return dense
 
     def _mix(self, dense: Tensor, parts: Sparse) -> None:
-        log_z = torch.logsumexp(dense, dim=1, keepdim=True)
-        if self._sums is None or self._sums.shape[1:] != dense.shape:
-            self._sums = torch.zeros(3, *dense.shape)
+        largest = dense.amax(dim=1, keepdim=True)
+        scratch = torch.sub(dense, largest, out=self._space(len(dense), 1))
+        log_z = largest + torch.log(scratch.exp_().sum(dim=1, keepdim=True))
         summed = []
-        for buffer, part in zip(self._sums, parts[1:], strict=True):
+        for number, part in enumerate(parts[1:]):
+            buffer = self._space(len(dense), 2 + number)
             buffer.scatter_add_(1, parts.index, part)
             summed.append(buffer.gather(1, parts.index))
             buffer.scatter_(1, parts.index, 0.0)
         dense.scatter_(1, parts.index, mixed(dense.gather(1, parts.index), log_z, *summed))
+
+    def _space(self, rows: int, number: int) -> Tensor:
+        """One of five matrices [rows, N] that are used again and again: fresh memory costs more than the arithmetic
+        done in it. The first two hold anything; the others are zero and must be left zero.
+        """
+        if self._spaces.shape[1] < rows or self._spaces.shape[2] != self.items:
+            self._spaces = torch.zeros(5, rows, self.items, device=self._matrix.device)
+        return self._spaces[number, :rows]
 
     def _tiles(self, rows: int) -> Iterator[slice]:
         step = max(1, TILE_FLOATS // max(self.items, 1))
