@@ -45,6 +45,9 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "compact",
         # The active segment is never compacted: with the default of 1 GB a restore would read every old row.
         "segment.bytes": str(64 * _MIB),
+        "segment.ms": str(_DAY_MS),
+        # What a tombstone erases is gone from the disk within two days, however quiet the topic is.
+        "max.compaction.lag.ms": str(_DAY_MS),
     }
     state = {
         **compact,
@@ -57,6 +60,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         return {
             "cleanup.policy": "delete",
             "retention.ms": str(round(days * _DAY_MS)),
+            # Retention removes whole segments: one must not stay open for longer than this.
+            "segment.ms": str(_DAY_MS),
             # Retention counts from append time: records stamped with a 2013 event time would go at once.
             "message.timestamp.type": "LogAppendTime",
         }
