@@ -218,6 +218,10 @@ class Service:
             self._failed = {epoch: why for epoch, why in self._failed.items() if epoch in wanted}
             for epoch in wanted:
                 await self._load(self._announced[epoch])
+            for epoch in sorted(self._announced.keys() - set(wanted), reverse=True):
+                if self._first_version.is_set():
+                    break
+                await self._load(self._announced[epoch])  # better an older version than none
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._retry_s if self._failed else None):
                     await self._look_at_versions.wait()
