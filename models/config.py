@@ -56,7 +56,7 @@ class ModelConfig(_Config):
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
     time_gaps: bool = True
     """Whether the time since the last event is an input, and gates the state at query time."""
-    half_lives_ms: tuple[int, ...] = (HOUR_MS, DAY_MS, 14 * DAY_MS, 365 * DAY_MS)
+    half_lives_ms: tuple[int, ...] = (DAY_MS, 14 * DAY_MS, HOUR_MS, 365 * DAY_MS)
     """Of the moving popularities in the score; empty leaves them out."""
     window: int = 50
     """W: events in a user's recent window, which the pointer looks at."""
@@ -100,14 +100,14 @@ class TrainConfig(_Config):
     weight_decay: float = 1e-6
     clip: float = 1.0
     """Largest norm of the gradient of one step."""
-    sampled: int = 0
+    sampled: int = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     gate_epochs: int = 8
-    gate_events: int = 20_000
+    gate_events: int = 10_000
     """At most so many held-out events (the last ones) fit the gates."""
     seconds: float = math.inf
     """Time budget: no epoch starts after it."""

@@ -14,39 +14,56 @@ TILE_FLOATS = 1 << 20
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, items: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, items: Tensor, bias: Tensor, target: Tensor, prior: Tensor | None, moment: Tensor
+    ) -> Tensor:
         grad_query, grad_items, grad_bias = (
             torch.empty_like(query), torch.zeros_like(items), torch.zeros_like(bias)
         )  # fmt: skip
         loss = query.new_zeros(())
         step = max(1, TILE_FLOATS // len(items))
-        for q, t, g in zip(query.split(step), target.split(step), grad_query.split(step), strict=True):
+        for q, t, g, at in zip(
+            *(torch.split(part, step) for part in (query, target, grad_query, moment)), strict=True
+        ):
             logits = torch.addmm(bias, q, items.T)
-            log_z = torch.logsumexp(logits, dim=1, keepdim=True)
-            loss += (log_z - logits.gather(1, t[:, None])).sum()
-            p = logits.sub_(log_z).exp_()
-            p.scatter_add_(1, t[:, None], torch.full_like(log_z, -1.0))
-            torch.mm(p, items, out=g)
-            grad_items.addmm_(p.T, q)
-            grad_bias += p.sum(dim=0)
+            if prior is not None:
+                logits += prior[at]
+            own = logits.gather(1, t[:, None])
+            largest = logits.amax(dim=1, keepdim=True)
+            unscaled = logits.sub_(largest).exp_()
+            scale = 1 / unscaled.sum(dim=1, keepdim=True)
+            loss += (largest - torch.log(scale) - own).sum()
+            # p = unscaled * scale is never formed: the scale goes to the thin sides of the products.
+            torch.mm(unscaled, items, out=g).mul_(scale)
+            grad_items.addmm_(unscaled.T, q * scale)
+            grad_bias.addmv_(unscaled.T, scale[:, 0])
+        grad_query -= items[target]
+        grad_items.index_add_(0, target, query, alpha=-1)
+        grad_bias -= torch.bincount(target, minlength=len(items))
         ctx.save_for_backward(grad_query, grad_items, grad_bias)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, items, bias = ctx.saved_tensors
-        return query * grad, items * grad, bias * grad, None
+        return query * grad, items * grad, bias * grad, None, None, None
 
 
-def full_softmax(query: Tensor, items: Tensor, bias: Tensor, target: Tensor) -> Tensor:
-    """Summed cross entropy of query[p,D] against items[V,D] and bias[V] at target[p]: a scalar."""
-    loss: Tensor = _CrossEntropy.apply(query, items, bias, target)
+def full_softmax(
+    query: Tensor, items: Tensor, bias: Tensor, target: Tensor, prior: Tensor | None, moment: Tensor
+) -> Tensor:
+    """Summed cross entropy of query[p,D] against items[V,D] and bias[V] at target[p]: a scalar.
+
+    prior[G,V] is added to the logits, for each prediction the row moment[p] of it.
+    """
+    loss: Tensor = _CrossEntropy.apply(query, items, bias, target, prior, moment)
     return loss
 
 
 def sampled_softmax(
-    query: Tensor, items: Tensor, bias: Tensor, target: Tensor, sample: Tensor, inclusion: Tensor
-) -> Tensor:
+    query: Tensor, items: Tensor, bias: Tensor, target: Tensor, prior: Tensor | None, moment: Tensor,
+    sample: Tensor, inclusion: Tensor,
+) -> Tensor:  # fmt: skip
     """Summed cross entropy over the batch's own targets and a sample of items instead of all.
 
     sample[s] are item indices; inclusion[V] is the probability with which an item is among the candidates (drawn or
@@ -55,5 +72,8 @@ def sampled_softmax(
     """
     candidates, position = torch.unique(torch.cat([target, sample]), return_inverse=True)
     corrected = bias[candidates] - torch.log(inclusion[candidates])
-    loss: Tensor = _CrossEntropy.apply(query, items[candidates], corrected, position[: len(target)])
+    prior = None if prior is None else prior[:, candidates]
+    loss: Tensor = _CrossEntropy.apply(
+        query, items[candidates], corrected, position[: len(target)], prior, moment
+    )
     return loss

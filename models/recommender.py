@@ -17,6 +17,10 @@ from models.mixture import Mixture
 from models.tensors import GAP_BUCKETS, SPARSE_GATES, Inputs, Query, gap_bucket
 
 
+TREND = 4
+"""Learned functions of an item's moving popularities in the score."""
+
+
 class Recommender(nn.Module):
     """V items (+ buckets), T event types (+ unknown), one cell."""
 
@@ -35,9 +39,14 @@ class Recommender(nn.Module):
         self.idle_vectors = nn.Parameter(torch.zeros(GAP_BUCKETS, config.dim))
         self.idle_gates = nn.Parameter(torch.zeros(GAP_BUCKETS, config.hidden))
         self.dropout = nn.Dropout(config.dropout)
-        popularities = len(config.half_lives_ms)
-        self.gate_state = nn.Linear(config.hidden, 2 + popularities + SPARSE_GATES)
-        self.gate_idle = nn.Parameter(torch.zeros(GAP_BUCKETS, 2 + popularities + SPARSE_GATES))
+        lives = len(config.half_lives_ms)
+        self.columns = lives + TREND if lives else 0
+        if lives:
+            self.trend = nn.Sequential(nn.Linear(lives, 16), nn.Tanh(), nn.Linear(16, TREND))
+            nn.init.zeros_(self.trend[2].weight)
+        gates = 2 + self.columns + SPARSE_GATES
+        self.gate_state = nn.Linear(config.hidden, gates)
+        self.gate_idle = nn.Parameter(torch.zeros(GAP_BUCKETS, gates))
         self.mixture = Mixture(config, types)
         self.new_vector = nn.Parameter(torch.zeros(config.dim))
         self.new_bias = nn.Parameter(torch.zeros(()))
@@ -45,6 +54,7 @@ class Recommender(nn.Module):
         nn.init.zeros_(self.gate_state.bias)
         with torch.no_grad():
             self.gate_state.bias[:2] = math.log(math.e - 1)  # softplus = 1: hidden state and bias count fully
+            self.gate_state.bias[2 + lives : 2 + self.columns] = 1.0
             self.gate_state.bias[-SPARSE_GATES:-1] = -3.0  # the sparse masses start small
 
     @property
@@ -86,6 +96,14 @@ class Recommender(nn.Module):
         new = torch.cat([self.new_vector, self.new_bias[None]])
         return torch.where((index < self.items)[:, None], own, new)
 
+    def popularity_columns(self, log_popularity: Tensor) -> Tensor:
+        """Log moving popularities [..., F] -> what the score has of them, [..., F + TREND]: themselves, and learned
+        functions of all of them together, such as what rises and what fades.
+        """
+        if not self.columns:
+            return log_popularity
+        return torch.cat([log_popularity, self.trend(log_popularity / 5)], dim=-1)  # of the order of 1
+
     def user_vector(self, output: Tensor, idle_ms: Tensor) -> Tensor:
         """Cell outputs [n,H], idle for [n] ms -> vectors [n,D] to hold against item vectors."""
         output = self.dropout(output)
@@ -95,7 +113,7 @@ class Recommender(nn.Module):
         return self.project(output * torch.exp(self.idle_gates[bucket])) + self.idle_vectors[bucket]  # type: ignore[no-any-return]
 
     def gates(self, output: Tensor, idle_ms: Tensor) -> Tensor:
-        """Raw gates [n, 2 + F + SPARSE_GATES] of cell outputs [n,H]."""
+        """Raw gates [n, 2 + F + TREND + SPARSE_GATES] of cell outputs [n,H]."""
         raw: Tensor = self.gate_state(output)
         return raw + self.gate_idle[gap_bucket(idle_ms)]
 

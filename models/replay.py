@@ -79,6 +79,11 @@ class Replay:
                 )
             self._learn(begin, end)
 
+    @property
+    def now(self) -> float:
+        """ms: time of the last event of the log."""
+        return float(self.events.timestamp[-1])
+
     def _slots(self, user: NDArray[np.int64], state: NDArray[np.int64], places: int) -> NDArray[np.int64]:
         """Indices of the last events up to `state`, latest first: int64[n,places], -1 = none."""
         slot = state[:, None] - np.arange(places)

@@ -1,7 +1,7 @@
 """Scores, exact top-k and ranks of targets over the whole catalogue: used alike by the stream, by serving and by
 the offline evaluation.
 
-The item matrix holds, for every catalogue item, [item vector | bias | log moving popularities], so that the dense part
+The item matrix holds, for every catalogue item, [item vector | bias | moving popularities], so that the dense part
 of the score is one product with the query; the sparse parts are then mixed in at a few hundred candidates per user.
 """
 
@@ -43,7 +43,7 @@ class Scorer:
         self.catalogue = catalogue
         self.statistics = statistics
         config = recommender.config
-        self._columns = config.dim + 1 + len(config.half_lives_ms)
+        self._columns = config.dim + 1 + recommender.columns
         self._matrix = torch.zeros(0, self._columns)
         self._spaces = torch.zeros(5, 0, 0)
         self.items = 0
@@ -51,7 +51,7 @@ class Scorer:
 
     @property
     def matrix(self) -> Tensor:
-        """[N, D + 1 + F]"""
+        """[N, D + 1 + F + TREND]"""
         return self._matrix[: self.items]
 
     @torch.inference_mode()
@@ -61,9 +61,9 @@ class Scorer:
             self._grow(len(self.catalogue))
         self.now = now
         if self.recommender.config.half_lives_ms:
-            self._matrix[: self.items, self.recommender.config.dim + 1 :] = log_popularity(
-                self.statistics, self.items, now
-            )
+            popularity = log_popularity(self.statistics, self.items, now)
+            columns = self.recommender.popularity_columns(popularity)
+            self._matrix[: self.items, self.recommender.config.dim + 1 :] = columns
 
     def _grow(self, items: int) -> None:
         if items > len(self._matrix):

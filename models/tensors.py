@@ -34,7 +34,7 @@ class Window(NamedTuple):
 class Query(NamedTuple):
     """What B states ask for."""
 
-    vector: Tensor  # float32[B, D + 1 + F]: against item vector, item bias and log moving popularities
+    vector: Tensor  # float32[B, D + 1 + F + TREND]: against item vector, item bias and moving popularities
     gates: Tensor  # float32[B, SPARSE_GATES]
     idle_ms: Tensor  # [B] since the user's last event, -1 = no event yet
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
-from models.gates import fit_gates
+from models.gates import SCORE_PARTS, fit_gates
 from models.losses import full_softmax, sampled_softmax
+from models.prior import Prior, prior_of
 from models.recommender import Recommender
 from models.rules import EventRules
 from models.sequences import Batch, Sequences, batches, carried, sequences
@@ -70,7 +71,8 @@ def train(
     if not len(data.target):
         raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
     held_out = _held_out(events, data, settings.validation)
-    trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint)
+    prior = prior_of(events, vocabulary, config, rules)
+    trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint, prior)
     metrics = trainer.fit_network(held_out)
     if held_out.any() and settings.gate_epochs:
         first = int(data.row[held_out].min())
@@ -110,8 +112,12 @@ class Trainer:
 
     def __init__(
         self, recommender: Recommender, data: Sequences, settings: TrainConfig, progress: ProgressCallback,
-        checkpoint: Path | None,
+        checkpoint: Path | None = None, prior: Prior | None = None,
     ) -> None:  # fmt: skip
+        self.log_prior = None if prior is None else prior.log_p.to(settings.device)
+        self.moment = torch.zeros(len(data.row), dtype=torch.int64)
+        if prior is not None:
+            self.moment = prior.moment[torch.from_numpy(data.row)]
         self.recommender = recommender
         self.data = data
         self.settings = settings
@@ -127,7 +133,7 @@ class Trainer:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         r = self.recommender
-        network = [p for n, p in r.named_parameters() if not n.startswith(("mixture", "gate_", "new_"))]
+        network = [p for n, p in r.named_parameters() if not n.startswith(SCORE_PARTS)]
         return torch.optim.AdamW(
             network, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
@@ -171,10 +177,12 @@ class Trainer:
         torch.manual_seed(settings.seed * 100_003 + epoch)
         users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
         recommender.train()
+        count = int(wanted.sum())
         total, done, seen, began = 0.0, 0, 0, time.perf_counter()
         state = recommender.initial(1)
         for batch in batches(self.data, wanted, users, settings.window, settings.window * settings.batch):
             loss, state = self._forward(batch, state.detach())
+            self._schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
             (loss / max(1, len(batch.prediction))).backward()
             torch.nn.utils.clip_grad_norm_(recommender.parameters(), settings.clip)
@@ -187,8 +195,15 @@ class Trainer:
                     f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
                     f"({settings.learning_rate}) or clip ({settings.clip})"
                 )
-            self.progress(Progress(phase, epoch, epochs, done, int(wanted.sum()), total / max(done, 1)))
+            self.progress(Progress(phase, epoch, epochs, done, count, total / max(done, 1)))
         return total / max(done, 1), seen / (time.perf_counter() - began)
+
+    def _schedule(self, epoch: float) -> None:
+        """Learning rate: up over the first half epoch, then down to 2 % of the peak at the end of the last."""
+        share = min(epoch / self.settings.epochs, 1.0)
+        factor = min(1.0, 0.05 + epoch / 0.5) * (1 - 0.98 * share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
 
     def _forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of a batch and the states at its windows' ends; `before` are the previous batch's."""
@@ -200,13 +215,17 @@ class Trainer:
         target = data.target[batch.prediction].to(self.device)
         query = recommender.user_vector(outputs, idle)
         vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
+        prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
         sampled = self.settings.sampled
         if not recommender.training or not 0 < sampled < recommender.items:
-            return full_softmax(query, vectors, bias, target), state
+            return full_softmax(query, vectors, bias, target, prior, moment), state
         sample = torch.multinomial(self.sampling, sampled, replacement=True)
         out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(target)
         inclusion = (1 - out).float().to(self.device)
-        return sampled_softmax(query, vectors, bias, target, sample.to(self.device), inclusion), state
+        loss = sampled_softmax(
+            query, vectors, bias, target, prior, moment, sample.to(self.device), inclusion
+        )
+        return loss, state
 
     def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """The cell's outputs at the batch's predictions [q,H], and the states at its windows' ends."""

@@ -1,0 +1,122 @@
+"""What gates are fitted on: for each target, the candidates that matter, with the parts of their scores.
+
+Ranking measures look at the head of the list, so a target's pool holds the best candidates by every part of the score
+(network, each moving popularity, pointer, transitions), the target, and a random sample that stands for all others.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.replay import Chunk
+from models.scoring import Scorer
+from models.tensors import Query, Window
+
+HEAD = 64
+SAMPLE = 96
+
+
+@dataclass(frozen=True)
+class Pools:
+    """q targets with C candidates each; rows are padded with candidates of weight 0 (log -inf)."""
+
+    output: Tensor  # float32[q,H] of the cell
+    idle_ms: Tensor  # [q]
+    window: Window  # [q]
+    successor: Tensor  # int32[q,L,M]
+    share: Tensor  # float32[q,L,M]
+    place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
+    log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
+    network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
+    bias: Tensor  # float32[q,C]: likewise
+    popularity: Tensor  # float32[q,C,F]
+    fresh: Tensor  # bool[q,C]: never trained
+    target: Tensor  # int64[q]: the target's place in the pool
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@torch.no_grad()
+def pool(chunk: Chunk, scorer: Scorer, untrained: Tensor) -> Pools | None:
+    """Pools of the chunk's targets that can be ranked; untrained bool[V + buckets] by input index."""
+    known = torch.from_numpy(chunk.target >= 0)
+    if not known.any():
+        return None
+    recommender, matrix = scorer.recommender, scorer.matrix
+    dim, items = recommender.config.dim, len(matrix)
+    output, idle = chunk.output[known], chunk.idle_ms[known]
+    window = Window(*(part[known] for part in chunk.window))
+    target = torch.from_numpy(chunk.target)[known]
+    fresh = untrained[torch.from_numpy(scorer.vocabulary.input_index(scorer.catalogue.hashes))]
+    user = recommender.user_vector(output, idle)
+    network = (user @ matrix[:, :dim].T).masked_fill_(fresh, 0.0)
+    bias = matrix[:, dim].masked_fill(fresh, 0.0)
+    popularity = matrix[:, dim + 1 : dim + 1 + len(recommender.config.half_lives_ms)]
+    head = min(HEAD, items)
+    query = Query(user, recommender.gates(output, idle)[:, -3:], idle)
+    successor, share = scorer.successors(query, window)
+    sparse = recommender.mixture(query, window, successor, share).index
+    popular = popularity.topk(head, dim=0).indices.flatten()
+    sample = torch.randperm(items)[: min(SAMPLE, items)]
+    chosen = torch.cat(
+        [
+            target[:, None], (network + bias).topk(head, dim=1).indices, sparse,
+            popular.expand(len(target), -1), sample.expand(len(target), -1),
+        ],
+        dim=1,
+    )  # fmt: skip
+    # Entries are (item, whether only sampled), so that sorting puts a deliberate choice before a sampled one.
+    only_sampled = torch.zeros_like(chosen, dtype=torch.bool)
+    only_sampled[:, -len(sample) :] = True
+    ordered = (chosen * 2 + only_sampled).sort(dim=1).values
+    item = ordered // 2
+    first = torch.ones_like(item, dtype=torch.bool)
+    first[:, 1:] = item[:, 1:] != item[:, :-1]
+    sampled = first & (ordered % 2 == 1)
+    stands_for = (items - (first & ~sampled).sum(dim=1)) / sampled.sum(dim=1).clamp(min=1)
+    weight = torch.where(sampled, stands_for[:, None].clamp(min=1), first.float())
+    return Pools(
+        output=output, idle_ms=idle, window=window, successor=successor, share=share,
+        place=torch.searchsorted(item, sparse.contiguous()),
+        log_weight=torch.log(weight),
+        network=network.gather(1, item), bias=bias[item], popularity=popularity[item],
+        fresh=fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
+    )  # fmt: skip
+
+
+def joined(parts: list[Pools]) -> Pools:
+    """Pools one after another (all have the same C except in a catalogue smaller than the pool: padded)."""
+    widest = max(part.log_weight.shape[1] for part in parts)
+    successors = max(part.successor.shape[2] for part in parts)
+
+    def pad(tensor: Tensor, dim: int, size: int, value: float) -> Tensor:
+        missing = size - tensor.shape[dim]
+        if not missing:
+            return tensor
+        shape = list(tensor.shape)
+        shape[dim] = missing
+        return torch.cat([tensor, tensor.new_full(shape, value)], dim=dim)
+
+    def column(name: str, value: float) -> Tensor:
+        return torch.cat([pad(getattr(part, name), 1, widest, value) for part in parts])
+
+    width = max(part.place.shape[1] for part in parts)
+    return Pools(
+        output=torch.cat([part.output for part in parts]),
+        idle_ms=torch.cat([part.idle_ms for part in parts]),
+        window=Window(*(torch.cat(field) for field in zip(*(part.window for part in parts), strict=True))),
+        successor=torch.cat([pad(part.successor, 2, successors, -1) for part in parts]),
+        share=torch.cat([pad(part.share, 2, successors, 0) for part in parts]),
+        place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),
+        log_weight=column("log_weight", -torch.inf),
+        network=column("network", 0), bias=column("bias", 0), popularity=column("popularity", 0),
+        fresh=column("fresh", 0), target=torch.cat([part.target for part in parts]),
+    )  # fmt: skip
+
+
+def part_of(pools: Pools, rows: Tensor) -> Pools:
+    """Some of the targets."""
+    fields = {name: getattr(pools, name)[rows] for name in Pools.__dataclass_fields__ if name != "window"}
+    return Pools(**fields, window=Window(*(column[rows] for column in pools.window)))
