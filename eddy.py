@@ -227,6 +227,28 @@ def export(
 
 
 @app.command()
+def erase(
+    user: Annotated[str, typer.Argument(help="The user_id to forget.")],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a worker to apply it.")] = 15,
+) -> None:
+    """Forget a user.
+
+    Removes their state and lists at once, and says by when nothing of them is left anywhere.
+
+    Example: eddy erase user-42
+    """
+    from stream.erase import erase as erase_user
+    from stream.settings import load_settings
+
+    settings = load_settings()
+    done = erase_user(settings, user, wait)
+    state = "removed" if done.applied else "will be removed when a worker reads the tombstone"
+    typer.echo(f"state and lists of {user}: {state} (partition {done.partition}, offset {done.offset})")
+    typer.echo("event log: their events are removed by the next `eddy export`")
+    typer.echo(f"last copies in Kafka's topics: gone by {done.gone_by:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command()
 def evaluate(
     events: EventsFile,
     protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")],

@@ -14,12 +14,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -68,6 +69,8 @@ class Position:
     topic_id: str
     part: int
     offsets: dict[int, int]
+    erasures: list[tuple[int, int, str]] = field(default_factory=list)
+    """(partition, offset, user) of tombstones whose users' earlier events are still to be removed"""
 
 
 class EventLog:
@@ -82,7 +85,7 @@ class EventLog:
 
     def append(self, records: dict[int, list[Record]]) -> int:
         """Add records by partition, each in offset order from the position on; returns how many were valid events."""
-        table = events_table(records)
+        table, erasures = events_table(records)
         day = pc.divide(table["timestamp"], DAY_MS)
         written = []
         for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
@@ -98,10 +101,43 @@ class EventLog:
             _sync(path.parent)
         ends = {number: part[-1].offset + 1 for number, part in records.items() if part}
         offsets = {**self.position.offsets, **ends}
+        waiting = [*self.position.erasures, *erasures]
         self.position = _store(
-            self.folder, replace(self.position, part=self.position.part + 1, offsets=offsets)
+            self.folder,
+            replace(self.position, part=self.position.part + 1, offsets=offsets, erasures=waiting),
         )
         return int(table.num_rows)
+
+    def forget(self) -> int:
+        """Write every part anew without the events that a tombstone covers; returns how many those were.
+
+        The tombstones stay in the position until all parts are done, so a crash leaves nothing behind.
+        """
+        if not self.position.erasures:
+            return 0
+        removed = 0
+        until = {(partition, user): offset for partition, offset, user in self.position.erasures}
+        users = pa.array(sorted({user for _, user in until}))
+        for path in sorted(self.folder.glob("day=*/part-*.parquet")):
+            table = pq.read_table(path, schema=SCHEMA)
+            suspect = np.flatnonzero(pc.is_in(table["user_id"], users).to_numpy(zero_copy_only=False))
+            found = table.take(suspect).select(["partition", "user_id", "offset"]).to_pylist()
+            erased = [
+                row
+                for row, event in zip(suspect.tolist(), found, strict=True)
+                if event["offset"] < until.get((event["partition"], event["user_id"]), 0)
+            ]
+            if erased:
+                removed += len(erased)
+                kept = np.ones(table.num_rows, bool)
+                kept[erased] = False
+                aside = path.with_name(f".{path.stem}.writing")
+                pq.write_table(table.filter(pa.array(kept)), aside)
+                _sync(aside)
+                aside.rename(path)
+                _sync(path.parent)
+        self.position = _store(self.folder, replace(self.position, erasures=[]))
+        return removed
 
 
 @contextmanager
@@ -131,7 +167,8 @@ def _position(folder: Path, topic: str, topic_id: str) -> Position:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         offsets = {int(number): int(offset) for number, offset in stored["offsets"].items()}
-        position = Position(stored["topic"], stored["topic_id"], int(stored["part"]), offsets)
+        erasures = [(int(number), int(offset), str(user)) for number, offset, user in stored["erasures"]]
+        position = Position(stored["topic"], stored["topic_id"], int(stored["part"]), offsets, erasures)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EddyError(
             f"{file}: unreadable ({type(error).__name__}: {error}); export to a new folder"
@@ -153,17 +190,23 @@ def _store(folder: Path, position: Position) -> Position:
     return position
 
 
-def events_table(records: dict[int, list[Record]]) -> pa.Table:
-    """The valid events among records by partition, as `SCHEMA`; valid is what the workers' decoder accepts."""
+def events_table(records: dict[int, list[Record]]) -> tuple[pa.Table, list[tuple[int, int, str]]]:
+    """The valid events among records by partition, as `SCHEMA`, and the tombstones: (partition, offset, user).
+
+    Valid is what the workers' decoder accepts.
+    """
     rows: list[dict[str, Any]] = []
+    erasures: list[tuple[int, int, str]] = []
     now = _wall_ms()
     for partition, part in records.items():
-        valid = set(decode_events(part, partition, now).batch.offset.tolist())
+        decoded = decode_events(part, partition, now)
+        erasures += [(partition, one.offset, one.user) for one in decoded.erasures]
+        valid = set(decoded.batch.offset.tolist())
         for record in part:
             if record.offset in valid and record.value is not None:
                 event = msgspec.structs.asdict(_decode(record.value))
                 rows.append({**event, "partition": partition, "offset": record.offset})
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, SCHEMA), erasures
 
 
 def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
@@ -206,6 +249,7 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
             added += event_log.append(held)
             held, began = {}, _wall_ms()
         if done:
+            event_log.forget()
             return added
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
             held.setdefault(tp.partition, []).extend(records)
