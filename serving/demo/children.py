@@ -3,7 +3,6 @@
 Guarantee: they end with the demo, whatever ends it: each runs under the watchdog that also guards the broker.
 """
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Self
 from models.errors import EddyError
 from stream import broker_watchdog
 
-_POLL_S = 0.1
 _STOP_S = 30.0
 
 
@@ -51,22 +49,23 @@ class Child:
                 f"`eddy {self.name}` ended (exit code {status}): {self.last_line} (log: {self.log})"
             )
 
-    async def finished(self) -> None:
-        """Wait for its end. Errors: EddyError when it failed."""
-        while self.process.poll() is None:
-            await asyncio.sleep(_POLL_S)
-        if self.process.returncode:
+    def ended(self) -> bool:
+        """Whether it has ended well. Errors: EddyError when it has failed."""
+        if self.process.poll():
             self.check()
+        return self.process.returncode == 0
 
-    def stop(self, order: str = "stop") -> None:
-        """End it: `stop` lets it finish what it has begun, `kill` does not."""
-        if self.process.poll() is None:
-            with suppress(subprocess.TimeoutExpired, BrokenPipeError, ValueError):
-                self.process.communicate(order + "\n", timeout=_STOP_S)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+    def tell(self, order: str) -> None:
+        """`stop` lets it finish what it has begun, `kill` does not; the watchdog takes one order."""
+        if self.process.poll() is None and self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(order + "\n")
+                self.process.stdin.flush()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        with suppress(subprocess.TimeoutExpired, BrokenPipeError):
+            self.process.communicate(timeout=_STOP_S)
 
 
 class Children:
@@ -93,12 +92,7 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # All are told before any is waited for; whoever interrupts gets them killed.
-        order = "stop" if kind is None else "kill"
         for child in self.running:
-            if child.process.poll() is None and child.process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    child.process.stdin.write(order + "\n")
-                    child.process.stdin.flush()
+            child.tell("stop" if kind is None else "kill")
         for child in self.running:
-            child.stop("kill")
+            child.wait()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 import models
 from models.errors import EddyError
-from models.events import Events, read_events
+from models.events import Events
 from models.splits import boundary
 
 _FOLDER = Path(models.__path__[0]) / "data"

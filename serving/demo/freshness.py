@@ -16,6 +16,7 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from models.errors import EddyError
 from stream.clients import client_config
 from stream.schema import Recommendation
 from stream.settings import Settings
@@ -53,10 +54,12 @@ class Freshness:
             thread.start()
 
     def stop(self) -> None:
-        """Ends the reading."""
+        """Ends the reading. Errors: EddyError when it had failed before."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if self.failure is not None:
+            raise EddyError(f"the topics cannot be read: {type(self.failure).__name__}: {self.failure}")
 
     def _at_end(self, topic: str) -> Any:
         consumer = KafkaConsumer(**client_config(self.settings), enable_auto_commit=False, group_id=None)

@@ -49,8 +49,3 @@ QUICK = Plan(
     first=_training(epochs=1, batch=512, sampled=512, gate_events=1000),
     second=_training(epochs=1, batch=512, sampled=512, gate_events=500, threads=1),
 )
-MALFORMED: tuple[bytes, ...] = (
-    b"not JSON",
-    b'{"user_id": "1", "timestamp": 1362062307000}',
-    b'{"user_id": "1", "item_id": "2", "timestamp": "yesterday"}',
-)

@@ -18,6 +18,7 @@ class Scraper:
         self._before: dict[str, float] = {}
         self.quality: dict[str, float] = {}
         self.ready = False
+        self.counting = False
 
     async def worker(self) -> None:
         """The worker's counters; before its endpoint is up there are none."""
@@ -38,14 +39,16 @@ class Scraper:
         board.epoch = int(total.get("eddy_epoch", 0))
         board.stale_rows = int(total.get("eddy_rows_of_older_epochs", 0))
         self.ready = total.get("eddy_ready", 0) == 1
-        board.quality = self.since()
+        if self.counting:
+            board.quality = self._since()
 
-    def forget_quality(self) -> None:
-        """Quality counts from now on: what came before was known to the model."""
+    def count_quality_from_here(self) -> None:
+        """What was ranked before was known to the model, and does not count."""
         self._before = dict(self.quality)
+        self.counting = True
 
-    def since(self) -> dict[str, float]:
-        """Means over the events ranked since `forget_quality`: the worker's means run from its start."""
+    def _since(self) -> dict[str, float]:
+        """Means over the events that count: the worker's means run from its start."""
         events, before = self.quality.get("events", 0), self._before.get("events", 0)
         if events <= before:
             return {}
@@ -65,7 +68,7 @@ class Scraper:
         self._board.http_answers += 1
         self._board.http_failures += not answered
 
-    async def is_up(self, url: str) -> bool:
+    async def answers(self, url: str) -> bool:
         """Whether a URL answers 200."""
         try:
             return (await self._client.get(url)).status_code == httpx.codes.OK
