@@ -1,7 +1,7 @@
 """The command line: one short function per command, the table of contents of the program.
 
-Guarantee: what a user can cause is one line on standard error and exit code 1; Ctrl-C is exit code 130. Heavy packages are
-imported by the command that needs them.
+Guarantee: what a user can cause is one line on standard error and exit code 1; Ctrl-C is exit code 130. Heavy
+packages are imported by the command that needs them.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="One recurrent hidden state per user, moved forward by every event on Kafka: what next, for whom, now.\n\n"
+    help="One recurrent hidden state per user, moved forward by every event on Kafka: "
+    "what next, for whom, now.\n\n"
     "Start with `eddy demo`. Settings come from the environment (EDDY_*), for example "
     "EDDY_BOOTSTRAP_SERVERS=host:9092 to use your Kafka.",
 )
@@ -50,8 +51,10 @@ def demo(
 ) -> None:
     """Run the whole system here, live.
 
-    Takes about five minutes. Starts a real Kafka, trains a recommender, replays real events, shows freshness, quality and throughput, and exchanges the model while it
-    runs. Writes demo-summary.json. Example: eddy demo
+    Takes about five minutes. Starts a real Kafka, trains a recommender, replays real events, shows freshness,
+    quality and throughput, and exchanges the model while it runs. Writes demo-summary.json.
+
+    Example: eddy demo
     """
     from serving.demo.runner import run_demo
     from stream.settings import load_settings

@@ -1,4 +1,4 @@
-"""What the commands share in a terminal: log lines, and a progress bar that becomes plain lines where nobody watches."""
+"""What commands share in a terminal: log lines, and a progress bar (plain lines where nobody watches)."""
 
 import logging
 import sys

@@ -1,11 +1,12 @@
 """The event log: the valid events of `events` as Parquet files by day, for training and evaluation.
 
-    day=2013-03-01/part-00000000.parquet    user_id, item_id, timestamp (ms), event_type, value, event_id, partition, offset
+    day=2013-03-01/part-00000000.parquet    the columns of SCHEMA
     _position.json                          topic, topic id, next part number, next offset of each partition
 
-Guarantee: a record is in the log at most once at any moment and exactly once when `export` has returned, whatever was
-killed. The offsets are stored beside the files: a part is written aside, synced and renamed, then the position moves; parts
-that the position does not cover (a crash came between) are removed before anything is read again.
+Guarantee: a record is in the log at most once at any moment and exactly once when `export` has returned,
+whatever was killed. The offsets are stored beside the files: a part is written aside, synced and renamed,
+then the position moves; parts that the position does not cover (a crash came between) are removed before
+anything is read again.
 """
 
 import json
@@ -84,7 +85,7 @@ class EventLog:
                 path.unlink()
 
     def append(self, records: dict[int, list[Record]]) -> int:
-        """Add records by partition, each in offset order from the position on; returns how many were valid events."""
+        """Add records by partition, each in offset order from the position on; returns the number of events."""
         table, erasures = events_table(records)
         day = pc.divide(table["timestamp"], DAY_MS)
         written = []
@@ -144,10 +145,11 @@ class EventLog:
 def opened(folder: Path, topic: str, topic_id: str) -> Iterator[EventLog]:
     """The log in this folder (made if missing), for this process alone.
 
-    Errors: EddyError when another process writes to it, it is another topic's log, or its position cannot be read.
+    Errors: EddyError when another process writes to it, it is another topic's log, or it cannot be read or
+    written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "_lock", timeout=0):
             yield EventLog(folder, _position(folder, topic, topic_id))
     except Timeout:
@@ -175,8 +177,8 @@ def _position(folder: Path, topic: str, topic_id: str) -> Position:
         ) from None
     if position.topic_id != topic_id:
         raise EddyError(
-            f"event log {folder}: it was exported from another topic ({position.topic}, id {position.topic_id}; now "
-            f"{topic}, id {topic_id}): offsets do not compare; export to a new folder"
+            f"event log {folder}: it was exported from another topic ({position.topic}, id "
+            f"{position.topic_id}; now {topic}, id {topic_id}); export to a new folder"
         )
     return position
 
@@ -191,7 +193,7 @@ def _store(folder: Path, position: Position) -> Position:
 
 
 def events_table(records: dict[int, list[Record]]) -> tuple[pa.Table, list[tuple[int, int, str]]]:
-    """The valid events among records by partition, as `SCHEMA`, and the tombstones: (partition, offset, user).
+    """The events among records by partition, as `SCHEMA`, and the tombstones: (partition, offset, user).
 
     Valid is what the workers' decoder accepts.
     """
@@ -210,7 +212,9 @@ def events_table(records: dict[int, list[Record]]) -> tuple[pa.Table, list[tuple
 
 
 def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
-    """Bring the log in `folder` up to the topic's end as of now, or follow it for ever; returns how many events were added.
+    """Bring the log in `folder` up to the topic's end as of now, or follow it for ever.
+
+    Returns how many events were added.
 
     Errors: EddyError when the cluster cannot be reached or read, and as `opened`.
     """
@@ -236,8 +240,8 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
         at = event_log.position.offsets.get(tp.partition, 0)
         if at < beginning[tp]:
             log.warning(
-                "%s partition %d: offsets %d to %d are gone by retention; not in the log", topic, tp.partition, at,
-                beginning[tp] - 1,
+                "%s partition %d: offsets %d to %d were gone (retention) before they were exported",
+                topic, tp.partition, at, beginning[tp] - 1,
             )  # fmt: skip
         consumer.seek(tp, max(at, beginning[tp]))
     added, began = 0, _wall_ms()

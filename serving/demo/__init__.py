@@ -1,1 +1,1 @@
-"""`eddy demo`: the whole system on one machine, as a newcomer sees it. The order of events is in runner.py."""
+"""`eddy demo`: the whole system on one machine, as a newcomer sees it; flow.py says in what order."""

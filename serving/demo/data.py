@@ -1,4 +1,4 @@
-"""The demo's events: the shipped log cut in two, one user to watch, and generated users for when it is too short."""
+"""The demo's events: the shipped log in two parts, a user to watch, and generated users."""
 
 from dataclasses import replace
 from pathlib import Path

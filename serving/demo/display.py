@@ -73,7 +73,8 @@ def _figures(board: Board) -> RenderableType:
     )  # fmt: skip
     table.add_row(
         "", "", "", Text("decayed popularity", "dim"),
-        Text(_share(quality, "popularity_recall_at_20"), "dim"), Text(_share(quality, "popularity_mrr_at_20"), "dim"),
+        Text(_share(quality, "popularity_recall_at_20"), "dim"),
+        Text(_share(quality, "popularity_mrr_at_20"), "dim"),
     )  # fmt: skip
     return table if not board.refresh else Group(table, Text(f"second version: {board.refresh}", "magenta"))
 

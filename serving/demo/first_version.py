@@ -1,4 +1,4 @@
-"""The demo's first version, trained once: kept in the user's cache under a hash of everything that it depends on."""
+"""The demo's first version: trained once, kept in the cache under a hash of all that it depends on."""
 
 import shutil
 from collections.abc import Sequence

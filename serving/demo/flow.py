@@ -34,9 +34,8 @@ class Flow:
     def __init__(
         self, settings: Settings, plan: Plan, board: Board, children: Children, events: Events, items: Items
     ) -> None:
-        self.settings, self.plan, self.board, self.children, self.items = (
-            settings, plan, board, children, items
-        )  # fmt: skip
+        self.settings, self.plan, self.board = settings, plan, board
+        self.children, self.items = children, items
         known, live = split(events)
         self.known = known if plan.known is None else known.take(slice(len(known) - plan.known, len(known)))
         self.live = live if plan.live is None else live.take(slice(0, plan.live))
@@ -50,7 +49,7 @@ class Flow:
         self.paced = self.generated = 0
 
     async def run(self, report: Callable[[Summary, int], None], keep: bool) -> None:
-        """Everything, up to the report; with `keep` the system stays up afterwards until this is cancelled."""
+        """Everything, up to the report; with `keep` the system stays up afterwards, until cancelled."""
         async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
             metrics = f"http://{self.settings.host}:{self.settings.metrics_port}/metrics"
             self.scraper = Scraper(client, metrics, self.board)
@@ -179,7 +178,7 @@ class Flow:
         return self.board.epoch == 2 and not self.board.stale_rows
 
     async def _race(self) -> float:
-        """The rest as fast as it goes, events/s; over generated users too if it is over too soon to measure."""
+        """The rest as fast as it goes, events/s; generated users' events too if that is over too soon."""
         board, feed, live = self.board, self.feed, self.live
         rest = live.take(slice(self.paced, len(live)))
         board.begin("the rest, as fast as it goes")

@@ -1,7 +1,8 @@
-"""Freshness as a downstream team would measure it: from an event's append to a recommendation that includes it.
+"""Freshness as a downstream team would measure it: from an event's append to a list that includes it.
 
-Both ends are read with plain kafka-python consumers: the broker's append time of the event's record, and the wall clock at
-which a poll returned a list made from it, or from a later event of the same user. Broker and demo share one clock.
+Both ends are read with plain kafka-python consumers: the broker's append time of the event's record, and the
+wall clock at which a poll returned a list made from it, or from a later event of the same user. Broker and
+demo share one clock.
 """
 
 import threading
@@ -30,7 +31,7 @@ Place = tuple[int, int]
 
 @dataclass
 class Freshness:
-    """Reads `events` and `recommendations` from their ends on, in a thread of its own, between `start` and `stop`."""
+    """Reads `events` and `recommendations`, in threads of its own, between `start` and `stop`."""
 
     settings: Settings
     on_list: Callable[[Recommendation], None]

@@ -1,4 +1,4 @@
-"""`eddy demo`: what is set up around a run, and the report at its end; flow.py says what happens in between."""
+"""`eddy demo`: what is set up around a run, and the report at its end; flow.py is what lies between."""
 
 import asyncio
 

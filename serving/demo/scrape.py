@@ -1,4 +1,4 @@
-"""What the demo reads over HTTP: the worker's figures from its Prometheus endpoint, and lists from the server."""
+"""What the demo reads over HTTP: the worker's figures (Prometheus), and lists from the server."""
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families

@@ -1,0 +1,153 @@
+"""The event log's files: each record once, by day, whatever was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from models.errors import EddyError
+from models.events import read_events
+from stream.event_log import POSITION, opened
+from stream.events import Record
+from stream.schema import Event, encode
+
+DAY_MS = 86_400_000
+MARCH_1_2013 = 1_362_096_000_000
+TOPIC_ID = "0b8a1f6e-0000-4000-8000-000000000001"
+
+
+@dataclass
+class Written:
+    """A record as a consumer returns it."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = b"ada"
+
+
+def event(offset: int, item: str = "heat", timestamp: int = MARCH_1_2013, **fields: object) -> Record:
+    return Written(offset, encode(Event("ada", item, timestamp, **fields)))  # type: ignore[arg-type]
+
+
+def append(folder: Path, records: list[Record], partition: int = 0) -> int:
+    with opened(folder, "events", TOPIC_ID) as log:
+        return log.append({partition: records})
+
+
+def places(folder: Path) -> list[tuple[int, int]]:
+    table = ds.dataset(folder, format="parquet").to_table(columns=["partition", "offset"])
+    return sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
+
+
+def next_offsets(folder: Path) -> dict[int, int]:
+    with opened(folder, "events", TOPIC_ID) as log:
+        return log.position.offsets
+
+
+def test_events_lie_in_the_folder_of_their_own_day(tmp_path: Path) -> None:
+    append(
+        tmp_path,
+        [event(0), event(1, timestamp=MARCH_1_2013 + DAY_MS - 1), event(2, timestamp=MARCH_1_2013 + DAY_MS)],
+    )
+    assert sorted(path.name for path in tmp_path.glob("day=*")) == ["day=2013-03-01", "day=2013-03-02"]
+    first = ds.dataset(tmp_path / "day=2013-03-01", format="parquet").to_table()
+    assert first["offset"].to_pylist() == [0, 1]
+
+
+def test_the_log_is_what_training_reads(tmp_path: Path) -> None:
+    append(tmp_path, [event(0, "heat", event_type="rating", value=4.25, event_id="e-1"), event(1, "alien")])
+    events = read_events(tmp_path)
+    assert [events.items[item] for item in events.item] == ["heat", "alien"]
+    assert events.timestamp.tolist() == [MARCH_1_2013, MARCH_1_2013]
+    assert events.value[0] == 4.25
+    assert events.value[1] != events.value[1]
+    assert events.event_id == ["e-1", ""]
+    assert [events.types[kind] for kind in events.type] == ["rating", "interaction"]
+
+
+def test_what_is_no_event_is_left_out_and_not_read_again(tmp_path: Path) -> None:
+    records = [
+        event(0),
+        Written(1, b"not JSON"),
+        Written(2, None),
+        Written(3, encode(Event("bob", "heat", 1))),
+    ]
+    assert append(tmp_path, records) == 1
+    assert places(tmp_path) == [(0, 0)]
+    assert next_offsets(tmp_path) == {0: 4}
+
+
+def test_a_part_without_any_event_moves_the_position_too(tmp_path: Path) -> None:
+    assert append(tmp_path, [Written(7, b"{}")]) == 0
+    assert next_offsets(tmp_path) == {0: 8}
+
+
+def test_partitions_have_their_own_positions(tmp_path: Path) -> None:
+    append(tmp_path, [event(0), event(1)], partition=0)
+    append(tmp_path, [event(0)], partition=3)
+    assert next_offsets(tmp_path) == {0: 2, 3: 1}
+    assert places(tmp_path) == [(0, 0), (0, 1), (3, 0)]
+
+
+def test_after_a_crash_between_files_and_position_nothing_is_there_twice(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    shutil.copy(tmp_path / POSITION, tmp_path / "before")
+    append(tmp_path, [event(1), event(2, timestamp=MARCH_1_2013 + DAY_MS)])
+    (tmp_path / "before").rename(tmp_path / POSITION)  # the crash: files were renamed, the position was not
+    assert next_offsets(tmp_path) == {0: 1}
+    assert places(tmp_path) == [(0, 0)]
+    append(tmp_path, [event(1), event(2, timestamp=MARCH_1_2013 + DAY_MS), event(3)])
+    assert places(tmp_path) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+
+
+def test_a_file_that_is_half_written_is_never_read_and_goes(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    half = tmp_path / "day=2013-03-01" / ".part-00000001.writing"
+    half.write_bytes(b"PAR1")
+    assert len(read_events(tmp_path)) == 1
+    next_offsets(tmp_path)
+    assert not half.exists()
+
+
+def test_the_log_of_another_topic_is_refused(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    with (
+        pytest.raises(EddyError, match="exported from another topic"),
+        opened(tmp_path, "events", "another id"),
+    ):
+        pass
+
+
+def test_only_one_export_writes_at_a_time(tmp_path: Path) -> None:
+    with (
+        opened(tmp_path, "events", TOPIC_ID),
+        pytest.raises(EddyError, match="another export"),
+        opened(tmp_path, "events", TOPIC_ID),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"topic": "t", "topic_id": "i", "part": 0, "offsets": {"a": 1}}']
+)
+def test_a_position_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / POSITION).write_text(content)
+    with pytest.raises(EddyError, match=f"{POSITION}: unreadable"), opened(tmp_path, "events", TOPIC_ID):
+        pass
+
+
+def test_files_without_a_position_are_refused(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    (tmp_path / POSITION).unlink()
+    with pytest.raises(EddyError, match="has files but no"), opened(tmp_path, "events", TOPIC_ID):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EddyError, match="cannot be written"), opened(tmp_path / "file", "events", TOPIC_ID):
+        pass
