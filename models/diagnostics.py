@@ -22,6 +22,11 @@ from models.vocabulary import Vocabulary
 
 TOP = 20
 QUANTILES = (0.1, 0.5, 0.9)
+EXPLODES = 20.0
+"""Gradients explode when they are so many times the clipping norm, or grow so many times over the window."""
+
+VANISHES = 0.25
+"""Gradients vanish when 1 % is left after less than this share of the window."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,23 @@ class GradientReach:
     def clipped(self, clip: float) -> float:
         """The factor by which clipping to this norm scales all gradients."""
         return min(1.0, clip / self.total) if self.total > 0 else 1.0
+
+
+def gradient_warning(reach: GradientReach, clip: float) -> str | None:
+    """What to change when gradients vanish or explode over the window they were measured on, else None."""
+    window, median = len(reach.norm), reach.norm[:, 1]
+    growth = median[-1] / median[0]
+    if reach.total > EXPLODES * clip or growth > EXPLODES:
+        return (
+            f"gradients explode: norm {reach.total:.3g} where clip is {clip:g}, and {growth:.2g} times as"
+            f" large {window - 1} events back as at the target; lower learning_rate, clip or window"
+        )
+    if reach.horizon() < VANISHES * window:
+        return (
+            f"gradients vanish: 1 % is left after {reach.horizon()} of {window} events, and nothing is"
+            " learned from older ones; use cell gru or lstm, or shorten window to train faster"
+        )
+    return None
 
 
 def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:

@@ -14,6 +14,7 @@ from models.diagnostics import (
     Trajectory,
     Windows,
     gradient_reach,
+    gradient_warning,
     memory,
     trajectory,
     typical_user,
@@ -132,6 +133,23 @@ def test_clipping_scales_only_what_is_too_large() -> None:
     norm = np.ones((1, 3))
     assert GradientReach(norm, norm[:, 1], total=4.0).clipped(1.0) == 0.25
     assert GradientReach(norm, norm[:, 1], total=0.5).clipped(1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("decay", "total", "expected"),
+    [
+        (0.9, 1.0, None),
+        (0.3, 1.0, "gradients vanish: 1 % is left after 4 of 30 events"),
+        (1.2, 1.0, "gradients explode"),
+        (0.9, 50.0, "gradients explode: norm 50 where clip is 1"),
+    ],
+)
+def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
+    decay: float, total: float, expected: str | None
+) -> None:
+    median = np.full(30, decay).cumprod()
+    warning = gradient_warning(GradientReach(np.repeat(median[:, None], 3, axis=1), median, total), clip=1.0)
+    assert (warning is None) if expected is None else (warning is not None and warning.startswith(expected))
 
 
 def test_windows_hold_each_users_last_events_before_a_target() -> None:
