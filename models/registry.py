@@ -169,12 +169,12 @@ def load(path: Path) -> Version:
 
 
 def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Recommender:
-    with torch.device("meta"):  # shapes only: a hostile config must not allocate before the file was compared
-        recommender = Recommender(config, items, types)
-    expected = recommender.state_dict()
     try:
         with safe_open(file, framework="pt") as stored:
             names = set(stored.keys())
+            _require_plausible(file, stored, names, config, items)
+            recommender = Recommender(config, items, types)
+            expected = recommender.state_dict()
             if names != set(expected):
                 odd = sorted(names ^ set(expected))[:3]
                 raise EddyError(f"{file}: weights do not match the config; look at {', '.join(odd)}")
@@ -194,6 +194,23 @@ def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Re
         raise EddyError(f"{file}: unreadable ({error})") from None
     recommender.load_state_dict(weights, assign=True)
     return recommender.eval().requires_grad_(False)
+
+
+def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelConfig, items: int) -> None:
+    """A hostile config must not allocate: what it asks for is held against what the file really has.
+
+    (A model on the meta device would tell all shapes, but makes torch import its compiler: six seconds of CPU.)
+    """
+    sizes = {
+        "item_vectors": [items + config.item_buckets, config.dim],
+        "project.weight": [config.dim, config.hidden],
+    }
+    for name, size in sizes.items():
+        found = stored.get_slice(name).get_shape() if name in names else None
+        if found != size or config.layers > len(names):
+            raise EddyError(
+                f"{file}: {name} has shape {found}, the config implies {size} in {config.layers} layers"
+            )
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise EddyError(
             f"snapshot {path}: cannot be written ({error}); check space and permissions"
         ) from None
