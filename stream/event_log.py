@@ -85,7 +85,7 @@ class EventLog:
                 path.unlink()
 
     def append(self, records: dict[int, list[Record]]) -> int:
-        """Add records by partition, each in offset order from the position on; returns the number of events."""
+        """Add records by partition, each in offset order from the position on; returns the events added."""
         table, erasures = events_table(records)
         day = pc.divide(table["timestamp"], DAY_MS)
         written = []
