@@ -1,4 +1,4 @@
-"""A snapshot gives back exactly what was stored, or is discarded with a message; it never gives back less or other."""
+"""A snapshot gives back exactly what was stored, or is discarded with a message; never less, never other."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,8 @@ def test_what_was_written_is_read(rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_snapshot(path, Snapshot(77, rows))
     read = read_snapshot(path, TOPIC_ID, DAY_MS)
-    assert read is not None and read.position == 77
+    assert read is not None
+    assert read.position == 77
     assert (rows.anchor_time >= 0).any(), "some rows have an anchor"
     for name, column in vars(rows).items():
         found = getattr(read.rows, name)
