@@ -172,6 +172,15 @@ def test_the_json_names_the_mode_and_holds_both(report: Report) -> None:
         assert set(metrics_by_name["baselines"]) == {baseline.name for baseline in report.baselines}
 
 
+def test_a_metric_over_no_events_is_null_in_json() -> None:
+    events = stream()
+    repeats = replace(events, item=(events.user % 12).astype(np.int32))  # everyone always takes the same item
+    found = evaluate(repeats, "prequential", config=SMALL, settings=QUICK).to_dict()
+    assert found["modes"]["unseen"]["judged"] == 0
+    assert found["modes"]["unseen"]["model"]["mrr@20"] is None
+    assert found["modes"]["all"]["baselines"]["repeats_then_popularity"]["mrr@20"] == 1.0
+
+
 def test_the_table_has_a_line_for_everyone_best_first(report: Report) -> None:
     first, *lines = report.table().split("\n\n")[0].splitlines()
     assert first.startswith("prequential, mode unseen")
