@@ -14,30 +14,67 @@ from models.hashing import item_hashes, type_hash
 
 
 class HashIndex:
-    """Positions of distinct 64-bit hashes: vectorised look-up, growing at the end."""
+    """Positions of distinct 64-bit hashes, growing at the end: vectorised look-up in an open-addressing table.
+
+    The hashes are uniform, so their upper bits are the home slot; collisions go to the next slot (linear probing).
+    """
 
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
-        self.hashes = hashes
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
+        self._held = np.zeros(max(len(hashes), 16), np.uint64)
+        self._length = 0
+        self._bits = 0
+        self.append(hashes)
 
     def __len__(self) -> int:
-        return len(self.hashes)
+        return self._length
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """uint64[n], by position."""
+        return self._held[: self._length]
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Position of each hash, -1 where absent: int64[n]."""
-        if not len(self._sorted):
-            return np.full(len(hashes), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[at] == hashes, self._order[at], -1)
+        slot = self._home(hashes)
+        position = self._table[slot].astype(np.int64)
+        other = np.flatnonzero((position >= 0) & (self._held[position] != hashes))
+        while len(other):  # a slot that another hash took: look at the next one
+            slot[other] = (slot[other] + 1) & self._mask
+            position[other] = self._table[slot[other]]
+            at = position[other]
+            other = other[(at >= 0) & (self._held[at] != hashes[other])]
+        return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:
         """Add distinct hashes that `find` does not know."""
-        new = np.argsort(hashes, kind="stable")
-        at = np.searchsorted(self._sorted, hashes[new])
-        self._order = np.insert(self._order, at, new + len(self.hashes))
-        self._sorted = np.insert(self._sorted, at, hashes[new])
-        self.hashes = np.concatenate([self.hashes, hashes])
+        start, end = self._length, self._length + len(hashes)
+        if end > len(self._held):
+            held = np.zeros(max(end, 2 * len(self._held)), np.uint64)
+            held[:start] = self.hashes
+            self._held = held
+        self._held[start:end] = hashes
+        self._length = end
+        if self._bits == 0 or end * _SPARSE > self._mask + 1:
+            self._bits = max(4, int(end * _SPARSE * 2 - 1).bit_length())
+            self._mask = (1 << self._bits) - 1
+            self._table = np.full(self._mask + 1, -1, np.int32)
+            start = 0
+        self._insert(np.arange(start, end, dtype=np.int32))
+
+    def _home(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        return (hashes >> np.uint64(64 - self._bits)).astype(np.int64)
+
+    def _insert(self, position: NDArray[np.int32]) -> None:
+        slot = self._home(self._held[position])
+        while len(position):
+            free = self._table[slot] < 0
+            self._table[slot[free]] = position[free]  # of several that want one slot the last gets it
+            left = self._table[slot] != position
+            position, slot = position[left], (slot[left] + 1) & self._mask
+
+
+_SPARSE = 4
+"""Slots per entry at least: most look-ups end at the first slot."""
 
 
 class Vocabulary:
@@ -79,7 +116,7 @@ class Catalogue:
     """
 
     def __init__(self, hashes: NDArray[np.uint64] | None = None) -> None:
-        self._index = HashIndex(np.zeros(0, np.uint64) if hashes is None else hashes.copy())
+        self._index = HashIndex(np.zeros(0, np.uint64) if hashes is None else hashes)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -103,8 +103,13 @@ class Slab:
             return torch.from_numpy(np.zeros(shape, np.float32))
         return torch.zeros(shape, device=self.device)
 
+    def reserve(self, users: int) -> None:
+        """Make room for so many users at once; room that is never written costs no memory."""
+        if users > self._capacity:
+            self._grow(users)
+
     def _grow(self, capacity: int) -> None:
-        old, self._capacity = self._capacity, max(capacity, self._capacity * 3 // 2)
+        old, self._capacity = self._capacity, max(capacity, self._capacity * 2)
         for name, (dtype, shape, _) in _COLUMNS.items():
             column = np.zeros((self._capacity, *shape), dtype)
             column[:old] = getattr(self, name)
