@@ -22,7 +22,7 @@ class HashIndex:
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
         self._held = np.zeros(max(len(hashes), 16), np.uint64)
         self._length = 0
-        self._bits = 0
+        self._bits = self._mask = 0
         self.append(hashes)
 
     def __len__(self) -> int:
