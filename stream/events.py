@@ -25,6 +25,7 @@ _END = np.iinfo(np.int64).max
 
 _decoder = msgspec.json.Decoder(Event)
 _lines = msgspec.json.Decoder(Event)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Record(Protocol):
@@ -111,12 +112,14 @@ def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
         return None
     try:
         events = _lines.decode_lines(joined)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     return events if len(events) == n else None
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
     return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
 
 
@@ -139,7 +142,7 @@ def decode_events(records: Sequence[Record], partition: int, now: int) -> Decode
                     continue
                 events.append(_decoder.decode(record.value))
                 accepted.append(record)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except _UNREADABLE as error:
                 rejected.append(Rejected(record, _reason(error)))
     time = np.fromiter((event.timestamp for event in events), np.float64, len(events))
     wrong = {
