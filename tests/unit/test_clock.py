@@ -1,0 +1,36 @@
+"""What "now" means: the log's own time for an old log, the wall's for a live stream."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.clock import DAY_MS, StreamClock
+
+WALL = 1_700_000_000_000
+
+
+def test_an_old_log_does_not_age_by_waiting() -> None:
+    clock = StreamClock()
+    clock.observe(1_380_000_000_000, WALL)
+    assert {clock.now(WALL + wait) for wait in (0, 1, DAY_MS, 365 * DAY_MS)} == {1_380_000_000_000}
+
+
+def test_a_live_stream_moves_on_between_events() -> None:
+    clock = StreamClock()
+    clock.observe(WALL - 5_000, WALL)
+    assert clock.now(WALL + 60_000) == WALL + 60_000
+
+
+def test_there_is_no_now_before_the_first_event() -> None:
+    assert StreamClock().now(WALL) == -1
+
+
+@given(times=st.lists(st.integers(0, WALL + 3_600_000), min_size=1, max_size=20))
+def test_late_events_never_move_it_back(times: list[int]) -> None:
+    clock, seen = StreamClock(), list[int]()
+    for time in times:
+        clock.observe(time, WALL)
+        seen.append(clock.now(WALL))
+        assert seen[-1] >= max(times[: len(seen)])
+    assert seen == sorted(seen)

@@ -1,0 +1,193 @@
+"""The row on `user-state`: bytes that never change, sizes that fit, and nothing read that is not understood."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.cells import make_cell
+from models.config import CELLS, ModelConfig
+from models.hashing import event_id_hash, item_hash, type_hash
+from stream.rows import (
+    HEADER,
+    NO_TIME,
+    TIME_SPAN,
+    WINDOW,
+    RowFormatError,
+    Rows,
+    decode_rows,
+    encode_rows,
+    mix,
+    row_size,
+)
+from tests.oracle import splitmix64
+
+GOLDEN = """
+RUQBAof1H+cBAwAHAAAA782riWdFIwEAAQIDBAUGBwgJCgsMDQ4PAgAAACoAAAAAAAAABQAAAMDe/sr+yg0A6Fdo8zsBAADQW2jz
+OwEAAAAAgD8AAADAAAAAPwAAgL4AAMA/AABAwPQ/WGg3sYPyAAAAAABTqrAWHLuiAH6QW97gSWi0G+gDAAAAOghLBRHSSwBH
+"""
+"""The two-entry row below, as the first release wrote it. If this test fails, rows out there became unreadable."""
+
+
+def a_row() -> Rows:
+    item, event_type = np.zeros((1, WINDOW), np.uint64), np.zeros((1, WINDOW), np.uint16)
+    time, event_id = np.zeros((1, WINDOW), np.int64), np.zeros((1, WINDOW), np.uint64)
+    value = np.full((1, WINDOW), np.nan, np.float16)
+    item[0, :2] = [item_hash("tt0111161"), item_hash("tt0068646")]
+    event_type[0, :2] = [type_hash("view"), type_hash("rating")]
+    time[0, :2] = [1_356_998_400_976, 1_356_998_401_976]
+    event_id[0, :2] = [event_id_hash("first"), event_id_hash("second")]
+    value[0, :2] = [np.nan, 7]
+    return Rows(
+        user=[b"user-1"],
+        epoch=np.array([7], np.uint32),
+        version=np.array([0x0123456789ABCDEF], np.uint64),
+        topic_id=bytes(range(16)),
+        partition=np.array([2], np.int32),
+        offset=np.array([42], np.int64),
+        applied=np.array([5], np.uint32),
+        digest=np.array([0x000DCAFECAFEDEC0], np.uint64),
+        anchor_time=np.array([1_356_998_399_976], np.int64),
+        hidden=np.array([[1.0, -2.0, 0.5]], np.float32),
+        anchor=np.array([[-0.25, 1.5, -3.0]], np.float32),
+        length=np.array([2], np.uint8),
+        item=item,
+        time=time,
+        type=event_type,
+        value=value,
+        event_id=event_id,
+    )
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> Rows:
+    """Rows over the whole range of every field."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, size = draw(st.integers(1, 8)), draw(st.integers(1, 200))
+    length = rng.integers(0, WINDOW, n).astype(np.uint8)
+    filled = np.arange(WINDOW) < length[:, None]
+    anchored = rng.random(n) < 0.5
+    first = rng.integers(0, 1 << 41, (n, 1))
+    step = np.sort(rng.integers(0, TIME_SPAN, (n, WINDOW), endpoint=True), axis=1)
+    step -= step[:, :1]
+
+    def words(high: int, shape: tuple[int, ...]) -> np.ndarray:  # type: ignore[type-arg]
+        return rng.integers(0, high, shape, np.uint64, endpoint=True)
+
+    anchor = rng.normal(size=(n, size)).astype(np.float32)
+    return Rows(
+        user=[f"üser-{i}".encode() for i in range(n)],
+        epoch=words(2**32 - 1, (n,)).astype(np.uint32),
+        version=words(2**64 - 1, (n,)),
+        topic_id=rng.bytes(16),
+        partition=rng.integers(0, 2**31, n).astype(np.int32),
+        offset=rng.integers(-1, 2**63 - 1, n),
+        applied=words(2**32 - 1, (n,)).astype(np.uint32),
+        digest=words(2**64 - 1, (n,)),
+        anchor_time=np.where(anchored, rng.integers(0, 1 << 41, n), NO_TIME),
+        hidden=rng.normal(size=(n, size)).astype(np.float32),
+        anchor=np.where(anchored[:, None], anchor, np.float32(0)),
+        length=length,
+        item=np.where(filled, words(2**64 - 1, (n, WINDOW)), np.uint64(0)),
+        time=np.where(filled, first + step, 0),
+        type=np.where(filled, words(2**16 - 1, (n, WINDOW)), 0).astype(np.uint16),
+        value=np.where(filled, rng.normal(size=(n, WINDOW)) * 100, np.nan).astype(np.float16),
+        event_id=np.where(filled, words(2**40 - 1, (n, WINDOW)), np.uint64(0)),
+    )
+
+
+def assert_equal(found: Rows, expected: Rows) -> None:
+    for name, column in vars(expected).items():
+        np.testing.assert_array_equal(getattr(found, name), column, err_msg=name)
+
+
+def test_the_bytes_of_a_row_never_change() -> None:
+    golden = base64.b64decode(GOLDEN)
+    assert encode_rows(a_row()) == [golden]
+    (found,) = decode_rows([b"user-1"], [golden])
+    assert_equal(found, a_row())
+
+
+@given(rows=any_rows())
+def test_what_was_encoded_is_decoded_again(rows: Rows) -> None:
+    (found,) = decode_rows(rows.user, encode_rows(rows))
+    assert_equal(found, rows)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_full_row_of_128_units_takes_the_stated_bytes(cell: str) -> None:
+    size = make_cell(ModelConfig(cell=cell, hidden=128)).state_size
+    full = row_size(size, WINDOW - 1, anchor=True)
+    young = row_size(size, 1, anchor=False)
+    assert (young, full) == {"lstm": (1125, 3205)}.get(cell, (613, 2181))
+    assert cell != "gru" or full <= 2200
+
+
+def test_a_row_is_as_long_as_row_size_says() -> None:
+    assert len(encode_rows(a_row())[0]) == row_size(3, 2, anchor=True)
+    young = replace(a_row(), anchor_time=np.array([NO_TIME]), anchor=np.zeros((1, 3), np.float32))
+    assert len(encode_rows(young)[0]) == row_size(3, 2, anchor=False)
+
+
+def resealed(value: bytearray) -> bytes:
+    value[4:8] = zlib.crc32(bytes(value[8:])).to_bytes(4, "little")
+    return bytes(value)
+
+
+def test_another_format_is_refused_by_name() -> None:
+    value = bytearray(encode_rows(a_row())[0])
+    value[2] = 99
+    with pytest.raises(RowFormatError, match=r"user 'user-1' has a format .*format 99 .*version of Eddy"):
+        decode_rows([b"user-1"], [resealed(value)])
+    foreign = resealed(bytearray(b"{" * len(value)))
+    with pytest.raises(RowFormatError, match="user 'user-1' has a format"):
+        decode_rows([b"user-1"], [foreign])
+
+
+@given(at=st.integers(8, row_size(3, 2, anchor=True) - 1), flip=st.integers(1, 255))
+def test_any_changed_byte_is_noticed(at: int, flip: int) -> None:
+    value = bytearray(encode_rows(a_row())[0])
+    value[at] ^= flip
+    with pytest.raises(RowFormatError, match="user 'user-1' does not match its checksum"):
+        decode_rows([b"user-1"], [bytes(value)])
+
+
+@given(size=st.integers(0, row_size(3, 2, anchor=True) - 1))
+def test_a_cut_row_is_refused(size: int) -> None:
+    with pytest.raises(RowFormatError, match="user-1"):
+        decode_rows([b"user-1"], [encode_rows(a_row())[0][:size]])
+
+
+@given(value=st.binary(max_size=300))
+def test_any_other_bytes_are_refused_and_nothing_else_is_raised(value: bytes) -> None:
+    with pytest.raises(RowFormatError):
+        decode_rows([b"u"], [value])
+
+
+def test_a_length_that_does_not_fit_is_refused_even_with_a_right_checksum() -> None:
+    value = bytearray(encode_rows(a_row())[0])
+    for entries in (1, 3, WINDOW, 255):
+        value[3] = entries
+        with pytest.raises(RowFormatError, match="length that does not fit"):
+            decode_rows([b"user-1"], [resealed(value)])
+
+
+def test_rows_of_two_models_come_out_in_two_groups() -> None:
+    wide = replace(a_row(), hidden=np.ones((1, 5), np.float32), anchor=np.ones((1, 5), np.float32))
+    groups = decode_rows([b"a", b"b"], encode_rows(a_row()) + encode_rows(wide))
+    assert [(group.user, group.hidden.shape[1]) for group in groups] == [([b"a"], 3), ([b"b"], 5)]
+
+
+@given(offsets=st.lists(st.integers(0, 2**62), min_size=1, max_size=50))
+def test_mix_is_splitmix64(offsets: list[int]) -> None:
+    assert mix(np.array(offsets)).tolist() == [splitmix64(offset) for offset in offsets]
+
+
+def test_the_header_has_the_documented_size() -> None:
+    assert HEADER.itemsize == 79
