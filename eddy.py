@@ -209,6 +209,61 @@ def replay(
 
 
 @app.command()
+def ingest(
+    topic: Annotated[str, typer.Option(help="Your topic: JSON objects, whatever its key and partitions.")],
+    fields: Annotated[
+        str, typer.Option("--map", help="user_id=…,item_id=…,timestamp=…[,event_type=…,value=…,event_id=…]")
+    ],
+    event_type: Annotated[str, typer.Option("--type", help="Of records without one.")] = "interaction",
+    time_unit: Annotated[str, typer.Option(help="Of the timestamp: ms, s or iso (ISO 8601).")] = "ms",
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop at what is there now.")] = False,
+) -> None:
+    """Bring a topic of yours onto `events`.
+
+    Nothing is lost, and nothing written twice by a crash; dots in field names go into nested objects.
+
+    Example: eddy ingest --topic clicks --map user_id=user.id,item_id=sku,timestamp=ts --type view
+    """
+    from serving.terminal import set_up_logging
+    from stream.ingest import ingest as ingest_topic
+    from stream.mapping import parse_map
+    from stream.settings import load_settings
+
+    set_up_logging()
+    mapping = parse_map(fields, time_unit, event_type)
+    counts = asyncio.run(ingest_topic(load_settings(), topic, mapping, until_end))
+    typer.echo(f"{counts.written} events written, {counts.rejected} dead letters, {counts.known} known")
+
+
+@app.command()
+def repartition(
+    partitions: Annotated[int, typer.Option(min=1, max=10_000, help="The new number of partitions.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
+) -> None:
+    """Change the partition count of `events`.
+
+    Stop all workers first. States, statistics and unread events are taken along. If it is killed, run it
+    again.
+
+    Example: eddy repartition --partitions 8 --yes
+    """
+    from serving.terminal import set_up_logging
+    from stream.repartition import prospect
+    from stream.repartition import repartition as repartition_topics
+    from stream.settings import load_settings
+
+    set_up_logging()
+    settings = load_settings()
+    typer.echo(str(asyncio.run(prospect(settings, partitions))))
+    if not yes:
+        typer.echo("Nothing was changed; go on with --yes.")
+        return
+    moved = asyncio.run(repartition_topics(settings, partitions))
+    typer.echo(f"{moved.rows} users and {moved.carried} unread events moved.")
+    typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your writers.")
+
+
+@app.command()
 def export(
     folder: Annotated[Path | None, typer.Argument(help="[default: EDDY_EVENT_LOG or ./event-log]")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,

@@ -56,10 +56,24 @@ class Prospect:
 
     old: int
     """partitions now"""
+    new: int
     retained: int
     """records in `events`: deleted, but for those that are not applied yet"""
     unfinished: bool
     """it was begun before and will be finished"""
+
+    def __str__(self) -> str:
+        if self.unfinished:
+            return f"The repartition to {self.new} partitions that was begun before will be finished."
+        return (
+            f"From {self.old} to {self.new} partitions.\n"
+            "Taken along: all users' states, the item statistics, the events not yet applied.\n"
+            f"Deleted: the {self.retained} records that `events` still retains but for those (`eddy export` keeps\n"
+            "them in an event log; export to a new one afterwards), and the lists on `recommendations` (a\n"
+            "user's next event makes a new one).\n"
+            "Writers to `events` get errors until it is done; restart them afterwards, since they choose\n"
+            "partitions by the old count."
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ async def prospect(settings: Settings, partitions: int) -> Prospect:
     with admin_client(settings) as admin:
         topics = Topics(settings, admin)
         if topics.partitions(topics.aside):
-            return Prospect(0, 0, unfinished=True)
+            return Prospect(0, partitions, 0, unfinished=True)
         topics.require_stopped()
         topic_id, old = topics.event_topic_id(), topics.partitions(topics.events)
         if all(topics.partitions(name) == partitions for name in topics.by_user):
@@ -86,7 +100,8 @@ async def prospect(settings: Settings, partitions: int) -> Prospect:
             if not foreign:
                 raise EddyError(f"{topics.events} has {partitions} partitions already: nothing to do")
         first, end = topics.ends()
-        return Prospect(old, sum(end[number] - first[number] for number in end), unfinished=False)
+        retained = sum(end[number] - first[number] for number in end)
+        return Prospect(old, partitions, retained, unfinished=False)
 
 
 async def repartition(
