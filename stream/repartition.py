@@ -68,7 +68,7 @@ class Prospect:
         return (
             f"From {self.old} to {self.new} partitions.\n"
             "Taken along: all users' states, the item statistics, the events not yet applied.\n"
-            f"Deleted: the other records that `events` retains, of {self.retained} in all (`eddy export` keeps\n"
+            f"Deleted: the rest of the {self.retained} records that `events` retains (`eddy export` keeps\n"
             "them in an event log; export to a new one afterwards), and the lists on `recommendations` (a\n"
             "user's next event makes a new one).\n"
             "Writers to `events` get errors until it is done; restart them afterwards, since they choose\n"
