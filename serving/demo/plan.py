@@ -36,8 +36,8 @@ FULL = Plan(
     rate=100,
     paced_s=90,
     measured_s=10,
-    first=_training(epochs=2, batch=512, sampled=512, gate_events=4000, seconds=30),
-    second=_training(epochs=1, batch=512, sampled=512, gate_events=2000, seconds=20, threads=1),
+    first=_training(epochs=2, sampled=512, gate_events=2000, seconds=30),
+    second=_training(epochs=1, sampled=512, gate_events=1000, seconds=20, threads=1),
 )
 QUICK = Plan(
     quick=True,
@@ -46,6 +46,6 @@ QUICK = Plan(
     rate=100,
     paced_s=15,
     measured_s=1,
-    first=_training(epochs=1, batch=512, sampled=512, gate_events=1000),
-    second=_training(epochs=1, batch=512, sampled=512, gate_events=500, threads=1),
+    first=_training(epochs=1, sampled=512, gate_events=1000),
+    second=_training(epochs=1, sampled=512, gate_events=500, threads=1),
 )

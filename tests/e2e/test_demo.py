@@ -1,0 +1,147 @@
+"""`eddy demo` as a newcomer runs it: it ends by itself, says what it measured, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaAdminClient
+
+from tests.conftest import eventually
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("demo", "--quick")
+
+
+class Demo:
+    """A running `eddy demo` in a folder of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDDY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "eddy", *(arguments or QUICK)],
+            cwd=folder,
+            env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.family: set[psutil.Process] = set()
+
+    def children(self, command: str) -> list[psutil.Process]:
+        """Running processes of the demo that are `eddy command` (and their watchdogs)."""
+        try:
+            self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            pytest.fail(f"the demo has ended: {self.process.communicate()}")
+        return [child for child in self.family if command in arguments_of(child)]
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and standard error."""
+        error = self.process.communicate(timeout=600)[1]
+        return self.process.returncode, error
+
+    def left(self) -> list[psutil.Process]:
+        """Processes that the demo has left behind."""
+        return [
+            child for child in self.family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+        ]
+
+
+def arguments_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def demo(tmp_path: Path, broker: str) -> Iterator[Demo]:
+    """A quick demo on the session's broker, whose worker has started."""
+    running = Demo(tmp_path, EDDY_BOOTSTRAP_SERVERS=broker)
+    eventually(lambda: running.children("worker"), within_s=120)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_ends_by_itself_and_keeps_its_promises(tmp_path: Path) -> None:
+    code, error = Demo(tmp_path).end()
+    assert code == 0, error
+    summary = json.loads((tmp_path / "demo-summary.json").read_text())
+    assert summary["events_applied"] == summary["events_in"] - summary["dead_letters"]
+    assert summary["dead_letters"] == 3
+    assert summary["recommendations_out"] > 0
+    assert summary["model_versions"] >= 2
+    assert summary["recall_at_20"] > summary["popularity_recall_at_20"]
+    assert summary["http_failures"] == 0
+    assert 0 < summary["p50_ms"] <= summary["p99_ms"]
+    assert summary["throughput_events_per_s"] > 0
+    assert summary["mode"] == "all"
+
+
+@pytest.mark.timeout(400)
+def test_ctrl_c_ends_everything_without_a_stack_trace(demo: Demo, broker: str) -> None:
+    demo.process.send_signal(signal.SIGINT)
+    code, error = demo.end()
+    assert code == 130
+    assert "Traceback" not in error
+    eventually(lambda: not demo.left())
+    admin = KafkaAdminClient(bootstrap_servers=broker)
+    eventually(lambda: not [name for name in admin.list_topics() if name.startswith("eddy-demo-")])
+    admin.close()
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_demo_leaves_no_process_behind(demo: Demo) -> None:
+    demo.process.kill()
+    demo.end()
+    eventually(lambda: not demo.left())
+
+
+@pytest.mark.timeout(400)
+def test_a_process_that_dies_ends_the_demo_with_its_log(demo: Demo) -> None:
+    for child in demo.children("worker"):
+        if str(ROOT / "stream" / "broker_watchdog.py") not in arguments_of(child):
+            child.kill()
+    code, error = demo.end()
+    assert code == 1
+    assert "`eddy worker` ended" in error
+    assert error.count("\n") == 1
+    log = Path(error.partition("log: ")[2].partition(")")[0])
+    assert log.exists()
+    eventually(lambda: not demo.left())
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path, broker: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, error = Demo(tmp_path, EDDY_BOOTSTRAP_SERVERS=broker, EDDY_PORT=port).end()
+    assert code == 1
+    assert error == f"eddy: port {port} is taken: stop what listens there, or set EDDY_PORT to another one\n"
+
+
+def test_an_unreachable_cluster_is_one_line(tmp_path: Path) -> None:
+    code, error = Demo(tmp_path, EDDY_BOOTSTRAP_SERVERS="127.0.0.1:9").end()
+    assert code == 1
+    assert error.startswith("eddy: no answer from the Kafka cluster at 127.0.0.1:9")
+    assert error.count("\n") == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, error = Demo(tmp_path, EDDY_CACHE_DIR=str(tmp_path / "file")).end()
+    assert code == 1
+    assert error.startswith("eddy: ")
+    assert error.count("\n") == 1
