@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -29,7 +30,8 @@ from stream.murmur import murmur2
 from stream.schema import Event
 from stream.settings import Settings
 from stream.topics import ensure_topics, topic_ids
-from tests.conftest import MakeSettings, eventually
+from tests.conftest import eventually
+from tests.kafka_clusters import MakeSettings
 
 FIELDS = "user_id=who.uid,item_id=sku,timestamp=ts"
 SOURCE_PARTITIONS = 3
@@ -180,16 +182,20 @@ def ends(settings: Settings, topic: str) -> int:
 
 @pytest.mark.timeout(240)
 def test_killed_in_the_middle_again_and_again_no_record_is_lost_and_none_written_twice(
-    settings: Settings, source: str, make_settings: MakeSettings
+    settings: Settings, source: str
 ) -> None:
     total, kills = 40_000, 2
     send(settings, source, [record(number) for number in range(total)])
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
+
+    def grown(so_far: int) -> bool:
+        return ends(settings, settings.topics.events) > so_far
+
     for _ in range(kills):
         so_far = ends(settings, settings.topics.events)
         process = run_process(settings, source)
-        eventually(lambda so_far=so_far: ends(settings, settings.topics.events) > so_far, within_s=60)
+        eventually(partial(grown, so_far), within_s=60)
         process.kill()
         process.join()
     assert ends(settings, settings.topics.events) < total
