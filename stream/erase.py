@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.errors import KafkaTimeoutError as SendTimeoutError
 
@@ -18,6 +18,7 @@ from models.errors import EddyError
 from stream.clients import admin_client, client_config
 from stream.murmur import murmur2
 from stream.settings import Settings
+from stream.topics import committed_offsets
 
 _SEND_TIMEOUT_S = 30
 _POLL_S = 0.2
@@ -60,13 +61,12 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
 
 def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> bool:
     """Whether the workers' committed offset passes the tombstone in time."""
-    tp = TopicPartition(settings.topics.events, partition)
     deadline = time.monotonic() + wait_s
     with admin_client(settings) as admin:
         while True:
             with suppress(KafkaError):  # a cluster that has seen no group yet has no coordinator for it
-                offsets = admin.list_group_offsets(settings.group)[settings.group]
-                if tp in offsets and offsets[tp].offset > offset:
+                offsets = committed_offsets(admin, settings.group, settings.topics.events)
+                if offsets.get(partition, -1) > offset:
                     return True
             if time.monotonic() > deadline:
                 return False

@@ -147,6 +147,15 @@ def _check_config(spec: TopicSpec, actual: dict[str, str]) -> None:
             )
 
 
+def committed_offsets(admin: KafkaAdminClient, group: str, topic: str) -> dict[int, int]:
+    """A consumer group's committed offsets by partition; empty for a group that has committed nothing yet.
+
+    Errors: KafkaError while the cluster has no coordinator for the group.
+    """
+    found = admin.list_group_offsets(group)[group]
+    return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+
+
 def topic_ids(admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, uuid.UUID]:
     """The ids (KIP-516) of these topics; a topic that is deleted and created again has another one.
 

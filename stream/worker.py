@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 import torch
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
+from kafka.errors import KafkaError as ClientError
 
 from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
 from stream.checkpoint import Capture, PartitionLost, checkpoint
+from stream.clients import admin_client
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
 from stream.items import dictionary_records
@@ -31,6 +33,7 @@ from stream.settings import Settings
 from stream.shared import Shared
 from stream.snapshots import snapshot_path, write_snapshot
 from stream.stall import StallWatch
+from stream.topics import committed_offsets
 from stream.transport import Chunk
 
 log = logging.getLogger("eddy.worker")
@@ -44,6 +47,9 @@ MIGRATE_ROWS = 1024
 NO_GENERATION = -2
 REVOKE_BUDGET = 0.5
 """Share of the session timeout that the last flush of revoked partitions may take."""
+
+REBALANCE_SESSIONS = 2.0
+"""Session timeouts within which a worker that was fenced must have heard of the rebalance that did it."""
 
 IDLE_CHECK_S = 60.0
 WATCH_S = 5.0
@@ -83,6 +89,7 @@ class Worker:
         self._names_again: list[Message] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._restore: asyncio.Task[None] | None = None
+        self._generation = NO_GENERATION
 
     @property
     def engine(self) -> Engine:
@@ -186,6 +193,7 @@ class Worker:
         self._settled.clear()
         self.metrics.ready.set(0)
         await self._end_restore()
+        self._generation = generation
         self._restore = self._spawn(self._restore_all(partitions, generation), "restore")
 
     async def _end_restore(self) -> None:
@@ -222,7 +230,8 @@ class Worker:
             log.warning("the last flush took too long; its events will be read again by the next owner")
         finally:
             for owned in leaving:
-                if snapshots and flushed and not owned.pending:
+                held = self.owned.get(owned.number) is owned  # the flush may have found it taken over
+                if snapshots and flushed and held and not owned.pending:
                     await self._run(lambda owned=owned: self._snapshot(owned))  # type: ignore[misc]
                 await self._drop(owned, keep_statistics=flushed)
 
@@ -368,11 +377,19 @@ class Worker:
             owned = dict(self.owned) if self._settled.is_set() else {}
             tps = {TopicPartition(self.topics.events, number): number for number in owned}
             ends: dict[int, int] = {}
-            with contextlib.suppress(KafkaError, TimeoutError):
+            committed: dict[int, int | None] = {number: one.committed for number, one in owned.items()}
+            with contextlib.suppress(KafkaError, TimeoutError, EddyError):
                 async with asyncio.timeout(WATCH_S):
+                    if None in committed.values():  # nothing new since it was restored: ask the group
+                        known = await asyncio.to_thread(self._committed_by_group)
+                        committed = {n: known.get(n) if at is None else at for n, at in committed.items()}
                     ends = {tps[tp]: end for tp, end in (await self.shared.items.ends(list(tps))).items()}
-            committed = {number: one.committed for number, one in owned.items()}
             self.metrics.stalled.set(watch.observe(committed, ends))
+
+    def _committed_by_group(self) -> dict[int, int]:
+        with admin_client(self.settings) as admin, contextlib.suppress(ClientError):
+            return committed_offsets(admin, self.settings.group, self.topics.events)
+        return {}
 
     def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
         """On the engine's thread, so between batches: copy out what is to be written."""
@@ -388,3 +405,13 @@ class Worker:
         log.warning("%s: forgetting it", lost)
         if lost.partition in self.owned:
             await self._drop(self.owned[lost.partition], keep_statistics=False)
+        self._spawn(self._await_rebalance(lost, self._generation), "rebalance")
+
+    async def _await_rebalance(self, lost: PartitionLost, generation: int) -> None:
+        """A partition is taken over in a rebalance; without one nobody would work on it any more."""
+        await asyncio.sleep(REBALANCE_SESSIONS * self.settings.session_timeout_s)
+        if self._generation == generation:
+            raise EddyError(
+                f"{lost}, but the group still gives it to this one: is EDDY_GROUP also the name of something "
+                "else? Restarting takes it back"
+            )
