@@ -89,6 +89,7 @@ class Follower:
         self._tps = [TopicPartition(topic, partition) for partition in partitions]
         self._take = take
         self._position: dict[TopicPartition, int] = {}
+        self._rewound = 0
         self._moved = asyncio.Condition()
         self._consumer: AIOKafkaConsumer | None = None
         self._failed: BaseException | None = None
@@ -103,9 +104,11 @@ class Follower:
                     batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
                     for tp, records in batches.items():
                         await self._take(tp, records)
+                    rewound = self._rewound
                     position = {tp: await consumer.position(tp) for tp in self._tps}
                     async with self._moved:
-                        self._position = position
+                        if rewound == self._rewound:  # otherwise it may still be where it was before
+                            self._position = position
                         self._moved.notify_all()
         except Exception as error:
             async with self._moved:
@@ -142,3 +145,5 @@ class Follower:
                 if tp.partition == partition:
                     self._position.pop(tp, None)
                     await self._consumer.seek_to_beginning(tp)
+                    self._position.pop(tp, None)
+                    self._rewound += 1

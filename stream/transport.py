@@ -56,13 +56,15 @@ class BatchConsumer(driver.Consumer):
         self._handed: dict[TP, int] = {}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        generation = self.app.consumer_generation_id
         fetched, active = await self._wait_next_records(timeout)
         if fetched is None or self.should_stop:
             return
-        if not self.flow_active:  # a rebalance began during the fetch: what was fetched will be fetched again
+        # A rebalance began, or began and ended, during the fetch: what was fetched will be fetched again.
+        if not self.flow_active or generation != self.app.consumer_generation_id:
+            self._handed |= {tp: int(records[-1].offset) + 1 for tp, records in fetched.items() if records}
             await self.perform_seek()
             return
-        generation = self.app.consumer_generation_id
         for tp, records in fetched.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
@@ -78,8 +80,8 @@ class BatchConsumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets; chunks start a new row of `follows`."""
-        self._handed.clear()
         await super().perform_seek()
+        self._handed.clear()  # not before: were the seek to fail, `follows` would show what was dropped
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         for tp in revoked:
