@@ -1,8 +1,8 @@
 """What is known about items across users: moving popularity and transition counts, per source partition.
 
 Each partition's sums are kept apart, so that a worker can replace what it knows of another worker's partition
-by a newer export, whole, any number of times. All decays are kept as sums of 2^((t - reference) / half-life): no
-pass over the items as time goes by; the reference moves before anything overflows.
+by a newer export, whole, any number of times. All decays are kept as sums of 2^((t - reference) / half-life):
+no pass over the items as time goes by; the reference moves before anything overflows.
 """
 
 from typing import TypeAlias
@@ -62,9 +62,10 @@ class PartitionStatistics:
             self.transition_reference = now
 
     def add(self, item: Ints, timestamp: Ints, previous: Ints) -> None:
-        """Count events item[n] at timestamp[n]; previous[n,K] = the user's items before, latest first, -1 = none.
+        """Count events item[n] at timestamp[n]; previous[n,K] = the user's items before, latest first, -1 =
+        none.
 
-        A transition from the item l places before counts 1 / l.
+        A transition from the item l places before counts 1 / l; one from an item to itself does not count.
         """
         if not len(item):
             return
@@ -82,15 +83,19 @@ class PartitionStatistics:
             self._add_transitions(source[known], target[known], weights[known].astype(np.float32))
 
     def _add_transitions(self, source: Ints, target: Ints, weight: Floats) -> None:
-        pairs, inverse = np.unique(source << 32 | target, return_inverse=True)
+        pairs, first_seen, inverse = np.unique(source << 32 | target, return_index=True, return_inverse=True)
         summed = np.bincount(inverse, weight).astype(np.float32)
+        # By appearance: catalogues number items differently, and all who count the same must round alike.
+        by_appearance = np.argsort(first_seen)
+        pairs, summed = pairs[by_appearance], summed[by_appearance]
         source, target = pairs >> 32, pairs & 0xFFFFFFFF
         row = self._rows_of(source)
         np.add.at(self.total, row, summed)
         match = self.successor[row] == target[:, None]
         hit = match.any(axis=1)
         self.count[row[hit], match[hit].argmax(axis=1)] += summed[hit]
-        # Several new successors of one item: the i-th takes the i-th smallest place, if it outweighs half of it.
+        # Several new successors of one item: the i-th takes the i-th smallest place, if it outweighs half of
+        # it.
         row, target, summed = row[~hit], target[~hit], summed[~hit]
         if not len(row):
             return
@@ -101,8 +106,9 @@ class PartitionStatistics:
         fits = rank < self.count.shape[1]
         row, target, summed, rank = row[fits], target[fits], summed[fits], rank[fits]
         place = np.argsort(self.count[row], axis=1, kind="stable")[np.arange(len(row)), rank]
-        # Space-saving (Metwally et al. 2005) without its overestimate: the newcomer starts from its own weight,
-        # and a place is given up when its count, decayed by what was lost so far, falls below the newcomer's.
+        # Space-saving (Metwally et al. 2005) without its overestimate: the newcomer starts from its own
+        # weight, and a place is given up when its count, decayed by what was lost so far, falls below the
+        # newcomer's.
         old = self.count[row, place]
         wins = (self.successor[row, place] < 0) | (old <= summed)
         self.successor[row[wins], place[wins]] = target[wins]
@@ -123,7 +129,9 @@ class PartitionStatistics:
         return self.row[source]
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats, Floats]:
-        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...] at `now`."""
+        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...] at
+        `now`.
+        """
         known = (items >= 0) & (items < len(self.row))
         row = (
             np.where(known, self.row[np.where(known, items, 0)], -1)
@@ -141,7 +149,8 @@ class PartitionStatistics:
         at = np.maximum(row, 0)
         have = row >= 0
         index = np.where(have[..., None], self.successor[at], -1)
-        return index, self.count[at] * (have[..., None] * decay), self.total[at] * (have * decay)
+        scale = np.where(have, decay, np.float32(0))
+        return index, self.count[at] * scale[..., None], self.total[at] * scale
 
 
 class Statistics:
@@ -214,14 +223,14 @@ class Statistics:
         """
         part = PartitionStatistics(self.half_lives_ms, self.successors)
         try:
-            item, source = catalogue.add(arrays["item"]), catalogue.add(arrays["source"])  # type: ignore[arg-type]
+            item, source = catalogue.add(arrays["item"]), catalogue.add(arrays["source"])
             named = arrays["successor"]
             successor = np.full(named.shape, -1, np.int32)
-            successor[named != 0] = catalogue.add(named[named != 0])  # type: ignore[arg-type]
+            successor[named != 0] = catalogue.add(named[named != 0])
             part.reserve(int(max(item.max(initial=-1), source.max(initial=-1))) + 1)
             part.popularity[:, item] = arrays["popularity"]
             part.reference[:] = arrays["reference"]
-            part.transition_reference = float(arrays["transition_reference"][0])  # type: ignore[arg-type]
+            part.transition_reference = float(arrays["transition_reference"][0])
             part.row[source] = np.arange(len(source))
             part.rows = len(source)
             part.successor = np.ascontiguousarray(successor.reshape(len(source), self.successors))
