@@ -1,12 +1,14 @@
 """Recurrent cells. A user's state is one flat float32 vector; every cell has two forms that share weights.
 
 `step` moves B states by one event each (the stream); `sequence` runs whole windows (training, re-encoding)
-through torch's fused kernels where they exist. Guarantee, tested for every cell: stepping equals the sequence.
+through torch's fused kernels where they exist. Guarantee, tested for every cell: stepping equals the
+sequence.
 
 Layout of the state: the h of layer 1 … layer n, then (LSTM) the c of layer 1 … layer n. It starts as zeros.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +34,16 @@ class Cell(nn.Module, ABC):
 
     @abstractmethod
     def packed(self, x: Tensor, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """B windows, longest first, packed by time: x[n,I] holds step 0 of all, then step 1 of those that have one …
+        """B windows, longest first, packed by time: x[n,I] holds step 0 of all, then step 1 of those that
+        have one …
 
-        batch_sizes[T] (on the CPU) counts the rows of each step. state[B,S] -> outputs[n,H] in the same order, and
-        the state[B,S] after each window's end.
+        batch_sizes[T] (on the CPU) counts the rows of each step. state[B,S] -> outputs[n,H] in the same
+        order, and the state[B,S] after each window's end.
         """
 
     def sequence(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """x[B,T,I], state[B,S], lengths[B] (on the CPU, 1 … T) -> outputs[B,T,H], state[B,S] after each length.
+        """x[B,T,I], state[B,S], lengths[B] (on the CPU, 1 … T) -> outputs[B,T,H], state[B,S] after each
+        length.
 
         Outputs beyond a row's length are zeros.
         """
@@ -95,7 +99,7 @@ class RNN(FusedCell):
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         after = []
-        for layer, h in enumerate(state.split(self.hidden, dim=1)):
+        for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
             w, u, b_w, b_u = self._weights(layer)
             x = torch.tanh(linear(x, w, b_w) + linear(h, u, b_u))
             after.append(x)
@@ -114,7 +118,7 @@ class GRU(FusedCell):
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         after = []
-        for layer, h in enumerate(state.split(self.hidden, dim=1)):
+        for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
             w, u, b_w, b_u = self._weights(layer)
             x = torch.gru_cell(x, h, w, u, b_w, b_u)
             after.append(x)
@@ -133,7 +137,7 @@ class LSTM(FusedCell):
         return nn.LSTM(inputs, hidden, layers, batch_first=True)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        h_parts, c_parts = (part.split(self.hidden, dim=1) for part in state.chunk(2, dim=1))
+        h_parts, c_parts = (torch.split(part, self.hidden, dim=1) for part in state.chunk(2, dim=1))
         h_after, c_after = [], []
         for layer, (h, c) in enumerate(zip(h_parts, c_parts, strict=True)):
             x, c_next = torch.lstm_cell(x, (h, c), *self._weights(layer))
@@ -145,10 +149,14 @@ class LSTM(FusedCell):
 class EchoState(Cell):
     """Echo-state network (Jaeger 2001; leaky units: Jaeger et al., Neural Networks 20, 2007):
 
-    h' = (1 - a) h + a tanh(W x + U h + b), where W, b and the sparse reservoir U are drawn once and never learned;
-    U is scaled to a given spectral radius, so that the past fades. Only what reads h is trained.
+    h' = (1 - a) h + a tanh(W x + U h + b), where W, b and the sparse reservoir U are drawn once and never
+    learned; U is scaled to a given spectral radius, so that the past fades. Only what reads h is trained.
     """
 
+    columns: Tensor  # int64[H, fan_in] where each row of U is not zero
+    strength: Tensor  # float32[H, fan_in] its values there
+    w: Tensor
+    b: Tensor
     fan_in = 10  # connections into a unit: Lukosevicius 2012 advises a small constant, whatever the size
 
     def __init__(self, inputs: int, hidden: int, spectral_radius: float, leak: float) -> None:
@@ -166,7 +174,7 @@ class EchoState(Cell):
         self.register_buffer("b", torch.rand(hidden) * 0.2 - 0.1)
         self._reservoir: Tensor | None = None
 
-    def _u(self) -> Tensor:
+    def reservoir(self) -> Tensor:
         """The reservoir as a sparse matrix (rebuilt when its buffers changed device)."""
         if self._reservoir is None or self._reservoir.device != self.columns.device:
             rows = torch.arange(self.hidden, device=self.columns.device).repeat_interleave(
@@ -179,14 +187,14 @@ class EchoState(Cell):
         return self._reservoir
 
     def _advance(self, wx: Tensor, state: Tensor) -> Tensor:
-        return torch.lerp(state, torch.tanh(wx + torch.sparse.mm(self._u(), state.t()).t()), self.leak)
+        return torch.lerp(state, torch.tanh(wx + torch.sparse.mm(self.reservoir(), state.t()).t()), self.leak)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         return self._advance(linear(x, self.w, self.b), state)
 
     def packed(self, x: Tensor, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         outputs, ended = [], []
-        for wx in linear(x, self.w, self.b).split(batch_sizes.tolist()):
+        for wx in torch.split(linear(x, self.w, self.b), batch_sizes.tolist()):
             if len(wx) < len(state):
                 ended.append(state[len(wx) :])
                 state = state[: len(wx)]
@@ -199,5 +207,5 @@ def make_cell(config: ModelConfig) -> Cell:
     """The cell that `config` names, its inputs being item vectors."""
     if config.cell == "esn":
         return EchoState(config.dim, config.hidden, config.spectral_radius, config.leak)
-    kind = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
+    kind: Callable[[int, int, int], Cell] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
     return kind(config.dim, config.hidden, config.layers)

@@ -1,8 +1,8 @@
 """Fitting the gates: how much network, moving popularity, pointer and transitions count, given the state.
 
-The held-out part of the log is replayed as the stream would see it (models.replay). Only the gates and tables of the
-score learn; the network, which never saw these events, is frozen, so the gates learn how far to trust it on what comes
-next.
+The held-out part of the log is replayed as the stream would see it (models.replay). Only the gates and tables
+of the score learn; the network, which never saw these events, is frozen, so the gates learn how far to trust
+it on what comes next.
 """
 
 import numpy as np
@@ -32,6 +32,7 @@ def fit_gates(
     settings: TrainConfig,
 ) -> dict[str, float]:  # fmt: skip
     """Fit on the targets from row `first` on, which the network has not seen."""
+    torch.manual_seed(settings.seed)
     pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events)
     if pools is None:
         return {}
@@ -67,11 +68,11 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
     losses = []
     for _ in range(epochs):
         total = torch.zeros(2)
-        for rows in torch.randperm(len(pools)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(pools)), BATCH):
             nll, mrr = losses_of(recommender, part_of(pools, rows))
             decay = recommender.gate_state.weight.square().sum() + recommender.gate_idle.square().sum()
             optimizer.zero_grad()
-            ((LAM * nll - MU * mrr) / len(rows) + WD * decay).backward()
+            torch.autograd.backward((LAM * nll - MU * mrr) / len(rows) + WD * decay)
             optimizer.step()
             schedule.step()
             total += torch.tensor([nll.item(), mrr.item()])
@@ -88,7 +89,9 @@ def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     user = recommender.user_vector(pools.output, pools.idle_ms).detach()
     of_new = trust[:, :1] * (user @ recommender.new_vector)[:, None] + trust[:, 1:] * recommender.new_bias
     dense = trust[:, :1] * pools.network + trust[:, 1:] * pools.bias + of_new * pools.fresh
-    dense = dense + (raw[:, None, 2:-SPARSE_GATES] * recommender.popularity_columns(pools.popularity)).sum(dim=2)
+    dense = dense + (raw[:, None, 2:-SPARSE_GATES] * recommender.popularity_columns(pools.popularity)).sum(
+        dim=2
+    )
     log_z = torch.logsumexp(dense + pools.log_weight, dim=1, keepdim=True)
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
     sparse = recommender.mixture(query, pools.window, pools.successor, pools.share)

@@ -1,7 +1,7 @@
 """Cross entropy over items, with the gradient computed in the forward pass, a tile of predictions at a time.
 
-The logits of a batch (thousands of predictions by all items) never exist at once: each tile is scored, turned into its
-gradient in place, and folded into the gradients of both sides while it is in the cache.
+The logits of a batch (thousands of predictions by all items) never exist at once: each tile is scored, turned
+into its gradient in place, and folded into the gradients of both sides while it is in the cache.
 """
 
 from typing import Any
@@ -15,7 +15,13 @@ TILE_FLOATS = 1 << 20
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, items: Tensor, bias: Tensor, target: Tensor, prior: Tensor | None, moment: Tensor
+        ctx: Any,
+        query: Tensor,
+        items: Tensor,
+        bias: Tensor,
+        target: Tensor,
+        prior: Tensor | None,
+        moment: Tensor,
     ) -> Tensor:
         grad_query, grad_items, grad_bias = (
             torch.empty_like(query), torch.zeros_like(items), torch.zeros_like(bias)
@@ -44,7 +50,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, items, bias = ctx.saved_tensors
         return query * grad, items * grad, bias * grad, None, None, None
 
@@ -66,9 +72,10 @@ def sampled_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy over the batch's own targets and a sample of items instead of all.
 
-    sample[s] are item indices; inclusion[V] is the probability with which an item is among the candidates (drawn or
-    a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio & Senécal 2008, Yi et
-    al., RecSys 2019), so that the expected gradient is that of the full softmax, not that of popular items.
+    sample[s] are item indices; inclusion[V] is the probability with which an item is among the candidates
+    (drawn or a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio &
+    Senécal 2008, Yi et al., RecSys 2019), so that the expected gradient is that of the full softmax, not that
+    of popular items.
     """
     candidates, position = torch.unique(torch.cat([target, sample]), return_inverse=True)
     corrected = bias[candidates] - torch.log(inclusion[candidates])

@@ -4,10 +4,10 @@ Together with the dense part d_j = query · [item vector, bias, log popularities
 
     score_j = log(exp(log(exp(d_j) + Z t_j) + shift_j) + Z p_j),    Z = Σ_j exp(d_j),
 
-so t (transitions) and p (pointer) are probability mass mixed into the softmax of d, as in pointer-sentinel mixtures
-(Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426), and shift raises or lowers an
-item in the window whatever its mass: it is what learns "never twice". All three are zero outside a few hundred
-candidates per user.
+so t (transitions) and p (pointer) are probability mass mixed into the softmax of d, as in pointer-sentinel
+mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426), and shift
+raises or lowers an item in the window whatever its mass: it is what learns "never twice". All three are zero
+outside a few hundred candidates per user.
 """
 
 import torch
@@ -71,7 +71,9 @@ class Mixture(nn.Module):
 
 
 def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The last `places` slots, latest first: slot[B,places], age_ms[B,places] at query time, held bool[B,places]."""
+    """The last `places` slots, latest first: slot[B,places], age_ms[B,places] at query time, held
+    bool[B,places].
+    """
     place = torch.arange(min(places, window.item.shape[1]), device=window.item.device)
     slot = window.length[:, None] - 1 - place
     held = slot >= 0

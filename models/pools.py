@@ -1,7 +1,8 @@
 """What gates are fitted on: for each target, the candidates that matter, with the parts of their scores.
 
-Ranking measures look at the head of the list, so a target's pool holds the best candidates by every part of the score
-(network, each moving popularity, pointer, transitions), the target, and a random sample that stands for all others.
+Ranking measures look at the head of the list, so a target's pool holds the best candidates by every part of
+the score (network, each moving popularity, pointer, transitions), the target, and a random sample that stands
+for all others.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def pool(chunk: Chunk, scorer: Scorer, untrained: Tensor) -> Pools | None:
     head = min(HEAD, items)
     query = Query(user, recommender.gates(output, idle)[:, -3:], idle)
     successor, share = scorer.successors(query, window)
-    sparse = recommender.mixture(query, window, successor, share).index
+    sparse = recommender.mixture(query, window, successor, share).item
     popular = popularity.topk(head, dim=0).indices.flatten()
     sample = torch.randperm(items)[: min(SAMPLE, items)]
     chosen = torch.cat(

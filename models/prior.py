@@ -1,7 +1,8 @@
 """What popularity alone predicted at each moment of the log: the network learns what to add to it.
 
-Were the network trained without it, its biases and vectors would learn the popularities of the training months, which
-are stale when the version is served; with it, they learn who deviates from what is popular, and how.
+Were the network trained without it, its biases and vectors would learn the popularities of the training
+months, which are stale when the version is served; with it, they learn who deviates from what is popular, and
+how.
 """
 
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules:
         statistics.update(0, index[rows], events.timestamp[rows], np.zeros((len(rows), 0), np.int64))
         done = start
         now = float(events.timestamp[min(start, len(events) - 1)])
-        log_p[g] = torch.logsumexp(log_popularity(statistics, items, now), dim=1) - np.log(len(config.half_lives_ms))
+        log_p[g] = torch.logsumexp(log_popularity(statistics, items, now), dim=1) - np.log(
+            len(config.half_lives_ms)
+        )
     moment = np.maximum(np.searchsorted(starts, np.arange(len(events)), side="right") - 1, 0)
     return Prior(log_p, torch.from_numpy(moment))

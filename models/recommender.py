@@ -2,7 +2,8 @@
 
 Input of an event: item vector + event-type vector + "negative" vector + time-gap vector.
 Output of a state: a query vector, tied to the item vectors, and the gates of the score's other parts, which
-models.scoring combines. Item statistics never enter here: a state is a function of its events and the weights.
+models.scoring combines. Item statistics never enter here: a state is a function of its events and the
+weights.
 """
 
 import math
@@ -15,7 +16,6 @@ from models.cells import make_cell
 from models.config import ModelConfig
 from models.mixture import Mixture
 from models.tensors import GAP_BUCKETS, SPARSE_GATES, Inputs, Query, gap_bucket
-
 
 TREND = 4
 """Learned functions of an item's moving popularities in the score."""
@@ -42,8 +42,9 @@ class Recommender(nn.Module):
         lives = len(config.half_lives_ms)
         self.columns = lives + TREND if lives else 0
         if lives:
-            self.trend = nn.Sequential(nn.Linear(lives, 16), nn.Tanh(), nn.Linear(16, TREND))
-            nn.init.zeros_(self.trend[2].weight)
+            shapes = nn.Linear(16, TREND)
+            nn.init.zeros_(shapes.weight)
+            self.trend = nn.Sequential(nn.Linear(lives, 16), nn.Tanh(), shapes)
         gates = 2 + self.columns + SPARSE_GATES
         self.gate_state = nn.Linear(config.hidden, gates)
         self.gate_idle = nn.Parameter(torch.zeros(GAP_BUCKETS, gates))
@@ -89,7 +90,8 @@ class Recommender(nn.Module):
     def item_columns(self, index: Tensor) -> Tensor:
         """What an item's score is made of, for input indices [n]: [n, D + 1], item vector and bias.
 
-        Items outside the vocabulary share one vector, learned on items that were new when held-out events met them.
+        Items outside the vocabulary share one vector, learned on items that were new when held-out events met
+        them.
         """
         bias = self.item_bias[index.clamp(max=self.items - 1)]
         own = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)
@@ -97,8 +99,8 @@ class Recommender(nn.Module):
         return torch.where((index < self.items)[:, None], own, new)
 
     def popularity_columns(self, log_popularity: Tensor) -> Tensor:
-        """Log moving popularities [..., F] -> what the score has of them, [..., F + TREND]: themselves, and learned
-        functions of all of them together, such as what rises and what fades.
+        """Log moving popularities [..., F] -> what the score has of them, [..., F + TREND]: themselves, and
+        learned functions of all of them together, such as what rises and what fades.
         """
         if not self.columns:
             return log_popularity

@@ -5,8 +5,8 @@
         vocabulary.parquet   item ids, in the order of the item vectors
         model.safetensors    weights
 
-A version is written aside, synced, and renamed into place: it is there whole or not at all. What is loaded is not trusted:
-no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+A version is written aside, synced, and renamed into place: it is there whole or not at all. What is loaded is
+not trusted: no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
 import json
@@ -54,8 +54,8 @@ class Version:
 def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
     """Write a version with the next number into the folder `registry` (made if missing).
 
-    lineage: what it was made from (events, settings, parent version); must be JSON. Errors: EddyError when a weight is
-    not a number or the folder cannot be written.
+    lineage: what it was made from (events, settings, parent version); must be JSON. Errors: EddyError when a
+    weight is not a number or the folder cannot be written.
     """
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trained.recommender.state_dict().items()
@@ -103,16 +103,14 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
 def _rename_to_next(registry: Path, aside: Path) -> Path:
     """Take the next free number; another publisher may take it first."""
     while True:
-        number = (
-            max((int(match[1]) for match in map(_NAME.match, os.listdir(registry)) if match), default=0) + 1
-        )
+        number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
         claim = registry / f".v{number:06d}"
         try:
             claim.mkdir()
         except FileExistsError:
             continue
         try:
-            if any(name.startswith(f"v{number:06d}-") for name in os.listdir(registry)):
+            if any(name.startswith(f"v{number:06d}-") for name in _names(registry)):
                 continue
             place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
             aside.rename(place)
@@ -121,11 +119,15 @@ def _rename_to_next(registry: Path, aside: Path) -> Path:
             claim.rmdir()
 
 
+def _names(registry: Path) -> list[str]:
+    return [place.name for place in registry.iterdir()]
+
+
 def versions(registry: Path) -> list[str]:
     """Ids of all versions, oldest first; empty when there is no such folder."""
     if not registry.is_dir():
         return []
-    found = [(int(match[1]), name) for name in os.listdir(registry) if (match := _NAME.match(name))]
+    found = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
     return [name for _, name in sorted(found)]
 
 
@@ -199,7 +201,8 @@ def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Re
 def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelConfig, items: int) -> None:
     """A hostile config must not allocate: what it asks for is held against what the file really has.
 
-    (A model on the meta device would tell all shapes, but makes torch import its compiler: six seconds of CPU.)
+    (A model on the meta device would tell all shapes, but makes torch import its compiler: six seconds of
+    CPU.)
     """
     sizes = {
         "item_vectors": [items + config.item_buckets, config.dim],

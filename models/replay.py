@@ -1,7 +1,8 @@
-"""A log replayed as the stream would see it: what was known just before each target, chunk by chunk in time order.
+"""A log replayed as the stream would see it: what was known just before each target, chunk by chunk in time
+order.
 
-States do not depend on statistics, so they are computed for whole sequences at once; catalogue and statistics move on
-after every chunk, as they do after every micro-batch of the stream.
+States do not depend on statistics, so they are computed for whole sequences at once; catalogue and statistics
+move on after every chunk, as they do after every micro-batch of the stream.
 """
 
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Chunk:
 
 
 class Replay:
-    """Walks a log with one version; `catalogue` and `statistics` are as after the last chunk that was taken."""
+    """Walks a log with one version; `catalogue` and `statistics` are as after the last chunk taken."""
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
@@ -107,7 +108,7 @@ class Replay:
         )
 
     def _learn(self, begin: int, end: int) -> None:
-        """Take in rows begin … end - 1: items into the catalogue, what is not negative into the statistics."""
+        """Take in rows begin … end - 1: items into the catalogue, all but negative events into the statistics."""
         events = self.events
         item = events.item[begin:end]
         self._catalogue_index[item] = self.catalogue.add(self._hashes[item])

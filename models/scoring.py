@@ -1,8 +1,9 @@
-"""Scores, exact top-k and ranks of targets over the whole catalogue: used alike by the stream, by serving and by
-the offline evaluation.
+"""Scores, exact top-k and ranks of targets over the whole catalogue: used alike by the stream, by serving and
+by the offline evaluation.
 
-The item matrix holds, for every catalogue item, [item vector | bias | moving popularities], so that the dense part
-of the score is one product with the query; the sparse parts are then mixed in at a few hundred candidates per user.
+The item matrix holds, for every catalogue item, [item vector | bias | moving popularities], so that the dense
+part of the score is one product with the query; the sparse parts are then mixed in at a few hundred
+candidates per user.
 """
 
 from collections.abc import Iterator
@@ -76,7 +77,9 @@ class Scorer:
         self.items = items
 
     def successors(self, query: Query, window: Window) -> tuple[Tensor, Tensor]:
-        """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none), share[B,L,M]."""
+        """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),
+        share[B,L,M].
+        """
         slot, _, held = recent(query, window, self.recommender.mixture.lags)
         last = torch.where(held, window.item.gather(1, slot), -1)
         index, share = self.statistics.transitions(last.numpy(), self.now)
@@ -89,12 +92,12 @@ class Scorer:
 
     @torch.inference_mode()
     def scores(self, query: Query, window: Window, exclude: Exclude | None = None) -> Tensor:
-        """Scores of all catalogue items: float32[B,N]. Items that are negative in the window, and pairs in `exclude`,
-        are -inf.
+        """Scores of all catalogue items: float32[B,N]. Items that are negative in the window, and pairs in
+        `exclude`, are -inf. The tensor is the scorer's own: valid until it is asked again.
         """
         dense = torch.mm(query.vector, self.matrix.T, out=self._space(len(query.vector), 0))
         parts = self.sparse(query, window)
-        if parts.index.shape[1]:
+        if parts.item.shape[1]:
             self._mix(dense, parts)
         disliked = window.negative & (window.item >= 0)
         row, slot = disliked.nonzero(as_tuple=True)
@@ -110,14 +113,14 @@ class Scorer:
         summed = []
         for number, part in enumerate(parts[1:]):
             buffer = self._space(len(dense), 2 + number)
-            buffer.scatter_add_(1, parts.index, part)
-            summed.append(buffer.gather(1, parts.index))
-            buffer.scatter_(1, parts.index, 0.0)
-        dense.scatter_(1, parts.index, mixed(dense.gather(1, parts.index), log_z, *summed))
+            buffer.scatter_add_(1, parts.item, part)
+            summed.append(buffer.gather(1, parts.item))
+            buffer.scatter_(1, parts.item, 0.0)
+        dense.scatter_(1, parts.item, mixed(dense.gather(1, parts.item), log_z, *summed))
 
     def _space(self, rows: int, number: int) -> Tensor:
-        """One of five matrices [rows, N] that are used again and again: fresh memory costs more than the arithmetic
-        done in it. The first two hold anything; the others are zero and must be left zero.
+        """One of five matrices [rows, N] that are used again and again: fresh memory costs more than the
+        arithmetic done in it. The first two hold anything; the others are zero and must be left zero.
         """
         if self._spaces.shape[1] < rows or self._spaces.shape[2] != self.items:
             self._spaces = torch.zeros(5, rows, self.items, device=self._matrix.device)
@@ -141,8 +144,8 @@ class Scorer:
     def topk(
         self, query: Query, window: Window, k: int, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The k best catalogue items of B users: index int64[B,k] and score float32[B,k], best first, ties to the
-        lower index; places beyond what may be recommended have index -1 and score -inf.
+        """The k best catalogue items of B users: index int64[B,k] and score float32[B,k], best first, ties to
+        the lower index; places beyond what may be recommended have index -1 and score -inf.
         """
         index = torch.full((len(query.vector), k), -1, dtype=torch.int64)
         score = torch.full((len(query.vector), k), -torch.inf)
@@ -156,8 +159,8 @@ class Scorer:
     def ranks(
         self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
-        """target int64[B] (catalogue index) -> its score float32[B], and how many other items score at least as high,
-        int64[B]: 0 = first; ties count against the target.
+        """target int64[B] (catalogue index) -> its score float32[B], and how many other items score at least
+        as high, int64[B]: 0 = first; ties count against the target.
         """
         score = torch.empty(len(target))
         above = torch.empty(len(target), dtype=torch.int64)

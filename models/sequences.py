@@ -1,7 +1,8 @@
 """Event logs as user sequences, and the batches that truncated backpropagation through time walks along.
 
-A batch holds one window (at most T events) of each of many users. Users stay in the batches, their state carried on,
-until their last event; others join as there is room, so that every optimiser step sees about as many events.
+A batch holds one window (at most T events) of each of many users. Users stay in the batches, their state
+carried on, until their last event; others join as there is room, so that every optimiser step sees about as
+many events.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Sequences:
 
 
 def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside: bool = False) -> Sequences:
-    """Sort a log by user. Targets outside the vocabulary are left out unless `outside`: they teach nothing."""
+    """Sort a log by user. Targets outside the vocabulary are left out unless `outside`."""
     flags = events.flags(rules)
     input_of = vocabulary.input_index(item_hashes(events.items))
     types = vocabulary.type_index(np.array([type_hash(name) for name in events.types], np.uint64))
@@ -155,7 +156,9 @@ def carried(before: Tensor, batch: Batch) -> Tensor:
 
 @torch.inference_mode()
 def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.bool_]) -> Tensor:
-    """What the cell says at the wanted predictions, each after its user's whole history: float32[wanted.sum(), H]."""
+    """What the cell says at the wanted predictions, each after its user's whole history:
+    float32[wanted.sum(), H].
+    """
     device = recommender.item_bias.device
     initial = recommender.cell.output(recommender.initial(1))
     place = torch.from_numpy(np.cumsum(wanted) - 1)

@@ -5,7 +5,7 @@ by a newer export, whole, any number of times. All decays are kept as sums of 2^
 no pass over the items as time goes by; the reference moves before anything overflows.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,7 @@ class Statistics:
         count = np.concatenate([part[1] for part in parts], axis=-1)
         return index, count / total[..., None]
 
-    def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[np.generic]]:
+    def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
         """One partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
         part = self.partition(partition)
         item = np.flatnonzero(part.popularity.any(axis=0) | (part.row[: part.popularity.shape[1]] >= 0))
@@ -216,7 +216,7 @@ class Statistics:
             "transition_reference": np.array([part.transition_reference]),
         }
 
-    def replace(self, partition: int, arrays: dict[str, NDArray[np.generic]], catalogue: Catalogue) -> None:
+    def replace(self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue) -> None:
         """Put an export in the place of all that is known of the partition; `catalogue` numbers its items.
 
         Errors: EddyError when the arrays do not fit together or were counted with other settings.

@@ -40,9 +40,11 @@ class Query(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """Sparse parts of B scores over C candidates; a candidate may repeat, padding has index 0 and weighs nothing."""
+    """Sparse parts of B scores over C candidates; a candidate may repeat, padding has index 0 and weighs
+    nothing.
+    """
 
-    index: Tensor  # int64[B,C] catalogue index
+    item: Tensor  # int64[B,C] catalogue index
     transition: Tensor  # float32[B,C] share of Z
     pointer: Tensor  # float32[B,C] share of Z
     shift: Tensor  # float32[B,C]

@@ -1,10 +1,9 @@
-"""Exact top-k by block maxima: no item outside the k blocks with the largest maxima can be among the top k."""
+"""Exact top-k by block maxima: nothing outside the k blocks with the largest maxima can be among the k."""
 
 import torch
 from torch import Tensor
 
 BLOCK = 64
-_LOWEST = torch.finfo(torch.float32).min
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -17,7 +16,7 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     whole = items // BLOCK * BLOCK
     if whole // BLOCK < 2 * k:
         return _sorted(scores, torch.arange(items, device=scores.device).expand(rows, -1), k)
-    blocks = scores[:, :whole].unflatten(1, (-1, BLOCK))
+    blocks = scores[:, :whole].reshape(rows, -1, BLOCK)
     # A tie between block maxima at the k-th place must go to the lower block: compare (score, -block) pairs.
     best = _ordered(blocks.amax(dim=2)).topk(k, dim=1, sorted=False).indices
     best = best.sort(dim=1).values

@@ -1,8 +1,9 @@
 """Training by truncated backpropagation through time (Werbos 1990; Williams & Peng 1990).
 
-Three phases: the network learns from the log but its last part (early stopping watches that part); the gates that weigh
-network, moving popularity, pointer and transitions are fitted on the held-out part as the stream would have seen it
-(models.gates); then the network goes on over the whole log, so that the version knows the newest items.
+Three phases: the network learns from the log but its last part (early stopping watches that part); the gates
+that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as the stream
+would have seen it (models.gates); then the network goes on over the whole log, so that the version knows the
+newest items.
 """
 
 import math
@@ -24,6 +25,7 @@ from models.gates import SCORE_PARTS, fit_gates
 from models.losses import full_softmax, sampled_softmax
 from models.prior import Prior, prior_of
 from models.recommender import Recommender
+from models.resume import TrainingState, load, save
 from models.rules import EventRules
 from models.sequences import Batch, Sequences, batches, carried, sequences
 from models.tensors import Inputs
@@ -44,7 +46,9 @@ class Progress:
 
 @dataclass
 class Trained:
-    """What training gives: a recommender in evaluation mode, its vocabulary, and what was measured on the way."""
+    """What training gives: a recommender in evaluation mode, its vocabulary, and what was measured on the
+    way.
+    """
 
     recommender: Recommender
     vocabulary: Vocabulary
@@ -54,12 +58,16 @@ class Trained:
 
 ProgressCallback = Callable[[Progress], None]
 
+WHOLE = 0.5
+"""Share of the peak learning rate at which the last pass begins."""
+
 
 def train(
     events: Events, config: ModelConfig, settings: TrainConfig, rules: EventRules,
     progress: ProgressCallback | None = None, checkpoint: Path | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from it.
+    """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from
+    it.
 
     Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
     """
@@ -84,7 +92,9 @@ def train(
 
 
 def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tuple[Vocabulary, int]:
-    """Items and types that occur in the log, and how many events move states; EddyError if too few to learn from."""
+    """Items and types that occur in the log, and how many events move states; EddyError if too few to learn
+    from.
+    """
     items = np.unique(events.item)
     if len(items) < 2:
         raise EddyError(f"{events.source}: {len(items)} items; a ranking needs at least two")
@@ -130,6 +140,8 @@ class Trainer:
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
         self.started = time.perf_counter()
+        what = (recommender.config, settings, len(data.row), int(data.target.sum()), int(data.idle_ms.sum()))
+        self.identity = repr(what)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         r = self.recommender
@@ -139,39 +151,65 @@ class Trainer:
         )
 
     def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
-        """Early-stopped training without the held-out part; leaves the best epoch's weights in the network."""
+        """Early-stopped training without the held-out part; the network ends with the best epoch's weights."""
         settings = self.settings
-        curve: list[dict[str, float]] = []
-        best, best_epoch, first = math.inf, 0, 1
-        best_weights: dict[str, Tensor] = {}
-        for epoch in range(first, settings.epochs + 1):
-            loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out)
+        state = self._restored()
+        for epoch in range(state.epoch + 1, settings.epochs + 1):
+            if epoch - 1 - state.best_epoch >= settings.patience or self._elapsed() > settings.seconds:
+                break
+            loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
             point = {"epoch": epoch, "loss": loss, "events_per_s": speed}
             watched = loss
             if held_out.any():
                 point["validation_loss"] = watched = self.loss(held_out)
-            curve.append(point)
-            if watched < best:
-                best, best_epoch = watched, epoch
-                best_weights = {k: v.clone() for k, v in self.recommender.state_dict().items()}
-            if epoch - best_epoch >= settings.patience or self._elapsed() > settings.seconds:
-                break
-        self.recommender.load_state_dict(best_weights)
-        return {"curve": curve, "best_epoch": best_epoch, "seconds": self._elapsed()}
+            state.epoch = epoch
+            state.curve.append(point)
+            state.weights = self._weights()
+            if watched < state.best_loss:
+                state.best_loss, state.best_epoch, state.best_weights = watched, epoch, state.weights
+            if self.checkpoint is not None:
+                state.optimizer = self.optimizer.state_dict()
+                save(self.checkpoint, state, self.identity)
+        self.recommender.load_state_dict(state.best_weights)
+        return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
 
     def fit_whole(self, metrics: dict[str, Any]) -> None:
-        """One more pass over the whole log, at a tenth of the learning rate."""
+        """One more pass over the whole log, with a learning rate that falls from half the peak to nothing."""
         self.optimizer = self._new_optimizer()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate / 4
         everything = np.ones(len(self.data.row), bool)
-        loss, _ = self._epoch("whole log", self.settings.epochs + 1, 1, everything)
+        epoch = self.settings.epochs + 1
+        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: WHOLE * (epoch - at))
         metrics["whole_loss"] = loss
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.recommender.state_dict().items()}
+
+    def _restored(self) -> TrainingState:
+        state = None if self.checkpoint is None else load(self.checkpoint, self.identity)
+        if state is None:
+            weights = self._weights()
+            return TrainingState(0, weights, weights, math.inf, 0, {}, [])
+        self.recommender.load_state_dict(state.weights)
+        self.optimizer.load_state_dict(state.optimizer)
+        return state
+
+    def _falling(self, at: float) -> float:
+        """Share of the peak learning rate after `at` epochs: up over half an epoch, then down to 2 % at the
+        last.
+        """
+        return min(1.0, 0.05 + at / 0.5) * (1 - 0.98 * min(at / self.settings.epochs, 1.0))
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
 
-    def _epoch(self, phase: str, epoch: int, epochs: int, wanted: NDArray[np.bool_]) -> tuple[float, float]:
+    def _epoch(
+        self,
+        phase: str,
+        epoch: int,
+        epochs: int,
+        wanted: NDArray[np.bool_],
+        schedule: Callable[[float], float],
+    ) -> tuple[float, float]:
         """One pass: mean loss and events per second."""
         settings, recommender = self.settings, self.recommender
         torch.manual_seed(settings.seed * 100_003 + epoch)
@@ -182,9 +220,10 @@ class Trainer:
         state = recommender.initial(1)
         for batch in batches(self.data, wanted, users, settings.window, settings.window * settings.batch):
             loss, state = self._forward(batch, state.detach())
-            self._schedule(epoch - 1 + done / count)
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
-            (loss / max(1, len(batch.prediction))).backward()
+            torch.autograd.backward(loss / max(1, len(batch.prediction)))
             torch.nn.utils.clip_grad_norm_(recommender.parameters(), settings.clip)
             self.optimizer.step()
             total += loss.item()
@@ -197,13 +236,6 @@ class Trainer:
                 )
             self.progress(Progress(phase, epoch, epochs, done, count, total / max(done, 1)))
         return total / max(done, 1), seen / (time.perf_counter() - began)
-
-    def _schedule(self, epoch: float) -> None:
-        """Learning rate: up over the first half epoch, then down to 2 % of the peak at the end of the last."""
-        share = min(epoch / self.settings.epochs, 1.0)
-        factor = min(1.0, 0.05 + epoch / 0.5) * (1 - 0.98 * share)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
 
     def _forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of a batch and the states at its windows' ends; `before` are the previous batch's."""
@@ -222,9 +254,7 @@ class Trainer:
         sample = torch.multinomial(self.sampling, sampled, replacement=True)
         out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(target)
         inclusion = (1 - out).float().to(self.device)
-        loss = sampled_softmax(
-            query, vectors, bias, target, prior, moment, sample.to(self.device), inclusion
-        )
+        loss = sampled_softmax(query, vectors, bias, target, prior, moment, sample.to(self.device), inclusion)
         return loss, state
 
     def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -232,7 +262,8 @@ class Trainer:
         recommender = self.recommender
         item, *rest = (part[batch.event] for part in self.data.inputs)
         if item_dropout:
-            # Any bucket will do: which one an item falls into is arbitrary, what it must mean is "unknown item".
+            # Any bucket will do: which one an item falls into is arbitrary, what it must mean is "unknown
+            # item".
             dropped = torch.rand(item.shape) < item_dropout
             bucket = recommender.items + torch.randint(recommender.config.item_buckets, item.shape)
             item = torch.where(dropped, bucket, item)

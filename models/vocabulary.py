@@ -1,7 +1,7 @@
 """A version's vocabulary: the item ids and event types it was trained on, found again by hash.
 
-An item's input index is its position in the vocabulary or, outside it, V + hash mod buckets: it depends on the
-item's hash and the version alone, so a row can be re-encoded anywhere.
+An item's input index is its position in the vocabulary or, outside it, V + hash mod buckets: it depends on
+the item's hash and the version alone, so a row can be re-encoded anywhere.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,11 @@ from models.hashing import item_hashes, type_hash
 
 
 class HashIndex:
-    """Positions of distinct 64-bit hashes, growing at the end: vectorised look-up in an open-addressing table.
+    """Positions of distinct 64-bit hashes, growing at the end: vectorised look-up in an open-addressing
+    table.
 
-    The hashes are uniform, so their upper bits are the home slot; collisions go to the next slot (linear probing).
+    The hashes are uniform, so their upper bits are the home slot; collisions go to the next slot (linear
+    probing).
     """
 
     def __init__(self, hashes: NDArray[np.uint64]) -> None:

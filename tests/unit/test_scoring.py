@@ -1,0 +1,176 @@
+"""Scores, top-k and ranks over the whole catalogue: exact, and the same however they are asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.config import DAY_MS, ModelConfig
+from models.recommender import Recommender
+from models.scoring import Exclude, Scorer
+from models.statistics import Statistics
+from models.tensors import Query, Window
+from models.topk import topk
+from models.vocabulary import Catalogue, Vocabulary
+
+pytestmark = pytest.mark.unit
+
+USERS, WIDTH = 9, 6
+NOW = 1_370_000_000_000
+
+
+def expected_topk(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """By sorting everything, stably."""
+    index = torch.argsort(scores, dim=1, descending=True, stable=True)[:, :k]
+    return index, scores.gather(1, index)
+
+
+@pytest.mark.parametrize("items", [1, 19, 64, 1000, 5003])
+@pytest.mark.parametrize("values", ["distinct", "few", "equal", "infinite"])
+def test_topk_is_exact_with_ties_to_the_lower_index(items: int, values: str) -> None:
+    torch.manual_seed(items)
+    scores = {
+        "distinct": torch.randn(5, items),
+        "few": torch.randint(-2, 3, (5, items)).float(),
+        "equal": torch.zeros(5, items),
+        "infinite": torch.randn(5, items).masked_fill(torch.rand(5, items) < 0.9, -torch.inf),
+    }[values]
+    index, value = topk(scores, 20)
+    wanted, wanted_value = expected_topk(scores, 20)
+    torch.testing.assert_close(index, wanted)
+    torch.testing.assert_close(value, wanted_value)
+
+
+def test_minus_zero_ties_with_zero() -> None:
+    assert topk(torch.tensor([[-0.0, 0.0]]), 2)[0].tolist() == [[0, 1]]
+
+
+@pytest.fixture(params=["everything", "no sparse parts", "no popularity"])
+def scorer(request: pytest.FixtureRequest) -> Scorer:
+    """A recommender with random weights, 60 items of which 40 in the vocabulary, and counted statistics."""
+    choices: dict[str, dict[str, object]] = {
+        "everything": {},
+        "no sparse parts": {"pointer": False, "transition_lags": 0},
+        "no popularity": {"half_lives_ms": ()},
+    }
+    parts = choices[request.param]
+    torch.manual_seed(1)
+    config = ModelConfig.from_dict({"hidden": 16, "dim": 8, "window": WIDTH, "transition_lags": 3, **parts})
+    vocabulary = Vocabulary([f"item-{i}" for i in range(40)], ["view"], config.item_buckets)
+    recommender = Recommender(config, 40, 1).eval().requires_grad_(False)
+    for parameter in recommender.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.3)
+    catalogue = Catalogue(np.concatenate([vocabulary.hashes, np.arange(1, 21, dtype=np.uint64)]))
+    statistics = Statistics(config.half_lives_ms, config.successors)
+    rng = np.random.default_rng(2)
+    item, earlier = rng.integers(60, size=500), rng.integers(-1, 60, (500, 3))
+    statistics.update(0, item[:300], np.full(300, NOW - DAY_MS), earlier[:300])
+    statistics.update(1, item[300:], np.full(200, NOW - 1000), earlier[300:])
+    scorer = Scorer(recommender, vocabulary, catalogue, statistics)
+    scorer.refresh(NOW)
+    return scorer
+
+
+def asked(scorer: Scorer) -> tuple[Query, Window]:
+    torch.manual_seed(4)
+    length = torch.tensor([0, 1, 2, 3, 4, 5, 6, 6, 6])
+    held = torch.arange(WIDTH) < length[:, None]
+    item = torch.where(held, torch.randint(60, (USERS, WIDTH)), -1)
+    item[8] = 7  # one user who only ever took one item
+    time = torch.where(held, NOW - torch.arange(WIDTH, 0, -1) * 60_000, 0)
+    window = Window(item, time, torch.zeros(USERS, WIDTH, dtype=torch.int64), torch.zeros_like(held), length)
+    state = torch.randn(USERS, scorer.recommender.state_size) * 0.5
+    state[0] = 0
+    idle = torch.where(length > 0, 60_000, -1)
+    return scorer.recommender.query(state, idle), window
+
+
+def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
+    """The mixture's formula in float64, item by item, without tricks."""
+    recommender = scorer.recommender
+    mixture, matrix = recommender.mixture, scorer.matrix.double()
+    dense = query.vector.double() @ matrix.T
+    scores = dense.clone()
+    for user in range(USERS):
+        items = window.item[user, : window.length[user]].tolist()[::-1]
+        times = window.timestamp[user, : window.length[user]].tolist()[::-1]
+        t, p, shift = (torch.zeros(len(matrix), dtype=torch.float64) for _ in range(3))
+        for place, (item, time) in enumerate(zip(items, times, strict=True)):
+            age = times[0] - time + float(query.idle_ms[user])
+            bucket = min(33, 1 + int(np.log2(1 + age / 1000)))
+            if mixture.pointer:
+                table = mixture.place[place] + mixture.age[bucket] + mixture.kind[0]
+                p[item] += torch.exp(table[0] + query.gates[user, 1])
+                shift[item] += table[1] + query.gates[user, 2]
+            if place < mixture.lags:
+                index, share = scorer.statistics.transitions(np.array([[item]]), NOW)
+                weight = torch.exp(mixture.lag[place] + mixture.lag_age[bucket] + query.gates[user, 0])
+                for successor, mass in zip(index[0, 0], share[0, 0], strict=True):
+                    if successor >= 0:
+                        t[successor] += weight * float(mass)
+        z = dense[user].exp().sum()
+        scores[user] = torch.log((dense[user].exp() + z * t) * shift.exp() + z * p)
+    return scores
+
+
+def test_scores_follow_the_formula(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    torch.testing.assert_close(
+        scorer.scores(query, window).double(), formula(scorer, query, window), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_scoring_twice_gives_the_same_scores(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    first = scorer.scores(query, window).clone()
+    torch.testing.assert_close(scorer.scores(query, window), first, atol=0, rtol=0)
+
+
+def test_topk_and_ranks_agree_with_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, window = asked(scorer)
+    scores = scorer.scores(query, window).clone()
+    monkeypatch.setattr("models.scoring.TILE_FLOATS", 60 * 4)  # four users per tile: the last tile is smaller
+    index, value = scorer.topk(query, window, 10)
+    wanted, wanted_value = expected_topk(scores, 10)
+    torch.testing.assert_close(value, wanted_value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(index, wanted)
+    target = torch.randint(60, (USERS,))
+    own, above = scorer.ranks(query, window, target)
+    torch.testing.assert_close(own, scores.gather(1, target[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+    assert above.tolist() == [
+        int((scores[u] >= scores[u, t]).sum()) - 1 for u, t in enumerate(target.tolist())
+    ]
+
+
+def test_ties_count_against_the_target(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    nothing = Query(torch.zeros_like(query.vector), torch.full_like(query.gates, -100.0), query.idle_ms)
+    empty = Window(*(part.clone() for part in window))
+    empty.length.zero_()
+    _, above = scorer.ranks(nothing, empty, torch.arange(1, 1 + USERS))
+    assert above.tolist() == [59] * USERS
+
+
+def test_disliked_and_excluded_items_are_never_recommended(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    window.negative[5, 0] = True
+    exclude = Exclude(torch.tensor([2, 2, 6]), torch.tensor([0, 59, 30]))
+    index, score = scorer.topk(query, window, 60, exclude)
+    assert window.item[5, 0] not in index[5][score[5] > -torch.inf]
+    assert not {0, 59} & set(index[2].tolist())
+    assert 30 not in index[6]
+    assert (index[2] >= 0).sum() == 58
+    assert index[2, 58:].tolist() == [-1, -1]
+
+
+def test_an_item_never_trained_on_can_be_recommended(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    assert (scorer.topk(query, window, 60)[0] >= 40).any()
+
+
+def test_items_that_arrive_are_ranked_after_a_refresh(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    before = scorer.scores(query, window).shape[1]
+    scorer.catalogue.add(np.array([999, 1000], np.uint64))
+    assert scorer.scores(query, window).shape[1] == before
+    scorer.refresh(NOW)
+    assert scorer.scores(query, window).shape[1] == before + 2

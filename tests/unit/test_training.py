@@ -1,0 +1,286 @@
+"""Training by truncated backpropagation through time: what it sees, what it learns, what stops it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from models.config import DAY_MS, ModelConfig, TrainConfig
+from models.errors import EddyError
+from models.events import Events
+from models.hashing import item_hashes
+from models.losses import full_softmax, sampled_softmax
+from models.recommender import Recommender
+from models.rules import EVERY_EVENT, EventRules
+from models.sequences import batches, carried, outputs_at, sequences
+from models.tensors import Inputs
+from models.train import Progress, Trained, Trainer, train, vocabulary_of
+
+pytestmark = pytest.mark.unit
+
+SMALL = ModelConfig(hidden=16, dim=16, dropout=0.0, item_buckets=4, window=10, transition_lags=3)
+FAST = TrainConfig(epochs=2, batch=4, window=8, gate_epochs=1, threads=1)
+
+
+def log(user: np.ndarray, item: np.ndarray, value: np.ndarray | None = None, clock: bool = True) -> Events:
+    """A log whose events are a minute apart."""
+    n = len(user)
+    return Events(
+        user=user.astype(np.int32), item=item.astype(np.int32),
+        timestamp=np.arange(n) * 60_000 + 1_370_000_000_000 if clock else np.zeros(n, np.int64),
+        type=np.zeros(n, np.int16), value=np.full(n, np.nan, np.float32) if value is None else value,
+        users=[f"u{i}" for i in range(user.max() + 1)], items=[f"i{i}" for i in range(item.max() + 1)],
+        types=["rating"], clock=clock,
+    )  # fmt: skip
+
+
+def random_log(seed: int = 1, n: int = 400, users: int = 23, items: int = 31) -> Events:
+    rng = np.random.default_rng(seed)
+    return log(
+        rng.zipf(1.5, n) % users, rng.integers(items, size=n), rng.integers(1, 11, n).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("rules", [EVERY_EVENT, EventRules(), EventRules(state="rating>=3", negative="")])
+def test_every_target_is_predicted_once_from_exactly_the_events_before_it(rules: EventRules) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, rules)
+    data = sequences(events, vocabulary, rules)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    flags = events.flags(rules)
+    wanted = np.ones(len(data.row), bool)
+    outputs = outputs_at(recommender, data, wanted)
+    assert sorted(data.row.tolist()) == np.flatnonzero(flags.target).tolist()
+    with torch.no_grad():
+        for p in range(0, len(data.row), 7):
+            row = data.row[p]
+            earlier = np.flatnonzero((events.user[:row] == events.user[row]) & flags.moves[:row])
+            state, before = recommender.initial(1), None
+            for e in earlier:
+                gap = -1 if before is None else int(events.timestamp[e] - events.timestamp[before])
+                state = recommender.step(
+                    Inputs(
+                        torch.from_numpy(vocabulary.input_index(item_hashes([events.items[events.item[e]]]))),
+                        torch.tensor([0]), torch.from_numpy(flags.negative[e : e + 1]), torch.tensor([gap]),
+                    ),
+                    state,
+                )  # fmt: skip
+                before = e
+            torch.testing.assert_close(outputs[p], recommender.cell.output(state)[0], atol=1e-5, rtol=1e-5)
+            idle = -1 if before is None else int(events.timestamp[row] - events.timestamp[before])
+            assert data.idle_ms[p] == idle
+
+
+@pytest.mark.parametrize("window", [1, 3, 50])
+def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    wanted = np.ones(len(data.row), bool)
+    expected = outputs_at(recommender, data, wanted)
+    found = torch.full_like(expected, torch.nan)
+    state = recommender.initial(1)
+    users = np.random.default_rng(0).permutation(len(data.start) - 1)
+    with torch.no_grad():
+        for batch in batches(data, wanted, users, window, events=40):
+            inputs = Inputs(*(part[batch.event] for part in data.inputs))
+            outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
+            start = recommender.cell.output(recommender.initial(1))
+            assert torch.isnan(found[batch.prediction]).all()
+            found[batch.prediction] = torch.cat([start, outputs])[batch.output]
+            assert len(batch.batch_sizes) <= window
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.losses.TILE_FLOATS", 700)
+    torch.manual_seed(1)
+    parts = [torch.randn(30, 8), torch.randn(200, 8), torch.randn(200)]
+    prior, moment, target = torch.randn(5, 200), torch.randint(5, (30,)), torch.randint(200, (30,))
+    for used in (None, prior):
+        query, items, bias = (part.clone().requires_grad_() for part in parts)
+        logits = query @ items.T + bias + (0 if used is None else used[moment])
+        expected = cross_entropy(logits, target, reduction="sum")
+        loss = full_softmax(query, items, bias, target, used, moment)
+        torch.testing.assert_close(loss, expected)
+        wanted = torch.autograd.grad(expected, (query, items, bias))
+        for gradient, want in zip(torch.autograd.grad(loss, (query, items, bias)), wanted, strict=True):
+            torch.testing.assert_close(gradient, want, atol=1e-4, rtol=1e-4)
+
+
+def test_the_sampled_softmax_estimates_the_full_one() -> None:
+    """log Z over candidates, each weighed by 1 / (probability to be one), is log Z over all within its error."""
+    torch.manual_seed(2)
+    query, items, bias = torch.randn(20, 8) * 0.3, torch.randn(3000, 8) * 0.5, torch.randn(3000) * 0.5
+    target = torch.multinomial(torch.softmax(bias, 0), 20, replacement=True)
+    share = torch.softmax(bias * 0.5, 0)
+    inclusion = 1 - (1 - share) ** 1000
+    inclusion[target] = 1.0  # these are candidates for certain
+    nothing = torch.zeros(20, dtype=torch.int64)
+    full = full_softmax(query, items, bias, target, None, nothing) / 20
+    sampled = torch.stack(
+        [
+            sampled_softmax(
+                query,
+                items,
+                bias,
+                target,
+                None,
+                nothing,
+                torch.multinomial(share, 1000, replacement=True),
+                inclusion,
+            )
+            / 20
+            for _ in range(30)
+        ]
+    )
+    assert abs(sampled.mean() - full) < 0.03
+    naive = full_softmax(query, items[:1000], bias[:1000], target % 1000, None, nothing) / 20
+    assert abs(naive - full) > 0.3  # the correction is not a formality
+
+
+def cyclic_log() -> Events:
+    """Each user walks round a circle of 12 items: what comes next follows from the last item."""
+    user = np.tile(np.arange(20), 40)
+    step = np.repeat(np.arange(40), 20)
+    return log(user, (user * 5 + step) % 12)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "esn"])
+def test_every_cell_learns_what_follows_what(cell: str) -> None:
+    config = ModelConfig.from_dict({**SMALL.to_dict(), "cell": cell, "hidden": 32})
+    settings = TrainConfig(epochs=30, batch=4, window=8, gate_epochs=0, threads=1, learning_rate=0.01)
+    trained = train(cyclic_log(), config, settings, EVERY_EVENT)
+    curve = trained.metrics["curve"]
+    assert curve[trained.metrics["best_epoch"] - 1]["validation_loss"] < 0.5 < np.log(12)
+
+
+def same(a: Trained, b: Trained) -> bool:
+    pairs = zip(a.recommender.state_dict().values(), b.recommender.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_seed_fixes_every_weight() -> None:
+    first, second = (train(random_log(), SMALL, FAST, EVERY_EVENT) for _ in range(2))
+    assert same(first, second)
+    other = train(random_log(), SMALL, TrainConfig.from_dict({**FAST.to_dict(), "seed": 2}), EVERY_EVENT)
+    assert not same(first, other)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 4, "patience": 4})
+    straight = train(random_log(), SMALL, settings, EVERY_EVENT)
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "network" and progress.epoch == 3:
+            raise Killed
+
+    file = tmp_path / "training.pt"
+    with pytest.raises(Killed):
+        train(random_log(), SMALL, settings, EVERY_EVENT, kill, file)
+    seen: list[int] = []
+    resumed = train(
+        random_log(), SMALL, settings, EVERY_EVENT,
+        lambda progress: seen.append(progress.epoch) if progress.phase == "network" else None, file,
+    )  # fmt: skip
+    assert min(seen) == 3
+    assert same(straight, resumed)
+    assert [p["loss"] for p in resumed.metrics["curve"]] == [p["loss"] for p in straight.metrics["curve"]]
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.pt"
+    train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+    with pytest.raises(EddyError, match="other events or settings"):
+        train(random_log(seed=2), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(EddyError, match="not a training checkpoint"):
+        train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+
+
+def test_early_stopping_keeps_the_best_epoch() -> None:
+    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 30, "patience": 2, "learning_rate": 0.05})
+    trained = train(random_log(), SMALL, settings, EVERY_EVENT)  # nothing to learn: it soon overfits
+    losses = [point["validation_loss"] for point in trained.metrics["curve"]]
+    assert len(losses) < 30
+    assert trained.metrics["best_epoch"] == 1 + int(np.argmin(losses)) == len(losses) - 2
+
+
+def test_without_a_clock_users_last_events_are_held_out() -> None:
+    events = random_log()
+    timeless = log(events.user, events.item, events.value, clock=False)
+    trained = train(timeless, SMALL, FAST, EVERY_EVENT)
+    assert trained.metrics["gates"]["targets"] > 0
+    assert np.isfinite(trained.metrics["curve"][-1]["validation_loss"])
+
+
+def test_the_network_is_not_trained_on_what_the_gates_are_fitted_on() -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    changed = events.item.copy()
+    changed[int(len(events) * 0.9) :] = 0  # the held-out part tells another story
+    other = sequences(log(events.user, changed, events.value), vocabulary, EVERY_EVENT)
+    weights = []
+    for each in (data, other):
+        torch.manual_seed(1)
+        recommender = Recommender(SMALL, len(vocabulary), 1)
+        settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 1, "sampled": 0})
+        held_out = each.row >= int(len(events) * 0.9)
+        Trainer(recommender, each, settings, lambda _: None).fit_network(held_out)
+        weights.append(recommender.project.weight)
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("events", "rules", "message"),
+    [
+        (log(np.array([0, 0, 1]), np.array([0, 0, 0])), EVERY_EVENT, "at least two"),
+        (random_log(), EventRules(state="buy", negative=""), "no event moves"),
+        (random_log(), EventRules(target="buy"), "no event is a target"),
+    ],
+)  # fmt: skip
+def test_a_log_that_teaches_nothing_is_refused_in_one_line(
+    events: Events, rules: EventRules, message: str
+) -> None:
+    with pytest.raises(EddyError, match=message) as caught:
+        train(events, SMALL, FAST, rules)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_user_is_enough() -> None:
+    trained = train(log(np.zeros(60, int), np.arange(60) % 7), SMALL, FAST, EVERY_EVENT)
+    assert all(torch.isfinite(p).all() for p in trained.recommender.parameters())
+
+
+def test_one_event_per_user_is_enough() -> None:
+    trained = train(log(np.arange(60), np.arange(60) % 7), SMALL, FAST, EVERY_EVENT)
+    assert all(torch.isfinite(p).all() for p in trained.recommender.parameters())
+
+
+def test_a_diverging_run_stops_and_says_what_to_change() -> None:
+    wild = TrainConfig.from_dict({**FAST.to_dict(), "learning_rate": 1e30, "clip": 1e30, "epochs": 10})
+    with pytest.raises(EddyError, match="learning_rate"):
+        train(random_log(), SMALL, wild, EVERY_EVENT)
+
+
+@pytest.mark.parametrize(
+    "values", [{"cell": "transformer"}, {"hidden": 0}, {"hidden": "12"}, {"dropout": 1.0}, {"nope": 1}]
+)
+def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(EddyError, match=next(iter(values))):
+        ModelConfig.from_dict(values)
+
+
+def test_configs_travel_as_json() -> None:
+    config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainConfig.from_dict(json.loads(json.dumps(FAST.to_dict()))) == FAST
