@@ -1,0 +1,309 @@
+"""Another partition count for a living system: no event lost or doubled, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import MessageSizeTooLargeError
+
+from models.errors import EddyError
+from models.registry import Version
+from models.statistics import Statistics
+from models.vocabulary import Catalogue
+from stream.clients import admin_client, client_config
+from stream.engine import Engine
+from stream.item_stats import Reader
+from stream.repartition import STEPS, prospect, repartition
+from stream.rows import decode_rows
+from stream.settings import Settings
+from stream.topics import ensure_topics, topic_ids
+from stream.versions import announce
+from tests.chaos.cluster import Cluster
+from tests.chaos.fleet import Fleet, suicide
+from tests.conftest import eventually
+from tests.engines import (
+    TOLERANCE,
+    WINDOW_COLUMNS,
+    Happening,
+    batch,
+    item_id,
+    new_engine,
+    random_version,
+    stored_rows,
+)
+from tests.kafka_clusters import MakeSettings
+from tests.unit.test_rehome import sums
+
+USERS, ITEMS = 40, 8
+START_MS = 1_380_000_000_000
+WORK_S = 60.0
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def happenings(first: int, last: int) -> list[Happening]:
+    """A part of one and the same stream of events."""
+    rng = np.random.default_rng(7)
+    who, what = rng.integers(0, USERS, 4_000), rng.integers(0, ITEMS, 4_000)
+    return [
+        Happening(
+            f"user-{who[i]}",
+            item_id(int(what[i])),
+            START_MS + i * 1_000,
+            "rating" if i % 3 == 0 else "view",
+            float(what[i] + 2) if i % 3 == 0 else None,
+            f"event-{i}",
+        )
+        for i in range(first, last)
+    ]
+
+
+def send(settings: Settings, events: Sequence[Happening]) -> None:
+    producer = KafkaProducer(**client_config(settings), linger_ms=5)
+    for one in events:
+        event = {
+            "user_id": one.user,
+            "item_id": one.item,
+            "timestamp": one.time,
+            "event_type": one.type,
+            "value": one.value,
+            "event_id": one.event_id,
+        }
+        producer.send(settings.topics.events, json.dumps(event).encode(), one.user.encode())
+    producer.close()
+
+
+def work(settings: Settings, folder: Path) -> None:
+    """A worker until it has applied all there is; then it leaves its group."""
+    cluster = Cluster(settings)
+    with Fleet(settings, folder) as fleet:
+        worker = fleet.start()
+
+        def done() -> bool:
+            assert worker.alive, worker.log().decode()
+            ends = cluster.ends(settings.topics.events, settings.partitions)
+            committed = cluster.committed()
+            return all(committed.get(number, 0) >= end for number, end in ends.items())
+
+        eventually(done, WORK_S)
+        fleet.stop()
+        assert not fleet.unexpected
+    cluster.close()
+
+
+def assert_as_uninterrupted(settings: Settings, version: Version, events: Sequence[Happening]) -> None:
+    """Every row, and the item statistics, equal those of one engine that has seen the events once."""
+    engine = new_engine(version)
+    engine.apply([batch(events, range(len(events)))])
+    assert_rows(settings, engine)
+    assert_statistics(settings, engine, events[-1].time)
+
+
+def assert_rows(settings: Settings, engine: Engine) -> None:
+    cluster = Cluster(settings)
+    newest = {one.key: one for one in cluster.read(settings.topics.user_state, settings.partitions)}
+    cluster.close()
+    (found,) = decode_rows(list(newest), [one.value for one in newest.values()])
+    with admin_client(settings) as admin:
+        assert found.topic_id == topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+    assert found.partition.tolist() == [one.partition for one in newest.values()]
+    expected = stored_rows(engine)
+    assert sorted(found.user) == list(expected.user)
+    order = np.argsort(np.array(found.user))
+    for name in ("applied", "length", "anchor_time"):
+        np.testing.assert_array_equal(getattr(found, name)[order], getattr(expected, name), err_msg=name)
+    filled = np.arange(expected.item.shape[1]) < expected.length[:, None]
+    for name in WINDOW_COLUMNS:
+        here, there = getattr(found, name)[order][filled], getattr(expected, name)[filled]
+        np.testing.assert_array_equal(here, there, err_msg=name)
+    for name in ("hidden", "anchor"):
+        here, there = getattr(found, name)[order], getattr(expected, name)
+        np.testing.assert_allclose(here, there, rtol=0, atol=TOLERANCE)
+
+
+def assert_statistics(settings: Settings, engine: Engine, now: int) -> None:
+    statistics = engine.statistics
+    reader = Reader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
+    cluster = Cluster(settings)
+    for one in cluster.read(settings.topics.item_stats, settings.partitions):
+        reader.take(one.partition, [(one.key, one.value)])
+    cluster.close()
+    found = sums(reader.statistics, reader.catalogue.hashes, now)
+    expected = sums(statistics, engine.names.catalogue.hashes, now)
+    for here, there in zip(found, expected, strict=True):
+        assert here == pytest.approx(there, rel=1e-4, abs=1e-9)
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, tmp_path: Path) -> Settings:
+    return make_settings(partitions=4, session_timeout_s=6, cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def version(settings: Settings, admin: KafkaAdminClient) -> Version:
+    """Four partitions, and a live version."""
+    ensure_topics(admin, settings)
+    made = random_version(settings.registry)
+    announce(settings, made)
+    return made
+
+
+def move(settings: Settings, partitions: int) -> Settings:
+    asyncio.run(repartition(settings, partitions))
+    return settings.replace(partitions=partitions)
+
+
+def test_half_a_stream_with_4_partitions_and_half_with_8_ends_as_if_nothing_had_happened(
+    settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient
+) -> None:
+    send(settings, happenings(0, 2_000))
+    work(settings, tmp_path)
+    now = move(settings, 8)
+    ensure_topics(admin, now)
+    send(now, happenings(2_000, 4_000))
+    work(now, tmp_path)
+    assert_as_uninterrupted(now, version, happenings(0, 4_000))
+
+
+def repartition_until(settings: Settings, partitions: int, step: str) -> None:
+    asyncio.run(repartition(settings, partitions, suicide(step, 1)))
+
+
+def test_killed_at_each_step_and_run_again_it_ends_the_same_and_unread_events_come_along(
+    settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient
+) -> None:
+    send(settings, happenings(0, 1_000))
+    work(settings, tmp_path)
+    send(settings, happenings(1_000, 1_500))
+    processes = multiprocessing.get_context("forkserver")
+    for step in STEPS:
+        process = processes.Process(target=repartition_until, args=(settings, 3, step))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, step
+    now = move(settings, 3)
+    ensure_topics(admin, now)
+    assert not {name for name in admin.list_topics() if name == f"{settings.topic_prefix}repartition"}
+    cluster = Cluster(now)
+    assert sum(cluster.ends(now.topics.events, 3).values()) == 500
+    cluster.close()
+    work(now, tmp_path)
+    assert_as_uninterrupted(now, version, happenings(0, 1_500))
+
+
+def test_a_recreated_events_topic_stops_the_worker_and_repartition_takes_rows_and_its_events_along(
+    settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient
+) -> None:
+    send(settings, happenings(0, 1_000))
+    work(settings, tmp_path)
+    admin.delete_topics([settings.topics.events])
+    eventually(lambda: settings.topics.events not in admin.list_topics())
+    ensure_topics(admin, settings)
+    send(settings, happenings(1_000, 1_500))
+    with Fleet(settings, tmp_path) as fleet:
+        worker = fleet.start()
+        assert worker.ended(WORK_S) == 1
+        assert b"it was recreated" in worker.log()
+        assert b"run `eddy repartition`" in worker.log()
+    eventually(lambda: _stopped(settings))
+    now = move(settings, 4)
+    work(now, tmp_path)
+    assert_as_uninterrupted(now, version, happenings(0, 1_500))
+
+
+def _stopped(settings: Settings) -> bool:
+    try:
+        asyncio.run(prospect(settings, 5))
+    except EddyError:
+        return False
+    return True
+
+
+def test_while_a_worker_is_a_member_of_the_group_it_refuses_and_changes_nothing(
+    settings: Settings, version: Version, admin: KafkaAdminClient
+) -> None:
+    before = topic_ids(admin, [settings.topics.events])
+    member = KafkaConsumer(settings.topics.events, group_id=settings.group, **client_config(settings))
+    member.poll(timeout_ms=5_000)
+    with pytest.raises(EddyError, match=r"has members: stop workers and `eddy ingest`"):
+        move(settings, 8)
+    member.close()
+    assert topic_ids(admin, [settings.topics.events]) == before
+    ensure_topics(admin, settings)
+
+
+def test_writers_get_an_error_while_it_is_at_work_and_none_of_their_events_is_lost_silently(
+    settings: Settings, version: Version
+) -> None:
+    refused = []
+
+    def write(step: str) -> None:
+        producer = KafkaProducer(**client_config(settings))
+        if step in ("closed", "copied", "planned", "created", "moved", "switched"):
+            with pytest.raises(MessageSizeTooLargeError):
+                producer.send(settings.topics.events, b"{}", b"user", partition=0).get(10)
+            refused.append(step)
+        producer.close()
+
+    asyncio.run(repartition(settings, 8, write))
+    assert len(refused) == 6
+    send(settings.replace(partitions=8), happenings(0, 10))
+
+
+def test_a_row_that_cannot_be_read_stops_it_before_anything_is_changed_and_writers_go_on(
+    settings: Settings, version: Version, admin: KafkaAdminClient
+) -> None:
+    producer = KafkaProducer(**client_config(settings))
+    producer.send(settings.topics.user_state, b"no row at all, but long enough" * 9, b"user-1", partition=0)
+    producer.close()
+    with pytest.raises(EddyError, match="row of user 'user-1' has a format"):
+        move(settings, 8)
+    ensure_topics(admin, settings)
+    send(settings, happenings(0, 10))
+
+
+def test_a_worker_does_not_start_between_and_another_count_does_not_mix_with_an_unfinished_one(
+    settings: Settings, version: Version, admin: KafkaAdminClient
+) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(step: str) -> None:
+        if step == "created":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        asyncio.run(repartition(settings, 8, stop))
+    assert asyncio.run(prospect(settings, 8)).unfinished
+    with pytest.raises(EddyError, match=r"events has max\.message\.bytes=1"):
+        ensure_topics(admin, settings.replace(partitions=8))
+    with pytest.raises(EddyError, match="a repartition to 8 partitions is unfinished: run that one again"):
+        move(settings, 6)
+    ensure_topics(admin, move(settings, 8))
+
+
+def test_the_count_that_is_there_already_is_nothing_to_do(settings: Settings, version: Version) -> None:
+    with pytest.raises(EddyError, match="events has 4 partitions already: nothing to do"):
+        asyncio.run(prospect(settings, 4))
+
+
+def test_what_an_operator_set_on_a_topic_is_set_on_the_new_one(
+    settings: Settings, version: Version, admin: KafkaAdminClient
+) -> None:
+    def resource(**configs: str) -> ConfigResource:
+        return ConfigResource(ConfigResourceType.TOPIC, settings.topics.events, configs or None)
+
+    admin.alter_configs([resource(**{"retention.ms": "123456789", "max.message.bytes": "2097152"})])
+    move(settings, 8)
+    found = admin.describe_configs([resource()])["topic"][settings.topics.events]
+    assert found["retention.ms"]["value"] == "123456789"
+    assert found["max.message.bytes"]["value"] == "2097152"
