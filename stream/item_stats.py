@@ -97,6 +97,8 @@ class Journal:
     offset: int
     """the last record of `events` that is counted"""
     since_base: int = BASE_EVERY
+    known: dict[int, int] = field(default_factory=dict)
+    """`Reader.sequence` of this process, which must not count again what comes back from here"""
     _noted: list[Counted] = field(default_factory=list)
 
     def note(self, counted: Counted) -> None:
@@ -110,6 +112,7 @@ class Journal:
             return []
         noted, self._noted = self._noted, []
         self.sequence += 1
+        self.known[self.partition] = self.sequence
         self.since_base += 1
         if self.since_base >= BASE_EVERY:  # it says all that the journal record would say
             self.since_base = 0
@@ -168,6 +171,12 @@ class Reader:
         self.offset.pop(partition, None)
         self._parts.pop(partition, None)
         self.statistics.partitions.pop(partition, None)
+
+    def wrote(self, journal: Journal) -> None:
+        """What this process itself counted and drained comes back from Kafka and must not count again."""
+        if journal.sequence >= 0:
+            self.sequence[journal.partition] = journal.sequence
+            self.offset[journal.partition] = journal.offset
 
     def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be

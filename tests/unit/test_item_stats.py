@@ -127,6 +127,20 @@ def test_journal_keys_are_used_again_only_after_two_bases() -> None:
     assert RING > 2 * BASE_EVERY
 
 
+def test_an_owner_s_own_records_come_back_and_change_nothing() -> None:
+    owner = Writer(5)
+    follower = Reader(owner.statistics, owner.catalogue)
+    for _ in range(BASE_EVERY + 20):  # a base comes back, too
+        written = len(owner.log)
+        owner.batch()
+        owner.checkpoint()
+        follower.wrote(owner.journal)
+        owner.batch()  # counted before the records of the checkpoint are read back
+        before = sums(owner.statistics, owner.catalogue)
+        follower.take(0, owner.log[written:])
+        assert sums(owner.statistics, owner.catalogue) == before
+
+
 def test_nothing_counted_writes_nothing() -> None:
     writer = Writer(4)
     writer.checkpoint()
