@@ -172,12 +172,6 @@ class Reader:
         self._parts.pop(partition, None)
         self.statistics.partitions.pop(partition, None)
 
-    def wrote(self, journal: Journal) -> None:
-        """What this process itself counted and drained comes back from Kafka and must not count again."""
-        if journal.sequence >= 0:
-            self.sequence[journal.partition] = journal.sequence
-            self.offset[journal.partition] = journal.offset
-
     def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be
         read.
@@ -200,6 +194,7 @@ class Reader:
         if part.format != FORMAT:
             raise ValueError(f"format {part.format}, this program reads {FORMAT}")
         if part.sequence <= self.sequence.get(partition, -1):
+            self.offset[partition] = max(part.offset, self.offset.get(partition, -1))
             return
         parts = self._parts.setdefault(partition, [])
         if parts and parts[0].sequence != part.sequence:
@@ -214,8 +209,13 @@ class Reader:
             parts.clear()
 
     def _take_journal(self, partition: int, journals: list[_Journal]) -> None:
-        if not journals or journals[0].sequence != self.sequence.get(partition, -2) + 1:
-            return  # known already, or older than the base that is to come
+        if not journals:
+            return
+        if journals[0].sequence <= self.sequence.get(partition, -1):
+            self.offset[partition] = max(journals[0].offset, self.offset.get(partition, -1))
+            return
+        if journals[0].sequence != self.sequence.get(partition, -2) + 1:
+            return  # older than the base that is to come
         for journal in journals:
             if journal.format != FORMAT:
                 raise ValueError(f"format {journal.format}, this program reads {FORMAT}")

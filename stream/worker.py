@@ -398,7 +398,6 @@ class Worker:
         captures = {}
         for number, owned in owners.items():
             captures[number] = owned.capture(self.engine, self.topic_id, names)
-            self.shared.statistics.wrote(owned.journal)
             names = []  # once is enough
         return captures
 
