@@ -72,7 +72,9 @@ class Restorer:
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         counted = self.statistics.offset.get(number, -1)
         self.engine.counted_until[number] = counted
-        journal = Journal(number, self.statistics.sequence.get(number, -1), counted)
+        journal = Journal(
+            number, self.statistics.sequence.get(number, -1), counted, known=self.statistics.sequence
+        )
         return Owned(number, producer, journal, generation, changelog_end=end[number])
 
     def forget(self, number: int) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import torch
 from aiokafka import ConsumerRecord, TopicPartition
 
+from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.encoder import Encoder
@@ -58,6 +59,14 @@ class Shared:
     def encoder(self, announcement: Announcement) -> Encoder:
         """Load an announced version; on the engine's thread, since it names items."""
         version = open_version(announcement, self.settings.registry)
+        config = version.recommender.config
+        if self._statistics is not None:
+            held = self._statistics.statistics
+            if (held.half_lives_ms, held.successors) != (config.half_lives_ms, config.successors):
+                raise EddyError(
+                    f"version {version.id} counts item statistics with other half_lives_ms or successors "
+                    "than the live one: stop all workers, then start them on it"
+                )
         self.names.add(version.vocabulary.items)
         self.types.hashes(version.vocabulary.types)
         device = torch.device(self.settings.torch_device)
@@ -92,7 +101,14 @@ class Shared:
                     self.announced = announcement
         if self.announced is not None and self.announced is not before and self.on_version is not None:
             announced = self.announced
-            await self.on_version(await self._run(lambda: self.encoder(announced)))
+            try:
+                encoder = await self._run(lambda: self.encoder(announced))
+            except EddyError as error:
+                if self._statistics is None:  # nothing to go on with
+                    raise
+                log.error("epoch %d is not taken, the version before stays live: %s", announced.epoch, error)
+            else:
+                await self.on_version(encoder)
 
 
 def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
