@@ -42,12 +42,10 @@ def counted(successors: int, seed: int = 0) -> Statistics:
 
 
 def sums(statistics: Statistics, hashes: NDArray[np.uint64], now: int = NOW) -> tuple[Sums, Sums, Sums]:
-    """Over all partitions, as of `now`: popularity by (half-life, item), transitions by pair, totals by source."""
-    popularity, pairs, totals = (
-        Counter[tuple[int, ...]](),
-        Counter[tuple[int, ...]](),
-        Counter[tuple[int, ...]](),
-    )
+    """Over all partitions, as of `now`: popularity by half-life and item, transitions by pair, totals."""
+    popularity: Sums = defaultdict(float)
+    pairs: Sums = defaultdict(float)
+    totals: Sums = defaultdict(float)
     for number in statistics.partitions:
         one: dict[str, Any] = dict(statistics.export(number, hashes))
         for f, life in enumerate(statistics.half_lives_ms):
