@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-from models.compare import CellRow
+from models.compare import LAGS, CellRow
 from models.diagnostics import GradientReach, Trajectory
-from models.drawing import CELL_COLOURS, CELL_NAMES, FAINT, GRADIENT, INK, figure
+from models.drawing import CELL_COLOURS, CELL_NAMES, FAINT, GRADIENT, figure
 
 _FAR_BELOW = 1e-7
 _LEAST_CHANGE = 5e-4
@@ -122,31 +123,46 @@ def _short(title: str, most: int = 30) -> str:
     return title if len(title) <= most else title[: most - 1].rstrip() + "…"
 
 
-def comparison(rows: Sequence[CellRow], baseline: tuple[str, float], metric: str) -> Figure:
-    """Accuracy and cost of the cells as small bar charts."""
-    drawn = figure(11, 4.6)
-    panels: list[tuple[str, list[float], str]] = [
-        (metric, [row.metrics[metric] for row in rows], "{:.4f}"),
-        ("gradient horizon, events", [float(row.gradient_horizon) for row in rows], "{:.0f}"),
-        ("bytes of state per user", [float(row.state_bytes) for row in rows], "{:,.0f}"),
-        ("parameters of the cell", [float(row.cell_parameters) for row in rows], "{:,.0f}"),
-        ("training, events/s", [row.training_events_per_s for row in rows], "{:,.0f}"),
-        ("stepping, events/s", [row.step_events_per_s for row in rows], "{:,.0f}"),
+def comparison(
+    rows: Sequence[CellRow], baseline: tuple[str, float], mode: str, metric: str = "mrr@20"
+) -> Figure:
+    """Accuracy (beside the best baseline) and cost of the cells as small bar charts."""
+    drawn = figure(11, 4.8)
+    accuracy = f"{metric.upper()}, mode {mode}"
+    horizons = [f"{'≥ ' if row.gradient_horizon == LAGS else ''}{row.gradient_horizon}" for row in rows]
+    panels: list[tuple[str, list[float], list[str]]] = [
+        _numbered(accuracy, [row.metrics[metric] for row in rows], "{:.4f}"),
+        ("gradient horizon, events", [float(row.gradient_horizon) for row in rows], horizons),
+        _numbered("bytes of state per user", [row.state_bytes for row in rows], "{:,.0f}"),
+        _numbered("learned parameters of the cell", [row.cell_parameters for row in rows], "{:,.0f}"),
+        _numbered("training, events/s", [row.training_events_per_s for row in rows], "{:,.0f}"),
+        _numbered("stepping, events/s", [row.step_events_per_s for row in rows], "{:,.0f}"),
     ]
-    for axes, (title, values, form) in zip(drawn.subplots(2, 3).flat, panels, strict=True):
-        places = np.arange(len(rows))[::-1]
-        axes.barh(places, values, color=[CELL_COLOURS[row.cell] for row in rows], height=0.66)
-        most = max(*values, 1e-9)
-        for place, value in zip(places, values, strict=True):
-            axes.text(value + most * 0.02, place, form.format(value), va="center", fontsize=10)
-        axes.set(
-            xlim=(0, most * 1.3), yticks=places, yticklabels=[CELL_NAMES[row.cell] for row in rows], xticks=[]
-        )
+    names, colours = [CELL_NAMES[row.cell] for row in rows], [CELL_COLOURS[row.cell] for row in rows]
+    rule, value = baseline
+    for axes, (title, values, texts) in zip(drawn.subplots(2, 3).flat, panels, strict=True):
+        if title == accuracy:
+            wrapped = rule.replace("_", "\n", 1).replace("_", " ")
+            _bars(axes, [*names, wrapped], [*values, value], [*texts, f"{value:.4f}"], [*colours, FAINT])
+        else:
+            _bars(axes, names, values, texts, colours)
         axes.set_title(title, fontsize=11, loc="left")
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-    name, value = baseline
-    first = drawn.axes[0]
-    first.axvline(value, color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
-    first.set_xlabel(f"dashed: {name.replace('_', ' ')} {value:.4f}", fontsize=9.5)
     return drawn
+
+
+def _numbered(title: str, values: Sequence[float], form: str) -> tuple[str, list[float], list[str]]:
+    return title, [float(value) for value in values], [form.format(value) for value in values]
+
+
+def _bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str], colours: Sequence[str]
+) -> None:
+    places = np.arange(len(names))[::-1]
+    most = max(*values, 1e-9)
+    axes.barh(places, values, color=colours, height=0.66)
+    for place, value, text in zip(places, values, texts, strict=True):
+        axes.text(value + most * 0.02, place, text, va="center", fontsize=10)
+    axes.set(xlim=(0, most * 1.35), yticks=places, yticklabels=names, xticks=[])
+    axes.tick_params(axis="y", length=0, labelsize=10)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)

@@ -63,6 +63,6 @@ def draw_measured(
             "gradients": gradients(reach, altered, settings.clip),
             "memory": memory_figure(remembered, TOP),
             "state": hidden_state(path, items.title),
-            "comparison": comparison(found.rows, found.best_baseline(), "mrr@20"),
+            "comparison": comparison(found.rows, found.best_baseline(), found.mode),
         }
         return found, [file for name, made in drawn.items() for file in save(made, folder, name)]
