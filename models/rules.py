@@ -83,6 +83,12 @@ class EventRules:
         for setting in ("state", "target", "negative"):
             self._clauses[setting] = _parse(getattr(self, setting), setting)
 
+    @property
+    def types(self) -> list[str]:
+        """Names of the event types that some clause asks for, without "*"."""
+        named = (clause.type for clauses in self._clauses.values() for clause in clauses)
+        return sorted(set(named) - {ANY})
+
     def to_dict(self) -> dict[str, str]:
         """The rules as text: what `EventRules(**...)` takes."""
         return {"state": self.state, "target": self.target, "negative": self.negative}

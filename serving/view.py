@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from models.errors import EddyError
 from models.registry import Version
-from models.rules import ANY, EventRules
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.clock import StreamClock
@@ -105,7 +104,7 @@ class MaterialisedView:
                 f"epoch {epoch} have {held.state_size}: they were made by another version"
             )
         self.names.add(version.vocabulary.items)
-        self.types.hashes([*version.vocabulary.types, *_named(version.rules)])
+        self.types.hashes(version.vocabulary.types)
         encoder = Encoder(version, epoch, self.catalogue, self.types, torch.device("cpu"))
         ranker = Ranker(encoder, self.names, counted)
         ranker.scorer.refresh(float(self.now()))  # builds the item matrix now, not at somebody's request
@@ -221,11 +220,6 @@ class MaterialisedView:
             slab.remove(slots[held & ~(same & ahead)])
         return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
 
-
-def _named(rules: EventRules) -> set[str]:
-    """Event types that rules name: this process meets no events from which it could learn them."""
-    clauses = [clause for rule in rules.to_dict().values() for clause in rule.split(",")]
-    return {re.split("[<>=]", clause)[0].strip() for clause in clauses} - {"", ANY}
 
 
 def _is_text(key: bytes) -> bool:

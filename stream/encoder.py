@@ -36,6 +36,7 @@ class Encoder:
         self._catalogue = catalogue
         self._types = types
         self._rules = version.rules
+        types.hashes(version.rules.types)  # restored rows know types by hash alone
         self._item_input = np.zeros(0, np.int64)
 
     @property
