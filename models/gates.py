@@ -22,7 +22,7 @@ from models.tensors import SPARSE_GATES, Query
 from models.vocabulary import Vocabulary
 
 SCORE_PARTS = ("mixture", "gate_", "new_", "trend")
-CHUNK = 4
+CHUNK = 1
 BATCH = 256
 TAU, LAM, MU, LR, WD, TRACE = 0.5, 0.1, 10.0, 0.02, 1e-3, False
 

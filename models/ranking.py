@@ -46,7 +46,7 @@ def recommender_ranks(
     found: list[Tensor] = [torch.zeros(2, 0, dtype=torch.int64)]
     # Where statistics do not learn, nothing changes after the training part: all that is judged is one
     # micro-batch.
-    for chunk in replay.chunks(batch if trial.learns else len(trial.events)):
+    for chunk in replay.chunks(batch if trial.learns else len(trial.events), trial.learns):
         scorer.refresh(float(trial.events.timestamp[chunk.row[0]]))
         query = recommender.query_of_output(chunk.output, chunk.idle_ms)
         step = max(1, _SCORES // max(scorer.items, 1))

@@ -1,8 +1,7 @@
-"""A log replayed as the stream would see it: what was known just before each target, chunk by chunk in time
-order.
+"""A log replayed as the stream would see it: what was known just before each target, in time order.
 
-States do not depend on statistics, so they are computed for whole sequences at once; catalogue and statistics
-move on after every chunk, as they do after every micro-batch of the stream.
+States and windows are as just before each target, whatever the chunk; statistics move on after every chunk,
+as they do after every micro-batch of the stream.
 """
 
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ class Chunk:
     output: Tensor  # float32[q,H] of the cell, after the user's last event before the target
     idle_ms: Tensor  # int64[q] since that event, -1 = none
     window: Window  # [q] in catalogue numbers; as before the target
-    target: NDArray[np.int64]  # [q] catalogue index, -1 = an item never seen before this chunk
+    target: NDArray[np.int64]  # [q] catalogue index, -1 = the item's first appearance
     now: float  # ms: time of the event before the chunk
 
 
@@ -58,15 +57,24 @@ class Replay:
         self._wanted = np.flatnonzero(wanted)[order]
         self._outputs = outputs_at(recommender, self._data, wanted)[torch.from_numpy(order)]
         self._catalogue_index = np.full(len(events.items), -1, np.int64)
+        self._first_row = np.full(len(events.items), len(events))
+        np.minimum.at(self._first_row, events.item, np.arange(len(events)))
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        """`size` events at a time; a chunk without targets is passed over."""
+    def chunks(self, size: int, learns: bool = True) -> Iterator[Chunk]:
+        """`size` events at a time; a chunk without targets is passed over.
+
+        learns: whether catalogue and statistics take in the events from row `first` on.
+        """
         events, data = self.events, self._data
         for begin in range(0, self.first, WARM_UP_CHUNK):
-            self._learn(begin, min(begin + WARM_UP_CHUNK, self.first))
+            end = min(begin + WARM_UP_CHUNK, self.first)
+            self._number(begin, end)
+            self._learn(begin, end)
         rows = data.row[self._wanted]
         for begin in range(self.first, len(events), size):
             end = min(begin + size, len(events))
+            if learns:
+                self._number(begin, end)
             low, high = np.searchsorted(rows, [begin, end])
             if high > low:
                 picked = self._wanted[low:high]
@@ -75,10 +83,11 @@ class Replay:
                     output=self._outputs[low:high],
                     idle_ms=data.idle_ms[torch.from_numpy(picked)],
                     window=self._window(data.user[picked], data.state[picked]),
-                    target=self._catalogue_index[events.item[data.row[picked]]],
+                    target=self._target(data.row[picked]),
                     now=float(events.timestamp[max(begin - 1, 0)]),
                 )
-            self._learn(begin, end)
+            if learns:
+                self._learn(begin, end)
 
     @property
     def now(self) -> float:
@@ -98,7 +107,6 @@ class Replay:
         slot = np.where(shift >= 0, np.take_along_axis(latest_first, np.maximum(shift, 0), axis=1), -1)
         held, at = slot >= 0, np.maximum(slot, 0)
         row = data.moved[at]
-        # An item of this chunk that nobody had met before has no number yet: the slot stays padding.
         return Window(
             item=torch.from_numpy(np.where(held, self._catalogue_index[self.events.item[row]], -1)),
             timestamp=torch.from_numpy(np.where(held, self.events.timestamp[row], 0)),
@@ -107,11 +115,18 @@ class Replay:
             length=torch.from_numpy(length),
         )
 
-    def _learn(self, begin: int, end: int) -> None:
-        """Take in rows begin … end - 1: items into the catalogue, all but negative events into the statistics."""
-        events = self.events
-        item = events.item[begin:end]
+    def _number(self, begin: int, end: int) -> None:
+        """Put the items of rows begin … end - 1 into the catalogue."""
+        item = self.events.item[begin:end]
         self._catalogue_index[item] = self.catalogue.add(self._hashes[item])
+
+    def _target(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        item = self.events.item[row]
+        return np.where(self._first_row[item] < row, self._catalogue_index[item], -1)
+
+    def _learn(self, begin: int, end: int) -> None:
+        """Count rows begin … end - 1 that are not negative."""
+        events = self.events
         rows = np.flatnonzero(self._flags.moves[begin:end] & ~self._flags.negative[begin:end]) + begin
         slots = self._slots(
             events.user[rows].astype(np.int64), self._data.before[rows], self.config.transition_lags

@@ -151,7 +151,7 @@ class Trainer:
         )
 
     def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
-        """Early-stopped training without the held-out part; the network ends with the best epoch's weights."""
+        """Early-stopped training without the held-out part; leaves the best epoch's weights."""
         settings = self.settings
         state = self._restored()
         for epoch in range(state.epoch + 1, settings.epochs + 1):

@@ -113,7 +113,7 @@ def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytes
 
 
 def test_the_sampled_softmax_estimates_the_full_one() -> None:
-    """log Z over candidates, each weighed by 1 / (probability to be one), is log Z over all within its error."""
+    """log Z over candidates, weighed by 1 / (probability to be one), is log Z within its error."""
     torch.manual_seed(2)
     query, items, bias = torch.randn(20, 8) * 0.3, torch.randn(3000, 8) * 0.5, torch.randn(3000) * 0.5
     target = torch.multinomial(torch.softmax(bias, 0), 20, replacement=True)
