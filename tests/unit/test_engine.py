@@ -1,0 +1,202 @@
+"""The engine's promises beside the rows: what it answers, what it refuses, and how it changes versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.metrics import MISS
+from models.registry import Version
+from stream.clock import DAY_MS
+from stream.engine import Engine, Lists
+from stream.murmur import murmur2
+from stream.rows import decode_rows, encode_rows
+from tests.engines import Happening, batch, item_id, new_encoder, new_engine, random_version, stored_rows
+
+START = 1_380_000_000_000
+K = 5
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    return random_version(tmp_path_factory.mktemp("registry"))
+
+
+def sent(n: int, users: int = 3) -> list[Happening]:
+    return [Happening(f"u-{i % users}", item_id(i * 7 % 50), START + i * 1000) for i in range(n)]
+
+
+def answers(engine: Engine, lists: list[Lists]) -> list[tuple[str, int, tuple[str | None, ...]]]:
+    """(user, offset, items) of each list."""
+    return [
+        (engine.slab.user_of[slot] or "", offset, tuple(engine.names.ids[i] for i in items if i >= 0))
+        for part in lists
+        for slot, offset, items in zip(part.slot.tolist(), part.offset.tolist(), part.item.tolist(), strict=True)
+    ]
+
+
+def test_latest_answers_each_changed_user_once_as_of_its_last_record(version: Version) -> None:
+    engine = new_engine(version, emit="latest")
+    outcome = engine.apply([batch(sent(10), range(10))])
+    assert sorted((user, at) for user, at, _ in answers(engine, outcome.lists)) == [
+        ("u-0", 9), ("u-1", 7), ("u-2", 8),
+    ]  # fmt: skip
+
+
+def test_every_answers_each_event_with_what_one_event_at_a_time_would(version: Version) -> None:
+    together = new_engine(version, emit="every")
+    found = answers(together, together.apply([batch(sent(60), range(60))]).lists)
+    assert sorted(at for _, at, _ in found) == list(range(60))
+    states_of_last = {user: items for user, _, items in sorted(found, key=lambda one: one[1])}
+    latest = new_engine(version, emit="latest")
+    last = answers(latest, latest.apply([batch(sent(60), range(60))]).lists)
+    assert {user: items for user, _, items in last} == states_of_last
+
+
+def test_off_answers_nobody(version: Version) -> None:
+    engine = new_engine(version, emit="off")
+    assert engine.apply([batch(sent(10), range(10))]).lists == []
+
+
+@pytest.mark.parametrize("emit", ["every", "latest"])
+def test_replayed_events_change_nothing_and_their_users_are_answered_again(version: Version, emit: str) -> None:
+    engine = new_engine(version, emit=emit)
+    first = answers(engine, engine.apply([batch(sent(10), range(10))]).lists)
+    before = stored_rows(engine)
+    outcome = engine.apply([batch(sent(10)[4:], range(4, 10))])
+    assert (outcome.applied, outcome.replayed, len(outcome.dirty)) == (0, 6, 0)
+    again = {user: (at, items) for user, at, items in answers(engine, outcome.lists)}
+    assert again == {user: (at, items) for user, at, items in sorted(first, key=lambda one: one[1])}
+    for name, column in vars(stored_rows(engine)).items():
+        np.testing.assert_array_equal(column, getattr(before, name))
+
+
+def test_a_replay_is_not_counted_twice_in_the_item_statistics(version: Version) -> None:
+    engine = new_engine(version)
+    engine.apply([batch(sent(20), range(20))])
+    before = engine.statistics.popularity(50, float(START))
+    assert engine.apply([batch(sent(20), range(20))]).counted == {}
+    np.testing.assert_array_equal(engine.statistics.popularity(50, float(START)), before)
+
+
+def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_again(version: Version) -> None:
+    engine = new_engine(version)
+    engine.apply([batch(sent(20), range(20))])
+    engine.erase([(0, "u-1")])
+    assert "u-1" not in engine.slab.slot_of
+    outcome = engine.apply([batch(sent(20), range(20))])
+    assert (outcome.applied, outcome.replayed, outcome.counted) == (7, 13, {})
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_seen_items_are_left_out_by_setting_only(version: Version, exclude_seen: bool) -> None:
+    engine = new_engine(version, emit="latest", exclude_seen=exclude_seen, k=200)
+    events = sent(12, users=1)
+    ((_, _, items),) = answers(engine, engine.apply([batch(events, range(12))]).lists)
+    seen = {one.item for one in events}
+    assert not (seen & set(items)) if exclude_seen else seen <= set(items)
+
+
+def test_a_low_rated_item_is_never_recommended_to_who_rated_it(version: Version) -> None:
+    engine = new_engine(version, emit="latest", k=200)
+    bad, good = (Happening("u", item_id(i), START + i, "rating", v) for i, v in ((3, 1.0), (4, 9.0)))
+    ((_, _, items),) = answers(engine, engine.apply([batch([bad, good], range(2))]).lists)
+    assert item_id(3) not in items
+    assert item_id(4) in items
+
+
+def test_an_item_whose_name_is_not_known_is_not_recommended(version: Version) -> None:
+    engine = new_engine(version, emit="latest", k=10_000)
+    engine.names.catalogue.add(np.array([12345], np.uint64))
+    ((_, _, items),) = answers(engine, engine.apply([batch(sent(1), [0])]).lists)
+    assert len(items) == len(engine.names.catalogue) - 1
+    assert None not in items
+
+
+def test_an_event_in_the_wrong_partition_is_refused_and_its_neighbours_are_not(version: Version) -> None:
+    users = [f"u-{i}" for i in range(40)]
+    home = murmur2([user.encode() for user in users]) % np.uint32(4)
+    engine = new_engine(version, partitions=4)
+    events = [Happening(user, item_id(1), START) for user in users]
+    outcome = engine.apply([batch(events, range(40), partition=2)])
+    assert outcome.applied == int((home == 2).sum()) > 0
+    assert {offset for _, offset, _ in outcome.refused} == set(np.flatnonzero(home != 2).tolist())
+    assert all("wrong partition" in reason for _, _, reason in outcome.refused)
+    assert len(engine.slab) == outcome.applied
+
+
+def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(tmp_path: Path) -> None:
+    version = random_version(tmp_path, items=20, transition_lags=0, pointer=False, half_lives_ms=(DAY_MS,))
+    with torch.no_grad():
+        for parameter in version.recommender.parameters():
+            parameter.zero_()
+    engine = new_engine(version, sample=1.0)
+    ranks: list[int] = []
+    engine.prequential.add = lambda ours, _: ranks.extend(ours.tolist())  # type: ignore[method-assign]
+    engine.apply([batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))])
+    # Everything scores alike, also for the second event: its own first occurrence is not counted yet.
+    assert ranks == [20, 20]
+    engine.apply([batch([Happening("v", "new", START + 2), Happening("v", "new", START + 3)], range(2, 4))])
+    assert ranks[2:] == [MISS, MISS]
+
+
+def test_negative_events_are_not_ranked(version: Version) -> None:
+    engine = new_engine(version, sample=1.0)
+    engine.apply([batch([Happening("u", item_id(1), START, "rating", 1.0)], [0])])
+    assert engine.prequential.events == 0
+
+
+def test_lists_of_an_old_stream_do_not_change_by_waiting(version: Version) -> None:
+    now = [START + 365 * DAY_MS]
+    engine = new_engine(version, emit="latest")
+    engine.wall = lambda: now[0]
+    first = engine.apply([batch(sent(30), range(30))]).lists[0]
+    now[0] += 400 * DAY_MS
+    again = engine.apply([batch(sent(30), range(30))]).lists[0]
+    np.testing.assert_array_equal(first.item, again.item)
+    np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_by(
+    version: Version, tmp_path: Path
+) -> None:
+    engine = new_engine(version, emit="latest")
+    engine.apply([batch(sent(30), range(30))])
+    other = random_version(tmp_path, "rnn", hidden=8, seed=3)
+    engine.exchange(new_encoder(engine, other, 2))
+    outcome = engine.apply([batch([Happening("u-1", item_id(1), START + 10**6)], [30])])
+    touched = engine.slab.find(["u-1"])
+    assert engine.slab.epoch[touched].tolist() == [2]
+    assert touched.tolist() == outcome.dirty.tolist()
+    assert engine.migrate(1000).tolist() == sorted(engine.slab.find(["u-0", "u-2"]).tolist())
+    fresh = new_engine(other, epoch=2)
+    fresh.apply([batch([*sent(30), Happening("u-1", item_id(1), START + 10**6)], range(31))])
+    np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
+
+
+def test_rows_of_another_size_of_model_are_taken_and_encoded_for_the_live_one(
+    version: Version, tmp_path: Path
+) -> None:
+    old = new_engine(random_version(tmp_path, "lstm", hidden=8), epoch=1)
+    old.apply([batch(sent(30), range(30))])
+    stored = stored_rows(old)
+    engine = new_engine(version, epoch=2)
+    for rows in decode_rows(stored.user, encode_rows(stored)):
+        engine.load(rows)
+    assert len(engine.migrate(1000)) == 3
+    fresh = new_engine(version, epoch=2)
+    fresh.apply([batch(sent(30), range(30))])
+    np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
+
+
+def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:
+    engine = new_engine(version)
+    engine.apply([batch(sent(10), range(10))])
+    older = stored_rows(engine)
+    engine.apply([batch(sent(20)[10:], range(10, 20))])
+    newer = stored_rows(engine)
+    assert len(engine.load(older)) == 0
+    np.testing.assert_array_equal(stored_rows(engine).offset, newer.offset)
