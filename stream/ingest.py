@@ -8,9 +8,9 @@ What is promised, for a source with any key, partitioner and partition count:
   already; so whoever takes a partition over first reads the tail of `events` since that commit and leaves
   out what it finds there, told apart by user and event_id (an event without one gets
   `topicid:partition:offset` of its source record).
-- What remains: a process that is suspended for longer than the session timeout, in the instant between its
-  last look at the clock and the network, writes up to one batch again. The worker drops those events for as
-  long as their event_id is in the user's window.
+- What remains: a process that is suspended for longer than the session timeout while a write is on its way
+  (milliseconds for each batch) may write up to one batch again when it wakes. The worker drops those events
+  for as long as their event_id is in the user's window.
 - One user's events from one source partition keep their order.
 
 Why no transactions: their markers and aborted records would be in `events`, which all its readers would have
@@ -77,8 +77,8 @@ async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bo
                 await _on(thread, source.close)
     except MessageSizeTooLargeError:
         raise EddyError(
-            f"topic {settings.topics.events} takes no records: is `eddy repartition` at work? Then start ingest "
-            "again when that is done; else give the topic back its max.message.bytes"
+            f"topic {settings.topics.events} takes no records: when `eddy repartition` is at work, start "
+            "ingest again after it; else give the topic back its max.message.bytes"
         ) from None
     except (KafkaError, ProducerError) as error:
         raise EddyError(f"ingesting {topic}: {type(error).__name__}: {error}") from error
