@@ -5,7 +5,6 @@ of two epochs live side by side during a refresh: one slab per epoch, dropped wi
 it any more.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
