@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-NETWORK = ("--cell", "gru", "--set", "hidden=64", "--set", "dim=64")
-
 
 def _training(**settings: int) -> tuple[str, ...]:
-    return (*NETWORK, *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")))
+    return ("--cell", "gru", *(part for name, at in settings.items() for part in ("--set", f"{name}={at}")))
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,16 @@ FULL = Plan(
     rate=100,
     paced_s=90,
     measured_s=10,
-    first=_training(epochs=2, sampled=512, gate_events=2000, seconds=30),
-    second=_training(epochs=1, sampled=512, gate_events=1000, seconds=20, threads=1),
+    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=2000, seconds=30),
+    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=1000, seconds=20, threads=1),
 )
 QUICK = Plan(
     quick=True,
-    known=10_000,
+    known=20_000,
     live=4_000,
     rate=100,
     paced_s=15,
     measured_s=1,
-    first=_training(epochs=1, sampled=512, gate_events=1000),
-    second=_training(epochs=1, sampled=512, gate_events=500, threads=1),
+    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=2000),
+    second=_training(hidden=32, dim=32, epochs=1, sampled=512, gate_events=1000, threads=1),
 )
