@@ -1,0 +1,83 @@
+"""What a bystander sees of the cluster, through kafka-python alone: logs, offsets, members. Survives broker restarts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+
+from stream.clients import client_config
+from stream.settings import Settings
+
+T = TypeVar("T")
+_PATIENCE_S = 60.0
+
+
+class Cluster:
+    """One group and its topics."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._admin: KafkaAdminClient | None = None
+
+    def _ask(self, question: Callable[[KafkaAdminClient], T]) -> T:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                if self._admin is None:
+                    self._admin = KafkaAdminClient(**client_config(self.settings))
+                return question(self._admin)
+            except (KafkaError, OSError):
+                self.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def close(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
+
+    def committed(self) -> dict[int, int]:
+        """Committed offset of each partition of `events` that has one."""
+        group, topic = self.settings.group, self.settings.topics.events
+        found: dict[Any, Any] = self._ask(lambda admin: admin.list_group_offsets([group]))[group]
+        return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+
+    def members(self) -> int:
+        """Members of the group; -1 while it is rebalancing."""
+        group = self.settings.group
+        found: dict[str, Any] = self._ask(lambda admin: admin.describe_groups([group]))[group]
+        return len(found["members"]) if found["group_state"] == "Stable" else -1
+
+    def ends(self, topic: str, partitions: int) -> dict[int, int]:
+        """End offset of each partition."""
+        consumer = KafkaConsumer(**client_config(self.settings))
+        try:
+            tps = [TopicPartition(topic, number) for number in range(partitions)]
+            return {tp.partition: end for tp, end in consumer.end_offsets(tps).items()}
+        finally:
+            consumer.close()
+
+    def read(self, topic: str, partitions: int) -> Iterator[ConsumerRecord]:
+        """Every committed record from the first to the last that is there now, in offset order per partition."""
+        consumer = KafkaConsumer(
+            **client_config(self.settings), isolation_level="read_committed", enable_auto_commit=False,
+            max_poll_records=5_000, fetch_max_bytes=32 << 20, max_partition_fetch_bytes=8 << 20,
+        )  # fmt: skip
+        try:
+            tps = [TopicPartition(topic, number) for number in range(partitions)]
+            consumer.assign(tps)
+            consumer.seek_to_beginning(*tps)
+            ends = consumer.end_offsets(tps)
+            deadline = time.monotonic() + 5 * _PATIENCE_S
+            while any(consumer.position(tp) < ends[tp] for tp in tps):
+                assert time.monotonic() < deadline, f"{topic} cannot be read to its end"
+                for records in consumer.poll(timeout_ms=200).values():
+                    yield from records
+        finally:
+            consumer.close()

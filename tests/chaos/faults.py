@@ -1,0 +1,52 @@
+"""What a worker can be made to do at a step of its checkpoint: `run_worker` calls these, the product has no hooks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass
+class Die:
+    """SIGKILL to its own process at the n-th arrival at a step."""
+
+    fatal: ClassVar[bool] = True
+    step: str
+    occurrence: int
+    _seen: int = field(default=0, init=False)
+
+    def __call__(self, step: str) -> None:
+        self._seen += step == self.step
+        if self._seen >= self.occurrence:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class Hold:
+    """Stand still at a step until the test makes the file `release`; the file `reached` tells that it does."""
+
+    fatal: ClassVar[bool] = False
+    step: str
+    folder: Path
+
+    @property
+    def reached(self) -> Path:
+        return self.folder / f"reached-{self.step}"
+
+    @property
+    def release(self) -> Path:
+        return self.folder / f"release-{self.step}"
+
+    def __call__(self, step: str) -> None:
+        if step == self.step:
+            self.reached.touch()
+            while not self.release.exists():
+                time.sleep(0.02)
+
+
+def nothing(step: str) -> None:
+    """No fault."""

@@ -1,0 +1,139 @@
+"""Worker processes that can be killed, paused, added and removed: real ones, forked from a server that has imported
+everything, so that a start takes a second and not ten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from stream.app import run_worker
+from stream.settings import Settings
+from tests.chaos.faults import Die, Hold, nothing
+
+EXIT_S = 60.0
+Fault = Die | Hold
+
+
+def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
+    """Main of a worker process: what `eddy worker` does, with its output in a file."""
+    with log_file.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for chatty in ("aiokafka", "kafka"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.info("process %d", os.getpid())
+    asyncio.run(run_worker(settings, fault or nothing))
+
+
+@dataclass
+class Worker:
+    """One process."""
+
+    name: str
+    process: ForkServerProcess
+    log_file: Path
+    doomed: bool = False
+    """kills itself"""
+
+    @property
+    def alive(self) -> bool:
+        return self.process.is_alive()
+
+    def log(self) -> bytes:
+        """What it has written so far."""
+        return self.log_file.read_bytes() if self.log_file.exists() else b""
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def ended(self, within_s: float = EXIT_S) -> int | None:
+        """Its exit code, negative for a signal, once it has ended."""
+        self.process.join(within_s)
+        return self.process.exitcode
+
+
+class Fleet:
+    """Workers of one group. The static ones keep a name, so that a successor takes their partitions up at once."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._processes = multiprocessing.get_context("forkserver")
+        # The second is what torch imports, for seconds, when a version is loaded.
+        self._processes.set_forkserver_preload(["tests.chaos.fleet", "torch._dynamo"])
+        self._numbers = itertools.count(1)
+        self.workers: list[Worker] = []
+        self.unexpected: list[str] = []
+
+    def start(self, static_name: str | None = None, fault: Fault | None = None) -> Worker:
+        """A new worker, with something that befalls it at its checkpoints or without."""
+        name = static_name or f"worker-{next(self._numbers)}"
+        log_file = self._folder / f"{name}.log"
+        own = self._settings.replace(worker_id=static_name, cache_dir=self._folder / f"cache-{name}")
+        process = self._processes.Process(target=work, args=(own, log_file, fault), name=name, daemon=True)
+        process.start()
+        worker = Worker(name, process, log_file, fault is not None and fault.fatal)
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: Worker) -> None:
+        """SIGKILL, and wait until it is gone."""
+        worker.signal(signal.SIGKILL)
+        worker.ended()
+        self.workers.remove(worker)
+
+    def await_death(self, worker: Worker, within_s: float) -> None:
+        """Wait for a worker that kills itself."""
+        code = worker.ended(within_s)
+        assert code is not None, f"{worker.name} did not reach its step within {within_s} s, see {worker.log_file}"
+        self.workers.remove(worker)
+        if code != -signal.SIGKILL:
+            self._remember(worker, code)
+
+    def remove(self, worker: Worker) -> None:
+        """SIGTERM: it flushes, leaves the group and exits with 0."""
+        worker.signal(signal.SIGTERM)
+        code = worker.ended()
+        self.workers.remove(worker)
+        if code is None:
+            worker.signal(signal.SIGKILL)
+        if code != 0:
+            self._remember(worker, code)
+
+    def mend(self) -> int:
+        """What a supervisor does: start a worker for each that ended by itself. Returns how many."""
+        gone = [worker for worker in self.workers if not worker.alive and not worker.doomed]
+        for worker in gone:
+            self.workers.remove(worker)
+            self._remember(worker, worker.process.exitcode)
+            self.start()
+        return len(gone)
+
+    def _remember(self, worker: Worker, code: int | None) -> None:
+        lines = worker.log().decode(errors="replace").strip().splitlines()
+        self.unexpected.append(f"{worker.name} exit {code}: {lines[-1] if lines else ''}")
+
+    def stop(self) -> None:
+        """End all, gently; every exit but 0 is remembered."""
+        for worker in list(self.workers):
+            self.remove(worker)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            if worker.alive:
+                worker.signal(signal.SIGKILL)
+                worker.ended()

@@ -1,0 +1,264 @@
+"""`make chaos`: kill, pause and move workers and the broker under load, then hold every row against an undisturbed run.
+
+Prints what it does and `missing N doubled N`; writes tests/chaos/results/chaos.json; exits with 1 if a promise was
+broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from models.registry import Version
+from stream.broker import LocalBroker
+from stream.checkpoint import STEPS
+from stream.clients import admin_client
+from stream.settings import Settings, load_settings
+from stream.topics import ensure_topics, topic_ids
+from stream.versions import announce
+from tests.chaos.cluster import Cluster
+from tests.chaos.faults import Die
+from tests.chaos.fleet import Fleet
+from tests.chaos.traffic import Feeder
+from tests.chaos.verify import Verdict, verify
+from tests.chaos.waiting import eventually
+from tests.engines import random_version
+
+RESULTS = Path(__file__).parent / "results"
+HEAL_S = 120.0
+"""The longest that a group may stand still after anything that is done to it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of what."""
+
+    events: int
+    users: int
+    random_kills: int
+    step_kills: int
+    """at each of the checkpoint's steps"""
+    stalls: int
+    broker_restarts: int
+    partitions: int = 4
+    seed: int = 1
+
+
+FULL = Plan(events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1)
+SHORT = Plan(events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0)
+
+
+@dataclass
+class Story:
+    """What happened."""
+
+    kills: int = 0
+    stalls: int = 0
+    joins: int = 0
+    leaves: int = 0
+    broker_restarts: int = 0
+    survived_broker_restarts: int = 0
+    unexpected_exits: list[str] = field(default_factory=list)
+    slowest_heal_s: float = 0.0
+
+
+class Chaos:
+    """One run against a running broker."""
+
+    def __init__(self, plan: Plan, settings: Settings, fleet: Fleet, broker: LocalBroker | None) -> None:
+        self.plan, self.fleet, self.broker = plan, fleet, broker
+        self.cluster = Cluster(settings)
+        self.feeder = Feeder(settings, plan.events, plan.users, plan.seed)
+        self.story = Story()
+        self._random = random.Random(plan.seed)
+
+    def acts(self) -> list[tuple[str, str]]:
+        """What is done, in an order that only the seed decides: (act, detail)."""
+        plan = self.plan
+        acts = [("kill", "")] * plan.random_kills + [("stall", "")] * plan.stalls
+        acts += [("step", step) for step in STEPS] * plan.step_kills
+        acts += [("restart broker", "")] * plan.broker_restarts + [("join", "")] * 2 + [("leave", "")] * 2
+        self._random.shuffle(acts)
+        return acts
+
+    def _moved(self, records: int) -> None:
+        """Wait until the group has committed so many records more; workers that ended are replaced meanwhile."""
+        started = time.monotonic()
+        before = sum(self.cluster.committed().values())
+        goal = min(before + records, self.feeder.sent)
+
+        def done() -> bool:
+            self.fleet.mend()
+            return sum(self.cluster.committed().values()) >= goal
+
+        eventually(done, HEAL_S, f"{goal} records committed ({before} were)")
+        self.story.slowest_heal_s = max(self.story.slowest_heal_s, time.monotonic() - started)
+
+    def play(self) -> None:
+        """All acts, each while records are coming in, and then until the log's end is committed."""
+        self.fleet.start(static_name="static-a")
+        self.fleet.start()
+        acts = self.acts()
+        share = self.plan.events // (len(acts) + 1)
+        for number, (act, detail) in enumerate(acts):
+            print(f"  {number + 1}/{len(acts)} {act} {detail}", flush=True)
+            self.feeder.send(share)
+            self._moved(self._random.randrange(1, share))
+            self._act(act, detail)
+        self.feeder.send(self.plan.events)
+        self._moved(self.plan.events)
+        self.fleet.stop()
+        self.story.unexpected_exits = self.fleet.unexpected
+        self.feeder.close()
+
+    def _settled(self) -> None:
+        """Wait until every worker is a member of a stable group."""
+
+        def settled() -> bool:
+            self.fleet.mend()
+            return self.cluster.members() == len(self.fleet.workers)
+
+        eventually(settled, HEAL_S, "every worker in a stable group")
+
+    def _act(self, act: str, detail: str) -> None:
+        fleet, story = self.fleet, self.story
+        if act != "kill":  # a kill may come at any moment, also while workers start
+            self._settled()
+        if act == "join" and len(fleet.workers) > 2:
+            self._leave()
+        victim = self._random.choice(fleet.workers)
+        if act == "kill":
+            fleet.kill(victim)
+            fleet.start(victim.name if victim.name.startswith("static") else None)
+            story.kills += 1
+        elif act == "step":
+            self._kill_at(detail)
+        elif act == "stall":
+            self._stall()
+        elif act == "join":
+            fleet.start()
+            story.joins += 1
+        elif act == "leave":
+            self._leave()
+        else:
+            self._restart_broker()
+
+    def _leave(self) -> None:
+        self.fleet.remove(self._random.choice(self.fleet.workers))
+        self.story.leaves += 1
+        if not self.fleet.workers:
+            self.fleet.start()
+
+    def _kill_at(self, step: str) -> None:
+        """A worker of its own dies at its n-th arrival at a step of the checkpoint; records keep coming meanwhile."""
+        while len(self.fleet.workers) > 1:  # Faust's assignor is sticky: a third worker may get no partition
+            self._leave()
+        self._settled()
+        doomed = self.fleet.start(fault=Die(step, self._random.randrange(1, 6)))
+        eventually(lambda: not doomed.alive or self.cluster.members() == 2, HEAL_S, "the doomed worker joined")
+        deadline = time.monotonic() + HEAL_S
+        while doomed.alive and time.monotonic() < deadline:
+            self.feeder.send(20)
+            doomed.process.join(0.2)
+        self.fleet.await_death(doomed, within_s=1)
+        self.fleet.start()
+        self.story.kills += 1
+
+    def _stall(self) -> None:
+        """SIGSTOP until the others have taken over and gone on, then SIGCONT: it wakes up with partitions not its own."""
+        if len(self.fleet.workers) < 2:
+            self.fleet.start()
+            self._settled()
+        members = len(self.fleet.workers)
+        sleeper = self._random.choice(self.fleet.workers)
+        self.feeder.send(500)
+        sleeper.signal(signal.SIGSTOP)
+        self.feeder.send(500)
+        eventually(lambda: 0 < self.cluster.members() < members, HEAL_S, "the sleeper thrown out of the group")
+        self._moved(self.plan.events)
+        self.feeder.send(500)
+        sleeper.signal(signal.SIGCONT)
+        self._moved(self.plan.events)
+        self.story.stalls += 1
+
+    def _restart_broker(self) -> None:
+        assert self.broker is not None
+        before = list(self.fleet.workers)
+        self.broker.restart()
+        self.story.broker_restarts += 1
+        self.feeder.send(500)
+        self._moved(self.plan.events)
+        self.story.survived_broker_restarts += all(worker.alive for worker in before)
+
+
+def run(plan: Plan, settings: Settings, folder: Path, broker: LocalBroker | None) -> tuple[Story, Verdict]:
+    """Set the scene, play, and verify."""
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+        topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+    version: Version = random_version(settings.registry)
+    announce(settings, version)
+    with Fleet(settings, folder) as fleet:
+        chaos = Chaos(plan, settings, fleet, broker)
+        try:
+            chaos.play()
+            return chaos.story, verify(chaos.cluster, version, topic_id)
+        finally:
+            chaos.cluster.close()
+
+
+def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> Settings:
+    """Short sessions, so that a crash heals soon."""
+    own = {"session_timeout_s": 6, "k": 5, "partitions": plan.partitions, "registry": folder / "registry"}
+    return load_settings(**{"bootstrap_servers": address, **own, **values})
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--short", action="store_true", help="the form that runs inside make test")
+    arguments.add_argument("--seed", type=int, default=1)
+    chosen = arguments.parse_args()
+    plan = Plan(**{**asdict(SHORT if chosen.short else FULL), "seed": chosen.seed})
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
+        folder = Path(name)
+        try:
+            story, verdict = run(plan, chaos_settings(broker.bootstrap_servers, folder, plan), folder, broker)
+        except BaseException:
+            for log in sorted(folder.glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}", file=sys.stderr)
+            raise
+    print(json.dumps(asdict(story) | asdict(verdict), indent=1))
+    print(f"missing {verdict.missing} doubled {verdict.doubled}")
+    report = {
+        "commit": _commit(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+        "seconds": round(time.monotonic() - started),
+        "plan": asdict(plan),
+        "story": asdict(story),
+        "verdict": asdict(verdict),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    name = "chaos-short.json" if chosen.short else "chaos.json"
+    (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if verdict.problems or verdict.missing or verdict.doubled else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

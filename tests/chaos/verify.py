@@ -1,0 +1,169 @@
+"""After the chaos: what is on Kafka, held against one undisturbed engine that reads the same log once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.registry import Version
+from models.statistics import Statistics
+from models.vocabulary import Catalogue
+from stream.engine import Engine
+from stream.events import decode_events
+from stream.item_stats import Reader
+from stream.rows import Rows, decode_rows
+from stream.schema import Recommendation
+from stream.settings import Settings
+from tests.chaos.cluster import Cluster
+from tests.engines import TOLERANCE, new_engine
+
+WALL_MS = 10**13
+BATCH = 1000
+
+
+@dataclass
+class Verdict:
+    """What was found; `problems` is empty when every promise held."""
+
+    events: int = 0
+    users: int = 0
+    applied: int = 0
+    missing: int = 0
+    doubled: int = 0
+    rejected: int = 0
+    dead_letters: int = 0
+    recommendations: int = 0
+    largest_state_difference: float = 0.0
+    largest_invariant_difference: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def must(self, holds: object, promise: str) -> None:
+        if not holds:
+            self.problems.append(promise)
+
+
+def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[Engine, set[str]]:
+    """The engine after the whole log, partition by partition, and the keys of the dead letters due."""
+    settings = cluster.settings
+    engine = new_engine(version, wall=WALL_MS, partitions=settings.partitions)
+    due: set[str] = set()
+    records = cluster.read(settings.topics.events, settings.partitions)
+    for partition, chunk in groupby(sorted(records, key=lambda r: (r.partition, r.offset)), lambda r: r.partition):
+        all_of_it = list(chunk)
+        verdict.events += len(all_of_it)
+        for start in range(0, len(all_of_it), BATCH):
+            decoded = decode_events(all_of_it[start : start + BATCH], partition, WALL_MS)
+            verdict.applied += engine.apply([decoded.batch]).applied
+            due |= {f"{settings.topics.events}:{partition}:{one.record.offset}" for one in decoded.rejected}
+    verdict.rejected = len(due)
+    return engine, due
+
+
+def found_rows(cluster: Cluster) -> dict[bytes, tuple[int, bytes]]:
+    """user -> (partition, row), the last one on `user-state`."""
+    settings = cluster.settings
+    return {
+        record.key: (record.partition, record.value)
+        for record in cluster.read(settings.topics.user_state, settings.partitions)
+    }
+
+
+def _by_user(rows: Rows, name: str) -> dict[bytes, Any]:
+    return dict(zip(rows.user, getattr(rows, name), strict=True))
+
+
+def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdict) -> None:
+    """0 missing, 0 doubled, equal windows and digests, states within tolerance, and the row invariant."""
+    found = found_rows(cluster)
+    slots = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
+    expected = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
+    verdict.users = len(expected.user)
+    verdict.must(set(found) == set(expected.user), "the users with rows are those with events")
+    users = [user for user in expected.user if user in found]
+    (rows,) = decode_rows(users, [found[user][1] for user in users])
+    verdict.must(rows.topic_id == topic_id, "rows name their source topic's id")
+    applied = _by_user(rows, "applied")
+    for user, due in _by_user(expected, "applied").items():
+        surplus = int(applied.get(user, 0)) - int(due)
+        verdict.missing += max(-surplus, 0)
+        verdict.doubled += max(surplus, 0)
+    at = {user: i for i, user in enumerate(expected.user)}
+    order = np.array([at[user] for user in users])
+    for name in ("partition", "offset", "digest", "anchor_time", "length"):
+        verdict.must((getattr(rows, name) == getattr(expected, name)[order]).all(), f"equal {name} in every row")
+    filled = np.arange(rows.item.shape[1]) < rows.length[:, None]
+    for name in ("item", "time", "type", "event_id"):
+        same = getattr(rows, name)[filled] == getattr(expected, name)[order][filled]
+        verdict.must(same.all(), f"equal {name}s in every window")
+    verdict.largest_state_difference = float(np.abs(rows.hidden - expected.hidden[order]).max())
+    verdict.must(verdict.largest_state_difference < TOLERANCE, "states equal within tolerance")
+    verdict.largest_invariant_difference = invariant_difference(engine, rows)
+    verdict.must(verdict.largest_invariant_difference < TOLERANCE, "hidden = encode(anchor, window) in every row")
+
+
+def invariant_difference(engine: Engine, rows: Rows) -> float:
+    """Each row encoded anew by an engine that knows nothing but its anchor and window."""
+    judge = new_engine(engine.encoder.version, wall=WALL_MS, partitions=engine.options.partitions)
+    slots = judge.load(rows)
+    length = judge.slab.length[slots].astype(np.int64)
+    with torch.inference_mode():
+        start = judge.slab.anchor[torch.from_numpy(slots)].clone()
+        fresh = judge.encoder.encode(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
+    return float(np.abs(fresh.numpy() - rows.hidden).max())
+
+
+def check_answers(cluster: Cluster, engine: Engine, due: set[str], verdict: Verdict) -> None:
+    """Every user's last event was answered; every bad record is a dead letter, and nothing else is."""
+    import msgspec
+
+    settings: Settings = cluster.settings
+    decode = msgspec.json.Decoder(Recommendation).decode
+    newest: dict[str, int] = {}
+    for record in cluster.read(settings.topics.recommendations, settings.partitions):
+        answer = decode(record.value)
+        verdict.recommendations += 1
+        newest[answer.user_id] = max(newest.get(answer.user_id, -1), answer.offset)
+    late = [u for u, slot in engine.slab.slot_of.items() if newest.get(u, -1) != engine.slab.offset[slot]]
+    verdict.must(not late, f"a recommendation for every user's last event ({len(late)} without)")
+    letters = {record.key.decode() for record in cluster.read(settings.topics.dead_letters, 1)}
+    verdict.dead_letters = len(letters)
+    verdict.must(letters == due, "dead letters for the bad records, and only for those")
+
+
+def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None:
+    """Popularity as anybody reads it from `item-stats` is what one pass over the log counts."""
+    settings = cluster.settings
+    config = engine.encoder.recommender.config
+    catalogue = Catalogue()
+    read = Statistics(config.half_lives_ms, config.successors)
+    reader = Reader(read, catalogue)
+    for record in cluster.read(settings.topics.item_stats, settings.partitions):
+        reader.take(record.partition, [(record.key, record.value)])
+    counted = engine.statistics
+    hashes = engine.names.catalogue.hashes
+    index = catalogue.add(hashes)
+    now = float(engine.clock.now(WALL_MS))
+    ours = read.popularity(len(catalogue), now)[:, index]
+    theirs = counted.popularity(len(hashes), now)
+    verdict.must(np.allclose(ours, theirs, rtol=1e-6, atol=1e-9), "popularity on item-stats counts each event once")
+
+
+def check_offsets(cluster: Cluster, verdict: Verdict) -> None:
+    settings = cluster.settings
+    ends = cluster.ends(settings.topics.events, settings.partitions)
+    verdict.must(cluster.committed() == ends, f"committed {cluster.committed()} at the log's end {ends}")
+
+
+def verify(cluster: Cluster, version: Version, topic_id: bytes) -> Verdict:
+    """Everything that was promised."""
+    verdict = Verdict()
+    engine, due = undisturbed(cluster, version, verdict)
+    check_rows(cluster, engine, topic_id, verdict)
+    check_answers(cluster, engine, due, verdict)
+    check_statistics(cluster, engine, verdict)
+    check_offsets(cluster, verdict)
+    return verdict

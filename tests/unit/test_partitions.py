@@ -1,0 +1,59 @@
+"""What a worker holds of an owned partition: no gap passes, and nothing is committed that was not reached."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+
+from models.errors import EddyError
+from stream.item_stats import Journal
+from stream.partitions import Owned
+from stream.transport import Chunk
+
+
+def record(offset: int) -> Any:
+    return ConsumerRecord("events", 0, offset, 0, 1, b"u", b"{}", None, 1, 2, ())
+
+
+def chunk(start: int, end: int, follows: int | None) -> Chunk:
+    return Chunk(0, [record(offset) for offset in range(start, end)], 1, follows)
+
+
+def owned() -> Owned:
+    return Owned(0, cast(AIOKafkaProducer, None), Journal(0, -1, -1), generation=1, changelog_end=0)
+
+
+def test_chunks_that_follow_each_other_are_taken() -> None:
+    one = owned()
+    for part in (chunk(5, 9, None), chunk(9, 12, 9), chunk(14, 20, 12)):  # offsets may have holes, chunks not
+        one.accept(part)
+    assert one.received == 20
+
+
+def test_a_chunk_dropped_on_the_way_is_noticed() -> None:
+    one = owned()
+    one.accept(chunk(0, 10, None))
+    with pytest.raises(EddyError, match="partition 0: records between 10 and 20 were fetched but not handed"):
+        one.accept(chunk(20, 30, 20))
+
+
+def test_a_first_chunk_that_follows_one_never_seen_is_noticed() -> None:
+    with pytest.raises(EddyError, match="between None and 10"):
+        owned().accept(chunk(10, 20, 10))
+
+
+def test_chunks_that_come_again_are_taken_again() -> None:
+    one = owned()
+    one.accept(chunk(0, 10, None))
+    one.accept(chunk(3, 7, None))
+    one.accept(chunk(7, 12, 7))
+    assert one.received == 12
+
+
+def test_nothing_is_pending_before_the_first_record_and_after_a_checkpoint() -> None:
+    one = owned()
+    assert not one.pending
+    one.advance(10)
+    assert one.pending
