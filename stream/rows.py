@@ -92,7 +92,7 @@ class Rows:
     applied: NDArray[np.uint32]
     """[n] events applied since the user was first seen"""
     digest: NDArray[np.uint64]
-    """[n] sum of `mix(offset)` over the applied events, modulo 2^64"""
+    """[n] sum of `mix(offset)` over the applied events, of all topics the row has lived in, modulo 2^64"""
     anchor_time: NDArray[np.int64]
     """[n] ms, the last event inside the anchor; NO_TIME while the anchor is zero"""
     hidden: NDArray[np.float32]

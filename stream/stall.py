@@ -14,6 +14,10 @@ from models.errors import EddyError
 log = logging.getLogger("eddy.worker")
 
 
+MARKERS = 8
+"""Offsets at a log's end that may be markers of other programs' transactions: nothing to read, never committed."""
+
+
 class StallWatch:
     """Feed it what was committed and where the log ends; it says how long nothing moved. Times in seconds."""
 
@@ -32,9 +36,8 @@ class StallWatch:
         """
         now = time.monotonic() if now is None else now
         known = {number: at for number, at in committed.items() if at is not None}
-        behind = {
-            number: end - known.get(number, 0) for number, end in ends.items() if end > known.get(number, 0)
-        }
+        behind = {number: end - known.get(number, 0) for number, end in ends.items()}
+        behind = {number: records for number, records in behind.items() if records > MARKERS}
         if known != self._committed or not behind:
             self._committed, self._since = known, None
             return 0.0

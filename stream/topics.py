@@ -139,6 +139,8 @@ def _check_partitions(spec: TopicSpec, actual: int) -> None:
 
 def _check_config(spec: TopicSpec, actual: dict[str, str]) -> None:
     for key, expected in spec.config.items():
+        if key == "max.message.bytes" and actual[key] == "1":
+            raise EddyError(f"topic {spec.name} is closed: an `eddy repartition` is unfinished; run it again")
         too_small = key == "max.message.bytes" and int(actual[key]) < int(expected)
         if too_small or (key in _ESSENTIAL and actual[key] != expected):
             raise EddyError(

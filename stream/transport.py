@@ -48,12 +48,24 @@ class _ChunkCodec(codecs.Codec):
 codecs.register(CHUNK_CODEC, _ChunkCodec())
 
 
+class _CommittedThread(driver.AIOKafkaConsumerThread):
+    """Reads committed records only: what a transactional producer aborted never happened."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # Faust gives its own transactions a way, but not this
+        return consumer
+
+
 class BatchConsumer(driver.Consumer):
     """Yields one message per partition and fetch: value = Chunk, offset = that of its last record."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._handed: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         generation = self.app.consumer_generation_id
