@@ -15,7 +15,7 @@ log = logging.getLogger("eddy.worker")
 
 
 MARKERS = 8
-"""Offsets at a log's end that may be markers of other programs' transactions: nothing to read, never committed."""
+"""Offsets at a log's end that may be markers of other programs' transactions: nothing to read or commit."""
 
 
 class StallWatch:
