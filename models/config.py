@@ -95,8 +95,8 @@ class TrainConfig(_Config):
     window: int = 32
     """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
     batch: int = 64
-    """Users side by side."""
-    learning_rate: float = 2e-3
+    """Users side by side in an optimiser step, if all have full windows; small logs are given smaller steps."""
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-6
     clip: float = 1.0
     """Largest norm of the gradient of one step."""
@@ -107,7 +107,7 @@ class TrainConfig(_Config):
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     gate_epochs: int = 8
-    gate_events: int = 10_000
+    gate_events: int = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
     seconds: float = math.inf
     """Time budget: no epoch starts after it."""

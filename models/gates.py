@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from models.config import TrainConfig
 from models.events import Events
 from models.mixture import mixed
-from models.pools import Pools, joined, part_of, pool
+from models.pools import Pooling, Pools, joined, part_of
 from models.recommender import Recommender
 from models.replay import Replay
 from models.rules import EventRules
@@ -22,7 +22,7 @@ from models.tensors import SPARSE_GATES, Query
 from models.vocabulary import Vocabulary
 
 SCORE_PARTS = ("mixture", "gate_", "new_", "trend")
-CHUNK = 1
+CHUNK = 8
 BATCH = 256
 TAU, LAM, MU, LR, WD, TRACE = 0.5, 0.1, 10.0, 0.02, 1e-3, False
 
@@ -51,12 +51,8 @@ def collect(
     untrained = torch.tensor([name in fresh_ids for name in vocabulary.items] + [True] * vocabulary.buckets)
     replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
-    parts = []
-    for chunk in replay.chunks(CHUNK):
-        scorer.refresh(chunk.now)
-        found = pool(chunk, scorer, untrained)
-        if found is not None:
-            parts.append(found)
+    pooling = Pooling(scorer, untrained)
+    parts = [found for chunk in replay.chunks(CHUNK) if (found := pooling.pool(chunk)) is not None]
     return joined(parts) if parts else None
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from models.replay import Chunk
-from models.scoring import Scorer
-from models.tensors import Query, Window
+from models.scoring import POPULARITY_FLOOR, Scorer
+from models.tensors import SPARSE_GATES, Query, Window
 
 HEAD = 64
 SAMPLE = 96
+LOOK_EVERY = 32
 
 
 @dataclass(frozen=True)
@@ -39,52 +40,75 @@ class Pools:
         return len(self.target)
 
 
-@torch.no_grad()
-def pool(chunk: Chunk, scorer: Scorer, untrained: Tensor) -> Pools | None:
-    """Pools of the chunk's targets that can be ranked; untrained bool[V + buckets] by input index."""
-    known = torch.from_numpy(chunk.target >= 0)
-    if not known.any():
-        return None
-    recommender, matrix = scorer.recommender, scorer.matrix
-    dim, items = recommender.config.dim, len(matrix)
-    output, idle = chunk.output[known], chunk.idle_ms[known]
-    window = Window(*(part[known] for part in chunk.window))
-    target = torch.from_numpy(chunk.target)[known]
-    fresh = untrained[torch.from_numpy(scorer.vocabulary.input_index(scorer.catalogue.hashes))]
-    user = recommender.user_vector(output, idle)
-    network = (user @ matrix[:, :dim].T).masked_fill_(fresh, 0.0)
-    bias = matrix[:, dim].masked_fill(fresh, 0.0)
-    popularity = matrix[:, dim + 1 : dim + 1 + len(recommender.config.half_lives_ms)]
-    head = min(HEAD, items)
-    query = Query(user, recommender.gates(output, idle)[:, -3:], idle)
-    successor, share = scorer.successors(query, window)
-    sparse = recommender.mixture(query, window, successor, share).item
-    popular = popularity.topk(head, dim=0).indices.flatten()
-    sample = torch.randperm(items)[: min(SAMPLE, items)]
-    chosen = torch.cat(
-        [
-            target[:, None], (network + bias).topk(head, dim=1).indices, sparse,
-            popular.expand(len(target), -1), sample.expand(len(target), -1),
-        ],
-        dim=1,
-    )  # fmt: skip
-    # Entries are (item, whether only sampled), so that sorting puts a deliberate choice before a sampled one.
-    only_sampled = torch.zeros_like(chosen, dtype=torch.bool)
-    only_sampled[:, -len(sample) :] = True
-    ordered = (chosen * 2 + only_sampled).sort(dim=1).values
-    item = ordered // 2
-    first = torch.ones_like(item, dtype=torch.bool)
-    first[:, 1:] = item[:, 1:] != item[:, :-1]
-    sampled = first & (ordered % 2 == 1)
-    stands_for = (items - (first & ~sampled).sum(dim=1)) / sampled.sum(dim=1).clamp(min=1)
-    weight = torch.where(sampled, stands_for[:, None].clamp(min=1), first.float())
-    return Pools(
-        output=output, idle_ms=idle, window=window, successor=successor, share=share,
-        place=torch.searchsorted(item, sparse.contiguous()),
-        log_weight=torch.log(weight),
-        network=network.gather(1, item), bias=bias[item], popularity=popularity[item],
-        fresh=fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
-    )  # fmt: skip
+class Pooling:
+    """Makes pools, with one version, as the log is replayed."""
+
+    def __init__(self, scorer: Scorer, untrained: Tensor) -> None:
+        """untrained bool[V + buckets], by input index: items that the network never trained on."""
+        self.scorer = scorer
+        self._untrained = untrained
+        self._until = 0  # events until the popularities of the whole catalogue are looked at again
+
+    def _look(self, now: float) -> None:
+        """What may be a few events old: which items are the most popular, and the sum over all items."""
+        scorer = self.scorer
+        scorer.refresh(now)
+        count = torch.from_numpy(scorer.statistics.popularity(scorer.items, now)) + POPULARITY_FLOOR
+        self._log_sum = torch.log(count.sum(dim=1))
+        self._popular = count.topk(min(HEAD, scorer.items), dim=1).indices.flatten()
+        index = torch.from_numpy(scorer.vocabulary.input_index(scorer.catalogue.hashes))
+        self._fresh = self._untrained[index]
+        dim = scorer.recommender.config.dim
+        self._vectors = scorer.matrix[:, :dim].masked_fill(self._fresh[:, None], 0.0)
+        self._bias = scorer.matrix[:, dim].masked_fill(self._fresh, 0.0)
+        self._until = LOOK_EVERY
+
+    @torch.no_grad()
+    def pool(self, chunk: Chunk) -> Pools | None:
+        """Pools of the chunk's targets that can be ranked; None when there are none."""
+        known = torch.from_numpy(chunk.target >= 0)
+        if not known.any():
+            return None
+        scorer, recommender = self.scorer, self.scorer.recommender
+        self._until -= len(known)
+        if self._until <= 0 or len(scorer.catalogue) > scorer.items:
+            self._look(chunk.now)
+        scorer.now = chunk.now
+        output, idle = chunk.output[known], chunk.idle_ms[known]
+        window = Window(*(part[known] for part in chunk.window))
+        target = torch.from_numpy(chunk.target)[known]
+        user = recommender.user_vector(output, idle)
+        network = user @ self._vectors.T
+        items = len(self._bias)
+        query = Query(user, recommender.gates(output, idle)[:, -SPARSE_GATES:], idle)
+        successor, share = scorer.successors(query, window)
+        sparse = recommender.mixture(query, window, successor, share).item
+        sample = torch.randperm(items)[: min(SAMPLE, items)]
+        chosen = torch.cat(
+            [
+                target[:, None], (network + self._bias).topk(min(HEAD, items), dim=1).indices, sparse,
+                self._popular.expand(len(target), -1), sample.expand(len(target), -1),
+            ],
+            dim=1,
+        )  # fmt: skip
+        # Entries are (item, whether only sampled), so that sorting puts a deliberate choice before a sampled one.
+        only_sampled = torch.zeros_like(chosen, dtype=torch.bool)
+        only_sampled[:, -len(sample) :] = True
+        ordered = (chosen * 2 + only_sampled).sort(dim=1).values
+        item = ordered // 2
+        first = torch.ones_like(item, dtype=torch.bool)
+        first[:, 1:] = item[:, 1:] != item[:, :-1]
+        sampled = first & (ordered % 2 == 1)
+        stands_for = (items - (first & ~sampled).sum(dim=1)) / sampled.sum(dim=1).clamp(min=1)
+        weight = torch.where(sampled, stands_for[:, None].clamp(min=1), first.float())
+        count = torch.from_numpy(scorer.statistics.popularity_of(item.numpy(), chunk.now)).movedim(0, 2)
+        return Pools(
+            output=output, idle_ms=idle, window=window, successor=successor, share=share,
+            place=torch.searchsorted(item, sparse.contiguous()), log_weight=torch.log(weight),
+            network=network.gather(1, item), bias=self._bias[item],
+            popularity=(torch.log(count + POPULARITY_FLOOR) - self._log_sum).float(),
+            fresh=self._fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
+        )  # fmt: skip
 
 
 def joined(parts: list[Pools]) -> Pools:

@@ -29,7 +29,7 @@ class Recommender(nn.Module):
         self.config = config
         self.items = items
         self.types = types
-        self.item_vectors = nn.Parameter(torch.randn(items + config.item_buckets, config.dim) * 0.05)
+        self.item_vectors = nn.Parameter(torch.randn(items + config.item_buckets, config.dim) * config.dim**-0.5)
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.type_vectors = nn.Parameter(torch.randn(types + 1, config.dim) * 0.05)
         self.negative_vector = nn.Parameter(torch.zeros(config.dim))

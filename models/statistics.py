@@ -44,6 +44,11 @@ class PartitionStatistics:
             self.popularity = np.pad(self.popularity, ((0, 0), (0, room - have)))
             self.row = np.pad(self.row, (0, room - have), constant_values=-1)
 
+    def decay(self, now: float) -> NDArray[np.float64]:
+        """Factors [F,1] that bring popularity from its reference to `now`; 0 where nothing was counted yet."""
+        age = (np.nan_to_num(self.reference, nan=np.inf) - now) / self.half_lives
+        return np.where(np.isnan(self.reference), 0.0, np.exp2(np.minimum(age, MAX_HALF_LIVES)))[:, None]
+
     def _move_reference(self, now: float) -> None:
         """Rescale the sums whose weights at `now` would grow too large."""
         for f, life in enumerate(self.half_lives):
@@ -178,11 +183,16 @@ class Statistics:
         total = np.zeros((len(self.half_lives_ms), items))
         for part in self.partitions.values():
             known = min(items, part.popularity.shape[1])
-            for f, life in enumerate(self.half_lives_ms):
-                if not np.isnan(part.reference[f]):
-                    decay = np.exp2(min((part.reference[f] - now) / life, MAX_HALF_LIVES))
-                    total[f, :known] += part.popularity[f, :known] * decay
+            total[:, :known] += part.popularity[:, :known] * part.decay(now)
         return total
+
+    def popularity_of(self, index: Ints, now: float) -> NDArray[np.float64]:
+        """Decayed counts at `now` of some items (any shape): float64[F, ...]."""
+        total = np.zeros((len(self.half_lives_ms), index.size))
+        for part in self.partitions.values():
+            part.reserve(int(index.max(initial=-1)) + 1)
+            total += part.popularity[:, index.ravel()] * part.decay(now)
+        return total.reshape(-1, *index.shape)
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
         """Successors of items[B,L] (-1 = none): index[B,L,P*M] (-1 = none) and share of all transitions out,

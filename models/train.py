@@ -58,6 +58,9 @@ class Trained:
 
 ProgressCallback = Callable[[Progress], None]
 
+MIN_STEPS, MIN_EVENTS = 200, 256
+"""An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
+
 WHOLE = 0.5
 """Share of the peak learning rate at which the last pass begins."""
 
@@ -218,7 +221,9 @@ class Trainer:
         count = int(wanted.sum())
         total, done, seen, began = 0.0, 0, 0, time.perf_counter()
         state = recommender.initial(1)
-        for batch in batches(self.data, wanted, users, settings.window, settings.window * settings.batch):
+        # A small log in large batches is too few steps to learn from.
+        per_step = min(settings.window * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
+        for batch in batches(self.data, wanted, users, settings.window, per_step):
             loss, state = self._forward(batch, state.detach())
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
