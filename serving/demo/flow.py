@@ -81,7 +81,8 @@ class Flow:
     async def _flow(self) -> Summary:
         await self._first_version()
         await self._tell_known()
-        self.board.begin(f"live: {self.plan.rate:.0f} events/s, while a second version is trained")
+        rate, seconds = self.plan.rate, self.plan.paced_s
+        self.board.begin(f"live: {rate:.0f} events/s, while a second version is trained", rate * seconds)
         freshness = Freshness(self.settings, self.watched.take)
         await asyncio.to_thread(freshness.start)
         await self._pace()
@@ -132,7 +133,7 @@ class Flow:
         board = self.board
         board.begin(f"telling the system what is known: {len(self.known):,} events", len(self.known))
         await self.feed.events(self.known)
-        await self._until_applied()
+        await self._until_applied(show=board)
         await self._until(self._ready, "worker or server are not ready")
         await self.scraper.worker()
         self.scraper.count_quality_from_here()
@@ -154,7 +155,7 @@ class Flow:
                     await refresh
                 until = min(self.paced + int(plan.rate * _SLICE_S), len(live))
                 await self.feed.events(live.take(slice(self.paced, until)), plan.rate)
-                self.paced = until
+                self.board.done = self.paced = until
             await refresh
         finally:
             refresh.cancel()
@@ -235,14 +236,15 @@ class Flow:
 
     # -- waiting ----------------------------------------------------------------------------------------
 
-    async def _until_applied(self) -> None:
+    async def _until_applied(self, show: Board | None = None) -> None:
         """Wait until everything that was sent is applied. Errors: EddyError when nothing moves any more."""
         board, log = self.board, self.children.folder / "worker.log"
         last, at = -1, time.monotonic()
         while board.applied < self.feed.sent:
             if board.applied != last:
                 last, at = board.applied, time.monotonic()
-            board.done = board.applied
+            if show is not None:
+                show.done = board.applied
             if time.monotonic() - at > _PATIENCE_S:
                 raise EddyError(f"the worker stands still at {last} of {self.feed.sent} events (log: {log})")
             await asyncio.sleep(_BEAT_S / 5)

@@ -24,7 +24,7 @@ class Plan:
     """that the part without a pace should take, for its throughput to mean something"""
     first: tuple[str, ...]
     second: tuple[str, ...]
-    """arguments of `eddy train`; the second runs beside a worker and a server, on one core"""
+    """arguments of `eddy train`: on one core each, beside a worker and a server that start or work"""
 
 
 FULL = Plan(
@@ -34,8 +34,8 @@ FULL = Plan(
     rate=100,
     paced_s=90,
     measured_s=10,
-    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=2000, seconds=30),
-    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=1000, seconds=20, threads=1),
+    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=2000, threads=1),
+    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=1000, threads=1),
 )
 QUICK = Plan(
     quick=True,
@@ -44,6 +44,6 @@ QUICK = Plan(
     rate=100,
     paced_s=15,
     measured_s=1,
-    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=2000),
+    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=2000, threads=1),
     second=_training(hidden=32, dim=32, epochs=1, sampled=512, gate_events=1000, threads=1),
 )
