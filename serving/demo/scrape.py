@@ -40,14 +40,14 @@ class Scraper:
         board.stale_rows = int(total.get("eddy_rows_of_older_epochs", 0))
         self.ready = total.get("eddy_ready", 0) == 1
         if self.counting:
-            board.quality = self._since()
+            board.quality = self.since()
 
     def count_quality_from_here(self) -> None:
         """What was ranked before was known to the model, and does not count."""
         self._before = dict(self.quality)
         self.counting = True
 
-    def _since(self) -> dict[str, float]:
+    def since(self) -> dict[str, float]:
         """Means over the events that count: the worker's means run from its start."""
         events, before = self.quality.get("events", 0), self._before.get("events", 0)
         if events <= before:
