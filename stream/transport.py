@@ -93,6 +93,10 @@ class BatchConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Go back to the committed offsets; chunks start a new row of `follows`."""
         await super().perform_seek()
+        # aiokafka leaves partitions without a committed offset where they are: behind what was dropped.
+        fresh = [tp for tp in self.assignment() if not self._read_offset.get(tp)]
+        if fresh:
+            await self._thread.seek_to_beginning(*fresh)
         self._handed.clear()  # not before: were the seek to fail, `follows` would show what was dropped
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
