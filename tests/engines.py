@@ -1,4 +1,6 @@
-"""Small engines with random weights for tests: quick to build, and sensitive to everything that is fed to the cell."""
+"""Small engines with random weights for tests: quick to build, and sensitive to everything that is fed
+to the cell.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from stream.rows import Rows
 TOPIC_ID = bytes(range(16))
 TYPES = ("view", "rating")
 TOLERANCE = 2e-5
-"""Between two states reached by different batchings: float32 sums in another order, and cells forget such errors."""
+"""Between two states reached by different batchings: float32 sums in another order, and cells forget
+such errors.
+"""
 
 
 @dataclass(frozen=True)

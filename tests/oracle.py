@@ -1,7 +1,8 @@
-"""What the stream must do, said as plainly as possible: one user at a time, one event at a time, the whole history kept.
+"""What the stream must do, said as plainly as possible: one user at a time, one event at a time, the
+whole history kept.
 
-No slab, no waves, no offsets to skip: `stream.advance` and `stream.engine` must give the same rows, however the stream
-was cut, repeated or restored.
+No slab, no waves, no offsets to skip: `stream.advance` and `stream.engine` must give the same rows,
+however the stream was cut, repeated or restored.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def splitmix64(offset: int) -> int:
 
 @dataclass
 class User:
-    """One user's whole history in row order, the state after each of its events, and where the window begins."""
+    """One user's whole history in row order, the state after each of its events, and where the window
+    begins.
+    """
 
     history: list[Happening] = field(default_factory=list)
     times: list[int] = field(default_factory=list)

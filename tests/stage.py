@@ -1,4 +1,6 @@
-"""A stage for tests with real workers on a real broker: topics, a live version, traffic, and who watches it all."""
+"""A stage for tests with real workers on a real broker: topics, a live version, traffic, and who watches
+it all.
+"""
 
 from __future__ import annotations
 

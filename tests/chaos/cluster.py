@@ -1,4 +1,6 @@
-"""What a bystander sees of the cluster, through kafka-python alone: logs, offsets, members. Survives broker restarts."""
+"""What a bystander sees of the cluster, through kafka-python alone: logs, offsets, members. Survives
+broker restarts.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class Cluster:
             consumer.close()
 
     def read(self, topic: str, partitions: int) -> Iterator[ConsumerRecord]:
-        """Every committed record from the first to the last that is there now, in offset order per partition."""
+        """Every committed record from the first to the last that is there now, in offset order per
+        partition.
+        """
         consumer = KafkaConsumer(
             **client_config(self.settings), isolation_level="read_committed", enable_auto_commit=False,
             max_poll_records=5_000, fetch_max_bytes=32 << 20, max_partition_fetch_bytes=8 << 20,

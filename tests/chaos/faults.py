@@ -1,4 +1,6 @@
-"""What a worker can be made to do at a step of its checkpoint: `run_worker` calls these, the product has no hooks."""
+"""What a worker can be made to do at a step of its checkpoint: `run_worker` calls these, the product has
+no hooks.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Die:
 
 @dataclass
 class Hold:
-    """Stand still at a step until the test makes the file `release`; the file `reached` tells that it does."""
+    """Stand still at a step until the test makes the file `release`; the file `reached` tells that it
+    does.
+    """
 
     fatal: ClassVar[bool] = False
     step: str

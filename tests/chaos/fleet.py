@@ -1,5 +1,5 @@
-"""Worker processes that can be killed, paused, added and removed: real ones, forked from a server that has imported
-everything, so that a start takes a second and not ten.
+"""Worker processes that can be killed, paused, added and removed: real ones, forked from a server that
+has imported everything, so that a start takes a second and not ten.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from stream.app import run_worker
 from stream.settings import Settings
 from tests.chaos.faults import Die, Hold, nothing
+from tests.chaos.waiting import eventually
 
 EXIT_S = 60.0
 Fault = Die | Hold
@@ -32,7 +35,19 @@ def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
     for chatty in ("aiokafka", "kafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.info("process %d", os.getpid())
-    asyncio.run(run_worker(settings, fault or nothing))
+    asyncio.run(_work(settings, fault or nothing))
+
+
+async def _work(settings: Settings, fault: Callable[[str], None]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, _tell)
+    await run_worker(settings, fault)
+
+
+def _tell() -> None:
+    """Where everything stands, into the log: asked for when something takes too long."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 @dataclass
@@ -64,7 +79,9 @@ class Worker:
 
 
 class Fleet:
-    """Workers of one group. The static ones keep a name, so that a successor takes their partitions up at once."""
+    """Workers of one group. The static ones keep a name, so that a successor takes their partitions up
+    at once.
+    """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
@@ -96,7 +113,9 @@ class Fleet:
     def await_death(self, worker: Worker, within_s: float) -> None:
         """Wait for a worker that kills itself."""
         code = worker.ended(within_s)
-        assert code is not None, f"{worker.name} did not reach its step within {within_s} s, see {worker.log_file}"
+        assert code is not None, (
+            f"{worker.name} did not reach its step within {within_s} s, see {worker.log_file}"
+        )
         self.workers.remove(worker)
         if code != -signal.SIGKILL:
             self._remember(worker, code)
@@ -123,6 +142,17 @@ class Fleet:
     def _remember(self, worker: Worker, code: int | None) -> None:
         lines = worker.log().decode(errors="replace").strip().splitlines()
         self.unexpected.append(f"{worker.name} exit {code}: {lines[-1] if lines else ''}")
+
+    def interrogate(self) -> None:
+        """Have every worker write into its log where it stands."""
+        asked = {worker.name: len(worker.log()) for worker in self.workers if worker.alive}
+        for worker in self.workers:
+            if worker.name in asked:
+                worker.signal(signal.SIGUSR1)
+        with suppress(AssertionError):  # one that does not answer says something, too
+            eventually(
+                lambda: all(len(w.log()) > asked[w.name] for w in self.workers if w.alive), 10, "answers"
+            )
 
     def stop(self) -> None:
         """End all, gently; every exit but 0 is remembered."""

@@ -1,7 +1,8 @@
-"""`make chaos`: kill, pause and move workers and the broker under load, then hold every row against an undisturbed run.
+"""`make chaos`: kill, pause and move workers and the broker under load, then hold every row against an
+undisturbed run.
 
-Prints what it does and `missing N doubled N`; writes tests/chaos/results/chaos.json; exits with 1 if a promise was
-broken.
+Prints what it does and `missing N doubled N`; writes tests/chaos/results/chaos.json; exits with 1 if a
+promise was broken.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class Chaos:
         return acts
 
     def _moved(self, records: int) -> None:
-        """Wait until the group has committed so many records more; workers that ended are replaced meanwhile."""
+        """Wait until the group has committed so many records more; workers that ended are replaced
+        meanwhile.
+        """
         started = time.monotonic()
         before = sum(self.cluster.committed().values())
         goal = min(before + records, self.feeder.sent)
@@ -160,12 +163,16 @@ class Chaos:
             self.fleet.start()
 
     def _kill_at(self, step: str) -> None:
-        """A worker of its own dies at its n-th arrival at a step of the checkpoint; records keep coming meanwhile."""
+        """A worker of its own dies at its n-th arrival at a step of the checkpoint; records keep coming
+        meanwhile.
+        """
         while len(self.fleet.workers) > 1:  # Faust's assignor is sticky: a third worker may get no partition
             self._leave()
         self._settled()
         doomed = self.fleet.start(fault=Die(step, self._random.randrange(1, 6)))
-        eventually(lambda: not doomed.alive or self.cluster.members() == 2, HEAL_S, "the doomed worker joined")
+        eventually(
+            lambda: not doomed.alive or self.cluster.members() == 2, HEAL_S, "the doomed worker joined"
+        )
         deadline = time.monotonic() + HEAL_S
         while doomed.alive and time.monotonic() < deadline:
             self.feeder.send(20)
@@ -175,7 +182,9 @@ class Chaos:
         self.story.kills += 1
 
     def _stall(self) -> None:
-        """SIGSTOP until the others have taken over and gone on, then SIGCONT: it wakes up with partitions not its own."""
+        """SIGSTOP until the others have taken over and gone on, then SIGCONT: it wakes up with
+        partitions not its own.
+        """
         if len(self.fleet.workers) < 2:
             self.fleet.start()
             self._settled()
@@ -184,7 +193,9 @@ class Chaos:
         self.feeder.send(500)
         sleeper.signal(signal.SIGSTOP)
         self.feeder.send(500)
-        eventually(lambda: 0 < self.cluster.members() < members, HEAL_S, "the sleeper thrown out of the group")
+        eventually(
+            lambda: 0 < self.cluster.members() < members, HEAL_S, "the sleeper thrown out of the group"
+        )
         self._moved(self.plan.events)
         self.feeder.send(500)
         sleeper.signal(signal.SIGCONT)
@@ -213,6 +224,9 @@ def run(plan: Plan, settings: Settings, folder: Path, broker: LocalBroker | None
         try:
             chaos.play()
             return chaos.story, verify(chaos.cluster, version, topic_id)
+        except BaseException:
+            fleet.interrogate()
+            raise
         finally:
             chaos.cluster.close()
 
@@ -224,7 +238,9 @@ def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> 
 
 
 def _commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip()
 
 
@@ -240,8 +256,8 @@ def main() -> int:
         try:
             story, verdict = run(plan, chaos_settings(broker.bootstrap_servers, folder, plan), folder, broker)
         except BaseException:
-            for log in sorted(folder.glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}", file=sys.stderr)
+            for log in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[-6:]:
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-20_000:]}", file=sys.stderr)
             raise
     print(json.dumps(asdict(story) | asdict(verdict), indent=1))
     print(f"missing {verdict.missing} doubled {verdict.doubled}")

@@ -1,4 +1,6 @@
-"""The events that the workers live through: in order, late, too late, re-sent, and some that are no events at all."""
+"""The events that the workers live through: in order, late, too late, re-sent, and some that are no
+events at all.
+"""
 
 from __future__ import annotations
 

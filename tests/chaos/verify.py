@@ -52,7 +52,9 @@ def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[E
     engine = new_engine(version, wall=WALL_MS, partitions=settings.partitions)
     due: set[str] = set()
     records = cluster.read(settings.topics.events, settings.partitions)
-    for partition, chunk in groupby(sorted(records, key=lambda r: (r.partition, r.offset)), lambda r: r.partition):
+    for partition, chunk in groupby(
+        sorted(records, key=lambda r: (r.partition, r.offset)), lambda r: r.partition
+    ):
         all_of_it = list(chunk)
         verdict.events += len(all_of_it)
         for start in range(0, len(all_of_it), BATCH):
@@ -94,7 +96,9 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
     at = {user: i for i, user in enumerate(expected.user)}
     order = np.array([at[user] for user in users])
     for name in ("partition", "offset", "digest", "anchor_time", "length"):
-        verdict.must((getattr(rows, name) == getattr(expected, name)[order]).all(), f"equal {name} in every row")
+        verdict.must(
+            (getattr(rows, name) == getattr(expected, name)[order]).all(), f"equal {name} in every row"
+        )
     filled = np.arange(rows.item.shape[1]) < rows.length[:, None]
     for name in ("item", "time", "type", "event_id"):
         same = getattr(rows, name)[filled] == getattr(expected, name)[order][filled]
@@ -102,7 +106,9 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
     verdict.largest_state_difference = float(np.abs(rows.hidden - expected.hidden[order]).max())
     verdict.must(verdict.largest_state_difference < TOLERANCE, "states equal within tolerance")
     verdict.largest_invariant_difference = invariant_difference(engine, rows)
-    verdict.must(verdict.largest_invariant_difference < TOLERANCE, "hidden = encode(anchor, window) in every row")
+    verdict.must(
+        verdict.largest_invariant_difference < TOLERANCE, "hidden = encode(anchor, window) in every row"
+    )
 
 
 def invariant_difference(engine: Engine, rows: Rows) -> float:
@@ -149,7 +155,9 @@ def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None
     now = float(engine.clock.now(WALL_MS))
     ours = read.popularity(len(catalogue), now)[:, index]
     theirs = counted.popularity(len(hashes), now)
-    verdict.must(np.allclose(ours, theirs, rtol=1e-6, atol=1e-9), "popularity on item-stats counts each event once")
+    verdict.must(
+        np.allclose(ours, theirs, rtol=1e-6, atol=1e-9), "popularity on item-stats counts each event once"
+    )
 
 
 def check_offsets(cluster: Cluster, verdict: Verdict) -> None:

@@ -39,7 +39,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Happening]:
-    """Up to 400 events of up to 5 users: in order, equal in time, late, too late; re-sent in the window or after it."""
+    """Up to 400 events of up to 5 users: in order, equal in time, late, too late; re-sent in the window
+    or after it.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n, users = draw(st.integers(1, 400)), draw(st.integers(1, 5))
     tick = draw(st.sampled_from([0, 1, 1000, 10_000_000]))

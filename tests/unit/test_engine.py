@@ -34,7 +34,9 @@ def answers(engine: Engine, lists: list[Lists]) -> list[tuple[str, int, tuple[st
     return [
         (engine.slab.user_of[slot] or "", offset, tuple(engine.names.ids[i] for i in items if i >= 0))
         for part in lists
-        for slot, offset, items in zip(part.slot.tolist(), part.offset.tolist(), part.item.tolist(), strict=True)
+        for slot, offset, items in zip(
+            part.slot.tolist(), part.offset.tolist(), part.item.tolist(), strict=True
+        )
     ]
 
 
@@ -62,7 +64,9 @@ def test_off_answers_nobody(version: Version) -> None:
 
 
 @pytest.mark.parametrize("emit", ["every", "latest"])
-def test_replayed_events_change_nothing_and_their_users_are_answered_again(version: Version, emit: str) -> None:
+def test_replayed_events_change_nothing_and_their_users_are_answered_again(
+    version: Version, emit: str
+) -> None:
     engine = new_engine(version, emit=emit)
     first = answers(engine, engine.apply([batch(sent(10), range(10))]).lists)
     before = stored_rows(engine)
@@ -136,7 +140,9 @@ def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(t
     engine = new_engine(version, sample=1.0)
     ranks: list[int] = []
     engine.prequential.add = lambda ours, _: ranks.extend(ours.tolist())  # type: ignore[method-assign]
-    engine.apply([batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))])
+    engine.apply(
+        [batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))]
+    )
     # Everything scores alike, also for the second event: its own first occurrence is not counted yet.
     assert ranks == [20, 20]
     engine.apply([batch([Happening("v", "new", START + 2), Happening("v", "new", START + 3)], range(2, 4))])

@@ -1,4 +1,6 @@
-"""The row on `user-state`: bytes that never change, sizes that fit, and nothing read that is not understood."""
+"""The row on `user-state`: bytes that never change, sizes that fit, and nothing read that is not
+understood.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ GOLDEN = """
 RUQBAof1H+cBAwAHAAAA782riWdFIwEAAQIDBAUGBwgJCgsMDQ4PAgAAACoAAAAAAAAABQAAAMDe/sr+yg0A6Fdo8zsBAADQW2jz
 OwEAAAAAgD8AAADAAAAAPwAAgL4AAMA/AABAwPQ/WGg3sYPyAAAAAABTqrAWHLuiAH6QW97gSWi0G+gDAAAAOghLBRHSSwBH
 """
-"""The two-entry row below, as the first release wrote it. If this test fails, rows out there became unreadable."""
+"""The two-entry row below, as the first release wrote it. If this test fails, rows out there became
+unreadable.
+"""
 
 
 def a_row() -> Rows:

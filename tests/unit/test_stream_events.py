@@ -1,4 +1,6 @@
-"""Whatever lies on `events`: valid events are applied, everything else is rejected with a reason, nothing is lost."""
+"""Whatever lies on `events`: valid events are applied, everything else is rejected with a reason,
+nothing is lost.
+"""
 
 from __future__ import annotations
 

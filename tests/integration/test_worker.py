@@ -1,0 +1,158 @@
+"""A worker seen from outside: what those downstream read, and what befalls the stream without harm to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.partitioner import murmur2
+
+from stream.broker import LocalBroker
+from stream.clients import admin_client, client_config
+from stream.dead_letters import MAX_VALUE_BYTES
+from tests.chaos.traffic import START_MS, traffic
+from tests.chaos.waiting import eventually
+from tests.engines import item_id
+from tests.kafka_clusters import MakeSettings
+from tests.stage import PATIENCE_S, Stage, staged
+
+
+def event(user: str, item: str, time: int = START_MS, **more: object) -> tuple[bytes, bytes]:
+    return user.encode(), json.dumps({"user_id": user, "item_id": item, "timestamp": time, **more}).encode()
+
+
+def read(stage: Stage, topic: str, partitions: int) -> list[ConsumerRecord]:
+    """As a downstream team would, with kafka-python and nothing of ours."""
+    consumer = KafkaConsumer(**client_config(stage.settings), enable_auto_commit=False)
+    tps = [TopicPartition(topic, number) for number in range(partitions)]
+    consumer.assign(tps)
+    consumer.seek_to_beginning(*tps)
+    ends = consumer.end_offsets(tps)
+    records: list[ConsumerRecord] = []
+    while any(consumer.position(tp) < ends[tp] for tp in tps):
+        for part in consumer.poll(timeout_ms=200).values():
+            records += part
+    consumer.close()
+    return records
+
+
+def test_downstream_reads_lists_and_dead_letters_with_a_plain_client(stage: Stage) -> None:
+    topics, events = stage.settings.topics, [event(f"user-{i % 7}", item_id(i)) for i in range(60)]
+    bad = [
+        (b"user-1", b"not JSON \xff"),
+        (b"user-1", b'{"user_id": "user-1", "item_id": 5, "timestamp": 1}'),
+        (b"user-2", b'{"user_id": "user-1", "item_id": "i", "timestamp": 1}'),
+        (None, b""),
+        event("user-3", "i", time=10**13),
+        event("user-4", "i", context="x" * 900_000) and (b"user-4", b"[" * 900_000),
+    ]
+    large = event("user-5", "large", context="x" * 900_000)
+    stage.fleet.start()
+    stage.send([*events[:30], *bad, large, *events[30:]])
+    stage.await_end()
+    stage.fleet.stop()
+
+    answers = read(stage, topics.recommendations, 2)
+    newest = {record.key.decode(): json.loads(record.value) for record in answers}
+    assert sorted(newest) == [f"user-{i}" for i in range(7)]
+    for record in answers:
+        answer = json.loads(record.value)
+        assert answer["user_id"].encode() == record.key
+        assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % 2 == answer["partition"]
+        assert len(answer["items"]) == 5
+        scores = [one["score"] for one in answer["items"]]
+        assert scores == sorted(scores, reverse=True)
+        assert (answer["topic_id"], answer["version"]) == (stage.topic_id.hex(), stage.version.id)
+        assert answer["epoch"] == 1
+
+    letters = read(stage, topics.dead_letters, 1)
+    assert sorted(letter.value for letter in letters) == sorted(value for _, value in bad)
+    for letter in letters:
+        headers = dict(letter.headers)
+        assert headers["reason"]
+        assert letter.key == b":".join((headers["topic"], headers["partition"], headers["offset"]))
+    assert stage.verdict().problems == []
+
+
+def test_a_dead_letter_that_is_too_large_is_cut_and_says_what_was_cut(stage: Stage) -> None:
+    topic = stage.settings.topics.events
+    with admin_client(stage.settings) as admin:
+        limit = {"max.message.bytes": str(6 << 20)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, limit)])
+    huge = b'{"user_id":' + b"9" * (4 << 20)
+    stage.fleet.start()
+    stage.send([event("a", "1"), (b"a", huge), event("a", "2")])
+    stage.await_end()
+    stage.fleet.stop()
+    (letter,) = read(stage, stage.settings.topics.dead_letters, 1)
+    headers = dict(letter.headers)
+    assert letter.value == huge[:MAX_VALUE_BYTES]
+    assert headers["length"] == str(len(huge)).encode()
+    assert headers["sha256"] == hashlib.sha256(huge).hexdigest().encode()
+    assert stage.verdict().problems == []
+
+
+def test_a_fenced_owner_writes_nothing_more_and_ends_with_a_message_when_no_rebalance_comes(
+    stage: Stage,
+) -> None:
+    worker = stage.fleet.start()
+    stage.send(traffic(500, users=20, seed=1))
+    stage.await_end()
+    before = len(list(stage.cluster.read(stage.settings.topics.user_state, 2)))
+    for number in range(2):  # whoever comes with the same transactional id is the owner from now on
+        usurper = KafkaProducer(
+            **client_config(stage.settings), transactional_id=f"{stage.settings.group}-{number}"
+        )
+        usurper.init_transactions()
+        usurper.close()
+    stage.send(traffic(500, users=20, seed=2))
+    assert worker.ended(PATIENCE_S) == 1
+    assert b"was taken over by another worker" in worker.log()
+    assert len(list(stage.cluster.read(stage.settings.topics.user_state, 2))) == before
+    stage.fleet.mend()  # as a supervisor would
+    stage.await_end()
+    stage.fleet.stop()
+    assert stage.verdict().problems == []
+
+
+@pytest.fixture
+def strict_broker(tmp_path: Path) -> LocalBroker:
+    """A broker that looks for records to delete several times a second."""
+    return LocalBroker(tmp_path / "broker", properties={"log.retention.check.interval.ms": "300"})
+
+
+def test_events_of_2013_survive_the_retention_check(
+    strict_broker: LocalBroker, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    with strict_broker as broker:
+        settings = make_settings(
+            bootstrap_servers=broker.bootstrap_servers, partitions=2, session_timeout_s=6
+        )
+        with staged(settings, tmp_path) as stage:
+            sent = 20_000
+            stage.send(traffic(sent, users=200, seed=1))
+            control = TopicPartition("stamped-by-event-time", 0)
+            with admin_client(settings) as admin:
+                config = {"message.timestamp.type": "CreateTime", "retention.ms": str(30 * 86_400_000)}
+                admin.create_topics([NewTopic(control.topic, 1, 1, topic_configs=config)])
+                admin.wait_for_topics([control.topic])
+            producer = KafkaProducer(**client_config(settings))
+            for _ in range(100):
+                producer.send(control.topic, b"x", timestamp_ms=START_MS)
+            producer.close()
+            consumer = KafkaConsumer(**client_config(settings))
+            eventually(
+                lambda: consumer.beginning_offsets([control])[control] == 100, PATIENCE_S, "the check deletes"
+            )
+            consumer.close()
+            stage.fleet.start()
+            stage.await_end()
+            stage.fleet.stop()
+            verdict = stage.verdict()
+            assert verdict.problems == []
+            assert verdict.events == sent
