@@ -148,9 +148,7 @@ def torch_backend(uv: tuple[str, ...]) -> list[str]:
     except subprocess.TimeoutExpired:
         found = False
     if not found:
-        say(
-            "the index of CPU builds cannot be reached: taking the build with CUDA (it needs no GPU)"
-        )
+        say("the index of CPU builds cannot be reached: taking the build with CUDA (it needs no GPU)")
     return option if found else []
 
 

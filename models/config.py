@@ -95,7 +95,7 @@ class TrainConfig(_Config):
     window: int = 32
     """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
     batch: int = 64
-    """Users side by side in an optimiser step, if all have full windows; small logs are given smaller steps."""
+    """Users side by side in a step, if all have full windows; small logs are given smaller steps."""
     learning_rate: float = 5e-3
     weight_decay: float = 1e-6
     clip: float = 1.0

@@ -1,8 +1,8 @@
 """What gates are fitted on: for each target, the candidates that matter, with the parts of their scores.
 
 Ranking measures look at the head of the list, so a target's pool holds the best candidates by every part of
-the score (network, each moving popularity, pointer, transitions), the target, and a random sample that stands
-for all others.
+the score (network, each moving popularity, pointer, transitions), the target, and a random sample that
+stands for all others.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,8 @@ class Pooling:
             ],
             dim=1,
         )  # fmt: skip
-        # Entries are (item, whether only sampled), so that sorting puts a deliberate choice before a sampled one.
+        # Entries are (item, whether only sampled), so that sorting puts a deliberate choice before a sampled
+        # one.
         only_sampled = torch.zeros_like(chosen, dtype=torch.bool)
         only_sampled[:, -len(sample) :] = True
         ordered = (chosen * 2 + only_sampled).sort(dim=1).values

@@ -1,9 +1,8 @@
 """The recommender: what goes into the cell, and what comes out of it for the score.
 
-Input of an event: item vector + event-type vector + "negative" vector + time-gap vector.
-Output of a state: a query vector, tied to the item vectors, and the gates of the score's other parts, which
-models.scoring combines. Item statistics never enter here: a state is a function of its events and the
-weights.
+Input of an event: item vector + event-type vector + "negative" vector + time-gap vector. Output of a state:
+a query vector, tied to the item vectors, and the gates of the score's other parts, which models.scoring
+combines. Item statistics never enter here: a state is a function of its events and the weights.
 """
 
 import math
@@ -29,7 +28,9 @@ class Recommender(nn.Module):
         self.config = config
         self.items = items
         self.types = types
-        self.item_vectors = nn.Parameter(torch.randn(items + config.item_buckets, config.dim) * config.dim**-0.5)
+        self.item_vectors = nn.Parameter(
+            torch.randn(items + config.item_buckets, config.dim) * config.dim**-0.5
+        )
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.type_vectors = nn.Parameter(torch.randn(types + 1, config.dim) * 0.05)
         self.negative_vector = nn.Parameter(torch.zeros(config.dim))
@@ -90,8 +91,8 @@ class Recommender(nn.Module):
     def item_columns(self, index: Tensor) -> Tensor:
         """What an item's score is made of, for input indices [n]: [n, D + 1], item vector and bias.
 
-        Items outside the vocabulary share one vector, learned on items that were new when held-out events met
-        them.
+        Items outside the vocabulary share one vector, learned on items that were new when held-out events
+        met them.
         """
         bias = self.item_bias[index.clamp(max=self.items - 1)]
         own = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)

@@ -1,8 +1,8 @@
 """What is known about items across users: moving popularity and transition counts, per source partition.
 
-Each partition's sums are kept apart, so that a worker can replace what it knows of another worker's partition
-by a newer export, whole, any number of times. All decays are kept as sums of 2^((t - reference) / half-life):
-no pass over the items as time goes by; the reference moves before anything overflows.
+Each partition's sums are kept apart, so that a worker can replace what it knows of another worker's
+partition by a newer export, whole, any number of times. All decays are kept as sums of 2^((t - reference) /
+half-life): no pass over the items as time goes by; the reference moves before anything overflows.
 """
 
 from typing import Any, TypeAlias
@@ -45,7 +45,7 @@ class PartitionStatistics:
             self.row = np.pad(self.row, (0, room - have), constant_values=-1)
 
     def decay(self, now: float) -> NDArray[np.float64]:
-        """Factors [F,1] that bring popularity from its reference to `now`; 0 where nothing was counted yet."""
+        """Factors [F,1] that bring popularity from its reference to `now`; 0 where nothing was counted."""
         age = (np.nan_to_num(self.reference, nan=np.inf) - now) / self.half_lives
         return np.where(np.isnan(self.reference), 0.0, np.exp2(np.minimum(age, MAX_HALF_LIVES)))[:, None]
 
@@ -134,8 +134,8 @@ class PartitionStatistics:
         return self.row[source]
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats, Floats]:
-        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...] at
-        `now`.
+        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...]
+        at `now`.
         """
         known = (items >= 0) & (items < len(self.row))
         row = (
@@ -195,8 +195,8 @@ class Statistics:
         return total.reshape(-1, *index.shape)
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
-        """Successors of items[B,L] (-1 = none): index[B,L,P*M] (-1 = none) and share of all transitions out,
-        shrunk where counts are few: count / (total + 1).
+        """Successors of items[B,L] (-1 = none): index[B,L,P*M] (-1 = none) and share of all transitions
+        out, shrunk where counts are few: count / (total + 1).
         """
         parts = [part.transitions(items, now) for part in self.partitions.values()]
         if not parts:

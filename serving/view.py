@@ -220,7 +220,6 @@ class MaterialisedView:
         return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
 
 
-
 def _is_text(key: bytes) -> bool:
     try:
         key.decode()

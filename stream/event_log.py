@@ -221,7 +221,13 @@ def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
     topic = settings.topics.events
     with admin_client(settings) as admin:
         topic_id = str(topic_ids(admin, [topic])[topic])
-    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False, group_id=None)
+    # As the workers do: what a transactional producer aborted never happened.
+    consumer = KafkaConsumer(
+        **client_config(settings),
+        enable_auto_commit=False,
+        group_id=None,
+        isolation_level="read_committed",
+    )
     try:
         with opened(folder, topic, topic_id) as event_log:
             return _export(consumer, event_log, until_end)

@@ -110,7 +110,7 @@ class Oracle:
         n, size = len(users), self.recommender.state_size
         windows = [list(zip(u.history, u.times, strict=True))[u.window_from :] for u in users]
 
-        def column(dtype: str, values: list[list[float | int]]) -> np.ndarray:  # type: ignore[type-arg]
+        def column(dtype: str, values: list[list[float | int]]) -> np.ndarray:
             out = np.zeros((n, WINDOW), dtype)
             for i, row in enumerate(values):
                 out[i, : len(row)] = row

@@ -2,7 +2,8 @@
 
     python -m tests.bench.restore [ROWS]        (default 1,000,000; H = 128, windows of 1 to 49 entries)
 
-One process, one partition, one run each in this order: write, bare consumer, changelog, snapshot, bare consumer again.
+One process, one partition, one run each in this order: write, bare consumer, changelog, snapshot, bare
+consumer again.
 """
 
 import asyncio

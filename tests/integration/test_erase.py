@@ -1,7 +1,8 @@
-"""An erased user is gone: from memory, from the compacted topics' bytes, from snapshots and from the event log.
+"""An erased user is gone: from memory, from the compacted topics' bytes, from snapshots and from the event
+log.
 
-A replay from before the erasure ends erased. The cleaner is forced and waited for,
-the broker's files are searched.
+A replay from before the erasure ends erased. The cleaner is forced and waited for, the broker's files are
+searched.
 """
 
 from __future__ import annotations

@@ -94,6 +94,19 @@ def test_a_killed_export_goes_on_where_the_files_end(topics: Settings, tmp_path:
     assert logged(log) == list(range(1000))
 
 
+def test_what_a_producer_aborted_never_happened(topics: Settings, tmp_path: Path) -> None:
+    producer = KafkaProducer(**client_config(topics), transactional_id=topics.group)
+    producer.init_transactions()
+    for number, end in ((1, producer.commit_transaction), (2, producer.abort_transaction)):
+        producer.begin_transaction()
+        event = Event("ada", "heat", number, event_id=f"event-{number}")
+        producer.send(topics.topics.events, key=b"ada", value=encode(event), partition=0).get(timeout=30)
+        end()
+    producer.close()
+    assert export(topics, tmp_path / "log") == 1
+    assert logged(tmp_path / "log") == [1]
+
+
 def test_a_topic_that_was_made_again_is_not_mixed_into_an_old_log(
     topics: Settings, admin: KafkaAdminClient, tmp_path: Path
 ) -> None:

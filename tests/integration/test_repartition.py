@@ -28,7 +28,8 @@ from stream.settings import Settings
 from stream.topics import ensure_topics, topic_ids
 from stream.versions import announce
 from tests.chaos.cluster import Cluster
-from tests.chaos.fleet import Fleet, suicide
+from tests.chaos.faults import Die
+from tests.chaos.fleet import Fleet
 from tests.conftest import eventually
 from tests.engines import (
     TOLERANCE,
@@ -175,7 +176,7 @@ def test_half_a_stream_with_4_partitions_and_half_with_8_ends_as_if_nothing_had_
 
 
 def repartition_until(settings: Settings, partitions: int, step: str) -> None:
-    asyncio.run(repartition(settings, partitions, suicide(step, 1)))
+    asyncio.run(repartition(settings, partitions, Die(step, 1)))
 
 
 def test_killed_at_each_step_and_run_again_it_ends_the_same_and_unread_events_come_along(

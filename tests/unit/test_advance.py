@@ -186,7 +186,8 @@ def test_the_anchor_is_the_state_half_a_window_before_and_the_older_half_is_drop
     sent = [Happening("u", item_id(i), START + i) for i in range(WINDOW)]
     run(engine, sent, [(0, WINDOW - 1)])
     before = stored_rows(engine)
-    assert (before.length[0], before.anchor_time[0], before.anchor.any()) == (WINDOW - 1, NO_TIME, False)
+    assert (int(before.length[0]), int(before.anchor_time[0])) == (WINDOW - 1, NO_TIME)
+    assert not before.anchor.any()
     middle = new_engine(versions["gru"])
     run(middle, sent, [(0, WINDOW // 2)])
     run(engine, sent, [(WINDOW - 1, WINDOW)])

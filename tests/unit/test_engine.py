@@ -132,14 +132,16 @@ def test_an_event_in_the_wrong_partition_is_refused_and_its_neighbours_are_not(v
     assert len(engine.slab) == outcome.applied
 
 
-def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(tmp_path: Path) -> None:
+def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = random_version(tmp_path, items=20, transition_lags=0, pointer=False, half_lives_ms=(DAY_MS,))
     with torch.no_grad():
         for parameter in version.recommender.parameters():
             parameter.zero_()
     engine = new_engine(version, sample=1.0)
     ranks: list[int] = []
-    engine.prequential.add = lambda ours, _: ranks.extend(ours.tolist())  # type: ignore[method-assign]
+    monkeypatch.setattr(engine.prequential, "add", lambda ours, _: ranks.extend(ours.tolist()))
     engine.apply(
         [batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))]
     )

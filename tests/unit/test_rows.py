@@ -81,7 +81,7 @@ def any_rows(draw: st.DrawFn) -> Rows:
     step = np.sort(rng.integers(0, TIME_SPAN, (n, WINDOW), endpoint=True), axis=1)
     step -= step[:, :1]
 
-    def words(high: int, shape: tuple[int, ...]) -> np.ndarray:  # type: ignore[type-arg]
+    def words(high: int, shape: tuple[int, ...]) -> np.ndarray:
         return rng.integers(0, high, shape, np.uint64, endpoint=True)
 
     anchor = rng.normal(size=(n, size)).astype(np.float32)
