@@ -45,9 +45,8 @@ class Child:
         """Errors: EddyError when it has ended."""
         status = self.process.poll()
         if status is not None:
-            raise EddyError(
-                f"`eddy {self.name}` ended (exit code {status}): {self.last_line} (log: {self.log})"
-            )
+            said = self.last_line.removeprefix("eddy: ")
+            raise EddyError(f"`eddy {self.name}` ended (exit code {status}): {said} (log: {self.log})")
 
     def ended(self) -> bool:
         """Whether it has ended well. Errors: EddyError when it has failed."""

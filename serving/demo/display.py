@@ -55,9 +55,10 @@ def picture(board: Board) -> RenderableType:
 def _head(board: Board) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     seconds = time.monotonic() - board.started
-    bar = ProgressBar(board.of, board.done, width=40) if board.of else Text("")
-    table.add_row(Text(f"{int(seconds // 60)}:{int(seconds % 60):02}"), Text(board.phase, "bold"), bar)
-    table.add_row("", Text(board.note, "dim"), "")
+    table.add_row(Text(f"{int(seconds // 60)}:{int(seconds % 60):02}"), Text(board.phase, "bold"))
+    if board.of:
+        table.add_row("", ProgressBar(board.of, board.done, width=60))
+    table.add_row("", Text(board.note, "dim"))
     return table
 
 
