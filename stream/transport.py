@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -96,7 +96,7 @@ class BatchConsumer(driver.Consumer):
         # aiokafka leaves partitions without a committed offset where they are: behind what was dropped.
         fresh = [tp for tp in self.assignment() if not self._read_offset.get(tp)]
         if fresh:
-            await self._thread.seek_to_beginning(*fresh)
+            await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
         self._handed.clear()  # not before: were the seek to fail, `follows` would show what was dropped
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
