@@ -89,7 +89,7 @@ def line(board: Board) -> str:
     seconds = time.monotonic() - board.started
     parts = [f"[{int(seconds // 60)}:{int(seconds % 60):02}] {board.phase}"]
     if board.of:
-        parts.append(f"{100 * board.done / board.of:.0f} %")
+        parts.append(f"{min(100, 100 * board.done / board.of):.0f} %")
     if board.note:
         parts.append(board.note)
     if board.epoch:
