@@ -23,8 +23,24 @@ from models.vocabulary import Vocabulary
 
 SCORE_PARTS = ("mixture", "gate_", "new_", "trend")
 CHUNK = 8
+"""Events replayed at a time: nearly as fresh as one by one, and several times as fast."""
+
 BATCH = 256
-TAU, LAM, MU, LR, WD, TRACE = 0.5, 0.1, 10.0, 0.02, 1e-3, False
+LEARNING_RATE = 0.02
+WEIGHT_DECAY = 1e-3
+"""Of what makes gates depend on the state and on idle time: without it they learn the held-out users by
+heart.
+"""
+
+RANK_TEMPERATURE = 0.5
+"""Width, in nats, of the sigmoid that counts an item as ranked above the target (smooth rank; Qin et al.
+2010).
+"""
+
+LIKELIHOOD, RECIPROCAL_RANK = 0.1, 10.0
+"""Weights of the two parts of the loss: ranking is judged by the head of the list, likelihood keeps it
+calibrated.
+"""
 
 
 def fit_gates(
@@ -57,10 +73,13 @@ def collect(
 
 
 def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, float]:
+    """Fit on collected pools; returns the last epoch's means."""
     parameters = [p for n, p in recommender.named_parameters() if n.startswith(SCORE_PARTS)]
-    optimizer = torch.optim.Adam(parameters, lr=LR)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     steps = (len(pools) + BATCH - 1) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=max(2, epochs * steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=max(2, epochs * steps)
+    )
     losses = []
     for _ in range(epochs):
         total = torch.zeros(2)
@@ -68,13 +87,12 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
             nll, mrr = losses_of(recommender, part_of(pools, rows))
             decay = recommender.gate_state.weight.square().sum() + recommender.gate_idle.square().sum()
             optimizer.zero_grad()
-            torch.autograd.backward((LAM * nll - MU * mrr) / len(rows) + WD * decay)
+            loss = (LIKELIHOOD * nll - RECIPROCAL_RANK * mrr) / len(rows) + WEIGHT_DECAY * decay
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             total += torch.tensor([nll.item(), mrr.item()])
         losses.append((total / len(pools)).tolist())
-        if TRACE:
-            print(losses[-1])
     return {"nll": losses[-1][0], "soft_mrr": losses[-1][1], "targets": float(len(pools))}
 
 
@@ -95,5 +113,5 @@ def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     score = mixed(dense, log_z, *summed)
     target = score.gather(1, pools.target[:, None])
     nll = torch.logsumexp(score + pools.log_weight, dim=1) - target[:, 0]
-    rank = (torch.sigmoid((score - target) / TAU) * torch.exp(pools.log_weight)).sum(dim=1)
+    rank = (torch.sigmoid((score - target) / RANK_TEMPERATURE) * torch.exp(pools.log_weight)).sum(dim=1)
     return nll.sum(), (1 / (0.5 + rank)).sum()
