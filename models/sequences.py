@@ -35,9 +35,7 @@ class Sequences:
     idle_ms: Tensor  # int64[p] from that event to the target, -1 = no event yet
     row: NDArray[np.int64]  # [p] the target's row in the event log
     moved: NDArray[np.int64]  # [m] the event's row in the event log
-    before: NDArray[
-        np.int64
-    ]  # [n] for every row of the log: index of the last event of its user before it, or -1
+    before: NDArray[np.int64]  # [n] for each row of the log: its user's last event before it, or -1
 
 
 def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside: bool = False) -> Sequences:
@@ -68,7 +66,7 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
     idle[known_user] = events.timestamp[row][known_user] - timestamp[before[row][known_user]]
     return Sequences(
         start=start, inputs=inputs, state=before[row], user=events.user[row].astype(np.int64),
-        target=torch.from_numpy(np.where(known[events.item[row]], input_of[events.item[row]], -1)),
+        target=torch.from_numpy(np.where(known[row], input_of[events.item[row]], -1)),
         idle_ms=torch.from_numpy(idle), row=row, moved=moved, before=before,
     )  # fmt: skip
 
