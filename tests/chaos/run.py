@@ -51,12 +51,14 @@ class Plan:
     """at each of the checkpoint's steps"""
     stalls: int
     broker_restarts: int
+    moves: int
+    """workers added, and as many removed, beside those that every other act brings"""
     partitions: int = 4
     seed: int = 1
 
 
-FULL = Plan(events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1)
-SHORT = Plan(events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0)
+FULL = Plan(events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1, moves=2)
+SHORT = Plan(events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0, moves=0)
 
 
 @dataclass
@@ -88,7 +90,8 @@ class Chaos:
         plan = self.plan
         acts = [("kill", "")] * plan.random_kills + [("stall", "")] * plan.stalls
         acts += [("step", step) for step in STEPS] * plan.step_kills
-        acts += [("restart broker", "")] * plan.broker_restarts + [("join", "")] * 2 + [("leave", "")] * 2
+        acts += [("restart broker", "")] * plan.broker_restarts
+        acts += [("join", ""), ("leave", "")] * plan.moves
         self._random.shuffle(acts)
         return acts
 

@@ -48,8 +48,8 @@ def test_downstream_reads_lists_and_dead_letters_with_a_plain_client(stage: Stag
         (b"user-1", b'{"user_id": "user-1", "item_id": 5, "timestamp": 1}'),
         (b"user-2", b'{"user_id": "user-1", "item_id": "i", "timestamp": 1}'),
         (None, b""),
-        event("user-3", "i", time=10**13),
-        event("user-4", "i", context="x" * 900_000) and (b"user-4", b"[" * 900_000),
+        event("user-3", "i", time=2 * 10**13),
+        (b"user-4", b"[" * 900_000),
     ]
     large = event("user-5", "large", context="x" * 900_000)
     stage.fleet.start()
