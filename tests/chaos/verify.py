@@ -163,7 +163,7 @@ def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None
 def check_offsets(cluster: Cluster, verdict: Verdict) -> None:
     settings = cluster.settings
     ends = cluster.ends(settings.topics.events, settings.partitions)
-    committed = {number: 0 for number in ends} | cluster.committed()
+    committed = dict.fromkeys(ends, 0) | cluster.committed()
     verdict.must(committed == ends, f"committed {committed} at the log's end {ends}")
 
 

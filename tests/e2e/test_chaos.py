@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: workers killed at each step of the checkpoint while others join and leave."""
+"""The short form of `make chaos`: workers killed at each step of the checkpoint, and at a random moment."""
 
 from __future__ import annotations
 
