@@ -102,6 +102,10 @@ class Replay:
     def _window(self, user: NDArray[np.int64], state: NDArray[np.int64]) -> Window:
         data, width = self._data, self.config.window
         latest_first = self._slots(user, state, width)
+        # As in the stream: a window that is full drops its older half.
+        events, half = state - data.start[user] + 1, width // 2
+        kept = np.where(events < width, events, half + (events - width) % half)
+        latest_first = np.where(np.arange(width) < kept[:, None], latest_first, -1)
         length = (latest_first >= 0).sum(axis=1)
         shift = length[:, None] - 1 - np.arange(width)
         slot = np.where(shift >= 0, np.take_along_axis(latest_first, np.maximum(shift, 0), axis=1), -1)

@@ -90,6 +90,8 @@ def train(
         metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
     if held_out.any():
         trainer.fit_whole(metrics)
+    if events.clock:
+        metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
     return Trained(recommender.eval(), vocabulary, rules, metrics)
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from models.errors import EddyError
-from stream.schema import DEFAULT_TYPE, Event
+from models.events import DEFAULT_TYPE
+from stream.schema import Event
 
 TimeUnit = Literal["ms", "s", "iso"]
 

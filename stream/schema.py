@@ -18,7 +18,8 @@ from typing import Annotated
 
 import msgspec
 
-DEFAULT_TYPE = "interaction"
+from models.events import DEFAULT_TYPE
+
 MAX_ID_BYTES = 1024
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]

@@ -48,6 +48,9 @@ NO_GENERATION = -2
 REVOKE_BUDGET = 0.5
 """Share of the session timeout that the last flush of revoked partitions may take."""
 
+ABORT_S = 0.5
+"""How long an abandoned checkpoint may take to abort its transactions."""
+
 REBALANCE_SESSIONS = 2.0
 """Session timeouts within which a worker that was fenced must have heard of the rebalance that did it."""
 
@@ -89,6 +92,7 @@ class Worker:
         self._names_again: list[Message] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._restore: asyncio.Task[None] | None = None
+        self._checkpointer: asyncio.Task[None] | None = None
         self._generation = NO_GENERATION
 
     @property
@@ -143,7 +147,7 @@ class Worker:
             await self._exchange(first[0])
         self._spawn(self.shared.item_stats.run(), "item-stats")
         self._spawn(self._work(), "work")
-        self._spawn(self._checkpoints(), "checkpoints")
+        self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
         self._spawn(self._watch(), "watch")
 
     async def _unless_failed(self, work: Awaitable[object]) -> None:
@@ -222,18 +226,35 @@ class Worker:
         for owned in leaving:
             owned.generation = NO_GENERATION  # chunks still on their way are not applied any more
         flushed = False
+        flush = asyncio.ensure_future(self._checkpoint())
         try:
-            async with asyncio.timeout(self.settings.session_timeout_s * REVOKE_BUDGET):
-                await self._checkpoint()
-            flushed = True
-        except (TimeoutError, asyncio.CancelledError):
-            log.warning("the last flush took too long; its events will be read again by the next owner")
+            await asyncio.wait([flush], timeout=self.settings.session_timeout_s * REVOKE_BUDGET)
+            if flush.done():
+                flush.result()
+                flushed = True
+            else:
+                log.warning("the last flush took too long; its events will be read again by the next owner")
+                leaving = list(self.owned.values())  # what was captured of any is lost
+                await self._abandon(flush)
+                await self._abandon(self._checkpointer)
+                self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
         finally:
             for owned in leaving:
                 held = self.owned.get(owned.number) is owned  # the flush may have found it taken over
                 if snapshots and flushed and held and not owned.pending:
                     await self._run(lambda owned=owned: self._snapshot(owned))  # type: ignore[misc]
                 await self._drop(owned, keep_statistics=flushed)
+            if not flushed:  # the abandoned checkpoint may have been about to forget one of them
+                for number in partitions - {owned.number for owned in leaving}:
+                    await self._forget(number)
+
+    async def _abandon(self, checkpoint: asyncio.Future[None] | None) -> None:
+        """End a checkpoint in any case: aiokafka waits without end for a transaction's outcome once its
+        producer is stopped, and again when it is told to abort instead.
+        """
+        while checkpoint is not None and not checkpoint.done():
+            checkpoint.cancel()
+            await asyncio.wait([checkpoint], timeout=ABORT_S)
 
     def _snapshot(self, owned: Owned) -> None:
         """On the engine's thread: leave a durable partition's rows on the local disk."""
@@ -251,11 +272,19 @@ class Worker:
         with contextlib.suppress(Exception):  # a fenced producer cannot say goodbye
             async with asyncio.timeout(5):
                 await owned.producer.stop()
-        await self._run(lambda: restorer.forget(owned.number))
-        if not keep_statistics:
-            await self.shared.forget_statistics(owned.number)
+        if keep_statistics:
+            await self._run(lambda: restorer.forget(owned.number))
+        else:
+            await self._forget(owned.number)
         self.metrics.drop_partition(owned.number)
         self.metrics.rows.set(len(self.engine.slab))
+
+    async def _forget(self, number: int) -> None:
+        """Drop rows and statistics that may be ahead of what is durable."""
+        assert self._restorer is not None
+        restorer = self._restorer
+        await self._run(lambda: restorer.forget(number))
+        await self.shared.forget_statistics(number)
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -354,13 +383,17 @@ class Worker:
                     owners = {number: owned for number, owned in self.owned.items() if owned.pending}
                     captures = await self._run(lambda: self._capture(owners))
                     unconfirmed, self._unconfirmed = self._unconfirmed, []
-                lost = await checkpoint(
-                    {number: (owners[number].producer, capture) for number, capture in captures.items()},
-                    self.topics,
-                    asyncio.gather(*unconfirmed),
-                    self.commit,
-                    self.on_step,
-                )
+                try:
+                    lost = await checkpoint(
+                        {number: (owners[number].producer, capture) for number, capture in captures.items()},
+                        self.topics,
+                        asyncio.gather(*unconfirmed),
+                        self.commit,
+                        self.on_step,
+                    )
+                except asyncio.CancelledError:
+                    self._names_again += [name for capture in captures.values() for name in capture.names]
+                    raise
             gone = {one.partition for one in lost}
             for number, capture in captures.items():
                 if number not in gone:

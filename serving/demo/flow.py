@@ -47,6 +47,7 @@ class Flow:
         self.lasting: list[Child] = []
         self.cached = False
         self.paced = self.generated = 0
+        self.paced_quality: dict[str, float] = {}
 
     async def run(self, report: Callable[[Summary, int], None], keep: bool) -> None:
         """Everything, up to the report; with `keep` the system stays up afterwards, until cancelled."""
@@ -145,7 +146,7 @@ class Flow:
     # -- live -------------------------------------------------------------------------------------------
 
     async def _pace(self) -> None:
-        """The paced part: at least its time, and until the second version is live."""
+        """The paced part: at least its time, and until the second version is live; quality is judged here."""
         plan, live = self.plan, self.live
         await self.feed.malformed()
         refresh = asyncio.create_task(self._refresh())
@@ -159,6 +160,9 @@ class Flow:
             await refresh
         finally:
             refresh.cancel()
+        await self._until_applied()
+        await self.scraper.worker()
+        self.paced_quality = dict(self.board.quality)
 
     async def _refresh(self) -> None:
         """A second version from the event log, then the exchange; the stream goes on meanwhile."""
@@ -204,7 +208,8 @@ class Flow:
 
     def _summary(self, throughput: float, fresh: NDArray[np.float64]) -> Summary:
         topics, board, count = self.settings.topics, self.board, self.feed.count
-        if not len(fresh) or not board.quality:
+        quality = self.paced_quality
+        if not len(fresh) or not quality:
             raise EddyError(f"no recommendation could be measured (logs: {self.children.folder})")
         board.begin("counting")
         return Summary(
@@ -214,11 +219,12 @@ class Flow:
             dead_letters=count(topics.dead_letters, 1),
             recommendations_out=count(topics.recommendations, self.settings.partitions),
             mode="all",
-            events_ranked=int(board.quality["events"]),
-            recall_at_20=board.quality["recall_at_20"],
-            mrr_at_20=board.quality["mrr_at_20"],
-            popularity_recall_at_20=board.quality["popularity_recall_at_20"],
-            popularity_mrr_at_20=board.quality["popularity_mrr_at_20"],
+            events_ranked=int(quality["events"]),
+            recall_at_20=quality["recall_at_20"],
+            mrr_at_20=quality["mrr_at_20"],
+            popularity_recall_at_20=quality["popularity_recall_at_20"],
+            popularity_mrr_at_20=quality["popularity_mrr_at_20"],
+            with_backlog={name: round(value, 4) for name, value in board.quality.items()},
             model_versions=board.epoch,
             throughput_events_per_s=throughput,
             p50_ms=float(np.percentile(fresh, 50)),

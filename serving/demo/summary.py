@@ -26,11 +26,14 @@ class Summary:
     recommendations_out: int
     mode: str
     events_ranked: int
-    """live events of real users, each ranked before it was applied"""
+    """live events of real users in the paced part, each ranked before it was applied"""
     recall_at_20: float
     mrr_at_20: float
     popularity_recall_at_20: float
     popularity_mrr_at_20: float
+    with_backlog: dict[str, float]
+    """the same means over the paced part and the rest: as fast as it goes, a micro-batch spans days of the
+    log's time, so in it everybody ranks by statistics that are days old"""
     model_versions: int
     """that were live, one after the other"""
     throughput_events_per_s: float

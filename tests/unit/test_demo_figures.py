@@ -19,7 +19,8 @@ from stream.settings import load_settings
 GOOD = Summary(
     events_in=103, events_applied=100, events_generated=0, dead_letters=3, recommendations_out=90, mode="all",
     events_ranked=80, recall_at_20=0.3, mrr_at_20=0.1, popularity_recall_at_20=0.2,
-    popularity_mrr_at_20=0.05, model_versions=2, throughput_events_per_s=1000, p50_ms=40, p99_ms=200,
+    popularity_mrr_at_20=0.05, with_backlog={},
+    model_versions=2, throughput_events_per_s=1000, p50_ms=40, p99_ms=200,
     freshness_events=50, http_answers=9, http_failures=0, watched_user="ada", watched_list_changes=3,
     quick=False, first_version_from_cache=False, seconds=200,
 )  # fmt: skip

@@ -20,7 +20,7 @@ CONFIG = replace(SMALL, window=50, successors=64, transition_lags=10)
 
 @pytest.fixture
 def events() -> Events:
-    return stream(events=600, users=40, items=60)
+    return stream(events=600, users=8, items=60)
 
 
 @pytest.fixture
