@@ -346,6 +346,22 @@ def evaluate(
     _write(json_, report.to_dict())
 
 
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
+) -> None:
+    """Draw how the networks work.
+
+    The network unrolled through time, and the four cells side by side: paths of state and gradient.
+
+    Example: eddy figures pictures
+    """
+    from models.figures import draw_diagrams
+
+    for path in draw_diagrams(folder):
+        typer.echo(path)
+
+
 def _configs(cell: str, pairs: list[str] | None) -> tuple[Any, Any]:
     """The model's and the training's configuration, with `name=value` pairs from the command line in them."""
     from models.config import ModelConfig, TrainConfig
