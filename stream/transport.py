@@ -7,10 +7,12 @@ which the checkpoint calls.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -75,7 +77,8 @@ class BatchConsumer(driver.Consumer):
         # A rebalance began, or began and ended, during the fetch: what was fetched will be fetched again.
         if not self.flow_active or generation != self.app.consumer_generation_id:
             self._handed |= {tp: int(records[-1].offset) + 1 for tp, records in fetched.items() if records}
-            await self.perform_seek()
+            with suppress(IllegalStateError):  # taken away meanwhile: who gets them next seeks again
+                await self.perform_seek()
             return
         for tp, records in fetched.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
@@ -92,7 +95,10 @@ class BatchConsumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets; chunks start a new row of `follows`."""
-        await super().perform_seek()
+        try:
+            await super().perform_seek()
+        except AssertionError as error:  # aiokafka's word for it when nothing is assigned any more
+            raise IllegalStateError(str(error)) from None
         # aiokafka leaves partitions without a committed offset where they are: behind what was dropped.
         fresh = [tp for tp in self.assignment() if not self._read_offset.get(tp)]
         if fresh:

@@ -376,13 +376,14 @@ class Worker:
 
     async def _checkpoint(self) -> None:
         async with self._checkpointing:
-            if self.commit is None or not any(owned.pending for owned in self.owned.values()):
-                return
+            # A batch that is being applied belongs to it, too: a flush must not miss what is not noted yet.
+            async with self._busy:
+                owners = {number: owned for number, owned in self.owned.items() if owned.pending}
+                if self.commit is None or not owners:
+                    return
+                captures = await self._run(lambda: self._capture(owners))
+                unconfirmed, self._unconfirmed = self._unconfirmed, []
             with self.metrics.checkpoint_seconds.time():
-                async with self._busy:  # a batch's answers are queued before its rows are captured
-                    owners = {number: owned for number, owned in self.owned.items() if owned.pending}
-                    captures = await self._run(lambda: self._capture(owners))
-                    unconfirmed, self._unconfirmed = self._unconfirmed, []
                 try:
                     lost = await checkpoint(
                         {number: (owners[number].producer, capture) for number, capture in captures.items()},
