@@ -20,7 +20,7 @@ from models.topk import topk
 from models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
-"""Scores computed at a time: 4 MB; smaller tiles waste the product, larger ones leave the cache before the top-k."""
+"""Scores computed at a time, 4 MB: smaller tiles waste the product, larger ones leave the cache."""
 
 POPULARITY_FLOOR = 0.01
 """Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
