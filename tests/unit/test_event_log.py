@@ -66,7 +66,7 @@ def test_the_log_is_what_training_reads(tmp_path: Path) -> None:
     assert events.value[0] == 4.25
     assert events.value[1] != events.value[1]
     assert events.event_id == ["e-1", ""]
-    assert [events.types[kind] for kind in events.type] == ["rating", "interaction"]
+    assert [events.types[kind] for kind in events.type] == ["rating", "view"]
 
 
 def test_what_is_no_event_is_left_out_and_not_read_again(tmp_path: Path) -> None:
