@@ -34,8 +34,8 @@ FULL = Plan(
     rate=100,
     paced_s=90,
     measured_s=10,
-    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=2000, threads=1),
-    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=1000, threads=1),
+    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=6000, threads=1),
+    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=4000, threads=1),
 )
 QUICK = Plan(
     quick=True,
@@ -44,6 +44,6 @@ QUICK = Plan(
     rate=100,
     paced_s=15,
     measured_s=1,
-    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=2000, threads=1),
-    second=_training(hidden=32, dim=32, epochs=1, sampled=512, gate_events=1000, threads=1),
+    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=6000, threads=1),
+    second=_training(hidden=32, dim=32, epochs=1, sampled=512, gate_events=4000, threads=1),
 )
