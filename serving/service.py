@@ -8,7 +8,6 @@ read (a record, a version, for a while the cluster) is reported, and what was th
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from models.registry import Version
 from serving.metrics import ServerMetrics
 from serving.recommend import Answer, Question, answer
 from serving.view import MaterialisedView
+from stream.clock import wall_ms
 from stream.reader import Follower, Records, Take
 from stream.schema import Announcement
 from stream.settings import Settings
@@ -34,11 +34,6 @@ RETRY_S = 5.0
 
 MAX_TOGETHER = 64
 """Questions scored in one call."""
-
-
-def wall_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Service:

@@ -1,6 +1,13 @@
 """The stream clock: what "now" means for decays and time gaps."""
 
-DAY_MS = 86_400_000
+import time
+
+from models.config import DAY_MS
+
+
+def wall_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 class StreamClock:
@@ -25,3 +32,6 @@ class StreamClock:
         if self._latest >= 0 and abs(wall - self._latest) < DAY_MS:
             return max(self._latest, wall)
         return self._latest
+
+
+__all__ = ["DAY_MS", "StreamClock", "wall_ms"]

@@ -12,7 +12,6 @@ anything is read again.
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +30,7 @@ from kafka.errors import KafkaError
 
 from models.errors import EddyError
 from stream.clients import admin_client, client_config
-from stream.clock import DAY_MS
+from stream.clock import DAY_MS, wall_ms
 from stream.events import Record, decode_events
 from stream.schema import Event
 from stream.settings import Settings
@@ -199,7 +198,7 @@ def events_table(records: dict[int, list[Record]]) -> tuple[pa.Table, list[tuple
     """
     rows: list[dict[str, Any]] = []
     erasures: list[tuple[int, int, str]] = []
-    now = _wall_ms()
+    now = wall_ms()
     for partition, part in records.items():
         decoded = decode_events(part, partition, now)
         erasures += [(partition, one.offset, one.user) for one in decoded.erasures]
@@ -250,23 +249,19 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
                 topic, tp.partition, at, beginning[tp] - 1,
             )  # fmt: skip
         consumer.seek(tp, max(at, beginning[tp]))
-    added, began = 0, _wall_ms()
+    added, began = 0, wall_ms()
     held: dict[int, list[Record]] = {}
     while True:
         done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
         count = sum(map(len, held.values()))
-        if count and (done or count >= PART_RECORDS or (not until_end and _wall_ms() - began >= _FLUSH_MS)):
+        if count and (done or count >= PART_RECORDS or (not until_end and wall_ms() - began >= _FLUSH_MS)):
             added += event_log.append(held)
-            held, began = {}, _wall_ms()
+            held, began = {}, wall_ms()
         if done:
             event_log.forget()
             return added
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
             held.setdefault(tp.partition, []).extend(records)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _sync(path: Path) -> None:

@@ -24,7 +24,6 @@ MAX_FLOAT16 = 65_504.0
 _END = np.iinfo(np.int64).max
 
 _decoder = msgspec.json.Decoder(Event)
-_lines = msgspec.json.Decoder(Event)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -111,7 +110,7 @@ def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
     ):
         return None
     try:
-        events = _lines.decode_lines(joined)
+        events = _decoder.decode_lines(joined)
     except _UNREADABLE:
         return None
     return events if len(events) == n else None
@@ -147,7 +146,7 @@ def decode_events(records: Sequence[Record], partition: int, now: int) -> Decode
     time = np.fromiter((event.timestamp for event in events), np.float64, len(events))
     wrong = {
         int(i): f"timestamp is more than an hour ahead of now ({now} ms)"
-        for i in _where(time > now + MAX_AHEAD_MS)
+        for i in np.flatnonzero(time > now + MAX_AHEAD_MS)
     }
     for i, (event, record) in enumerate(zip(events, accepted, strict=True)):
         if event.value is not None and not math.isfinite(event.value):
@@ -160,10 +159,6 @@ def decode_events(records: Sequence[Record], partition: int, now: int) -> Decode
         keep = [i for i in range(len(events)) if i not in wrong]
         events, accepted = [events[i] for i in keep], [accepted[i] for i in keep]
     return Decoded(_columns(events, accepted, partition), erasures, rejected)
-
-
-def _where(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.flatnonzero(mask)
 
 
 def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventBatch:

@@ -16,6 +16,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from stream.clients import client_config
+from stream.clock import wall_ms
 from stream.dead_letters import Letter, dead_letter
 from stream.events import Rejected
 from stream.mapping import FieldMap, Unmappable
@@ -178,11 +179,6 @@ def _name(value: bytes) -> list[tuple[str, str]]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
     return [(event.user_id, event.event_id)] if event.event_id is not None else []
-
-
-def wall_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 __all__ = ["BATCH_RECORDS", "Polled", "Source", "group_of"]

@@ -15,9 +15,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from models.errors import EddyError
+from stream.clock import DAY_MS
 from stream.settings import Settings
 
-_DAY_MS = 86_400_000
 _MIB = 1 << 20
 MAX_EVENT_BYTES = _MIB
 MAX_DEAD_LETTER_BYTES = 2 * _MIB
@@ -45,23 +45,23 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "compact",
         # The active segment is never compacted: with the default of 1 GB a restore would read every old row.
         "segment.bytes": str(64 * _MIB),
-        "segment.ms": str(_DAY_MS),
+        "segment.ms": str(DAY_MS),
         # What a tombstone erases is gone from the disk within two days, however quiet the topic is.
-        "max.compaction.lag.ms": str(_DAY_MS),
+        "max.compaction.lag.ms": str(DAY_MS),
     }
     state = {
         **compact,
         "max.message.bytes": str(MAX_STATE_BYTES),
         # How long a tombstone is kept for readers that were away: local snapshots must not be older.
-        "delete.retention.ms": str(TOMBSTONE_DAYS * _DAY_MS),
+        "delete.retention.ms": str(TOMBSTONE_DAYS * DAY_MS),
     }
 
     def kept(days: float) -> dict[str, str]:
         return {
             "cleanup.policy": "delete",
-            "retention.ms": str(round(days * _DAY_MS)),
+            "retention.ms": str(round(days * DAY_MS)),
             # Retention removes whole segments: one must not stay open for longer than this.
-            "segment.ms": str(_DAY_MS),
+            "segment.ms": str(DAY_MS),
             # Retention counts from append time: records stamped with a 2013 event time would go at once.
             "message.timestamp.type": "LogAppendTime",
         }

@@ -22,6 +22,7 @@ from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
 from stream.checkpoint import Capture, PartitionLost, checkpoint
 from stream.clients import admin_client
+from stream.clock import wall_ms
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
 from stream.items import dictionary_records
@@ -56,11 +57,6 @@ REBALANCE_SESSIONS = 2.0
 
 IDLE_CHECK_S = 60.0
 WATCH_S = 5.0
-
-
-def wall_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Worker:
