@@ -37,6 +37,7 @@ from stream.broker_config import (
 from stream.clients import admin_client, cluster_id_at
 from stream.disk import require_disk
 from stream.kafka_jars import Progress, kafka_class_path
+from stream.ports import free_port, is_free
 from stream.settings import Settings, load_settings
 
 _START_TIMEOUT_S = 120.0
@@ -98,7 +99,7 @@ class LocalBroker:
             self._prepare()
             attempts = _PORT_ATTEMPTS if self._port is None else 1
             for attempt in range(1, attempts + 1):
-                port = self._port or _free_port()
+                port = self._port or free_port(HOST)
                 try:
                     self._launch(port)
                 except _PortTaken:
@@ -155,10 +156,10 @@ class LocalBroker:
         self._class_path = kafka_class_path(self._cache, self._progress)
 
     def _launch(self, port: int) -> None:
-        if not _is_free(port):
+        if not is_free(HOST, port):
             raise _PortTaken
         config = self._home / "server.properties"
-        controller_port = _free_port(but=port)
+        controller_port = free_port(HOST, but=port)
         config.write_text(server_properties(self._data, port, controller_port, self._properties))
         if self.log_file.exists():
             self.log_file.replace(self.log_file.with_suffix(".previous.log"))
@@ -244,26 +245,6 @@ def broker_or_local(settings: Settings, progress: Progress = lambda line: None) 
         return
     with LocalBroker(cache_dir=settings.cache_dir, progress=progress) as broker:
         yield broker.bootstrap_servers
-
-
-def _free_port(but: int | None = None) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port != but:
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As Kafka does: a port whose old connections are still closing down counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _answers(port: int) -> bool:

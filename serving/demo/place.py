@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from models.errors import EddyError
 from stream.clients import admin_client
+from stream.ports import free_port, is_free
 from stream.settings import Settings
 from stream.topics import ensure_topics, topic_specs
 
@@ -57,7 +57,7 @@ def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
         registry=folder / "registry",
         event_log=folder / "event-log",
         port=_port(settings),
-        metrics_port=_free_port(settings.host),
+        metrics_port=free_port(settings.host),
         prequential_sample=1.0,
     )
     try:
@@ -81,27 +81,10 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _port(settings: Settings) -> int:
     """The port that was asked for; without a wish the usual one, or any free one when that is taken."""
-    if _is_free(settings.host, settings.port):
-        return settings.port or _free_port(settings.host)
+    if is_free(settings.host, settings.port):
+        return settings.port or free_port(settings.host)
     if "port" in settings.model_fields_set:
         raise EddyError(
             f"port {settings.port} is taken: stop what listens there, or set EDDY_PORT to another one"
         )
-    return _free_port(settings.host)
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: a port whose old connections are still closing down counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    return free_port(settings.host)

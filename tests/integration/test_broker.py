@@ -20,7 +20,9 @@ from kafka import KafkaAdminClient
 from models.errors import EddyError
 from stream import broker as broker_module
 from stream.broker import LocalBroker, broker_or_local
+from stream.broker_config import HOST
 from stream.disk import require_disk
+from stream.ports import free_port
 from stream.settings import load_settings
 from tests.conftest import eventually
 
@@ -154,12 +156,11 @@ def test_a_taken_port_is_one_line_and_nothing_is_left_running() -> None:
 
 
 def test_a_lost_race_for_a_free_port_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    free_port = broker_module._free_port
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server((HOST, 0)) as taken:
         lost = [taken.getsockname()[1], taken.getsockname()[1]]
         # First the client port is lost, then, in the next attempt, the controller's.
-        order = iter([lost[0], free_port(), lost[1], free_port(), free_port()])
-        monkeypatch.setattr(broker_module, "_free_port", lambda but=None: next(order))
+        order = iter([lost[0], free_port(HOST), lost[1], free_port(HOST), free_port(HOST)])
+        monkeypatch.setattr(broker_module, "free_port", lambda host, but=None: next(order))
         with LocalBroker() as own:
             assert topics_at(own.bootstrap_servers) == []
 

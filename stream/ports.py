@@ -1,0 +1,25 @@
+"""Loopback and other local ports: whether one is free, and any that is."""
+
+import socket
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        # As servers do: a port whose old connections are still closing down counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(host: str, but: int | None = None) -> int:
+    """A port that nobody listens on now, other than `but`; another program may take it first."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port: int = probe.getsockname()[1]
+        if port != but:
+            return port
