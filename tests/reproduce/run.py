@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,19 +31,17 @@ from tests.reproduce.report import write_table
 from tests.reproduce.runs import RUNS
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 
 
-def outcome_of(name: str) -> Path:
+def outcome_of(name: str, folder: Path) -> Path:
     """Where a run's outcome is kept."""
-    return RESULTS / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+    return folder / "results" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
 
 
-def perform(name: str, events_file: Path) -> dict[str, Any]:
+def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
     """Train and judge; resumes training that was killed."""
     run, commit = RUNS[name], _commit()
     found = trial(read_events(events_file), "leave-one-out")
-    checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / outcome_of(name).with_suffix(".pt").name
     began, shown = time.process_time(), 0.0
 
     def progress(at: Progress) -> None:
@@ -58,7 +57,6 @@ def perform(name: str, events_file: Path) -> dict[str, Any]:
     trained = train(found.training_part, run.config, run.settings, EVERY_EVENT, progress, checkpoint)
     curve = trained.metrics["curve"]
     judged = judge(found, trained, EVERY_EVENT)
-    checkpoint.unlink(missing_ok=True)
     return {
         "name": name,
         "commit": commit,
@@ -88,29 +86,31 @@ def _commit() -> str:
     return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def main() -> None:
-    """The command line."""
+def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
+    """The command line; README.md and results/ are those of `folder`."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.reproduce.run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--events", type=Path, default=os.environ.get("EDDY_DATA"), metavar="FILE")
     parser.add_argument("--only", choices=RUNS)
     parser.add_argument("--again", action="store_true")
-    given = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
+    given = parser.parse_args(arguments)
     for name in [given.only] if given.only else RUNS:
-        if outcome_of(name).exists() and not given.again:
+        kept = outcome_of(name, folder)
+        if kept.exists() and not given.again:
             continue
         if given.events is None:
             sys.exit(f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA")
+        checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
         try:
-            outcome = perform(name, given.events)
+            outcome = perform(name, given.events, checkpoint)
         except EddyError as error:
             sys.exit(str(error))
-        outcome_of(name).write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-        write_table(HERE / "README.md", [outcome_of(each) for each in RUNS])
-    write_table(HERE / "README.md", [outcome_of(each) for each in RUNS])
-    print((HERE / "README.md").read_text(encoding="utf-8"))
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+        checkpoint.unlink(missing_ok=True)
+    write_table(folder / "README.md", [outcome_of(each, folder) for each in RUNS])
+    print((folder / "README.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
