@@ -31,7 +31,13 @@ PUBLISHED = {
 def table(outcomes: Sequence[Path]) -> str:
     """Markdown: a line for each outcome, whether there yet or not, then the references."""
     names = ("HR@10", "NDCG@10", "MRR@10", "R@20")
-    head = ["model", *(f"{name} unseen" for name in names), *(f"{name} all" for name in names), "CPU min"]
+    head = [
+        "model",
+        *(f"{name} unseen" for name in names),
+        *(f"{name} all" for name in names),
+        "network alone: HR@10, NDCG@10 unseen",
+        "CPU min",
+    ]
     lines = [_line(head), _line(["---"] * len(head))]
     for path in outcomes:
         if path.exists():
@@ -39,7 +45,7 @@ def table(outcomes: Sequence[Path]) -> str:
         else:
             lines.append(_line([f"{path.stem}: not run yet", *[""] * (len(head) - 1)]))
     for name, modes in MEASURED.items():
-        lines.append(_line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), ""]))
+        lines.append(_line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), "", ""]))
     for name, values in PUBLISHED.items():
         lines.append(_line([f"*{name}*", *(f"{value:.4f}" for value in values), *[""] * (len(head) - 3)]))
     return "\n".join(lines)
@@ -47,6 +53,8 @@ def table(outcomes: Sequence[Path]) -> str:
 
 def _outcome(found: dict[str, Any]) -> str:
     values = [f"{found['test'][mode][metric]:.4f}" for mode in ("unseen", "all") for metric in METRICS]
+    alone = found["test_of_network_alone"]["unseen"]
+    values.append(f"{alone['hr@10']:.4f}, {alone['ndcg@10']:.4f}")
     return _line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}"])
 
 

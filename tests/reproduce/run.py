@@ -16,16 +16,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.errors import EddyError
 from models.evaluate import judge
 from models.events import read_events
+from models.gates import SCORE_PARTS
 from models.protocols import trial
+from models.recommender import Recommender
 from models.rules import EVERY_EVENT
+from models.tensors import SPARSE_GATES
 from models.train import Progress, train
 from tests.reproduce.report import write_table
 from tests.reproduce.runs import RUNS
@@ -57,6 +63,7 @@ def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
     trained = train(found.training_part, run.config, run.settings, EVERY_EVENT, progress, checkpoint)
     curve = trained.metrics["curve"]
     judged = judge(found, trained, EVERY_EVENT)
+    alone = judge(found, replace(trained, recommender=network_alone(trained.recommender)), EVERY_EVENT)
     return {
         "name": name,
         "commit": commit,
@@ -76,8 +83,22 @@ def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
         "gates": trained.metrics.get("gates"),
         "judged": judged.events,
         "test": judged.reported,
+        "test_of_network_alone": alone.reported,
         "validation": judged.tuning,
     }
+
+
+def network_alone(recommender: Recommender) -> Recommender:
+    """A copy whose score is user vector · item vector + bias: no pointer, no transitions, no gates."""
+    copy = deepcopy(recommender)
+    untouched = Recommender(copy.config, copy.items, copy.types).state_dict()
+    copy.load_state_dict(
+        {name: untouched[name] if name.startswith(SCORE_PARTS) else weight
+         for name, weight in recommender.state_dict().items()}
+    )  # fmt: skip
+    with torch.no_grad():
+        copy.gate_state.bias[-SPARSE_GATES:-1] = -100.0
+    return copy.eval()
 
 
 def _commit() -> str:

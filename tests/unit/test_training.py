@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
+from models.gates import collect
 from models.hashing import item_hashes
 from models.losses import LeftOut, full_softmax, sampled_softmax
 from models.recommender import Recommender
@@ -213,6 +214,24 @@ def test_a_seed_fixes_every_weight() -> None:
     assert same(first, second)
     other = train(random_log(), SMALL, TrainConfig.from_dict({**FAST.to_dict(), "seed": 2}), EVERY_EVENT)
     assert not same(first, other)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1)
+    pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
+    assert pools is not None
+    assert len(pools) == 50
+    known = np.unique(events.item[:350])
+    assert len(known) == len(vocabulary)  # so few that a pool holds them all
+    for q, row in enumerate(range(350, 400)):
+        own = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {events.item[row]}
+        held = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
+        assert (pools.rival[q] & held).sum() == len(known) - (len(own) if unseen else 0)
+        assert pools.rival[q, pools.target[q]]
+        assert pools.likely[q].sum() >= pools.rival[q].sum()
 
 
 @pytest.mark.parametrize("average", [0.5, 0.999])
