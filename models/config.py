@@ -104,7 +104,7 @@ class TrainConfig(_Config):
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
     unseen: bool = False
     """Whether what a user already had is left out of the softmax: where nobody repeats an item, and lists
-    leave out the past, no weight need learn "not again". A target that does come again stays in.
+    leave out all of the past, no weight need learn "not again". A target that does come again stays in.
     """
     average: float = 0.0
     """Decay, per optimiser step, of the running average of the weights that is validated and kept (Polyak &
