@@ -39,35 +39,41 @@ class Mixture(nn.Module):
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first."""
-        backwards, slot_age, held = recent(query, window, window.item.shape[1])
-        item = window.item.gather(1, backwards)
-        index, transition, pointer, shift = [], [], [], []
-        if self.pointer:
-            tables = (
-                self.place[: item.shape[1]]
-                + self.age[gap_bucket(slot_age)]
-                + self.kind[window.type.gather(1, backwards)]
-                + window.negative.gather(1, backwards).unsqueeze(-1) * self.negative
-            )  # [B,W,2]
-            held = held & (item >= 0)
-            index.append(torch.where(held, item, 0))
-            pointer.append(torch.exp(tables[..., 0] + query.gates[:, 1:2]) * held)
-            shift.append((tables[..., 1] + query.gates[:, 2:3]) * held)
-            transition.append(torch.zeros_like(pointer[0]))
-        if self.lags and successor.shape[2]:
-            lags = successor.shape[1]
-            weight = self.lag[:lags] + self.lag_age[gap_bucket(slot_age[:, :lags])] + query.gates[:, :1]
-            mass = torch.exp(weight).unsqueeze(-1) * share * (successor >= 0)
-            index.append(successor.clamp(min=0).flatten(1).long())
-            transition.append(mass.flatten(1))
-            pointer.append(torch.zeros_like(transition[-1]))
-            shift.append(torch.zeros_like(transition[-1]))
-        if not index:
-            none = query.vector.new_zeros(len(query.vector), 0)
-            return Sparse(none.long(), none, none, none)
+        item, pointer, shift = self.window(query, window)
+        mass = self.lag_weights(query, window).unsqueeze(-1) * share * (successor >= 0)
+        before, after = torch.zeros_like(pointer), torch.zeros_like(mass.flatten(1))
         return Sparse(
-            torch.cat(index, 1), torch.cat(transition, 1), torch.cat(pointer, 1), torch.cat(shift, 1)
+            torch.cat([item, successor.clamp(min=0).flatten(1).long()], 1),
+            torch.cat([before, mass.flatten(1)], 1),
+            torch.cat([pointer, after], 1),
+            torch.cat([shift, after], 1),
         )
+
+    def window(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """The items of the recent window, latest first: index int64[B,W] (0 = none), and what the pointer
+        gives them: p float32[B,W] as a share of Z, shift float32[B,W]. W = 0 without a pointer.
+        """
+        if not self.pointer:
+            none = query.vector.new_zeros(len(query.vector), 0)
+            return none.long(), none, none
+        backwards, age, held = recent(query, window, window.item.shape[1])
+        item = window.item.gather(1, backwards)
+        held = held & (item >= 0)
+        tables = (
+            self.place[: item.shape[1]]
+            + self.age[gap_bucket(age)]
+            + self.kind[window.type.gather(1, backwards)]
+            + window.negative.gather(1, backwards).unsqueeze(-1) * self.negative
+        )  # [B,W,2]
+        pointer = torch.exp(tables[..., 0] + query.gates[:, 1:2]) * held
+        return torch.where(held, item, 0), pointer, (tables[..., 1] + query.gates[:, 2:3]) * held
+
+    def lag_weights(self, query: Query, window: Window) -> Tensor:
+        """How much the transitions from each of the last L items count, latest first: float32[B,L]."""
+        if not self.lags:
+            return query.vector.new_zeros(len(query.vector), 0)
+        _, age, _ = recent(query, window, self.lags)
+        return torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + query.gates[:, :1])
 
 
 def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +89,16 @@ def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, T
     return slot, age, held
 
 
+def with_transitions(dense: Tensor, log_z: Tensor, transition: Tensor) -> Tensor:
+    """log(exp(d_j) + Z t_j) of candidates whose t are summed: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(dense, log_z + torch.log(transition + _TINY))
+
+
+def with_pointer(score: Tensor, log_z: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
+    """The rest of the module's formula, from `with_transitions` on: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(score + shift, log_z + torch.log(pointer + _TINY))
+
+
 def mixed(dense: Tensor, log_z: Tensor, transition: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
     """The module's formula for candidates whose parts are summed: all [B,C], log_z[B,1] -> score[B,C]."""
-    score = torch.logaddexp(dense, log_z + torch.log(transition + _TINY)) + shift
-    return torch.logaddexp(score, log_z + torch.log(pointer + _TINY))
+    return with_pointer(with_transitions(dense, log_z, transition), log_z, pointer, shift)
