@@ -85,6 +85,15 @@ class ModelConfig(_Config):
         self._require(0 < self.spectral_radius < 10, "spectral_radius must be above 0 and below 10")
         self._require(self.cell != "esn" or self.layers == 1, "an echo-state network has one layer here")
 
+    @property
+    def damping(self) -> int | None:
+        """Which of the half-lives says how common an item is, by which transitions are damped: the longest;
+        None without transitions or without popularity.
+        """
+        if not self.transition_lags or not self.half_lives_ms:
+            return None
+        return self.half_lives_ms.index(max(self.half_lives_ms))
+
 
 @dataclass(frozen=True)
 class TrainConfig(_Config):

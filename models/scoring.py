@@ -45,6 +45,7 @@ class Scorer:
         self.statistics = statistics
         config = recommender.config
         self._columns = config.dim + 1 + recommender.columns
+        self._common = None if config.damping is None else config.dim + 1 + config.damping
         self._matrix = torch.zeros(0, self._columns)
         self._spaces = torch.zeros(5, 0, 0)
         self.items = 0
@@ -116,6 +117,8 @@ class Scorer:
             buffer.scatter_add_(1, parts.item, part)
             summed.append(buffer.gather(1, parts.item))
             buffer.scatter_(1, parts.item, 0.0)
+        if self._common is not None:
+            summed[0] = self.recommender.mixture.damped(summed[0], self.matrix[:, self._common][parts.item])
         dense.scatter_(1, parts.item, mixed(dense.gather(1, parts.item), log_z, *summed))
 
     def _space(self, rows: int, number: int) -> Tensor:
