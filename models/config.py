@@ -111,6 +111,10 @@ class TrainConfig(_Config):
     """Largest norm of the gradient of one step."""
     sampled: int = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
+    ridge: float = 0.0
+    """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
+    pass; 0 = by gradient, as for the other cells.
+    """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
     validation: float = 0.1
@@ -128,7 +132,7 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "window", "batch", "gate_events"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("weight_decay", "sampled", "threads", "gate_epochs", "seed"):
+        for name in ("weight_decay", "ridge", "sampled", "threads", "gate_epochs", "seed"):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
