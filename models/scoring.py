@@ -56,8 +56,8 @@ class _Asked(NamedTuple):
     item: Tensor  # int64[B,W]
     pointer: Tensor  # float32[B,W]
     shift: Tensor  # float32[B,W]
+    lag: Tensor  # float32[B,L]
     source: Tensor  # int64[B,L] row of the two tables below
-    weight: Tensor  # float32[B,L]
     successor: Tensor  # int64[U,M] of the distinct items among the users' last ones; 0 = none
     share: Tensor  # float32[U,M]
     left_row: Tensor  # int64[X] not to be ranked, by row
@@ -77,6 +77,8 @@ class Scorer:
         self.catalogue = catalogue
         self.statistics = statistics
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
+        config = recommender.config
+        self._common = None if config.damping is None else config.dim + 1 + config.damping
         self._spaces: dict[str, Tensor] = {}
         self.now = -math.inf
 
@@ -131,40 +133,39 @@ class Scorer:
         return self._scores(asked, slice(0, len(query.vector)), exact=True)[0][:, : self.items]
 
     def _asked(self, query: Query, window: Window, exclude: Exclude | None) -> _Asked:
-        item, pointer, shift = self.recommender.mixture.window(query, window)
+        item, pointer, shift, lag = self.recommender.mixture.weights(query, window)
         left_row, slot = (window.negative & (window.item >= 0)).nonzero(as_tuple=True)
         left_item = window.item[left_row, slot]
         if exclude is not None and len(exclude.row):
             left_row, order = torch.cat([left_row, exclude.row]).sort()
             left_item = torch.cat([left_item, exclude.item])[order]
         return _Asked(
-            query.vector, item, pointer, shift, *self._transitions(query, window),
+            query.vector, item, pointer, shift, lag, *self._transitions(query, window),
             left_row, left_item, None if exclude is None else exclude.everywhere,
         )  # fmt: skip
 
-    def _transitions(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """source, weight, successor and share of `_Asked`: each distinct item is looked up once."""
-        weight = self.recommender.mixture.lag_weights(query, window)
-        device = weight.device
+    def _transitions(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """source, successor and share of `_Asked`: each distinct item is looked up once."""
+        device = query.vector.device
         last = self._last_items(query, window).cpu().numpy()
         used = np.zeros(self.items + 1, np.bool_)
         used[last] = True  # -1, no item, is the last place
         distinct = np.flatnonzero(used)
         place = np.zeros(self.items + 1, np.int64)
         place[distinct] = np.arange(len(distinct))
-        index, share = self.statistics.successors_of(np.where(distinct < self.items, distinct, -1), self.now)
-        known = (index >= 0) & (index < self.items)
-        index, share = np.where(known, index, 0), np.where(known, share, np.float32(0))
-        return (
-            torch.from_numpy(place[last]).to(device), weight,
-            torch.from_numpy(index.astype(np.int64)).to(device), torch.from_numpy(share).to(device),
-        )  # fmt: skip
+        found, shares = self.statistics.successors_of(np.where(distinct < self.items, distinct, -1), self.now)
+        known = (found >= 0) & (found < self.items)
+        successor = torch.from_numpy(np.where(known, found, 0).astype(np.int64)).to(device)
+        share = torch.from_numpy(np.where(known, shares, np.float32(0))).to(device)
+        if self._common is not None:
+            share = self.recommender.mixture.damped(share, self.matrix[:, self._common][successor])
+        return torch.from_numpy(place[last]).to(device), successor, share
 
     def _scores(self, asked: _Asked, rows: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
         """Scores [B, padded N] of some of the users, and log Z [B,1] if there are sparse parts."""
         vector = asked.vector[rows]
         dense = self._space("dense", len(vector), self._matrix.padded)
-        sparse = asked.item.shape[1] > 0 or (asked.weight.shape[1] > 0 and asked.successor.shape[1] > 0)
+        sparse = asked.item.shape[1] > 0 or (asked.lag.shape[1] > 0 and asked.successor.shape[1] > 0)
         of_tile = []
         for tile in self._matrix.tiles():
             part = dense[:, tile]
@@ -191,7 +192,7 @@ class Scorer:
     def _mix(self, dense: Tensor, log_z: Tensor, asked: _Asked, rows: slice) -> None:
         """Mix transitions, then the pointer, into dense[B,N], which the candidates' places change in."""
         zero = self._space("zero", *dense.shape)
-        if asked.weight.shape[1]:
+        if asked.lag.shape[1]:
             item, mass = _candidates(asked, rows)
             summed = _summed(zero, item, mass)
             dense.scatter_(1, item, with_transitions(dense.gather(1, item), log_z, summed))
@@ -277,7 +278,7 @@ def _candidates(asked: _Asked, rows: slice) -> tuple[Tensor, Tensor]:
     each.
     """
     source = asked.source[rows]
-    mass = asked.weight[rows].unsqueeze(2) * asked.share[source]
+    mass = asked.lag[rows].unsqueeze(2) * asked.share[source]
     return asked.successor[source].flatten(1), mass.flatten(1)
 
 

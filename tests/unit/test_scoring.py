@@ -1,5 +1,7 @@
 """Scores, top-k and ranks over the whole catalogue: exact, and the same however they are asked for."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -62,9 +64,8 @@ def test_minus_zero_ties_with_zero() -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
 def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Precision) -> None:
-    """Most of it: recall@20 >= .99. What it finds has nearly the exact score (log Z is
-    the first pass's), and nothing left out is
-    recommended.
+    """Most of it: recall@20 >= .99. What it finds has its exact score but for log Z, which is the first pass's;
+    nothing that was left out is recommended.
     """
     exact, fast = large_scorer("float32"), large_scorer(precision)
     query, window = asked(exact)
@@ -74,7 +75,8 @@ def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Preci
     found = (index[:, :, None] == wanted[:, None, :]).any(dim=2).float().mean()
     assert found >= 0.99
     same = index == wanted
-    torch.testing.assert_close(score[same], wanted_score[same], atol=0.05, rtol=0.01)
+    spread = float(exact.scores(query, window).std())
+    torch.testing.assert_close(score[same], wanted_score[same], atol=0.02 * spread, rtol=0)
     assert not (index == 5).any()
     target = wanted[:, 3]
     assert fast.ranks(query, window, target)[1].tolist() == exact.ranks(query, window, target)[1].tolist()
@@ -155,25 +157,37 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
     mixture, matrix = recommender.mixture, scorer.matrix.double()
     dense = query.vector.double() @ matrix.T
     scores = dense.clone()
+    damping = torch.zeros(len(matrix), dtype=torch.float64)
+    if scorer.recommender.config.half_lives_ms and mixture.lags:
+        log_share = matrix[:, recommender.config.dim + 1 + 3]  # the longest half-life is the last
+        damping = mixture.damping * (-7 - log_share)
     for user in range(USERS):
         items = window.item[user, : window.length[user]].tolist()[::-1]
         times = window.timestamp[user, : window.length[user]].tolist()[::-1]
+        gates = query.gates[user].clone()
+        if mixture.pointer and items:
+            repeats = [item in items[place + 1 :] for place, item in enumerate(items)]
+            follows = [item == before for item, before in itertools.pairwise(items)]
+            habits = [np.log1p(len(items)) / 4, np.mean(repeats), sum(follows) / len(items), repeats[0]]
+            gates += mixture.habit.weight @ torch.tensor(habits, dtype=torch.float32)
         t, p, shift = (torch.zeros(len(matrix), dtype=torch.float64) for _ in range(3))
         for place, (item, time) in enumerate(zip(items, times, strict=True)):
             age = times[0] - time + float(query.idle_ms[user])
             bucket = min(33, 1 + int(np.log2(1 + age / 1000)))
             if mixture.pointer:
                 table = mixture.place[place] + mixture.age[bucket] + mixture.kind[0]
-                p[item] += torch.exp(table[0] + query.gates[user, 1])
-                shift[item] += table[1] + query.gates[user, 2]
+                again = item in items[:place]
+                p[item] += torch.exp(table[0] + gates[1] + (mixture.earlier if again else 0))
+                if not again:
+                    shift[item] = table[1] + gates[2]
             if place < mixture.lags:
                 index, share = scorer.statistics.transitions(np.array([[item]]), NOW)
-                weight = torch.exp(mixture.lag[place] + mixture.lag_age[bucket] + query.gates[user, 0])
+                weight = torch.exp(mixture.lag[place] + mixture.lag_age[bucket] + gates[0])
                 for successor, mass in zip(index[0, 0], share[0, 0], strict=True):
                     if successor >= 0:
                         t[successor] += weight * float(mass)
         z = dense[user].exp().sum()
-        scores[user] = torch.log((dense[user].exp() + z * t) * shift.exp() + z * p)
+        scores[user] = torch.log((dense[user].exp() + z * t * damping.exp()) * shift.exp() + z * p)
     return scores
 
 
