@@ -28,7 +28,7 @@ chaos: setup ## Kill, pause and move workers under load; compare with an undistu
 
 bench: ## Measure speed beside other programs (40 minutes, 10 GB in the cache folder; QUICK=1: 8 minutes)
 	@$(SETUP) bench
-	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
+	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
 clean: ## Remove .venv and everything that was built here (downloads stay in the user's cache)
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

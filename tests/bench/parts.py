@@ -25,6 +25,7 @@ from stream.clients import aiokafka_config
 from stream.clock import wall_ms
 from stream.engine import Engine, Lists, Options
 from stream.events import EventBatch, decode_events
+from stream.prequential import in_sample
 from stream.producers import send_all
 from stream.rows import encode_rows
 from stream.settings import Settings
@@ -160,3 +161,15 @@ def best(scorer: Scorer, query: Query, window: Window, k: int) -> NDArray[np.int
     """[n, k] indices, best first."""
     index, _ = scorer.topk(query, window, k)
     return np.asarray(index.numpy(), np.int64)
+
+
+def engine_with(engine: Engine, emit: str) -> Engine:
+    """The same engine with another emission."""
+    engine.options = dataclasses.replace(engine.options, emit=emit)  # type: ignore[arg-type]
+    return engine
+
+
+def sample(engine: Engine, share: float) -> None:
+    """Rank this share of the users that there are before their events are applied, from now on."""
+    used = len(engine.slab.user_of)
+    engine.slab.sampled[:used] = in_sample(engine.slab.hash[:used], share)

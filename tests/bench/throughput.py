@@ -65,27 +65,32 @@ class Measured:
 
 @dataclass
 class Rounds:
-    """All runs by name; medians."""
+    """All runs by name and round."""
 
-    runs: dict[str, list[Measured]] = field(default_factory=dict)
+    runs: dict[str, dict[int, Measured]] = field(default_factory=dict)
 
-    def add(self, name: str, measured: Measured) -> None:
-        self.runs.setdefault(name, []).append(measured)
-
-    def median(self, name: str) -> float:
-        """Median rate. Errors: KeyError for what was not measured."""
-        return statistics.median(run.rate for run in self.runs[name])
-
-    def ratio(self, name: str, other: str) -> float:
-        """Median over rounds of the ratio of two rates of the same round."""
-        pairs = zip(self.runs[name], self.runs[other], strict=False)
-        return statistics.median(a.rate / b.rate for a, b in pairs)
+    def add(self, name: str, number: int, measured: Measured) -> None:
+        self.runs.setdefault(name, {})[number] = measured
 
     def to_json(self) -> dict[str, Any]:
         return {
-            name: {"median": round(self.median(name), 1), "rounds": [vars(run) for run in runs]}
+            name: {
+                "median": round(statistics.median(run.rate for run in runs.values()), 1),
+                "rounds": {str(number): vars(run) for number, run in runs.items()},
+            }
             for name, runs in self.runs.items()
         }
+
+
+def ratio(runs: dict[str, Any], name: str, other: str) -> float:
+    """Median of the ratios of two programs' rates within the same rounds. Errors: KeyError or ValueError
+    where one was not measured.
+    """
+    ours, theirs = runs[name]["rounds"], runs[other]["rounds"]
+    common = ours.keys() & theirs.keys()
+    if not common:
+        raise ValueError(f"{name} and {other} were not measured in the same round")
+    return float(statistics.median(ours[number]["rate"] / theirs[number]["rate"] for number in common))
 
 
 def measure_peer(
