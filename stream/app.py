@@ -5,6 +5,7 @@ With stream.transport the only file that knows Faust.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 from typing import Any, cast
@@ -26,6 +27,7 @@ log = logging.getLogger("eddy.worker")
 FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
 HEARTBEATS_PER_SESSION = 4
+GC_ALLOCATIONS = 100_000
 
 
 def _credentials(settings: Settings) -> Any:
@@ -118,6 +120,8 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         starting.cancel()
         return
     await starting
+    gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles
+    gc.set_threshold(GC_ALLOCATIONS, 50, 100)
     app = new_app(settings, worker)
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())

@@ -42,7 +42,7 @@ def engine(version: Version, settings: Settings, emit: str, precision: str, samp
     if "precision" in {field.name for field in dataclasses.fields(Options)}:
         options["precision"] = precision
     made = new_engine(version, wall=wall_ms(), **options)
-    torch.set_num_threads(settings.torch_threads)
+    torch.set_num_threads(1)
     return made
 
 
