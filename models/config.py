@@ -85,6 +85,15 @@ class ModelConfig(_Config):
         self._require(0 < self.spectral_radius < 10, "spectral_radius must be above 0 and below 10")
         self._require(self.cell != "esn" or self.layers == 1, "an echo-state network has one layer here")
 
+    @property
+    def damping(self) -> int | None:
+        """Which of the half-lives says how common an item is, by which transitions are damped: the longest;
+        None without transitions or without popularity.
+        """
+        if not self.transition_lags or not self.half_lives_ms:
+            return None
+        return self.half_lives_ms.index(max(self.half_lives_ms))
+
 
 @dataclass(frozen=True)
 class TrainConfig(_Config):
@@ -102,6 +111,10 @@ class TrainConfig(_Config):
     """Largest norm of the gradient of one step."""
     sampled: int = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
+    ridge: float = 0.0
+    """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
+    pass; 0 = by gradient, as for the other cells.
+    """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
     validation: float = 0.1
@@ -119,7 +132,7 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "window", "batch", "gate_events"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("weight_decay", "sampled", "threads", "gate_epochs", "seed"):
+        for name in ("weight_decay", "ridge", "sampled", "threads", "gate_epochs", "seed"):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")

@@ -110,6 +110,8 @@ def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
     sparse = recommender.mixture(query, pools.window, pools.successor, pools.share)
     summed = [torch.zeros_like(dense).scatter_add(1, pools.place, part) for part in sparse[1:]]
+    if recommender.config.damping is not None:
+        summed[0] = recommender.mixture.damped(summed[0], pools.popularity[..., recommender.config.damping])
     score = mixed(dense, log_z, *summed)
     target = score.gather(1, pools.target[:, None])
     nll = torch.logsumexp(score + pools.log_weight, dim=1) - target[:, 0]

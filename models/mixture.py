@@ -7,20 +7,29 @@ Together with the dense part d_j = query · [item vector, bias, log popularities
 so t (transitions) and p (pointer) are probability mass mixed into the softmax of d, as in pointer-sentinel
 mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426), and shift
 raises or lowers an item in the window whatever its mass: it is what learns "never twice". All three are zero
-outside a few hundred candidates per user.
+outside a few hundred candidates per user. Every slot of an item adds mass, with a weight of its own where the
+item came again later, so both "what was last" and "what is frequent" can be learned; shift counts once.
 """
 
 import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.tensors import GAP_BUCKETS, Query, Sparse, Window, gap_bucket
+from models.tensors import GAP_BUCKETS, SPARSE_GATES, Query, Sparse, Window, gap_bucket
 
 _TINY = 1e-30
 
+HABITS = 4
+"""What a window tells of its user: see `habits`."""
+
+TYPICAL_LOG_SHARE = -7.0
+"""Log share of all events of an item that damping leaves as it is: about one in a thousand."""
+
 
 class Mixture(nn.Module):
-    """Learned tables that weigh window slots (place, age, type, negative) and transition lags."""
+    """Learned tables that weigh window slots (place, age, type, negative, whether the item came again) and
+    transition lags, gates by the user's habits, and the power that damps transitions to common items.
+    """
 
     def __init__(self, config: ModelConfig, types: int) -> None:
         super().__init__()
@@ -31,43 +40,81 @@ class Mixture(nn.Module):
             self.age = nn.Parameter(torch.zeros(GAP_BUCKETS, 2))
             self.kind = nn.Parameter(torch.zeros(types + 1, 2))
             self.negative = nn.Parameter(torch.zeros(2))
+            self.earlier = nn.Parameter(torch.tensor(-1.0))  # log mass of slots whose item came again later
+            self.habit = nn.Linear(HABITS, SPARSE_GATES, bias=False)
+            nn.init.zeros_(self.habit.weight)
             with torch.no_grad():
                 self.place[:, 0] = -torch.log1p(torch.arange(config.window))
         if config.transition_lags:
             self.lag = nn.Parameter(-torch.log1p(torch.arange(config.transition_lags)))
             self.lag_age = nn.Parameter(torch.zeros(GAP_BUCKETS))
+            self.damping = nn.Parameter(torch.zeros(()))
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first."""
-        backwards, slot_age, held = recent(query, window, window.item.shape[1])
-        item = window.item.gather(1, backwards)
-        index, transition, pointer, shift = [], [], [], []
+        item, pointer, shift, lag = self.weights(query, window)
+        mass = lag.unsqueeze(-1) * share * (successor >= 0)
+        before, after = torch.zeros_like(pointer), torch.zeros_like(mass.flatten(1))
+        return Sparse(
+            torch.cat([item, successor.clamp(min=0).flatten(1).long()], 1),
+            torch.cat([before, mass.flatten(1)], 1),
+            torch.cat([pointer, after], 1),
+            torch.cat([shift, after], 1),
+        )
+
+    def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the recent window gives, slots latest first: item int64[B,W] (0 = none), pointer float32[B,W]
+        as a share of Z, shift float32[B,W]; and how much the transitions from each of the last L items count,
+        lag float32[B,L]. W = 0 without a pointer.
+        """
+        gates = query.gates
+        item = pointer = shift = gates.new_zeros(len(gates), 0)
         if self.pointer:
+            slot, age, held = recent(query, window, window.item.shape[1])
+            item = window.item.gather(1, slot)
+            held = held & (item >= 0)
+            latest = latest_of(item, held)
+            gates = gates + self.habit(habits(item, held, latest))
             tables = (
                 self.place[: item.shape[1]]
-                + self.age[gap_bucket(slot_age)]
-                + self.kind[window.type.gather(1, backwards)]
-                + window.negative.gather(1, backwards).unsqueeze(-1) * self.negative
+                + self.age[gap_bucket(age)]
+                + self.kind[window.type.gather(1, slot)]
+                + window.negative.gather(1, slot).unsqueeze(-1) * self.negative
             )  # [B,W,2]
-            held = held & (item >= 0)
-            index.append(torch.where(held, item, 0))
-            pointer.append(torch.exp(tables[..., 0] + query.gates[:, 1:2]) * held)
-            shift.append((tables[..., 1] + query.gates[:, 2:3]) * held)
-            transition.append(torch.zeros_like(pointer[0]))
-        if self.lags and successor.shape[2]:
-            lags = successor.shape[1]
-            weight = self.lag[:lags] + self.lag_age[gap_bucket(slot_age[:, :lags])] + query.gates[:, :1]
-            mass = torch.exp(weight).unsqueeze(-1) * share * (successor >= 0)
-            index.append(successor.clamp(min=0).flatten(1).long())
-            transition.append(mass.flatten(1))
-            pointer.append(torch.zeros_like(transition[-1]))
-            shift.append(torch.zeros_like(transition[-1]))
-        if not index:
-            none = query.vector.new_zeros(len(query.vector), 0)
-            return Sparse(none.long(), none, none, none)
-        return Sparse(
-            torch.cat(index, 1), torch.cat(transition, 1), torch.cat(pointer, 1), torch.cat(shift, 1)
-        )
+            mass = tables[..., 0] + gates[:, 1:2] + torch.where(latest, 0.0, self.earlier)
+            pointer = torch.exp(mass) * held
+            shift = (tables[..., 1] + gates[:, 2:3]) * latest
+            item = torch.where(held, item, 0)
+        lag = gates.new_zeros(len(gates), 0)
+        if self.lags:
+            _, age, _ = recent(query, window, self.lags)
+            lag = torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + gates[:, :1])
+        return item.long(), pointer, shift, lag
+
+    def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
+        """Summed transition mass [B,C] of candidates by their log share of all events [B,C]: what follows
+        everything is preferred less, by a learned power (0.5 is the cosine between items).
+        """
+        return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
+
+
+def latest_of(item: Tensor, held: Tensor) -> Tensor:
+    """Which slots, latest first, hold the latest occurrence of their item: bool[B,W]."""
+    again = (item[:, :, None] == item[:, None, :]).tril(-1).any(dim=2)
+    return held & ~again
+
+
+def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
+    """How a user goes about, from slots [B,W], latest first: float32[B,HABITS] of the order of 1: log length,
+    share of repeats, share of repeats of the event before, whether the last event was a repeat.
+    """
+    length = held.sum(dim=1)
+    some = length.clamp(min=1)
+    follows = ((item[:, 1:] == item[:, :-1]) & held[:, 1:]).sum(dim=1)
+    last = ((item[:, 1:] == item[:, :1]) & held[:, 1:]).any(dim=1)
+    return torch.stack(
+        [torch.log1p(length) / 4, 1 - latest.sum(dim=1) / some, follows / some, last.float()], dim=1
+    )
 
 
 def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +130,16 @@ def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, T
     return slot, age, held
 
 
+def with_transitions(dense: Tensor, log_z: Tensor, transition: Tensor) -> Tensor:
+    """log(exp(d_j) + Z t_j) of candidates whose t are summed: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(dense, log_z + torch.log(transition + _TINY))
+
+
+def with_pointer(score: Tensor, log_z: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
+    """The rest of the module's formula, from `with_transitions` on: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(score + shift, log_z + torch.log(pointer + _TINY))
+
+
 def mixed(dense: Tensor, log_z: Tensor, transition: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
     """The module's formula for candidates whose parts are summed: all [B,C], log_z[B,1] -> score[B,C]."""
-    score = torch.logaddexp(dense, log_z + torch.log(transition + _TINY)) + shift
-    return torch.logaddexp(score, log_z + torch.log(pointer + _TINY))
+    return with_pointer(with_transitions(dense, log_z, transition), log_z, pointer, shift)

@@ -44,7 +44,8 @@ class Recommender(nn.Module):
         self.columns = lives + TREND if lives else 0
         if lives:
             shapes = nn.Linear(16, TREND)
-            nn.init.zeros_(shapes.weight)
+            nn.init.normal_(shapes.weight, std=0.1)  # not zeros: outputs that begin alike would stay alike
+            nn.init.zeros_(shapes.bias)
             self.trend = nn.Sequential(nn.Linear(lives, 16), nn.Tanh(), shapes)
         gates = 2 + self.columns + SPARSE_GATES
         self.gate_state = nn.Linear(config.hidden, gates)

@@ -8,7 +8,7 @@ newest items.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from models.losses import full_softmax, sampled_softmax
 from models.prior import Prior, prior_of
 from models.recommender import Recommender
 from models.resume import TrainingState, load, save
+from models.ridge import fit_readout, fit_scale
 from models.rules import EventRules
 from models.sequences import Batch, Sequences, batches, carried, sequences
 from models.tensors import Inputs
@@ -75,6 +76,10 @@ def train(
     Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
     """
     torch.set_num_threads(settings.threads or torch.get_num_threads())
+    if settings.ridge and config.cell != "esn":
+        raise EddyError(
+            f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
+        )
     vocabulary, moved = vocabulary_of(events, config, rules)
     torch.manual_seed(settings.seed)
     recommender = Recommender(config, len(vocabulary), len(vocabulary.types)).to(settings.device)
@@ -84,7 +89,7 @@ def train(
     held_out = _held_out(events, data, settings.validation)
     prior = prior_of(events, vocabulary, config, rules)
     trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint, prior)
-    metrics = trainer.fit_network(held_out)
+    metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
     if held_out.any() and settings.gate_epochs:
         first = int(data.row[held_out].min())
         metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
@@ -178,10 +183,31 @@ class Trainer:
         self.recommender.load_state_dict(state.best_weights)
         return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
 
+    def fit_ridge(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
+        """The readout in closed form (models.ridge), with the scale that the held-out part likes best."""
+        everything = np.ones(len(self.data.row), bool)
+        fit_readout(self.recommender, self._states(~held_out), self.settings.ridge)
+        watched = held_out if held_out.any() else everything
+        curve = fit_scale(self.recommender, lambda: self.loss(watched))
+        return {"curve": curve, "seconds": self._elapsed()}
+
+    @torch.no_grad()
+    def _states(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The cell's outputs [q,H] at the wanted predictions, and the targets [q], a batch at a time."""
+        self.recommender.eval()
+        state = self.recommender.initial(1)
+        for batch in batches(self.data, wanted, self.users, 4 * self.settings.window, 8192):
+            outputs, state = self.outputs(batch, state)
+            yield outputs, self.data.target[batch.prediction].to(self.device)
+
     def fit_whole(self, metrics: dict[str, Any]) -> None:
         """One more pass over the whole log, with a learning rate that falls from half the peak to nothing."""
-        self.optimizer = self._new_optimizer()
         everything = np.ones(len(self.data.row), bool)
+        if self.settings.ridge:
+            scale = metrics["curve"][-1]["scale"]
+            fit_readout(self.recommender, self._states(everything), self.settings.ridge, scale)
+            return
+        self.optimizer = self._new_optimizer()
         epoch = self.settings.epochs + 1
         loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: WHOLE * (epoch - at))
         metrics["whole_loss"] = loss
