@@ -29,9 +29,7 @@ FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
 HEARTBEATS_PER_SESSION = 4
 GC_ALLOCATIONS = 100_000
-=======
 TOPIC_WATCH_S = 2.0
->>>>>>> state
 
 
 def _credentials(settings: Settings) -> Any:
