@@ -30,7 +30,7 @@ def expected_topk(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("on_any_device", [False, True])
-@pytest.mark.parametrize("items", [1, 19, 64, 1000, 5003, 6400])
+@pytest.mark.parametrize("items", [0, 1, 19, 64, 1000, 5003, 6400])
 @pytest.mark.parametrize(
     "values", ["distinct", "few", "equal", "infinite", "nearly all infinite", "negative"]
 )
@@ -64,7 +64,7 @@ def test_minus_zero_ties_with_zero() -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
 def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Precision) -> None:
-    """Most of it: recall@20 >= .99. What it finds has its exact score but for log Z, which is the first pass's;
+    """Most of it: recall@20 >= .99. What it finds has its exact score but for log Z, of the first pass;
     nothing that was left out is recommended.
     """
     exact, fast = large_scorer("float32"), large_scorer(precision)
