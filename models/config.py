@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from models.errors import EddyError
 
-CELLS = ("rnn", "lstm", "gru", "esn")
+CELLS = ("rnn", "lstm", "gru", "esn", "mingru")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -111,6 +111,14 @@ class TrainConfig(_Config):
     """Largest norm of the gradient of one step."""
     sampled: int = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
+    unseen: bool = False
+    """Whether what a user already had is left out of the softmax: where nobody repeats an item, and lists
+    leave out all of the past, no weight need learn "not again". A target that does come again stays in.
+    """
+    average: float = 0.0
+    """Decay, per optimiser step, of the running average of the weights that is validated and kept (Polyak &
+    Juditsky 1992; early steps count less); 0 = the last weights themselves.
+    """
     ridge: float = 0.0
     """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
     pass; 0 = by gradient, as for the other cells.
@@ -119,6 +127,8 @@ class TrainConfig(_Config):
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
+    whole: float = 0.5
+    """Share of the peak learning rate at which the last pass, over the whole log, begins; 0 = no pass."""
     gate_epochs: int = 8
     gate_events: int = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
@@ -136,5 +146,6 @@ class TrainConfig(_Config):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("item_dropout", "validation"):
+        for name in ("item_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
+        self._require(0 <= self.whole <= 1, "whole must be 0 … 1")
