@@ -124,8 +124,17 @@ class Slab:
         get = self.slot_of.get
         return np.fromiter((get(user, -1) for user in users), np.int64, len(users))
 
-    def add(self, users: Sequence[str], partition: NDArray[np.int32], epoch: int) -> Slots:
-        """Slots for distinct new users: empty rows at `epoch`. Consecutive when no slot is used again."""
+    def add(
+        self,
+        users: Sequence[str],
+        partition: NDArray[np.int32],
+        epoch: int,
+        keys: Sequence[bytes] | None = None,
+    ) -> Slots:
+        """Slots for distinct new users: empty rows at `epoch`. Consecutive when no slot is used again.
+
+        `keys`: the users in UTF-8, where the caller has them.
+        """
         n = len(users)
         reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
         start = len(self.user_of)
@@ -143,7 +152,7 @@ class Slab:
         self.anchor_time[start:needed] = NO_TIME
         self.partition[slots] = partition
         self.epoch[slots] = epoch
-        self.hash[slots] = murmur2([user.encode() for user in users])
+        self.hash[slots] = murmur2(keys or [user.encode() for user in users])
         self.sampled[slots] = in_sample(self.hash[slots], self._sample)
         return slots
 
@@ -211,10 +220,12 @@ class Slab:
         use. Returns the slots written, int64[m].
         """
         users = [user.decode() for user in rows.user]
-        slots = self.find(users)
-        absent = np.flatnonzero(slots < 0)
-        new = users if len(absent) == len(users) else [users[i] for i in absent.tolist()]
-        slots[absent] = self.add(new, rows.partition[absent], 0)
+        if self.slot_of.keys().isdisjoint(users):
+            slots = self.add(users, rows.partition, 0, rows.user)
+        else:
+            slots = self.find(users)
+            absent = np.flatnonzero(slots < 0)
+            slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
         stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
         keep: slice | NDArray[np.int64] = slice(None)
         if stale.any():

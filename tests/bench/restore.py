@@ -4,8 +4,10 @@
 
 One process, one partition, restored as a worker does it, fencing its former owner and reading the
 changelog's tail included. After writing, two rounds of bare consumer, changelog, snapshot, and the bare
-consumer once more; medians count. The broker's log and the snapshot are in the page cache, as after the
-restart of a process; `snapshot_from_disk` was read after the system was told to drop the file from it.
+consumer once more; medians count. `cpu_seconds` are this process's own: on a machine that has other things
+to do (see `load_average`) they tell more than the clock. The broker's log and the snapshot are in the page
+cache, as after the restart of a process; `snapshot_from_disk` was read after the system was told to drop
+the file from it.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -95,20 +97,37 @@ async def write(settings: Settings, rows: int) -> int:
     return written
 
 
-async def bare(settings: Settings) -> float:
-    """Seconds to read all values and do nothing with them."""
+class Seconds(NamedTuple):
+    """How long something took, and how much of it this process was computing, all threads together."""
+
+    wall: float
+    cpu: float
+
+
+class Watch:
+    """A stop watch, running from its making on."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Seconds:
+        return Seconds(time.perf_counter() - self._wall, time.process_time() - self._cpu)
+
+
+async def bare(settings: Settings) -> Seconds:
+    """Reading all values and doing nothing with them."""
 
     async def take(_: TopicPartition, records: Records) -> None:
         for record in records:
             record.value  # noqa: B018
 
-    started = time.perf_counter()
+    watch = Watch()
     await read_to_end(settings, settings.topics.user_state, [0], take)
-    return time.perf_counter() - started
+    return watch.read()
 
 
-async def restored(settings: Settings, engine: Engine) -> tuple[float, Owned]:
-    """Seconds until a worker could take events, and what it then owns."""
+async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, Owned]:
+    """How long until a worker could take events, and what it then owns."""
     with ThreadPoolExecutor(1) as thread:
 
         async def run(work: Callable[[], Any]) -> Any:
@@ -119,15 +138,15 @@ async def restored(settings: Settings, engine: Engine) -> tuple[float, Owned]:
 
         counts = Reader(engine.statistics, engine.names.catalogue)
         restorer = Restorer(settings, TOPIC_ID, engine, counts, WorkerMetrics(), run)
-        started = time.perf_counter()
+        watch = Watch()
         owned = await restorer.take_over(0, 1, caught_up)
-        seconds = time.perf_counter() - started
+        seconds = watch.read()
         await owned.producer.stop()
     return seconds, owned
 
 
-def restore(settings: Settings, version: Version, rows: int, write: bool = False) -> float:
-    """Seconds to restore all rows; `write`: leave a snapshot of them afterwards."""
+def restore(settings: Settings, version: Version, rows: int, write: bool = False) -> Seconds:
+    """Restore all rows; `write`: leave a snapshot of them afterwards."""
     engine = new_engine(version)
     seconds, owned = asyncio.run(restored(settings, engine))
     assert len(engine.slab) == rows
@@ -151,9 +170,14 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def measure(settings: Settings, version: Version, rows: int) -> dict[str, list[float]]:
-    """Seconds of each kind of reading, interleaved."""
-    seconds: dict[str, list[float]] = {"bare": [], "changelog": [], "snapshot": [], "snapshot_from_disk": []}
+def measure(settings: Settings, version: Version, rows: int) -> dict[str, list[Seconds]]:
+    """Each kind of reading, interleaved."""
+    seconds: dict[str, list[Seconds]] = {
+        "bare": [],
+        "changelog": [],
+        "snapshot": [],
+        "snapshot_from_disk": [],
+    }
     path = path_of(settings)
     for _ in range(2):
         seconds["bare"].append(asyncio.run(bare(settings)))
@@ -188,13 +212,17 @@ def main() -> None:
             ensure_topics(admin, settings)
         written = asyncio.run(write(settings, rows))
         before = resident_bytes()
+        load_before = os.getloadavg()
         path = path_of(settings)
         try:
             seconds = measure(settings, version, rows)
             size = path.stat().st_size
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    wall = {name: [round(one.wall, 2) for one in taken] for name, taken in seconds.items()}
+    cpu = {name: [round(one.cpu, 2) for one in taken] for name, taken in seconds.items()}
+    middle = {name: statistics.median(values) for name, values in wall.items()}
+    busy = {name: statistics.median(values) for name, values in cpu.items()}
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -202,11 +230,15 @@ def main() -> None:
         "rows": rows,
         "changelog_bytes": written,
         "snapshot_bytes": size,
-        "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
+        "seconds": wall,
+        "cpu_seconds": cpu,
         "rows_per_second": {name: round(rows / value) for name, value in middle.items()},
         "changelog_share_of_bare": round(middle["bare"] / middle["changelog"], 3),
         "snapshot_times_faster": round(middle["changelog"] / middle["snapshot"], 2),
         "snapshot_from_disk_times_faster": round(middle["changelog"] / middle["snapshot_from_disk"], 2),
+        "changelog_share_of_bare_by_cpu": round(busy["bare"] / busy["changelog"], 3),
+        "snapshot_times_faster_by_cpu": round(busy["changelog"] / busy["snapshot"], 2),
+        "load_average": [round(load, 1) for load in load_before],
         "resident_bytes_before": before,
         "resident_bytes_at_most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "commit": commit.stdout.strip(),

@@ -123,6 +123,9 @@ def test_nothing_of_an_erased_user_is_left_in_state_lists_snapshots_and_event_lo
         fleet.start("worker")
         done = erase(settings, ERASED, wait_s=60)
         assert done.applied
+        assert not any(
+            ERASED.encode() in path.read_bytes() for path in tmp_path.rglob("snapshots/**/*.snapshot")
+        )
         assert _rows(settings)[ERASED.encode()] is None
         assert _rows(settings)[OTHERS[0].encode()] is not None
         export(settings, settings.event_log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,7 @@ from models.errors import EddyError
 from stream.item_stats import Journal
 from stream.partitions import Owned
 from stream.transport import Chunk
+from tests.engines import TOPIC_ID, Happening, batch, new_engine, random_version
 
 
 def record(offset: int) -> Any:
@@ -57,3 +59,20 @@ def test_nothing_is_pending_before_the_first_record_and_after_a_checkpoint() -> 
     assert not one.pending
     one.advance(10)
     assert one.pending
+
+
+def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_event_is_committed(
+    tmp_path: Path,
+) -> None:
+    engine = new_engine(random_version(tmp_path))
+    engine.apply([batch([Happening(f"u-{i}", "item-1", 10**12 + i * 1000) for i in range(10)], range(10))])
+    assert engine.idle(0, longer_than_ms=3_500, before=100) == [f"u-{i}" for i in range(6)]
+    assert engine.idle(0, longer_than_ms=3_500, before=3) == ["u-0", "u-1", "u-2"]
+    assert engine.idle(1, longer_than_ms=3_500, before=100) == []
+    one = owned()
+    one.erase(engine, engine.idle(0, longer_than_ms=3_500, before=100))
+    tombstones = one.capture(engine, TOPIC_ID, []).rows
+    assert tombstones == [(f"u-{i}".encode(), None) for i in range(6)]
+    assert len(engine.slab) == 4
+    engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
+    assert engine.slab.applied[engine.slab.find(["u-0"])].tolist() == [1], "who comes back starts anew"
