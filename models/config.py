@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from models.errors import EddyError
 
+PRECISIONS = ("float32", "bfloat16")
 CELLS = ("rnn", "lstm", "gru", "esn")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -128,12 +129,20 @@ class TrainConfig(_Config):
     threads: int = 0
     """CPU threads; 0 = all cores."""
     device: str = "cpu"
+    precision: str = "float32"
+    """Of the network's products while training, float32 or bfloat16 (mixed: weights, softmax and the states
+    that are carried on stay float32).
+    """
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "window", "batch", "gate_events"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("weight_decay", "ridge", "sampled", "threads", "gate_epochs", "seed"):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
+        self._require(
+            self.precision in PRECISIONS,
+            f"no precision {self.precision!r}; there are {', '.join(PRECISIONS)}",
+        )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("item_dropout", "validation"):

@@ -273,12 +273,17 @@ class Trainer:
     def _forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of a batch and the states at its windows' ends; `before` are the previous batch's."""
         data, recommender = self.data, self.recommender
-        outputs, state = self.outputs(
-            batch, before, self.settings.item_dropout if recommender.training else 0.0
-        )
         idle = data.idle_ms[batch.prediction].to(self.device)
         target = data.target[batch.prediction].to(self.device)
-        query = recommender.user_vector(outputs, idle)
+        low = recommender.training and self.settings.precision == "bfloat16"
+        # On a CPU the cell stays float32: torch has no packed bfloat16 LSTM there, and the others are slower.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low and self.device.type != "cpu"):
+            outputs, state = self.outputs(
+                batch, before, self.settings.item_dropout if recommender.training else 0.0
+            )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            query = recommender.user_vector(outputs, idle)
+        query, state = query.to(torch.bfloat16) if low else query, state.float()
         vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
         prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
         sampled = self.settings.sampled
