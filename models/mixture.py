@@ -52,39 +52,44 @@ class Mixture(nn.Module):
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first."""
-        backwards, slot_age, held = recent(query, window, window.item.shape[1])
-        item = window.item.gather(1, backwards)
+        item, pointer, shift, lag = self.weights(query, window)
+        mass = lag.unsqueeze(-1) * share * (successor >= 0)
+        before, after = torch.zeros_like(pointer), torch.zeros_like(mass.flatten(1))
+        return Sparse(
+            torch.cat([item, successor.clamp(min=0).flatten(1).long()], 1),
+            torch.cat([before, mass.flatten(1)], 1),
+            torch.cat([pointer, after], 1),
+            torch.cat([shift, after], 1),
+        )
+
+    def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the recent window gives, slots latest first: item int64[B,W] (0 = none), pointer float32[B,W]
+        as a share of Z, shift float32[B,W]; and how much the transitions from each of the last L items count,
+        lag float32[B,L]. W = 0 without a pointer.
+        """
         gates = query.gates
-        index, transition, pointer, shift = [], [], [], []
+        item = pointer = shift = gates.new_zeros(len(gates), 0)
         if self.pointer:
-            tables = (
-                self.place[: item.shape[1]]
-                + self.age[gap_bucket(slot_age)]
-                + self.kind[window.type.gather(1, backwards)]
-                + window.negative.gather(1, backwards).unsqueeze(-1) * self.negative
-            )  # [B,W,2]
+            slot, age, held = recent(query, window, window.item.shape[1])
+            item = window.item.gather(1, slot)
             held = held & (item >= 0)
             latest = latest_of(item, held)
             gates = gates + self.habit(habits(item, held, latest))
-            index.append(torch.where(held, item, 0))
+            tables = (
+                self.place[: item.shape[1]]
+                + self.age[gap_bucket(age)]
+                + self.kind[window.type.gather(1, slot)]
+                + window.negative.gather(1, slot).unsqueeze(-1) * self.negative
+            )  # [B,W,2]
             mass = tables[..., 0] + gates[:, 1:2] + torch.where(latest, 0.0, self.earlier)
-            pointer.append(torch.exp(mass) * held)
-            shift.append((tables[..., 1] + gates[:, 2:3]) * latest)
-            transition.append(torch.zeros_like(pointer[0]))
-        if self.lags and successor.shape[2]:
-            lags = successor.shape[1]
-            weight = self.lag[:lags] + self.lag_age[gap_bucket(slot_age[:, :lags])] + gates[:, :1]
-            mass = torch.exp(weight).unsqueeze(-1) * share * (successor >= 0)
-            index.append(successor.clamp(min=0).flatten(1).long())
-            transition.append(mass.flatten(1))
-            pointer.append(torch.zeros_like(transition[-1]))
-            shift.append(torch.zeros_like(transition[-1]))
-        if not index:
-            none = query.vector.new_zeros(len(query.vector), 0)
-            return Sparse(none.long(), none, none, none)
-        return Sparse(
-            torch.cat(index, 1), torch.cat(transition, 1), torch.cat(pointer, 1), torch.cat(shift, 1)
-        )
+            pointer = torch.exp(mass) * held
+            shift = (tables[..., 1] + gates[:, 2:3]) * latest
+            item = torch.where(held, item, 0)
+        lag = gates.new_zeros(len(gates), 0)
+        if self.lags:
+            _, age, _ = recent(query, window, self.lags)
+            lag = torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + gates[:, :1])
+        return item.long(), pointer, shift, lag
 
     def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
         """Summed transition mass [B,C] of candidates by their log share of all events [B,C]: what follows
@@ -125,7 +130,16 @@ def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, T
     return slot, age, held
 
 
+def with_transitions(dense: Tensor, log_z: Tensor, transition: Tensor) -> Tensor:
+    """log(exp(d_j) + Z t_j) of candidates whose t are summed: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(dense, log_z + torch.log(transition + _TINY))
+
+
+def with_pointer(score: Tensor, log_z: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
+    """The rest of the module's formula, from `with_transitions` on: all [B,C], log_z[B,1]."""
+    return torch.logaddexp(score + shift, log_z + torch.log(pointer + _TINY))
+
+
 def mixed(dense: Tensor, log_z: Tensor, transition: Tensor, pointer: Tensor, shift: Tensor) -> Tensor:
     """The module's formula for candidates whose parts are summed: all [B,C], log_z[B,1] -> score[B,C]."""
-    score = torch.logaddexp(dense, log_z + torch.log(transition + _TINY)) + shift
-    return torch.logaddexp(score, log_z + torch.log(pointer + _TINY))
+    return with_pointer(with_transitions(dense, log_z, transition), log_z, pointer, shift)

@@ -1,18 +1,21 @@
 """Scores, exact top-k and ranks of targets over the whole catalogue: used alike by the stream, by serving and
 by the offline evaluation.
 
-The item matrix holds, for every catalogue item, [item vector | bias | moving popularities], so that the dense
-part of the score is one product with the query; the sparse parts are then mixed in at a few hundred
-candidates per user.
+The dense part of the score is one product of the queries with the item matrix; the sparse parts are then
+mixed in at a few hundred candidates per user. Work goes by tiles of users and items whose scores stay in the
+cache. With a first pass in reduced precision the best SHORT_LIST candidates are scored again in float32.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from models.mixture import mixed, recent
+from models.item_matrix import ITEM_TILE, ItemMatrix, Precision
+from models.mixture import mixed, recent, with_pointer, with_transitions
 from models.recommender import Recommender
 from models.statistics import Statistics
 from models.tensors import Query, Sparse, Window
@@ -22,69 +25,99 @@ from models.vocabulary import Catalogue, Vocabulary
 TILE_FLOATS = 1 << 20
 """Scores computed at a time, 4 MB: smaller tiles waste the product, larger ones leave the cache."""
 
+BUFFER_FLOATS = 1 << 25
+"""Scores of a tile of users over all items at most, 128 MB."""
+
+SHORT_LIST = 4
+"""Times k: candidates of a first pass that are scored again (at least 64)."""
+
 POPULARITY_FLOOR = 0.01
 """Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
 
+_LOG2_E = 1 / math.log(2)
+
 
 class Exclude(NamedTuple):
-    """Pairs (row of the query, catalogue index) that are not to be ranked; int64[n] each."""
+    """What is not to be ranked: pairs (row of the query, catalogue index), int64[n] each, and items for
+    nobody.
+    """
 
     row: Tensor
     item: Tensor
+    everywhere: Tensor | None = None
+
+
+class _Asked(NamedTuple):
+    """B users' part in the score beside the item matrix, made once for all tiles; sparse parts as in
+    Mixture.
+    """
+
+    vector: Tensor  # float32[B, columns]
+    item: Tensor  # int64[B,W]
+    pointer: Tensor  # float32[B,W]
+    shift: Tensor  # float32[B,W]
+    lag: Tensor  # float32[B,L]
+    source: Tensor  # int64[B,L] row of the two tables below
+    successor: Tensor  # int64[U,M] of the distinct items among the users' last ones; 0 = none
+    share: Tensor  # float32[U,M]
+    left_row: Tensor  # int64[X] not to be ranked, by row
+    left_item: Tensor  # int64[X]
+    everywhere: Tensor | None
 
 
 class Scorer:
     """Holds item vectors and popularities for one model version; call `refresh` before scoring."""
 
     def __init__(
-        self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, statistics: Statistics
-    ) -> None:
+        self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, statistics: Statistics,
+        precision: Precision = "float32",
+    ) -> None:  # fmt: skip
         self.recommender = recommender
         self.vocabulary = vocabulary
         self.catalogue = catalogue
         self.statistics = statistics
+        self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
         config = recommender.config
-        self._columns = config.dim + 1 + recommender.columns
         self._common = None if config.damping is None else config.dim + 1 + config.damping
-        self._matrix = torch.zeros(0, self._columns)
-        self._spaces = torch.zeros(5, 0, 0)
-        self.items = 0
-        self.now = 0.0
+        self._spaces: dict[str, Tensor] = {}
+        self.now = -math.inf
+
+    @property
+    def items(self) -> int:
+        """N, catalogue items that are ranked."""
+        return self._matrix.items
 
     @property
     def matrix(self) -> Tensor:
         """[N, D + 1 + F + TREND]"""
-        return self._matrix[: self.items]
+        return self._matrix.rows
 
     @torch.inference_mode()
-    def refresh(self, now: float) -> None:
-        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock)."""
-        if len(self.catalogue) > self.items:
-            self._grow(len(self.catalogue))
+    def refresh(self, now: float, staleness_ms: float = 0.0) -> None:
+        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock).
+
+        Nothing is done if there are no new items and the last refresh lies at most `staleness_ms` back.
+        """
+        if self.items == len(self.catalogue) and 0 <= now - self.now <= staleness_ms and staleness_ms:
+            return
+        self._matrix.grow()
         self.now = now
         if self.recommender.config.half_lives_ms:
             popularity = log_popularity(self.statistics, self.items, now)
-            columns = self.recommender.popularity_columns(popularity)
-            self._matrix[: self.items, self.recommender.config.dim + 1 :] = columns
-
-    def _grow(self, items: int) -> None:
-        if items > len(self._matrix):
-            room = torch.zeros(max(items, len(self._matrix) * 5 // 4), self._columns)
-            room[: self.items] = self.matrix
-            self._matrix = room
-        index = torch.from_numpy(self.vocabulary.input_index(self.catalogue.hashes[self.items : items]))
-        fixed = self.recommender.config.dim + 1
-        self._matrix[self.items : items, :fixed] = self.recommender.item_columns(index)
-        self.items = items
+            popularity = popularity.to(self.recommender.item_bias.device)
+            self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
 
     def successors(self, query: Query, window: Window) -> tuple[Tensor, Tensor]:
         """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),
         share[B,L,M].
         """
+        last = self._last_items(query, window)
+        index, share = self.statistics.transitions(last.cpu().numpy(), self.now)
+        return torch.from_numpy(index).to(last.device), torch.from_numpy(share).to(last.device)
+
+    def _last_items(self, query: Query, window: Window) -> Tensor:
         slot, _, held = recent(query, window, self.recommender.mixture.lags)
-        last = torch.where(held, window.item.gather(1, slot), -1)
-        index, share = self.statistics.transitions(last.numpy(), self.now)
-        return torch.from_numpy(index), torch.from_numpy(share)
+        return torch.where(held, window.item.gather(1, slot), -1)
 
     def sparse(self, query: Query, window: Window) -> Sparse:
         """The sparse parts of the score for B users."""
@@ -93,55 +126,96 @@ class Scorer:
 
     @torch.inference_mode()
     def scores(self, query: Query, window: Window, exclude: Exclude | None = None) -> Tensor:
-        """Scores of all catalogue items: float32[B,N]. Items that are negative in the window, and pairs in
-        `exclude`, are -inf. The tensor is the scorer's own: valid until it is asked again.
+        """Exact scores of all catalogue items: float32[B,N]. Items that are negative in the window, and what
+        `exclude` names, are -inf. The tensor is the scorer's own: valid until it is asked again.
         """
-        dense = torch.mm(query.vector, self.matrix.T, out=self._space(len(query.vector), 0))
-        parts = self.sparse(query, window)
-        if parts.item.shape[1]:
-            self._mix(dense, parts)
-        disliked = window.negative & (window.item >= 0)
-        row, slot = disliked.nonzero(as_tuple=True)
-        dense[row, window.item[row, slot]] = -torch.inf
-        if exclude is not None:
-            dense[exclude.row, exclude.item] = -torch.inf
-        return dense
+        asked = self._asked(query, window, exclude)
+        return self._scores(asked, slice(0, len(query.vector)), exact=True)[0][:, : self.items]
 
-    def _mix(self, dense: Tensor, parts: Sparse) -> None:
-        largest = dense.amax(dim=1, keepdim=True)
-        scratch = torch.sub(dense, largest, out=self._space(len(dense), 1))
-        log_z = largest + torch.log(scratch.exp_().sum(dim=1, keepdim=True))
-        summed = []
-        for number, part in enumerate(parts[1:]):
-            buffer = self._space(len(dense), 2 + number)
-            buffer.scatter_add_(1, parts.item, part)
-            summed.append(buffer.gather(1, parts.item))
-            buffer.scatter_(1, parts.item, 0.0)
+    def _asked(self, query: Query, window: Window, exclude: Exclude | None) -> _Asked:
+        item, pointer, shift, lag = self.recommender.mixture.weights(query, window)
+        left_row, slot = (window.negative & (window.item >= 0)).nonzero(as_tuple=True)
+        left_item = window.item[left_row, slot]
+        if exclude is not None and len(exclude.row):
+            left_row, order = torch.cat([left_row, exclude.row]).sort()
+            left_item = torch.cat([left_item, exclude.item])[order]
+        return _Asked(
+            query.vector, item, pointer, shift, lag, *self._transitions(query, window),
+            left_row, left_item, None if exclude is None else exclude.everywhere,
+        )  # fmt: skip
+
+    def _transitions(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """source, successor and share of `_Asked`: each distinct item is looked up once."""
+        device = query.vector.device
+        last = self._last_items(query, window).cpu().numpy()
+        used = np.zeros(self.items + 1, np.bool_)
+        used[last] = True  # -1, no item, is the last place
+        distinct = np.flatnonzero(used)
+        place = np.zeros(self.items + 1, np.int64)
+        place[distinct] = np.arange(len(distinct))
+        found, shares = self.statistics.successors_of(np.where(distinct < self.items, distinct, -1), self.now)
+        known = (found >= 0) & (found < self.items)
+        successor = torch.from_numpy(np.where(known, found, 0).astype(np.int64)).to(device)
+        share = torch.from_numpy(np.where(known, shares, np.float32(0))).to(device)
         if self._common is not None:
-            summed[0] = self.recommender.mixture.damped(summed[0], self.matrix[:, self._common][parts.item])
-        dense.scatter_(1, parts.item, mixed(dense.gather(1, parts.item), log_z, *summed))
+            share = self.recommender.mixture.damped(share, self.matrix[:, self._common][successor])
+        return torch.from_numpy(place[last]).to(device), successor, share
 
-    def _space(self, rows: int, number: int) -> Tensor:
-        """One of five matrices [rows, N] that are used again and again: fresh memory costs more than the
-        arithmetic done in it. The first two hold anything; the others are zero and must be left zero.
+    def _scores(self, asked: _Asked, rows: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
+        """Scores [B, padded N] of some of the users, and log Z [B,1] if there are sparse parts."""
+        vector = asked.vector[rows]
+        dense = self._space("dense", len(vector), self._matrix.padded)
+        sparse = asked.item.shape[1] > 0 or (asked.lag.shape[1] > 0 and asked.successor.shape[1] > 0)
+        of_tile = []
+        for tile in self._matrix.tiles():
+            part = dense[:, tile]
+            self._matrix.product(vector, tile, part, exact)
+            if sparse:
+                of_tile.append(self._log_sum_exp(part))
+        log_z = torch.logsumexp(torch.cat(of_tile, dim=1), dim=1, keepdim=True) if sparse else None
+        if log_z is not None:
+            self._mix(dense, log_z, asked, rows)
+        ends = torch.tensor((rows.start, rows.stop), device=asked.left_row.device)
+        low, high = torch.searchsorted(asked.left_row, ends).tolist()
+        dense[asked.left_row[low:high] - rows.start, asked.left_item[low:high]] = -torch.inf
+        if asked.everywhere is not None:
+            dense[:, asked.everywhere] = -torch.inf
+        return dense, log_z
+
+    def _log_sum_exp(self, part: Tensor) -> Tensor:
+        """[B,n] -> [B,1]; torch.logsumexp takes twice as long."""
+        largest = part.amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
+        scratch = self._space("scratch", len(part), part.shape[1])
+        torch.add(largest * -_LOG2_E, part, alpha=_LOG2_E, out=scratch)
+        return largest + torch.log(scratch.exp2_().sum(dim=1, keepdim=True))
+
+    def _mix(self, dense: Tensor, log_z: Tensor, asked: _Asked, rows: slice) -> None:
+        """Mix transitions, then the pointer, into dense[B,N], which the candidates' places change in."""
+        zero = self._space("zero", *dense.shape)
+        if asked.lag.shape[1]:
+            item, mass = _candidates(asked, rows)
+            summed = _summed(zero, item, mass)
+            dense.scatter_(1, item, with_transitions(dense.gather(1, item), log_z, summed))
+        item = asked.item[rows]
+        if item.shape[1]:
+            pointer, shift = _summed(zero, item, asked.pointer[rows]), _summed(zero, item, asked.shift[rows])
+            dense.scatter_(1, item, with_pointer(dense.gather(1, item), log_z, pointer, shift))
+
+    def _space(self, name: str, rows: int, columns: int) -> Tensor:
+        """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
+        one called "zero" must be left zero.
         """
-        if self._spaces.shape[1] < rows or self._spaces.shape[2] != self.items:
-            self._spaces = torch.zeros(5, rows, self.items, device=self._matrix.device)
-        return self._spaces[number, :rows]
+        space = self._spaces.get(name)
+        if space is None or space.numel() < rows * columns:
+            space = torch.zeros(rows * columns, device=self.recommender.item_bias.device)
+            self._spaces[name] = space
+        return space[: rows * columns].view(rows, columns)
 
     def _tiles(self, rows: int) -> Iterator[slice]:
-        step = max(1, TILE_FLOATS // max(self.items, 1))
+        items = max(self.items, 1)
+        step = max(1, min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items))
         for start in range(0, rows, step):
             yield slice(start, min(start + step, rows))
-
-    def _tiled(self, query: Query, window: Window, exclude: Exclude | None) -> Iterator[tuple[slice, Tensor]]:
-        for tile in self._tiles(len(query.vector)):
-            outside = None
-            if exclude is not None:
-                inside = (exclude.row >= tile.start) & (exclude.row < tile.stop)
-                outside = Exclude(exclude.row[inside] - tile.start, exclude.item[inside])
-            rows = Query(*(part[tile] for part in query))
-            yield tile, self.scores(rows, Window(*(part[tile] for part in window)), outside)
 
     @torch.inference_mode()
     def topk(
@@ -150,28 +224,87 @@ class Scorer:
         """The k best catalogue items of B users: index int64[B,k] and score float32[B,k], best first, ties to
         the lower index; places beyond what may be recommended have index -1 and score -inf.
         """
-        index = torch.full((len(query.vector), k), -1, dtype=torch.int64)
-        score = torch.full((len(query.vector), k), -torch.inf)
-        for tile, scores in self._tiled(query, window, exclude):
-            best, value = topk(scores, k)
-            index[tile, : best.shape[1]] = torch.where(value > -torch.inf, best, -1)
-            score[tile, : best.shape[1]] = value
+        device = query.vector.device
+        index = torch.full((len(query.vector), k), -1, dtype=torch.int64, device=device)
+        score = torch.full((len(query.vector), k), -torch.inf, device=device)
+        asked = self._asked(query, window, exclude)
+        reduced = self._matrix.reduced
+        for rows in self._tiles(len(query.vector)):
+            scores, log_z = self._scores(asked, rows, exact=not reduced)
+            best, value = topk(scores, max(SHORT_LIST * k, 64) if reduced else k)
+            if reduced:
+                best, value = self._again(asked, rows, best, log_z, k)
+            index[rows, : best.shape[1]], score[rows, : best.shape[1]] = best, value
         return index, score
+
+    def _again(
+        self, asked: _Asked, rows: slice, found: Tensor, log_z: Tensor | None, k: int
+    ) -> tuple[Tensor, Tensor]:
+        """The k best of a short list found[B,S] (-1 = none), scored in float32; log Z is the first pass's."""
+        order = found.sort(dim=1).values
+        held = order >= 0
+        index = order.clamp(min=0)
+        score = self._matrix.exact(asked.vector[rows], index)
+        if log_z is not None:
+            window, (item, mass) = asked.item[rows], _candidates(asked, rows)
+            score = mixed(
+                score, log_z, _at(order, item, mass),
+                _at(order, window, asked.pointer[rows]), _at(order, window, asked.shift[rows]),
+            )  # fmt: skip
+        score = torch.where(held, score, -torch.inf)
+        best, at = torch.sort(score, dim=1, descending=True, stable=True)
+        return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]
 
     @torch.inference_mode()
     def ranks(
         self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
         """target int64[B] (catalogue index) -> its score float32[B], and how many other items score at least
-        as high, int64[B]: 0 = first; ties count against the target.
+        as high, int64[B]: 0 = first; ties count against the target. Always exact.
         """
-        score = torch.empty(len(target))
+        score = torch.empty(len(target), device=query.vector.device)
         above = torch.empty(len(target), dtype=torch.int64)
-        for tile, scores in self._tiled(query, window, exclude):
-            own = scores.gather(1, target[tile, None])
-            score[tile] = own[:, 0]
-            above[tile] = (scores >= own).sum(dim=1) - 1
+        asked = self._asked(query, window, exclude)
+        for rows in self._tiles(len(target)):
+            scores, _ = self._scores(asked, rows, exact=True)
+            own = scores.gather(1, target[rows, None])
+            score[rows] = own[:, 0]
+            above[rows] = _count_not_below(scores, own) - 1
         return score, above
+
+
+def _candidates(asked: _Asked, rows: slice) -> tuple[Tensor, Tensor]:
+    """What transitions lead to: item int64[B, L * M], an item perhaps several times, and mass float32 of
+    each.
+    """
+    source = asked.source[rows]
+    mass = asked.lag[rows].unsqueeze(2) * asked.share[source]
+    return asked.successor[source].flatten(1), mass.flatten(1)
+
+
+def _summed(zero: Tensor, item: Tensor, part: Tensor) -> Tensor:
+    """part[B,C] of item[B,C], summed over places with the same item: [B,C]; `zero`[B,N] is left as it was."""
+    zero.scatter_add_(1, item, part)
+    total = zero.gather(1, item)
+    zero.scatter_(1, item, 0.0)
+    return total
+
+
+def _at(listed: Tensor, item: Tensor, part: Tensor) -> Tensor:
+    """part[B,C] of item[B,C], summed at the items of listed[B,S], which is sorted: [B,S]."""
+    place = torch.searchsorted(listed, item.contiguous()).clamp(max=listed.shape[1] - 1)
+    found = listed.gather(1, place) == item
+    return torch.zeros(listed.shape, device=part.device).scatter_add_(1, place, part * found)
+
+
+def _count_not_below(scores: Tensor, own: Tensor) -> Tensor:
+    """How many of scores[B,N] are at least own[B,1]: int64[B]."""
+    if scores.device.type != "cpu":
+        return (scores >= own).sum(dim=1).cpu()
+    at_least = (
+        scores.numpy() >= own.numpy()
+    )  # numpy counts true values seven times as fast as torch adds them
+    return torch.tensor([np.count_nonzero(row) for row in at_least])
 
 
 def log_popularity(statistics: Statistics, items: int, now: float) -> Tensor:

@@ -195,17 +195,27 @@ class Statistics:
         return total.reshape(-1, *index.shape)
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
-        """Successors of items[B,L] (-1 = none): index[B,L,P*M] (-1 = none) and share of all transitions
+        """Successors of items (any shape, -1 = none): index[...,M] (-1 = none) and share of all transitions
         out, shrunk where counts are few: count / (total + 1).
         """
+        distinct, place = np.unique(items, return_inverse=True)
+        index, share = self.successors_of(distinct, now)
+        shape = (*items.shape, index.shape[1])
+        return index[place.ravel()].reshape(shape), share[place.ravel()].reshape(shape)
+
+    def successors_of(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
+        """`transitions` of items[U], best computed once for many users: index[U,M], share[U,M]."""
         parts = [part.transitions(items, now) for part in self.partitions.values()]
         if not parts:
-            shape = (*items.shape, 0)
-            return np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        total = np.sum([part[2] for part in parts], axis=0) + 1
-        index = np.concatenate([part[0] for part in parts], axis=-1)
-        count = np.concatenate([part[1] for part in parts], axis=-1)
-        return index, count / total[..., None]
+            none = np.full((len(items), self.successors), -1, np.int32)
+            return none, np.zeros(none.shape, np.float32)
+        index, count, total = parts[0]
+        if len(parts) > 1:
+            index = np.concatenate([part[0] for part in parts], axis=1)
+            count = np.concatenate([part[1] for part in parts], axis=1)
+            index, count = _summed(index, count, self.successors)
+            total = np.sum([part[2] for part in parts], axis=0)
+        return index, count / (total + 1)[:, None]
 
     def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
         """One partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
@@ -251,3 +261,31 @@ class Statistics:
                 f"item statistics of partition {partition} are malformed ({error}); ignored"
             ) from None
         self.partitions[partition] = part
+
+
+def _summed(index: NDArray[np.int32], count: Floats, keep: int) -> tuple[NDArray[np.int32], Floats]:
+    """Successors index[U,C] (-1 = none) with counts [U,C], an item perhaps several times in a row -> the
+    `keep` most counted of each row, each once: index[U,keep], count[U,keep].
+    """
+    rows, width = index.shape
+    if not rows:
+        return index[:, :keep], count[:, :keep]
+    # Keys of (item, place) are distinct, so the order of equal items, and with it the rounding, is always the
+    # same.
+    key = np.sort(index.astype(np.int64) << 32 | np.arange(width), axis=1)
+    item = key >> 32
+    first = np.ones(item.shape, np.bool_)
+    first[:, 1:] = item[:, 1:] != item[:, :-1]
+    start = np.flatnonzero(first)
+    in_order = np.take_along_axis(count, key & 0xFFFFFFFF, axis=1).ravel()
+    total = np.add.reduceat(in_order, start)
+    name, row = item.ravel()[start], start // width
+    place = np.cumsum(first, axis=1).ravel()[start] - 1
+    each = np.full((rows, max(keep, int(place.max()) + 1)), -1.0, np.float32)
+    each[row, place] = np.where(name >= 0, total, np.float32(-1))
+    of = np.full(each.shape, -1, np.int32)
+    of[row, place] = name
+    if each.shape[1] > keep:
+        best = np.argpartition(-each, keep - 1, axis=1)[:, :keep]
+        each, of = np.take_along_axis(each, best, axis=1), np.take_along_axis(of, best, axis=1)
+    return of, np.maximum(each, 0)

@@ -14,6 +14,7 @@ from stream.murmur import murmur2
 from stream.partitions import Owned
 from stream.producers import Message
 from stream.settings import Settings
+from stream.snapshots import discard_snapshot, snapshot_path
 from stream.transport import Chunk
 
 
@@ -63,6 +64,7 @@ def apply_chunks(
             applied.answers.setdefault(to, []).extend(messages)
         for number, user in erased:
             owners[number].erase(engine, [user])
+            discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
             to = int(murmur2([user.encode()])[0] % settings.partitions)
             applied.answers.setdefault(to, []).append((user.encode(), None))
             metrics.erased.inc()

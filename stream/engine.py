@@ -126,9 +126,9 @@ class Engine:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
         return self.adopt(old)
 
-    def load(self, rows: Rows) -> Slots:
-        """Take stored rows (distinct users); returns the slots written."""
-        slots = self.slab.load(rows, self.names.catalogue)
+    def load(self, rows: Rows, item: NDArray[np.int32] | None = None) -> Slots:
+        """Take stored rows (distinct users); returns the slots written. `item`: see `Slab.load`."""
+        slots = self.slab.load(rows, self.names.catalogue, item)
         if len(slots):
             self._look_for_stale = True
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())

@@ -8,6 +8,7 @@ are not recommended.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.hashing import item_hashes
@@ -28,6 +29,8 @@ class ItemNames:
         self._collided: set[str] = set()
         self._unnamed: set[int] = set()
         self._new: list[str] = []
+        self._json = pa.array([], pa.string())
+        self._json_until = 0
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another
@@ -57,6 +60,7 @@ class ItemNames:
             if self.ids[at] is None:
                 self.ids[at] = item
                 self._index[item] = at
+                self._json_until = min(self._json_until, at)
                 self._unnamed.discard(at)
                 named.append(item)
             else:
@@ -72,6 +76,14 @@ class ItemNames:
         """Catalogue indices whose id is not known (yet)."""
         self._extend()
         return np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))
+
+    def json(self) -> pa.StringArray:
+        """Ids as JSON strings, by catalogue index; null where not known."""
+        if self._json_until < len(self.ids):
+            new = [None if item is None else encode(item).decode() for item in self.ids[self._json_until :]]
+            self._json = pa.concat_arrays([self._json[: self._json_until], pa.array(new, pa.string())])
+            self._json_until = len(self.ids)
+        return self._json
 
     def take_new(self) -> list[str]:
         """Ids named from events since the last call: to be written to the dictionary on `items`."""

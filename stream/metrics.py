@@ -38,11 +38,14 @@ class WorkerMetrics:
             "eddy_stalled_seconds", "Time without progress although there is more", registry=r
         )
         self.restored = Gauge("eddy_restored_rows", "Rows read while restoring", ["partition"], registry=r)
+        self.restore_progress = Gauge(
+            "eddy_restore_progress", "Share of the changelog read while restoring", ["partition"], registry=r
+        )
         self.lag = Gauge("eddy_lag", "Records of events not applied yet", ["partition"], registry=r)
         self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)
 
     def drop_partition(self, partition: int) -> None:
         """A revoked partition's figures disappear, so that sums over workers stay right."""
-        for gauge in (self.restored, self.lag):
+        for gauge in (self.restored, self.restore_progress, self.lag):
             if (str(partition),) in gauge._metrics:
                 gauge.remove(str(partition))

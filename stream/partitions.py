@@ -13,7 +13,7 @@ from stream.engine import Engine, Outcome
 from stream.item_stats import Journal
 from stream.producers import Message
 from stream.rows import encode_rows
-from stream.snapshots import Snapshot
+from stream.snapshots import BLOCK_ROWS, Snapshot
 from stream.transport import Chunk
 
 
@@ -94,5 +94,8 @@ class Owned:
         """All rows as they are; only while nothing is pending, so that no row is ahead of the changelog."""
         slots = engine.slab.of_partition(self.number)
         engine.adopt(slots)
-        rows = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
-        return Snapshot(self.changelog_end, rows)
+        parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))
+        blocks = (
+            engine.slab.export(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
+        )
+        return Snapshot(self.changelog_end, topic_id, blocks)

@@ -1,6 +1,7 @@
 """Reading compacted topics: once to their end (restore), or on and on (follow). Committed records only."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,8 @@ Take = Callable[[TopicPartition, Records], Awaitable[None]]
 _POLL_MS = 200
 _MAX_RECORDS = 5_000
 _FETCH_BYTES = 16 << 20
+_AHEAD = 4
+"""Batches read while another is taken: about what one fetch holds, so that the next one is under way."""
 
 
 @asynccontextmanager
@@ -43,20 +46,26 @@ async def read_to_end(
     partitions: Sequence[int],
     take: Take,
     start: int | None = None,
+    expect: Callable[[TopicPartition, int, int], Awaitable[None]] | None = None,
 ) -> dict[int, int]:
     """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each.
 
+    `take` works beside the reading, one batch after another; if it fails, no later batch is handed over and
+    its exception is raised here. `expect` is told the first offset and the end of each partition before.
     `start`: the first offset to read, from the beginning if None. A transaction still open when this is
     called is not waited for: whoever must see its outcome fences its producer first.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
-    async with _consumer(settings, tps) as consumer:
+    async with _consumer(settings, tps) as consumer, _beside(take) as hand_over:
         if start is None:
             await consumer.seek_to_beginning(*tps)
         else:
             for tp in tps:
                 consumer.seek(tp, start)
         end = await consumer.end_offsets(tps)
+        if expect is not None:
+            for tp in tps:
+                await expect(tp, await consumer.position(tp), end[tp])
         waiting = set(tps)
         while True:
             for tp in list(waiting):
@@ -68,7 +77,35 @@ async def read_to_end(
             for tp, records in (
                 await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             ).items():
-                await take(tp, records)
+                await hand_over(tp, records)
+
+
+@asynccontextmanager
+async def _beside(take: Take) -> AsyncIterator[Take]:
+    """A `take` that returns while the one given is still at work, a few batches behind; all is done on
+    leaving.
+    """
+    at_work: deque[asyncio.Task[None]] = deque()
+
+    async def after(before: asyncio.Task[None] | None, tp: TopicPartition, records: Records) -> None:
+        if before is not None:
+            await before
+        await take(tp, records)
+
+    async def hand_over(tp: TopicPartition, records: Records) -> None:
+        before = at_work[-1] if at_work else None
+        at_work.append(asyncio.create_task(after(before, tp, records)))
+        if len(at_work) > _AHEAD:
+            await at_work.popleft()
+
+    try:
+        yield hand_over
+        if at_work:
+            await at_work[-1]
+    finally:
+        for task in at_work:
+            task.cancel()
+        await asyncio.gather(*at_work, return_exceptions=True)
 
 
 class Follower:

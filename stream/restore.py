@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from aiokafka import TopicPartition
+from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.engine import Engine
@@ -17,13 +18,18 @@ from stream.producers import new_producer
 from stream.reader import Records, read_to_end
 from stream.rows import Rows, decode_rows
 from stream.settings import Settings
-from stream.snapshots import blocks, discard_snapshot, read_snapshot, snapshot_path
+from stream.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
 from stream.topics import TOMBSTONE_DAYS
 
 log = logging.getLogger("eddy.worker")
 
 MAX_SNAPSHOT_AGE_MS = TOMBSTONE_DAYS * 86_400_000 // 2
 """Half of what tombstones are kept for: a snapshot can never bring an erased user back."""
+
+RESERVE_ROWS = 1 << 20
+"""Room made at most before a changelog is read: how many rows its records are is not known yet."""
+
+TELL_S = 5.0
 
 
 class OnThread(Protocol):
@@ -47,6 +53,8 @@ class Restorer:
         self.settings, self.topic_id = settings, topic_id
         self.engine, self.statistics, self.metrics = engine, statistics, metrics
         self._run = run
+        self._span: dict[int, tuple[int, int]] = {}
+        self._told = 0.0
 
     async def take_over(
         self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
@@ -55,18 +63,20 @@ class Restorer:
 
         If this fails or is cancelled, nothing of the partition stays in memory.
         """
-        started = time.monotonic()
+        started = self._told = time.monotonic()
         producer = new_producer(self.settings, f"{self.settings.group}-{number}")
         await producer.start()  # from here on no former owner can write
         try:
             await caught_up()
             position = await self._run(lambda: self._load_snapshot(number))
             topic = self.settings.topics.user_state
-            end = await read_to_end(self.settings, topic, [number], self._take, start=position)
+            end = await read_to_end(self.settings, topic, [number], self._take, position, self._expect)
         except BaseException:
             await producer.stop()
             await self._run(lambda: self.forget(number))
+            self.metrics.drop_partition(number)
             raise
+        self.metrics.restore_progress.labels(number).set(1)
         rows = len(self.engine.slab.of_partition(number))
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
@@ -83,20 +93,47 @@ class Restorer:
         self.engine.counted_until.pop(number, None)
 
     def _load_snapshot(self, number: int) -> int | None:
-        """Returns the changelog position to go on from, None without a snapshot."""
+        """Returns the changelog position to go on from, None without a snapshot that can be used."""
         path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
-        snapshot = read_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS)
-        if snapshot is None:
+        progress = self.metrics.restored.labels(number)
+        progress.set(0)
+        try:
+            with open_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS) as snapshot:
+                self.engine.slab.reserve(len(self.engine.slab) + snapshot.rows)
+                known = np.zeros(len(snapshot.items), np.int32)
+                known[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
+                for rows, item in snapshot.blocks():
+                    self._load(rows, number, known[item])
+                    progress.inc(len(rows.user))
+                return snapshot.position
+        except FileNotFoundError:
             return None
-        for rows in blocks(snapshot.rows):
-            self._load(rows, number)
-            self.metrics.restored.labels(number).inc(len(rows.user))
-        return snapshot.position
+        except Unusable as reason:
+            log.warning("snapshot %s is discarded (%s); restoring from the changelog", path.name, reason)
+            discard_snapshot(path)
+            self.forget(number)
+            progress.set(0)
+            return None
+
+    async def _expect(self, tp: TopicPartition, first: int, end: int) -> None:
+        """Make room at once for what the changelog may hold, and say how much there is to read."""
+        self._span[tp.partition] = (first, end)
+        room = min(end - first, RESERVE_ROWS)
+        await self._run(lambda: self.engine.slab.reserve(len(self.engine.slab) + room))
 
     async def _take(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}
         await self._run(lambda: self._load_records(tp.partition, newest))
         self.metrics.restored.labels(tp.partition).inc(len(records))
+        self._tell(tp.partition, records[-1].offset + 1)
+
+    def _tell(self, number: int, position: int) -> None:
+        first, end = self._span[number]
+        share = (position - first) / max(end - first, 1)
+        self.metrics.restore_progress.labels(number).set(min(share, 1.0))
+        if time.monotonic() - self._told > TELL_S:
+            self._told = time.monotonic()
+            log.info("partition %d: %.0f %% of the changelog restored", number, 100 * share)
 
     def _load_records(self, number: int, newest: dict[bytes, bytes | None]) -> None:
         erased = [(number, user.decode()) for user, value in newest.items() if value is None]
@@ -109,7 +146,7 @@ class Restorer:
             for rows in decode_rows([user for user, _ in stored], [value for _, value in stored]):
                 self._load(rows, number)
 
-    def _load(self, rows: Rows, number: int) -> None:
+    def _load(self, rows: Rows, number: int, item: NDArray[np.int32] | None = None) -> None:
         if rows.topic_id != self.topic_id or np.any(rows.partition != number):
             names = self.settings.topics
             raise EddyError(
@@ -117,4 +154,4 @@ class Restorer:
                 f"{names.events} now has: it was recreated, or its partition count changed by hand; "
                 "run `eddy repartition`, or give the new stream its own EDDY_TOPIC_PREFIX"
             )
-        self.engine.load(rows)
+        self.engine.load(rows, item)

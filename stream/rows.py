@@ -71,6 +71,12 @@ ENTRY = np.dtype(
 )
 
 
+_LEAD = b"\0"
+"""Before each value of a common buffer: behind the header's 79 bytes the floats then lie at multiples of 4.
+The rest of the width is one, too.
+"""
+
+
 class RowFormatError(EddyError):
     """Bytes on `user-state` that this version of Eddy cannot read."""
 
@@ -185,20 +191,20 @@ def _as_bytes(columns: NDArray[np.void] | NDArray[np.float32]) -> NDArray[np.uin
 
 def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     """Rows from their values, grouped by (topic id, state size): one group, unless the topic or the model
-    changed.
+    changed. Columns may be views of one common, read-only buffer.
 
     Errors: RowFormatError for an unknown format, a wrong checksum or lengths that do not fit, naming the
     user.
     """
     n = len(values)
-    short = next((i for i in range(n) if len(values[i]) < HEADER.itemsize), None)
-    if short is not None:
+    size = np.fromiter(map(len, values), np.int64, n)
+    if n and size.min() < HEADER.itemsize:
+        short = int(np.argmax(size < HEADER.itemsize))
         raise RowFormatError(
-            f"row of user {user[short]!r}: {len(values[short])} bytes is too short; the topic is damaged"
+            f"row of user {user[short]!r}: {size[short]} bytes is too short; the topic is damaged"
         )
     header = np.frombuffer(b"".join([value[: HEADER.itemsize] for value in values]), HEADER)
-    crc = np.fromiter((zlib.crc32(value[_CHECKED_FROM:]) for value in values), np.uint32, n)
-    size = np.fromiter(map(len, values), np.int64, n)
+    crc = np.fromiter(map(zlib.crc32, [value[_CHECKED_FROM:] for value in values]), np.uint32, n)
     anchored = (header["flags"] & _HAS_ANCHOR).astype(np.int64)
     state_size = header["state_size"].astype(np.int64)
     window = header["entries"].astype(np.int64) * ENTRY.itemsize
@@ -218,61 +224,63 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
                 f"row of user {user[i].decode(errors='replace')!r} {reason} ({found}): "
                 f"use the version of Eddy that wrote it, or erase the user"
             )
-    groups: dict[tuple[bytes, int], list[int]] = {}
-    for i, (topic_id, length) in enumerate(
-        zip(header["topic_id"].tolist(), state_size.tolist(), strict=True)
-    ):
-        groups.setdefault((topic_id, length), []).append(i)
-    return [_decode_group(user, values, header, np.array(chosen), *key) for key, chosen in groups.items()]
+    groups = []
+    left = np.arange(n)
+    while len(left):
+        same = (header["topic_id"][left] == header["topic_id"][left[0]]) & (
+            state_size[left] == state_size[left[0]]
+        )
+        groups.append(_decode_group(user, values, header, left[same]))
+        left = left[~same]
+    return groups
 
 
 def _decode_group(
-    user: Sequence[bytes],
-    values: Sequence[bytes],
-    header: NDArray[np.void],
-    chosen: NDArray[np.int64],
-    topic_id: bytes,
-    state_size: int,
+    user: Sequence[bytes], values: Sequence[bytes], header: NDArray[np.void], chosen: NDArray[np.int64]
 ) -> Rows:
-    header = header[chosen]
-    n, floats = len(chosen), 4 * state_size
-    hidden = np.zeros((n, state_size), np.float32)
-    anchor = np.zeros((n, state_size), np.float32)
-    entry = np.zeros((n, WINDOW), ENTRY)
-    anchored = (header["flags"] & _HAS_ANCHOR) > 0
-    for has_anchor in (False, True):
-        rows = np.flatnonzero(anchored == has_anchor)
-        if not len(rows):
-            continue
-        start = HEADER.itemsize + floats * (2 if has_anchor else 1)
-        width = start + WINDOW * ENTRY.itemsize
-        blob = np.frombuffer(
-            b"".join([values[i].ljust(width, b"\0") for i in chosen[rows].tolist()]), np.uint8
-        )
-        blob = blob.reshape(len(rows), width)
-        hidden[rows] = _floats(blob[:, HEADER.itemsize : HEADER.itemsize + floats])
-        if has_anchor:
-            anchor[rows] = _floats(blob[:, start - floats : start])
-        entry[rows] = np.ascontiguousarray(blob[:, start:]).view(ENTRY)
+    """Each value is brought to one width, with room for an anchor and a full window, in a single join; the
+    columns are then views of that buffer, at equal distances.
+    """
+    if len(chosen) < len(values):
+        user, values = [user[i] for i in chosen.tolist()], [values[i] for i in chosen.tolist()]
+        header = header[chosen]
+    n, state_size = len(values), int(header["state_size"][0])
+    floats = 4 * state_size
+    split = HEADER.itemsize + floats  # where an anchor is, or would be
+    width = len(_LEAD) + split + floats + WINDOW * ENTRY.itemsize
+    pieces: list[bytes] = []
+    no_anchor, padding = bytes(floats), [bytes(i * ENTRY.itemsize) for i in range(WINDOW + 1)]
+    for value, flags, missing in zip(
+        values, header["flags"].tolist(), (WINDOW - header["entries"]).tolist(), strict=True
+    ):
+        if flags & _HAS_ANCHOR:
+            pieces += (_LEAD, value, padding[missing])
+        else:
+            pieces += (_LEAD, value[:split], no_anchor, value[split:], padding[missing])
+    blob = b"".join(pieces)
+    start = len(_LEAD) + HEADER.itemsize
+    states = [np.ndarray((n, state_size), "<f4", blob, at, (width, 4)) for at in (start, start + floats)]
+    entry = np.ndarray((n, WINDOW), ENTRY, blob, start + 2 * floats, (width, ENTRY.itemsize))
     filled = np.arange(WINDOW) < header["entries"][:, None]
-    time = (entry["time_high"].astype(np.int64) << 32) + entry["time_low"] + header["first_time"][:, None]
+    time = entry["time_high"].astype(np.int64) << 32
+    time += entry["time_low"]
+    time += header["first_time"][:, None]
+    time *= filled
+    event_id = entry["event_id_high"].astype(np.uint64) << np.uint64(32)
+    event_id += entry["event_id_low"]
     return Rows(
-        user=[user[i] for i in chosen.tolist()],
-        topic_id=topic_id,
-        hidden=hidden,
-        anchor=anchor,
+        user=user,
+        topic_id=header["topic_id"][0].tobytes(),
+        hidden=states[0],
+        anchor=states[1],
         length=header["entries"],
         item=entry["item"],
-        time=np.where(filled, time, 0),
+        time=time,
         type=entry["type"],
         value=np.where(filled, entry["value"], np.float16("nan")),
-        event_id=(entry["event_id_high"].astype(np.uint64) << np.uint64(32)) + entry["event_id_low"],
+        event_id=event_id,
         **{
             name: header[name]
             for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time")
         },
     )
-
-
-def _floats(columns: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(columns).view("<f4").astype(np.float32, copy=False)

@@ -125,23 +125,22 @@ class Slab:
         return np.fromiter((get(user, -1) for user in users), np.int64, len(users))
 
     def add(self, users: Sequence[str], partition: NDArray[np.int32], epoch: int) -> Slots:
-        """Slots for distinct new users: empty rows at `epoch`."""
+        """Slots for distinct new users: empty rows at `epoch`. Consecutive when no slot is used again."""
         n = len(users)
         reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
         start = len(self.user_of)
-        slots = np.array(reused + list(range(start, start + n - len(reused))), np.int64)
         needed = start + n - len(reused)
         if needed > self._capacity:
             self._grow(needed)
-        self.user_of.extend([None] * (needed - start))
-        for user, slot in zip(users, slots.tolist(), strict=True):
-            self.slot_of[user] = slot
+        slots = np.array(reused + list(range(start, needed)), np.int64)
+        self.slot_of.update(zip(users, slots.tolist(), strict=True))
+        for user, slot in zip(users, reused, strict=False):
             self.user_of[slot] = user
+        self.user_of.extend(users[len(reused) :])
         if reused:
             self._clear(np.array(reused, np.int64))
-        fresh = slots[len(reused) :]
-        self.offset[fresh] = NO_OFFSET
-        self.anchor_time[fresh] = NO_TIME
+        self.offset[start:needed] = NO_OFFSET
+        self.anchor_time[start:needed] = NO_TIME
         self.partition[slots] = partition
         self.epoch[slots] = epoch
         self.hash[slots] = murmur2([user.encode() for user in users])
@@ -181,7 +180,8 @@ class Slab:
         filled = np.arange(WINDOW) < length[:, None]
         index = torch.from_numpy(slots).to(self.device)
         epoch = self.epoch[slots]
-        hashes = np.array([version[e] for e in epoch.tolist()], np.uint64)
+        epochs, place = np.unique(epoch, return_inverse=True)
+        hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
         return Rows(
             user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
             epoch=epoch,
@@ -202,9 +202,10 @@ class Slab:
             event_id=self.event_id[slots],
         )
 
-    def load(self, rows: Rows, catalogue: Catalogue) -> Slots:
+    def load(self, rows: Rows, catalogue: Catalogue, item: NDArray[np.int32] | None = None) -> Slots:
         """Take rows (distinct users) as they were stored; a row that includes less than the one held is
-        ignored.
+        ignored. `item`: catalogue indices of the rows' items, int32[n, WINDOW], 0 past their lengths, where
+        the caller knows them already.
 
         States of another size than the slab's are left zero: such rows wait to be encoded for the model in
         use. Returns the slots written, int64[m].
@@ -212,32 +213,45 @@ class Slab:
         users = [user.decode() for user in rows.user]
         slots = self.find(users)
         absent = np.flatnonzero(slots < 0)
-        slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
-        held = self.offset[slots]
-        stale = (self.partition[slots] == rows.partition) & (rows.offset < held)
-        keep = np.flatnonzero(~stale)
-        slots = slots[keep]
-        had_anchor = self.anchor_time[slots] != NO_TIME
+        new = users if len(absent) == len(users) else [users[i] for i in absent.tolist()]
+        slots[absent] = self.add(new, rows.partition[absent], 0)
+        stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
+        keep: slice | NDArray[np.int64] = slice(None)
+        if stale.any():
+            keep = np.flatnonzero(~stale)
+            slots = slots[keep]
+        if not len(slots):
+            return slots
+        # Slots of new users follow each other: plain copies then, instead of one row here, one row there.
+        at = slice(int(slots[0]), int(slots[0]) + len(slots)) if np.all(np.diff(slots) == 1) else slots
+        had_anchor = self.anchor_time[at] != NO_TIME
         for name in ("partition", "offset", "applied", "digest", "epoch", "anchor_time", "length"):
-            getattr(self, name)[slots] = getattr(rows, name)[keep]
+            getattr(self, name)[at] = getattr(rows, name)[keep]
         for name in ("time", "type", "value"):
-            getattr(self, name)[slots] = getattr(rows, name)[keep]
-        if (
-            rows.event_id.any() or self.event_id[slots].any()
-        ):  # keep the column's pages untouched while nobody uses it
-            self.event_id[slots] = rows.event_id[keep]
-        filled = np.arange(WINDOW) < rows.length[keep][:, None]
-        item = np.zeros(filled.shape, np.int32)
-        item[filled] = catalogue.add(rows.item[keep][filled])
-        self.item[slots] = item
-        self.middle_known[slots] = False
+            getattr(self, name)[at] = getattr(rows, name)[keep]
+        if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
+            self.event_id[at] = rows.event_id[keep]
+        self.item[at] = (_indices(rows, catalogue) if item is None else item)[keep]
+        self.middle_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
-            index = torch.from_numpy(slots).to(self.device)
-            self.hidden[index] = torch.from_numpy(rows.hidden[keep]).to(self.device)
+            self._put(self.hidden, at, rows.hidden[keep])
             anchored = np.flatnonzero((rows.anchor_time[keep] != NO_TIME) | had_anchor)
-            where = torch.from_numpy(slots[anchored]).to(self.device)
-            self.anchor[where] = torch.from_numpy(rows.anchor[keep][anchored]).to(self.device)
+            self._put(self.anchor, slots[anchored], rows.anchor[keep][anchored])
         return slots
+
+    def _put(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
+        if self.device.type == "cpu":
+            states.numpy()[at] = values
+        else:
+            states[at] = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+
+def _indices(rows: Rows, catalogue: Catalogue) -> NDArray[np.int32]:
+    """Catalogue indices of the rows' items, new ones added: int32[n, WINDOW]."""
+    filled = np.flatnonzero(np.arange(WINDOW) < rows.length[:, None])
+    item = np.zeros(rows.item.size, np.int32)
+    item[filled] = catalogue.add(np.ravel(rows.item)[filled])
+    return item.reshape(rows.item.shape)
 
 
 def _copy_written(new: torch.Tensor, old: torch.Tensor, block: int = 4096) -> None:

@@ -29,10 +29,10 @@ from stream.items import dictionary_records
 from stream.metrics import WorkerMetrics
 from stream.partitions import Owned
 from stream.producers import Message, new_producer, send_all
-from stream.restore import Restorer
+from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
 from stream.settings import Settings
 from stream.shared import Shared
-from stream.snapshots import snapshot_path, write_snapshot
+from stream.snapshots import snapshot_path, sweep_snapshots, write_snapshot
 from stream.stall import StallWatch
 from stream.topics import committed_offsets
 from stream.transport import Chunk
@@ -404,6 +404,7 @@ class Worker:
         watch = StallWatch(self.settings.stall_s)
         while True:
             await asyncio.sleep(WATCH_S)
+            sweep_snapshots(self.settings.cache_dir, self.settings.group, MAX_SNAPSHOT_AGE_MS)
             owned = dict(self.owned) if self._settled.is_set() else {}
             tps = {TopicPartition(self.topics.events, number): number for number in owned}
             ends: dict[int, int] = {}

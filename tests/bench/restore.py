@@ -2,38 +2,53 @@
 
     python -m tests.bench.restore [ROWS]        (default 1,000,000; H = 128, windows of 1 to 49 entries)
 
-One process, one partition, one run each in this order: write, bare consumer, changelog, snapshot, bare
-consumer again.
+One process, one partition, restored as a worker does it, fencing its former owner and reading the
+changelog's tail included. After writing, two rounds of bare consumer, changelog, snapshot, and the bare
+consumer once more; medians count. The broker's log and the snapshot are in the page cache, as after the
+restart of a process; `snapshot_from_disk` was read after the system was told to drop the file from it.
 """
 
 import asyncio
 import json
+import logging
+import os
 import platform
+import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 from aiokafka import TopicPartition
 
 from models.hashing import item_hashes
+from models.registry import Version
 from stream.broker import broker_or_local
 from stream.clients import admin_client
 from stream.engine import Engine
+from stream.item_stats import Reader
+from stream.metrics import WorkerMetrics
+from stream.partitions import Owned
 from stream.producers import new_producer, send_all
 from stream.reader import Records, read_to_end
-from stream.rows import NO_TIME, WINDOW, Rows, decode_rows, encode_rows
+from stream.restore import Restorer
+from stream.rows import NO_TIME, WINDOW, Rows, encode_rows
 from stream.settings import Settings, load_settings
-from stream.snapshots import Snapshot, blocks, read_snapshot, write_snapshot
+from stream.snapshots import snapshot_path, write_snapshot
 from stream.topics import ensure_topics
 from tests.engines import TOPIC_ID, new_engine, random_version
 
 HIDDEN = 128
 ITEMS = 10_000
 _BLOCK = 10_000
-_AGE_MS = 86_400_000
 
 
 def random_rows(start: int, n: int) -> Rows:
@@ -92,69 +107,110 @@ async def bare(settings: Settings) -> float:
     return time.perf_counter() - started
 
 
-async def from_changelog(settings: Settings, engine: Engine) -> float:
-    """Seconds until all rows are in memory, as a worker does it."""
+async def restored(settings: Settings, engine: Engine) -> tuple[float, Owned]:
+    """Seconds until a worker could take events, and what it then owns."""
+    with ThreadPoolExecutor(1) as thread:
 
-    def load(records: Records) -> None:
-        newest = {record.key: record.value for record in records}
-        for rows in decode_rows(list(newest), list(newest.values())):
-            engine.load(rows)
+        async def run(work: Callable[[], Any]) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(thread, work)
 
-    async def take(_: TopicPartition, records: Records) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, load, records)
+        async def caught_up() -> None:
+            """Nothing is followed here."""
 
-    started = time.perf_counter()
-    await read_to_end(settings, settings.topics.user_state, [0], take)
-    return time.perf_counter() - started
+        counts = Reader(engine.statistics, engine.names.catalogue)
+        restorer = Restorer(settings, TOPIC_ID, engine, counts, WorkerMetrics(), run)
+        started = time.perf_counter()
+        owned = await restorer.take_over(0, 1, caught_up)
+        seconds = time.perf_counter() - started
+        await owned.producer.stop()
+    return seconds, owned
 
 
-def from_snapshot(path: Path, engine: Engine) -> float:
-    started = time.perf_counter()
-    snapshot = read_snapshot(path, TOPIC_ID, _AGE_MS)
-    assert snapshot is not None
-    for rows in blocks(snapshot.rows):
-        engine.load(rows)
-    return time.perf_counter() - started
+def restore(settings: Settings, version: Version, rows: int, write: bool = False) -> float:
+    """Seconds to restore all rows; `write`: leave a snapshot of them afterwards."""
+    engine = new_engine(version)
+    seconds, owned = asyncio.run(restored(settings, engine))
+    assert len(engine.slab) == rows
+    assert engine.slab.hidden[:rows].any(dim=1).all()
+    if write:
+        write_snapshot(path_of(settings), owned.snapshot(engine, TOPIC_ID))
+    return seconds
+
+
+def path_of(settings: Settings) -> Path:
+    return snapshot_path(settings.cache_dir, settings.group, TOPIC_ID, 0)
+
+
+def drop_from_page_cache(path: Path) -> None:
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def measure(settings: Settings, version: Version, rows: int) -> dict[str, list[float]]:
+    """Seconds of each kind of reading, interleaved."""
+    seconds: dict[str, list[float]] = {"bare": [], "changelog": [], "snapshot": [], "snapshot_from_disk": []}
+    path = path_of(settings)
+    for _ in range(2):
+        seconds["bare"].append(asyncio.run(bare(settings)))
+        path.unlink(missing_ok=True)
+        seconds["changelog"].append(restore(settings, version, rows, write=True))
+        seconds["snapshot"].append(restore(settings, version, rows))
+    drop_from_page_cache(path)
+    seconds["snapshot_from_disk"].append(restore(settings, version, rows))
+    seconds["bare"].append(asyncio.run(bare(settings)))
+    return seconds
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine()
+    )
 
 
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     with tempfile.TemporaryDirectory() as folder, broker_or_local(load_settings()) as address:
         version = random_version(Path(folder) / "registry", hidden=HIDDEN, items=ITEMS)
-        settings = load_settings(
-            bootstrap_servers=address, partitions=1, topic_prefix=f"restore-{time.time_ns()}."
-        )
+        name = f"bench-restore-{time.time_ns()}"
+        settings = load_settings(bootstrap_servers=address, partitions=1, topic_prefix=f"{name}.", group=name)
         with admin_client(settings) as admin:
             ensure_topics(admin, settings)
         written = asyncio.run(write(settings, rows))
-        seconds = {"bare": asyncio.run(bare(settings))}
-        engine = new_engine(version)
-        seconds["changelog"] = asyncio.run(from_changelog(settings, engine))
-        assert len(engine.slab) == rows
-        path = settings.cache_dir / "bench-restore.safetensors"
-        slots = engine.slab.of_partition(0)
-        stored = engine.slab.export(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
-        write_snapshot(path, Snapshot(0, stored))
-        del engine, stored
-        again = new_engine(version)
-        seconds["snapshot"] = from_snapshot(path, again)
-        assert len(again.slab) == rows
-        size = path.stat().st_size
-        path.unlink()
-        seconds["bare_again"] = asyncio.run(bare(settings))
-    reading = min(seconds["bare"], seconds["bare_again"])
+        before = resident_bytes()
+        path = path_of(settings)
+        try:
+            seconds = measure(settings, version, rows)
+            size = path.stat().st_size
+        finally:
+            shutil.rmtree(path.parent, ignore_errors=True)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
     result = {
         "rows": rows,
         "changelog_bytes": written,
         "snapshot_bytes": size,
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "changelog_share_of_bare": round(reading / seconds["changelog"], 3),
-        "snapshot_times_faster": round(seconds["changelog"] / seconds["snapshot"], 2),
+        "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
+        "rows_per_second": {name: round(rows / value) for name, value in middle.items()},
+        "changelog_share_of_bare": round(middle["bare"] / middle["changelog"], 3),
+        "snapshot_times_faster": round(middle["changelog"] / middle["snapshot"], 2),
+        "snapshot_from_disk_times_faster": round(middle["changelog"] / middle["snapshot_from_disk"], 2),
+        "resident_bytes_before": before,
+        "resident_bytes_at_most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "commit": commit.stdout.strip(),
-        "machine": platform.processor() or platform.machine(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {processor()}",
     }
     print(json.dumps(result, indent=1))
     place = Path(__file__).parent / "results"

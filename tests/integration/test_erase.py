@@ -118,7 +118,7 @@ def test_nothing_of_an_erased_user_is_left_in_state_lists_snapshots_and_event_lo
         export(settings, settings.event_log)
         assert ERASED in read_events(settings.event_log).users
         fleet.stop()  # leaves a snapshot that holds the user
-        snapshots = list(tmp_path.rglob("snapshots/**/*.safetensors"))
+        snapshots = list(tmp_path.rglob("snapshots/**/*.snapshot"))
         assert any(ERASED.encode() in path.read_bytes() for path in snapshots)
         fleet.start("worker")
         done = erase(settings, ERASED, wait_s=60)
@@ -144,7 +144,7 @@ def test_nothing_of_an_erased_user_is_left_in_state_lists_snapshots_and_event_lo
         eventually(cleaned, 120)
         fleet.stop()
         assert not any(
-            ERASED.encode() in path.read_bytes() for path in tmp_path.rglob("snapshots/**/*.safetensors")
+            ERASED.encode() in path.read_bytes() for path in tmp_path.rglob("snapshots/**/*.snapshot")
         )
 
 

@@ -5,13 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from models.config import DAY_MS, ModelConfig
+from models.item_matrix import Precision
 from models.recommender import Recommender
 from models.scoring import Exclude, Scorer
 from models.statistics import Statistics
 from models.tensors import Query, Window
-from models.topk import topk
+from models.topk import _in_best_blocks, topk
 from models.vocabulary import Catalogue, Vocabulary
 
 pytestmark = pytest.mark.unit
@@ -21,20 +23,34 @@ NOW = 1_370_000_000_000
 
 
 def expected_topk(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """By sorting everything, stably."""
+    """By sorting everything, stably; -inf is not chosen."""
     index = torch.argsort(scores, dim=1, descending=True, stable=True)[:, :k]
-    return index, scores.gather(1, index)
+    score = scores.gather(1, index)
+    return torch.where(score > -torch.inf, index, -1), score
 
 
-@pytest.mark.parametrize("items", [1, 19, 64, 1000, 5003])
-@pytest.mark.parametrize("values", ["distinct", "few", "equal", "infinite"])
-def test_topk_is_exact_with_ties_to_the_lower_index(items: int, values: str) -> None:
+@pytest.mark.parametrize("on_any_device", [False, True])
+@pytest.mark.parametrize("items", [1, 19, 64, 1000, 5003, 6400])
+@pytest.mark.parametrize(
+    "values", ["distinct", "few", "equal", "infinite", "nearly all infinite", "negative"]
+)
+def test_topk_is_exact_with_ties_to_the_lower_index(
+    items: int, values: str, on_any_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_any_device:  # what a GPU runs, on the CPU
+
+        def as_elsewhere(scores: NDArray[np.float32], maxima: NDArray[np.float32], k: int) -> object:
+            return _in_best_blocks(torch.from_numpy(scores), torch.from_numpy(maxima), k)
+
+        monkeypatch.setattr("models.topk._above_threshold", as_elsewhere)
     torch.manual_seed(items)
     scores = {
         "distinct": torch.randn(5, items),
         "few": torch.randint(-2, 3, (5, items)).float(),
         "equal": torch.zeros(5, items),
         "infinite": torch.randn(5, items).masked_fill(torch.rand(5, items) < 0.9, -torch.inf),
+        "nearly all infinite": torch.randn(5, items).masked_fill(torch.rand(5, items) < 0.999, -torch.inf),
+        "negative": -torch.rand(5, items) * 1e-3,
     }[values]
     index, value = topk(scores, 20)
     wanted, wanted_value = expected_topk(scores, 20)
@@ -44,6 +60,55 @@ def test_topk_is_exact_with_ties_to_the_lower_index(items: int, values: str) -> 
 
 def test_minus_zero_ties_with_zero() -> None:
     assert topk(torch.tensor([[-0.0, 0.0]]), 2)[0].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Precision) -> None:
+    """Most of it: recall@20 >= .99. What it finds has its exact score but for log Z, of the first pass;
+    nothing that was left out is recommended.
+    """
+    exact, fast = large_scorer("float32"), large_scorer(precision)
+    query, window = asked(exact)
+    exclude = Exclude(torch.tensor([2, 6]), torch.tensor([0, 30]), everywhere=torch.tensor([5]))
+    wanted, wanted_score = exact.topk(query, window, 20, exclude)
+    index, score = fast.topk(query, window, 20, exclude)
+    found = (index[:, :, None] == wanted[:, None, :]).any(dim=2).float().mean()
+    assert found >= 0.99
+    same = index == wanted
+    spread = float(exact.scores(query, window).std())
+    torch.testing.assert_close(score[same], wanted_score[same], atol=0.02 * spread, rtol=0)
+    assert not (index == 5).any()
+    target = wanted[:, 3]
+    assert fast.ranks(query, window, target)[1].tolist() == exact.ranks(query, window, target)[1].tolist()
+
+
+def large_scorer(precision: Precision) -> Scorer:
+    """3,000 items in tiles, with all parts of the score, counted in two partitions."""
+    torch.manual_seed(1)
+    items = 3000
+    config = ModelConfig(hidden=16, dim=32, window=WIDTH, transition_lags=3)
+    vocabulary = Vocabulary([f"item-{i}" for i in range(items)], ["view"], config.item_buckets)
+    recommender = Recommender(config, items, 1).eval().requires_grad_(False)
+    for parameter in recommender.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.3)
+    statistics = Statistics(config.half_lives_ms, config.successors)
+    rng = np.random.default_rng(2)
+    for partition in range(2):
+        item, earlier = rng.integers(items, size=5000), rng.integers(-1, 60, (5000, 3))
+        statistics.update(partition, item, np.full(5000, NOW - DAY_MS), earlier)
+    scorer = Scorer(recommender, vocabulary, Catalogue(vocabulary.hashes), statistics, precision)
+    scorer.refresh(NOW)
+    return scorer
+
+
+def test_tiles_of_items_do_not_change_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = large_scorer("float32")
+    query, window = asked(whole)
+    expected = whole.scores(query, window).clone()
+    monkeypatch.setattr("models.item_matrix.ITEM_TILE", 1024)
+    torch.testing.assert_close(whole.scores(query, window), expected, atol=1e-4, rtol=1e-4)
+    index, _ = whole.topk(query, window, 10)
+    assert index.tolist() == expected_topk(expected, 10)[0].tolist()
 
 
 @pytest.fixture(params=["everything", "no sparse parts", "no popularity"])

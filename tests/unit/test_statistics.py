@@ -143,3 +143,19 @@ def test_malformed_exports_are_refused_and_change_nothing() -> None:
         with pytest.raises(EddyError, match="partition 0"):
             statistics.replace(0, broken, catalogue)
     np.testing.assert_array_equal(statistics.popularity(20, T0), before)
+
+
+def test_successors_are_the_most_counted_of_all_partitions_together() -> None:
+    statistics = Statistics((), 3)
+    followed = {0: [1, 1, 2, 2, 2, 3, 3, 3, 3], 1: [1, 1, 1, 1, 4], 2: [5]}
+    for partition, items in followed.items():
+        for item in items:
+            statistics.update(partition, np.array([item]), np.array([T0]), np.array([[0]]))
+    index, share = statistics.successors_of(np.array([0, -1, 9]), float(T0))
+    assert dict(zip(index[0].tolist(), (share[0] * (15 + 1)).round().tolist(), strict=True)) == {
+        1: 6,
+        3: 4,
+        2: 3,
+    }
+    assert index[1:].tolist() == [[-1] * 3] * 2
+    assert share[1:].sum() == 0

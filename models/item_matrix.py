@@ -1,0 +1,179 @@
+"""What every catalogue item brings to the dense part of the score, and its product with queries.
+
+A row is [item vector | bias | popularity columns]. The product is the largest part of the work, so it can be
+done in reduced precision first, to find a short list that is then scored exactly: on int8 vectors (oneDNN) or
+on bfloat16 ones, whichever this machine is faster at. The popularity columns stay float32: they are few, they
+change all the time, and their values are large.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.errors import EddyError
+from models.recommender import Recommender
+from models.topk import BLOCK
+from models.vocabulary import Catalogue, Vocabulary
+
+log = logging.getLogger("eddy.scoring")
+
+Precision = Literal["float32", "bfloat16", "int8", "auto"]
+
+ITEM_TILE = 16_384
+"""Items in one product, a multiple of BLOCK: their vectors and a tile's scores stay in the cache."""
+
+AUTO_ITEMS = 32_768
+"""Catalogue size from which "auto" looks for a first pass that is faster than float32."""
+
+WORTHWHILE = 0.75
+"""Of float32's time: a first pass that takes more does not pay for the short list."""
+
+_TRIAL_ROWS = 64
+_TINY = 1e-12
+
+Product = Callable[[Tensor], Tensor]
+"""vectors float32[B, D + 1] -> approximate scores float32[B, items of a tile]"""
+
+
+class ItemMatrix:
+    """float32[N, D + 1 + F + TREND], growing with the catalogue; rows up to a multiple of BLOCK are zero."""
+
+    def __init__(
+        self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, precision: Precision
+    ) -> None:
+        self._recommender, self._vocabulary, self._catalogue = recommender, vocabulary, catalogue
+        self.fixed = recommender.config.dim + 1
+        """columns that do not change: item vector and bias"""
+        self._rows = torch.zeros(0, self.fixed + recommender.columns, device=recommender.item_bias.device)
+        self.items = 0
+        self.precision = precision
+        self._packed: list[Product] = []
+
+    @property
+    def padded(self) -> int:
+        """`items`, rounded up to whole blocks."""
+        return -(-self.items // BLOCK) * BLOCK
+
+    @property
+    def rows(self) -> Tensor:
+        """[N, columns]"""
+        return self._rows[: self.items]
+
+    def grow(self) -> None:
+        """Take in the catalogue's new items."""
+        start, items = self.items, len(self._catalogue)
+        if items == start:
+            return
+        if items > len(self._rows) - BLOCK:
+            room = self._rows.new_zeros(max(items, start * 5 // 4) + BLOCK, self._rows.shape[1])
+            room[:start] = self.rows
+            self._rows = room
+        index = torch.from_numpy(self._vocabulary.input_index(self._catalogue.hashes[start:items]))
+        columns = self._recommender.item_columns(index.to(self._rows.device))
+        self._rows[start:items, : self.fixed] = columns
+        self.items = items
+        if self.precision == "auto" and items >= AUTO_ITEMS:
+            self.precision = _fastest(self._rows[:ITEM_TILE, : self.fixed].contiguous())
+            log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
+        del self._packed[start // ITEM_TILE :]
+
+    def set_popularity(self, columns: Tensor) -> None:
+        """columns[N, F + TREND]"""
+        self._rows[: self.items, self.fixed :] = columns
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the first pass is not float32, so that a short list has to be scored again."""
+        return self.precision in ("bfloat16", "int8")
+
+    def tiles(self) -> list[slice]:
+        """Consecutive parts of the padded rows."""
+        return [slice(at, min(at + ITEM_TILE, self.padded)) for at in range(0, self.padded, ITEM_TILE)]
+
+    def product(self, vector: Tensor, tile: slice, out: Tensor, exact: bool) -> None:
+        """vector[B, columns] times a tile of the items into out[B, items of the tile]; -inf for padding."""
+        rows = self._rows[tile]
+        if exact or not self.reduced:
+            torch.mm(vector, rows.T, out=out)
+        else:
+            while len(self._packed) * ITEM_TILE < self.items:
+                at = len(self._packed) * ITEM_TILE
+                part = self._rows[at : min(at + ITEM_TILE, self.padded), : self.fixed]
+                self._packed.append(self._pack(part.contiguous()))
+            out.copy_(self._packed[tile.start // ITEM_TILE](vector[:, : self.fixed].contiguous()))
+            if rows.shape[1] > self.fixed:
+                out.addmm_(vector[:, self.fixed :], rows[:, self.fixed :].T)
+        if tile.stop > self.items:
+            out[:, self.items - tile.start :] = -torch.inf
+
+    def _pack(self, rows: Tensor) -> Product:
+        try:
+            return _PACK[self.precision](rows)
+        except (RuntimeError, AttributeError) as error:
+            raise EddyError(
+                f"scores cannot be computed in {self.precision} here ({error}): set EDDY_PRECISION to auto "
+                "or float32"
+            ) from None
+
+    def exact(self, vector: Tensor, index: Tensor) -> Tensor:
+        """vector[B, columns], index int64[B,S] -> float32[B,S]"""
+        return torch.bmm(self._rows[index], vector.unsqueeze(2)).squeeze(2)
+
+
+def _int8(rows: Tensor) -> Product:
+    """Vectors as int8, queries as 7 bits (sums of 8 by 8 bits can overflow on AVX2), with a scale each."""
+    scale = rows.abs().amax(dim=1).clamp(min=_TINY) / 127
+    onednn = torch.ops.onednn
+    weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
+    zero = torch.zeros(len(rows), dtype=torch.int32)
+
+    def product(vector: Tensor) -> Tensor:
+        unit = vector.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / 63
+        steps = (vector / unit + 128).round_().to(torch.uint8)
+        raw: Tensor = onednn.qlinear_pointwise(
+            steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return raw.mul_(unit)
+
+    return product
+
+
+def _bfloat16(rows: Tensor) -> Product:
+    transposed = rows.bfloat16().T
+    return lambda vector: torch.mm(vector.bfloat16(), transposed)
+
+
+_PACK: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfloat16}
+
+
+def _fastest(rows: Tensor) -> Precision:
+    """What the first pass should use on this machine: measured, since no flag of the processor says it."""
+    vector = torch.randn(_TRIAL_ROWS, rows.shape[1], device=rows.device)
+    best, shortest = "float32", WORTHWHILE * _seconds(lambda vector: torch.mm(vector, rows.T), vector)
+    for name, pack in _PACK.items():
+        try:
+            took = _seconds(pack(rows), vector)
+        except (RuntimeError, AttributeError):  # not on this device, or not in this torch
+            continue
+        if took < shortest:
+            best, shortest = name, took
+    return best  # type: ignore[return-value]
+
+
+def _seconds(product: Product, vector: Tensor) -> float:
+    """The shortest of a few runs."""
+    product(vector)
+    took = []
+    for _ in range(3):
+        if vector.is_cuda:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        product(vector)
+        if vector.is_cuda:
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return min(took)

@@ -1,0 +1,114 @@
+"""What a run is measured by: outputs by the broker's append time, and offsets that a group has committed.
+
+Nothing here is told by the measured program itself, so that all programs are measured alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from numpy.typing import NDArray
+
+from stream.clients import client_config
+from stream.settings import Settings
+from tests.chaos.cluster import Cluster
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a run that counts: from `start` on for at most `seconds` (wall clock, s since 1970)."""
+
+    start: float
+    seconds: float
+
+
+@dataclass
+class Curve:
+    """Events done over time; between two points progress is taken to be even."""
+
+    times: list[float] = field(default_factory=list)
+    """s since 1970, increasing"""
+    counts: list[int] = field(default_factory=list)
+    """not decreasing"""
+
+    def add(self, at: float, count: int) -> None:
+        self.times.append(at)
+        self.counts.append(count)
+
+    def rate(self, window: Window) -> float:
+        """Events per second inside the window; one in which the last event falls ends with that event.
+
+        Errors: ValueError when nothing was done in it.
+        """
+        times, counts = np.array(self.times), np.array(self.counts, np.float64)
+        done = float(times[np.searchsorted(counts, counts[-1])])  # the first time that everything was there
+        end = min(window.start + window.seconds, done)
+        before, after = np.interp((window.start, end), times, counts)
+        if end <= window.start or after <= before:
+            raise ValueError("nothing was done in the window: the backlog is too short, or the program stood")
+        return float((after - before) / (end - window.start))
+
+
+class Observer:
+    """Looks at one installation's topics and group."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.cluster = Cluster(settings)
+        self._consumer = KafkaConsumer(**client_config(settings))
+
+    def close(self) -> None:
+        self._consumer.close()
+        self.cluster.close()
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, number) for number in range(self.settings.partitions)]
+
+    def count(self, topic: str) -> int:
+        """Records in a topic."""
+        return int(sum(self._consumer.end_offsets(self._partitions(topic)).values()))
+
+    def committed(self) -> int:
+        """Records of `events` that the group has committed."""
+        return sum(self.cluster.committed().values())
+
+    def appended(self, topic: str, times: NDArray[np.float64]) -> list[int]:
+        """How many records the topic had at each time, by their LogAppendTime (of whole batches, in ms)."""
+        tps = self._partitions(topic)
+        ends = self._consumer.end_offsets(tps)
+        counts = []
+        for at in times.tolist():
+            found = self._consumer.offsets_for_times({tp: int(at * 1000) for tp in tps})
+            counts.append(sum(ends[tp] if found[tp] is None else int(found[tp].offset) for tp in tps))
+        return counts
+
+    def appended_curve(self, topic: str, window: Window) -> Curve:
+        """The curve of a topic from the window's start to its end, every tenth of a second."""
+        times = np.arange(window.start, window.start + window.seconds + POLL_S, POLL_S)
+        return Curve(times.tolist(), self.appended(topic, times))
+
+
+def follow(
+    count: Callable[[], int], alive: Callable[[], None], total: int, window: Callable[[], Window | None]
+) -> tuple[Curve, Window]:
+    """Poll `count` until the window is over or `total` is reached; returns what was seen and the window.
+
+    `window` says when it begins, None as long as that is not known; `alive` raises when the program has
+    ended.
+    """
+    curve = Curve()
+    while True:
+        alive()
+        curve.add(time.time(), count())
+        current = window()
+        if current is not None and (
+            curve.counts[-1] >= total or curve.times[-1] > current.start + current.seconds
+        ):
+            return curve, current
+        time.sleep(POLL_S)

@@ -1,0 +1,175 @@
+"""The project's own functions as the stages of the benchmark call them: the one file to follow when they
+change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from numpy.typing import NDArray
+
+from models.registry import Version
+from models.scoring import Scorer
+from models.tensors import Query, Window
+from stream.answers import encode_lists
+from stream.app import FETCH_RECORDS
+from stream.checkpoint import Capture, write_partition
+from stream.clients import aiokafka_config
+from stream.clock import wall_ms
+from stream.engine import Engine, Lists, Options
+from stream.events import EventBatch, decode_events
+from stream.prequential import in_sample
+from stream.producers import send_all
+from stream.rows import encode_rows
+from stream.settings import Settings
+from stream.slab import Slots
+from stream.worker import MAX_BATCH_EVENTS
+from tests.engines import TOPIC_ID, new_engine
+
+Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
+
+
+def engine(version: Version, settings: Settings, emit: str, precision: str, sample: float = 0.0) -> Engine:
+    """An engine as a worker builds it, with nothing in it; one torch thread count for all: the default."""
+    options: dict[str, Any] = {"k": 10, "emit": emit, "sample": sample, "partitions": settings.partitions}
+    if "precision" in {field.name for field in dataclasses.fields(Options)}:
+        options["precision"] = precision
+    made = new_engine(version, wall=wall_ms(), **options)
+    torch.set_num_threads(settings.torch_threads)
+    return made
+
+
+async def read(settings: Settings, take: Any) -> float:
+    """Call `take(partition, records)` for every fetched chunk of `events`, to its end; returns events/s
+    from when the consumer stands ready.
+    """
+    consumer = AIOKafkaConsumer(
+        **aiokafka_config(settings), enable_auto_commit=False, auto_offset_reset="earliest",
+        isolation_level="read_committed", max_poll_records=FETCH_RECORDS,
+    )  # fmt: skip
+    await consumer.start()
+    try:
+        tps = [TopicPartition(settings.topics.events, number) for number in range(settings.partitions)]
+        consumer.assign(tps)
+        total = sum((await consumer.end_offsets(tps)).values())
+        done, started = 0, time.perf_counter()
+        while done < total:
+            for tp, records in (await consumer.getmany(timeout_ms=1000)).items():
+                take(tp.partition, records)
+                done += len(records)
+        return done / (time.perf_counter() - started)
+    finally:
+        await consumer.stop()
+
+
+def decode(records: Sequence[Record], partition: int) -> EventBatch:
+    """One decoded chunk."""
+    return decode_events(records, partition, wall_ms()).batch
+
+
+def micro_batches(chunks: Sequence[EventBatch], partitions: int) -> list[list[EventBatch]]:
+    """Chunks cut and put side by side as a worker under backlog applies them: MAX_BATCH_EVENTS at a time."""
+    share = MAX_BATCH_EVENTS // partitions
+    columns: list[list[EventBatch]] = [[] for _ in range(partitions)]
+    for chunk in chunks:
+        first, end = int(chunk.offset[0]), int(chunk.offset[-1]) + 1
+        columns[chunk.partition] += [
+            chunk.between(at, min(at + share, end)) for at in range(first, end, share)
+        ]
+    return [list(batch) for batch in zip(*columns, strict=False)]
+
+
+def later(batches: Sequence[EventBatch], offsets: int, ms: int) -> list[EventBatch]:
+    """The same events so many offsets and ms later, so that an engine takes them again."""
+    return [
+        dataclasses.replace(batch, offset=batch.offset + offsets, time=batch.time + ms) for batch in batches
+    ]
+
+
+def lists(engine: Engine, slots: Slots) -> Lists:
+    """One micro-batch of answers: query, score and top-k for rows as they are."""
+    return engine._latest(slots)
+
+
+def answer_messages(engine: Engine, made: Lists, partitions: int) -> dict[int, Any]:
+    """Answers as messages, by partition of `recommendations`."""
+    return encode_lists(engine, [made], TOPIC_ID, partitions)
+
+
+async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:
+    """Queue messages; returns futures that end when they are confirmed."""
+    futures: list[Any] = []
+    for partition, messages in by_partition.items():
+        futures += await send_all(producer, topic, partition, messages)
+    return futures
+
+
+def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Capture]:
+    """What a checkpoint writes of these rows, for each partition."""
+    home = engine.slab.partition[slots]
+    for number in range(partitions):
+        mine = slots[home == number]
+        stored = engine.slab.export(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
+        yield Capture(number, None, list(zip(stored.user, encode_rows(stored), strict=True)), [], [])
+
+
+async def write(
+    producers: Sequence[AIOKafkaProducer], settings: Settings, captures: Sequence[Capture]
+) -> None:
+    """One transaction per partition, side by side."""
+    await asyncio.gather(
+        *(
+            write_partition(producer, settings.topics, capture)
+            for producer, capture in zip(producers, captures, strict=True)
+        )
+    )
+
+
+def some_rows(engine: Engine, n: int, seed: int) -> Slots:
+    """n rows that exist, chosen evenly."""
+    used = np.concatenate([engine.slab.of_partition(n) for n in range(engine.options.partitions)])
+    return np.sort(np.random.default_rng(seed).choice(used, min(n, len(used)), replace=False))
+
+
+def scorer(version: Version, settings: Settings, precision: str) -> Scorer:
+    """A scorer over the version's own items."""
+    made = engine(version, settings, "off", precision).ranker.scorer
+    made.refresh(0.0)
+    return made
+
+
+@torch.inference_mode()
+def queries(version: Version, n: int) -> tuple[Query, Window]:
+    """n random cell outputs as queries, with empty windows."""
+    recommender = version.recommender
+    output = torch.tanh(torch.randn(n, recommender.config.hidden))
+    query = recommender.query_of_output(output, torch.zeros(n))
+    width = recommender.config.window
+    nothing = torch.zeros(n, width, dtype=torch.int64)
+    held = torch.zeros(n, width, dtype=torch.bool)
+    return query, Window(nothing - 1, nothing, nothing, held, torch.zeros(n, dtype=torch.int64))
+
+
+def best(scorer: Scorer, query: Query, window: Window, k: int) -> NDArray[np.int64]:
+    """[n, k] indices, best first."""
+    index, _ = scorer.topk(query, window, k)
+    return np.asarray(index.numpy(), np.int64)
+
+
+def engine_with(engine: Engine, emit: str) -> Engine:
+    """The same engine with another emission."""
+    engine.options = dataclasses.replace(engine.options, emit=emit)  # type: ignore[arg-type]
+    return engine
+
+
+def sample(engine: Engine, share: float) -> None:
+    """Rank this share of the users that there are before their events are applied, from now on."""
+    used = len(engine.slab.user_of)
+    engine.slab.sampled[:used] = in_sample(engine.slab.hash[:used], share)

@@ -1,0 +1,92 @@
+"""How much is measured: all of it within 40 minutes, or a short form (QUICK=1) within 8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.bench.growth import POINTS
+from tests.bench.programs import PeerName
+from tests.bench.throughput import EddyRun
+
+PEERS: tuple[PeerName, ...] = ("faust_textbook", "quix_stateful", "handwritten")
+LOADS = (0.25, 0.5, 0.8)
+"""Shares of the measured capacity at which freshness is measured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of one form of the benchmark. Times in seconds."""
+
+    quick: bool
+    total_s: float
+    """nothing new is begun after it"""
+    rounds: int
+    rounds_s: float
+    """no new round of throughput is begun after it, counted from the start"""
+    warm_s: float
+    seconds: float
+    """of each throughput window"""
+    backlog: int
+    """events: more than any program does in a window"""
+    eddy: tuple[EddyRun, ...]
+    staged: int
+    """events of the backlog that stages are measured on"""
+    freshness: tuple[EddyRun, ...]
+    steady_s: float
+    """of each load, after `warm_s`"""
+    catalogues: tuple[int, ...]
+    """items of the top-k comparison"""
+    memory_events: int
+    memory_s: float
+    points: tuple[tuple[int, int, int], ...]
+    restored: int
+    """rows restored at the end, 0 for none"""
+
+
+QUICK = Plan(
+    quick=True,
+    total_s=440,
+    rounds=3,
+    rounds_s=190,
+    warm_s=1.0,
+    seconds=3.0,
+    backlog=250_000,
+    eddy=(
+        EddyRun("cell", "every"),
+        EddyRun("whole", "every"),
+        EddyRun("cell", "every", "auto"),
+        EddyRun("whole", "off"),
+    ),
+    staged=150_000,
+    freshness=(EddyRun("whole", "every"),),
+    steady_s=5.0,
+    catalogues=(10_000, 100_000),
+    memory_events=200_000,
+    memory_s=30,
+    points=(),
+    restored=0,
+)
+
+FULL = Plan(
+    quick=False,
+    total_s=2_300,
+    rounds=3,
+    rounds_s=900,
+    warm_s=2.0,
+    seconds=8.0,
+    backlog=800_000,
+    eddy=(
+        *(EddyRun(score, emit) for score in ("cell", "whole") for emit in ("every", "latest", "off")),
+        *(EddyRun(score, emit, "auto") for score in ("cell", "whole") for emit in ("every", "latest")),
+        *(EddyRun(score, "every", "auto", number) for score in ("cell", "whole") for number in (1, 2)),
+        *(EddyRun(score, "every", "auto", workers=2) for score in ("cell", "whole")),
+    ),
+    staged=400_000,
+    freshness=(EddyRun("cell", "every"), EddyRun("whole", "every")),
+    steady_s=15.0,
+    catalogues=(10_000, 100_000, 1_000_000),
+    memory_events=5_000_000,
+    memory_s=400,
+    points=POINTS,
+    restored=200_000,
+)

@@ -1,0 +1,70 @@
+"""Recommendation lists as messages: the bytes are those that the schema's own encoder would accept and
+give.
+"""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.hashing import item_hashes
+from stream.answers import SCORE_DECIMALS, encode_lists
+from stream.engine import Lists
+from stream.murmur import murmur2
+from stream.schema import Recommendation, Recommended
+from tests.engines import TOPIC_ID, new_engine, random_version
+
+pytestmark = pytest.mark.unit
+
+PARTITIONS = 3
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    return random_version(tmp_path_factory.mktemp("registry"))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    users=st.lists(NAMES, min_size=1, max_size=5, unique=True),
+    items=st.lists(NAMES, min_size=1, max_size=6, unique=True),
+    scores=st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6),
+    lengths=st.lists(st.integers(0, 6), min_size=5, max_size=5),
+)
+def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
+    version, users: list[str], items: list[str], scores: list[float], lengths: list[int]
+) -> None:
+    engine = new_engine(version)
+    engine.names.add(items)
+    known = engine.names.catalogue.find(item_hashes(items))
+    n = len(users)
+    slots = engine.slab.add(users, np.zeros(n, np.int32), 1)
+    item = np.full((n, 6), -1, np.int64)
+    for user in range(n):
+        length = min(lengths[user], len(items))
+        item[user, :length] = known[:length]
+    score = np.where(item >= 0, np.array(scores, np.float32), np.float32(-np.inf))
+    lists = Lists(slots, np.full(n, 2, np.int32), np.arange(n) + 7, np.arange(n) + 1000, item, score)
+    found: dict[bytes, Recommendation] = {}
+    for partition, messages in encode_lists(engine, [lists], TOPIC_ID, PARTITIONS).items():
+        for key, value in messages:
+            assert key is not None
+            assert value is not None
+            assert int(murmur2([key])[0]) % PARTITIONS == partition
+            found[key] = msgspec.json.decode(value, type=Recommendation)
+    for user, name in enumerate(users):
+        length = min(lengths[user], len(items))
+        ranked = [Recommended(items[i], round(float(score[user, i]), SCORE_DECIMALS)) for i in range(length)]
+        expected = Recommendation(
+            name, ranked, TOPIC_ID.hex(), 2, user + 7, user + 1000, 1, engine.encoder.version.id
+        )
+        assert found[name.encode()] == expected
+
+
+def test_nobody_to_answer_is_no_message(version) -> None:  # type: ignore[no-untyped-def]
+    engine = new_engine(version)
+    none = np.zeros(0, np.int64)
+    empty = Lists(none, none.astype(np.int32), none, none, none.reshape(0, 5), np.zeros((0, 5), np.float32))
+    assert encode_lists(engine, [empty], TOPIC_ID, PARTITIONS) == {}
