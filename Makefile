@@ -1,6 +1,6 @@
 # Everything a newcomer runs. Each target sets up .venv first (once; see deploy/bootstrap.py). GNU make 3.81 will do.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint chaos bench clean
+.PHONY: help setup demo test lint chaos bench reproduce clean
 
 BIN := .venv/bin
 SETUP := sh deploy/bootstrap.sh
@@ -29,6 +29,9 @@ chaos: setup ## Kill, pause and move workers under load; compare with an undistu
 bench: ## Measure speed beside other programs (40 minutes, 10 GB in the cache folder; QUICK=1: 8 minutes)
 	@$(SETUP) bench
 	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
+
+reproduce: setup ## Rebuild the accuracy table on MovieLens-1M (hours; resumes; EDDY_DATA=file.parquet)
+	@$(BIN)/python -m tests.reproduce.run
 
 clean: ## Remove .venv and everything that was built here (downloads stay in the user's cache)
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

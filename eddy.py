@@ -127,7 +127,7 @@ def train(
     registry: Annotated[
         Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
     ] = None,
-    cell: Annotated[str, typer.Option(help="rnn, lstm, gru or esn")] = "gru",
+    cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
     set_: Set = None,
     announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
     json_: Json = None,

@@ -11,7 +11,7 @@ from typing import Any, Self
 from models.errors import EddyError
 
 PRECISIONS = ("float32", "bfloat16")
-CELLS = ("rnn", "lstm", "gru", "esn")
+CELLS = ("rnn", "lstm", "gru", "esn", "mingru")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -116,10 +116,20 @@ class TrainConfig(_Config):
     """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
     pass; 0 = by gradient, as for the other cells.
     """
+    unseen: bool = False
+    """Whether what a user already had is left out of the softmax: where nobody repeats an item, and lists
+    leave out the past, no weight need learn "not again". A target that does come again stays in.
+    """
+    average: float = 0.0
+    """Decay, per optimiser step, of the running average of the weights that is validated and kept (Polyak &
+    Juditsky 1992; early steps count less); 0 = the last weights themselves.
+    """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
+    whole: float = 0.5
+    """Share of the peak learning rate at which the last pass, over the whole log, begins; 0 = no pass."""
     gate_epochs: int = 8
     gate_events: int = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
@@ -145,5 +155,6 @@ class TrainConfig(_Config):
         )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("item_dropout", "validation"):
+        for name in ("item_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
+        self._require(0 <= self.whole <= 1, "whole must be 0 … 1")

@@ -21,8 +21,8 @@ GATE = "#fff3cd"
 GATE_EDGE = "#b8860b"
 LEARNED = "#e3edfb"
 FIXED = "#e9ecef"
-CELL_COLOURS = {"rnn": "#8d6a9f", "lstm": "#14826b", "gru": "#1f5fbf", "esn": "#d98324"}
-CELL_NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "esn": "Echo-state"}
+CELL_COLOURS = {"rnn": "#8d6a9f", "lstm": "#14826b", "gru": "#1f5fbf", "esn": "#d98324", "mingru": "#b5403a"}
+CELL_NAMES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "esn": "Echo-state", "mingru": "minGRU"}
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",

@@ -49,16 +49,19 @@ def fit_gates(
 ) -> dict[str, float]:  # fmt: skip
     """Fit on the targets from row `first` on, which the network has not seen."""
     torch.manual_seed(settings.seed)
-    pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events)
+    pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events, settings.unseen)
     if pools is None:
         return {}
     return fit_pools(recommender, pools, settings.gate_epochs)
 
 
 def collect(
-    recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules, most: int
-) -> Pools | None:
-    """Pools of the last `most` targets or fewer from row `first` on."""
+    recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
+    most: int, unseen: bool = False,
+) -> Pools | None:  # fmt: skip
+    """Pools of the last `most` targets or fewer from row `first` on; `unseen`: for lists that leave out what
+    the user had.
+    """
     recommender.eval()
     # Items that appeared in the held-out part only have vectors that were never trained.
     seen = np.zeros(len(events.items), bool)
@@ -68,7 +71,8 @@ def collect(
     replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     pooling = Pooling(scorer, untrained)
-    parts = [found for chunk in replay.chunks(CHUNK) if (found := pooling.pool(chunk)) is not None]
+    found = [pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)]
+    parts = [pools for pools in found if pools is not None]
     return joined(parts) if parts else None
 
 
@@ -114,6 +118,8 @@ def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
         summed[0] = recommender.mixture.damped(summed[0], pools.popularity[..., recommender.config.damping])
     score = mixed(dense, log_z, *summed)
     target = score.gather(1, pools.target[:, None])
-    nll = torch.logsumexp(score + pools.log_weight, dim=1) - target[:, 0]
-    rank = (torch.sigmoid((score - target) / RANK_TEMPERATURE) * torch.exp(pools.log_weight)).sum(dim=1)
+    likely = torch.where(pools.likely, score + pools.log_weight, -torch.inf)
+    nll = torch.logsumexp(likely, dim=1) - target[:, 0]
+    above = torch.sigmoid((score - target) / RANK_TEMPERATURE) * torch.exp(pools.log_weight)
+    rank = (above * pools.rival).sum(dim=1)
     return nll.sum(), (1 / (0.5 + rank)).sum()

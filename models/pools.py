@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.replay import Chunk
-from models.scoring import POPULARITY_FLOOR, Scorer
+from models.scoring import POPULARITY_FLOOR, Exclude, Scorer
 from models.tensors import SPARSE_GATES, Query, Window
 
 HEAD = 64
@@ -30,6 +30,8 @@ class Pools:
     share: Tensor  # float32[q,L,M]
     place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
+    rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
+    likely: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and what is in the window
     network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]
@@ -64,8 +66,10 @@ class Pooling:
         self._until = LOOK_EVERY
 
     @torch.no_grad()
-    def pool(self, chunk: Chunk) -> Pools | None:
-        """Pools of the chunk's targets that can be ranked; None when there are none."""
+    def pool(self, chunk: Chunk, seen: Exclude | None = None) -> Pools | None:
+        """Pools of the chunk's targets that can be ranked; None when there are none. What is `seen` is no
+        rival of the target.
+        """
         known = torch.from_numpy(chunk.target >= 0)
         if not known.any():
             return None
@@ -83,10 +87,21 @@ class Pooling:
         query = Query(user, recommender.gates(output, idle)[:, -SPARSE_GATES:], idle)
         successor, share = scorer.successors(query, window)
         sparse = recommender.mixture(query, window, successor, share).item
+        unseen = torch.ones(len(chunk.target), items, dtype=torch.bool)
+        if seen is not None:
+            unseen[seen.row, seen.item] = False
+        unseen = unseen[known]
+        in_window = torch.zeros_like(unseen)
+        held_row, slot = (window.item >= 0).nonzero(as_tuple=True)
+        in_window[held_row, window.item[held_row, slot]] = True
+        head = network + self._bias
+        best = [head.topk(min(HEAD, items), dim=1).indices]
+        if seen is not None:
+            best.append(head.masked_fill(~unseen, -torch.inf).topk(min(HEAD, items), dim=1).indices)
         sample = torch.randperm(items)[: min(SAMPLE, items)]
         chosen = torch.cat(
             [
-                target[:, None], (network + self._bias).topk(min(HEAD, items), dim=1).indices, sparse,
+                target[:, None], *best, sparse,
                 self._popular.expand(len(target), -1), sample.expand(len(target), -1),
             ],
             dim=1,
@@ -106,6 +121,7 @@ class Pooling:
         return Pools(
             output=output, idle_ms=idle, window=window, successor=successor, share=share,
             place=torch.searchsorted(item, sparse.contiguous()), log_weight=torch.log(weight),
+            rival=unseen.gather(1, item), likely=(unseen | in_window).gather(1, item),
             network=network.gather(1, item), bias=self._bias[item],
             popularity=(torch.log(count + POPULARITY_FLOOR) - self._log_sum).float(),
             fresh=self._fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
@@ -136,7 +152,8 @@ def joined(parts: list[Pools]) -> Pools:
         successor=torch.cat([pad(part.successor, 2, successors, -1) for part in parts]),
         share=torch.cat([pad(part.share, 2, successors, 0) for part in parts]),
         place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),
-        log_weight=column("log_weight", -torch.inf),
+        log_weight=column("log_weight", -torch.inf), rival=column("rival", False),
+        likely=column("likely", False),
         network=column("network", 0), bias=column("bias", 0), popularity=column("popularity", 0),
         fresh=column("fresh", 0), target=torch.cat([part.target for part in parts]),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from models.events import Events
 from models.hashing import item_hashes
 from models.recommender import Recommender
 from models.rules import EventRules
+from models.scoring import Exclude
 from models.sequences import outputs_at, sequences
 from models.statistics import Statistics
 from models.tensors import Window
@@ -29,6 +30,8 @@ class Chunk:
     """q targets and what was known before the chunk's first event."""
 
     row: NDArray[np.int64]  # [q] of the log
+    user: NDArray[np.int64]  # [q]
+    state: NDArray[np.int64]  # [q] see Sequences
     output: Tensor  # float32[q,H] of the cell, after the user's last event before the target
     idle_ms: Tensor  # int64[q] since that event, -1 = none
     window: Window  # [q] in catalogue numbers; as before the target
@@ -80,6 +83,8 @@ class Replay:
                 picked = self._wanted[low:high]
                 yield Chunk(
                     row=data.row[picked],
+                    user=data.user[picked],
+                    state=data.state[picked],
                     output=self._outputs[low:high],
                     idle_ms=data.idle_ms[torch.from_numpy(picked)],
                     window=self._window(data.user[picked], data.state[picked]),
@@ -88,6 +93,16 @@ class Replay:
                 )
             if learns:
                 self._learn(begin, end)
+
+    def seen(self, chunk: Chunk) -> Exclude:
+        """What each target's user had before it, all of the history, but the target itself."""
+        start = self._data.start[chunk.user]
+        count = np.where(chunk.state >= 0, chunk.state + 1 - start, 0)
+        row = np.repeat(np.arange(len(count)), count)
+        event = np.arange(len(row)) + (start - (np.cumsum(count) - count))[row]
+        item = self._catalogue_index[self.events.item[self._data.moved[event]]]
+        kept = (item >= 0) & (item != chunk.target[row])
+        return Exclude(torch.from_numpy(row[kept]), torch.from_numpy(item[kept]))
 
     @property
     def now(self) -> float:

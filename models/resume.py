@@ -19,6 +19,8 @@ class TrainingState:
 
     epoch: int
     weights: dict[str, Tensor]
+    average: dict[str, Tensor]  # the running average of weights; empty when there is none
+    averaged: int  # optimiser steps in it
     best_weights: dict[str, Tensor]
     best_loss: float
     best_epoch: int

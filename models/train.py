@@ -22,13 +22,14 @@ from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
 from models.gates import SCORE_PARTS, fit_gates
-from models.losses import full_softmax, sampled_softmax
+from models.losses import LeftOut, full_softmax, sampled_softmax
 from models.prior import Prior, prior_of
 from models.recommender import Recommender
 from models.resume import TrainingState, load, save
 from models.ridge import fit_readout, fit_scale
 from models.rules import EventRules
 from models.sequences import Batch, Sequences, batches, carried, sequences
+from models.splits import MIN_EVENTS as MIN_USER_EVENTS
 from models.tensors import Inputs
 from models.vocabulary import Vocabulary
 
@@ -62,8 +63,8 @@ ProgressCallback = Callable[[Progress], None]
 MIN_STEPS, MIN_EVENTS = 200, 256
 """An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
 
-WHOLE = 0.5
-"""Share of the peak learning rate at which the last pass begins."""
+SEEN = 4096
+"""Of a longer history, only so many of the last events are left out of the softmax."""
 
 
 def train(
@@ -83,17 +84,17 @@ def train(
     vocabulary, moved = vocabulary_of(events, config, rules)
     torch.manual_seed(settings.seed)
     recommender = Recommender(config, len(vocabulary), len(vocabulary.types)).to(settings.device)
+    events, first = _held_out(events, settings.validation)
     data = sequences(events, vocabulary, rules)
     if not len(data.target):
         raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
-    held_out = _held_out(events, data, settings.validation)
+    held_out = data.row >= first
     prior = prior_of(events, vocabulary, config, rules)
     trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint, prior)
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
     if held_out.any() and settings.gate_epochs:
-        first = int(data.row[held_out].min())
         metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
-    if held_out.any():
+    if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
     if events.clock:
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
@@ -118,13 +119,22 @@ def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tup
     return vocabulary, moved
 
 
-def _held_out(events: Events, data: Sequences, share: float) -> NDArray[np.bool_]:
-    """Which predictions are held out: the last share by time or, without a clock, users' last events."""
+def _held_out(events: Events, share: float) -> tuple[Events, int]:
+    """The log in an order in which what is held out comes last, and its first row that is held out.
+
+    By time that is the last share of the log; a log without a clock has the last event of every user put at
+    its end (users with three events or more), so that gates are fitted on what nobody has trained on there
+    too.
+    """
+    if not share:
+        return events, len(events)
     if events.clock:
-        return data.row >= int(len(events) * (1 - share))
-    last = np.zeros(len(data.row), bool)
-    last[np.unique(data.user[::-1], return_index=True)[1]] = share > 0
-    return last[::-1] & (data.state >= data.start[data.user] + 1)
+        return events, int(len(events) * (1 - share))
+    by_user = np.argsort(events.user, kind="stable")
+    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
+    held = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
+    rest = np.delete(np.arange(len(events)), held)
+    return events.take(np.concatenate([rest, held])), len(rest)
 
 
 class Trainer:
@@ -149,6 +159,8 @@ class Trainer:
         counts = torch.bincount(data.target, minlength=recommender.items).double()
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
+        self.average: dict[str, Tensor] = {}
+        self.averaged = 0
         self.started = time.perf_counter()
         what = (recommender.config, settings, len(data.row), int(data.target.sum()), int(data.idle_ms.sum()))
         self.identity = repr(what)
@@ -164,19 +176,30 @@ class Trainer:
         """Early-stopped training without the held-out part; leaves the best epoch's weights."""
         settings = self.settings
         state = self._restored()
+        began = time.process_time() - (state.curve[-1]["cpu_s"] if state.curve else 0.0)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
             if epoch - 1 - state.best_epoch >= settings.patience or self._elapsed() > settings.seconds:
                 break
             loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
-            point = {"epoch": epoch, "loss": loss, "events_per_s": speed}
+            point = {
+                "epoch": epoch,
+                "loss": loss,
+                "events_per_s": speed,
+                "cpu_s": time.process_time() - began,
+            }
+            state.weights = self._weights()
+            state.average = {name: weight.detach().cpu().clone() for name, weight in self.average.items()}
+            state.averaged = self.averaged
+            candidate = state.weights | state.average
+            self.recommender.load_state_dict(candidate)
             watched = loss
             if held_out.any():
                 point["validation_loss"] = watched = self.loss(held_out)
+            self.recommender.load_state_dict(state.weights)
             state.epoch = epoch
             state.curve.append(point)
-            state.weights = self._weights()
             if watched < state.best_loss:
-                state.best_loss, state.best_epoch, state.best_weights = watched, epoch, state.weights
+                state.best_loss, state.best_epoch, state.best_weights = watched, epoch, candidate
             if self.checkpoint is not None:
                 state.optimizer = self.optimizer.state_dict()
                 save(self.checkpoint, state, self.identity)
@@ -201,7 +224,7 @@ class Trainer:
             yield outputs, self.data.target[batch.prediction].to(self.device)
 
     def fit_whole(self, metrics: dict[str, Any]) -> None:
-        """One more pass over the whole log, with a learning rate that falls from half the peak to nothing."""
+        """One more pass over the whole log; the learning rate falls from its share of the peak to 0."""
         everything = np.ones(len(self.data.row), bool)
         if self.settings.ridge:
             scale = metrics["curve"][-1]["scale"]
@@ -209,7 +232,8 @@ class Trainer:
             return
         self.optimizer = self._new_optimizer()
         epoch = self.settings.epochs + 1
-        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: WHOLE * (epoch - at))
+        peak = self.settings.whole
+        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: peak * (epoch - at))
         metrics["whole_loss"] = loss
 
     def _weights(self) -> dict[str, Tensor]:
@@ -219,10 +243,23 @@ class Trainer:
         state = None if self.checkpoint is None else load(self.checkpoint, self.identity)
         if state is None:
             weights = self._weights()
-            return TrainingState(0, weights, weights, math.inf, 0, {}, [])
+            return TrainingState(0, weights, {}, 0, weights, math.inf, 0, {}, [])
         self.recommender.load_state_dict(state.weights)
         self.optimizer.load_state_dict(state.optimizer)
+        self.average = {name: weight.to(self.device) for name, weight in state.average.items()}
+        self.averaged = state.averaged
         return state
+
+    @torch.no_grad()
+    def _take_into_average(self) -> None:
+        """Move the running average towards the weights as they are; the first steps fade fast."""
+        keep = min(self.settings.average, (1 + self.averaged) / (10 + self.averaged))
+        for name, weight in self.recommender.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(weight, 1 - keep)
+            else:
+                self.average[name] = weight.detach().clone()
+        self.averaged += 1
 
     def _falling(self, at: float) -> float:
         """Share of the peak learning rate after `at` epochs: up over half an epoch, then down to 2 % at the
@@ -259,6 +296,8 @@ class Trainer:
             torch.autograd.backward(loss / max(1, len(batch.prediction)))
             torch.nn.utils.clip_grad_norm_(recommender.parameters(), settings.clip)
             self.optimizer.step()
+            if settings.average and phase == "network":
+                self._take_into_average()
             total += loss.item()
             done += len(batch.prediction)
             seen += len(batch.event)
@@ -287,13 +326,29 @@ class Trainer:
         vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
         prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
         sampled = self.settings.sampled
+        left_out = self._left_out(batch.prediction) if self.settings.unseen else None
         if not recommender.training or not 0 < sampled < recommender.items:
-            return full_softmax(query, vectors, bias, target, prior, moment), state
+            return full_softmax(query, vectors, bias, target, prior, moment, left_out), state
         sample = torch.multinomial(self.sampling, sampled, replacement=True)
         out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(target)
         inclusion = (1 - out).float().to(self.device)
-        loss = sampled_softmax(query, vectors, bias, target, prior, moment, sample.to(self.device), inclusion)
+        loss = sampled_softmax(
+            query, vectors, bias, target, prior, moment, sample.to(self.device), inclusion, left_out
+        )
         return loss, state
+
+    def _left_out(self, prediction: Tensor) -> LeftOut:
+        """The items before each prediction, but its target."""
+        data, index = self.data, prediction.numpy()
+        state, target = data.state[index], data.target[prediction]
+        count = np.where(state >= 0, np.minimum(state + 1 - data.start[data.user[index]], SEEN), 0)
+        row = np.repeat(np.arange(len(index)), count)
+        first = state + 1 - count - (np.cumsum(count) - count)  # of a row's events, less their place in `row`
+        item = data.inputs.item[torch.from_numpy(first[row] + np.arange(len(row)))]
+        kept = (item < self.recommender.items) & (item != target[torch.from_numpy(row)])
+        start = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]))
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        return LeftOut(before[start].to(self.device), item[kept].to(self.device))
 
     def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """The cell's outputs at the batch's predictions [q,H], and the states at its windows' ends."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from models.compare import compare
-from models.config import ModelConfig, TrainConfig
+from models.config import CELLS, ModelConfig, TrainConfig
 from models.drawing import style
 from models.events import Items
 from models.figure_cells import cells
@@ -46,7 +46,7 @@ def test_measured_figures_come_with_the_comparison_that_they_show(tmp_path: Path
     found, files = draw_measured(tmp_path, LONG, Items({"i0": "A Title"}, {}), *SETTINGS)
     assert {path.stem for path in files} == {"gradients", "memory", "state", "comparison"}
     assert all(path.stat().st_size > 1000 for path in files)
-    assert {row.cell for row in found.rows} == {"rnn", "lstm", "gru", "esn"}
+    assert {row.cell for row in found.rows} == set(CELLS)
     assert "A Title" in (tmp_path / "state.svg").read_text() or re.search(
         "<use", (tmp_path / "state.svg").read_text()
     )

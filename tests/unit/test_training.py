@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.config import DAY_MS, ModelConfig, TrainConfig
+from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
+from models.gates import collect
 from models.hashing import item_hashes
-from models.losses import full_softmax, sampled_softmax
+from models.losses import LeftOut, full_softmax, sampled_softmax
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
 from models.sequences import batches, carried, outputs_at, sequences
 from models.tensors import Inputs
-from models.train import Progress, Trained, Trainer, train, vocabulary_of
+from models.train import Progress, Trained, Trainer, _held_out, train, vocabulary_of
 
 pytestmark = pytest.mark.unit
 
@@ -113,6 +114,50 @@ def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytes
             torch.testing.assert_close(gradient, want, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss that trains is cross entropy over what is new to the user and the target, repeated or not."""
+    monkeypatch.setattr("models.losses.TILE_FLOATS", 100)
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1)
+    trainer = Trainer(
+        recommender, data, TrainConfig.from_dict({**FAST.to_dict(), "unseen": True}), lambda _: None
+    )
+    wanted = np.ones(len(data.row), bool)
+    query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
+    logits = query @ recommender.item_vectors[: len(vocabulary)].T
+    expected, repeats = 0.0, 0
+    for p, (state, user) in enumerate(zip(data.state, data.user, strict=True)):
+        target = int(data.target[p])
+        own = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
+        repeats += target in own
+        allowed = [item for item in range(len(vocabulary)) if item == target or item not in own]
+        expected -= float(torch.log_softmax(logits[p, allowed], 0)[allowed.index(target)])
+    assert repeats > 10
+    assert trainer.loss(wanted) == pytest.approx(expected / len(wanted), rel=1e-4)
+
+
+def test_the_sampled_softmax_leaves_out_what_the_full_one_does() -> None:
+    torch.manual_seed(3)
+    query, items, bias = torch.randn(5, 8), torch.randn(40, 8), torch.randn(40)
+    target, moment = torch.tensor([1, 2, 3, 2, 1]), torch.zeros(5, dtype=torch.int64)
+    left_out = LeftOut(torch.tensor([0, 2, 2, 5, 6, 6]), torch.tensor([7, 9, 30, 4, 5, 39]))
+    full = full_softmax(query, items, bias, target, None, moment, left_out)
+    assert full < full_softmax(query, items, bias, target, None, moment)
+    every, certain = torch.arange(40), torch.ones(40)
+    sampled = sampled_softmax(query, items, bias, target, None, moment, every, certain, left_out)
+    torch.testing.assert_close(sampled, full)
+    few = sampled_softmax(
+        query, items, bias, target, None, moment, torch.tensor([30, 30, 8]), certain, left_out
+    )
+    kept = [1, 2, 3, 8, 30]
+    for_all = query @ items[kept].T + bias[kept]
+    for_all[2, 4] = -torch.inf  # the only candidate that is left out, by the third prediction
+    torch.testing.assert_close(few, cross_entropy(for_all, target - 1, reduction="sum"))
+
+
 def test_the_sampled_softmax_estimates_the_full_one() -> None:
     """log Z over candidates, weighed by 1 / (probability to be one), is log Z within its error."""
     torch.manual_seed(2)
@@ -151,7 +196,7 @@ def cyclic_log() -> Events:
     return log(user, (user * 5 + step) % 12)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "esn"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_learns_what_follows_what(cell: str) -> None:
     config = ModelConfig.from_dict({**SMALL.to_dict(), "cell": cell, "hidden": 32})
     settings = TrainConfig(epochs=30, batch=4, window=8, gate_epochs=0, threads=1, learning_rate=0.01)
@@ -172,12 +217,61 @@ def test_a_seed_fixes_every_weight() -> None:
     assert not same(first, other)
 
 
+@pytest.mark.parametrize("unseen", [False, True])
+def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1)
+    pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
+    assert pools is not None
+    assert len(pools) == 50
+    known = np.unique(events.item[:350])
+    assert len(known) == len(vocabulary)  # so few that a pool holds them all
+    for q, row in enumerate(range(350, 400)):
+        own = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {events.item[row]}
+        held = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
+        assert (pools.rival[q] & held).sum() == len(known) - (len(own) if unseen else 0)
+        assert pools.rival[q, pools.target[q]]
+        assert pools.likely[q].sum() >= pools.rival[q].sum()
+
+
+@pytest.mark.parametrize("average", [0.5, 0.999])
+def test_the_average_of_the_weights_is_what_is_kept(average: float) -> None:
+    """With few steps behind it, a slow average must already have left the random weights it began from."""
+    settings = {
+        **FAST.to_dict(),
+        "epochs": 30,
+        "patience": 30,
+        "learning_rate": 0.01,
+        "gate_epochs": 0,
+        "whole": 0.0,
+    }
+    last = train(cyclic_log(), SMALL, TrainConfig.from_dict(settings), EVERY_EVENT)
+    averaged = train(
+        cyclic_log(), SMALL, TrainConfig.from_dict({**settings, "average": average}), EVERY_EVENT
+    )
+    assert not same(last, averaged)
+    assert [p["loss"] for p in averaged.metrics["curve"]] == [p["loss"] for p in last.metrics["curve"]]
+    assert averaged.metrics["curve"][-1]["validation_loss"] < 0.7 < np.log(12)
+
+
+def test_without_a_clock_every_users_last_event_is_held_out() -> None:
+    events = log(np.repeat(np.arange(9), [5, 2, 9, 1, 3, 7, 4, 2, 6]), np.arange(39) % 13, clock=False)
+    ordered, first = _held_out(events, 0.1)
+    assert len(ordered) - first == 6  # three users have fewer than three events
+    for row in range(first, len(ordered)):
+        own = np.flatnonzero(events.user == ordered.user[row])
+        assert ordered.item[row] == events.item[own[-1]]
+    for user in range(9):
+        assert (ordered.item[ordered.user == user] == events.item[events.user == user]).all()
+
+
 class Killed(Exception):
     pass
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 4, "patience": 4})
+    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 4, "patience": 4, "average": 0.9})
     straight = train(random_log(), SMALL, settings, EVERY_EVENT)
 
     def kill(progress: Progress) -> None:

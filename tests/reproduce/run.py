@@ -1,0 +1,138 @@
+"""Rebuilds the accuracy table of MovieLens-1M, leave-one-out, in README.md beside this file.
+
+    python -m tests.reproduce.run [--events FILE] [--only NAME] [--again]
+
+FILE (or $EDDY_DATA) is a Parquet file of MovieLens-1M as the SASRec papers use it: user_id, item_id and
+`position` in the user's sequence; see README.md. Every run's outcome is kept in results/ and not repeated;
+a run that was killed goes on from its last epoch. `--only` takes one run, `--again` replaces its outcome.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.errors import EddyError
+from models.evaluate import judge
+from models.events import read_events
+from models.gates import SCORE_PARTS
+from models.protocols import trial
+from models.recommender import Recommender
+from models.rules import EVERY_EVENT
+from models.tensors import SPARSE_GATES
+from models.train import Progress, train
+from tests.reproduce.report import write_table
+from tests.reproduce.runs import RUNS
+
+HERE = Path(__file__).parent
+
+
+def outcome_of(name: str, folder: Path) -> Path:
+    """Where a run's outcome is kept."""
+    return folder / "results" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+
+
+def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
+    """Train and judge; resumes training that was killed."""
+    run, commit = RUNS[name], _commit()
+    found = trial(read_events(events_file), "leave-one-out")
+    began, shown = time.process_time(), 0.0
+
+    def progress(at: Progress) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 20:
+            shown = time.monotonic()
+            share = f"{at.done / max(at.total, 1):4.0%}"
+            print(
+                f"{name}: {at.phase}, epoch {at.epoch} of {at.epochs}, {share}, loss {at.loss:.4f}",
+                flush=True,
+            )
+
+    trained = train(found.training_part, run.config, run.settings, EVERY_EVENT, progress, checkpoint)
+    curve = trained.metrics["curve"]
+    judged = judge(found, trained, EVERY_EVENT)
+    alone = judge(found, replace(trained, recommender=network_alone(trained.recommender)), EVERY_EVENT)
+    return {
+        "name": name,
+        "commit": commit,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPUs",
+        "config": asdict(run.config),
+        "training": asdict(run.settings) | {"seconds": None},
+        "seed": run.settings.seed,
+        "parameters": sum(weight.numel() for weight in trained.recommender.parameters()),
+        "state_bytes": 4 * trained.recommender.state_size,
+        "epochs": len(curve),
+        "best_epoch": trained.metrics["best_epoch"],
+        "network_cpu_s": curve[-1]["cpu_s"],  # all of it, resumed or not
+        "process_cpu_s": time.process_time()
+        - began,  # of the last process: with gates, last pass and ranking
+        "curve": curve,
+        "gates": trained.metrics.get("gates"),
+        "judged": judged.events,
+        "test": judged.reported,
+        "test_of_network_alone": alone.reported,
+        "validation": judged.tuning,
+    }
+
+
+def network_alone(recommender: Recommender) -> Recommender:
+    """A copy whose score is user vector · item vector + bias: no pointer, no transitions, no gates."""
+    copy = deepcopy(recommender)
+    untouched = Recommender(copy.config, copy.items, copy.types).state_dict()
+    copy.load_state_dict(
+        {name: untouched[name] if name.startswith(SCORE_PARTS) else weight
+         for name, weight in recommender.state_dict().items()}
+    )  # fmt: skip
+    with torch.no_grad():
+        copy.gate_state.bias[-SPARSE_GATES:-1] = -100.0
+    return copy.eval()
+
+
+def _commit() -> str:
+    """Of the code that runs; "-dirty" when the working tree differs from it."""
+    command = ("git", "describe", "--always", "--dirty", "--exclude", "*")
+    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
+    """The command line; README.md and results/ are those of `folder`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.reproduce.run", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--events", type=Path, default=os.environ.get("EDDY_DATA"), metavar="FILE")
+    parser.add_argument("--only", choices=RUNS)
+    parser.add_argument("--again", action="store_true")
+    given = parser.parse_args(arguments)
+    for name in [given.only] if given.only else RUNS:
+        kept = outcome_of(name, folder)
+        if kept.exists() and not given.again:
+            continue
+        if given.events is None:
+            sys.exit(f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA")
+        checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
+        try:
+            outcome = perform(name, given.events, checkpoint)
+        except EddyError as error:
+            sys.exit(str(error))
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+        checkpoint.unlink(missing_ok=True)
+    write_table(folder / "README.md", [outcome_of(each, folder) for each in RUNS])
+    print((folder / "README.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""`make reproduce`: what was run is kept and not repeated, and the table says what was not run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.config import CELLS
+from tests.reproduce import run
+from tests.reproduce.report import BEGIN, END
+from tests.reproduce.runs import PLAIN, RUNS, TRAINING, Run
+
+pytestmark = pytest.mark.unit
+
+TINY = Run(
+    replace(PLAIN, hidden=8, dim=8, window=10, transition_lags=3, successors=4),
+    replace(TRAINING, epochs=1, gate_epochs=1),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    return tmp_path
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    item = np.concatenate([rng.permutation(30)[:8] for _ in range(20)])
+    columns = {"user_id": np.repeat(np.arange(20), 8), "item_id": item, "position": np.tile(np.arange(8), 20)}
+    file = tmp_path / "events.parquet"
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def test_every_cell_and_three_seeds_of_the_best_are_run() -> None:
+    assert set(CELLS) <= set(RUNS)
+    assert [RUNS[f"best, seed {seed}"].settings.seed for seed in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_an_outcome_is_kept_and_not_run_again(
+    folder: Path, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RUNS", {"one": TINY, "two": TINY})
+    run.main(["--events", str(events), "--only", "one"], folder)
+    table = (folder / "README.md").read_text()
+    assert table.startswith("before\n")
+    assert table.endswith("\nafter\n")
+    assert "| **one** | 0." in table
+    assert "two: not run yet" in table
+    run.main(["--only", "one"], folder)  # needs no events
+    with pytest.raises(SystemExit, match="two: not run yet, and no events"):
+        run.main([], folder)
+    assert (folder / "README.md").read_text() == table
