@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.config import ModelConfig, TrainConfig
+from models.diagnostics import gradients
 from models.errors import EddyError
 from models.events import Events
 from models.gates import SCORE_PARTS, fit_gates
@@ -96,6 +97,10 @@ def train(
         metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
+    if config.cell != "esn":  # nothing is learned through its recurrence
+        metrics["gradients"] = gradients(
+            recommender, events, vocabulary, rules, settings.window, settings.clip
+        )
     if events.clock:
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)

@@ -301,6 +301,15 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
         train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
 
 
+def test_a_version_keeps_its_learning_curve_and_how_far_its_gradients_reach() -> None:
+    user, item = np.arange(40 * 20) % 40, np.random.default_rng(1).integers(9, size=800)
+    metrics = train(log(user, item), SMALL, FAST, EVERY_EVENT).metrics
+    assert [point["epoch"] for point in metrics["curve"]] == [1, 2]
+    assert {"loss", "validation_loss", "events_per_s"} < set(metrics["curve"][0])
+    assert metrics["gradients"]["window"] == FAST.window
+    assert 1 <= metrics["gradients"]["horizon"] <= FAST.window
+
+
 def test_early_stopping_keeps_the_best_epoch() -> None:
     settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 30, "patience": 2, "learning_rate": 0.05})
     trained = train(random_log(), SMALL, settings, EVERY_EVENT)  # nothing to learn: it soon overfits
