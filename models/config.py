@@ -114,17 +114,17 @@ class TrainConfig(_Config):
     """Largest norm of the gradient of one step."""
     sampled: int = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
-    ridge: float = 0.0
-    """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
-    pass; 0 = by gradient, as for the other cells.
-    """
     unseen: bool = False
     """Whether what a user already had is left out of the softmax: where nobody repeats an item, and lists
-    leave out the past, no weight need learn "not again". A target that does come again stays in.
+    leave out all of the past, no weight need learn "not again". A target that does come again stays in.
     """
     average: float = 0.0
     """Decay, per optimiser step, of the running average of the weights that is validated and kept (Polyak &
     Juditsky 1992; early steps count less); 0 = the last weights themselves.
+    """
+    ridge: float = 0.0
+    """Strength of the ridge regression that gives an echo-state network its readout in closed form, from one
+    pass; 0 = by gradient, as for the other cells.
     """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""

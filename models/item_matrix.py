@@ -100,24 +100,22 @@ class ItemMatrix:
         if exact or not self.reduced:
             torch.mm(vector, rows.T, out=out)
         else:
-            while len(self._packed) * ITEM_TILE < self.items:
-                at = len(self._packed) * ITEM_TILE
-                part = self._rows[at : min(at + ITEM_TILE, self.padded), : self.fixed]
-                self._packed.append(self._pack(part.contiguous()))
             out.copy_(self._packed[tile.start // ITEM_TILE](vector[:, : self.fixed].contiguous()))
             if rows.shape[1] > self.fixed:
                 out.addmm_(vector[:, self.fixed :], rows[:, self.fixed :].T)
         if tile.stop > self.items:
             out[:, self.items - tile.start :] = -torch.inf
 
-    def _pack(self, rows: Tensor) -> Product:
-        try:
-            return _PACK[self.precision](rows)
-        except (RuntimeError, AttributeError) as error:
-            raise EddyError(
-                f"scores cannot be computed in {self.precision} here ({error}): set EDDY_PRECISION to auto "
-                "or float32"
-            ) from None
+    def pack(self) -> None:
+        """Make what the first pass in reduced precision needs; before `product`, which threads may share."""
+        for tile in self.tiles()[len(self._packed) :]:
+            rows = self._rows[tile, : self.fixed].contiguous()
+            try:
+                self._packed.append(_PACK[self.precision](rows))
+            except (RuntimeError, AttributeError) as error:
+                raise EddyError(
+                    f"no scores in {self.precision} on this machine ({error}): set EDDY_PRECISION to auto"
+                ) from None
 
     def exact(self, vector: Tensor, index: Tensor) -> Tensor:
         """vector[B, columns], index int64[B,S] -> float32[B,S]"""

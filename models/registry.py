@@ -91,7 +91,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         _sync(aside)
         place = _rename_to_next(registry, aside)
         _sync(registry)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise EddyError(
             f"registry {registry}: cannot write a version ({error}); check space and permissions"
         ) from None

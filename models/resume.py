@@ -3,6 +3,7 @@ epoch.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,23 @@ class TrainingState:
 
 
 def save(path: Path, state: TrainingState, identity: str) -> None:
-    """Write the state aside and move it into place; `identity` names the run that may go on from it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the state aside and move it into place; `identity` names the run that may go on from it.
+
+    Errors: EddyError when it cannot be written; the one before stays then.
+    """
     aside = path.with_suffix(".writing")
-    with aside.open("wb") as file:
-        torch.save({"identity": identity, **vars(state)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            torch.save({"identity": identity, **vars(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own word for a failed write is a RuntimeError
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise EddyError(f"{path}: cannot be written ({reason}); check space and permissions") from None
 
 
 def load(path: Path, identity: str) -> TrainingState | None:

@@ -7,7 +7,9 @@ cache. With a first pass in reduced precision the best SHORT_LIST candidates are
 """
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +30,8 @@ TILE_FLOATS = 1 << 20
 BUFFER_FLOATS = 1 << 25
 """Scores of a tile of users over all items at most, 128 MB."""
 
-SHORT_LIST = 4
-"""Times k: candidates of a first pass that are scored again (at least 64)."""
+SHORT_LIST, LEAST_LISTED = 3, 32
+"""Candidates of a first pass that are scored again: so many times k, and at least so many."""
 
 POPULARITY_FLOOR = 0.01
 """Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
@@ -71,6 +73,7 @@ class Scorer:
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, statistics: Statistics,
         precision: Precision = "float32",
+        threads: int = 1,
     ) -> None:  # fmt: skip
         self.recommender = recommender
         self.vocabulary = vocabulary
@@ -79,7 +82,9 @@ class Scorer:
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
         config = recommender.config
         self._common = None if config.damping is None else config.dim + 1 + config.damping
-        self._spaces: dict[str, Tensor] = {}
+        self._spaces = threading.local()
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="eddy-scoring") if threads > 1 else None
         self.now = -math.inf
 
     @property
@@ -93,13 +98,8 @@ class Scorer:
         return self._matrix.rows
 
     @torch.inference_mode()
-    def refresh(self, now: float, staleness_ms: float = 0.0) -> None:
-        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock).
-
-        Nothing is done if there are no new items and the last refresh lies at most `staleness_ms` back.
-        """
-        if self.items == len(self.catalogue) and 0 <= now - self.now <= staleness_ms and staleness_ms:
-            return
+    def refresh(self, now: float) -> None:
+        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock)."""
         self._matrix.grow()
         self.now = now
         if self.recommender.config.half_lives_ms:
@@ -205,17 +205,28 @@ class Scorer:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
         one called "zero" must be left zero.
         """
-        space = self._spaces.get(name)
+        space = getattr(self._spaces, name, None)
         if space is None or space.numel() < rows * columns:
             space = torch.zeros(rows * columns, device=self.recommender.item_bias.device)
-            self._spaces[name] = space
+            setattr(self._spaces, name, space)
         return space[: rows * columns].view(rows, columns)
 
-    def _tiles(self, rows: int) -> Iterator[slice]:
+    def _by_tiles(self, work: Callable[[slice], None], rows: int) -> None:
+        """Do `work` on tiles of users, side by side if there are threads for it."""
         items = max(self.items, 1)
-        step = max(1, min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items))
-        for start in range(0, rows, step):
-            yield slice(start, min(start + step, rows))
+        step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items, -(-rows // self._threads))
+        step = max(step, 1)
+        tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+        @torch.inference_mode()  # a thread's own matter
+        def one(tile: slice) -> None:
+            work(tile)
+
+        if self._pool is None or len(tiles) < 2:
+            for tile in tiles:
+                one(tile)
+        else:
+            list(self._pool.map(one, tiles))
 
     @torch.inference_mode()
     def topk(
@@ -229,12 +240,17 @@ class Scorer:
         score = torch.full((len(query.vector), k), -torch.inf, device=device)
         asked = self._asked(query, window, exclude)
         reduced = self._matrix.reduced
-        for rows in self._tiles(len(query.vector)):
+        if reduced:
+            self._matrix.pack()
+
+        def best_of(rows: slice) -> None:
             scores, log_z = self._scores(asked, rows, exact=not reduced)
-            best, value = topk(scores, max(SHORT_LIST * k, 64) if reduced else k)
+            best, value = topk(scores, max(SHORT_LIST * k, LEAST_LISTED) if reduced else k)
             if reduced:
                 best, value = self._again(asked, rows, best, log_z, k)
             index[rows, : best.shape[1]], score[rows, : best.shape[1]] = best, value
+
+        self._by_tiles(best_of, len(query.vector))
         return index, score
 
     def _again(
@@ -265,11 +281,14 @@ class Scorer:
         score = torch.empty(len(target), device=query.vector.device)
         above = torch.empty(len(target), dtype=torch.int64)
         asked = self._asked(query, window, exclude)
-        for rows in self._tiles(len(target)):
+
+        def rank(rows: slice) -> None:
             scores, _ = self._scores(asked, rows, exact=True)
             own = scores.gather(1, target[rows, None])
             score[rows] = own[:, 0]
             above[rows] = _count_not_below(scores, own) - 1
+
+        self._by_tiles(rank, len(target))
         return score, above
 
 

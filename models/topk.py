@@ -24,7 +24,7 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, items = scores.shape
     k = min(k, items)
-    if items < k * BLOCK or not rows:
+    if not rows or not k or items < k * BLOCK:
         return _sorted(scores, torch.arange(items, device=scores.device).expand(rows, -1), k)
     if items % BLOCK:
         scores = pad(scores, (0, -items % BLOCK), value=-torch.inf)

@@ -84,6 +84,7 @@ def _known(
         assert view.newest is not None
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
+    ranker.refresh(now, view.wall())
     index, score = ranker.top(
         ranker.latest(slab, slots, state),
         now,

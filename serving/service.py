@@ -44,9 +44,7 @@ class Service:
         self.metrics = ServerMetrics()
         self.view = MaterialisedView(wall_ms)
         self._retry_s = retry_s
-        self._thread = ThreadPoolExecutor(
-            1, "eddy-serving", initializer=torch.set_num_threads, initargs=(settings.torch_threads,)
-        )
+        self._thread = ThreadPoolExecutor(1, "eddy-serving", initializer=torch.set_num_threads, initargs=(1,))
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),

@@ -5,6 +5,7 @@ With stream.transport the only file that knows Faust.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 from typing import Any, cast
@@ -17,7 +18,8 @@ from prometheus_client import start_http_server
 from models.errors import EddyError
 from stream.clients import admin_client, require_servers, ssl_context
 from stream.settings import Settings
-from stream.topics import ensure_topics, topic_ids
+from stream.topic_watch import TopicWatch, require_same_rows
+from stream.topics import ensure_topics, topic_ids, topic_specs
 from stream.transport import CHUNK_CODEC, BatchConsumer, BatchTransport
 from stream.worker import Worker
 
@@ -26,6 +28,8 @@ log = logging.getLogger("eddy.worker")
 FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
 HEARTBEATS_PER_SESSION = 4
+GC_ALLOCATIONS = 100_000
+TOPIC_WATCH_S = 2.0
 
 
 def _credentials(settings: Settings) -> Any:
@@ -41,15 +45,19 @@ def _credentials(settings: Settings) -> Any:
     return faust.SSLCredentials(context) if context else None
 
 
-def new_app(settings: Settings, worker: Worker) -> faust.App:
-    """A Faust app whose agent feeds `worker`."""
-    (settings.cache_dir / "faust").mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
+def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
+    """A Faust app whose agent feeds `worker`; `note` is committed beside offsets."""
+    folder = settings.cache_dir / "faust"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
+    except OSError as error:
+        raise EddyError(f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to another folder") from None
     app = faust.App(
         settings.group,
         broker=[f"aiokafka://{server}" for server in require_servers(settings).split(",")],
         broker_credentials=_credentials(settings),
         store="memory://",
-        datadir=str(settings.cache_dir / "faust"),
+        datadir=str(folder),
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
@@ -62,6 +70,7 @@ def new_app(settings: Settings, worker: Worker) -> faust.App:
         stream_wait_empty=False,
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.transport.note = note
     events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
 
     @app.agent(events)
@@ -101,12 +110,14 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     """
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
-        topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+        names = settings.topics
+        ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
+        require_same_rows(admin, settings, ids[names.user_state])
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    worker = Worker(settings, topic_id, on_step)
+    worker = Worker(settings, ids[names.events].bytes, on_step)
     if settings.metrics_port is not None:
         server, _ = start_http_server(settings.metrics_port, settings.host, worker.metrics.registry)
         log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
@@ -118,12 +129,17 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         starting.cancel()
         return
     await starting
-    app = new_app(settings, worker)
+    gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles
+    gc.set_threshold(GC_ALLOCATIONS, 50, 100)
+    app = new_app(settings, worker, ids[names.user_state].hex)
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
+    watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids)))
     try:
-        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.failed]
+        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.failed, watching]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
         if worker.failed.done():
             worker.failed.result()
         if crashed.done() and not stop.is_set():
@@ -131,4 +147,14 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         app.consumer.stop_flow()
         await worker.stop()
     finally:
+        watching.cancel()
         await app.stop()
+
+
+async def _watch(topics: TopicWatch) -> None:
+    try:
+        while True:
+            await asyncio.sleep(TOPIC_WATCH_S)
+            await asyncio.to_thread(topics.look)
+    finally:
+        topics.close()

@@ -1,5 +1,5 @@
-"""From chunks to a moved engine and the messages that say so: the work of one micro-batch on the engine's
-thread.
+"""From decoded chunks to a moved engine and the messages that say so: the work of one micro-batch on the
+engine's thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from stream.answers import encode_lists
 from stream.dead_letters import Letter, dead_letter
 from stream.engine import Engine, Outcome
-from stream.events import Rejected, decode_events, rounds
+from stream.events import Rejected, joined, rounds
+from stream.inbox import Arrived
 from stream.metrics import WorkerMetrics
 from stream.murmur import murmur2
 from stream.partitions import Owned
 from stream.producers import Message
 from stream.settings import Settings
 from stream.snapshots import discard_snapshot, snapshot_path
-from stream.transport import Chunk
 
 
 @dataclass
@@ -33,20 +33,16 @@ def apply_chunks(
     settings: Settings,
     topic_id: bytes,
     owners: Mapping[int, Owned],
-    taken: Mapping[int, Sequence[Chunk]],
+    taken: Mapping[int, Sequence[Arrived]],
     metrics: WorkerMetrics,
 ) -> Applied:
-    """Decode, apply in turns between tombstones, and encode the answers; owners note what their next
-    checkpoint writes.
+    """Apply in turns between tombstones, and encode the answers; owners note what their next checkpoint
+    writes.
     """
-    records = {
-        number: [record for chunk in chunks for record in chunk.records] for number, chunks in taken.items()
-    }
-    read = sum(map(len, records.values()))
+    read = sum(len(one.chunk.records) for part in taken.values() for one in part)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
-    now = engine.wall()
-    decoded = [decode_events(part, number, now) for number, part in records.items()]
+    decoded = [joined([one.decoded for one in part]) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
     applied = Applied()
     for batches, erased in rounds(decoded):
@@ -56,7 +52,12 @@ def apply_chunks(
         for number, owned in owners.items():
             owned.note(outcome, outcome.dirty[home == number])
         if outcome.refused:
-            at = {(number, record.offset): record for number, part in records.items() for record in part}
+            at = {
+                (number, record.offset): record
+                for number, part in taken.items()
+                for one in part
+                for record in one.chunk.records
+            }
             rejected += [
                 (number, Rejected(at[number, offset], why)) for number, offset, why in outcome.refused
             ]
@@ -68,8 +69,8 @@ def apply_chunks(
             to = int(murmur2([user.encode()])[0] % settings.partitions)
             applied.answers.setdefault(to, []).append((user.encode(), None))
             metrics.erased.inc()
-    for number, chunks in taken.items():
-        owners[number].advance(chunks[-1].end)
+    for number, part in taken.items():
+        owners[number].advance(part[-1].chunk.end)
     applied.letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
     metrics.dead.inc(len(rejected))
     metrics.answers.inc(sum(value is not None for part in applied.answers.values() for _, value in part))

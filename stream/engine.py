@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.item_matrix import Precision
 from models.metrics import MISS
 from models.statistics import Statistics
 from stream.advance import Columns, View, advance
@@ -38,6 +39,9 @@ class Options:
     k: int = 20
     emit: Emit = "latest"
     exclude_seen: bool = False
+    precision: Precision = "float32"
+    threads: int = 1
+    """that score, side by side"""
     sample: float = 0.1
     """share of users whose events are ranked before they are applied (prequential metrics)"""
 
@@ -94,7 +98,7 @@ class Engine:
         self.clock = StreamClock()
         self.wall = wall
         self.prequential = Prequential()
-        self.ranker = Ranker(encoder, names, statistics)
+        self.ranker = self._new_ranker()
         self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
         self.stale = 0
         """rows still of older epochs after the last `migrate`"""
@@ -102,12 +106,16 @@ class Engine:
         self.counted_until: dict[int, int] = {}
         """by partition: offset of the last record in the item statistics; a replay does not count again"""
 
+    def _new_ranker(self) -> Ranker:
+        options = self.options
+        return Ranker(self.encoder, self.names, self.statistics, options.precision, options.threads)
+
     # -- the model version ------------------------------------------------------------------------------
 
     def exchange(self, encoder: Encoder) -> None:
         """Go on with another version: rows are encoded anew when touched, or by `migrate`."""
         self.encoder = encoder
-        self.ranker = Ranker(encoder, self.names, self.statistics)
+        self.ranker = self._new_ranker()
         self.versions[encoder.epoch] = encoder.version_hash
         self.slab.reset_states(encoder.state_size)
         self._look_for_stale = True
@@ -251,7 +259,10 @@ class Engine:
 
     def _top(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         exclude_seen = np.full(len(view.length), self.options.exclude_seen)
-        return self.ranker.top(view, self.clock.now(self.wall()), self.options.k, exclude_seen)
+        wall = self.wall()
+        now = self.clock.now(wall)
+        self.ranker.refresh(now, wall)
+        return self.ranker.top(view, now, self.options.k, exclude_seen)
 
     def _latest(self, slots: Slots) -> Lists:
         """The lists of users as their rows are now."""
@@ -274,7 +285,7 @@ class Engine:
         everyone.
         """
         start = int(columns.time.min())
-        self.ranker.scorer.refresh(float(start))
+        self.ranker.refresh(start, self.wall())
         popularity = torch.from_numpy(
             decayed_popularity(self.statistics, len(self.names.catalogue), float(start))
         )

@@ -8,7 +8,8 @@ can raise.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -181,6 +182,24 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
         time=np.fromiter((event.timestamp for event in events), np.int64, n),
         event_id=event_id,
         offset=np.fromiter((record.offset for record in records), np.int64, n),
+    )
+
+
+def joined(parts: Sequence[Decoded]) -> Decoded:
+    """Decoded chunks of one partition, one after another, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    batches = [part.batch for part in parts]
+    columns: dict[str, Any] = {}
+    for name, column in vars(batches[0]).items():
+        if isinstance(column, list):
+            columns[name] = list(chain.from_iterable(getattr(batch, name) for batch in batches))
+        elif isinstance(column, np.ndarray):
+            columns[name] = np.concatenate([getattr(batch, name) for batch in batches])
+    return Decoded(
+        EventBatch(partition=batches[0].partition, **columns),
+        [one for part in parts for one in part.erasures],
+        [one for part in parts for one in part.rejected],
     )
 
 

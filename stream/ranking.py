@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.item_matrix import Precision
 from models.scoring import Exclude, Scorer
 from models.statistics import Statistics
 from models.tensors import Query, Window
@@ -14,13 +15,32 @@ from stream.items import ItemNames
 from stream.rows import NO_TIME
 from stream.slab import Slab, Slots
 
+REFRESH_MS = 100
+"""How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
+
 
 class Ranker:
     """A version's encoder and scorer on the catalogue and statistics of this process."""
 
-    def __init__(self, encoder: Encoder, names: ItemNames, statistics: Statistics) -> None:
+    def __init__(
+        self, encoder: Encoder, names: ItemNames, statistics: Statistics,
+        precision: Precision = "float32", threads: int = 1,
+    ) -> None:  # fmt: skip
         self.encoder, self.names = encoder, names
-        self.scorer = Scorer(encoder.recommender, encoder.version.vocabulary, names.catalogue, statistics)
+        vocabulary = encoder.version.vocabulary
+        self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
+        self._refreshed = -REFRESH_MS
+
+    def refresh(self, now: int, wall: int) -> None:
+        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics.
+
+        Live, that is while `now` is about the time on the wall, statistics may be REFRESH_MS old.
+        """
+        live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < REFRESH_MS
+        if live and self.scorer.items == len(self.names.catalogue):
+            return
+        self.scorer.refresh(float(now))
+        self._refreshed = wall
 
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""
@@ -54,12 +74,11 @@ class Ranker:
         also: Exclude | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k best items for each row at `now` (ms): catalogue index int64[m, k] and score float32[m, k],
-        best first, -1 where nothing may be recommended.
+        best first, -1 where nothing may be recommended. `refresh` first.
 
         Left out: items whose id is not known yet, those in the recent window where `exclude_seen` [m] says
         so, and the pairs of `also`.
         """
-        self.scorer.refresh(float(now))
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
         index, score = self.scorer.topk(self.query(view, now), window, k, left_out)
@@ -77,12 +96,11 @@ class Ranker:
             row, place = seen.nonzero(as_tuple=True)
             rows.append(row)
             items.append(window.item[row, place])
-        unnamed = self.names.unnamed()
-        if len(unnamed):
-            n = len(window.item)
-            rows.append(torch.arange(n).repeat_interleave(len(unnamed)))
-            items.append(torch.from_numpy(unnamed).repeat(n))
-        return Exclude(torch.cat(rows), torch.cat(items)) if rows else None
+        unnamed = torch.from_numpy(self.names.unnamed()).to(window.item.device)
+        if not rows and not len(unnamed):
+            return None
+        none = torch.zeros(0, dtype=torch.int64, device=window.item.device)
+        return Exclude(torch.cat([none, *rows]), torch.cat([none, *items]), unnamed)
 
 
 def decayed_popularity(statistics: Statistics, items: int, now: float) -> NDArray[np.float64]:

@@ -158,6 +158,12 @@ def committed_offsets(admin: KafkaAdminClient, group: str, topic: str) -> dict[i
     return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
 
 
+def committed_notes(admin: KafkaAdminClient, group: str, topic: str) -> dict[int, str]:
+    """What a consumer group has noted beside its committed offsets, by partition. Errors: KafkaError."""
+    found = admin.list_group_offsets(group)[group]
+    return {tp.partition: at.metadata for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+
+
 def topic_ids(admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, uuid.UUID]:
     """The ids (KIP-516) of these topics; a topic that is deleted and created again has another one.
 

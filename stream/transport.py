@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError
+from aiokafka.structs import OffsetAndMetadata
 from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -56,6 +57,12 @@ class _CommittedThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # Faust gives its own transactions a way, but not this
+        commit = consumer.commit
+
+        async def commit_with_note(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+            await commit({tp: OffsetAndMetadata(at.offset, transport.note) for tp, at in offsets.items()})
+
+        consumer.commit = commit_with_note
         return consumer
 
 
@@ -124,5 +131,8 @@ class BatchConsumer(driver.Consumer):
 
 class BatchTransport(driver.Transport):
     """Faust's aiokafka transport with chunks."""
+
+    note = ""
+    """kept on the cluster beside each committed offset"""
 
     Consumer = BatchConsumer

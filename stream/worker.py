@@ -25,10 +25,13 @@ from stream.clients import admin_client
 from stream.clock import wall_ms
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
+from stream.events import Decoded, decode_events
+from stream.inbox import Arrived, Inbox
 from stream.items import dictionary_records
 from stream.metrics import WorkerMetrics
+from stream.outbox import Outbox
 from stream.partitions import Owned
-from stream.producers import Message, new_producer, send_all
+from stream.producers import Message, new_producer
 from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
 from stream.settings import Settings
 from stream.shared import Shared
@@ -43,7 +46,11 @@ T = TypeVar("T")
 MAX_BATCH_EVENTS = 4096
 """Records applied at once: large enough for batched arithmetic, small enough to answer soon."""
 
-QUEUED_CHUNKS = 4
+DECODE_ASIDE = 256
+"""Records from which on a chunk is decoded on a thread of its own; fewer take less time than the way
+there.
+"""
+
 MIGRATE_ROWS = 1024
 NO_GENERATION = -2
 REVOKE_BUDGET = 0.5
@@ -79,12 +86,13 @@ class Worker:
         self._engine: Engine | None = None
         self._restorer: Restorer | None = None
         self._answers: AIOKafkaProducer | None = None
-        self._chunks: asyncio.Queue[Chunk] = asyncio.Queue(QUEUED_CHUNKS)
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
+        self._inbox = Inbox(2 * MAX_BATCH_EVENTS)
+        self._outbox: Outbox | None = None
         self._settled = asyncio.Event()
         self._settled.set()
         self._busy = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
-        self._unconfirmed: list[asyncio.Future[object]] = []
         self._names_again: list[Message] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._restore: asyncio.Task[None] | None = None
@@ -119,9 +127,10 @@ class Worker:
 
     async def start(self) -> None:
         """Read what is common to all partitions and load the live version, waiting for the first."""
-        torch.set_num_threads(self.settings.torch_threads)
+        torch.set_num_threads(1)  # tiles are scored side by side instead: see Settings.threads
         self._answers = new_producer(self.settings)
         await self._answers.start()
+        self._outbox = Outbox(self._answers, self.topics)
         known = asyncio.Event()
         first: list[Encoder] = []
 
@@ -162,6 +171,8 @@ class Worker:
             k=settings.k,
             emit=settings.emit,
             exclude_seen=settings.exclude_seen,
+            precision=settings.precision,
+            threads=settings.threads,
             sample=settings.prequential_sample,
         )
         self.shared.count_for(encoder)
@@ -185,6 +196,7 @@ class Worker:
         if self._answers is not None:
             await self._answers.stop()
         self._thread.shutdown()
+        self._decoder.shutdown()
 
     # -- partitions -------------------------------------------------------------------------------------
 
@@ -216,8 +228,7 @@ class Worker:
         """Partitions are about to be lost: flush within the budget, then forget them in any case."""
         self._settled.clear()
         await self._end_restore()
-        while not self._chunks.empty():
-            self._chunks.get_nowait()
+        await self._inbox.clear()
         leaving = [self.owned[number] for number in sorted(partitions) if number in self.owned]
         for owned in leaving:
             owned.generation = NO_GENERATION  # chunks still on their way are not applied any more
@@ -287,26 +298,26 @@ class Worker:
     async def put(self, chunk: Chunk) -> None:
         """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
         await self._settled.wait()
-        await self._chunks.put(chunk)
 
-    async def _gather(self) -> list[Chunk]:
-        """The chunks of the next micro-batch: what is there, up to a bound."""
-        chunks = [await self._chunks.get()]
-        events = len(chunks[0].records)
-        while events < MAX_BATCH_EVENTS and not self._chunks.empty():
-            chunks.append(self._chunks.get_nowait())
-            events += len(chunks[-1].records)
-        return chunks
+        def decode() -> Decoded:
+            return decode_events(chunk.records, chunk.partition, wall_ms())
+
+        aside = len(chunk.records) >= DECODE_ASIDE
+        loop = asyncio.get_running_loop()
+        decoded = await loop.run_in_executor(self._decoder, decode) if aside else decode()
+        await self._inbox.put(Arrived(chunk, decoded))
 
     async def _work(self) -> None:
         idle_checked = time.monotonic()
         while True:
-            gather = asyncio.ensure_future(self._gather())
-            while not (await asyncio.wait([gather], timeout=0.05))[0]:
+            filled = asyncio.ensure_future(self._inbox.filled())
+            while not (await asyncio.wait([filled], timeout=0.05))[0]:
                 async with self._busy:
                     await self._migrate()
+            assert self._outbox is not None
+            await self._outbox.room()
             async with self._busy:
-                await self._process(gather.result())
+                await self._process(await self._inbox.take(MAX_BATCH_EVENTS))
                 await self._migrate()
                 if time.monotonic() - idle_checked > IDLE_CHECK_S:
                     idle_checked = time.monotonic()
@@ -335,27 +346,22 @@ class Worker:
                 self.metrics.idle.inc(len(users))
                 log.info("partition %d: %d rows idle for more than %g days dropped", number, len(users), days)
 
-    async def _process(self, chunks: Sequence[Chunk]) -> None:
-        taken: dict[int, list[Chunk]] = {}
-        for chunk in chunks:
-            owned = self.owned.get(chunk.partition)
-            if owned is None or chunk.generation != owned.generation:
+    async def _process(self, arrived: Sequence[Arrived]) -> None:
+        taken: dict[int, list[Arrived]] = {}
+        for one in arrived:
+            owned = self.owned.get(one.chunk.partition)
+            if owned is None or one.chunk.generation != owned.generation:
                 continue  # from before a rebalance: its records will come again
-            owned.accept(chunk)
-            taken.setdefault(chunk.partition, []).append(chunk)
+            owned.accept(one.chunk)
+            taken.setdefault(one.chunk.partition, []).append(one)
         if not taken:
             return
         owners = {number: self.owned[number] for number in taken}
         applied: Applied = await self._run(
             lambda: apply_chunks(self.engine, self.settings, self.topic_id, owners, taken, self.metrics)
         )
-        assert self._answers is not None
-        for partition, messages in applied.answers.items():
-            self._unconfirmed += await send_all(
-                self._answers, self.topics.recommendations, partition, messages
-            )
-        for letter in applied.letters:
-            self._unconfirmed.append(await self._answers.send(self.topics.dead_letters, **letter))
+        assert self._outbox is not None
+        self._outbox.put(applied)
 
     # -- durability -------------------------------------------------------------------------------------
 
@@ -375,16 +381,16 @@ class Worker:
             # A batch that is being applied belongs to it, too: a flush must not miss what is not noted yet.
             async with self._busy:
                 owners = {number: owned for number, owned in self.owned.items() if owned.pending}
-                if self.commit is None or not owners:
+                if self.commit is None or self._outbox is None or not owners:
                     return
                 captures = await self._run(lambda: self._capture(owners))
-                unconfirmed, self._unconfirmed = self._unconfirmed, []
+                confirmed = self._outbox.take_unconfirmed()
             with self.metrics.checkpoint_seconds.time():
                 try:
                     lost = await checkpoint(
                         {number: (owners[number].producer, capture) for number, capture in captures.items()},
                         self.topics,
-                        asyncio.gather(*unconfirmed),
+                        confirmed,
                         self.commit,
                         self.on_step,
                     )

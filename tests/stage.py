@@ -4,6 +4,7 @@ it all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,10 @@ from tests.chaos.verify import Verdict, verify
 from tests.chaos.waiting import eventually
 from tests.engines import random_version
 
-PATIENCE_S = 90.0
+SCALE = int(os.environ.get("EDDY_TEST_SCALE", "1"))
+"""Multiplies how many events the large tests send: 50 for a million of 2013 and 100,000 fuzzed ones."""
+
+PATIENCE_S = 90.0 * SCALE
 Message = tuple[bytes | None, bytes | None]
 
 

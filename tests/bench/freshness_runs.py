@@ -13,7 +13,7 @@ from tests.bench.programs import running, worker
 from tests.bench.subprograms import result_of
 from tests.bench.throughput import EddyRun
 
-KNOWN_EVENTS = 60_000
+KNOWN_EVENTS = 40_000
 PATIENCE_S = 90.0
 
 
@@ -24,9 +24,9 @@ def measure_freshness(
     loads: tuple[float, ...],
     warm_s: float,
     steady_s: float,
-    done: Callable[[str], None],
+    go_on: Callable[[str], bool],
 ) -> Iterator[dict[str, Any]]:
-    """One worker that has taken in a first backlog; then each load in turn, all on new events."""
+    """One worker that has taken in a first backlog; then each load in turn, as long as `go_on` says so."""
     with place.installation(run.partitions, KNOWN_EVENTS) as settings:
         place.go_live(settings, place.version(run.score))
         observer = Observer(settings)
@@ -41,8 +41,10 @@ def measure_freshness(
                         limit_s=warm_s + steady_s + PATIENCE_S,
                     )  # fmt: skip
                     sent = observer.count(settings.topics.events)
-                    done(f"{run.name} at {load:.0%}: p50 {found.get('p50_ms')}, p99 {found.get('p99_ms')} ms")
                     yield {"run": run.name, "load": load, **found}
+                    delays = f"p50 {found.get('p50_ms')}, p99 {found.get('p99_ms')} ms"
+                    if not go_on(f"{run.name} at {load:.0%}: {delays}"):
+                        return
         finally:
             observer.close()
 

@@ -15,6 +15,7 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from numpy.typing import NDArray
 
+from models.item_matrix import Precision
 from models.registry import Version
 from models.scoring import Scorer
 from models.tensors import Query, Window
@@ -23,7 +24,7 @@ from stream.app import FETCH_RECORDS
 from stream.checkpoint import Capture, write_partition
 from stream.clients import aiokafka_config
 from stream.clock import wall_ms
-from stream.engine import Engine, Lists, Options
+from stream.engine import Engine, Lists
 from stream.events import EventBatch, decode_events
 from stream.prequential import in_sample
 from stream.producers import send_all
@@ -36,13 +37,10 @@ from tests.engines import TOPIC_ID, new_engine
 Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 
-def engine(version: Version, settings: Settings, emit: str, precision: str, sample: float = 0.0) -> Engine:
+def engine(version: Version, settings: Settings, emit: str, precision: Precision) -> Engine:
     """An engine as a worker builds it, with nothing in it; one torch thread count for all: the default."""
-    options: dict[str, Any] = {"k": 10, "emit": emit, "sample": sample, "partitions": settings.partitions}
-    if "precision" in {field.name for field in dataclasses.fields(Options)}:
-        options["precision"] = precision
-    made = new_engine(version, wall=wall_ms(), **options)
-    torch.set_num_threads(settings.torch_threads)
+    options: dict[str, Any] = {"k": 10, "emit": emit, "sample": 0.0, "partitions": settings.partitions}
+    made = new_engine(version, wall=wall_ms(), precision=precision, threads=settings.threads, **options)
     return made
 
 
@@ -138,7 +136,7 @@ def some_rows(engine: Engine, n: int, seed: int) -> Slots:
     return np.sort(np.random.default_rng(seed).choice(used, min(n, len(used)), replace=False))
 
 
-def scorer(version: Version, settings: Settings, precision: str) -> Scorer:
+def scorer(version: Version, settings: Settings, precision: Precision) -> Scorer:
     """A scorer over the version's own items."""
     made = engine(version, settings, "off", precision).ranker.scorer
     made.refresh(0.0)

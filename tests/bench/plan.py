@@ -29,13 +29,17 @@ class Plan:
     backlog: int
     """events: more than any program does in a window"""
     eddy: tuple[EddyRun, ...]
+    reduced: tuple[EddyRun, ...]
+    """the same in the reduced precision that is fastest here; the precision given is replaced"""
     staged: int
     """events of the backlog that stages are measured on"""
+    stages_s: float
+    """no new round of stages is begun after it"""
     freshness: tuple[EddyRun, ...]
     steady_s: float
     """of each load, after `warm_s`"""
     catalogues: tuple[int, ...]
-    """items of the top-k comparison"""
+    """items of the top-k comparison, beside 10,000"""
     memory_events: int
     memory_s: float
     points: tuple[tuple[int, int, int], ...]
@@ -45,7 +49,7 @@ class Plan:
 
 QUICK = Plan(
     quick=True,
-    total_s=440,
+    total_s=400,
     rounds=3,
     rounds_s=190,
     warm_s=1.0,
@@ -54,13 +58,14 @@ QUICK = Plan(
     eddy=(
         EddyRun("cell", "every"),
         EddyRun("whole", "every"),
-        EddyRun("cell", "every", "auto"),
         EddyRun("whole", "off"),
     ),
-    staged=150_000,
+    reduced=(EddyRun("cell", "every"),),
+    staged=100_000,
+    stages_s=40,
     freshness=(EddyRun("whole", "every"),),
     steady_s=5.0,
-    catalogues=(10_000, 100_000),
+    catalogues=(100_000,),
     memory_events=200_000,
     memory_s=30,
     points=(),
@@ -77,14 +82,15 @@ FULL = Plan(
     backlog=800_000,
     eddy=(
         *(EddyRun(score, emit) for score in ("cell", "whole") for emit in ("every", "latest", "off")),
-        *(EddyRun(score, emit, "auto") for score in ("cell", "whole") for emit in ("every", "latest")),
-        *(EddyRun(score, "every", "auto", number) for score in ("cell", "whole") for number in (1, 2)),
-        *(EddyRun(score, "every", "auto", workers=2) for score in ("cell", "whole")),
+        *(EddyRun(score, "every", partitions=number) for score in ("cell", "whole") for number in (1, 2)),
+        *(EddyRun(score, "every", workers=2) for score in ("cell", "whole")),
     ),
+    reduced=tuple(EddyRun(score, emit) for score in ("cell", "whole") for emit in ("every", "latest")),
     staged=400_000,
+    stages_s=180,
     freshness=(EddyRun("cell", "every"), EddyRun("whole", "every")),
     steady_s=15.0,
-    catalogues=(10_000, 100_000, 1_000_000),
+    catalogues=(100_000, 1_000_000),
     memory_events=5_000_000,
     memory_s=400,
     points=POINTS,

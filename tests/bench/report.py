@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 
+from models.item_matrix import Precision
 from tests.bench.stages import allowed, rows_per_event
 from tests.bench.throughput import ratio
 from tests.bench.workload import Workload
@@ -38,13 +39,19 @@ def _catalogue(found: Figures, items: int, precision: str) -> Figures:
     return next((row for row in rows if (row["items"], row["precision"]) == (items, precision)), {})
 
 
+def reduced_precision(found: Figures) -> Precision | None:
+    """The fastest reduced precision at 10,000 items whose recall@10 is at least RECALL; None without any."""
+    rows = [
+        row for row in found.get("topk") or [] if row["items"] == 10_000 and row["precision"] != "float32"
+    ]
+    rows = [row for row in rows if row["recall_at_10"] >= RECALL]
+    return max(rows, key=lambda row: float(row["ratio"]))["precision"] if rows else None
+
+
 def _best(found: Figures, score: str, emit: str) -> tuple[str, str] | None:
-    """(run, precision) of the fastest run of this kind at 4 partitions and one worker whose lists are right:
-    reduced precision counts only with recall@10 of at least RECALL at 10,000 items.
-    """
+    """(run, precision) of the fastest run of this kind at 4 partitions and one worker."""
     runs = found.get("throughput") or {}
-    recall = _catalogue(found, 10_000, "auto").get("recall_at_10", 0.0)
-    names = {f"eddy-{score}-{emit}-{p}": p for p in ("float32", "auto") if p == "float32" or recall >= RECALL}
+    names = {f"eddy-{score}-{emit}-{p}": p for p in ("float32", reduced_precision(found)) if p}
     measured = {name: p for name, p in names.items() if name in runs}
     if not measured:
         return None
@@ -193,8 +200,8 @@ def plot(found: Figures, file: Path) -> None:
     values = [runs[name]["median"] for name in names]
     rates = [[one["rate"] for one in runs[name]["rounds"].values()] for name in names]
     spread = [
-        [value - min(seen) for value, seen in zip(values, rates, strict=True)],
-        [max(seen) - value for value, seen in zip(values, rates, strict=True)],
+        [max(value - min(seen), 0) for value, seen in zip(values, rates, strict=True)],
+        [max(max(seen) - value, 0) for value, seen in zip(values, rates, strict=True)],
     ]
     colours = ["#2a6f97" if name.startswith("eddy") else "#b5651d" for name in names]
     left.barh(names, values, xerr=spread, color=colours, ecolor="#555555", capsize=2)

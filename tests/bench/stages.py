@@ -1,12 +1,12 @@
 """Stage ceilings: what each part of the path reaches alone, in one process, events per second.
 
-    python -m tests.bench.stages BOOTSTRAP TOPIC_PREFIX REGISTRY PARTITIONS ROUNDS CELL_VERSION WHOLE_VERSION
+    python -m tests.bench.stages BOOTSTRAP PREFIX REGISTRY PARTITIONS ROUNDS LIMIT_S CELL WHOLE PRECISION...
 
 Needs an installation with a backlog. Stages: fetch (bytes only); fetch and decode into columns; cell step
 (rows moved by `Engine.apply`: look-up, waves, step, windows; emission off); score and top-k (query, product,
 mixture, exact top ten; a micro-batch of rows at a time); encode and produce (answers, confirmed); changelog
-(rows encoded and written, one transaction per partition, rows per second). Rounds are interleaved; prints
-JSON.
+(rows encoded and written, one transaction per partition, rows per second). Rounds are interleaved, and none
+is begun after LIMIT_S; prints JSON.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from models.item_matrix import Precision
 from models.registry import Version, load
 from stream.events import EventBatch
 from stream.producers import new_producer
@@ -30,18 +31,19 @@ from stream.worker import MAX_BATCH_EVENTS
 from tests.bench import parts
 from tests.bench.workload import STEP_MS
 
-WARM_EVENTS, TIMED_EVENTS = 120_000, 60_000
+WARM_EVENTS, TIMED_EVENTS = 80_000, 40_000
 SCORED_BATCHES = 6
 CHANGELOG_ROWS, CHECKPOINTS = 3_000, 8
-PRECISIONS = ("float32", "auto")
 BARE_BATCH, BARE_STEPS = 2_048, 40
 
 
 class Stages:
     """All stages on one backlog; each is called once per round."""
 
-    def __init__(self, settings: Settings, versions: dict[str, Version]) -> None:
-        self.settings, self.versions = settings, versions
+    def __init__(
+        self, settings: Settings, versions: dict[str, Version], precisions: Sequence[Precision]
+    ) -> None:
+        self.settings, self.versions, self.precisions = settings, versions, precisions
         self.found: dict[str, list[float]] = {}
         self._batches: list[list[EventBatch]] = []
         self._turn = 0
@@ -54,7 +56,7 @@ class Stages:
         self.engines = {
             (score, precision): parts.engine(version, self.settings, "off", precision)
             for score, version in self.versions.items()
-            for precision in PRECISIONS
+            for precision in self.precisions
         }
         for engine in self.engines.values():
             for batch in self._batches[: WARM_EVENTS // MAX_BATCH_EVENTS]:
@@ -68,7 +70,7 @@ class Stages:
         await self._note("cell_bare", self._bare)
         for score in self.versions:
             await self._note(f"cell_{score}", lambda score=score: self._cell(score))  # type: ignore[misc]
-            for precision in PRECISIONS:
+            for precision in self.precisions:
                 await self._note(
                     f"score_{score}_{precision}",
                     lambda score=score, precision=precision: self._score(score, precision),  # type: ignore[misc]
@@ -110,7 +112,7 @@ class Stages:
         assert applied == sum(len(part) for batch in chosen for part in batch), "events were not applied"
         return applied / took
 
-    async def _score(self, score: str, precision: str) -> float:
+    async def _score(self, score: str, precision: Precision) -> float:
         engine = self.engines[score, precision]
         chosen = [parts.some_rows(engine, MAX_BATCH_EVENTS, seed) for seed in range(SCORED_BATCHES)]
         started = time.perf_counter()
@@ -171,16 +173,19 @@ def rows_per_event(user: Any, events: float) -> float:
     return float(np.mean([len(np.unique(user[at : at + size])) / len(user[at : at + size]) for at in starts]))
 
 
-async def _main(settings: Settings, versions: dict[str, Version], rounds: int) -> dict[str, list[float]]:
-    stages = Stages(settings, versions)
+async def _main(stages: Stages, rounds: int, limit_s: float) -> dict[str, list[float]]:
+    started = time.monotonic()
     await stages.prepare()
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number and time.monotonic() - started > limit_s:
+            break
         await stages.round()
     return stages.found
 
 
 if __name__ == "__main__":
-    bootstrap, prefix, registry, partitions, rounds, cell, whole = sys.argv[1:8]
+    bootstrap, prefix, registry, partitions, rounds, limit_s, cell, whole = sys.argv[1:9]
+    chosen: Any = sys.argv[9:]
     own = load_settings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=int(partitions))
     loaded = {"cell": load(Path(registry) / cell), "whole": load(Path(registry) / whole)}
-    print(json.dumps(asyncio.run(_main(own, loaded, int(rounds)))))
+    print(json.dumps(asyncio.run(_main(Stages(own, loaded, chosen), int(rounds), float(limit_s)))))

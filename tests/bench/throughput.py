@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.errors import EddyError
+from models.item_matrix import Precision
 from stream.settings import Settings
 from tests.bench.observe import Observer, Window, follow
 from tests.bench.place import Place
@@ -23,7 +24,6 @@ from tests.bench.versions import Score
 START_S = 90.0
 
 Emit = Literal["every", "latest", "off"]
-Precision = Literal["float32", "auto"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class EddyRun:
     precision: Precision = "float32"
     partitions: int = 4
     workers: int = 1
+
+    @property
+    def possible(self) -> bool:
+        """Whether workers can be told this precision."""
+        return self.precision == "float32" or "precision" in Settings.model_fields
 
     @property
     def name(self) -> str:

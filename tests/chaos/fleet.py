@@ -9,6 +9,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from urllib.request import urlopen
 
 from stream.app import run_worker
 from stream.settings import Settings
@@ -67,6 +69,14 @@ class Worker:
     def log(self) -> bytes:
         """What it has written so far."""
         return self.log_file.read_bytes() if self.log_file.exists() else b""
+
+    def metrics(self) -> dict[str, float]:
+        """What it tells of itself (EDDY_METRICS_PORT=0): value by name and labels as they are written."""
+        address = re.findall(rb"metrics: (http\S+)", self.log())[-1].decode()
+        with urlopen(address, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
 
     def signal(self, number: int) -> None:
         assert self.process.pid is not None

@@ -14,6 +14,6 @@ from tests.stage import Stage, staged
 @pytest.fixture
 def stage(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Stage]:
     """An installation of two partitions, sessions as short as they may be."""
-    settings = make_settings(partitions=2, session_timeout_s=6, k=5)
+    settings = make_settings(partitions=2, session_timeout_s=6, k=5, metrics_port=0)
     with staged(settings, tmp_path) as one:
         yield one

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from stream.snapshots import snapshot_path
+from models.registry import Version
+from stream.clients import admin_client
+from stream.item_stats import Reader
+from stream.metrics import WorkerMetrics
+from stream.partitions import Owned
+from stream.producers import new_producer
+from stream.restore import Restorer
+from stream.rows import RowFormatError
+from stream.settings import Settings
+from stream.snapshots import BLOCK_ROWS, snapshot_path, write_snapshot
+from stream.topics import ensure_topics
+from tests.bench.restore import HIDDEN, ITEMS, write
 from tests.chaos.traffic import traffic
+from tests.engines import TOPIC_ID, new_engine, random_version, stored_rows
+from tests.kafka_clusters import MakeSettings
 from tests.stage import Stage
 
 
@@ -58,3 +78,143 @@ def test_a_torn_snapshot_is_discarded_and_an_old_one_is_completed_from_the_chang
     stage.fleet.stop()
     assert stage.fleet.unexpected == []
     assert stage.verdict().problems == []
+
+
+class Restoring:
+    """One partition, brought into an engine's memory as a worker does it."""
+
+    def __init__(self, settings: Settings, version: Version) -> None:
+        self.engine, self.metrics = new_engine(version), WorkerMetrics()
+        counts = Reader(self.engine.statistics, self.engine.names.catalogue)
+        self._restorer = Restorer(settings, TOPIC_ID, self.engine, counts, self.metrics, at_once)
+
+    def take_over(self) -> Owned:
+        async def run() -> Owned:
+            owned = await self._restorer.take_over(0, 1, nothing_is_followed)
+            await owned.producer.stop()
+            return owned
+
+        return asyncio.run(run())
+
+    def told(self) -> tuple[float | None, float | None]:
+        """Rows restored and progress, from the metrics."""
+        ask, where = self.metrics.registry.get_sample_value, {"partition": "0"}
+        return ask("eddy_restored_rows", where), ask("eddy_restore_progress", where)
+
+
+async def at_once(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+async def nothing_is_followed() -> None:
+    """Nothing to catch up with."""
+
+
+@pytest.fixture
+def changelog(make_settings: MakeSettings, tmp_path: Path) -> Settings:
+    """Topics with rows of a few more users than a snapshot's block holds."""
+    settings = make_settings(partitions=1, cache_dir=tmp_path)
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    asyncio.run(write(settings, BLOCK_ROWS + 100))
+    return settings
+
+
+@pytest.fixture
+def version(changelog: Settings) -> Version:
+    return random_version(changelog.registry, hidden=HIDDEN, items=ITEMS)
+
+
+def test_damage_inside_a_snapshot_is_noticed_and_nothing_of_it_stays(
+    changelog: Settings, version: Version, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "eddy.worker")
+    first = Restoring(changelog, version)
+    owned = first.take_over()
+    assert first.told() == (BLOCK_ROWS + 100, 1)
+    path = snapshot_path(changelog.cache_dir, changelog.group, TOPIC_ID, 0)
+    write_snapshot(path, owned.snapshot(first.engine, TOPIC_ID))
+    for damaged in (False, True):
+        if damaged:  # the first block is good, and in memory when the second turns out not to be
+            content = bytearray(path.read_bytes())
+            content[-100_000] ^= 1
+            path.write_bytes(content)
+        again = Restoring(changelog, version)
+        again.take_over()
+        assert again.told() == (BLOCK_ROWS + 100, 1)
+        said = "is discarded (checksum of block 1 is wrong)" if damaged else "rows from a snapshot"
+        assert said in caplog.text
+        assert path.exists() != damaged
+        found, expected = stored_rows(again.engine), stored_rows(first.engine)
+        for name, column in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), column, err_msg=name)
+
+
+def test_a_restore_that_fails_leaves_neither_rows_nor_metrics(changelog: Settings, version: Version) -> None:
+    async def spoil() -> None:
+        producer = new_producer(changelog)
+        await producer.start()
+        await producer.send_and_wait(changelog.topics.user_state, key=b"ada", value=b"{" * 100)
+        await producer.stop()
+
+    asyncio.run(spoil())
+    restoring = Restoring(changelog, version)
+    with pytest.raises(RowFormatError, match="row of user 'ada' has a format"):
+        restoring.take_over()
+    assert len(restoring.engine.slab) == 0
+    assert restoring.told() == (None, None)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[str], None]]:
+    """A file system of 4 MiB at `folder`; gives what mounts it again with other options."""
+    folder.mkdir()
+
+    def mount(*arguments: str) -> None:
+        subprocess.run(["mount", *arguments, str(folder)], check=True, capture_output=True)
+
+    try:
+        mount("-t", "tmpfs", "-o", "size=4m", "tmpfs")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield lambda options: mount("-o", f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_without_room_or_right_to_write_snapshots_a_worker_says_so_and_nothing_is_lost(stage: Stage) -> None:
+    cache = stage.folder / "cache-one"
+    with small_disk(cache) as remount:
+        said: list[str] = []
+        for state in ("full", "mended", "read-only"):
+            if state == "mended":
+                (cache / "filler").unlink()
+            elif state == "read-only":
+                remount("ro")
+            worker = stage.fleet.start("one")
+            stage.send(traffic(500, users=40, seed=len(said)))
+            stage.await_end()
+            if state == "full":
+                fill(cache / "filler")
+            stage.fleet.remove(worker)
+            said.append(worker.log().decode()[len("".join(said)) :])
+        full, mended, read_only = said
+        assert full.count("cannot be written ([Errno 28] No space left on device); check space") == 2
+        assert "the next start reads the changelog instead" in full
+        assert "rows from the changelog" in mended
+        assert "cannot be written" not in mended
+        assert "rows from a snapshot" in read_only
+        assert read_only.count("Read-only file system") == 2
+        assert "Traceback" not in "".join(said)
+        assert all(path.exists() for path in snapshots(stage, "one"))
+        assert list(cache.rglob("*.tmp")) == []
+    assert stage.fleet.unexpected == []
+    assert stage.verdict().problems == []
+
+
+def fill(file: Path) -> None:
+    """Take all the room there is."""
+    with suppress(OSError), file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4_096))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from itertools import groupby
+
 from tests.chaos.faults import Hold
+from tests.chaos.fleet import Worker
 from tests.chaos.traffic import traffic
 from tests.chaos.waiting import eventually
 from tests.stage import PATIENCE_S, Stage
@@ -24,17 +28,39 @@ def test_nothing_is_committed_before_it_is_durable_and_everything_after(stage: S
     assert stage.verdict().problems == []
 
 
+def of_partitions(worker: Worker) -> dict[str, set[str]]:
+    """Partitions that a worker's metrics tell of, by metric."""
+    found = [re.match(r'(eddy_\w+){partition="(\d+)"}', name) for name in worker.metrics()]
+    told = sorted((match[1], match[2]) for match in found if match)
+    return {name: {number for _, number in group} for name, group in groupby(told, lambda pair: pair[0])}
+
+
+def everywhere(numbers: set[str]) -> dict[str, set[str]]:
+    return dict.fromkeys(["eddy_lag", "eddy_restore_progress", "eddy_restored_rows"], numbers)
+
+
 def test_commits_of_moved_partitions_reach_the_end_after_a_worker_joins_and_after_one_leaves(
     stage: Stage,
 ) -> None:
     first = stage.fleet.start()
     stage.send(traffic(1_000, users=50, seed=1))
     stage.await_end()
-    stage.fleet.start()
+    eventually(lambda: of_partitions(first) == everywhere({"0", "1"}), PATIENCE_S, "metrics of both")
+    assert first.metrics()["eddy_ready"] == 1
+    second = stage.fleet.start()
     stage.send(traffic(2_000, users=50, seed=2))
     eventually(lambda: stage.cluster.members() == 2, PATIENCE_S, "two workers")
     stage.send(traffic(1_000, users=50, seed=3))
     stage.await_end()
+
+    def apart() -> bool:
+        here, there = of_partitions(first), of_partitions(second)
+        return {*here.get("eddy_lag", ()), *there.get("eddy_lag", ())} == {"0", "1"} and all(
+            told == everywhere(told.get("eddy_lag", set())) and len(told.get("eddy_lag", ())) == 1
+            for told in (here, there)
+        )
+
+    eventually(apart, PATIENCE_S, "each worker's metrics tell of its own partition alone")
     stage.fleet.remove(first)
     stage.send(traffic(1_000, users=50, seed=4))
     stage.await_end()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.consumer.fetcher import ConsumerRecord
@@ -16,10 +19,12 @@ from stream.broker import LocalBroker
 from stream.clients import admin_client, client_config
 from stream.dead_letters import MAX_VALUE_BYTES
 from tests.chaos.traffic import START_MS, traffic
+from tests.chaos.verify import WALL_MS
 from tests.chaos.waiting import eventually
 from tests.engines import item_id
 from tests.kafka_clusters import MakeSettings
-from tests.stage import PATIENCE_S, Stage, staged
+from tests.stage import PATIENCE_S, SCALE, Stage, staged
+from tests.unit.test_stream_events import JSON, ODD
 
 
 def event(user: str, item: str, time: int = START_MS, **more: object) -> tuple[bytes, bytes]:
@@ -79,6 +84,67 @@ def test_downstream_reads_lists_and_dead_letters_with_a_plain_client(stage: Stag
     assert stage.verdict().problems == []
 
 
+USERS: st.SearchStrategy[str] = st.sampled_from([f"user-{i}" for i in range(30)]) | st.text(
+    min_size=1, max_size=4
+)
+GOOD = st.fixed_dictionaries(
+    {"item_id": st.text(min_size=1, max_size=5), "timestamp": st.integers(0, START_MS)},
+    optional={
+        "event_type": st.text(min_size=1, max_size=5),
+        "event_id": st.text(min_size=1),
+        "context": JSON,
+    },
+)
+
+
+def of_no_doubt(one: tuple[str, dict[str, Any]]) -> bool:
+    """The judge's clock stands in 2286, so a time between now and then is no event to the worker alone."""
+    time = one[1].get("timestamp")
+    return not isinstance(time, int) or not START_MS < time < 2 * WALL_MS
+
+
+STRUCTURED = (
+    st.tuples(USERS, GOOD | ODD)
+    .filter(of_no_doubt)
+    .map(lambda one: (one[0].encode(), json.dumps({"user_id": one[0], **one[1]}).encode()))
+)
+RAW = st.tuples(st.none() | st.binary(max_size=8), st.binary(max_size=60))
+
+
+def fuzzed(count: int) -> list[tuple[bytes | None, bytes]]:
+    """Records drawn by hypothesis, the same every time."""
+    found: list[tuple[bytes | None, bytes]] = []
+
+    @settings(
+        max_examples=count // 20, phases=[Phase.generate], derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.lists(STRUCTURED | RAW, min_size=20, max_size=20))
+    def collect(records: list[tuple[bytes | None, bytes]]) -> None:
+        found.extend(records)
+
+    collect()
+    return found
+
+
+def test_fuzzed_records_are_applied_or_dead_letters_and_the_sums_agree(stage: Stage) -> None:
+    records = fuzzed(2_000 * SCALE)
+    worker = stage.fleet.start()
+    stage.send(records)
+    stage.await_end()
+    told = worker.metrics()
+    stage.fleet.stop()
+    letters = {
+        letter.key: dict(letter.headers) for letter in read(stage, stage.settings.topics.dead_letters, 1)
+    }
+    applied, repeats = told["eddy_events_applied_total"], told["eddy_events_repeated_total"]
+    assert len(records) == 2_000 * SCALE
+    assert applied + repeats + len(letters) == len(records) == told["eddy_events_read_total"]
+    assert min(applied, len(letters)) > len(records) // 5
+    assert all(headers["reason"] for headers in letters.values())
+    assert stage.verdict().problems == []
+
+
 def test_a_dead_letter_that_is_too_large_is_cut_and_says_what_was_cut(stage: Stage) -> None:
     topic = stage.settings.topics.events
     with admin_client(stage.settings) as admin:
@@ -134,8 +200,8 @@ def test_events_of_2013_survive_the_retention_check(
             bootstrap_servers=broker.bootstrap_servers, partitions=2, session_timeout_s=6
         )
         with staged(settings, tmp_path) as stage:
-            sent = 20_000
-            stage.send(traffic(sent, users=200, seed=1))
+            sent = 20_000 * SCALE
+            stage.send(traffic(sent, users=200 * SCALE, seed=1))
             control = TopicPartition("stamped-by-event-time", 0)
             with admin_client(settings) as admin:
                 config = {"message.timestamp.type": "CreateTime", "retention.ms": str(30 * 86_400_000)}

@@ -53,8 +53,8 @@ def table(outcomes: Sequence[Path]) -> str:
 
 def _outcome(found: dict[str, Any]) -> str:
     values = [f"{found['test'][mode][metric]:.4f}" for mode in ("unseen", "all") for metric in METRICS]
-    alone = found["test_of_network_alone"]["unseen"]
-    values.append(f"{alone['hr@10']:.4f}, {alone['ndcg@10']:.4f}")
+    alone = found.get("test_of_network_alone", {}).get("unseen")
+    values.append(f"{alone['hr@10']:.4f}, {alone['ndcg@10']:.4f}" if alone else "")
     return _line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}"])
 
 

@@ -39,6 +39,6 @@ def _best(seed: int = 1, epochs: int = 16) -> Run:
 
 RUNS = {
     **{cell: Run(replace(PLAIN, cell=cell), TRAINING) for cell in ("rnn", "lstm", "gru", "esn", "mingru")},
-    "best, 3 epochs": _best(epochs=3),
+    **{f"best, {epochs} epochs": _best(epochs=epochs) for epochs in (3, 10)},
     **{f"best, seed {seed}": _best(seed) for seed in (1, 2, 3)},
 }

@@ -30,7 +30,7 @@ def expected_topk(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("on_any_device", [False, True])
-@pytest.mark.parametrize("items", [1, 19, 64, 1000, 5003, 6400])
+@pytest.mark.parametrize("items", [0, 1, 19, 64, 1000, 5003, 6400])
 @pytest.mark.parametrize(
     "values", ["distinct", "few", "equal", "infinite", "nearly all infinite", "negative"]
 )

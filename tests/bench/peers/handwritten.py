@@ -9,10 +9,13 @@ its own thread. No durability: a restart begins with empty states. Batch and til
 tried (256 to 4,096 and 64 to 1,024). Frozen: it may only be made faster.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: librdkafka's threads want the cores, too
 
 import msgspec
 import numpy as np
