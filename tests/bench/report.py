@@ -138,7 +138,7 @@ def table(found: Figures, result: Figures) -> str:
         ]
         parts.append(_markdown(["stage alone", "per s", "÷ fetch", "÷ fetch, before the project"], rows))
     for name, columns in (
-        ("freshness", ("run", "load", "rate", "p50_ms", "p99_ms", "p999_ms", "answers", "expected")),
+        ("freshness", ("run", "load", "rate", "p50_ms", "p99_ms", "p999_ms", "answers", "missing")),
         (
             "topk",
             ("items", "precision", "project_per_s", "plain_per_s", "ratio", "recall_at_10", "recall_at_20"),
