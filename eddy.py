@@ -155,6 +155,8 @@ def train(
     version = publish(settings.registry, trained, lineage)
     _write(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
     typer.echo(version.path)
+    if warning := trained.metrics.get("gradients", {}).get("warning"):
+        typer.echo(f"Take care: {warning}", err=True)
     if announce:
         _announce(settings, version)
 

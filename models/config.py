@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from models.errors import EddyError
 
+PRECISIONS = ("float32", "bfloat16")
 CELLS = ("rnn", "lstm", "gru", "esn", "mingru")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -50,13 +51,15 @@ class ModelConfig(_Config):
     layers: int = 1
     dim: int = 128
     """Length of an item vector; input and output share it (tied)."""
-    dropout: float = 0.2
+    dropout: float = 0.5
     """On the cell's input and output while training."""
     item_buckets: int = 256
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
     time_gaps: bool = True
     """Whether the time since the last event is an input, and gates the state at query time."""
-    half_lives_ms: tuple[int, ...] = (DAY_MS, 14 * DAY_MS, HOUR_MS, 365 * DAY_MS)
+    half_lives_ms: tuple[int, ...] = (
+        HOUR_MS, 6 * HOUR_MS, DAY_MS, 4 * DAY_MS, 20 * DAY_MS, 365 * DAY_MS
+    )  # fmt: skip
     """Of the moving popularities in the score; empty leaves them out."""
     window: int = 50
     """W: events in a user's recent window, which the pointer looks at."""
@@ -105,7 +108,7 @@ class TrainConfig(_Config):
     """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
     batch: int = 64
     """Users side by side in a step, if all have full windows; small logs are given smaller steps."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-6
     clip: float = 1.0
     """Largest norm of the gradient of one step."""
@@ -129,7 +132,7 @@ class TrainConfig(_Config):
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     whole: float = 0.5
     """Share of the peak learning rate at which the last pass, over the whole log, begins; 0 = no pass."""
-    gate_epochs: int = 8
+    gate_epochs: int = 12
     gate_events: int = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
     seconds: float = math.inf
@@ -138,12 +141,20 @@ class TrainConfig(_Config):
     threads: int = 0
     """CPU threads; 0 = all cores."""
     device: str = "cpu"
+    precision: str = "float32"
+    """Of the network's products while training, float32 or bfloat16 (mixed: weights, softmax and the states
+    that are carried on stay float32).
+    """
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "window", "batch", "gate_events"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("weight_decay", "ridge", "sampled", "threads", "gate_epochs", "seed"):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
+        self._require(
+            self.precision in PRECISIONS,
+            f"no precision {self.precision!r}; there are {', '.join(PRECISIONS)}",
+        )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
         for name in ("item_dropout", "validation", "average"):

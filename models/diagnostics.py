@@ -5,6 +5,7 @@ ranking, and how a real user's hidden state moves. Everything is measured on rea
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ TOP = 20
 QUANTILES = (0.1, 0.5, 0.9)
 EXPLODES = 20.0
 """Gradients explode when they are so many times the clipping norm, or grow so many times over the window."""
+
+REACH_USERS, REACH_EVENTS = 32, 8
+"""Gradients of a version are measured on so many users, where they have at least so many events."""
 
 VANISHES = 0.25
 """Gradients vanish when 1 % is left after less than this share of the window."""
@@ -95,11 +99,33 @@ def gradient_warning(reach: GradientReach, clip: float) -> str | None:
     return None
 
 
+def gradients(
+    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, window: int,
+    clip: float,
+) -> dict[str, Any]:  # fmt: skip
+    """How a trained network's gradients do on its log: figures for its version, with a "warning" where some
+    setting should be changed.
+
+    Windows are as long as in training or, in a log of shorter histories, as long as REACH_USERS users have;
+    empty where that is too short to tell.
+    """
+    data = sequences(events, vocabulary, rules)
+    longest = np.zeros(len(data.start) - 1, np.int64)
+    np.maximum.at(longest, data.user, data.state - data.start[data.user] + 1)
+    length = int(min(window, np.sort(longest)[-min(REACH_USERS, len(longest))]))
+    if length < REACH_EVENTS:
+        return {}
+    reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))
+    found: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
+    warning = gradient_warning(reach, clip)
+    return found if warning is None else found | {"warning": warning}
+
+
 def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:
     """Backpropagate each user's loss at the target through every event of the window, which starts at a zero
     state.
     """
-    recommender = copy.deepcopy(recommender).eval().requires_grad_(True)
+    recommender = copy.deepcopy(recommender).cpu().eval().requires_grad_(True)
     x = recommender.inputs(found.inputs)
     state = recommender.initial(len(x)).to(x.dtype).requires_grad_(True)
     states = []

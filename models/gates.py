@@ -26,8 +26,8 @@ CHUNK = 8
 """Events replayed at a time: nearly as fresh as one by one, and several times as fast."""
 
 BATCH = 256
-LEARNING_RATE = 0.02
-WEIGHT_DECAY = 1e-3
+LEARNING_RATE = 0.05
+WEIGHT_DECAY = 1e-2
 """Of what makes gates depend on the state and on idle time: without it they learn the held-out users by
 heart.
 """

@@ -35,13 +35,14 @@ class _CrossEntropy(torch.autograd.Function):
         left_out: LeftOut | None,
     ) -> Tensor:
         grad_query, grad_items, grad_bias = (
-            torch.empty_like(query), torch.zeros_like(items), torch.zeros_like(bias)
+            torch.empty_like(query, dtype=items.dtype), torch.zeros_like(items), torch.zeros_like(bias)
         )  # fmt: skip
-        loss = query.new_zeros(())
+        loss = bias.new_zeros(())
+        full, vectors = query.dtype == torch.float32, items.to(query.dtype)
         step = max(1, TILE_FLOATS // len(items))
         tiles = zip(*(torch.split(part, step) for part in (query, target, grad_query, moment)), strict=True)
         for number, (q, t, g, at) in enumerate(tiles):
-            logits = torch.addmm(bias, q, items.T)
+            logits = torch.addmm(bias, q, vectors.T) if full else torch.mm(q, vectors.T).float().add_(bias)
             if prior is not None:
                 logits += prior[at]
             if left_out is not None:
@@ -51,20 +52,25 @@ class _CrossEntropy(torch.autograd.Function):
             unscaled = logits.sub_(largest).exp_()
             scale = 1 / unscaled.sum(dim=1, keepdim=True)
             loss += (largest - torch.log(scale) - own).sum()
-            # p = unscaled * scale is never formed: the scale goes to the thin sides of the products.
-            torch.mm(unscaled, items, out=g).mul_(scale)
-            grad_items.addmm_(unscaled.T, q * scale)
             grad_bias.addmv_(unscaled.T, scale[:, 0])
+            if full:  # p = unscaled * scale is never formed: the scale goes to the thin sides of the products
+                torch.mm(unscaled, items, out=g).mul_(scale)
+                grad_items.addmm_(unscaled.T, q * scale)
+            else:
+                p = unscaled.mul_(scale).to(q.dtype)
+                g.copy_(torch.mm(p, vectors))
+                grad_items += torch.mm(p.T, q)
         grad_query -= items[target]
-        grad_items.index_add_(0, target, query, alpha=-1)
+        grad_items.index_add_(0, target, query.float(), alpha=-1)
         grad_bias -= torch.bincount(target, minlength=len(items))
+        ctx.query_type = query.dtype
         ctx.save_for_backward(grad_query, grad_items, grad_bias)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, items, bias = ctx.saved_tensors
-        return query * grad, items * grad, bias * grad, None, None, None, None
+        query, items, bias = ctx.saved_tensors  # autograd wants the gradient in the query's own type
+        return (query * grad).to(ctx.query_type), items * grad, bias * grad, None, None, None, None
 
 
 def _leave_out(logits: Tensor, left_out: LeftOut, first: int) -> None:
@@ -81,7 +87,8 @@ def full_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy of query[p,D] against items[V,D] and bias[V] at target[p]: a scalar.
 
-    prior[G,V] is added to the logits, for each prediction the row moment[p] of it.
+    prior[G,V] is added to the logits, for each prediction the row moment[p] of it. The products are made in
+    the query's type, so a bfloat16 query makes them bfloat16; all else is float32.
     """
     loss: Tensor = _CrossEntropy.apply(query, items, bias, target, prior, moment, left_out)
     return loss

@@ -40,7 +40,7 @@ class Mixture(nn.Module):
             self.age = nn.Parameter(torch.zeros(GAP_BUCKETS, 2))
             self.kind = nn.Parameter(torch.zeros(types + 1, 2))
             self.negative = nn.Parameter(torch.zeros(2))
-            self.earlier = nn.Parameter(torch.tensor(-1.0))  # log mass of slots whose item came again later
+            self.earlier = nn.Parameter(torch.tensor(-3.0))  # log mass of slots whose item came again later
             self.habit = nn.Linear(HABITS, SPARSE_GATES, bias=False)
             nn.init.zeros_(self.habit.weight)
             with torch.no_grad():

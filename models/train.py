@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.config import ModelConfig, TrainConfig
+from models.diagnostics import gradients
 from models.errors import EddyError
 from models.events import Events
 from models.gates import SCORE_PARTS, fit_gates
@@ -96,6 +97,10 @@ def train(
         metrics["gates"] = fit_gates(recommender, vocabulary, events, first, rules, settings)
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
+    if config.cell != "esn":  # nothing is learned through its recurrence
+        metrics["gradients"] = gradients(
+            recommender, events, vocabulary, rules, settings.window, settings.clip
+        )
     if events.clock:
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
@@ -312,12 +317,17 @@ class Trainer:
     def _forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of a batch and the states at its windows' ends; `before` are the previous batch's."""
         data, recommender = self.data, self.recommender
-        outputs, state = self.outputs(
-            batch, before, self.settings.item_dropout if recommender.training else 0.0
-        )
         idle = data.idle_ms[batch.prediction].to(self.device)
         target = data.target[batch.prediction].to(self.device)
-        query = recommender.user_vector(outputs, idle)
+        low = recommender.training and self.settings.precision == "bfloat16"
+        # On a CPU the cell stays float32: torch has no packed bfloat16 LSTM there, and the others are slower.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low and self.device.type != "cpu"):
+            outputs, state = self.outputs(
+                batch, before, self.settings.item_dropout if recommender.training else 0.0
+            )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            query = recommender.user_vector(outputs, idle)
+        query, state = query.to(torch.bfloat16) if low else query, state.float()
         vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
         prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
         sampled = self.settings.sampled

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 
 def _training(**settings: int) -> tuple[str, ...]:
-    return ("--cell", "gru", *(part for name, at in settings.items() for part in ("--set", f"{name}={at}")))
+    """With a faster start than the defaults, which suppose many more epochs."""
+    fast = {"learning_rate": 5e-3, "dropout": 0.2}
+    return (
+        "--cell",
+        "gru",
+        *(part for name, at in (fast | settings).items() for part in ("--set", f"{name}={at}")),
+    )
 
 
 @dataclass(frozen=True)

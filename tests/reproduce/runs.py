@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from models.config import ModelConfig, TrainConfig
 
 PLAIN = ModelConfig(
-    hidden=128, dim=128, item_buckets=8, time_gaps=False, half_lives_ms=(), transition_lags=20, successors=64
+    hidden=128,
+    dim=128,
+    dropout=0.2,
+    item_buckets=8,
+    time_gaps=False,
+    half_lives_ms=(),
+    transition_lags=20,
+    successors=64,
 )
 """The log has no clock: neither time gaps nor moving popularity mean anything."""
 

@@ -15,6 +15,7 @@ from models.diagnostics import (
     Windows,
     gradient_reach,
     gradient_warning,
+    gradients,
     memory,
     trajectory,
     typical_user,
@@ -150,6 +151,22 @@ def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
     median = np.full(30, decay).cumprod()
     warning = gradient_warning(GradientReach(np.repeat(median[:, None], 3, axis=1), median, total), clip=1.0)
     assert (warning is None) if expected is None else (warning is not None and warning.startswith(expected))
+
+
+def test_a_log_is_measured_over_windows_that_its_users_have() -> None:
+    events = log([40] * 40 + [3])
+    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, window=12, clip=1.0)
+    assert found["window"] == 12
+    assert 1 <= found["horizon"] <= 12
+    cut = with_gains(recommender("rnn"), recurrent=0.0)
+    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, window=64, clip=100.0)
+    assert longer["window"] == 39
+    assert "gradients vanish" in longer["warning"]
+
+
+def test_a_log_of_short_histories_is_not_measured() -> None:
+    events = log([4] * 50)
+    assert gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, 32, 1.0) == {}
 
 
 def test_windows_hold_each_users_last_events_before_a_target() -> None:

@@ -159,7 +159,7 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
     scores = dense.clone()
     damping = torch.zeros(len(matrix), dtype=torch.float64)
     if scorer.recommender.config.half_lives_ms and mixture.lags:
-        log_share = matrix[:, recommender.config.dim + 1 + 3]  # the longest half-life is the last
+        log_share = matrix[:, recommender.config.dim + 1 + 5]  # the longest half-life is the last
         damping = mixture.damping * (-7 - log_share)
     for user in range(USERS):
         items = window.item[user, : window.length[user]].tolist()[::-1]

@@ -1,6 +1,7 @@
 """Training by truncated backpropagation through time: what it sees, what it learns, what stops it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,15 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
         train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
 
 
+def test_a_version_keeps_its_learning_curve_and_how_far_its_gradients_reach() -> None:
+    user, item = np.arange(40 * 20) % 40, np.random.default_rng(1).integers(9, size=800)
+    metrics = train(log(user, item), SMALL, FAST, EVERY_EVENT).metrics
+    assert [point["epoch"] for point in metrics["curve"]] == [1, 2]
+    assert {"loss", "validation_loss", "events_per_s"} < set(metrics["curve"][0])
+    assert metrics["gradients"]["window"] == FAST.window
+    assert 1 <= metrics["gradients"]["horizon"] <= FAST.window
+
+
 def test_early_stopping_keeps_the_best_epoch() -> None:
     settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 30, "patience": 2, "learning_rate": 0.05})
     trained = train(random_log(), SMALL, settings, EVERY_EVENT)  # nothing to learn: it soon overfits
@@ -378,3 +388,34 @@ def test_configs_travel_as_json() -> None:
     config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert TrainConfig.from_dict(json.loads(json.dumps(FAST.to_dict()))) == FAST
+
+
+def test_a_bfloat16_query_makes_the_softmax_and_its_gradients_within_its_rounding() -> None:
+    torch.manual_seed(1)
+    parts = [torch.randn(60, 16), torch.randn(200, 16) / 4, torch.randn(200)]
+    target, moment = torch.randint(200, (60,)), torch.zeros(60, dtype=torch.int64)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        query, items, bias = (part.clone().requires_grad_() for part in parts)
+        loss = full_softmax(query.to(kind), items, bias, target, None, moment)
+        found.append([loss, *torch.autograd.grad(loss, (query, items, bias))])
+    for low, full in zip(*reversed(found), strict=True):
+        assert low.dtype == torch.float32
+        assert 0 < (low - full).norm() < 0.01 * full.norm()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "esn"])
+def test_mixed_precision_reaches_nearly_the_same_loss(cell: str) -> None:
+    config = replace(SMALL, cell=cell)
+    full, low = (
+        train(random_log(), config, replace(FAST, precision=precision), EVERY_EVENT)
+        for precision in ("float32", "bfloat16")
+    )
+    assert low.metrics["curve"][-1]["loss"] != full.metrics["curve"][-1]["loss"]
+    assert low.metrics["curve"][-1]["loss"] == pytest.approx(full.metrics["curve"][-1]["loss"], rel=0.01)
+    assert {weight.dtype for weight in low.recommender.parameters()} == {torch.float32}
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(EddyError, match="precision"):
+        TrainConfig(precision="float8")
