@@ -100,8 +100,12 @@ class Mixture(nn.Module):
 
 def latest_of(item: Tensor, held: Tensor) -> Tensor:
     """Which slots, latest first, hold the latest occurrence of their item: bool[B,W]."""
-    again = (item[:, :, None] == item[:, None, :]).tril(-1).any(dim=2)
-    return held & ~again
+    slots = item.shape[1]
+    key = (item * slots + torch.arange(slots, device=item.device)).sort(dim=1).values
+    same = key // slots
+    first = torch.ones_like(held)
+    first[:, 1:] = same[:, 1:] != same[:, :-1]
+    return held & torch.zeros_like(held).scatter_(1, key - same * slots, first)
 
 
 def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
