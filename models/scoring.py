@@ -30,6 +30,11 @@ TILE_FLOATS = 1 << 20
 BUFFER_FLOATS = 1 << 25
 """Scores of a tile of users over all items at most, 128 MB."""
 
+WORTH_A_THREAD = 128
+"""Users per thread from which on tiles are scored side by side; with fewer, threads wait for the
+interpreter.
+"""
+
 SHORT_LIST, LEAST_LISTED = 3, 32
 """Candidates of a first pass that are scored again: so many times k, and at least so many."""
 
@@ -214,7 +219,7 @@ class Scorer:
     def _by_tiles(self, work: Callable[[slice], None], rows: int) -> None:
         """Do `work` on tiles of users, side by side if there are threads for it."""
         items = max(self.items, 1)
-        step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items, -(-rows // self._threads))
+        step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items)
         step = max(step, 1)
         tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
@@ -222,7 +227,7 @@ class Scorer:
         def one(tile: slice) -> None:
             work(tile)
 
-        if self._pool is None or len(tiles) < 2:
+        if self._pool is None or rows < WORTH_A_THREAD * self._threads:
             for tile in tiles:
                 one(tile)
         else:

@@ -1,4 +1,4 @@
-"""From decoded chunks to a moved engine and the messages that say so: the work of one micro-batch on the
+"""From chunks to a moved engine and the messages that say so: the work of one micro-batch on the
 engine's thread.
 """
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from stream.answers import encode_lists
 from stream.dead_letters import Letter, dead_letter
 from stream.engine import Engine, Outcome
-from stream.events import Rejected, joined, rounds
-from stream.inbox import Arrived
+from stream.events import Rejected, rounds
+from stream.inbox import Arrived, decode
 from stream.metrics import WorkerMetrics
 from stream.murmur import murmur2
 from stream.partitions import Owned
@@ -36,13 +36,14 @@ def apply_chunks(
     taken: Mapping[int, Sequence[Arrived]],
     metrics: WorkerMetrics,
 ) -> Applied:
-    """Apply in turns between tombstones, and encode the answers; owners note what their next checkpoint
-    writes.
+    """Decode, apply in turns between tombstones, and encode the answers; owners note what their next
+    checkpoint writes.
     """
     read = sum(len(one.chunk.records) for part in taken.values() for one in part)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
-    decoded = [joined([one.decoded for one in part]) for part in taken.values()]
+    now = engine.wall()
+    decoded = [decode(part, now) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
     applied = Applied()
     for batches, erased in rounds(decoded):

@@ -1,21 +1,39 @@
-"""Decoded chunks on their way to the engine, a bounded number of events: what keeps memory flat under a
+"""Chunks on their way to the engine, a bounded number of events: what keeps memory flat under a
 backlog.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from stream.events import Decoded
+from stream.events import Decoded, decode_events, joined
 from stream.transport import Chunk
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """A chunk and what it holds."""
+    """A chunk, and what it holds if it was large enough to be decoded aside."""
 
     chunk: Chunk
-    decoded: Decoded
+    decoded: Decoded | None
+
+
+def decode(arrived: Sequence[Arrived], now: int) -> Decoded:
+    """What chunks of one partition hold, one after another; small ones that are neighbours are decoded
+    together.
+
+    `now` is the wall clock in ms.
+    """
+    parts = []
+    for aside, group in groupby(arrived, key=lambda one: one.decoded is not None):
+        if aside:
+            parts += [one.decoded for one in group if one.decoded is not None]
+        else:
+            records = [record for one in group for record in one.chunk.records]
+            parts.append(decode_events(records, arrived[0].chunk.partition, now))
+    return joined(parts)
 
 
 class Inbox:

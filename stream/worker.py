@@ -25,7 +25,7 @@ from stream.clients import admin_client
 from stream.clock import wall_ms
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
-from stream.events import Decoded, decode_events
+from stream.events import decode_events
 from stream.inbox import Arrived, Inbox
 from stream.items import dictionary_records
 from stream.metrics import WorkerMetrics
@@ -299,12 +299,11 @@ class Worker:
         """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
         await self._settled.wait()
 
-        def decode() -> Decoded:
-            return decode_events(chunk.records, chunk.partition, wall_ms())
-
-        aside = len(chunk.records) >= DECODE_ASIDE
-        loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoder, decode) if aside else decode()
+        decoded = None
+        if len(chunk.records) >= DECODE_ASIDE:
+            decoded = await asyncio.get_running_loop().run_in_executor(
+                self._decoder, decode_events, chunk.records, chunk.partition, wall_ms()
+            )
         await self._inbox.put(Arrived(chunk, decoded))
 
     async def _work(self) -> None:
