@@ -45,6 +45,11 @@ class Inbox:
         self._events = 0
         self._changed = asyncio.Condition()
 
+    @property
+    def events(self) -> int:
+        """Events inside."""
+        return self._events
+
     async def put(self, arrived: Arrived) -> None:
         """Add a chunk, as soon as there is room."""
         async with self._changed:

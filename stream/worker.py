@@ -51,6 +51,9 @@ DECODE_ASIDE = 256
 there.
 """
 
+LINGER_S = 0.002
+"""How long a small batch waits for the other partitions' chunks of the same fetch."""
+
 MIGRATE_ROWS = 1024
 NO_GENERATION = -2
 REVOKE_BUDGET = 0.5
@@ -313,6 +316,8 @@ class Worker:
             while not (await asyncio.wait([filled], timeout=0.05))[0]:
                 async with self._busy:
                     await self._migrate()
+            if self._inbox.events < DECODE_ASIDE:
+                await asyncio.sleep(LINGER_S)
             assert self._outbox is not None
             await self._outbox.room()
             async with self._busy:
