@@ -13,6 +13,7 @@ from models.registry import Version
 from stream.clock import DAY_MS
 from stream.engine import Engine, Lists
 from stream.murmur import murmur2
+from stream.ranking import REFRESH_MS
 from stream.rows import decode_rows, encode_rows
 from tests.engines import Happening, batch, item_id, new_encoder, new_engine, random_version, stored_rows
 
@@ -166,6 +167,25 @@ def test_lists_of_an_old_stream_do_not_change_by_waiting(version: Version) -> No
     again = engine.apply([batch(sent(30), range(30))]).lists[0]
     np.testing.assert_array_equal(first.item, again.item)
     np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_live_lists_use_item_statistics_of_up_to_a_tenth_of_a_second_ago(version: Version) -> None:
+    now = [START]
+    engine = new_engine(version, emit="latest")
+    engine.wall = lambda: now[0]
+
+    def popularity_column_of_the_item(offset: int) -> float:
+        happened = Happening("u-1", item_id(1), now[0])
+        lists = engine.apply([batch([happened], [offset])]).lists[0]
+        counted = engine.ranker.scorer.matrix[:, -1].clone()
+        assert len(lists.slot) == 1
+        return float(counted[1])
+
+    first = popularity_column_of_the_item(0)
+    now[0] += REFRESH_MS - 1
+    assert popularity_column_of_the_item(1) == first
+    now[0] += 1
+    assert popularity_column_of_the_item(2) != first
 
 
 def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_by(
