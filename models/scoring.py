@@ -8,8 +8,9 @@ cache. With a first pass in reduced precision the best SHORT_LIST candidates are
 
 import math
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.item_matrix import ITEM_TILE, ItemMatrix, Precision
 from models.mixture import mixed, recent, with_pointer, with_transitions
 from models.recommender import Recommender
 from models.statistics import Statistics
-from models.tensors import Query, Sparse, Window
+from models.tensors import Query, Window
 from models.topk import topk
 from models.vocabulary import Catalogue, Vocabulary
 
@@ -34,6 +35,9 @@ WORTH_A_THREAD = 128
 """Users per thread from which on tiles are scored side by side; with fewer, threads wait for the
 interpreter.
 """
+
+Later = Callable[[], tuple[Tensor, Tensor]]
+"""Waits for work that goes on beside the caller, and returns what it gave."""
 
 SHORT_LIST, LEAST_LISTED = 3, 32
 """Candidates of a first pass that are scored again: so many times k, and at least so many."""
@@ -90,6 +94,7 @@ class Scorer:
         self._spaces = threading.local()
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="eddy-scoring") if threads > 1 else None
+        self._under_way: list[Future[None]] = []
         self.now = -math.inf
 
     @property
@@ -104,7 +109,11 @@ class Scorer:
 
     @torch.inference_mode()
     def refresh(self, now: float) -> None:
-        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock)."""
+        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock), after
+        what is still being scored.
+        """
+        wait_for(self._under_way)
+        self._under_way.clear()
         self._matrix.grow()
         self.now = now
         if self.recommender.config.half_lives_ms:
@@ -123,11 +132,6 @@ class Scorer:
     def _last_items(self, query: Query, window: Window) -> Tensor:
         slot, _, held = recent(query, window, self.recommender.mixture.lags)
         return torch.where(held, window.item.gather(1, slot), -1)
-
-    def sparse(self, query: Query, window: Window) -> Sparse:
-        """The sparse parts of the score for B users."""
-        parts: Sparse = self.recommender.mixture(query, window, *self.successors(query, window))
-        return parts
 
     @torch.inference_mode()
     def scores(self, query: Query, window: Window, exclude: Exclude | None = None) -> Tensor:
@@ -216,30 +220,44 @@ class Scorer:
             setattr(self._spaces, name, space)
         return space[: rows * columns].view(rows, columns)
 
-    def _by_tiles(self, work: Callable[[slice], None], rows: int) -> None:
-        """Do `work` on tiles of users, side by side if there are threads for it."""
+    def _by_tiles(self, work: Callable[[slice], None], rows: int) -> Callable[[], None]:
+        """Do `work` on tiles of users, if there are threads for it beside the caller and beside each other;
+        what is returned waits for the end.
+        """
         items = max(self.items, 1)
         step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items)
         step = max(step, 1)
         tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
         @torch.inference_mode()  # a thread's own matter
-        def one(tile: slice) -> None:
-            work(tile)
-
-        if self._pool is None or rows < WORTH_A_THREAD * self._threads:
+        def some(tiles: Sequence[slice]) -> None:
             for tile in tiles:
-                one(tile)
-        else:
-            list(self._pool.map(one, tiles))
+                work(tile)
 
-    @torch.inference_mode()
+        if self._pool is None:
+            some(tiles)
+            return lambda: None
+        parts = [tiles] if rows < WORTH_A_THREAD * self._threads else [[tile] for tile in tiles]
+        futures = [self._pool.submit(some, part) for part in parts]
+        self._under_way = [each for each in self._under_way if not each.done()] + futures
+
+        def wait() -> None:
+            for future in futures:
+                future.result()
+
+        return wait
+
     def topk(
         self, query: Query, window: Window, k: int, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
         """The k best catalogue items of B users: index int64[B,k] and score float32[B,k], best first, ties to
         the lower index; places beyond what may be recommended have index -1 and score -inf.
         """
+        return self.start_topk(query, window, k, exclude)()
+
+    @torch.inference_mode()
+    def start_topk(self, query: Query, window: Window, k: int, exclude: Exclude | None = None) -> Later:
+        """`topk` that may go on beside the caller. It is made from the statistics as they are now."""
         device = query.vector.device
         index = torch.full((len(query.vector), k), -1, dtype=torch.int64, device=device)
         score = torch.full((len(query.vector), k), -torch.inf, device=device)
@@ -255,8 +273,13 @@ class Scorer:
                 best, value = self._again(asked, rows, best, log_z, k)
             index[rows, : best.shape[1]], score[rows, : best.shape[1]] = best, value
 
-        self._by_tiles(best_of, len(query.vector))
-        return index, score
+        wait = self._by_tiles(best_of, len(query.vector))
+
+        def result() -> tuple[Tensor, Tensor]:
+            wait()
+            return index, score
+
+        return result
 
     def _again(
         self, asked: _Asked, rows: slice, found: Tensor, log_z: Tensor | None, k: int
@@ -276,13 +299,19 @@ class Scorer:
         best, at = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]
 
-    @torch.inference_mode()
     def ranks(
         self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
         """target int64[B] (catalogue index) -> its score float32[B], and how many other items score at least
         as high, int64[B]: 0 = first; ties count against the target. Always exact.
         """
+        return self.start_ranks(query, window, target, exclude)()
+
+    @torch.inference_mode()
+    def start_ranks(
+        self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
+    ) -> Later:
+        """`ranks` that may go on beside the caller. They are made from the statistics as they are now."""
         score = torch.empty(len(target), device=query.vector.device)
         above = torch.empty(len(target), dtype=torch.int64)
         asked = self._asked(query, window, exclude)
@@ -293,8 +322,13 @@ class Scorer:
             score[rows] = own[:, 0]
             above[rows] = _count_not_below(scores, own) - 1
 
-        self._by_tiles(rank, len(target))
-        return score, above
+        wait = self._by_tiles(rank, len(target))
+
+        def result() -> tuple[Tensor, Tensor]:
+            wait()
+            return score, above
+
+        return result
 
 
 def _candidates(asked: _Asked, rows: slice) -> tuple[Tensor, Tensor]:

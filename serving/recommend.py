@@ -85,13 +85,13 @@ def _known(
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
     ranker.refresh(now, view.wall())
-    index, score = ranker.top(
+    index, score = ranker.start_top(
         ranker.latest(slab, slots, state),
         now,
         max(question.k for question in questions),
         np.array([question.exclude_seen for question in questions]),
         _excluded(view, questions),
-    )
+    )()
     return [
         Answer(
             user_id=question.user_id,

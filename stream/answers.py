@@ -6,10 +6,12 @@ take as long as scoring.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from stream.engine import Engine, Lists
 from stream.producers import Message
@@ -18,42 +20,58 @@ from stream.schema import encode
 SCORE_DECIMALS = 4
 
 
-def encode_lists(
-    engine: Engine, lists: Sequence[Lists], topic_id: bytes, partitions: int
-) -> dict[int, list[Message]]:
-    """Messages for `recommendations`, by partition."""
-    slab = engine.slab
+@dataclass(frozen=True)
+class Origin:
+    """What messages say of where their lists come from; later batches do not change it."""
+
+    names: pa.StringArray
+    """item ids as JSON strings, by catalogue index"""
+    epoch: int
+    version: str
+    topic_id: bytes
+    partitions: int
+    """of the topic that the messages go to"""
+
+
+def origin_of(engine: Engine, topic_id: bytes, partitions: int) -> Origin:
+    """The origin of lists that the engine has just begun to make."""
+    encoder = engine.encoder
+    return Origin(engine.names.json(), encoder.epoch, encoder.version.id, topic_id, partitions)
+
+
+def encode_lists(lists: Sequence[Lists], origin: Origin) -> dict[int, list[Message]]:
+    """Messages for `recommendations`, by partition, once the lists are made."""
     messages: dict[int, list[Message]] = {}
     for part in lists:
-        if not len(part.slot):
+        if not len(part.user):
             continue
-        users = [slab.user_of[slot] or "" for slot in part.slot.tolist()]
-        values = _values(engine, part, users, topic_id.hex())
-        target = (slab.hash[part.slot] % np.uint32(partitions)).tolist()
-        for to, user, value in zip(target, users, values, strict=True):
+        values = _values(part, origin)
+        target = (part.hash % np.uint32(origin.partitions)).tolist()
+        for to, user, value in zip(target, part.user, values, strict=True):
             messages.setdefault(to, []).append((user.encode(), value))
     return messages
 
 
-def _values(engine: Engine, part: Lists, users: Sequence[str], topic_id: str) -> list[bytes]:
-    held = part.item >= 0
-    score = np.round(part.score[held].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
+def _values(part: Lists, origin: Origin) -> list[bytes]:
+    items, scores = part.top()
+    held = items >= 0
+    score = np.round(scores[held].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
     item = pc.binary_join_element_wise(
-        '{"item_id":', engine.names.json().take(pa.array(part.item[held])), ',"score":', _text(score), "}", ""
+        '{"item_id":', origin.names.take(pa.array(items[held])), ',"score":', _text(score), "}", ""
     )
     ends = np.concatenate(([0], np.cumsum(held.sum(axis=1)))).astype(np.int32)
-    user = pa.array([encode(user).decode() for user in users])
+    user = pa.array([encode(user).decode() for user in part.user])
     whole = pc.binary_join_element_wise(
         '{"user_id":', user,
         ',"items":[', pc.binary_join(pa.ListArray.from_arrays(ends, item), ","),
-        f'],"topic_id":"{topic_id}","partition":', _text(part.partition),
+        f'],"topic_id":"{origin.topic_id.hex()}","partition":', _text(part.partition),
         ',"offset":', _text(part.offset),
         ',"timestamp":', _text(part.time),
-        f',"epoch":{engine.encoder.epoch},"version":{encode(engine.encoder.version.id).decode()}}}', "",
+        f',"epoch":{origin.epoch},"version":{encode(origin.version).decode()}}}', "",
     )  # fmt: skip
     values: list[bytes] = whole.cast(pa.binary()).to_pylist()
     return values
 
 
-def _text(numbers: np.ndarray[tuple[int, ...], np.dtype[np.number]]) -> pa.StringArray:
+def _text(numbers: NDArray[np.number]) -> pa.StringArray:
     return pc.cast(pa.array(numbers), pa.string())

@@ -2,30 +2,54 @@
 engine's thread.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from stream.answers import encode_lists
+from stream.answers import Origin, encode_lists, origin_of
 from stream.dead_letters import Letter, dead_letter
-from stream.engine import Engine, Outcome
+from stream.engine import Engine, Lists, Outcome
 from stream.events import Rejected, rounds
 from stream.inbox import Arrived, decode
 from stream.metrics import WorkerMetrics
 from stream.murmur import murmur2
 from stream.partitions import Owned
+from stream.prequential import Prequential
 from stream.producers import Message
 from stream.settings import Settings
 from stream.snapshots import discard_snapshot, snapshot_path
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a micro-batch says on `recommendations` up to an erasure or to its end."""
+
+    lists: Sequence[Lists]
+    origin: Origin
+    erased: dict[int, list[Message]]
+    """tombstones, by partition; they follow the lists"""
+
+
 @dataclass
 class Applied:
-    """Messages of a micro-batch."""
+    """What a micro-batch says; lists may still be in the making."""
 
-    answers: dict[int, list[Message]] = field(default_factory=dict)
-    """for `recommendations`, by partition"""
+    ranked: Callable[[], None]
+    """waits for the batch's prequential ranks and shows their metrics"""
+    turns: list[Turn] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     """for `dead-letters`"""
+
+    def answers(self) -> dict[int, list[Message]]:
+        """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
+        the engine's, batch after batch.
+        """
+        messages: dict[int, list[Message]] = {}
+        for turn in self.turns:
+            for part in (encode_lists(turn.lists, turn.origin), turn.erased):
+                for to, some in part.items():
+                    messages.setdefault(to, []).extend(some)
+        self.ranked()
+        return messages
 
 
 def apply_chunks(
@@ -36,16 +60,14 @@ def apply_chunks(
     taken: Mapping[int, Sequence[Arrived]],
     metrics: WorkerMetrics,
 ) -> Applied:
-    """Decode, apply in turns between tombstones, and encode the answers; owners note what their next
-    checkpoint writes.
-    """
+    """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
     read = sum(len(one.chunk.records) for part in taken.values() for one in part)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
     now = engine.wall()
     decoded = [decode(part, now) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
-    applied = Applied()
+    applied = Applied(lambda: _show(engine.prequential, metrics))
     for batches, erased in rounds(decoded):
         outcome = engine.apply(batches)
         _count(outcome, metrics)
@@ -62,23 +84,28 @@ def apply_chunks(
             rejected += [
                 (number, Rejected(at[number, offset], why)) for number, offset, why in outcome.refused
             ]
-        for to, messages in encode_lists(engine, outcome.lists, topic_id, settings.partitions).items():
-            applied.answers.setdefault(to, []).extend(messages)
+        tombstones: dict[int, list[Message]] = {}
         for number, user in erased:
             owners[number].erase(engine, [user])
             discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
             to = int(murmur2([user.encode()])[0] % settings.partitions)
-            applied.answers.setdefault(to, []).append((user.encode(), None))
+            tombstones.setdefault(to, []).append((user.encode(), None))
             metrics.erased.inc()
+        origin = origin_of(engine, topic_id, settings.partitions)
+        applied.turns.append(Turn(outcome.lists, origin, tombstones))
+        metrics.answers.inc(sum(len(part.user) for part in outcome.lists))
     for number, part in taken.items():
         owners[number].advance(part[-1].chunk.end)
     applied.letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
     metrics.dead.inc(len(rejected))
-    metrics.answers.inc(sum(value is not None for part in applied.answers.values() for _, value in part))
     metrics.rows.set(len(engine.slab))
-    for name, value in engine.prequential.metrics().items():
-        metrics.prequential.labels(name).set(value)
     return applied
+
+
+def _show(prequential: Prequential, metrics: WorkerMetrics) -> None:
+    prequential.finish()
+    for name, value in prequential.metrics().items():
+        metrics.prequential.labels(name).set(value)
 
 
 def _count(outcome: Outcome, metrics: WorkerMetrics) -> None:

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.item_matrix import Precision
-from models.metrics import MISS
 from models.statistics import Statistics
 from stream.advance import Columns, View, advance
 from stream.clock import StreamClock
@@ -24,7 +23,7 @@ from stream.item_stats import Counted
 from stream.items import ItemNames
 from stream.murmur import murmur2
 from stream.prequential import Prequential
-from stream.ranking import Ranker, decayed_popularity
+from stream.ranking import Ranker, Top
 from stream.rows import Rows
 from stream.slab import NO_OFFSET, Slab, Slots
 
@@ -48,16 +47,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Lists:
-    """m recommendation lists, each as of one record of its user."""
+    """m recommendation lists, each as of one record of its user. What is here is a copy: later batches do not
+    change it.
+    """
 
-    slot: Slots
+    user: Sequence[str]
+    hash: NDArray[np.uint32]
+    """[m] murmur2 of the user"""
     partition: NDArray[np.int32]
     offset: NDArray[np.int64]
     time: NDArray[np.int64]
-    item: NDArray[np.int64]
-    """[m, k] catalogue indices, best first, -1 where nothing may be recommended"""
-    score: NDArray[np.float32]
-    """[m, k]"""
+    """[m] ms"""
+    top: Top
+    """waits for items and scores"""
 
 
 @dataclass
@@ -253,28 +255,26 @@ class Engine:
             self.counted_until[number] = taken.offset
             outcome.counted[number] = taken
         for view in report.after:
-            outcome.lists.append(self._answer(view, columns, partition))
+            at = view.event
+            outcome.lists.append(self._lists(view, columns.slot[at], partition[at], columns.offset[at]))
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def _top(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _lists(
+        self, view: View, slots: Slots, partition: NDArray[np.int32], offset: NDArray[np.int64]
+    ) -> Lists:
         exclude_seen = np.full(len(view.length), self.options.exclude_seen)
         wall = self.wall()
         now = self.clock.now(wall)
         self.ranker.refresh(now, wall)
-        return self.ranker.top(view, now, self.options.k, exclude_seen)
+        top = self.ranker.start_top(view, now, self.options.k, exclude_seen)
+        users = [self.slab.user_of[slot] or "" for slot in slots.tolist()]
+        return Lists(users, self.slab.hash[slots], partition, offset, view.last_time, top)
 
     def _latest(self, slots: Slots) -> Lists:
         """The lists of users as their rows are now."""
         slab = self.slab
-        view = self.ranker.latest(slab, slots)
-        item, score = self._top(view)
-        return Lists(slots, slab.partition[slots], slab.offset[slots], view.last_time, item, score)
-
-    def _answer(self, view: View, columns: Columns, partition: NDArray[np.int32]) -> Lists:
-        item, score = self._top(view)
-        at = view.event
-        return Lists(columns.slot[at], partition[at], columns.offset[at], view.last_time, item, score)
+        return self._lists(self.ranker.latest(slab, slots), slots, slab.partition[slots], slab.offset[slots])
 
     @torch.inference_mode()
     def _rank(self, views: Sequence[View], columns: Columns, kept: NDArray[np.bool_], known: int) -> None:
@@ -284,19 +284,8 @@ class Engine:
         `known`: items in the catalogue before this batch; an item's first appearance is a miss for
         everyone.
         """
-        start = int(columns.time.min())
-        self.ranker.refresh(start, self.wall())
-        popularity = torch.from_numpy(
-            decayed_popularity(self.statistics, len(self.names.catalogue), float(start))
-        )
+        self.ranker.refresh(int(columns.time.min()), self.wall())
         for view in views:
-            now, item = columns.time[view.event], columns.item[view.event].astype(np.int64)
-            target = torch.from_numpy(item)
-            query, window = self.ranker.query(view, now), self.ranker.window(view)
-            _, above = self.ranker.scorer.ranks(query, window, target)
-            own = popularity[target]
-            rivals = torch.searchsorted(popularity.sort().values, own)
-            ranks = np.where(item < known, 1 + above.cpu().numpy(), MISS)
-            popularity_ranks = np.where(item < known, len(popularity) - rivals.numpy(), MISS)
-            counted = kept[view.event]
-            self.prequential.add(ranks[counted], popularity_ranks[counted])
+            item = columns.item[view.event].astype(np.int64)
+            ranks = self.ranker.start_ranks(view, columns.time[view.event], item)
+            self.prequential.start(ranks, kept[view.event], item < known)

@@ -4,6 +4,7 @@ bounded.
 
 import asyncio
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 
 from aiokafka import AIOKafkaProducer
 
@@ -12,7 +13,7 @@ from stream.producers import send_all
 from stream.settings import TopicNames
 
 BATCHES = 2
-"""Micro-batches whose messages may wait for room in the producer: then the engine waits, too."""
+"""Micro-batches that may wait for their scores or for room in the producer: then the engine waits, too."""
 
 
 class Outbox:
@@ -23,6 +24,7 @@ class Outbox:
         self._turn = asyncio.Lock()
         self._room = asyncio.Semaphore(BATCHES)
         self._unconfirmed: list[asyncio.Task[None]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="eddy-answers")
 
     async def room(self) -> None:
         """Wait until another batch's messages may come."""
@@ -38,10 +40,15 @@ class Outbox:
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         return asyncio.gather(*unconfirmed)
 
+    def close(self) -> None:
+        """End the thread that messages are made on."""
+        self._thread.shutdown()
+
     async def _send(self, applied: Applied) -> None:
         confirmations: list[asyncio.Future[object]] = []
         async with self._room, self._turn:
-            for partition, messages in applied.answers.items():
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, applied.answers)
+            for partition, messages in answers.items():
                 topic = self._topics.recommendations
                 confirmations += await send_all(self._producer, topic, partition, messages)
             for letter in applied.letters:

@@ -6,15 +6,22 @@ batch's start; popularity decayed with the shortest half-life is ranked beside i
 candidates. An item's first appearance is a miss for both.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.metrics import metrics
+from models.metrics import MISS, metrics
 from stream.rows import mix
 
 K = 20
+
+Ranks = Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Waits for ranks that are being made: of targets by the model and by decayed popularity, int64[n] each, 1 =
+first.
+"""
 
 
 def in_sample(hashes: NDArray[np.uint32], share: float) -> NDArray[np.bool_]:
@@ -32,6 +39,20 @@ class Prequential:
     reciprocal: float = 0.0
     popularity_recall: float = 0.0
     popularity_reciprocal: float = 0.0
+    _started: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
+
+    def start(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+        """Take in ranks once they are asked for: of those `counted` [n]; a target not `known` [n] is a
+        miss.
+        """
+        self._started.append((ranks, counted, known))
+
+    def finish(self) -> None:
+        """Wait for what was started; one thread may start while another finishes."""
+        while self._started:
+            ranks, counted, known = self._started.popleft()
+            ours, theirs = (np.where(known, rank, MISS)[counted] for rank in ranks())
+            self.add(ours, theirs)
 
     def add(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
         """Take in ranks of targets, int64[n], 1 = first, by the model and by decayed popularity."""
@@ -46,7 +67,7 @@ class Prequential:
         self.popularity_reciprocal += n * theirs[f"mrr@{K}"]
 
     def metrics(self) -> dict[str, float]:
-        """Means so far; empty before the first event."""
+        """Means of what is finished; empty before the first event."""
         if not self.events:
             return {}
         return {

@@ -1,5 +1,7 @@
 """From rows to lists: what a model version makes of rows, alike for the engine and for serving."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,11 +14,18 @@ from stream.advance import View, view_rows
 from stream.clock import DAY_MS
 from stream.encoder import Encoder
 from stream.items import ItemNames
+from stream.prequential import Ranks
 from stream.rows import NO_TIME
 from stream.slab import Slab, Slots
 
 REFRESH_MS = 100
 """How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
+
+
+Top = Callable[[], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Waits for lists that are being made: catalogue index int64[m, k] and score float32[m, k], best first, -1
+where nothing may be recommended.
+"""
 
 
 class Ranker:
@@ -30,6 +39,8 @@ class Ranker:
         vocabulary = encoder.version.vocabulary
         self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._refreshed = -REFRESH_MS
+        self._popularity = np.zeros(0)  # of all items, and the same in order
+        self._popularity_in_order = np.zeros(0)
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics.
@@ -40,6 +51,8 @@ class Ranker:
         if live and self.scorer.items == len(self.names.catalogue):
             return
         self.scorer.refresh(float(now))
+        self._popularity = decayed_popularity(self.scorer.statistics, self.scorer.items, float(now))
+        self._popularity_in_order = np.sort(self._popularity)
         self._refreshed = wall
 
     def window(self, view: View) -> Window:
@@ -65,24 +78,43 @@ class Ranker:
         return view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
 
     @torch.inference_mode()
-    def top(
+    def start_top(
         self,
         view: View,
         now: int,
         k: int,
         exclude_seen: NDArray[np.bool_],
         also: Exclude | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best items for each row at `now` (ms): catalogue index int64[m, k] and score float32[m, k],
-        best first, -1 where nothing may be recommended. `refresh` first.
+    ) -> Top:
+        """The k best items for each row at `now` (ms), made beside the caller. `refresh` first.
 
         Left out: items whose id is not known yet, those in the recent window where `exclude_seen` [m] says
         so, and the pairs of `also`.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
-        index, score = self.scorer.topk(self.query(view, now), window, k, left_out)
-        return index.cpu().numpy(), score.cpu().numpy()
+        wait = self.scorer.start_topk(self.query(view, now), window, k, left_out)
+
+        def top() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            index, score = wait()
+            return index.cpu().numpy(), score.cpu().numpy()
+
+        return top
+
+    @torch.inference_mode()
+    def start_ranks(self, view: View, now: NDArray[np.int64], target: NDArray[np.int64]) -> Ranks:
+        """Ranks of targets [m] among all items for rows at `now` [m] (ms), made beside the caller, and their
+        ranks by `decayed_popularity`; ties count against the target. `refresh` first.
+        """
+        wait = self.scorer.start_ranks(self.query(view, now), self.window(view), torch.from_numpy(target))
+        below = np.searchsorted(self._popularity_in_order, self._popularity[target])
+        by_popularity = len(self._popularity) - below
+
+        def ranks() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            _, above = wait()
+            return 1 + above.cpu().numpy(), by_popularity
+
+        return ranks
 
     def _left_out(
         self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None

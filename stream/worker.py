@@ -198,6 +198,8 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._answers is not None:
             await self._answers.stop()
+        if self._outbox is not None:
+            self._outbox.close()
         self._thread.shutdown()
         self._decoder.shutdown()
 

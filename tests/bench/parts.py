@@ -19,7 +19,7 @@ from models.item_matrix import Precision
 from models.registry import Version
 from models.scoring import Scorer
 from models.tensors import Query, Window
-from stream.answers import encode_lists
+from stream.answers import encode_lists, origin_of
 from stream.app import FETCH_RECORDS
 from stream.checkpoint import Capture, write_partition
 from stream.clients import aiokafka_config
@@ -92,12 +92,14 @@ def later(batches: Sequence[EventBatch], offsets: int, ms: int) -> list[EventBat
 
 def lists(engine: Engine, slots: Slots) -> Lists:
     """One micro-batch of answers: query, score and top-k for rows as they are."""
-    return engine._latest(slots)
+    made = engine._latest(slots)
+    made.top()
+    return made
 
 
 def answer_messages(engine: Engine, made: Lists, partitions: int) -> dict[int, Any]:
     """Answers as messages, by partition of `recommendations`."""
-    return encode_lists(engine, [made], TOPIC_ID, partitions)
+    return encode_lists([made], origin_of(engine, TOPIC_ID, partitions))
 
 
 async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:

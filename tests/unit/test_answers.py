@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.hashing import item_hashes
-from stream.answers import SCORE_DECIMALS, encode_lists
+from stream.answers import SCORE_DECIMALS, encode_lists, origin_of
 from stream.engine import Lists
 from stream.murmur import murmur2
 from stream.schema import Recommendation, Recommended
@@ -40,15 +40,16 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
     engine.names.add(items)
     known = engine.names.catalogue.find(item_hashes(items))
     n = len(users)
-    slots = engine.slab.add(users, np.zeros(n, np.int32), 1)
     item = np.full((n, 6), -1, np.int64)
     for user in range(n):
         length = min(lengths[user], len(items))
         item[user, :length] = known[:length]
     score = np.where(item >= 0, np.array(scores, np.float32), np.float32(-np.inf))
-    lists = Lists(slots, np.full(n, 2, np.int32), np.arange(n) + 7, np.arange(n) + 1000, item, score)
+    hashes = murmur2([user.encode() for user in users])
+    where = np.full(n, 2, np.int32), np.arange(n) + 7, np.arange(n) + 1000
+    lists = Lists(users, hashes, *where, lambda: (item, score))
     found: dict[bytes, Recommendation] = {}
-    for partition, messages in encode_lists(engine, [lists], TOPIC_ID, PARTITIONS).items():
+    for partition, messages in encode_lists([lists], origin_of(engine, TOPIC_ID, PARTITIONS)).items():
         for key, value in messages:
             assert key is not None
             assert value is not None
@@ -66,5 +67,6 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
 def test_nobody_to_answer_is_no_message(version) -> None:  # type: ignore[no-untyped-def]
     engine = new_engine(version)
     none = np.zeros(0, np.int64)
-    empty = Lists(none, none.astype(np.int32), none, none, none.reshape(0, 5), np.zeros((0, 5), np.float32))
-    assert encode_lists(engine, [empty], TOPIC_ID, PARTITIONS) == {}
+    made = none.reshape(0, 5), np.zeros((0, 5), np.float32)
+    empty = Lists([], none.astype(np.uint32), none.astype(np.int32), none, none, lambda: made)
+    assert encode_lists([empty], origin_of(engine, TOPIC_ID, PARTITIONS)) == {}

@@ -45,6 +45,7 @@ def streamed(version: Version, events: Events, first: int, size: int) -> dict[st
     engine.prequential = Prequential()
     for begin in range(first, len(happenings), size):
         apply(begin, min(begin + size, len(happenings)))
+    engine.prequential.finish()
     return engine.prequential.metrics()
 
 
