@@ -41,12 +41,18 @@ class _Clause:
     op: str | None
     number: float
 
-    def matches(self, name: str, value: NDArray[np.float32]) -> NDArray[np.bool_]:
-        if self.type not in (ANY, name):
-            return np.zeros(len(value), bool)
-        if self.op is None:
-            return np.ones(len(value), bool)
-        return np.asarray(_COMPARE[self.op](value, self.number), bool)  # NaN (no value) compares false
+    def matches(
+        self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        if self.type == ANY:
+            found = np.ones(len(value), np.bool_)
+        elif self.type in types:
+            found = np.asarray(type_index == types.index(self.type), np.bool_)
+        else:
+            found = np.zeros(len(value), np.bool_)
+        if self.op is not None:
+            found &= _COMPARE[self.op](value, self.number)  # NaN (no value) compares false
+        return found
 
 
 def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
@@ -95,13 +101,10 @@ class EventRules:
 
     def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
         """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
-        found = {setting: np.zeros(len(value), bool) for setting in self._clauses}
-        for index, name in enumerate(types):
-            rows = np.flatnonzero(type_index == index)
-            if len(rows):
-                for setting, clauses in self._clauses.items():
-                    for clause in clauses:
-                        found[setting][rows] |= clause.matches(name, value[rows])
+        found = {}
+        for setting, clauses in self._clauses.items():
+            matches = [clause.matches(types, type_index, value) for clause in clauses]
+            found[setting] = np.logical_or.reduce(matches) if matches else np.zeros(len(value), np.bool_)
         return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
 
 

@@ -36,8 +36,21 @@ WORTH_A_THREAD = 128
 interpreter.
 """
 
-Later = Callable[[], tuple[Tensor, Tensor]]
-"""Waits for work that goes on beside the caller, and returns what it gave."""
+
+class Found(NamedTuple):
+    """What was found for B users: lists for the first ones, ranks for the last R."""
+
+    item: Tensor
+    """int64[B - R, k] catalogue indices, best first, ties to the lower index; -1 beyond what may be
+    recommended
+    """
+    score: Tensor
+    """float32[B - R, k], -inf beyond"""
+    own: Tensor
+    """float32[R] the targets' scores"""
+    above: Tensor
+    """int64[R] how many other items score at least as high as the target: 0 = first"""
+
 
 SHORT_LIST, LEAST_LISTED = 3, 32
 """Candidates of a first pass that are scored again: so many times k, and at least so many."""
@@ -93,7 +106,9 @@ class Scorer:
         self._common = None if config.damping is None else config.dim + 1 + config.damping
         self._spaces = threading.local()
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="eddy-scoring") if threads > 1 else None
+        self._pool = None
+        if threads > 1:  # a thread that begins with a product would share it with one of its own
+            self._pool = ThreadPoolExecutor(threads, "eddy-scoring", torch.set_num_threads, (1,))
         self._under_way: list[Future[None]] = []
         self.now = -math.inf
 
@@ -234,11 +249,10 @@ class Scorer:
             for tile in tiles:
                 work(tile)
 
-        if self._pool is None:
+        if self._pool is None or rows < WORTH_A_THREAD * self._threads:
             some(tiles)
             return lambda: None
-        parts = [tiles] if rows < WORTH_A_THREAD * self._threads else [[tile] for tile in tiles]
-        futures = [self._pool.submit(some, part) for part in parts]
+        futures = [self._pool.submit(some, [tile]) for tile in tiles]
         self._under_way = [each for each in self._under_way if not each.done()] + futures
 
         def wait() -> None:
@@ -250,34 +264,59 @@ class Scorer:
     def topk(
         self, query: Query, window: Window, k: int, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The k best catalogue items of B users: index int64[B,k] and score float32[B,k], best first, ties to
-        the lower index; places beyond what may be recommended have index -1 and score -inf.
-        """
-        return self.start_topk(query, window, k, exclude)()
+        """Item and score of `Found` for B users."""
+        nothing = torch.zeros(0, dtype=torch.int64, device=query.vector.device)
+        return self.start(query, window, k, nothing, exclude)()[:2]
+
+    def ranks(self, query: Query, window: Window, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Own score and rank of `Found` for targets int64[B] (catalogue indices)."""
+        return self.start(query, window, 0, target)()[2:]
 
     @torch.inference_mode()
-    def start_topk(self, query: Query, window: Window, k: int, exclude: Exclude | None = None) -> Later:
-        """`topk` that may go on beside the caller. It is made from the statistics as they are now."""
-        device = query.vector.device
-        index = torch.full((len(query.vector), k), -1, dtype=torch.int64, device=device)
-        score = torch.full((len(query.vector), k), -torch.inf, device=device)
+    def start(
+        self, query: Query, window: Window, k: int, target: Tensor, exclude: Exclude | None = None
+    ) -> Callable[[], Found]:
+        """Lists of the k best items for the first users, ranks of target[R] for the last R ones, which are
+        always exact. The work may go on beside the caller; what is returned waits for it. Statistics are
+        read before.
+        """
+        device, users = query.vector.device, len(query.vector)
+        listed = users - len(target)
+        found = Found(
+            torch.full((listed, k), -1, dtype=torch.int64, device=device),
+            torch.full((listed, k), -torch.inf, device=device),
+            torch.empty(len(target), device=device),
+            torch.empty(len(target), dtype=torch.int64),
+        )
         asked = self._asked(query, window, exclude)
         reduced = self._matrix.reduced
         if reduced:
             self._matrix.pack()
 
-        def best_of(rows: slice) -> None:
-            scores, log_z = self._scores(asked, rows, exact=not reduced)
-            best, value = topk(scores, max(SHORT_LIST * k, LEAST_LISTED) if reduced else k)
-            if reduced:
-                best, value = self._again(asked, rows, best, log_z, k)
-            index[rows, : best.shape[1]], score[rows, : best.shape[1]] = best, value
+        def work(rows: slice) -> None:
+            if reduced and rows.start < listed < rows.stop:
+                work(slice(rows.start, listed))
+                work(slice(listed, rows.stop))
+                return
+            scores, log_z = self._scores(asked, rows, exact=not reduced or rows.start >= listed)
+            lists, last = scores[: max(listed - rows.start, 0)], scores[max(listed - rows.start, 0) :]
+            if len(lists):
+                best, value = topk(lists, max(SHORT_LIST * k, LEAST_LISTED) if reduced else k)
+                if reduced:
+                    best, value = self._again(asked, rows, best, log_z, k)
+                at = slice(rows.start, rows.start + len(lists))
+                found.item[at, : best.shape[1]], found.score[at, : best.shape[1]] = best, value
+            if len(last):
+                at = slice(rows.stop - len(last) - listed, rows.stop - listed)
+                own = last.gather(1, target[at, None])
+                found.own[at] = own[:, 0]
+                found.above[at] = _count_not_below(last, own) - 1
 
-        wait = self._by_tiles(best_of, len(query.vector))
+        wait = self._by_tiles(work, users)
 
-        def result() -> tuple[Tensor, Tensor]:
+        def result() -> Found:
             wait()
-            return index, score
+            return found
 
         return result
 
@@ -298,37 +337,6 @@ class Scorer:
         score = torch.where(held, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]
-
-    def ranks(
-        self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """target int64[B] (catalogue index) -> its score float32[B], and how many other items score at least
-        as high, int64[B]: 0 = first; ties count against the target. Always exact.
-        """
-        return self.start_ranks(query, window, target, exclude)()
-
-    @torch.inference_mode()
-    def start_ranks(
-        self, query: Query, window: Window, target: Tensor, exclude: Exclude | None = None
-    ) -> Later:
-        """`ranks` that may go on beside the caller. They are made from the statistics as they are now."""
-        score = torch.empty(len(target), device=query.vector.device)
-        above = torch.empty(len(target), dtype=torch.int64)
-        asked = self._asked(query, window, exclude)
-
-        def rank(rows: slice) -> None:
-            scores, _ = self._scores(asked, rows, exact=True)
-            own = scores.gather(1, target[rows, None])
-            score[rows] = own[:, 0]
-            above[rows] = _count_not_below(scores, own) - 1
-
-        wait = self._by_tiles(rank, len(target))
-
-        def result() -> tuple[Tensor, Tensor]:
-            wait()
-            return score, above
-
-        return result
 
 
 def _candidates(asked: _Asked, rows: slice) -> tuple[Tensor, Tensor]:

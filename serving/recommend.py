@@ -85,7 +85,7 @@ def _known(
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
     ranker.refresh(now, view.wall())
-    index, score = ranker.start_top(
+    made = ranker.start(
         ranker.latest(slab, slots, state),
         now,
         max(question.k for question in questions),
@@ -96,7 +96,7 @@ def _known(
         Answer(
             user_id=question.user_id,
             known=True,
-            items=_items(view, index[i, : question.k], score[i, : question.k]),
+            items=_items(view, made.item[i, : question.k], made.score[i, : question.k]),
             stream_time=now,
             epoch=ranker.encoder.epoch,
             version=ranker.encoder.version.id,

@@ -7,6 +7,7 @@ be. An exception leaves the slab half written: the caller must end the process, 
 everything back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +76,20 @@ class Report:
     too_late: int = 0
     before: list[View] = field(default_factory=list)
     after: list[View] = field(default_factory=list)
+
+    @classmethod
+    def of_nothing(cls) -> "Report":
+        """Of no events."""
+        return cls(np.zeros((0, 0), np.int64), np.zeros(0, np.bool_))
+
+
+def joined_views(views: Sequence[View]) -> View:
+    """One after another."""
+    if len(views) == 1:
+        return views[0]
+    columns = {name: [getattr(view, name) for view in views] for name in vars(views[0])}
+    output = torch.cat(columns.pop("output"))
+    return View(output=output, **{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def view_rows(slab: Slab, slots: Slots, length: Index, output: torch.Tensor, event: Index) -> View:

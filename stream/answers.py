@@ -5,7 +5,6 @@ JSON of the form of `stream.schema.Recommendation`, put together by columns: one
 take as long as scoring.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,34 +38,31 @@ def origin_of(engine: Engine, topic_id: bytes, partitions: int) -> Origin:
     return Origin(engine.names.json(), encoder.epoch, encoder.version.id, topic_id, partitions)
 
 
-def encode_lists(lists: Sequence[Lists], origin: Origin) -> dict[int, list[Message]]:
+def encode_lists(lists: Lists, origin: Origin) -> dict[int, list[Message]]:
     """Messages for `recommendations`, by partition, once the lists are made."""
     messages: dict[int, list[Message]] = {}
-    for part in lists:
-        if not len(part.user):
-            continue
-        values = _values(part, origin)
-        target = (part.hash % np.uint32(origin.partitions)).tolist()
-        for to, user, value in zip(target, part.user, values, strict=True):
-            messages.setdefault(to, []).append((user.encode(), value))
+    values = _values(lists, origin)
+    target = (lists.hash % np.uint32(origin.partitions)).tolist()
+    for to, user, value in zip(target, lists.user, values, strict=True):
+        messages.setdefault(to, []).append((user.encode(), value))
     return messages
 
 
-def _values(part: Lists, origin: Origin) -> list[bytes]:
-    items, scores = part.top()
+def _values(lists: Lists, origin: Origin) -> list[bytes]:
+    items, scores, _ = lists.made()
     held = items >= 0
     score = np.round(scores[held].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
     item = pc.binary_join_element_wise(
         '{"item_id":', origin.names.take(pa.array(items[held])), ',"score":', _text(score), "}", ""
     )
     ends = np.concatenate(([0], np.cumsum(held.sum(axis=1)))).astype(np.int32)
-    user = pa.array([encode(user).decode() for user in part.user])
+    user = pa.array([encode(user).decode() for user in lists.user])
     whole = pc.binary_join_element_wise(
         '{"user_id":', user,
         ',"items":[', pc.binary_join(pa.ListArray.from_arrays(ends, item), ","),
-        f'],"topic_id":"{origin.topic_id.hex()}","partition":', _text(part.partition),
-        ',"offset":', _text(part.offset),
-        ',"timestamp":', _text(part.time),
+        f'],"topic_id":"{origin.topic_id.hex()}","partition":', _text(lists.partition),
+        ',"offset":', _text(lists.offset),
+        ',"timestamp":', _text(lists.time),
         f',"epoch":{origin.epoch},"version":{encode(origin.version).decode()}}}', "",
     )  # fmt: skip
     values: list[bytes] = whole.cast(pa.binary()).to_pylist()

@@ -23,7 +23,7 @@ from stream.snapshots import discard_snapshot, snapshot_path
 class Turn:
     """What a micro-batch says on `recommendations` up to an erasure or to its end."""
 
-    lists: Sequence[Lists]
+    lists: Lists | None
     origin: Origin
     erased: dict[int, list[Message]]
     """tombstones, by partition; they follow the lists"""
@@ -45,7 +45,8 @@ class Applied:
         """
         messages: dict[int, list[Message]] = {}
         for turn in self.turns:
-            for part in (encode_lists(turn.lists, turn.origin), turn.erased):
+            listed = encode_lists(turn.lists, turn.origin) if turn.lists else {}
+            for part in (listed, turn.erased):
                 for to, some in part.items():
                     messages.setdefault(to, []).extend(some)
         self.ranked()
@@ -73,7 +74,7 @@ def apply_chunks(
         _count(outcome, metrics)
         home = engine.slab.partition[outcome.dirty]
         for number, owned in owners.items():
-            owned.note(outcome, outcome.dirty[home == number])
+            owned.changed(outcome.dirty[home == number])
         if outcome.refused:
             at = {
                 (number, record.offset): record
@@ -93,7 +94,7 @@ def apply_chunks(
             metrics.erased.inc()
         origin = origin_of(engine, topic_id, settings.partitions)
         applied.turns.append(Turn(outcome.lists, origin, tombstones))
-        metrics.answers.inc(sum(len(part.user) for part in outcome.lists))
+        metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
     for number, part in taken.items():
         owners[number].advance(part[-1].chunk.end)
     applied.letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]

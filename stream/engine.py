@@ -1,8 +1,9 @@
 """The engine: events in, moved rows and recommendations out. Arrays in, arrays out; no Kafka, no asyncio.
 
-One micro-batch: leave out what rows already include → move rows (stream.advance) → count item statistics →
-answer the users that changed with an exact top-k. Any exception leaves memory half written: the process
-must end.
+One micro-batch: leave out what rows already include → move rows (stream.advance) → begin the exact top-k of
+the users that changed and the ranks of sampled events, in one pass → note what the item statistics are to
+count: scores are made from what was counted before the batch. Any exception leaves memory half written: the
+process must end.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 
 from models.item_matrix import Precision
 from models.statistics import Statistics
-from stream.advance import Columns, View, advance
+from stream.advance import Columns, Report, View, advance, joined_views
 from stream.clock import StreamClock
+from stream.counting import Counting
 from stream.encoder import Encoder
 from stream.events import EventBatch, TypeTable
-from stream.item_stats import Counted
 from stream.items import ItemNames
 from stream.murmur import murmur2
 from stream.prequential import Prequential
-from stream.ranking import Ranker, Top
+from stream.ranking import Made, Ranker
 from stream.rows import Rows
-from stream.slab import NO_OFFSET, Slab, Slots
+from stream.slab import Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
 
@@ -58,8 +59,12 @@ class Lists:
     offset: NDArray[np.int64]
     time: NDArray[np.int64]
     """[m] ms"""
-    top: Top
+    made: Callable[[], Made]
     """waits for items and scores"""
+
+
+Asked = tuple[View, Slots, NDArray[np.int32], NDArray[np.int64]]
+"""Rows to make lists for, with slot, partition and offset of each."""
 
 
 @dataclass
@@ -75,9 +80,7 @@ class Outcome:
     too_late: int = 0
     dirty: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
     """slots whose rows changed"""
-    counted: dict[int, Counted] = field(default_factory=dict)
-    """by partition: what the item statistics took in"""
-    lists: list[Lists] = field(default_factory=list)
+    lists: Lists | None = None
     refused: list[tuple[int, int, str]] = field(default_factory=list)
     """(partition, offset, reason) of events that cannot be applied"""
 
@@ -105,8 +108,7 @@ class Engine:
         self.stale = 0
         """rows still of older epochs after the last `migrate`"""
         self._look_for_stale = False
-        self.counted_until: dict[int, int] = {}
-        """by partition: offset of the last record in the item statistics; a replay does not count again"""
+        self.counting = Counting(statistics)
 
     def _new_ranker(self) -> Ranker:
         options = self.options
@@ -184,11 +186,25 @@ class Engine:
         fresh = accepted[~replayed]
         columns = columns.take(fresh)
         adopted = self.adopt(np.unique(slot[accepted]))
-        if len(fresh):
-            self._apply_fresh(columns, partition[fresh], known, outcome)
+        where = partition[fresh]
+        report = self._move(columns, outcome) if len(fresh) else Report.of_nothing()
+        asked = [
+            (view, columns.slot[view.event], where[view.event], columns.offset[view.event])
+            for view in report.after
+        ]
         if self.options.emit == "latest" or (self.options.emit == "every" and replayed.any()):
-            who = accepted if self.options.emit == "latest" else accepted[replayed]
-            outcome.lists.append(self._latest(np.unique(slot[who])))
+            again = np.unique(slot[accepted if self.options.emit == "latest" else accepted[replayed]])
+            view = self.ranker.latest(self.slab, again)
+            asked.append((view, again, self.slab.partition[again], self.slab.offset[again]))
+        self._answer(asked, report, columns, known, outcome)
+        counted = np.flatnonzero(report.kept & ~self.encoder.negative(columns.type, columns.value))
+        self.counting.note(
+            where[counted],
+            columns.offset[counted],
+            columns.item[counted].astype(np.int64),
+            columns.time[counted],
+            report.previous[counted],
+        )
         outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
 
@@ -230,9 +246,7 @@ class Engine:
             slots[new] = self.slab.find([users[i] for i in new.tolist()])
         return slots
 
-    def _apply_fresh(
-        self, columns: Columns, partition: NDArray[np.int32], known: int, outcome: Outcome
-    ) -> None:
+    def _move(self, columns: Columns, outcome: Outcome) -> Report:
         self.clock.observe(int(columns.time.max()), self.wall())
         negative = self.encoder.negative(columns.type, columns.value)
         sampled = self.slab.sampled[columns.slot] & ~negative
@@ -241,51 +255,42 @@ class Engine:
         outcome.applied = int(report.kept.sum())
         outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
         outcome.dirty = np.unique(columns.slot)
-        if report.before:
-            self._rank(report.before, columns, report.kept, known)
-        until = np.array(
-            [self.counted_until.get(number, NO_OFFSET) for number in partition.tolist()], np.int64
-        )
-        counted = report.kept & ~negative & (columns.offset > until)
-        for number in np.unique(partition[counted]).tolist():
-            chosen = np.flatnonzero(counted & (partition == number))
-            item, time = columns.item[chosen].astype(np.int64), columns.time[chosen]
-            taken = Counted(item, time, report.previous[chosen], int(columns.offset[chosen].max()))
-            self.statistics.update(number, taken.item, taken.time, taken.previous)
-            self.counted_until[number] = taken.offset
-            outcome.counted[number] = taken
-        for view in report.after:
-            at = view.event
-            outcome.lists.append(self._lists(view, columns.slot[at], partition[at], columns.offset[at]))
+        return report
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def _lists(
-        self, view: View, slots: Slots, partition: NDArray[np.int32], offset: NDArray[np.int64]
-    ) -> Lists:
-        exclude_seen = np.full(len(view.length), self.options.exclude_seen)
-        wall = self.wall()
-        now = self.clock.now(wall)
-        self.ranker.refresh(now, wall)
-        top = self.ranker.start_top(view, now, self.options.k, exclude_seen)
-        users = [self.slab.user_of[slot] or "" for slot in slots.tolist()]
-        return Lists(users, self.slab.hash[slots], partition, offset, view.last_time, top)
-
-    def _latest(self, slots: Slots) -> Lists:
-        """The lists of users as their rows are now."""
-        slab = self.slab
-        return self._lists(self.ranker.latest(slab, slots), slots, slab.partition[slots], slab.offset[slots])
-
-    @torch.inference_mode()
-    def _rank(self, views: Sequence[View], columns: Columns, kept: NDArray[np.bool_], known: int) -> None:
-        """Prequential: rank each sampled event from the row just before it, statistics as at the batch's
-        start.
+    def _answer(
+        self, asked: Sequence[Asked], report: Report, columns: Columns, known: int, outcome: Outcome
+    ) -> None:
+        """Begin lists as asked for, and the ranks of sampled events from the rows just before them.
 
         `known`: items in the catalogue before this batch; an item's first appearance is a miss for
         everyone.
         """
-        self.ranker.refresh(int(columns.time.min()), self.wall())
-        for view in views:
-            item = columns.item[view.event].astype(np.int64)
-            ranks = self.ranker.start_ranks(view, columns.time[view.event], item)
-            self.prequential.start(ranks, kept[view.event], item < known)
+        views = [view for view, *_ in asked] + report.before
+        if not sum(len(view.event) for view in views):
+            return
+        wall = self.wall()
+        now = self.clock.now(wall)
+        self.refresh(now, wall)
+        view = joined_views(views)
+        event = np.concatenate([np.zeros(0, np.int64), *(view.event for view in report.before)])
+        listed = len(view.event) - len(event)
+        item = columns.item[event].astype(np.int64)
+        at = np.concatenate([np.full(listed, now), columns.time[event]])
+        exclude_seen = np.arange(len(at)) < (listed if self.options.exclude_seen else 0)
+        made = self.ranker.start(view, at, self.options.k, exclude_seen, target=item)
+        if len(event):
+            by_popularity = self.ranker.popularity_ranks(item)
+            self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], item < known)
+        if listed:
+            slots, partition, offset = (np.concatenate(parts) for parts in list(zip(*asked, strict=True))[1:])
+            users = [self.slab.user_of[slot] or "" for slot in slots.tolist()]
+            time = view.last_time[:listed]
+            outcome.lists = Lists(users, self.slab.hash[slots], partition, offset, time, made)
+
+    def refresh(self, now: int, wall: int) -> None:
+        """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""
+        if self.ranker.stale(now, wall):
+            self.counting.count()
+            self.ranker.refresh(now, wall)

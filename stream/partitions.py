@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.checkpoint import Capture
-from stream.engine import Engine, Outcome
+from stream.engine import Engine
 from stream.item_stats import Journal
 from stream.producers import Message
 from stream.rows import encode_rows
@@ -46,12 +46,6 @@ class Owned:
             )
         self.received = max(chunk.end, self.received or 0)
 
-    def note(self, outcome: Outcome, dirty: NDArray[np.int64]) -> None:
-        """Remember what a batch changed, for the next checkpoint."""
-        self.changed(dirty)
-        if self.number in outcome.counted:
-            self.journal.note(outcome.counted[self.number])
-
     def changed(self, slots: NDArray[np.int64]) -> None:
         """Note rows that are to be written."""
         if len(slots):
@@ -82,6 +76,8 @@ class Owned:
             engine.adopt(slots)  # a version may have been exchanged since they changed
             stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
             rows += zip(stored.user, encode_rows(stored), strict=True)
+        for counted in engine.counting.take(self.number):
+            self.journal.note(counted)
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
         return Capture(self.number, self.position, rows, list(statistics), names)
 

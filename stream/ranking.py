@@ -1,6 +1,7 @@
 """From rows to lists: what a model version makes of rows, alike for the engine and for serving."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from stream.advance import View, view_rows
 from stream.clock import DAY_MS
 from stream.encoder import Encoder
 from stream.items import ItemNames
-from stream.prequential import Ranks
 from stream.rows import NO_TIME
 from stream.slab import Slab, Slots
 
@@ -22,10 +22,18 @@ REFRESH_MS = 100
 """How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
 
 
-Top = Callable[[], tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""Waits for lists that are being made: catalogue index int64[m, k] and score float32[m, k], best first, -1
-where nothing may be recommended.
-"""
+class Made(NamedTuple):
+    """Lists for the first rows asked about, ranks for the last r ones."""
+
+    item: NDArray[np.int64]
+    """[m - r, k] catalogue indices, best first, -1 where nothing may be recommended"""
+    score: NDArray[np.float32]
+    """[m - r, k]"""
+    rank: NDArray[np.int64]
+    """[r] of the targets, 1 = first; ties count against them"""
+
+
+_NO_TARGETS = np.zeros(0, np.int64)
 
 
 class Ranker:
@@ -42,14 +50,15 @@ class Ranker:
         self._popularity = np.zeros(0)  # of all items, and the same in order
         self._popularity_in_order = np.zeros(0)
 
-    def refresh(self, now: int, wall: int) -> None:
-        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics.
-
-        Live, that is while `now` is about the time on the wall, statistics may be REFRESH_MS old.
+    def stale(self, now: int, wall: int) -> bool:
+        """Whether `refresh` is due: live, that is while the stream's `now` (ms) is about the time on the
+        wall, item statistics may be REFRESH_MS old.
         """
         live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < REFRESH_MS
-        if live and self.scorer.items == len(self.names.catalogue):
-            return
+        return not live or self.scorer.items < len(self.names.catalogue)
+
+    def refresh(self, now: int, wall: int) -> None:
+        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics."""
         self.scorer.refresh(float(now))
         self._popularity = decayed_popularity(self.scorer.statistics, self.scorer.items, float(now))
         self._popularity_in_order = np.sort(self._popularity)
@@ -78,43 +87,36 @@ class Ranker:
         return view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
 
     @torch.inference_mode()
-    def start_top(
+    def start(
         self,
         view: View,
-        now: int,
+        now: NDArray[np.int64] | int,
         k: int,
         exclude_seen: NDArray[np.bool_],
         also: Exclude | None = None,
-    ) -> Top:
-        """The k best items for each row at `now` (ms), made beside the caller. `refresh` first.
+        target: NDArray[np.int64] = _NO_TARGETS,
+    ) -> Callable[[], Made]:
+        """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
+        [r] for the last r; made beside the caller. `refresh` first.
 
         Left out: items whose id is not known yet, those in the recent window where `exclude_seen` [m] says
         so, and the pairs of `also`.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
-        wait = self.scorer.start_topk(self.query(view, now), window, k, left_out)
+        targets = torch.from_numpy(target).to(self.encoder.device)
+        wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
 
-        def top() -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            index, score = wait()
-            return index.cpu().numpy(), score.cpu().numpy()
+        def made() -> Made:
+            found = wait()
+            return Made(found.item.cpu().numpy(), found.score.cpu().numpy(), 1 + found.above.cpu().numpy())
 
-        return top
+        return made
 
-    @torch.inference_mode()
-    def start_ranks(self, view: View, now: NDArray[np.int64], target: NDArray[np.int64]) -> Ranks:
-        """Ranks of targets [m] among all items for rows at `now` [m] (ms), made beside the caller, and their
-        ranks by `decayed_popularity`; ties count against the target. `refresh` first.
-        """
-        wait = self.scorer.start_ranks(self.query(view, now), self.window(view), torch.from_numpy(target))
+    def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ranks of targets [r] among all items by `decayed_popularity`; ties count against them."""
         below = np.searchsorted(self._popularity_in_order, self._popularity[target])
-        by_popularity = len(self._popularity) - below
-
-        def ranks() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            _, above = wait()
-            return 1 + above.cpu().numpy(), by_popularity
-
-        return ranks
+        return np.asarray(len(self._popularity) - below, np.int64)
 
     def _left_out(
         self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None

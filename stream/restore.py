@@ -81,7 +81,7 @@ class Restorer:
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         counted = self.statistics.offset.get(number, -1)
-        self.engine.counted_until[number] = counted
+        self.engine.counting.begin(number, counted)
         journal = Journal(
             number, self.statistics.sequence.get(number, -1), counted, known=self.statistics.sequence
         )
@@ -90,7 +90,7 @@ class Restorer:
     def forget(self, number: int) -> None:
         """Drop a partition's rows from memory."""
         self.engine.slab.remove(self.engine.slab.of_partition(number))
-        self.engine.counted_until.pop(number, None)
+        self.engine.counting.forget(number)
 
     def _load_snapshot(self, number: int) -> int | None:
         """Returns the changelog position to go on from, None without a snapshot that can be used."""

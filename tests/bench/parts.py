@@ -92,14 +92,18 @@ def later(batches: Sequence[EventBatch], offsets: int, ms: int) -> list[EventBat
 
 def lists(engine: Engine, slots: Slots) -> Lists:
     """One micro-batch of answers: query, score and top-k for rows as they are."""
-    made = engine._latest(slots)
-    made.top()
-    return made
+    slab, view = engine.slab, engine.ranker.latest(engine.slab, slots)
+    now, wall = engine.clock.now(engine.wall()), engine.wall()
+    engine.refresh(now, wall)
+    started = engine.ranker.start(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
+    made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
+    where = slab.partition[slots], slab.offset[slots], view.last_time
+    return Lists(users, slab.hash[slots], *where, lambda: made)
 
 
 def answer_messages(engine: Engine, made: Lists, partitions: int) -> dict[int, Any]:
     """Answers as messages, by partition of `recommendations`."""
-    return encode_lists([made], origin_of(engine, TOPIC_ID, partitions))
+    return encode_lists(made, origin_of(engine, TOPIC_ID, partitions))
 
 
 async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from models.hashing import item_hashes
 from stream.answers import SCORE_DECIMALS, encode_lists, origin_of
 from stream.engine import Lists
 from stream.murmur import murmur2
+from stream.ranking import Made
 from stream.schema import Recommendation, Recommended
 from tests.engines import TOPIC_ID, new_engine, random_version
 
@@ -46,10 +47,11 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
         item[user, :length] = known[:length]
     score = np.where(item >= 0, np.array(scores, np.float32), np.float32(-np.inf))
     hashes = murmur2([user.encode() for user in users])
+    none = np.zeros(0, np.int64)
     where = np.full(n, 2, np.int32), np.arange(n) + 7, np.arange(n) + 1000
-    lists = Lists(users, hashes, *where, lambda: (item, score))
+    lists = Lists(users, hashes, *where, lambda: Made(item, score, none))
     found: dict[bytes, Recommendation] = {}
-    for partition, messages in encode_lists([lists], origin_of(engine, TOPIC_ID, PARTITIONS)).items():
+    for partition, messages in encode_lists(lists, origin_of(engine, TOPIC_ID, PARTITIONS)).items():
         for key, value in messages:
             assert key is not None
             assert value is not None
@@ -62,11 +64,3 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
             name, ranked, TOPIC_ID.hex(), 2, user + 7, user + 1000, 1, engine.encoder.version.id
         )
         assert found[name.encode()] == expected
-
-
-def test_nobody_to_answer_is_no_message(version) -> None:  # type: ignore[no-untyped-def]
-    engine = new_engine(version)
-    none = np.zeros(0, np.int64)
-    made = none.reshape(0, 5), np.zeros((0, 5), np.float32)
-    empty = Lists([], none.astype(np.uint32), none.astype(np.int32), none, none, lambda: made)
-    assert encode_lists([empty], origin_of(engine, TOPIC_ID, PARTITIONS)) == {}

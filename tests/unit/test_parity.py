@@ -49,11 +49,14 @@ def streamed(version: Version, events: Events, first: int, size: int) -> dict[st
     return engine.prequential.metrics()
 
 
-@pytest.mark.parametrize("size", [1, 16])
-def test_the_engine_reaches_the_evaluators_figures(version: Version, events: Events, size: int) -> None:
+@pytest.mark.parametrize(("size", "within"), [(1, 1e-4), (16, 0.02)])
+def test_the_engine_reaches_the_evaluators_figures(
+    version: Version, events: Events, size: int, within: float
+) -> None:
+    """In batches, the engine scores as of the last event's time, the evaluator as of the first one's."""
     found = trial(events, "prequential", EventRules())
     ranks = recommender_ranks(found, version.recommender, version.vocabulary, EventRules(), size).all
     offline, online = metrics(ranks), streamed(version, events, found.train, size)
     assert online["events"] == len(ranks) == 120
-    assert online["recall_at_20"] == pytest.approx(offline["recall@20"], abs=1e-4)
-    assert online["mrr_at_20"] == pytest.approx(offline["mrr@20"], abs=1e-4)
+    assert online["recall_at_20"] == pytest.approx(offline["recall@20"], abs=within)
+    assert online["mrr_at_20"] == pytest.approx(offline["mrr@20"], abs=within)
