@@ -35,8 +35,8 @@ WORTHWHILE = 0.75
 _TRIAL_ROWS = 64
 _TINY = 1e-12
 
-Product = Callable[[Tensor], Tensor]
-"""vectors float32[B, D + 1] -> approximate scores float32[B, items of a tile]"""
+Product = Callable[[Tensor, Tensor], object]
+"""Of vectors float32[B, D + 1], writes approximate scores to float32[B, items of a tile]."""
 
 
 class ItemMatrix:
@@ -100,7 +100,7 @@ class ItemMatrix:
         if exact or not self.reduced:
             torch.mm(vector, rows.T, out=out)
         else:
-            out.copy_(self._packed[tile.start // ITEM_TILE](vector[:, : self.fixed].contiguous()))
+            self._packed[tile.start // ITEM_TILE](vector[:, : self.fixed].contiguous(), out)
             if rows.shape[1] > self.fixed:
                 out.addmm_(vector[:, self.fixed :], rows[:, self.fixed :].T)
         if tile.stop > self.items:
@@ -119,7 +119,8 @@ class ItemMatrix:
 
     def exact(self, vector: Tensor, index: Tensor) -> Tensor:
         """vector[B, columns], index int64[B,S] -> float32[B,S]"""
-        return torch.bmm(self._rows[index], vector.unsqueeze(2)).squeeze(2)
+        rows = self._rows.index_select(0, index.flatten()).view(*index.shape, -1)
+        return torch.bmm(rows, vector.unsqueeze(2)).squeeze(2)
 
 
 def _int8(rows: Tensor) -> Product:
@@ -129,20 +130,20 @@ def _int8(rows: Tensor) -> Product:
     weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
     zero = torch.zeros(len(rows), dtype=torch.int32)
 
-    def product(vector: Tensor) -> Tensor:
+    def product(vector: Tensor, out: Tensor) -> None:
         unit = vector.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / 63
         steps = (vector / unit + 128).round_().to(torch.uint8)
-        raw: Tensor = onednn.qlinear_pointwise(
+        raw = onednn.qlinear_pointwise(
             steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return raw.mul_(unit)
+        torch.mul(raw, unit, out=out)
 
     return product
 
 
 def _bfloat16(rows: Tensor) -> Product:
     transposed = rows.bfloat16().T
-    return lambda vector: torch.mm(vector.bfloat16(), transposed)
+    return lambda vector, out: out.copy_(torch.mm(vector.bfloat16(), transposed))
 
 
 _PACK: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfloat16}
@@ -150,11 +151,13 @@ _PACK: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfl
 
 def _fastest(rows: Tensor) -> Precision:
     """What the first pass should use on this machine: measured, since no flag of the processor says it."""
-    vector = torch.randn(_TRIAL_ROWS, rows.shape[1], device=rows.device)
-    best, shortest = "float32", WORTHWHILE * _seconds(lambda vector: torch.mm(vector, rows.T), vector)
+    best, shortest = (
+        "float32",
+        WORTHWHILE * _seconds(lambda vector, out: torch.mm(vector, rows.T, out=out), rows),
+    )
     for name, pack in _PACK.items():
         try:
-            took = _seconds(pack(rows), vector)
+            took = _seconds(pack(rows), rows)
         except (RuntimeError, AttributeError):  # not on this device, or not in this torch
             continue
         if took < shortest:
@@ -162,15 +165,17 @@ def _fastest(rows: Tensor) -> Precision:
     return best  # type: ignore[return-value]
 
 
-def _seconds(product: Product, vector: Tensor) -> float:
+def _seconds(product: Product, rows: Tensor) -> float:
     """The shortest of a few runs."""
-    product(vector)
+    vector = torch.randn(_TRIAL_ROWS, rows.shape[1], device=rows.device)
+    out = torch.empty(_TRIAL_ROWS, len(rows), device=rows.device)
+    product(vector, out)
     took = []
     for _ in range(3):
         if vector.is_cuda:
             torch.cuda.synchronize()
         began = time.perf_counter()
-        product(vector)
+        product(vector, out)
         if vector.is_cuda:
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)

@@ -52,7 +52,7 @@ class Found(NamedTuple):
     """int64[R] how many other items score at least as high as the target: 0 = first"""
 
 
-SHORT_LIST, LEAST_LISTED = 3, 32
+SHORT_LIST, LEAST_LISTED = 2, 20
 """Candidates of a first pass that are scored again: so many times k, and at least so many."""
 
 POPULARITY_FLOOR = 0.01
