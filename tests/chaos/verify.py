@@ -149,6 +149,7 @@ def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None
     reader = Reader(read, catalogue)
     for record in cluster.read(settings.topics.item_stats, settings.partitions):
         reader.take(record.partition, [(record.key, record.value)])
+    engine.counting.count()
     counted = engine.statistics
     hashes = engine.names.catalogue.hashes
     index = catalogue.add(hashes)
