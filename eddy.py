@@ -130,14 +130,20 @@ def train(
     cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
     set_: Set = None,
     announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Keep every epoch in this file: after a kill the same command goes on from there."),
+    ] = None,
     json_: Json = None,
 ) -> None:
     """Train a model version on an event log.
 
     By backpropagation through time; the version is a new folder in the registry, whose path is printed.
+    On several GPUs or machines: torchrun --nproc-per-node 4 -m eddy train …
 
     Example: eddy train --events events.parquet --registry registry --cell gru
     """
+    from models.distributed import joined
     from models.events import read_events
     from models.registry import publish
     from models.train import train as train_version
@@ -147,8 +153,10 @@ def train(
     settings = load_settings(registry=registry)
     model, training = _configs(cell, set_)
     log = read_events(events)
-    with progress_bar() as show:
-        trained = train_version(log, model, training, _rules(settings), of_training(show))
+    with joined(training.device) as group, progress_bar(silent=not group.first) as show:
+        trained = train_version(log, model, training, _rules(settings), of_training(show), checkpoint, group)
+    if not group.first:
+        return
     if log.clock:
         trained.metrics["until_ms"] = int(log.timestamp[-1])
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}

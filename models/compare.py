@@ -18,7 +18,8 @@ from models.protocols import Mode, Protocol, trial
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
 from models.tensors import Inputs
-from models.train import ProgressCallback, Trained, train
+from models.train import Trained, train
+from models.trainer import ProgressCallback
 
 STEP_USERS = 2048
 LAGS = 40

@@ -21,7 +21,8 @@ from models.protocols import MODES, Mode, Protocol, Trial, trial
 from models.ranking import recommender_ranks
 from models.registry import Version
 from models.rules import EVERY_EVENT, EventRules
-from models.train import ProgressCallback, Trained, train
+from models.train import Trained, train
+from models.trainer import ProgressCallback
 
 DEFAULT_BATCH = 8
 """Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at 256; 8 takes a twelfth of

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from models.train import Progress as Training
+    from models.trainer import Progress as Training
 
 LINE_EVERY_S = 2.0
 _QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access")
@@ -31,8 +31,11 @@ def set_up_logging() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Show]:
+def progress_bar(silent: bool = False) -> Iterator[Show]:
     """A bar for one thing after the other; in a file or a pipe, a line every two seconds."""
+    if silent:
+        yield lambda what, done, of: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines()

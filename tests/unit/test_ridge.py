@@ -12,7 +12,8 @@ from models.recommender import Recommender
 from models.ridge import NormalEquations, fit_scale
 from models.rules import EVERY_EVENT
 from models.sequences import sequences
-from models.train import Trainer, train, vocabulary_of
+from models.train import train, vocabulary_of
+from models.trainer import Trainer
 from tests.unit.test_training import FAST, SMALL, log
 
 pytestmark = pytest.mark.unit

@@ -15,11 +15,13 @@ from models.events import Events
 from models.gates import collect
 from models.hashing import item_hashes
 from models.losses import LeftOut, full_softmax, sampled_softmax
+from models.objective import Objective
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
 from models.sequences import batches, carried, outputs_at, sequences
 from models.tensors import Inputs
-from models.train import Progress, Trained, Trainer, _held_out, train, vocabulary_of
+from models.train import Trained, _held_out, train, vocabulary_of
+from models.trainer import Progress, Trainer
 
 pytestmark = pytest.mark.unit
 
@@ -96,6 +98,42 @@ def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
             found[batch.prediction] = torch.cat([start, outputs])[batch.output]
             assert len(batch.batch_sizes) <= window
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_processes_share_every_batch_and_keep_their_users_states() -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    wanted = np.ones(len(data.row), bool)
+    expected = outputs_at(recommender, data, wanted)
+    users = np.random.default_rng(0).permutation(len(data.start) - 1)
+    objective = Objective(recommender, data, FAST)
+    whole = [sorted(batch.prediction.tolist()) for batch in batches(data, wanted, users, 5, 40)]
+    shared: list[list[int]] = [[] for _ in whole]
+    with torch.no_grad():
+        for share in range(3):
+            state = recommender.initial(1)
+            walk = list(batches(data, wanted, users, 5, 40, share, 3))
+            assert [sorted(batch.everyones.tolist()) for batch in walk] == whole
+            for batch, found in zip(walk, shared, strict=True):
+                found.extend(batch.prediction.tolist())
+                if len(batch.event):
+                    outputs, state = objective.outputs(batch, state)
+                    torch.testing.assert_close(outputs, expected[batch.prediction], atol=1e-5, rtol=1e-5)
+    assert [sorted(found) for found in shared] == whole
+
+
+def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
+    events = log(np.zeros(40, int), np.arange(40) % 7)
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    objective = Objective(Recommender(SMALL, len(vocabulary), 1), data, FAST)
+    (batch,) = batches(data, np.ones(len(data.row), bool), np.arange(1), 50, 100, share=1, shares=2)
+    assert len(batch.everyones) == 40
+    loss, _ = objective(batch, objective.recommender.initial(1))
+    torch.autograd.backward(loss)  # as the others' averaging of gradients waits for
+    assert loss == 0
 
 
 def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
