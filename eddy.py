@@ -34,6 +34,14 @@ EventsFile = Annotated[
         "and, if you have them, event_type, value, event_id.",
     ),
 ]
+ItemsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--items",
+        help="What is known of items: Parquet, CSV or JSON lines with item_id and any columns such as title, "
+        "genres, brand. New items are scored by it at once.",
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Set = Annotated[
     list[str] | None,
@@ -128,6 +136,7 @@ def train(
         Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
     ] = None,
     cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
+    items: ItemsFile = None,
     set_: Set = None,
     announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
     checkpoint: Annotated[
@@ -145,6 +154,7 @@ def train(
     """
     from models.distributed import joined
     from models.events import read_events
+    from models.features import read_features
     from models.registry import publish
     from models.train import train as train_version
     from serving.terminal import of_training, progress_bar
@@ -153,13 +163,18 @@ def train(
     settings = load_settings(registry=registry)
     model, training = _configs(cell, set_)
     log = read_events(events)
+    features = read_features(items) if items else None
     with joined(training.device) as group, progress_bar(silent=not group.first) as show:
-        trained = train_version(log, model, training, _rules(settings), of_training(show), checkpoint, group)
+        trained = train_version(
+            log, model, training, _rules(settings), of_training(show), checkpoint, group, features
+        )
     if not group.first:
         return
     if log.clock:
         trained.metrics["until_ms"] = int(log.timestamp[-1])
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    if items:
+        lineage["items"] = str(items.resolve())
     version = publish(settings.registry, trained, lineage)
     _write(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
     typer.echo(version.path)
@@ -327,6 +342,7 @@ def evaluate(
     mode: Annotated[
         str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
     ] = "all",
+    items: ItemsFile = None,
     set_: Set = None,
     json_: Json = None,
 ) -> None:
@@ -338,17 +354,21 @@ def evaluate(
     """
     from models.evaluate import evaluate as judge
     from models.events import read_events
+    from models.features import read_features
     from models.registry import latest
     from serving.terminal import of_training, progress_bar
 
     if (cell is None) == (registry is None):
         raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
+    if items and registry:
+        raise EddyError("--items goes with --cell; a version in the registry has its own")
     model, training = _configs(cell, set_) if cell else (None, None)
     version = latest(registry) if registry else None
     with progress_bar() as show:
         report = judge(
             read_events(events), protocol, mode, version, model, training,  # type: ignore[arg-type]
             training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
+            features=read_features(items) if items else None,
         )  # fmt: skip
     typer.echo(report.table())
     if report.warning:
@@ -362,7 +382,7 @@ def figures(
 ) -> None:
     """Draw how the networks work.
 
-    The network unrolled through time, and the four cells side by side: paths of state and gradient.
+    The network unrolled through time, and the cells side by side: paths of state and gradient.
 
     Example: eddy figures pictures
     """

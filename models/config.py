@@ -55,6 +55,8 @@ class ModelConfig(_Config):
     """On the cell's input and output while training."""
     item_buckets: int = 256
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
+    features: int = 0
+    """Features of items that have a vector; training with metadata sets it."""
     time_gaps: bool = True
     """Whether the time since the last event is an input, and gates the state at query time."""
     half_lives_ms: tuple[int, ...] = (
@@ -78,6 +80,7 @@ class ModelConfig(_Config):
         self._require(self.cell in CELLS, f"no cell named {self.cell!r}; there are {', '.join(CELLS)}")
         for name in ("hidden", "layers", "dim", "item_buckets", "window", "successors"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        self._require(self.features >= 0, "features must not be negative")
         self._require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         self._require(0 <= self.transition_lags <= self.window, "transition_lags must be 0 … window")
         self._require(
@@ -128,6 +131,10 @@ class TrainConfig(_Config):
     """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
+    own_dropout: float = 0.1
+    """With metadata only: share of items whose own vector a step leaves out of the softmax, so that features
+    learn to stand for new items.
+    """
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     whole: float = 0.5
@@ -157,6 +164,6 @@ class TrainConfig(_Config):
         )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("item_dropout", "validation", "average"):
+        for name in ("item_dropout", "own_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         self._require(0 <= self.whole <= 1, "whole must be 0 … 1")

@@ -26,7 +26,7 @@ _EVENTS_SHOWN = 36
 
 
 def draw_diagrams(folder: Path) -> list[Path]:
-    """What needs no training: the network unrolled through time, and the four cells. Returns the files, SVG
+    """What needs no training: the network unrolled through time, and the cells. Returns the files, SVG
     and PNG.
     """
     with style():

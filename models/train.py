@@ -19,7 +19,10 @@ from models.diagnostics import gradients
 from models.distributed import ALONE, Group
 from models.errors import EddyError
 from models.events import Events
-from models.gates import fit_gates
+from models.features import MIN_ITEMS, Bags, ItemFeatures, bags, worth_knowing
+from models.gates import SCORE_PARTS, fit_gates
+from models.hashing import item_hashes
+from models.objective import Objective
 from models.prior import prior_of
 from models.recommender import Recommender
 from models.rules import EventRules
@@ -39,15 +42,20 @@ class Trained:
     vocabulary: Vocabulary
     rules: EventRules
     metrics: dict[str, Any] = field(default_factory=dict)
+    features: ItemFeatures = field(default_factory=ItemFeatures)
 
 
 def train(
     events: Events, config: ModelConfig, settings: TrainConfig, rules: EventRules,
     progress: ProgressCallback | None = None, checkpoint: Path | None = None, group: Group = ALONE,
+    features: ItemFeatures | None = None,
 ) -> Trained:  # fmt: skip
     """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from
     it. In a group of processes each calls this with the same arguments and gets the same weights; all of the
     metrics are in the first's.
+
+    With `features` of items, an item's vector is its own plus those of its features, and items that the log
+    does not have are scored by their features.
 
     Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
     """
@@ -57,7 +65,10 @@ def train(
         raise EddyError(
             f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
         )
-    vocabulary, moved = vocabulary_of(events, config, rules)
+    if settings.ridge and features:
+        raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
+    vocabulary, moved = vocabulary_of(events, config, rules, features)
+    config = replace(config, features=len(vocabulary.features))
     torch.manual_seed(settings.seed)
     recommender = Recommender(config, len(vocabulary), len(vocabulary.types)).to(settings.device)
     events, first = _held_out(events, settings.validation)
@@ -66,17 +77,23 @@ def train(
         raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
     held_out = data.row >= first
     prior = prior_of(events, vocabulary, config, rules)
-    trainer = Trainer(recommender, data, settings, progress or (lambda _: None), checkpoint, prior, group)
+    features = features or ItemFeatures()
+    known = bags(features.of(vocabulary.hashes), vocabulary.features)
+    objective = Objective(recommender, data, settings, prior, known)
+    trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
     if held_out.any() and settings.gate_epochs:
         if group.first:  # by one, in the order of time; on the CPU, as replays are
             apart = copy.deepcopy(recommender).cpu()
-            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings)
-            recommender.load_state_dict(apart.state_dict())
+            _add_features(apart, known)
+            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings, features)
+            fitted = {n: w for n, w in apart.state_dict().items() if n.startswith(SCORE_PARTS)}
+            recommender.load_state_dict(fitted, strict=False)
         group.take_firsts_weights(recommender)
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
     recommender.cpu().eval()
+    _add_features(recommender, known)
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
             recommender, events, vocabulary, rules, settings.window, settings.clip
@@ -84,12 +101,23 @@ def train(
     if events.clock:
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
-    return Trained(recommender, vocabulary, rules, metrics)
+    return Trained(recommender, vocabulary, rules, metrics, features)
 
 
-def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tuple[Vocabulary, int]:
-    """Items and types that occur in the log, and how many events move states; EddyError if too few to learn
-    from.
+@torch.no_grad()
+def _add_features(recommender: Recommender, known: Bags) -> None:
+    """Make every item's vector and bias the sum that was trained: nobody need add features again."""
+    of_features = recommender.of_features(known)
+    recommender.item_vectors[: recommender.items].add_(of_features[:, :-1])
+    recommender.item_bias.add_(of_features[:, -1])
+
+
+def vocabulary_of(
+    events: Events, config: ModelConfig, rules: EventRules, features: ItemFeatures | None = None
+) -> tuple[Vocabulary, int]:
+    """Items and types that occur in the log, features that its items share, and how many events move states.
+
+    Errors: EddyError if there is too little to learn from.
     """
     items = np.unique(events.item)
     if len(items) < 2:
@@ -98,10 +126,14 @@ def vocabulary_of(events: Events, config: ModelConfig, rules: EventRules) -> tup
     if not moved:
         raise EddyError(f"{events.source}: no event moves a state under the rules; change the 'state' rule")
     types = np.unique(events.type)
-    vocabulary = Vocabulary(
-        [events.items[i] for i in items], [events.types[i] for i in types], config.item_buckets
-    )
-    return vocabulary, moved
+    names = [events.items[i] for i in items]
+    known = worth_knowing(features.of(item_hashes(names))) if features else []
+    if features and not known:
+        raise EddyError(
+            f"{events.source}: no {MIN_ITEMS} of its items share anything in the items file; does item_id "
+            "there name them?"
+        )
+    return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, known), moved
 
 
 def _held_out(events: Events, share: float) -> tuple[Events, int]:

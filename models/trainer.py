@@ -16,16 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.config import TrainConfig
 from models.distributed import ALONE, Group
 from models.errors import EddyError
 from models.gates import SCORE_PARTS
 from models.objective import Objective
-from models.prior import Prior
-from models.recommender import Recommender
 from models.resume import TrainingState, load, save
 from models.ridge import fit_readout, fit_scale
-from models.sequences import Batch, Sequences, batches
+from models.sequences import Batch, batches
 
 
 @dataclass(frozen=True)
@@ -50,25 +47,24 @@ class Trainer:
     """One network, one log, one optimiser."""
 
     def __init__(
-        self, recommender: Recommender, data: Sequences, settings: TrainConfig, progress: ProgressCallback,
-        checkpoint: Path | None = None, prior: Prior | None = None, group: Group = ALONE,
+        self, objective: Objective, progress: ProgressCallback, checkpoint: Path | None = None,
+        group: Group = ALONE,
     ) -> None:  # fmt: skip
-        self.recommender = recommender
-        self.objective = Objective(recommender, data, settings, prior)
+        self.objective = objective
+        self.recommender, self.data, self.settings = objective.recommender, objective.data, objective.settings
         self.group = group
         self._loss_of = group.wrapped(self.objective)
-        self.data = data
-        self.settings = settings
         self.progress = progress
         self.checkpoint = checkpoint
-        self.device = torch.device(settings.device)
-        self.users = np.flatnonzero(np.diff(data.start))
+        self.device = objective.device
+        self.users = np.flatnonzero(np.diff(self.data.start))
         self.optimizer = self._new_optimizer()
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
         self.started = time.perf_counter()
-        log = (len(data.row), int(data.target.sum()), int(data.idle_ms.sum()))
-        self.identity = repr((recommender.config, replace(settings, device=""), log))
+        self.identity = repr(
+            (self.recommender.config, replace(self.settings, device=""), objective.fingerprint())
+        )
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         r = self.recommender

@@ -8,6 +8,7 @@ import torch
 
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
+from models.objective import Objective
 from models.recommender import Recommender
 from models.ridge import NormalEquations, fit_scale
 from models.rules import EVERY_EVENT
@@ -57,7 +58,7 @@ def test_a_readout_in_closed_form_is_better_than_none_and_learns_what_follows() 
     vocabulary, _ = vocabulary_of(events, ECHO, EVERY_EVENT)
     torch.manual_seed(1)
     data = sequences(events, vocabulary, EVERY_EVENT)
-    trainer = Trainer(Recommender(ECHO, len(vocabulary), 1), data, RIDGE, lambda _: None)
+    trainer = Trainer(Objective(Recommender(ECHO, len(vocabulary), 1), data, RIDGE), lambda _: None)
     held_out = data.row >= 900
     untrained = trainer.loss(held_out)
     found = trainer.fit_ridge(held_out)

@@ -160,9 +160,7 @@ def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     data = sequences(events, vocabulary, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1)
-    trainer = Trainer(
-        recommender, data, TrainConfig.from_dict({**FAST.to_dict(), "unseen": True}), lambda _: None
-    )
+    trainer = Trainer(Objective(recommender, data, replace(FAST, unseen=True)), lambda _: None)
     wanted = np.ones(len(data.row), bool)
     query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
     logits = query @ recommender.item_vectors[: len(vocabulary)].T
@@ -377,7 +375,7 @@ def test_the_network_is_not_trained_on_what_the_gates_are_fitted_on() -> None:
         recommender = Recommender(SMALL, len(vocabulary), 1)
         settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 1, "sampled": 0})
         held_out = each.row >= int(len(events) * 0.9)
-        Trainer(recommender, each, settings, lambda _: None).fit_network(held_out)
+        Trainer(Objective(recommender, each, settings), lambda _: None).fit_network(held_out)
         weights.append(recommender.project.weight)
     assert torch.equal(*weights)
 
