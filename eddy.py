@@ -377,6 +377,37 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    events: EventsFile,
+    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")] = "prequential",
+    mode: Annotated[
+        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
+    ] = "all",
+    set_: Set = None,
+    json_: Json = None,
+) -> None:
+    """Train every cell on the same events and compare them.
+
+    Accuracy, reach of the gradient, bytes of state, parameters of the cell, events per second in training and
+    in the stream; minutes per cell.
+
+    Example: eddy compare --events events.parquet --set epochs=5
+    """
+    from models.compare import compare as compare_cells
+    from models.events import read_events
+    from serving.terminal import of_training, progress_bar
+
+    model, training = _configs("gru", set_)
+    with progress_bar() as show:
+        found = compare_cells(
+            read_events(events), protocol, model, training, mode=mode,  # type: ignore[arg-type]
+            progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
+        )  # fmt: skip
+    typer.echo(found.table())
+    _write(json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()})
+
+
+@app.command()
 def figures(
     folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
 ) -> None:

@@ -18,7 +18,7 @@ from models.errors import EddyError
 from models.events import Events
 from models.features import ItemFeatures
 from models.metrics import Metrics, metrics
-from models.protocols import MODES, Mode, Protocol, Trial, trial
+from models.protocols import MODES, Mode, Protocol, Trial, require_mode, trial
 from models.ranking import recommender_ranks
 from models.registry import Version
 from models.rules import EVERY_EVENT, EventRules
@@ -159,8 +159,7 @@ def evaluate(
     progress. `features` of items are for what is trained here; a version has its own.
     Errors: EddyError for events that the protocol cannot use, or training that fails.
     """
-    if mode not in MODES:
-        raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
+    require_mode(mode)
     if batch < 1:
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)

@@ -68,6 +68,8 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["train", "--events", "events.csv", "--set", "hidden"], "write NAME=VALUE"),
         (["evaluate", "--events", "events.csv", "--protocol", "temporal"], "one of --cell"),
         (["evaluate", "--events", "events.csv", "--protocol", "random", "--cell", "gru"], "random"),
+        (["train", "--events", "events.csv", "--items", "none.parquet"], "none.parquet: no such file"),
+        (["compare", "--events", "events.csv", "--mode", "some"], "mode 'some' is not known"),
         (["announce", "--registry", "registry"], "no version in it"),
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
