@@ -5,10 +5,9 @@ packages are imported by the command that needs them.
 """
 
 import asyncio
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,7 +44,10 @@ ItemsFile = Annotated[
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting of the model or its training, for example hidden=64 (repeatable)."),
+    typer.Option(
+        "--set",
+        help="A setting of the model or its training (models/config.py), for example hidden=64; repeatable.",
+    ),
 ]
 
 
@@ -152,21 +154,22 @@ def train(
 
     Example: eddy train --events events.parquet --registry registry --cell gru
     """
+    from models.config import configs
     from models.distributed import joined
     from models.events import read_events
     from models.features import read_features
     from models.registry import publish
     from models.train import train as train_version
-    from serving.terminal import of_training, progress_bar
+    from serving.terminal import make_live, of_training, progress_bar, write_figures
     from stream.settings import load_settings
 
     settings = load_settings(registry=registry)
-    model, training = _configs(cell, set_)
+    model, training = configs(cell, set_ or [])
     log = read_events(events)
     features = read_features(items) if items else None
     with joined(training.device) as group, progress_bar(silent=not group.first) as show:
         trained = train_version(
-            log, model, training, _rules(settings), of_training(show), checkpoint, group, features
+            log, model, training, settings.rules, of_training(show), checkpoint, group, features
         )
     if not group.first:
         return
@@ -176,12 +179,12 @@ def train(
     if items:
         lineage["items"] = str(items.resolve())
     version = publish(settings.registry, trained, lineage)
-    _write(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
+    write_figures(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
     typer.echo(version.path)
     if warning := trained.metrics.get("gradients", {}).get("warning"):
         typer.echo(f"Take care: {warning}", err=True)
     if announce:
-        _announce(settings, version)
+        make_live(settings, version)
 
 
 @app.command()
@@ -198,10 +201,11 @@ def announce(
     Example: eddy announce v000007-1a2b3c4d
     """
     from models.registry import latest, load
+    from serving.terminal import make_live
     from stream.settings import load_settings
 
     settings = load_settings(registry=registry)
-    _announce(settings, load(settings.registry / version) if version else latest(settings.registry))
+    make_live(settings, load(settings.registry / version) if version else latest(settings.registry))
 
 
 @app.command()
@@ -352,17 +356,18 @@ def evaluate(
 
     Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
     """
+    from models.config import configs
     from models.evaluate import evaluate as judge
     from models.events import read_events
     from models.features import read_features
     from models.registry import latest
-    from serving.terminal import of_training, progress_bar
+    from serving.terminal import of_training, progress_bar, write_figures
 
     if (cell is None) == (registry is None):
         raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
     if items and registry:
         raise EddyError("--items goes with --cell; a version in the registry has its own")
-    model, training = _configs(cell, set_) if cell else (None, None)
+    model, training = configs(cell, set_ or []) if cell else (None, None)
     version = latest(registry) if registry else None
     with progress_bar() as show:
         report = judge(
@@ -373,7 +378,7 @@ def evaluate(
     typer.echo(report.table())
     if report.warning:
         typer.echo(f"Take care: {report.warning}", err=True)
-    _write(json_, report.to_dict())
+    write_figures(json_, report.to_dict())
 
 
 @app.command()
@@ -394,17 +399,20 @@ def compare(
     Example: eddy compare --events events.parquet --set epochs=5
     """
     from models.compare import compare as compare_cells
+    from models.config import configs
     from models.events import read_events
-    from serving.terminal import of_training, progress_bar
+    from serving.terminal import of_training, progress_bar, write_figures
 
-    model, training = _configs("gru", set_)
+    model, training = configs("gru", set_ or [])
     with progress_bar() as show:
         found = compare_cells(
             read_events(events), protocol, model, training, mode=mode,  # type: ignore[arg-type]
             progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
         )  # fmt: skip
     typer.echo(found.table())
-    _write(json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()})
+    write_figures(
+        json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()}
+    )
 
 
 @app.command()
@@ -421,50 +429,6 @@ def figures(
 
     for path in draw_diagrams(folder):
         typer.echo(path)
-
-
-def _configs(cell: str, pairs: list[str] | None) -> tuple[Any, Any]:
-    """The model's and the training's configuration, with `name=value` pairs from the command line in them."""
-    from models.config import ModelConfig, TrainConfig
-
-    known = ModelConfig().to_dict()
-    model: dict[str, Any] = {"cell": cell}
-    training: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        (model if name in known else training)[name] = value
-    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)
-
-
-def _rules(settings: Any) -> Any:
-    from models.rules import EventRules
-
-    return EventRules(settings.state_events, settings.target_events, settings.negative_events)
-
-
-def _announce(settings: Any, version: Any) -> None:
-    from stream.clients import admin_client
-    from stream.topics import ensure_topics
-    from stream.versions import announce as announce_version
-
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
-    made = announce_version(settings, version)
-    typer.echo(f"{made.version} is live as epoch {made.epoch}", err=True)
-
-
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        try:
-            path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
-        except OSError as error:
-            raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
 
 
 def main() -> None:

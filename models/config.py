@@ -4,7 +4,9 @@
 weights are found. Unknown keys, wrong types and impossible values are refused with one line.
 """
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -167,3 +169,25 @@ class TrainConfig(_Config):
         for name in ("item_dropout", "own_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         self._require(0 <= self.whole <= 1, "whole must be 0 … 1")
+
+
+def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
+    """The defaults for a cell, with `NAME=VALUE` pairs from a command line in them; a name that both have is
+    the model's, and train.NAME is the training's.
+
+    Errors: EddyError for a pair that is none, and for what cannot be set so.
+    """
+    known = ModelConfig().to_dict()
+    model: dict[str, Any] = {"cell": cell}
+    training: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        of_training = name.startswith("train.") or name not in known
+        (training if of_training else model)[name.removeprefix("train.")] = value
+    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig
+from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig, configs
 from models.errors import EddyError
 from models.events import Events
 from models.gates import collect
@@ -418,6 +418,14 @@ def test_a_diverging_run_stops_and_says_what_to_change() -> None:
 def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(EddyError, match=next(iter(values))):
         ModelConfig.from_dict(values)
+
+
+def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None:
+    model, training = configs("lstm", ["hidden=32", "window=20", "train.window=7", "device=cuda", "clip=2"])
+    assert (model.cell, model.hidden, model.window) == ("lstm", 32, 20)
+    assert (training.window, training.device, training.clip) == (7, "cuda", 2.0)
+    with pytest.raises(EddyError, match="unknown setting 'hiden'"):
+        configs("gru", ["hiden=3"])
 
 
 def test_configs_travel_as_json() -> None:
