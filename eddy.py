@@ -5,10 +5,9 @@ packages are imported by the command that needs them.
 """
 
 import asyncio
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,10 +33,21 @@ EventsFile = Annotated[
         "and, if you have them, event_type, value, event_id.",
     ),
 ]
+ItemsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--items",
+        help="What is known of items: Parquet, CSV or JSON lines with item_id and any columns such as title, "
+        "genres, brand. New items are scored by it at once.",
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting of the model or its training, for example hidden=64 (repeatable)."),
+    typer.Option(
+        "--set",
+        help="A setting of the model or its training (models/config.py), for example hidden=64; repeatable.",
+    ),
 ]
 
 
@@ -128,37 +138,53 @@ def train(
         Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
     ] = None,
     cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
+    items: ItemsFile = None,
     set_: Set = None,
     announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Keep every epoch in this file: after a kill the same command goes on from there."),
+    ] = None,
     json_: Json = None,
 ) -> None:
     """Train a model version on an event log.
 
     By backpropagation through time; the version is a new folder in the registry, whose path is printed.
+    On several GPUs or machines: torchrun --nproc-per-node 4 -m eddy train …
 
     Example: eddy train --events events.parquet --registry registry --cell gru
     """
+    from models.config import configs
+    from models.distributed import joined
     from models.events import read_events
+    from models.features import read_features
     from models.registry import publish
     from models.train import train as train_version
-    from serving.terminal import of_training, progress_bar
+    from serving.terminal import make_live, of_training, progress_bar, write_figures
     from stream.settings import load_settings
 
     settings = load_settings(registry=registry)
-    model, training = _configs(cell, set_)
+    model, training = configs(cell, set_ or [])
     log = read_events(events)
-    with progress_bar() as show:
-        trained = train_version(log, model, training, _rules(settings), of_training(show))
+    features = read_features(items) if items else None
+    with joined(training.device) as group, progress_bar(silent=not group.first) as show:
+        trained = train_version(
+            log, model, training, settings.rules, of_training(show), checkpoint, group, features
+        )
+    if not group.first:
+        return
     if log.clock:
         trained.metrics["until_ms"] = int(log.timestamp[-1])
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    if items:
+        lineage["items"] = str(items.resolve())
     version = publish(settings.registry, trained, lineage)
-    _write(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
+    write_figures(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
     typer.echo(version.path)
     if warning := trained.metrics.get("gradients", {}).get("warning"):
         typer.echo(f"Take care: {warning}", err=True)
     if announce:
-        _announce(settings, version)
+        make_live(settings, version)
 
 
 @app.command()
@@ -175,10 +201,11 @@ def announce(
     Example: eddy announce v000007-1a2b3c4d
     """
     from models.registry import latest, load
+    from serving.terminal import make_live
     from stream.settings import load_settings
 
     settings = load_settings(registry=registry)
-    _announce(settings, load(settings.registry / version) if version else latest(settings.registry))
+    make_live(settings, load(settings.registry / version) if version else latest(settings.registry))
 
 
 @app.command()
@@ -319,6 +346,7 @@ def evaluate(
     mode: Annotated[
         str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
     ] = "all",
+    items: ItemsFile = None,
     set_: Set = None,
     json_: Json = None,
 ) -> None:
@@ -328,24 +356,63 @@ def evaluate(
 
     Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
     """
+    from models.config import configs
     from models.evaluate import evaluate as judge
     from models.events import read_events
+    from models.features import read_features
     from models.registry import latest
-    from serving.terminal import of_training, progress_bar
+    from serving.terminal import of_training, progress_bar, write_figures
 
     if (cell is None) == (registry is None):
         raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
-    model, training = _configs(cell, set_) if cell else (None, None)
+    if items and registry:
+        raise EddyError("--items goes with --cell; a version in the registry has its own")
+    model, training = configs(cell, set_ or []) if cell else (None, None)
     version = latest(registry) if registry else None
     with progress_bar() as show:
         report = judge(
             read_events(events), protocol, mode, version, model, training,  # type: ignore[arg-type]
             training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
+            features=read_features(items) if items else None,
         )  # fmt: skip
     typer.echo(report.table())
     if report.warning:
         typer.echo(f"Take care: {report.warning}", err=True)
-    _write(json_, report.to_dict())
+    write_figures(json_, report.to_dict())
+
+
+@app.command()
+def compare(
+    events: EventsFile,
+    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")] = "prequential",
+    mode: Annotated[
+        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
+    ] = "all",
+    set_: Set = None,
+    json_: Json = None,
+) -> None:
+    """Train every cell on the same events and compare them.
+
+    Accuracy, reach of the gradient, bytes of state, parameters of the cell, events per second in training and
+    in the stream; minutes per cell.
+
+    Example: eddy compare --events events.parquet --set epochs=5
+    """
+    from models.compare import compare as compare_cells
+    from models.config import configs
+    from models.events import read_events
+    from serving.terminal import of_training, progress_bar, write_figures
+
+    model, training = configs("gru", set_ or [])
+    with progress_bar() as show:
+        found = compare_cells(
+            read_events(events), protocol, model, training, mode=mode,  # type: ignore[arg-type]
+            progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
+        )  # fmt: skip
+    typer.echo(found.table())
+    write_figures(
+        json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()}
+    )
 
 
 @app.command()
@@ -354,7 +421,7 @@ def figures(
 ) -> None:
     """Draw how the networks work.
 
-    The network unrolled through time, and the four cells side by side: paths of state and gradient.
+    The network unrolled through time, and the cells side by side: paths of state and gradient.
 
     Example: eddy figures pictures
     """
@@ -362,50 +429,6 @@ def figures(
 
     for path in draw_diagrams(folder):
         typer.echo(path)
-
-
-def _configs(cell: str, pairs: list[str] | None) -> tuple[Any, Any]:
-    """The model's and the training's configuration, with `name=value` pairs from the command line in them."""
-    from models.config import ModelConfig, TrainConfig
-
-    known = ModelConfig().to_dict()
-    model: dict[str, Any] = {"cell": cell}
-    training: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        (model if name in known else training)[name] = value
-    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)
-
-
-def _rules(settings: Any) -> Any:
-    from models.rules import EventRules
-
-    return EventRules(settings.state_events, settings.target_events, settings.negative_events)
-
-
-def _announce(settings: Any, version: Any) -> None:
-    from stream.clients import admin_client
-    from stream.topics import ensure_topics
-    from stream.versions import announce as announce_version
-
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
-    made = announce_version(settings, version)
-    typer.echo(f"{made.version} is live as epoch {made.epoch}", err=True)
-
-
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        try:
-            path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
-        except OSError as error:
-            raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
 
 
 def main() -> None:

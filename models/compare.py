@@ -10,15 +10,16 @@ import torch
 
 from models.baselines import Baseline, baselines
 from models.config import CELLS, ModelConfig, TrainConfig
-from models.diagnostics import GradientReach, Windows, gradient_reach, windows
+from models.diagnostics import GradientReach, Windows, gradient_reach, long_enough, windows
 from models.evaluate import Judged, judge
 from models.events import Events
 from models.metrics import Metrics
-from models.protocols import Mode, Protocol, trial
+from models.protocols import Mode, Protocol, require_mode, trial
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
 from models.tensors import Inputs
-from models.train import ProgressCallback, Trained, train
+from models.train import Trained, train
+from models.trainer import ProgressCallback
 
 STEP_USERS = 2048
 LAGS = 40
@@ -42,7 +43,7 @@ class CellRow:
 
     @property
     def gradient_horizon(self) -> int:
-        """Events until the gradient has fallen to a hundredth; LAGS when it never does."""
+        """Events until the gradient has fallen to a hundredth; the windows' length when it never does."""
         return self.reach.horizon()
 
     @property
@@ -119,6 +120,7 @@ def compare(
 
     `progress` gives, for a cell's name, the callback that follows its training.
     """
+    require_mode(mode)
     found = trial(events, protocol, rules)
     measured: Windows | None = None
     rows = []
@@ -130,7 +132,9 @@ def compare(
             rules,
             progress(cell) if progress else None,
         )
-        measured = measured or windows(events, own.vocabulary, rules, LAGS, users=256)
+        if measured is None:
+            length = long_enough(events, own.vocabulary, rules, LAGS)
+            measured = windows(events, own.vocabulary, rules, length, users=256)
         rows.append(
             CellRow(
                 cell=cell,

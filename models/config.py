@@ -4,7 +4,9 @@
 weights are found. Unknown keys, wrong types and impossible values are refused with one line.
 """
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -55,6 +57,8 @@ class ModelConfig(_Config):
     """On the cell's input and output while training."""
     item_buckets: int = 256
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
+    features: int = 0
+    """Features of items that have a vector; training with metadata sets it."""
     time_gaps: bool = True
     """Whether the time since the last event is an input, and gates the state at query time."""
     half_lives_ms: tuple[int, ...] = (
@@ -78,6 +82,7 @@ class ModelConfig(_Config):
         self._require(self.cell in CELLS, f"no cell named {self.cell!r}; there are {', '.join(CELLS)}")
         for name in ("hidden", "layers", "dim", "item_buckets", "window", "successors"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        self._require(self.features >= 0, "features must not be negative")
         self._require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         self._require(0 <= self.transition_lags <= self.window, "transition_lags must be 0 … window")
         self._require(
@@ -128,6 +133,10 @@ class TrainConfig(_Config):
     """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
+    own_dropout: float = 0.1
+    """With metadata only: share of items whose own vector a step leaves out of the softmax, so that features
+    learn to stand for new items.
+    """
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     whole: float = 0.5
@@ -157,6 +166,28 @@ class TrainConfig(_Config):
         )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("item_dropout", "validation", "average"):
+        for name in ("item_dropout", "own_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         self._require(0 <= self.whole <= 1, "whole must be 0 … 1")
+
+
+def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
+    """The defaults for a cell, with `NAME=VALUE` pairs from a command line in them; a name that both have is
+    the model's, and train.NAME is the training's.
+
+    Errors: EddyError for a pair that is none, and for what cannot be set so.
+    """
+    known = ModelConfig().to_dict()
+    model: dict[str, Any] = {"cell": cell}
+    training: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        of_training = name.startswith("train.") or name not in known
+        (training if of_training else model)[name.removeprefix("train.")] = value
+    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)

@@ -99,6 +99,14 @@ def gradient_warning(reach: GradientReach, clip: float) -> str | None:
     return None
 
 
+def long_enough(events: Events, vocabulary: Vocabulary, rules: EventRules, most: int) -> int:
+    """Events before a target that REACH_USERS users have (all, if there are fewer users), `most` at most."""
+    data = sequences(events, vocabulary, rules)
+    longest = np.zeros(len(data.start) - 1, np.int64)
+    np.maximum.at(longest, data.user, data.state - data.start[data.user] + 1)
+    return int(min(most, np.sort(longest)[-min(REACH_USERS, len(longest))]))
+
+
 def gradients(
     recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, window: int,
     clip: float,
@@ -109,10 +117,7 @@ def gradients(
     Windows are as long as in training or, in a log of shorter histories, as long as REACH_USERS users have;
     empty where that is too short to tell.
     """
-    data = sequences(events, vocabulary, rules)
-    longest = np.zeros(len(data.start) - 1, np.int64)
-    np.maximum.at(longest, data.user, data.state - data.start[data.user] + 1)
-    length = int(min(window, np.sort(longest)[-min(REACH_USERS, len(longest))]))
+    length = long_enough(events, vocabulary, rules, window)
     if length < REACH_EVENTS:
         return {}
     reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))

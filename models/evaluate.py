@@ -16,12 +16,14 @@ from models.baselines import Baseline, baselines, group, walk
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
 from models.events import Events
+from models.features import ItemFeatures
 from models.metrics import Metrics, metrics
-from models.protocols import MODES, Mode, Protocol, Trial, trial
+from models.protocols import MODES, Mode, Protocol, Trial, require_mode, trial
 from models.ranking import recommender_ranks
 from models.registry import Version
 from models.rules import EVERY_EVENT, EventRules
-from models.train import ProgressCallback, Trained, train
+from models.train import Trained, train
+from models.trainer import ProgressCallback
 
 DEFAULT_BATCH = 8
 """Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at 256; 8 takes a twelfth of
@@ -123,7 +125,9 @@ def judge(
         done += some
         progress(done, total)
 
-    ranks = recommender_ranks(found, model.recommender, model.vocabulary, rules, batch, ranked)
+    ranks = recommender_ranks(
+        found, model.recommender, model.vocabulary, rules, batch, ranked, model.features
+    )
     history, _ = walk(found, [group(found, [])])
     asked: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
     of_mode: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
@@ -145,24 +149,25 @@ def evaluate(
     batch: int = DEFAULT_BATCH,
     training: ProgressCallback | None = None,
     ranking: Callable[[int, int], None] = lambda done, of: None,
+    features: ItemFeatures | None = None,
 ) -> Report:
     """Evaluate a version or, with `config`, a recommender that is first trained on the protocol's training
     part.
 
     Without `rules` a version is judged by those it was trained with, a new recommender with every event a
     target. `batch` events make a micro-batch (1 = exact in everything); `training` and `ranking` report
-    progress.
+    progress. `features` of items are for what is trained here; a version has its own.
     Errors: EddyError for events that the protocol cannot use, or training that fails.
     """
-    if mode not in MODES:
-        raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
+    require_mode(mode)
     if batch < 1:
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)
     found = trial(events, protocol, rules)
     model: Trained | Version = version or train(
-        found.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training
-    )
+        found.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
+        features=features,
+    )  # fmt: skip
     judged = judge(found, model, rules, batch, ranking)
     return Report(
         trial=found,

@@ -1,4 +1,4 @@
-"""The four cells side by side: gates, the path of the state (forward), and the path of the gradient
+"""The five cells side by side: gates, the path of the state (forward), and the path of the gradient
 (backward).
 
 The equations are those of models.cells. A red path shows where the gradient passes the fewest squashing
@@ -34,10 +34,10 @@ _STATE_Y, _H_BUS, _X_BUS = 50.0, 12.0, 7.0
 
 
 def cells() -> Figure:
-    """RNN, LSTM, GRU and echo-state network."""
-    drawn = figure(11, 8.9)
-    for place, draw in enumerate((_rnn, _lstm, _gru, _esn), start=1):
-        axes = drawn.add_subplot(2, 2, place)
+    """RNN, LSTM, GRU, minGRU and echo-state network, and what colours mean."""
+    drawn = figure(11, 13.3)
+    for place, draw in enumerate((_rnn, _lstm, _gru, _mingru, _esn, _legend), start=1):
+        axes = drawn.add_subplot(3, 2, place)
         canvas(axes, _WIDTH, _HEIGHT)
         draw(axes)
     return drawn
@@ -162,6 +162,77 @@ def _gru(axes: Axes) -> None:
     label(axes, (57.5, 43.5), "$z$", fontsize=10)
     wire(axes, [(73.6, middle), (87, middle), (87, y - 2.7)], INK)
     _gradient(axes, [(100, y + 5), (4, y + 5)])
+
+
+def _mingru(axes: Axes) -> None:
+    _heading(
+        axes, "mingru", "minGRU, in a residual block",
+        "$h' = (1-\\sigma(z)) \\odot h + \\sigma(z) \\odot c, \\quad z, c, g = W\\,\\mathrm{LN}(x) + b$",
+        "along $h$: times $1-\\sigma(z)$; no gate looks at $h$",
+    )  # fmt: skip
+    y, gate_y, middle, normed, x_bus = _STATE_Y, 24.0, 37.0, 13.5, 4.0
+    wire(axes, [(6, -1), (6, x_bus), (79.3, x_bus)], INPUT)
+    label(axes, (2.5, 1), "$x$", color=INPUT, fontsize=13)
+    wire(axes, [(15, x_bus), (15, normed - 3.2)], INPUT)
+    branch(axes, (15, x_bus), INPUT)
+    box(axes, (15, normed), (9, 6), "LN", fontsize=10)
+    wire(axes, [(19.7, normed), (66, normed), (66, gate_y - 4)], INPUT)
+    for x in (30, 50):
+        wire(axes, [(x, normed), (x, gate_y - 4)], INPUT)
+        branch(axes, (x, normed), INPUT)
+    _gate(axes, (30, gate_y), "$z$: σ")
+    box(axes, (50, gate_y), (9, 7), "$c$")
+    _gate(axes, (66, gate_y), "$g$: silu", 12)
+    wire(axes, [(2, y), (27.3, y)], STATE, width=2.4)
+    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
+    operation(axes, (30, y), "×")
+    wire(axes, [(32.6, y), (47.3, y)], STATE, width=2.4)
+    operation(axes, (50, y), "+")
+    wire(axes, [(52.6, y), (102, y)], STATE, width=2.4)
+    label(axes, (98, y - 4.2), "$h'$", color=STATE, fontsize=13)
+    wire(axes, [(30, gate_y + 3.7), (30, y - 2.7)], INK)
+    branch(axes, (30, middle), INK)
+    label(axes, (22.5, 43.5), "$1-\\sigma(z)$", fontsize=10)
+    wire(axes, [(30, middle), (47.3, middle)], INK)
+    label(axes, (39, middle + 3.4), "$\\sigma(z)$", fontsize=10)
+    wire(axes, [(50, gate_y + 3.7), (50, middle - 2.7)], INK)
+    operation(axes, (50, middle), "×")
+    wire(axes, [(50, middle + 2.6), (50, y - 2.7)], INK)
+    wire(axes, [(66, gate_y + 3.7), (66, middle), (79.3, middle)], INK)
+    wire(axes, [(82, y), (82, middle + 2.7)], STATE)
+    branch(axes, (82, y))
+    operation(axes, (82, middle), "×")
+    wire(axes, [(82, middle - 2.6), (82, 23.2)], STATE)
+    box(axes, (82, 19), (9, 8), "$M$", fontsize=13)
+    wire(axes, [(82, 14.8), (82, x_bus + 2.7)], STATE)
+    operation(axes, (82, x_bus), "+")
+    wire(axes, [(84.6, x_bus), (102, x_bus)], INPUT)
+    label(axes, (98, x_bus + 4), "$x'$", color=INPUT, fontsize=13)
+    _gradient(axes, [(100, y + 5), (4, y + 5)])
+
+
+def _legend(axes: Axes) -> None:
+    label(axes, (2, 76.5), "What is drawn", ha="left", fontsize=12.5, weight="bold")
+    lines = (
+        (STATE, 2.4, "state, from one event to the next"),
+        (INPUT, 1.8, "input of the event: item, type, time gap"),
+        (INK, 1.8, "values of this event"),
+    )
+    y = 66.0
+    for colour, width, text in lines:
+        wire(axes, [(4, y), (20, y)], colour, width=width)
+        label(axes, (26, y), text, ha="left", fontsize=10)
+        y -= 9
+    _gradient(axes, [(20, y), (4, y)])
+    label(axes, (26, y), "gradient, where the past is squashed least", ha="left", fontsize=10)
+    for fill, edge, text in (
+        (GATE, GATE_EDGE, "gate or squashing function"),
+        (LEARNED, STATE, "learned weights"),
+        (FIXED, FAINT, "drawn once, never learned"),
+    ):
+        y -= 9
+        box(axes, (12, y), (14, 6), "", fill=fill, edge=edge)
+        label(axes, (26, y), text, ha="left", fontsize=10)
 
 
 def _esn(axes: Axes) -> None:

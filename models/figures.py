@@ -13,7 +13,7 @@ from models.figure_measured import comparison, gradients, hidden_state
 from models.figure_measured import memory as memory_figure
 from models.figure_unrolled import unrolled
 from models.rules import EVERY_EVENT, EventRules
-from models.train import ProgressCallback
+from models.trainer import ProgressCallback
 
 ALTERED = (
     ("U × 0.5, vanishes", 0.5, 1.0),
@@ -26,7 +26,7 @@ _EVENTS_SHOWN = 36
 
 
 def draw_diagrams(folder: Path) -> list[Path]:
-    """What needs no training: the network unrolled through time, and the four cells. Returns the files, SVG
+    """What needs no training: the network unrolled through time, and the cells. Returns the files, SVG
     and PNG.
     """
     with style():

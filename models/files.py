@@ -31,14 +31,14 @@ def path_error(path: Path, message: str) -> EddyError:
     return EddyError(f"{path}: {message}")
 
 
-def read_columns(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
-    """The required columns, and those of the optional ones that the file or folder has, in the file's row
-    order.
+def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] | None = None) -> pa.Table:
+    """The required columns, and those of the optional ones (None: any) that the file or folder has, in the
+    file's row order.
 
     Errors: EddyError when the path is missing, unreadable, in no known format, or lacks a required column.
     """
     try:
-        table = _table(path, [*required, *optional])
+        table = _table(path, None if optional is None else [*required, *optional])
     except FileNotFoundError:
         raise path_error(path, "no such file; check the path") from None
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
@@ -51,26 +51,33 @@ def read_columns(path: Path, required: Sequence[str], optional: Sequence[str]) -
         raise path_error(
             path, f"no column {' and no '.join(missing)}; it has {', '.join(table.column_names) or 'none'}"
         )
+    if optional is None:
+        return table
     return table.select([name for name in [*required, *optional] if name in table.column_names])
 
 
-def _table(path: Path, wanted: Sequence[str]) -> pa.Table:
+def _table(path: Path, wanted: Sequence[str] | None) -> pa.Table:
     if path.is_dir():
         dataset = pa.dataset.dataset(path, format="parquet", partitioning="hive")
         if not dataset.files:
             raise path_error(path, "no Parquet file in this folder")
-        return dataset.to_table(columns=[name for name in dataset.schema.names if name in wanted] or None)
+        return dataset.to_table(columns=_present(dataset.schema.names, wanted))
     with path.open("rb") as file:
         start = file.read(256).lstrip()
     if not start:
         raise path_error(path, "the file is empty")
     if start.startswith(b"PAR1") or path.suffix in (".parquet", ".pq"):
         dataset = pa.dataset.dataset(path, format="parquet")
-        return dataset.to_table(columns=[name for name in dataset.schema.names if name in wanted] or None)
+        return dataset.to_table(columns=_present(dataset.schema.names, wanted))
     if start.startswith(b"{") or ".jsonl" in path.suffixes:
         return pa.json.read_json(path)
     as_text = {name: pa.string() for name in _ID_COLUMNS}  # "007" stays "007"
     return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=as_text))
+
+
+def _present(names: Sequence[str], wanted: Sequence[str] | None) -> list[str] | None:
+    """The wanted columns that there are; None, all of them, where that is asked for or there are none."""
+    return None if wanted is None else [name for name in names if name in wanted] or None
 
 
 def strings(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:

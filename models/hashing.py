@@ -1,6 +1,7 @@
 """Stable hashes of ids: the same in every process, on every machine, in every version of Eddy.
 
-Rows on `user-state` name items, event types and event ids by these hashes, so a change here is a migration.
+Rows on `user-state` name items, event types and event ids by these hashes, versions features of items, so a
+change here is a migration.
 All are xxh3-64 (Collet, xxHash specification) of the UTF-8 bytes; 0 is kept to mean "none" and is never
 returned.
 """
@@ -29,6 +30,11 @@ def item_hashes(item_ids: Sequence[str]) -> NDArray[np.uint64]:
     hashes = np.fromiter(map(_xxh3, item_ids), np.uint64, len(item_ids))
     hashes[hashes == 0] = 1
     return hashes
+
+
+def feature_hash(feature: str) -> int:
+    """64-bit hash of a feature of items, such as "genres=drama"."""
+    return _xxh3(feature) or 1
 
 
 def type_hash(event_type: str) -> int:

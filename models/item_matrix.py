@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import EddyError
+from models.features import Bags, bags
 from models.recommender import Recommender
 from models.topk import BLOCK
 from models.vocabulary import Catalogue, Vocabulary
@@ -50,6 +53,8 @@ class ItemMatrix:
         """columns that do not change: item vector and bias"""
         self._rows = torch.zeros(0, self.fixed + recommender.columns, device=recommender.item_bias.device)
         self.items = 0
+        self._features_until = 0
+        """revision of the catalogue's features that the rows are of"""
         self.precision = precision
         self._packed: list[Product] = []
 
@@ -66,20 +71,47 @@ class ItemMatrix:
     def grow(self) -> None:
         """Take in the catalogue's new items."""
         start, items = self.items, len(self._catalogue)
+        self._take_features()
         if items == start:
             return
         if items > len(self._rows) - BLOCK:
             room = self._rows.new_zeros(max(items, start * 5 // 4) + BLOCK, self._rows.shape[1])
             room[:start] = self.rows
             self._rows = room
-        index = torch.from_numpy(self._vocabulary.input_index(self._catalogue.hashes[start:items]))
-        columns = self._recommender.item_columns(index.to(self._rows.device))
-        self._rows[start:items, : self.fixed] = columns
+        self._rows[start:items, : self.fixed] = self._columns(self._catalogue.hashes[start:items])
         self.items = items
         if self.precision == "auto" and items >= AUTO_ITEMS:
             self.precision = _fastest(self._rows[:ITEM_TILE, : self.fixed].contiguous())
             log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
         del self._packed[start // ITEM_TILE :]
+
+    def _take_features(self) -> None:
+        """Score anew what is outside the vocabulary and has other features than before."""
+        features = self._catalogue.features
+        if not self._recommender.config.features or features.revision == self._features_until:
+            return
+        hashes = features.changed_since(self._features_until)
+        self._features_until = features.revision
+        place = self._catalogue.find(hashes)
+        outside = self._vocabulary.input_index(hashes) >= len(self._vocabulary)
+        changed = outside & (place >= 0) & (place < self.items)
+        if changed.any():
+            where = place[changed]
+            at = torch.from_numpy(where).to(self._rows.device)
+            self._rows[at, : self.fixed] = self._columns(hashes[changed])
+            del self._packed[int(where.min()) // ITEM_TILE :]
+
+    def _columns(self, hashes: NDArray[np.uint64]) -> Tensor:
+        """Vectors and biases of items: [n, D + 1]."""
+        index = torch.from_numpy(self._vocabulary.input_index(hashes)).to(self._rows.device)
+        if not self._recommender.config.features:
+            return self._recommender.item_columns(index)
+        return self._recommender.item_columns(index, self.of_features(hashes))
+
+    def of_features(self, hashes: NDArray[np.uint64]) -> Tensor:
+        """What features alone make of items: [n, D + 1]."""
+        found = bags(self._catalogue.features.of(hashes), self._vocabulary.features)
+        return self._recommender.of_features(Bags(*(part.to(self._rows.device) for part in found)))
 
     def set_popularity(self, columns: Tensor) -> None:
         """columns[N, F + TREND]"""

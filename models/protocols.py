@@ -56,6 +56,12 @@ class Trial:
         return self.judged < self.test
 
 
+def require_mode(mode: str) -> None:
+    """Errors: EddyError for a mode that there is not."""
+    if mode not in MODES:
+        raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
+
+
 def trial(
     events: Events,
     protocol: Protocol,

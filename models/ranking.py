@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.baselines import Ranks, histories
+from models.features import ItemFeatures
 from models.hashing import item_hashes
 from models.metrics import MISS
 from models.protocols import Trial
@@ -37,10 +38,11 @@ def recommender_ranks(
     rules: EventRules,
     batch: int,
     progress: Callable[[int], None] = lambda judged: None,
+    features: ItemFeatures | None = None,
 ) -> Ranks:
     """Strict ranks of the trial's judged events, `batch` events of the log at a time."""
     recommender.eval()
-    replay = Replay(recommender, vocabulary, trial.events, rules, trial.train)
+    replay = Replay(recommender, vocabulary, trial.events, rules, trial.train, features)
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     own_items = _own_items(trial)
     found: list[Tensor] = [torch.zeros(2, 0, dtype=torch.int64)]

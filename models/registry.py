@@ -3,6 +3,8 @@
     v000007-1a2b3c4d/
         version.json         format, config, types, metrics, lineage, when
         vocabulary.parquet   item ids, in the order of the item vectors
+        features.parquet     with metadata: hashes of features, in the order of their vectors
+        items.parquet        with metadata: hashes of items, and of those of their features that have a vector
         model.safetensors    weights
 
 A version is written aside, synced, and renamed into place: it is there whole or not at all. What is loaded is
@@ -14,13 +16,14 @@ import os
 import re
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,12 +31,15 @@ from safetensors.torch import save_file
 
 from models.config import ModelConfig
 from models.errors import EddyError
+from models.features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
 from models.recommender import Recommender
 from models.rules import EventRules
 from models.train import Trained
 from models.vocabulary import Vocabulary
 
 FORMAT = 1
+_FEATURES = pa.schema([("feature", pa.uint64())])
+_ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
 
 
@@ -49,6 +55,8 @@ class Version:
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     created: str
+    features: ItemFeatures = field(default_factory=ItemFeatures)
+    """of the items that were known of when it was trained, those without any event too"""
 
 
 def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
@@ -83,6 +91,8 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
             pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())}),
             aside / "vocabulary.parquet",
         )
+        if trained.vocabulary.features:
+            _write_features(aside, trained.vocabulary, trained.features)
         (aside / "version.json").write_text(
             json.dumps(description, indent=1, default=_plain), encoding="utf-8"
         )
@@ -165,9 +175,50 @@ def load(path: Path) -> Version:
         raise EddyError(f"{path}/vocabulary.parquet: unreadable ({error})") from None
     if len(ids) != items or not all(isinstance(name, str) for name in ids):
         raise EddyError(f"{path}/vocabulary.parquet: {len(ids)} ids where version.json says {items}")
-    vocabulary = Vocabulary(ids, types, config.item_buckets)
+    known, features = _read_features(path, config.features)
+    vocabulary = Vocabulary(ids, types, config.item_buckets, known)
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
-    return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created))
+    return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created), features)
+
+
+def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:
+    known = vocabulary.features
+    items, own = [], []
+    for item, all_of_it in features.items():
+        items.append(item)
+        own.append([feature for feature in all_of_it.tolist() if feature in known])
+    pq.write_table(pa.table([pa.array(known, pa.uint64())], _FEATURES), folder / "features.parquet")
+    columns = [pa.array(items, pa.uint64()), pa.array(own, pa.list_(pa.uint64()))]
+    pq.write_table(pa.table(columns, _ITEMS), folder / "items.parquet")
+
+
+def _read_features(path: Path, count: int) -> tuple[list[int], ItemFeatures]:
+    """Hashes of the features that have a vector, and the features of items."""
+    features = ItemFeatures()
+    if not count:
+        return [], features
+    known = _read_table(path / "features.parquet", _FEATURES)["feature"].to_pylist()
+    if len(known) != count or len(set(known)) != count:
+        raise EddyError(f"{path}/features.parquet: {len(known)} features where version.json says {count}")
+    table = _read_table(path / "items.parquet", _ITEMS)
+    if table.num_rows > MAX_ITEMS:
+        raise EddyError(f"{path}/items.parquet: {table.num_rows} items; at most {MAX_ITEMS} are read")
+    for item, own in zip(table["item"].to_pylist(), table["features"].to_pylist(), strict=True):
+        features.put(item, np.array(own[:MAX_FEATURES], np.uint64))
+    return known, features
+
+
+def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    """A table without nulls of this schema."""
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise EddyError(f"{file}: unreadable ({error})") from None
+    columns = [table[name] for name in table.column_names]
+    columns += [pc.list_flatten(column) for column in columns if pa.types.is_list(column.type)]
+    if not table.schema.equals(schema) or any(column.null_count for column in columns):
+        raise EddyError(f"{file}: has {table.schema.names} where {schema.names} without nulls are expected")
+    return table
 
 
 def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Recommender:
@@ -208,6 +259,8 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
         "item_vectors": [items + config.item_buckets, config.dim],
         "project.weight": [config.dim, config.hidden],
     }
+    if config.features:
+        sizes["feature_vectors"] = [config.features, config.dim + 1]
     for name, size in sizes.items():
         found = stored.get_slice(name).get_shape() if name in names else None
         if found != size or config.layers > len(names):

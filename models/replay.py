@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.events import Events
+from models.features import ItemFeatures
 from models.hashing import item_hashes
 from models.recommender import Recommender
 from models.rules import EventRules
@@ -44,12 +45,12 @@ class Replay:
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
-        first: int = 0,
+        first: int = 0, features: ItemFeatures | None = None,
     ) -> None:  # fmt: skip
         """Targets before row `first` are not yielded: those events only build up what is known."""
         self.events = events
         self.config = recommender.config
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(features=features)
         self.statistics = Statistics(self.config.half_lives_ms, self.config.successors)
         self.first = first
         self._flags = events.flags(rules)

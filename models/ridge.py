@@ -38,6 +38,11 @@ class NormalEquations:
         self.xy.addmm_(x.T, y.double().cpu())
         self.count += len(h)
 
+    def sum_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums by those over all processes."""
+        self.xx, self.xy = total(self.xx), total(self.xy)
+        self.count = int(total(torch.tensor(self.count)))
+
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
         """λ = strength > 0 -> P[D,H] and b[D]."""
         penalty = torch.full((len(self.xx),), strength * max(self.count, 1), dtype=torch.float64)
@@ -49,12 +54,17 @@ class NormalEquations:
 
 @torch.no_grad()
 def fit_readout(
-    recommender: Recommender, chunks: Iterable[tuple[Tensor, Tensor]], strength: float, scale: float = 1.0
-) -> None:
-    """Set the readout from chunks of cell outputs h[n,H] and targets[n] (vocabulary indices)."""
+    recommender: Recommender, chunks: Iterable[tuple[Tensor, Tensor]], strength: float, scale: float = 1.0,
+    total: Callable[[Tensor], Tensor] = lambda own: own,
+) -> None:  # fmt: skip
+    """Set the readout from chunks of cell outputs h[n,H] and targets[n] (vocabulary indices).
+
+    total: the sum over all processes that have chunks.
+    """
     equations = NormalEquations(recommender.config.hidden, recommender.config.dim)
     for h, target in chunks:
         equations.add(h, recommender.item_vectors[target])
+    equations.sum_up(total)
     weight, bias = equations.solve(strength)
     recommender.project.weight.copy_(weight * scale)
     recommender.project.bias.copy_(bias * scale)

@@ -73,21 +73,25 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of B users, longest first, packed by time (see Cell.packed)."""
+    """Windows of B users, longest first, packed by time (see Cell.packed); B = 0 where a share has none."""
 
     event: Tensor  # int64[n] index into Sequences.inputs
     batch_sizes: Tensor  # int64[T] on the CPU
     carried: Tensor  # int64[B] row of the previous batch's end state, -1 = zeros
     prediction: Tensor  # int64[q] index into the predictions
     output: Tensor  # int64[q] 1 + row of the packed outputs; 0 = the initial state's output
+    everyones: Tensor  # int64[Q >= q] the predictions of all shares of the batch
 
 
 def batches(
-    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int
-) -> Iterator[Batch]:
+    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int,
+    share: int = 0, shares: int = 1,
+) -> Iterator[Batch]:  # fmt: skip
     """Walk along the given users' events in the given order, about `events` per batch, `window` of each user.
 
-    wanted[p] picks the predictions; users without any are passed over.
+    wanted[p] picks the predictions; users without any are passed over. Of each batch the users of one share
+    are given: every one of `shares` walks has other users in the same batches, always the same ones, so that
+    their states can be carried on.
     """
     chosen = np.flatnonzero(wanted)
     by_state = chosen[np.lexsort((data.state[chosen], data.user[chosen]))]
@@ -112,7 +116,7 @@ def batches(
             new += 1
         active = np.concatenate([active, np.arange(joined, new)])
         joined = new
-        yield _batch(data, by_state, place, at, until, row, active, window)
+        yield _batch(data, by_state, place, at, until, row, active, window, active % shares == share)
         done = at[active] >= until[active]
         active = active[~done]
 
@@ -120,30 +124,38 @@ def batches(
 def _batch(
     data: Sequences, by_state: NDArray[np.int64], place: NDArray[np.int64], at: NDArray[np.int64],
     until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], window: int,
+    own: NDArray[np.bool_],
 ) -> Batch:  # fmt: skip
-    """The next window of the active users; moves `at` and `row` on."""
+    """The next window of the active users, of which `own` are given; moves `at` and `row` on."""
     length = np.minimum(until[active] - at[active], window)
     order = np.argsort(-length, kind="stable")
-    active, length = active[order], length[order]
+    active, length, own = active[order], length[order], own[order]
     begin = at[active].copy()
+    at[active] += length
+    low, high = np.searchsorted(place, begin * 2), np.searchsorted(place, (begin + length) * 2)
+    _, everyones = _ranges(low, high)
+    active, begin, length = active[own], begin[own], length[own]
     batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
     steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
     offset = np.cumsum(batch_sizes) - batch_sizes
     lane = np.arange(len(steps)) - offset[steps]
     event = begin[lane] + steps
-    low, high = np.searchsorted(place, begin * 2), np.searchsorted(place, (begin + length) * 2)
-    count = high - low
-    of_lane = np.repeat(np.arange(len(active)), count)
-    found = np.arange(count.sum()) - (np.cumsum(count) - count)[of_lane] + low[of_lane]
+    of_lane, found = _ranges(low[own], high[own])
     step = place[found] // 2 - begin[of_lane]
     output = np.where(place[found] % 2 == 1, 1 + offset[step] + of_lane, 0) if len(found) else found
     batch = Batch(
         torch.from_numpy(event), torch.from_numpy(batch_sizes), torch.from_numpy(row[active].copy()),
-        torch.from_numpy(by_state[found]), torch.from_numpy(output),
+        torch.from_numpy(by_state[found]), torch.from_numpy(output), torch.from_numpy(by_state[everyones]),
     )  # fmt: skip
-    at[active] += length
     row[active] = np.arange(len(active))
     return batch
+
+
+def _ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """low[i] … high[i] - 1 for one i after the other: the i of each, and the numbers themselves."""
+    count = high - low
+    of = np.repeat(np.arange(len(count)), count)
+    return of, np.arange(len(of)) - (np.cumsum(count) - count)[of] + low[of]
 
 
 def carried(before: Tensor, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import EddyError
+from models.features import ItemFeatures
 from models.hashing import item_hashes, type_hash
 
 
@@ -80,10 +81,15 @@ _SPARSE = 4
 
 
 class Vocabulary:
-    """V item ids and T event types, with the number of buckets for items outside."""
+    """V item ids and T event types, with the number of buckets for items outside; and the features of items
+    that have a vector, by hash.
+    """
 
-    def __init__(self, items: Sequence[str], types: Sequence[str], buckets: int) -> None:
+    def __init__(
+        self, items: Sequence[str], types: Sequence[str], buckets: int, features: Sequence[int] = ()
+    ) -> None:
         self.items = list(items)
+        self.features = {feature: number for number, feature in enumerate(features)}
         self.types = list(types)
         self.buckets = buckets
         self._index = HashIndex(item_hashes(self.items))
@@ -114,11 +120,15 @@ class Vocabulary:
 class Catalogue:
     """The growing set of candidate items: every item that was ever seen, numbered by arrival.
 
-    One catalogue outlives model versions; statistics, windows and scores are in its numbering.
+    One catalogue outlives model versions; statistics, windows and scores are in its numbering. `features` is
+    what is known of items, these and others.
     """
 
-    def __init__(self, hashes: NDArray[np.uint64] | None = None) -> None:
+    def __init__(
+        self, hashes: NDArray[np.uint64] | None = None, features: ItemFeatures | None = None
+    ) -> None:
         self._index = HashIndex(np.zeros(0, np.uint64) if hashes is None else hashes)
+        self.features = ItemFeatures() if features is None else features
 
     def __len__(self) -> int:
         return len(self._index)

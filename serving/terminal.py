@@ -1,17 +1,25 @@
-"""What commands share in a terminal: log lines, and a progress bar (plain lines where nobody watches)."""
+"""What commands share: log lines, a progress bar (plain lines where nobody watches), figures in a file, and
+making a version live.
+"""
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from models.errors import EddyError
+
 if TYPE_CHECKING:
-    from models.train import Progress as Training
+    from models.registry import Version
+    from models.trainer import Progress as Training
+    from stream.settings import Settings
 
 LINE_EVERY_S = 2.0
 _QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access")
@@ -31,8 +39,11 @@ def set_up_logging() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Show]:
+def progress_bar(silent: bool = False) -> Iterator[Show]:
     """A bar for one thing after the other; in a file or a pipe, a line every two seconds."""
+    if silent:
+        yield lambda what, done, of: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines()
@@ -63,3 +74,25 @@ def of_training(show: Show) -> "Callable[[Training], None]":
         at.done,
         at.total,
     )
+
+
+def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
+    """Figures as JSON, if a file is given for them. Errors: EddyError when it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
+    except OSError as error:
+        raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
+
+
+def make_live(settings: "Settings", version: "Version") -> None:
+    """Announce a version, and say so."""
+    from stream.clients import admin_client
+    from stream.topics import ensure_topics
+    from stream.versions import announce
+
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    made = announce(settings, version)
+    print(f"{made.version} is live as epoch {made.epoch}", file=sys.stderr)

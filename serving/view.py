@@ -21,7 +21,7 @@ from stream.clock import StreamClock
 from stream.encoder import Encoder
 from stream.events import TypeTable
 from stream.item_stats import Reader
-from stream.items import DICTIONARY_KEY, ItemNames
+from stream.items import DICTIONARY_KEY, ItemNames, metadata
 from stream.ranking import Ranker
 from stream.rows import RowFormatError, Rows, decode_rows
 from stream.schema import Item
@@ -102,6 +102,7 @@ class MaterialisedView:
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
                 f"epoch {epoch} have {held.state_size}: they were made by another version"
             )
+        self.catalogue.features.add(version.features)
         self.names.add(version.vocabulary.items)
         self.types.hashes(version.vocabulary.types)
         encoder = Encoder(version, epoch, self.catalogue, self.types, torch.device("cpu"))
@@ -141,6 +142,8 @@ class MaterialisedView:
             if not key.startswith(DICTIONARY_KEY):
                 self.metadata[item.item_id] = item
         self.names.add(ids)
+        for item_hash, features in metadata(records):
+            self.catalogue.features.put(item_hash, features)
         return unreadable
 
     def take_statistics(

@@ -7,16 +7,44 @@ are not recommended.
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.hashing import item_hashes
+from models.features import NONE, features_of
+from models.hashing import item_hash, item_hashes
 from models.vocabulary import Catalogue
 from stream.schema import DictionaryEntry, encode
 
 DICTIONARY_KEY = b"\0"
 """First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, object]).decode
+
+
+def metadata(
+    records: Iterable[tuple[bytes | None, bytes | None]],
+) -> list[tuple[int, NDArray[np.uint64]]]:
+    """(item hash, features) of those records (key, value) of `items` that are metadata; an item whose record
+    was removed has none. What cannot be read is left out.
+    """
+    found = []
+    for key, value in records:
+        if not key or key.startswith(DICTIONARY_KEY):
+            continue
+        if value is None:
+            found.append((item_hash(key.decode(errors="replace")), NONE))
+            continue
+        try:
+            fields = _decode_fields(value)
+        except msgspec.DecodeError:
+            continue
+        item = fields.get("item_id")
+        if isinstance(item, str) and item:
+            found.append((item_hash(item), features_of(fields)))
+    return found
 
 
 class ItemNames:

@@ -4,7 +4,8 @@ time.
 | topic | key | value |
 | --- | --- | --- |
 | events | user_id | Event; an empty value (tombstone) erases the user |
-| items | item_id | Item: metadata, written by whoever owns the catalogue |
+| items | item_id | Item: metadata, written by whoever owns the catalogue; every field of it (texts,
+numbers, lists of them) is a feature of the item, by which a new one is scored (models.features) |
 | items | 0x00 + hash | DictionaryEntry: written by workers, so that hashes in rows can be named again |
 | recommendations | user_id | Recommendation |
 | user-state | user_id | a binary row, see stream.rows; empty: erased |

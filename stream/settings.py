@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import EddyError
+from models.rules import EventRules
 
 ENV_PREFIX = "EDDY_"
 
@@ -120,6 +121,10 @@ class Settings(BaseSettings):
     @property
     def topics(self) -> TopicNames:
         return TopicNames(self.topic_prefix)
+
+    @property
+    def rules(self) -> EventRules:
+        return EventRules(self.state_events, self.target_events, self.negative_events)
 
     @property
     def torch_device(self) -> str:

@@ -15,7 +15,7 @@ from models.vocabulary import Catalogue
 from stream.encoder import Encoder
 from stream.events import TypeTable
 from stream.item_stats import Reader
-from stream.items import ItemNames
+from stream.items import ItemNames, metadata
 from stream.reader import Follower, Records
 from stream.restore import OnThread
 from stream.schema import Announcement, DictionaryEntry
@@ -67,6 +67,7 @@ class Shared:
                     f"version {version.id} counts item statistics with other half_lives_ms or successors "
                     "than the live one: stop all workers, then start them on it"
                 )
+        self.catalogue.features.add(version.features)
         self.names.add(version.vocabulary.items)
         self.types.hashes(version.vocabulary.types)
         device = torch.device(self.settings.torch_device)
@@ -86,7 +87,14 @@ class Shared:
 
     async def _take_items(self, _: TopicPartition, records: Records) -> None:
         ids = [item for record in records if (item := _item_id(record)) is not None]
-        await self._run(lambda: self.names.add(ids))
+        features = metadata((record.key, record.value) for record in records)
+
+        def take() -> None:
+            self.names.add(ids)
+            for item, own in features:
+                self.catalogue.features.put(item, own)
+
+        await self._run(take)
 
     async def _take_stats(self, tp: TopicPartition, records: Records) -> None:
         values = [(record.key, record.value) for record in records]

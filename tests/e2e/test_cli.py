@@ -68,6 +68,8 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["train", "--events", "events.csv", "--set", "hidden"], "write NAME=VALUE"),
         (["evaluate", "--events", "events.csv", "--protocol", "temporal"], "one of --cell"),
         (["evaluate", "--events", "events.csv", "--protocol", "random", "--cell", "gru"], "random"),
+        (["train", "--events", "events.csv", "--items", "none.parquet"], "none.parquet: no such file"),
+        (["compare", "--events", "events.csv", "--mode", "some"], "mode 'some' is not known"),
         (["announce", "--registry", "registry"], "no version in it"),
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
@@ -113,12 +115,15 @@ def test_an_error_is_also_one_line_as_a_process(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_what_is_trained_can_be_evaluated(events_file: Path) -> None:
     folder = events_file.parent
+    kinds = [f"item-{n},kind {n % 3}" for n in range(30)]
+    (folder / "items.csv").write_text("\n".join(["item_id,kind", *kinds]) + "\n")
     trained = run(
-        folder, "train", "--events", str(events_file), "--registry", "r", *tiny(), "--json", "train.json"
-    )
+        folder, "train", "--events", str(events_file), "--items", "items.csv", "--registry", "r", *tiny(),
+        "--json", "train.json",
+    )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     version = Path(trained.stdout.strip())
-    assert (folder / version / "model.safetensors").exists()
+    assert {"model.safetensors", "features.parquet"} < {file.name for file in (folder / version).iterdir()}
     assert json.loads((folder / "train.json").read_text())["version"] == version.name
     judged = run(
         folder,

@@ -32,7 +32,8 @@ from models.protocols import trial
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT
 from models.tensors import SPARSE_GATES
-from models.train import Progress, train
+from models.train import train
+from models.trainer import Progress
 from tests.reproduce.report import write_table
 from tests.reproduce.runs import RUNS
 

@@ -8,11 +8,13 @@ import torch
 
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
+from models.objective import Objective
 from models.recommender import Recommender
 from models.ridge import NormalEquations, fit_scale
 from models.rules import EVERY_EVENT
 from models.sequences import sequences
-from models.train import Trainer, train, vocabulary_of
+from models.train import train, vocabulary_of
+from models.trainer import Trainer
 from tests.unit.test_training import FAST, SMALL, log
 
 pytestmark = pytest.mark.unit
@@ -56,7 +58,7 @@ def test_a_readout_in_closed_form_is_better_than_none_and_learns_what_follows() 
     vocabulary, _ = vocabulary_of(events, ECHO, EVERY_EVENT)
     torch.manual_seed(1)
     data = sequences(events, vocabulary, EVERY_EVENT)
-    trainer = Trainer(Recommender(ECHO, len(vocabulary), 1), data, RIDGE, lambda _: None)
+    trainer = Trainer(Objective(Recommender(ECHO, len(vocabulary), 1), data, RIDGE), lambda _: None)
     held_out = data.row >= 900
     untrained = trainer.loss(held_out)
     found = trainer.fit_ridge(held_out)

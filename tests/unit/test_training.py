@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig
+from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig, configs
 from models.errors import EddyError
 from models.events import Events
 from models.gates import collect
 from models.hashing import item_hashes
 from models.losses import LeftOut, full_softmax, sampled_softmax
+from models.objective import Objective
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
 from models.sequences import batches, carried, outputs_at, sequences
 from models.tensors import Inputs
-from models.train import Progress, Trained, Trainer, _held_out, train, vocabulary_of
+from models.train import Trained, _held_out, train, vocabulary_of
+from models.trainer import Progress, Trainer
 
 pytestmark = pytest.mark.unit
 
@@ -98,6 +100,42 @@ def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_processes_share_every_batch_and_keep_their_users_states() -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    wanted = np.ones(len(data.row), bool)
+    expected = outputs_at(recommender, data, wanted)
+    users = np.random.default_rng(0).permutation(len(data.start) - 1)
+    objective = Objective(recommender, data, FAST)
+    whole = [sorted(batch.prediction.tolist()) for batch in batches(data, wanted, users, 5, 40)]
+    shared: list[list[int]] = [[] for _ in whole]
+    with torch.no_grad():
+        for share in range(3):
+            state = recommender.initial(1)
+            walk = list(batches(data, wanted, users, 5, 40, share, 3))
+            assert [sorted(batch.everyones.tolist()) for batch in walk] == whole
+            for batch, found in zip(walk, shared, strict=True):
+                found.extend(batch.prediction.tolist())
+                if len(batch.event):
+                    outputs, state = objective.outputs(batch, state)
+                    torch.testing.assert_close(outputs, expected[batch.prediction], atol=1e-5, rtol=1e-5)
+    assert [sorted(found) for found in shared] == whole
+
+
+def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
+    events = log(np.zeros(40, int), np.arange(40) % 7)
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    objective = Objective(Recommender(SMALL, len(vocabulary), 1), data, FAST)
+    (batch,) = batches(data, np.ones(len(data.row), bool), np.arange(1), 50, 100, share=1, shares=2)
+    assert len(batch.everyones) == 40
+    loss, _ = objective(batch, objective.recommender.initial(1))
+    torch.autograd.backward(loss)  # as the others' averaging of gradients waits for
+    assert loss == 0
+
+
 def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.losses.TILE_FLOATS", 700)
     torch.manual_seed(1)
@@ -122,9 +160,7 @@ def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     data = sequences(events, vocabulary, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1)
-    trainer = Trainer(
-        recommender, data, TrainConfig.from_dict({**FAST.to_dict(), "unseen": True}), lambda _: None
-    )
+    trainer = Trainer(Objective(recommender, data, replace(FAST, unseen=True)), lambda _: None)
     wanted = np.ones(len(data.row), bool)
     query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
     logits = query @ recommender.item_vectors[: len(vocabulary)].T
@@ -339,7 +375,7 @@ def test_the_network_is_not_trained_on_what_the_gates_are_fitted_on() -> None:
         recommender = Recommender(SMALL, len(vocabulary), 1)
         settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 1, "sampled": 0})
         held_out = each.row >= int(len(events) * 0.9)
-        Trainer(recommender, each, settings, lambda _: None).fit_network(held_out)
+        Trainer(Objective(recommender, each, settings), lambda _: None).fit_network(held_out)
         weights.append(recommender.project.weight)
     assert torch.equal(*weights)
 
@@ -382,6 +418,14 @@ def test_a_diverging_run_stops_and_says_what_to_change() -> None:
 def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(EddyError, match=next(iter(values))):
         ModelConfig.from_dict(values)
+
+
+def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None:
+    model, training = configs("lstm", ["hidden=32", "window=20", "train.window=7", "device=cuda", "clip=2"])
+    assert (model.cell, model.hidden, model.window) == ("lstm", 32, 20)
+    assert (training.window, training.device, training.clip) == (7, "cuda", 2.0)
+    with pytest.raises(EddyError, match="unknown setting 'hiden'"):
+        configs("gru", ["hiden=3"])
 
 
 def test_configs_travel_as_json() -> None:

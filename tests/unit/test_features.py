@@ -1,0 +1,244 @@
+"""Metadata: what features an item has, what is learned from them, and that new items are scored by them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.config import ModelConfig, TrainConfig
+from models.errors import EddyError
+from models.events import Events
+from models.features import (
+    MAX_FEATURES,
+    MIN_ITEMS,
+    ItemFeatures,
+    bags,
+    features_of,
+    read_features,
+    worth_knowing,
+)
+from models.hashing import feature_hash, item_hash, item_hashes
+from models.registry import load, publish
+from models.rules import EVERY_EVENT
+from models.scoring import Scorer
+from models.statistics import Statistics
+from models.tensors import Inputs, Window
+from models.train import Trained, train
+from models.vocabulary import Catalogue
+from serving.view import MaterialisedView
+from stream.items import dictionary_records, metadata
+from tests.unit.test_training import same
+
+pytestmark = pytest.mark.unit
+
+SMALL = ModelConfig(
+    hidden=16, dim=16, dropout=0.0, item_buckets=4, half_lives_ms=(), pointer=False, transition_lags=0
+)
+FAST = TrainConfig(epochs=15, patience=15, batch=4, window=8, threads=1, learning_rate=0.01, gate_epochs=2)
+KINDS, ITEMS = 3, 60
+
+
+@pytest.mark.parametrize(
+    ("fields", "features"),
+    [
+        ({"title": "The  Star (1977)"}, ["title=the  star (1977)", "title=the", "title=star", "title=1977"]),
+        ({"genres": "Drama| War|"}, ["genres=drama", "genres=war"]),
+        ({"genres": ["Drama", "War", None]}, ["genres=drama", "genres=war"]),
+        ({"year": 1999, "new": True, "price": 1.5}, ["year=1999", "new=1", "price=1.5"]),
+        ({"item_id": "a", "nothing": None, "nan": float("nan"), "deep": {"a": 1}, "empty": ""}, []),
+    ],
+)
+def test_fields_become_hashed_features(fields: Mapping[str, object], features: list[str]) -> None:
+    assert features_of(fields).tolist() == [feature_hash(name) for name in features]
+
+
+def test_an_item_has_a_bounded_number_of_features() -> None:
+    assert len(features_of({"text": " ".join(map(str, range(10_000)))})) == MAX_FEATURES
+    assert len(features_of({f"f{n}": n for n in range(10_000)})) < MAX_FEATURES
+
+
+def test_a_version_knows_the_features_that_several_of_its_items_share() -> None:
+    often, rare = feature_hash("often"), feature_hash("rare")
+    own = [np.array([often] if n else [often, rare], np.uint64) for n in range(MIN_ITEMS)]
+    assert worth_knowing(own) == [often]
+    found = bags([*own[:2], np.array([rare], np.uint64)], {often: 0})
+    assert found.start.tolist() == [0, 1, 2]
+    assert found.feature.tolist() == [0, 0]
+
+
+def write(path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_an_items_file_of_any_columns_is_read(tmp_path: Path) -> None:
+    found = read_features(write(tmp_path / "a.parquet", item_id=[7, 8, 7], brand=["X", None, "Y"]))
+    assert [own.tolist() for own in found.of(item_hashes(["7", "8", "9"]))] == [
+        features_of({"brand": "Y"}).tolist(), [], [],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"title": ["a"]}, "no column item_id"),
+        ({"item_id": ["a"]}, "nothing beside item_id"),
+        ({"item_id": ["a"], "x": [{"y": 1}]}, "column x is struct"),
+        ({"item_id": [None], "x": [1]}, "row 1: item_id is empty"),
+    ],
+)
+def test_an_items_file_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, columns: dict[str, object], message: str
+) -> None:
+    with pytest.raises(EddyError, match=message) as caught:
+        read_features(write(tmp_path / "items.parquet", **columns))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_items_file_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "items.parquet", item_id=["a"], x=[1])
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(EddyError, match="cannot be read"):
+        read_features(file)
+
+
+def kinds_log() -> Events:
+    """Users who take, after an item of one kind, any item of the next kind; each item is of one kind."""
+    rng = np.random.default_rng(1)
+    user = np.tile(np.arange(30), 40)
+    kind = (user + np.repeat(np.arange(40), 30)) % KINDS
+    item = rng.integers(ITEMS // KINDS, size=len(user)) * KINDS + kind
+    n = len(user)
+    return Events(
+        user=user.astype(np.int32), item=item.astype(np.int32),
+        timestamp=np.arange(n) * 60_000 + 1_370_000_000_000, type=np.zeros(n, np.int16),
+        value=np.full(n, np.nan, np.float32), users=[f"u{i}" for i in range(30)],
+        items=[f"i{i}" for i in range(ITEMS)], types=["rating"],
+    )  # fmt: skip
+
+
+def kinds(items: int = ITEMS) -> ItemFeatures:
+    found = ItemFeatures()
+    for number in range(items):
+        found.put(item_hash(f"i{number}"), features_of({"kind": f"k{number % KINDS}"}))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return train(kinds_log(), SMALL, FAST, EVERY_EVENT, features=kinds(ITEMS + KINDS))
+
+
+def scores_after(model: Trained, kind: int, catalogue: Catalogue) -> torch.Tensor:
+    """Scores of the catalogue's items after an item of this kind."""
+    scorer = Scorer(model.recommender, model.vocabulary, catalogue, Statistics((), 8))
+    scorer.refresh(0.0)
+    return scores_by(scorer, kind)
+
+
+def scores_by(scorer: Scorer, kind: int) -> torch.Tensor:
+    model = scorer.recommender
+    with torch.inference_mode():
+        index = torch.from_numpy(scorer.vocabulary.input_index(item_hashes([f"i{kind}"])))
+        event = Inputs(index, torch.zeros(1, dtype=torch.int64), torch.tensor([False]), torch.tensor([-1]))
+        query = model.query(model.step(event, model.initial(1)), torch.tensor([60_000]))
+        none = torch.full((1, model.config.window), -1)
+        window = Window(none, none, none.clamp(min=0), none > 0, torch.zeros(1, dtype=torch.int64))
+        return scorer.scores(query, window)[0].clone()
+
+
+@pytest.mark.parametrize("kind", range(KINDS))
+def test_an_item_that_nobody_ever_touched_is_scored_by_its_metadata(trained: Trained, kind: int) -> None:
+    new = [f"i{ITEMS + number}" for number in range(KINDS)]
+    catalogue = Catalogue(item_hashes(new), trained.features)
+    assert int(scores_after(trained, kind, catalogue).argmax()) == (kind + 1) % KINDS
+    without = scores_after(trained, kind, Catalogue(item_hashes(new)))
+    assert (without == without[0]).all()  # all the same as long as nothing is known of them
+
+
+def test_metadata_that_comes_later_changes_the_scores_at_once(trained: Trained) -> None:
+    catalogue = Catalogue(item_hashes(["i0", "new", "newer"]), ItemFeatures())
+    scorer = Scorer(trained.recommender, trained.vocabulary, catalogue, Statistics((), 8))
+    scorer.refresh(0.0)
+    before = scores_by(scorer, 0)
+    assert before[1] == before[2]
+    catalogue.features.put(item_hash("i0"), features_of({"kind": "k1"}))  # known: it has its own vector
+    catalogue.features.put(item_hash("newer"), features_of({"kind": "k1"}))
+    scorer.refresh(1.0)
+    after = scores_by(scorer, 0)
+    assert after[2] > before[2]
+    torch.testing.assert_close(after[:2], before[:2])
+
+
+def test_a_version_keeps_what_it_learned_of_metadata(trained: Trained, tmp_path: Path) -> None:
+    found = load(publish(tmp_path, trained, {}).path)
+    catalogue = Catalogue(item_hashes([f"i{number}" for number in range(ITEMS + KINDS)]), found.features)
+    loaded = replace(trained, recommender=found.recommender, vocabulary=found.vocabulary)
+    expected = scores_after(trained, 1, Catalogue(catalogue.hashes, trained.features))
+    torch.testing.assert_close(scores_after(loaded, 1, catalogue), expected)
+
+
+def test_metadata_on_the_topic_scores_a_new_item_until_it_is_removed(
+    trained: Trained, tmp_path: Path
+) -> None:
+    view = MaterialisedView(lambda: 0)
+    view.take_items([(b"a", b'{"item_id": "a", "kind": "k1"}'), (b"b", b'{"item_id": "b", "kind": 7}')])
+    view.put_version(publish(tmp_path, trained, {}), 1)
+    ranker = view.newest
+    assert ranker is not None
+
+    def scores(*items: str) -> list[float]:
+        index = view.names.find(items)
+        ranker.scorer.refresh(0.0)
+        return scores_by(ranker.scorer, 0)[index].tolist()
+
+    view.take_items([(b"c", b'{"item_id": "c", "kind": "k1", "title": "C", "genres": []}'), (b"d", b"{")])
+    in_time, unknown, late, as_trained = scores("a", "b", "c", f"i{ITEMS + 1}")
+    assert in_time == late == as_trained > unknown
+    view.take_items([(b"c", None)])
+    assert scores("a", "c") == [in_time, unknown]
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "items.parquet"])
+def test_a_version_with_other_features_than_it_says_is_refused(
+    trained: Trained, tmp_path: Path, name: str
+) -> None:
+    place = publish(tmp_path, trained, {}).path
+    for damage in (pa.table({"feature": pa.array([1], pa.uint64())}), pa.table({"feature": ["x"]})):
+        pq.write_table(damage, place / name)
+        with pytest.raises(EddyError, match=name):
+            load(place)
+    (place / name).unlink()
+    with pytest.raises(EddyError, match=name):
+        load(place)
+
+
+def test_without_metadata_training_is_what_it_was() -> None:
+    settings = replace(FAST, epochs=1)
+    plain = train(kinds_log(), SMALL, settings, EVERY_EVENT)
+    assert same(plain, train(kinds_log(), SMALL, settings, EVERY_EVENT, features=ItemFeatures()))
+    assert plain.recommender.config.features == 0
+    assert "feature_vectors" not in plain.recommender.state_dict()
+
+
+def test_a_worker_reads_metadata_and_passes_over_what_is_none() -> None:
+    entry = dictionary_records(["named"])[0]
+    unreadable = [(b"x", b"{"), (b"y", b'{"item_id": 3}'), (b"z", b"[]"), (None, b"{}"), entry]
+    found = metadata([*unreadable, (b"a", b'{"item_id": "a", "year": 1999}'), (b"gone", None)])
+    assert [(item, own.tolist()) for item, own in found] == [
+        (item_hash("a"), [feature_hash("year=1999")]), (item_hash("gone"), []),
+    ]  # fmt: skip
+
+
+def test_metadata_of_other_items_than_the_logs_is_refused() -> None:
+    others = ItemFeatures()
+    for number in range(100):
+        others.put(item_hash(f"another{number}"), features_of({"kind": "k0"}))
+    with pytest.raises(EddyError, match="item_id") as caught:
+        train(kinds_log(), SMALL, FAST, EVERY_EVENT, features=others)
+    assert "\n" not in str(caught.value)
