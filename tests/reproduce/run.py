@@ -97,7 +97,7 @@ def network_alone(recommender: Recommender) -> Recommender:
          for name, weight in recommender.state_dict().items()}
     )  # fmt: skip
     with torch.no_grad():
-        copy.gate_state.bias[-SPARSE_GATES:-1] = -100.0
+        copy.gate_state.bias[-SPARSE_GATES:-2] = -100.0
     return copy.eval()
 
 
