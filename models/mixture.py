@@ -28,8 +28,8 @@ TYPICAL_LOG_SHARE = -7.0
 
 class Mixture(nn.Module):
     """Learned tables that weigh window slots (place, age, type, negative, whether the item came again) and
-    transition lags, gates by the user's habits and the last event's type, and the powers by which it matters for
-    a transition how common the items are that it leads from and to.
+    transition lags, gates by the user's habits and the last event's type, and the powers by which it matters
+    for a transition how common the items are that it leads from and to.
     """
 
     def __init__(self, config: ModelConfig, types: int) -> None:
@@ -97,14 +97,14 @@ class Mixture(nn.Module):
         return item.long(), pointer, shift, lag
 
     def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
-        """Transition mass to items with these log shares of all events (same shape): what follows everything is
-        preferred less, by a learned power.
+        """Transition mass to items with these log shares of all events (same shape): what follows everything
+        is preferred less, by a learned power.
         """
         return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
 
     def boosted(self, share: Tensor, log_share: Tensor) -> Tensor:
-        """Transitions [...,M] from items with these log shares of all events [...]: common items tell more, as
-        they were counted more often, by a learned power (with 0.5 here and in `damped`: cosine between items).
+        """Transitions [...,M] from items with these log shares of all events [...]: common items, counted
+        more often, tell more, by a learned power (0.5 both here and in `damped`: cosine between items).
         """
         return share * torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE)).unsqueeze(-1)
 
@@ -121,8 +121,8 @@ def latest_of(item: Tensor, held: Tensor) -> Tensor:
 
 def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
     """How a user goes about, from slots [B,W], latest first: float32[B,HABITS] of the order of 1: log length,
-    share of repeats, share of repeats of the event before, whether the last event was a repeat, log of how often
-    in a row the last item came.
+    share of repeats, share of repeats of the event before, whether the last event was a repeat, log of how
+    often in a row the last item came.
     """
     length = held.sum(dim=1)
     some = length.clamp(min=1)

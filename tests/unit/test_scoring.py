@@ -168,7 +168,7 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
         if mixture.pointer and items:
             repeats = [item in items[place + 1 :] for place, item in enumerate(items)]
             follows = [item == before for item, before in itertools.pairwise(items)]
-            run = len(list(itertools.takewhile(lambda item: item == items[0], items)))
+            run = len(next(list(same) for _, same in itertools.groupby(items)))
             habits = [np.log1p(len(items)) / 4, np.mean(repeats), sum(follows) / len(items), repeats[0]]
             habits.append(np.log1p(run) / 2)
             gates += mixture.habit.weight @ torch.tensor(habits, dtype=torch.float32) + mixture.last_kind[0]
