@@ -30,8 +30,8 @@ bench: ## Measure speed beside other programs (40 minutes, 10 GB in the cache fo
 	@$(SETUP) bench
 	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
-reproduce: setup ## Rebuild the accuracy table on MovieLens-1M (hours; resumes; EDDY_DATA=file.parquet)
-	@$(BIN)/python -m tests.reproduce.run
+reproduce: setup ## Rebuild the accuracy tables (hours; resumes; EDDY_DATA=file.parquet or EDDY_STREAMS=folder)
+	@$(BIN)/python -m tests.reproduce.$(if $(EDDY_STREAMS),streams,run)
 
 clean: ## Remove .venv and everything that was built here (downloads stay in the user's cache)
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -103,8 +103,8 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
     return {"nll": losses[-1][0], "soft_mrr": losses[-1][1], "targets": float(len(pools))}
 
 
-def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy, and summed smooth reciprocal rank."""
+def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
+    """The score of every candidate of the pools [q,C], and of each target [q,1]."""
     raw = recommender.gates(pools.output, pools.idle_ms)
     trust = softplus(raw[:, :2])
     user = recommender.user_vector(pools.output, pools.idle_ms).detach()
@@ -115,12 +115,20 @@ def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     )
     log_z = torch.logsumexp(dense + pools.log_weight, dim=1, keepdim=True)
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
-    sparse = recommender.mixture(query, pools.window, pools.successor, pools.share)
+    damping, share = recommender.config.damping, pools.share
+    if damping is not None:
+        share = recommender.mixture.boosted(share, pools.source[..., damping])
+    sparse = recommender.mixture(query, pools.window, pools.successor, share)
     summed = [torch.zeros_like(dense).scatter_add(1, pools.place, part) for part in sparse[1:]]
-    if recommender.config.damping is not None:
-        summed[0] = recommender.mixture.damped(summed[0], pools.popularity[..., recommender.config.damping])
+    if damping is not None:
+        summed[0] = recommender.mixture.damped(summed[0], pools.popularity[..., damping])
     score = mixed(dense, log_z, *summed)
-    target = score.gather(1, pools.target[:, None])
+    return score, score.gather(1, pools.target[:, None])
+
+
+def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy, and summed smooth reciprocal rank."""
+    score, target = scores_of(recommender, pools)
     likely = torch.where(pools.likely, score + pools.log_weight, -torch.inf)
     nll = torch.logsumexp(likely, dim=1) - target[:, 0]
     above = torch.sigmoid((score - target) / RANK_TEMPERATURE) * torch.exp(pools.log_weight)

@@ -19,7 +19,7 @@ from models.tensors import GAP_BUCKETS, SPARSE_GATES, Query, Sparse, Window, gap
 
 _TINY = 1e-30
 
-HABITS = 4
+HABITS = 5
 """What a window tells of its user: see `habits`."""
 
 TYPICAL_LOG_SHARE = -7.0
@@ -28,7 +28,8 @@ TYPICAL_LOG_SHARE = -7.0
 
 class Mixture(nn.Module):
     """Learned tables that weigh window slots (place, age, type, negative, whether the item came again) and
-    transition lags, gates by the user's habits, and the power that damps transitions to common items.
+    transition lags, gates by the user's habits and the last event's type, and the powers by which it matters
+    for a transition how common the items are that it leads from and to.
     """
 
     def __init__(self, config: ModelConfig, types: int) -> None:
@@ -43,12 +44,14 @@ class Mixture(nn.Module):
             self.earlier = nn.Parameter(torch.tensor(-3.0))  # log mass of slots whose item came again later
             self.habit = nn.Linear(HABITS, SPARSE_GATES, bias=False)
             nn.init.zeros_(self.habit.weight)
+            self.last_kind = nn.Parameter(torch.zeros(types + 1, SPARSE_GATES))
             with torch.no_grad():
                 self.place[:, 0] = -torch.log1p(torch.arange(config.window))
         if config.transition_lags:
             self.lag = nn.Parameter(-torch.log1p(torch.arange(config.transition_lags)))
             self.lag_age = nn.Parameter(torch.zeros(GAP_BUCKETS))
             self.damping = nn.Parameter(torch.zeros(()))
+            self.boost = nn.Parameter(torch.zeros(()))
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first."""
@@ -74,14 +77,16 @@ class Mixture(nn.Module):
             item = window.item.gather(1, slot)
             held = held & (item >= 0)
             latest = latest_of(item, held)
-            gates = gates + self.habit(habits(item, held, latest))
+            kind = window.type.gather(1, slot)
+            gates = gates + self.habit(habits(item, held, latest)) + self.last_kind[kind[:, 0]]
             tables = (
                 self.place[: item.shape[1]]
                 + self.age[gap_bucket(age)]
-                + self.kind[window.type.gather(1, slot)]
+                + self.kind[kind]
                 + window.negative.gather(1, slot).unsqueeze(-1) * self.negative
             )  # [B,W,2]
             mass = tables[..., 0] + gates[:, 1:2] + torch.where(latest, 0.0, self.earlier)
+            mass = mass + gates[:, 3:4] * (item == item[:, :1])
             pointer = torch.exp(mass) * held
             shift = (tables[..., 1] + gates[:, 2:3]) * latest
             item = torch.where(held, item, 0)
@@ -92,10 +97,16 @@ class Mixture(nn.Module):
         return item.long(), pointer, shift, lag
 
     def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
-        """Summed transition mass [B,C] of candidates by their log share of all events [B,C]: what follows
-        everything is preferred less, by a learned power (0.5 is the cosine between items).
+        """Transition mass to items with these log shares of all events (same shape): what follows everything
+        is preferred less, by a learned power.
         """
         return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
+
+    def boosted(self, share: Tensor, log_share: Tensor) -> Tensor:
+        """Transitions [...,M] from items with these log shares of all events [...]: common items, counted
+        more often, tell more, by a learned power (0.5 both here and in `damped`: cosine between items).
+        """
+        return share * torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE)).unsqueeze(-1)
 
 
 def latest_of(item: Tensor, held: Tensor) -> Tensor:
@@ -110,15 +121,22 @@ def latest_of(item: Tensor, held: Tensor) -> Tensor:
 
 def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
     """How a user goes about, from slots [B,W], latest first: float32[B,HABITS] of the order of 1: log length,
-    share of repeats, share of repeats of the event before, whether the last event was a repeat.
+    share of repeats, share of repeats of the event before, whether the last event was a repeat, log of how
+    often in a row the last item came.
     """
     length = held.sum(dim=1)
     some = length.clamp(min=1)
     follows = ((item[:, 1:] == item[:, :-1]) & held[:, 1:]).sum(dim=1)
-    last = ((item[:, 1:] == item[:, :1]) & held[:, 1:]).any(dim=1)
+    same = (item == item[:, :1]) & held
+    last = same[:, 1:].any(dim=1)
+    run = same.cumprod(dim=1).sum(dim=1)
     return torch.stack(
-        [torch.log1p(length) / 4, 1 - latest.sum(dim=1) / some, follows / some, last.float()], dim=1
-    )
+        [
+            torch.log1p(length) / 4, 1 - latest.sum(dim=1) / some, follows / some, last.float(),
+            torch.log1p(run) / 2,
+        ],
+        dim=1,
+    )  # fmt: skip
 
 
 def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:

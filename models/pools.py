@@ -28,6 +28,7 @@ class Pools:
     window: Window  # [q]
     successor: Tensor  # int32[q,L,M]
     share: Tensor  # float32[q,L,M]
+    source: Tensor  # float32[q,L,F]: log popularities of the items that transitions come from
     place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
     rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
@@ -117,15 +118,20 @@ class Pooling:
         sampled = first & (ordered % 2 == 1)
         stands_for = (items - (first & ~sampled).sum(dim=1)) / sampled.sum(dim=1).clamp(min=1)
         weight = torch.where(sampled, stands_for[:, None].clamp(min=1), first.float())
-        count = torch.from_numpy(scorer.statistics.popularity_of(item.numpy(), chunk.now)).movedim(0, 2)
         return Pools(
             output=output, idle_ms=idle, window=window, successor=successor, share=share,
+            source=self._log_popularity(scorer.last_items(query, window).clamp(min=0), chunk.now),
             place=torch.searchsorted(item, sparse.contiguous()), log_weight=torch.log(weight),
             rival=unseen.gather(1, item), likely=(unseen | in_window).gather(1, item),
             network=network.gather(1, item), bias=self._bias[item],
-            popularity=(torch.log(count + POPULARITY_FLOOR) - self._log_sum).float(),
+            popularity=self._log_popularity(item, chunk.now),
             fresh=self._fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
         )  # fmt: skip
+
+    def _log_popularity(self, item: Tensor, now: float) -> Tensor:
+        """log((decayed count + floor) / sum) of items int64[...]: float32[...,F]"""
+        count = torch.from_numpy(self.scorer.statistics.popularity_of(item.numpy(), now)).movedim(0, -1)
+        return (torch.log(count + POPULARITY_FLOOR) - self._log_sum).float()
 
 
 def joined(parts: list[Pools]) -> Pools:
@@ -151,6 +157,7 @@ def joined(parts: list[Pools]) -> Pools:
         window=Window(*(torch.cat(field) for field in zip(*(part.window for part in parts), strict=True))),
         successor=torch.cat([pad(part.successor, 2, successors, -1) for part in parts]),
         share=torch.cat([pad(part.share, 2, successors, 0) for part in parts]),
+        source=torch.cat([part.source for part in parts]),
         place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),
         log_weight=column("log_weight", -torch.inf), rival=column("rival", False),
         likely=column("likely", False),

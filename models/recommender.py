@@ -61,7 +61,7 @@ class Recommender(nn.Module):
         with torch.no_grad():
             self.gate_state.bias[:2] = math.log(math.e - 1)  # softplus = 1: hidden state and bias count fully
             self.gate_state.bias[2 + lives : 2 + self.columns] = 1.0
-            self.gate_state.bias[-SPARSE_GATES:-1] = -3.0  # the sparse masses start small
+            self.gate_state.bias[-SPARSE_GATES:-2] = -3.0  # the sparse masses start small
 
     @property
     def state_size(self) -> int:

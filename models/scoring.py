@@ -145,11 +145,12 @@ class Scorer:
         """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),
         share[B,L,M].
         """
-        last = self._last_items(query, window)
+        last = self.last_items(query, window)
         index, share = self.statistics.transitions(last.cpu().numpy(), self.now)
         return torch.from_numpy(index).to(last.device), torch.from_numpy(share).to(last.device)
 
-    def _last_items(self, query: Query, window: Window) -> Tensor:
+    def last_items(self, query: Query, window: Window) -> Tensor:
+        """Each user's last L items, latest first: int64[B,L] catalogue index, -1 = none."""
         slot, _, held = recent(query, window, self.recommender.mixture.lags)
         return torch.where(held, window.item.gather(1, slot), -1)
 
@@ -176,7 +177,7 @@ class Scorer:
     def _transitions(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor]:
         """source, successor and share of `_Asked`: each distinct item is looked up once."""
         device = query.vector.device
-        last = self._last_items(query, window).cpu().numpy()
+        last = self.last_items(query, window).cpu().numpy()
         used = np.zeros(self.items + 1, np.bool_)
         used[last] = True  # -1, no item, is the last place
         distinct = np.flatnonzero(used)
@@ -187,7 +188,9 @@ class Scorer:
         successor = torch.from_numpy(np.where(known, found, 0).astype(np.int64)).to(device)
         share = torch.from_numpy(np.where(known, shares, np.float32(0))).to(device)
         if self._common is not None:
-            share = self.recommender.mixture.damped(share, self.matrix[:, self._common][successor])
+            mixture, common = self.recommender.mixture, self.matrix[:, self._common]
+            share = mixture.damped(share, common[successor])
+            share = mixture.boosted(share, common[torch.from_numpy(np.minimum(distinct, self.items - 1))])
         return torch.from_numpy(place[last]).to(device), successor, share
 
     def _scores(self, asked: _Asked, rows: slice, exact: bool) -> tuple[Tensor, Tensor | None]:

@@ -8,8 +8,10 @@ from torch import Tensor
 GAP_BUCKETS = 34
 """Time gaps are told apart by powers of two of a second, up to centuries; bucket 0 = no previous event."""
 
-SPARSE_GATES = 3
-"""Per state: log mass of the transitions, log mass of the pointer, shift of items in the window."""
+SPARSE_GATES = 4
+"""Per state: log mass of the transitions, log mass of the pointer, shift of items in the window, and log mass
+that the item of the last event has beside.
+"""
 
 
 class Inputs(NamedTuple):

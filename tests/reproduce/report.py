@@ -1,4 +1,4 @@
-"""The Markdown table of outcomes, between two marks in a file."""
+"""Markdown tables of outcomes, between two marks in a file."""
 
 import json
 from collections.abc import Sequence
@@ -38,16 +38,16 @@ def table(outcomes: Sequence[Path]) -> str:
         "network alone: HR@10, NDCG@10 unseen",
         "CPU min",
     ]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for path in outcomes:
         if path.exists():
             lines.append(_outcome(json.loads(path.read_text(encoding="utf-8"))))
         else:
-            lines.append(_line([f"{path.stem}: not run yet", *[""] * (len(head) - 1)]))
+            lines.append(line([f"{path.stem}: not run yet", *[""] * (len(head) - 1)]))
     for name, modes in MEASURED.items():
-        lines.append(_line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), "", ""]))
+        lines.append(line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), "", ""]))
     for name, values in PUBLISHED.items():
-        lines.append(_line([f"*{name}*", *(f"{value:.4f}" for value in values), *[""] * (len(head) - 3)]))
+        lines.append(line([f"*{name}*", *(f"{value:.4f}" for value in values), *[""] * (len(head) - 3)]))
     return "\n".join(lines)
 
 
@@ -55,16 +55,22 @@ def _outcome(found: dict[str, Any]) -> str:
     values = [f"{found['test'][mode][metric]:.4f}" for mode in ("unseen", "all") for metric in METRICS]
     alone = found.get("test_of_network_alone", {}).get("unseen")
     values.append(f"{alone['hr@10']:.4f}, {alone['ndcg@10']:.4f}" if alone else "")
-    return _line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}"])
+    return line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}"])
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def write_table(file: Path, outcomes: Sequence[Path]) -> None:
     """Put the table between the marks of `file`."""
-    text = file.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    file.write_text(f"{before}{BEGIN}\n{table(outcomes)}\n{END}{after}", encoding="utf-8")
+    replace_between(file, "table", table(outcomes))
+
+
+def replace_between(file: Path, name: str, text: str) -> None:
+    """Put `text` between the two marks of this name in `file`."""
+    begin, end = BEGIN.replace("table", name), END.replace("table", name)
+    before, rest = file.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -28,14 +28,14 @@ from models.errors import EddyError
 from models.evaluate import judge
 from models.events import read_events
 from models.gates import SCORE_PARTS
-from models.protocols import trial
+from models.protocols import Trial, trial
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT
 from models.tensors import SPARSE_GATES
 from models.train import train
 from models.trainer import Progress
 from tests.reproduce.report import write_table
-from tests.reproduce.runs import RUNS
+from tests.reproduce.runs import RUNS, Run
 
 HERE = Path(__file__).parent
 
@@ -45,10 +45,9 @@ def outcome_of(name: str, folder: Path) -> Path:
     return folder / "results" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
 
 
-def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
-    """Train and judge; resumes training that was killed."""
-    run, commit = RUNS[name], _commit()
-    found = trial(read_events(events_file), "leave-one-out")
+def perform(name: str, run: Run, found: Trial, checkpoint: Path, alone: bool = False) -> dict[str, Any]:
+    """Train and judge; resumes training that was killed. `alone`: judge the network without gates, too."""
+    commit = _commit()
     began, shown = time.process_time(), 0.0
 
     def progress(at: Progress) -> None:
@@ -64,8 +63,7 @@ def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
     trained = train(found.training_part, run.config, run.settings, EVERY_EVENT, progress, checkpoint)
     curve = trained.metrics["curve"]
     judged = judge(found, trained, EVERY_EVENT)
-    alone = judge(found, replace(trained, recommender=network_alone(trained.recommender)), EVERY_EVENT)
-    return {
+    outcome = {
         "name": name,
         "commit": commit,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,9 +82,12 @@ def perform(name: str, events_file: Path, checkpoint: Path) -> dict[str, Any]:
         "gates": trained.metrics.get("gates"),
         "judged": judged.events,
         "test": judged.reported,
-        "test_of_network_alone": alone.reported,
         "validation": judged.tuning,
     }
+    if alone:
+        network = replace(trained, recommender=network_alone(trained.recommender))
+        outcome["test_of_network_alone"] = judge(found, network, EVERY_EVENT).reported
+    return outcome
 
 
 def network_alone(recommender: Recommender) -> Recommender:
@@ -98,7 +99,7 @@ def network_alone(recommender: Recommender) -> Recommender:
          for name, weight in recommender.state_dict().items()}
     )  # fmt: skip
     with torch.no_grad():
-        copy.gate_state.bias[-SPARSE_GATES:-1] = -100.0
+        copy.gate_state.bias[-SPARSE_GATES:-2] = -100.0
     return copy.eval()
 
 
@@ -125,7 +126,8 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
             sys.exit(f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA")
         checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
         try:
-            outcome = perform(name, given.events, checkpoint)
+            found = trial(read_events(given.events), "leave-one-out")
+            outcome = perform(name, RUNS[name], found, checkpoint, alone=True)
         except EddyError as error:
             sys.exit(str(error))
         kept.parent.mkdir(exist_ok=True)

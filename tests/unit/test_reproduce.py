@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.config import CELLS
-from tests.reproduce import run
+from models.config import CELLS, ModelConfig
+from tests.reproduce import run, streams
 from tests.reproduce.report import BEGIN, END
 from tests.reproduce.runs import PLAIN, RUNS, TRAINING, Run
 
@@ -40,6 +40,33 @@ def events(tmp_path: Path) -> Path:
 def test_every_cell_and_three_seeds_of_the_best_are_run() -> None:
     assert set(CELLS) <= set(RUNS)
     assert [RUNS[f"best, seed {seed}"].settings.seed for seed in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_every_stream_has_its_rules_and_three_seeds_of_one_configuration() -> None:
+    for stream in streams.STREAMS:
+        seeds = [streams.RUNS[f"{stream}, seed {seed}"].run for seed in (1, 2, 3)]
+        assert [run.settings.seed for run in seeds if run] == [1, 2, 3]
+        assert {run.config for run in seeds if run} == {ModelConfig()}
+        assert streams.RUNS[f"{stream}, rules"].run is None
+
+
+def test_a_streams_line_sets_eddy_beside_the_best_rule(
+    tmp_path: Path, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = pq.read_table(events).rename_columns(["user_id", "item_id", "timestamp"])
+    pq.write_table(log, tmp_path / "small.parquet")
+    monkeypatch.setattr(streams, "STREAMS", ("small", "absent"))
+    monkeypatch.setattr(streams, "ABLATED", ())
+    wanted = {"small, rules": None, "small, seed 1": TINY}
+    monkeypatch.setattr(
+        streams, "RUNS", {name: streams.StreamRun("small", run) for name, run in wanted.items()}
+    )
+    (tmp_path / "README.md").write_text("<!-- streams: begin -->\n<!-- streams: end -->\n")
+    streams.main(["--data", str(tmp_path)], tmp_path)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert any(line.startswith("| small | ") and "%" in line for line in lines)
+    assert any(line.startswith("| absent: not run yet |") for line in lines)
+    streams.main([], tmp_path)  # needs no events
 
 
 def test_an_outcome_is_kept_and_not_run_again(

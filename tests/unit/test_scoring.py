@@ -157,10 +157,10 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
     mixture, matrix = recommender.mixture, scorer.matrix.double()
     dense = query.vector.double() @ matrix.T
     scores = dense.clone()
-    damping = torch.zeros(len(matrix), dtype=torch.float64)
+    damping = boost = torch.zeros(len(matrix), dtype=torch.float64)
     if scorer.recommender.config.half_lives_ms and mixture.lags:
         log_share = matrix[:, recommender.config.dim + 1 + 5]  # the longest half-life is the last
-        damping = mixture.damping * (-7 - log_share)
+        damping, boost = mixture.damping * (-7 - log_share), mixture.boost * (log_share + 7)
     for user in range(USERS):
         items = window.item[user, : window.length[user]].tolist()[::-1]
         times = window.timestamp[user, : window.length[user]].tolist()[::-1]
@@ -168,8 +168,10 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
         if mixture.pointer and items:
             repeats = [item in items[place + 1 :] for place, item in enumerate(items)]
             follows = [item == before for item, before in itertools.pairwise(items)]
+            run = len(next(list(same) for _, same in itertools.groupby(items)))
             habits = [np.log1p(len(items)) / 4, np.mean(repeats), sum(follows) / len(items), repeats[0]]
-            gates += mixture.habit.weight @ torch.tensor(habits, dtype=torch.float32)
+            habits.append(np.log1p(run) / 2)
+            gates += mixture.habit.weight @ torch.tensor(habits, dtype=torch.float32) + mixture.last_kind[0]
         t, p, shift = (torch.zeros(len(matrix), dtype=torch.float64) for _ in range(3))
         for place, (item, time) in enumerate(zip(items, times, strict=True)):
             age = times[0] - time + float(query.idle_ms[user])
@@ -177,12 +179,13 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
             if mixture.pointer:
                 table = mixture.place[place] + mixture.age[bucket] + mixture.kind[0]
                 again = item in items[:place]
-                p[item] += torch.exp(table[0] + gates[1] + (mixture.earlier if again else 0))
+                stays = gates[3] if item == items[0] else 0
+                p[item] += torch.exp(table[0] + gates[1] + stays + (mixture.earlier if again else 0))
                 if not again:
                     shift[item] = table[1] + gates[2]
             if place < mixture.lags:
                 index, share = scorer.statistics.transitions(np.array([[item]]), NOW)
-                weight = torch.exp(mixture.lag[place] + mixture.lag_age[bucket] + gates[0])
+                weight = torch.exp(mixture.lag[place] + mixture.lag_age[bucket] + gates[0] + boost[item])
                 for successor, mass in zip(index[0, 0], share[0, 0], strict=True):
                     if successor >= 0:
                         t[successor] += weight * float(mass)
