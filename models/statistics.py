@@ -192,7 +192,7 @@ class Statistics:
         for part in self.partitions.values():
             part.reserve(int(index.max(initial=-1)) + 1)
             total += part.popularity[:, index.ravel()] * part.decay(now)
-        return total.reshape(-1, *index.shape)
+        return total.reshape(len(total), *index.shape)
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
         """Successors of items (any shape, -1 = none): index[...,M] (-1 = none) and share of all transitions
