@@ -5,14 +5,21 @@ worker whose committed offsets stand still although the log has more, and the cl
 for its supervisor.
 """
 
-import logging
+import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from kafka.errors import KafkaError as ClientError
 
 from models.errors import EddyError
+from stream.clients import admin_client
+from stream.settings import Settings
+from stream.topics import committed_offsets
 
-log = logging.getLogger("eddy.worker")
-
+LOOK_S = 5.0
 
 MARKERS = 8
 """Offsets at a log's end that may be markers of other programs' transactions: nothing to read or commit."""
@@ -51,3 +58,32 @@ class StallWatch:
                 "supervisor"
             )
         return stalled
+
+
+async def progress(
+    settings: Settings,
+    committed: Callable[[], Mapping[int, int | None]],
+    ends: Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
+) -> AsyncIterator[float]:
+    """Look every LOOK_S at what this worker committed, None where it has not yet, and at the log's ends;
+    gives `StallWatch.observe` each time, and ends as that does.
+    """
+    watch = StallWatch(settings.stall_s)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        own = dict(committed())
+        found: dict[int, int] = {}
+        with contextlib.suppress(KafkaError, TimeoutError, EddyError):
+            async with asyncio.timeout(LOOK_S):
+                if None in own.values():  # nothing new since it was restored: ask the group
+                    known = await asyncio.to_thread(_committed_by_group, settings)
+                    own = {number: known.get(number) if at is None else at for number, at in own.items()}
+                at_end = await ends([TopicPartition(settings.topics.events, number) for number in own])
+                found = {tp.partition: end for tp, end in at_end.items()}
+        yield watch.observe(own, found)
+
+
+def _committed_by_group(settings: Settings) -> dict[int, int]:
+    with admin_client(settings) as admin, contextlib.suppress(ClientError):
+        return committed_offsets(admin, settings.group, settings.topics.events)
+    return {}

@@ -14,14 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
-from kafka.errors import KafkaError as ClientError
+from aiokafka import AIOKafkaProducer
 
 from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
 from stream.checkpoint import Capture, PartitionLost, checkpoint
-from stream.clients import admin_client
 from stream.clock import wall_ms
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
@@ -36,8 +33,7 @@ from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
 from stream.settings import Settings
 from stream.shared import Shared
 from stream.snapshots import snapshot_path, sweep_snapshots, write_snapshot
-from stream.stall import StallWatch
-from stream.topics import committed_offsets
+from stream.stall import progress
 from stream.transport import Chunk
 
 log = logging.getLogger("eddy.worker")
@@ -66,7 +62,6 @@ REBALANCE_SESSIONS = 2.0
 """Session timeouts within which a worker that was fenced must have heard of the rebalance that did it."""
 
 IDLE_CHECK_S = 60.0
-WATCH_S = 5.0
 
 
 class Worker:
@@ -413,26 +408,17 @@ class Worker:
 
     async def _watch(self) -> None:
         """End the worker when its commits stand still although the cluster answers and has more."""
-        watch = StallWatch(self.settings.stall_s)
-        while True:
-            await asyncio.sleep(WATCH_S)
-            sweep_snapshots(self.settings.cache_dir, self.settings.group, MAX_SNAPSHOT_AGE_MS)
-            owned = dict(self.owned) if self._settled.is_set() else {}
-            tps = {TopicPartition(self.topics.events, number): number for number in owned}
-            ends: dict[int, int] = {}
-            committed: dict[int, int | None] = {number: one.committed for number, one in owned.items()}
-            with contextlib.suppress(KafkaError, TimeoutError, EddyError):
-                async with asyncio.timeout(WATCH_S):
-                    if None in committed.values():  # nothing new since it was restored: ask the group
-                        known = await asyncio.to_thread(self._committed_by_group)
-                        committed = {n: known.get(n) if at is None else at for n, at in committed.items()}
-                    ends = {tps[tp]: end for tp, end in (await self.shared.items.ends(list(tps))).items()}
-            self.metrics.stalled.set(watch.observe(committed, ends))
 
-    def _committed_by_group(self) -> dict[int, int]:
-        with admin_client(self.settings) as admin, contextlib.suppress(ClientError):
-            return committed_offsets(admin, self.settings.group, self.topics.events)
-        return {}
+        def committed() -> dict[int, int | None]:
+            return (
+                {number: one.committed for number, one in self.owned.items()}
+                if self._settled.is_set()
+                else {}
+            )
+
+        async for stalled in progress(self.settings, committed, self.shared.items.ends):
+            self.metrics.stalled.set(stalled)
+            sweep_snapshots(self.settings.cache_dir, self.settings.group, MAX_SNAPSHOT_AGE_MS)
 
     def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
         """On the engine's thread, so between batches: copy out what is to be written."""
