@@ -132,6 +132,7 @@ def assert_rows(settings: Settings, engine: Engine) -> None:
 
 
 def assert_statistics(settings: Settings, engine: Engine, now: int) -> None:
+    engine.counting.count()
     statistics = engine.statistics
     reader = Reader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
     cluster = Cluster(settings)
