@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.config import DAY_MS
 from models.errors import EddyError
+from models.order import groups, stable_order
 from models.vocabulary import Catalogue
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -88,12 +89,13 @@ class PartitionStatistics:
             self._add_transitions(source[known], target[known], weights[known].astype(np.float32))
 
     def _add_transitions(self, source: Ints, target: Ints, weight: Floats) -> None:
-        pairs, first_seen, inverse = np.unique(source << 32 | target, return_index=True, return_inverse=True)
-        summed = np.bincount(inverse, weight).astype(np.float32)
+        order, start, _ = groups(source * len(self.row) + target)
+        summed = np.add.reduceat(weight[order], start, dtype=np.float64).astype(np.float32)
+        first_seen = order[start]
         # By appearance: catalogues number items differently, and all who count the same must round alike.
-        by_appearance = np.argsort(first_seen)
-        pairs, summed = pairs[by_appearance], summed[by_appearance]
-        source, target = pairs >> 32, pairs & 0xFFFFFFFF
+        by_appearance = stable_order(first_seen)
+        first_seen, summed = first_seen[by_appearance], summed[by_appearance]
+        source, target = source[first_seen], target[first_seen]
         row = self._rows_of(source)
         np.add.at(self.total, row, summed)
         match = self.successor[row] == target[:, None]

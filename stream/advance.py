@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.order import groups
 from stream.encoder import Encoder, gaps
 from stream.rows import TIME_SPAN, WINDOW, mix
 from stream.slab import HALF, Slab, Slots
-from stream.waves import groups, pack
+from stream.waves import pack
 
 Index = NDArray[np.int64]
 

@@ -9,9 +9,8 @@ fused kernels take a whole micro-batch in one call.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
+from models.order import Index, stable_order
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def pack(start: Index, count: Index) -> Waves:
     """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]`
     on.
     """
-    by_length = np.argsort(-count, kind="stable")
+    by_length = stable_order(count.max(initial=0) - count)
     first, length = start[by_length], count[by_length]
     waves = int(length[0]) if len(length) else 0
     # users with more than k events, for each k: lengths are sorted downwards
@@ -56,18 +55,3 @@ def pack(start: Index, count: Index) -> Waves:
     row = np.arange(offset[-1]) - offset[rank] if waves else np.zeros(0, np.int64)
     previous = np.where(rank > 0, offset[np.maximum(rank - 1, 0)] + row, -1)
     return Waves(first[row] + rank, by_length, row, rank, previous, batch_sizes, first, length)
-
-
-def groups(key: Index) -> tuple[Index, Index, Index]:
-    """(order, start, count): a stable order that brings equal keys together, and where each group stands in
-    it.
-    """
-    order = np.argsort(key, kind="stable")
-    ordered = key[order]
-    start = (
-        np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        if len(key)
-        else np.zeros(0, np.int64)
-    )
-    count = np.diff(np.append(start, len(key)))
-    return order.astype(np.int64), start.astype(np.int64), count.astype(np.int64)

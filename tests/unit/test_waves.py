@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.waves import groups, pack
+from stream.waves import pack
 
 
 @given(count=st.lists(st.integers(1, 30), max_size=40))
@@ -34,12 +34,3 @@ def test_previous_and_last_follow_each_user(count: list[int]) -> None:
     assert (waves.event[waves.previous[later]] == waves.event[later] - 1).all()
     assert (waves.user[waves.row[waves.previous[later]]] == waves.user[waves.row[later]]).all()
     assert (waves.event[waves.last] == (start + length - 1)[waves.user]).all()
-
-
-@given(keys=st.lists(st.integers(0, 9), max_size=80))
-def test_groups_bring_equal_keys_together_in_their_order(keys: list[int]) -> None:
-    key = np.array(keys, np.int64)
-    order, start, count = groups(key)
-    assert sorted(order.tolist()) == list(range(len(keys)))
-    found = [order[at : at + n].tolist() for at, n in zip(start.tolist(), count.tolist(), strict=True)]
-    assert found == [np.flatnonzero(key == one).tolist() for one in sorted(set(keys))]
