@@ -39,7 +39,7 @@ class Bags(NamedTuple):
 
     feature: Tensor  # int64[m] number of the feature
     start: Tensor  # int64[n] first feature of each item
-    weight: Tensor  # float32[m] 1 / sqrt(features of the item): sums are of one size
+    weight: Tensor  # float32[m] 1 / features of the item: their mean
 
 
 def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
@@ -124,7 +124,7 @@ def bags(features: Iterable[NDArray[np.uint64]], known: Mapping[int, int]) -> Ba
         numbers += [known[feature] for feature in own.tolist() if feature in known]
     begin = np.array([*start, len(numbers)], np.int64)
     count = np.diff(begin)
-    weight = np.repeat(1 / np.sqrt(np.maximum(count, 1)), count).astype(np.float32)
+    weight = np.repeat(1 / np.maximum(count, 1), count).astype(np.float32)
     return Bags(
         torch.tensor(numbers, dtype=torch.int64), torch.from_numpy(begin[:-1]), torch.from_numpy(weight)
     )
