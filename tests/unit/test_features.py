@@ -263,6 +263,14 @@ def test_a_worker_reads_metadata_and_passes_over_what_is_none() -> None:
     ]  # fmt: skip
 
 
+def test_all_else_is_what_is_learned_without_metadata() -> None:
+    settings = replace(FAST, epochs=2)
+    plain = train(kinds_log(), SMALL, settings, EVERY_EVENT).recommender.state_dict()
+    with_kinds = train(kinds_log(), SMALL, settings, EVERY_EVENT, features=kinds()).recommender.state_dict()
+    assert set(with_kinds) - set(plain) == {"feature_vectors", "feature_centre"}
+    assert all(torch.equal(plain[name], with_kinds[name]) for name in plain)
+
+
 def test_metadata_of_other_items_than_the_logs_is_refused() -> None:
     others = ItemFeatures()
     for number in range(100):
