@@ -133,10 +133,6 @@ class TrainConfig(_Config):
     """
     item_dropout: float = 0.02
     """Share of inputs whose item is replaced by its hash bucket, so that buckets mean "unknown item"."""
-    own_dropout: float = 0.1
-    """With metadata only: share of items whose own vector a step leaves out of the softmax, so that features
-    learn to stand for new items.
-    """
     validation: float = 0.1
     """Last share of the log, by time, held out: for early stopping, and to fit the gates on."""
     whole: float = 0.5
@@ -166,7 +162,7 @@ class TrainConfig(_Config):
         )
         for name in ("learning_rate", "clip", "seconds"):
             self._require(getattr(self, name) > 0, f"{name} must be above 0")
-        for name in ("item_dropout", "own_dropout", "validation", "average"):
+        for name in ("item_dropout", "validation", "average"):
             self._require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         self._require(0 <= self.whole <= 1, "whole must be 0 … 1")
 

@@ -2,7 +2,8 @@
 
 An item's features are its categories and the words of its texts ("genres=drama", "year=1999", "title=star"),
 each as a 64-bit hash, so they mean the same in every process and every version. A version knows those that
-several items of its vocabulary have (models.vocabulary), and has a vector for each; it passes over others.
+several items of its vocabulary have (models.vocabulary), and has a vector for each, learned to stand in for
+the items' own (from attributes to factors: Gantner et al., ICDM 2010); it passes over others.
 """
 
 import math
@@ -40,6 +41,7 @@ class Bags(NamedTuple):
     feature: Tensor  # int64[m] number of the feature
     start: Tensor  # int64[n] first feature of each item
     weight: Tensor  # float32[m] 1 / sqrt(features of the item): sums are of one size
+    some: Tensor  # float32[n] 1 where there are any, else 0
 
 
 def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
@@ -126,8 +128,9 @@ def bags(features: Iterable[NDArray[np.uint64]], known: Mapping[int, int]) -> Ba
     count = np.diff(begin)
     weight = np.repeat(1 / np.sqrt(np.maximum(count, 1)), count).astype(np.float32)
     return Bags(
-        torch.tensor(numbers, dtype=torch.int64), torch.from_numpy(begin[:-1]), torch.from_numpy(weight)
-    )
+        torch.tensor(numbers, dtype=torch.int64), torch.from_numpy(begin[:-1]), torch.from_numpy(weight),
+        torch.from_numpy(np.minimum(count, 1).astype(np.float32)),
+    )  # fmt: skip
 
 
 def worth_knowing(features: Iterable[NDArray[np.uint64]]) -> list[int]:

@@ -12,7 +12,6 @@ from torch.nn.functional import softplus
 
 from models.config import TrainConfig
 from models.events import Events
-from models.features import ItemFeatures
 from models.mixture import mixed
 from models.pools import Pooling, Pools, joined, part_of
 from models.recommender import Recommender
@@ -46,13 +45,11 @@ calibrated.
 
 def fit_gates(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
-    settings: TrainConfig, features: ItemFeatures | None = None,
+    settings: TrainConfig,
 ) -> dict[str, float]:  # fmt: skip
     """Fit on the targets from row `first` on, which the network has not seen."""
     torch.manual_seed(settings.seed)
-    pools = collect(
-        recommender, vocabulary, events, first, rules, settings.gate_events, settings.unseen, features
-    )
+    pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events, settings.unseen)
     if pools is None:
         return {}
     return fit_pools(recommender, pools, settings.gate_epochs)
@@ -60,7 +57,7 @@ def fit_gates(
 
 def collect(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
-    most: int, unseen: bool = False, features: ItemFeatures | None = None,
+    most: int, unseen: bool = False,
 ) -> Pools | None:  # fmt: skip
     """Pools of the last `most` targets or fewer from row `first` on; `unseen`: for lists that leave out what
     the user had.
@@ -71,7 +68,7 @@ def collect(
     seen[events.item[:first]] = True
     fresh_ids = {events.items[i] for i in np.flatnonzero(~seen)}
     untrained = torch.tensor([name in fresh_ids for name in vocabulary.items] + [True] * vocabulary.buckets)
-    replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most), features)
+    replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     pooling = Pooling(scorer, untrained)
     found = [pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)]

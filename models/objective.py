@@ -39,6 +39,8 @@ class Objective(nn.Module):
         counts = torch.bincount(data.target, minlength=recommender.items).double()
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
+        self.standing_in = 0.0
+        """share of items that features stand in for, in each step's softmax"""
         self.draws: torch.Generator | None = None
         """of the sampled softmax; None = torch's own, which dropout draws from too"""
 
@@ -54,13 +56,13 @@ class Objective(nn.Module):
         low = recommender.training and self.settings.precision == "bfloat16"
         # On a CPU the cell stays float32: torch has no packed bfloat16 LSTM there, and the others are slower.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low and self.device.type != "cpu"):
-            item_vectors, vectors, bias = self._items()
             outputs, state = self.outputs(
-                batch, before, self.settings.item_dropout if recommender.training else 0.0, item_vectors
+                batch, before, self.settings.item_dropout if recommender.training else 0.0
             )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             query = recommender.user_vector(outputs, idle)
         query, state = query.to(torch.bfloat16) if low else query, state.detach().float()
+        vectors, bias = self._candidates()
         prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
         sampled = self.settings.sampled
         left_out = self._left_out(batch.prediction) if self.settings.unseen else None
@@ -79,19 +81,18 @@ class Objective(nn.Module):
         known = [] if self.features is None else [int(self.features.feature.sum())]
         return [len(self.data.row), int(self.data.target.sum()), int(self.data.idle_ms.sum()), *known]
 
-    def _items(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What items are as inputs [V + buckets, D], and as candidates: vectors [V,D] and biases [V]."""
+    def _candidates(self) -> tuple[Tensor, Tensor]:
+        """What items are in the softmax: vectors [V,D] and biases [V]."""
         recommender = self.recommender
         own, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
-        if self.features is None:
-            return recommender.item_vectors, own, bias
+        if self.features is None or not self.standing_in:
+            return own, bias
         of_features = recommender.of_features(self.features)
-        buckets = recommender.item_vectors[recommender.items :]
-        inputs = torch.cat([own + of_features[:, :-1], buckets])
-        if not recommender.training:
-            return inputs, inputs[: recommender.items], bias + of_features[:, -1]
-        kept = (torch.rand(len(bias), device=self.device) >= self.settings.own_dropout).float()
-        return inputs, own * kept[:, None] + of_features[:, :-1], bias * kept + of_features[:, -1]
+        chosen = torch.rand(len(bias), device=self.device) < self.standing_in
+        return (
+            torch.where(chosen[:, None], of_features[:, :-1], own.detach()),
+            torch.where(chosen, of_features[:, -1], bias.detach()),
+        )
 
     def _left_out(self, prediction: Tensor) -> LeftOut:
         """The items before each prediction, but its target."""
@@ -106,9 +107,7 @@ class Objective(nn.Module):
         before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
         return LeftOut(before[start].to(self.device), item[kept].to(self.device))
 
-    def outputs(
-        self, batch: Batch, before: Tensor, item_dropout: float = 0.0, item_vectors: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """The cell's outputs at the batch's predictions [q,H], and the states at its windows' ends."""
         recommender = self.recommender
         item, *rest = (part[batch.event] for part in self.data.inputs)
@@ -119,6 +118,6 @@ class Objective(nn.Module):
             bucket = recommender.items + torch.randint(recommender.config.item_buckets, item.shape)
             item = torch.where(dropped, bucket, item)
         inputs = Inputs(*(part.to(self.device) for part in (item, *rest)))
-        outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(before, batch), item_vectors)
+        outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(before, batch))
         start = recommender.cell.output(recommender.initial(1))
         return torch.cat([start, outputs])[batch.output.to(self.device)], state

@@ -33,7 +33,7 @@ class Pools:
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
     rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
     likely: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and what is in the window
-    network: Tensor  # float32[q,C]: user vector · item vector, that of its features where never trained
+    network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]
     fresh: Tensor  # bool[q,C]: never trained
@@ -62,8 +62,8 @@ class Pooling:
         index = torch.from_numpy(scorer.vocabulary.input_index(scorer.catalogue.hashes))
         self._fresh = self._untrained[index]
         dim = scorer.recommender.config.dim
-        columns = torch.where(self._fresh[:, None], scorer.of_features(), scorer.matrix[:, : dim + 1])
-        self._vectors, self._bias = columns[:, :dim], columns[:, dim]
+        self._vectors = scorer.matrix[:, :dim].masked_fill(self._fresh[:, None], 0.0)
+        self._bias = scorer.matrix[:, dim].masked_fill(self._fresh, 0.0)
         self._until = LOOK_EVERY
 
     @torch.no_grad()

@@ -24,6 +24,8 @@ TREND = 4
 class Recommender(nn.Module):
     """V items (+ buckets), T event types (+ unknown), one cell."""
 
+    feature_centre: Tensor
+
     def __init__(self, config: ModelConfig, items: int, types: int) -> None:
         super().__init__()
         self.config = config
@@ -33,8 +35,9 @@ class Recommender(nn.Module):
             torch.randn(items + config.item_buckets, config.dim) * config.dim**-0.5
         )
         self.item_bias = nn.Parameter(torch.zeros(items))
-        if config.features:  # vector and bias; items of the vocabulary have theirs added to their own
+        if config.features:  # vector and bias, of items that have none of their own
             self.feature_vectors = nn.Parameter(torch.zeros(config.features, config.dim + 1))
+            self.register_buffer("feature_centre", torch.zeros(config.dim + 1))
         self.type_vectors = nn.Parameter(torch.randn(types + 1, config.dim) * 0.05)
         self.negative_vector = nn.Parameter(torch.zeros(config.dim))
         self.gap_vectors = nn.Parameter(torch.zeros(GAP_BUCKETS, config.dim))
@@ -71,10 +74,9 @@ class Recommender(nn.Module):
         """The state of users without events: zeros[users, S]."""
         return torch.zeros(users, self.state_size, device=self.item_bias.device)
 
-    def inputs(self, inputs: Inputs, item_vectors: Tensor | None = None) -> Tensor:
-        """Events -> what the cell reads: [..., D]; `item_vectors` stand in for the recommender's."""
-        vectors = self.item_vectors if item_vectors is None else item_vectors
-        x = vectors[inputs.item] + self.type_vectors[inputs.type]
+    def inputs(self, inputs: Inputs) -> Tensor:
+        """Events -> what the cell reads: [..., D]."""
+        x = self.item_vectors[inputs.item] + self.type_vectors[inputs.type]
         x = x + inputs.negative.unsqueeze(-1) * self.negative_vector
         if self.config.time_gaps:
             x = x + self.gap_vectors[gap_bucket(inputs.gap_ms)]
@@ -85,29 +87,28 @@ class Recommender(nn.Module):
         next_state: Tensor = self.cell.step(self.inputs(inputs), state)
         return next_state
 
-    def packed(
-        self, inputs: Inputs, batch_sizes: Tensor, state: Tensor, item_vectors: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def packed(self, inputs: Inputs, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Windows of events, packed (see Cell.packed), from state[B,S] -> outputs[n,H], state[B,S]."""
-        return self.cell.packed(self.dropout(self.inputs(inputs, item_vectors)), batch_sizes, state)
+        return self.cell.packed(self.dropout(self.inputs(inputs)), batch_sizes, state)
 
     def sequence(self, inputs: Inputs, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Windows [B,T] of events from state[B,S] -> outputs[B,T,H], state[B,S] (see Cell.sequence)."""
         return self.cell.sequence(self.inputs(inputs), state, lengths)
 
     def of_features(self, bags: Bags) -> Tensor:
-        """What n items' features make of them: [n, D + 1], vector and bias; zeros without features."""
+        """What n items' features make of them: [n, D + 1], vector and bias; zeros without known features."""
         if not self.config.features:
             return self.item_bias.new_zeros(len(bags.start), self.config.dim + 1)
-        return embedding_bag(
+        found = embedding_bag(
             bags.feature, self.feature_vectors, bags.start, mode="sum", per_sample_weights=bags.weight
         )
+        return found - bags.some[:, None] * self.feature_centre
 
     def item_columns(self, index: Tensor, of_features: Tensor | None = None) -> Tensor:
         """What an item's score is made of, for input indices [n]: [n, D + 1], item vector and bias.
 
         Items outside the vocabulary share one vector, learned on items that were new when held-out events
-        met them, to which is added what their features make of them.
+        met them, to which is added how their features differ from those items'.
         """
         bias = self.item_bias[index.clamp(max=self.items - 1)]
         own = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)

@@ -122,11 +122,6 @@ class Scorer:
         """[N, D + 1 + F + TREND]"""
         return self._matrix.rows
 
-    @torch.no_grad()
-    def of_features(self) -> Tensor:
-        """What the catalogue's items would be by their features alone: [N, D + 1]."""
-        return self._matrix.of_features(self.catalogue.hashes[: self.items])
-
     @torch.inference_mode()
     def refresh(self, now: float) -> None:
         """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock), after

@@ -3,7 +3,7 @@
 Three phases: the network learns from the log but its last part (early stopping watches that part); the gates
 that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as the stream
 would have seen it (models.gates); then the network goes on over the whole log, so that the version knows the
-newest items.
+newest items. With metadata, its features then learn to stand in for items; nothing else changes by them.
 """
 
 import copy
@@ -20,7 +20,7 @@ from models.distributed import ALONE, Group
 from models.errors import EddyError
 from models.events import Events
 from models.features import MIN_ITEMS, Bags, ItemFeatures, bags, worth_knowing
-from models.gates import SCORE_PARTS, fit_gates
+from models.gates import fit_gates
 from models.hashing import item_hashes
 from models.objective import Objective
 from models.prior import prior_of
@@ -54,8 +54,7 @@ def train(
     it. In a group of processes each calls this with the same arguments and gets the same weights; all of the
     metrics are in the first's.
 
-    With `features` of items, an item's vector is its own plus those of its features, and items that the log
-    does not have are scored by their features.
+    With `features` of items, those that the log does not have are scored by their features.
 
     Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
     """
@@ -85,15 +84,15 @@ def train(
     if held_out.any() and settings.gate_epochs:
         if group.first:  # by one, in the order of time; on the CPU, as replays are
             apart = copy.deepcopy(recommender).cpu()
-            _add_features(apart, known)
-            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings, features)
-            fitted = {n: w for n, w in apart.state_dict().items() if n.startswith(SCORE_PARTS)}
-            recommender.load_state_dict(fitted, strict=False)
+            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings)
+            recommender.load_state_dict(apart.state_dict())
         group.take_firsts_weights(recommender)
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
+    if vocabulary.features:
+        trainer.fit_features()
+        _centre(recommender, vocabulary, features, events, first)
     recommender.cpu().eval()
-    _add_features(recommender, known)
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
             recommender, events, vocabulary, rules, settings.window, settings.clip
@@ -105,11 +104,20 @@ def train(
 
 
 @torch.no_grad()
-def _add_features(recommender: Recommender, known: Bags) -> None:
-    """Make every item's vector and bias the sum that was trained: nobody need add features again."""
-    of_features = recommender.of_features(known)
-    recommender.item_vectors[: recommender.items].add_(of_features[:, :-1])
-    recommender.item_bias.add_(of_features[:, -1])
+def _centre(
+    recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int
+) -> None:
+    """Let features say how a new item differs from the ones that were new in the held-out part: what these
+    have in common is in the vector that new items share (models.gates).
+    """
+    new = np.setdiff1d(events.item[first:], events.item[:first])
+    hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
+    found = bags(features.of(hashes), vocabulary.features)
+    if found.some.any():
+        of_features = recommender.of_features(
+            Bags(*(part.to(recommender.item_bias.device) for part in found))
+        )
+        recommender.feature_centre.copy_(of_features.sum(dim=0) / found.some.sum())
 
 
 def vocabulary_of(

@@ -29,7 +29,7 @@ from models.sequences import Batch, batches
 class Progress:
     """Where training stands, for a progress bar."""
 
-    phase: str  # "network", "gates" or "whole log"
+    phase: str  # "network", "metadata" or "whole log"
     epoch: int
     epochs: int
     done: int  # targets of this epoch
@@ -41,6 +41,10 @@ ProgressCallback = Callable[[Progress], None]
 
 MIN_STEPS, MIN_EVENTS = 200, 256
 """An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
+
+
+STANDING_IN = 0.5
+"""Share of items that features stand in for while they learn to."""
 
 
 class Trainer:
@@ -146,6 +150,17 @@ class Trainer:
         loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: peak * (epoch - at))
         metrics["whole_loss"] = loss
 
+    def fit_features(self) -> None:
+        """One pass over the whole log in which features learn to stand in for items' own vectors: in each
+        step for half of the items, among the others as they are. Nothing else learns.
+        """
+        everything, settings = np.ones(len(self.data.row), bool), self.settings
+        self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
+        self.objective.standing_in = STANDING_IN
+        epoch = settings.epochs + 2
+        self._epoch("metadata", epoch, epoch, everything, lambda at: epoch - at)
+        self.objective.standing_in = 0.0
+
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.recommender.state_dict().items()}
 
@@ -208,7 +223,8 @@ class Trainer:
             self.optimizer.zero_grad()
             # The group's gradients are averaged; what is wanted is the gradient of the mean over predictions.
             torch.autograd.backward(loss * (self.group.size / max(1, len(batch.everyones))))
-            torch.nn.utils.clip_grad_norm_(recommender.parameters(), settings.clip)
+            learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(learning, settings.clip)
             self.optimizer.step()
             if settings.average and phase == "network":
                 self._take_into_average()

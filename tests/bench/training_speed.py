@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import selectors
 import signal
 import subprocess
@@ -25,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from models.evaluate import judge
 from models.events import read_events
 from models.protocols import trial
 from models.rules import EVERY_EVENT
 from models.train import train
-from tests.bench.machine import describe
 from tests.reproduce.runs import RUNS
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,8 @@ def interleaved(sides: list[Side], aim: float) -> None:
         while waiting:
             for side in waiting:
                 side.turn(TURN_S)
+                if side.process.returncode:
+                    sys.exit(f"{side.name} failed; see above")
             waiting = [side for side in waiting if side.running and not side.reached(aim)]
     finally:
         for side in sides:
@@ -164,7 +167,8 @@ def main() -> None:
         ]
         interleaved(sides, given.aim)
     report = {
-        "machine": describe(), "aim": given.aim, "run": given.run,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+        "aim": given.aim, "run": given.run,
         "sides": {side.name: {"reached": side.reached(given.aim), "said": side.said} for side in sides},
     }  # fmt: skip
     text = json.dumps(report, indent=1)

@@ -1,14 +1,18 @@
 """Metadata: what features an item has, what is learned from them, and that new items are scored by them."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from aiokafka import TopicPartition
 
 from models.config import ModelConfig, TrainConfig
 from models.errors import EddyError
@@ -32,6 +36,9 @@ from models.train import Trained, train
 from models.vocabulary import Catalogue
 from serving.view import MaterialisedView
 from stream.items import dictionary_records, metadata
+from stream.schema import Announcement
+from stream.settings import Settings
+from stream.shared import Shared
 from tests.unit.test_training import same
 
 pytestmark = pytest.mark.unit
@@ -226,6 +233,27 @@ def test_without_metadata_training_is_what_it_was() -> None:
     assert "feature_vectors" not in plain.recommender.state_dict()
 
 
+async def follow(shared: Shared, *records: tuple[bytes, bytes]) -> None:
+    tp = TopicPartition("items", 0)
+    read: list[Any] = [SimpleNamespace(key=key, value=value, offset=0) for key, value in records]
+    await shared._take_items(tp, read)
+
+
+def test_a_worker_takes_metadata_from_the_topic_before_that_of_the_version(
+    trained: Trained, tmp_path: Path
+) -> None:
+    async def at_once(work: Callable[[], Any]) -> Any:
+        return work()
+
+    shared = Shared(Settings(registry=tmp_path), at_once)
+    version = publish(tmp_path, trained, {})
+    asyncio.run(follow(shared, (b"i60", b'{"item_id": "i60", "kind": "k2"}')))
+    shared.encoder(Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0))
+    asyncio.run(follow(shared, (b"i62", b'{"item_id": "i62", "kind": "k1"}')))
+    known = shared.catalogue.features.of(item_hashes(["i60", "i61", "i62"]))
+    assert [own.tolist() for own in known] == [[feature_hash(f"kind={kind}")] for kind in ("k2", "k1", "k1")]
+
+
 def test_a_worker_reads_metadata_and_passes_over_what_is_none() -> None:
     entry = dictionary_records(["named"])[0]
     unreadable = [(b"x", b"{"), (b"y", b'{"item_id": 3}'), (b"z", b"[]"), (None, b"{}"), entry]
@@ -233,6 +261,14 @@ def test_a_worker_reads_metadata_and_passes_over_what_is_none() -> None:
     assert [(item, own.tolist()) for item, own in found] == [
         (item_hash("a"), [feature_hash("year=1999")]), (item_hash("gone"), []),
     ]  # fmt: skip
+
+
+def test_all_else_is_what_is_learned_without_metadata() -> None:
+    settings = replace(FAST, epochs=2)
+    plain = train(kinds_log(), SMALL, settings, EVERY_EVENT).recommender.state_dict()
+    with_kinds = train(kinds_log(), SMALL, settings, EVERY_EVENT, features=kinds()).recommender.state_dict()
+    assert set(with_kinds) - set(plain) == {"feature_vectors", "feature_centre"}
+    assert all(torch.equal(plain[name], with_kinds[name]) for name in plain)
 
 
 def test_metadata_of_other_items_than_the_logs_is_refused() -> None:

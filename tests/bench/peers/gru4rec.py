@@ -58,7 +58,7 @@ def main(checkout: Path, split: Path) -> None:
         began += time.process_time() - paused
 
     official.print = hear  # fit has no callback, but a line for every epoch
-    model.fit(log)
+    model.fit(log, compatibility_mode=False)  # its numpy initialisation is for numpy 1
 
 
 @torch.no_grad()
