@@ -37,9 +37,10 @@ RANK_TEMPERATURE = 0.5
 2010).
 """
 
-LIKELIHOOD, RECIPROCAL_RANK = 0.1, 10.0
-"""Weights of the two parts of the loss: ranking is judged by the head of the list, likelihood keeps it
-calibrated.
+LIKELIHOOD, RECIPROCAL_RANK = 4.0, 10.0
+"""Weights of the two parts of the loss: ranking is judged by the head of the list; likelihood, the larger
+part, still holds when the stream has moved on, and never stops teaching where a sigmoid is flat.
+With likelihood at 0.1 the tuning parts' MRR@20 was .2832 for .2878 (yoochoose), .0827 for .0845 (ml-100k).
 """
 
 
