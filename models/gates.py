@@ -115,7 +115,7 @@ def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
     damping, share = recommender.config.damping, pools.share
     if damping is not None:
-        share = recommender.mixture.boosted(share, pools.source[..., damping])
+        share = share * recommender.mixture.boost_of(pools.source[..., damping]).unsqueeze(-1)
     sparse = recommender.mixture(query, pools.window, pools.successor, share)
     summed = [torch.zeros_like(dense).scatter_add(1, pools.place, part) for part in sparse[1:]]
     if damping is not None:
