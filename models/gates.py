@@ -37,9 +37,10 @@ RANK_TEMPERATURE = 0.5
 2010).
 """
 
-LIKELIHOOD, RECIPROCAL_RANK = 0.1, 10.0
-"""Weights of the two parts of the loss: ranking is judged by the head of the list, likelihood keeps it
-calibrated.
+LIKELIHOOD, RECIPROCAL_RANK = 4.0, 10.0
+"""Weights of the two parts of the loss: ranking is judged by the head of the list; likelihood, the larger
+part, still holds when the stream has moved on, and never stops teaching where a sigmoid is flat.
+With likelihood at 0.1 the tuning parts' MRR@20 was .2832 for .2878 (yoochoose), .0827 for .0845 (ml-100k).
 """
 
 
@@ -114,7 +115,7 @@ def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
     damping, share = recommender.config.damping, pools.share
     if damping is not None:
-        share = recommender.mixture.boosted(share, pools.source[..., damping])
+        share = share * recommender.mixture.boost_of(pools.source[..., damping]).unsqueeze(-1)
     sparse = recommender.mixture(query, pools.window, pools.successor, share)
     summed = [torch.zeros_like(dense).scatter_add(1, pools.place, part) for part in sparse[1:]]
     if damping is not None:

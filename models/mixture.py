@@ -102,11 +102,11 @@ class Mixture(nn.Module):
         """
         return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
 
-    def boosted(self, share: Tensor, log_share: Tensor) -> Tensor:
-        """Transitions [...,M] from items with these log shares of all events [...]: common items, counted
-        more often, tell more, by a learned power (0.5 both here and in `damped`: cosine between items).
+    def boost_of(self, log_share: Tensor) -> Tensor:
+        """By how much transitions from items with these log shares of all events count more (same shape):
+        common items, counted more often, tell more, by a learned power (0.5 here and in `damped`: cosine).
         """
-        return share * torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE)).unsqueeze(-1)
+        return torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE))
 
 
 def latest_of(item: Tensor, held: Tensor) -> Tensor:

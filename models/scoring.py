@@ -185,7 +185,8 @@ class Scorer:
         if self._common is not None:
             mixture, common = self.recommender.mixture, self.matrix[:, self._common]
             share = mixture.damped(share, common[successor])
-            share = mixture.boosted(share, common[torch.from_numpy(np.minimum(distinct, self.items - 1))])
+            origin = torch.from_numpy(np.minimum(distinct, self.items - 1))
+            share.mul_(mixture.boost_of(common[origin]).unsqueeze(1))
         return torch.from_numpy(place[last]).to(device), successor, share
 
     def _scores(self, asked: _Asked, rows: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
