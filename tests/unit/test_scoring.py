@@ -1,6 +1,8 @@
 """Scores, top-k and ranks over the whole catalogue: exact, and the same however they are asked for."""
 
 import itertools
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Preci
     assert fast.ranks(query, window, target)[1].tolist() == exact.ranks(query, window, target)[1].tolist()
 
 
-def large_scorer(precision: Precision) -> Scorer:
+def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
     """3,000 items in tiles, with all parts of the score, counted in two partitions."""
     torch.manual_seed(1)
     items = 3000
@@ -96,9 +98,40 @@ def large_scorer(precision: Precision) -> Scorer:
     for partition in range(2):
         item, earlier = rng.integers(items, size=5000), rng.integers(-1, 60, (5000, 3))
         statistics.update(partition, item, np.full(5000, NOW - DAY_MS), earlier)
-    scorer = Scorer(recommender, vocabulary, Catalogue(vocabulary.hashes), statistics, precision)
+    scorer = Scorer(recommender, vocabulary, Catalogue(vocabulary.hashes), statistics, precision, threads)
     scorer.refresh(NOW)
     return scorer
+
+
+def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The threads that score are held back until another thread stands before the change."""
+    scorer = large_scorer("float32", threads=2)
+    query, window = asked(scorer)
+    many = Query(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in query))
+    windows = Window(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in window))
+    expected = scorer.topk(many, windows, 10)
+    begun, go_on, scores = threading.Event(), threading.Event(), scorer._scores
+
+    def held_back(*arguments: Any, **named: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return scores(*arguments, **named)
+
+    monkeypatch.setattr(scorer, "_scores", held_back)
+    made = scorer.start(many, windows, 10, torch.zeros(0, dtype=torch.int64))
+    assert begun.wait(30)
+    items = np.arange(3000)
+    scorer.statistics.update(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
+    refreshed = threading.Thread(target=scorer.refresh, args=(NOW + 100 * DAY_MS,))
+    refreshed.start()
+    refreshed.join(0.2)
+    assert refreshed.is_alive()
+    go_on.set()
+    refreshed.join()
+    for found, before in zip(made()[:2], expected, strict=True):
+        torch.testing.assert_close(found, before, atol=0, rtol=0)
 
 
 def test_tiles_of_items_do_not_change_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
