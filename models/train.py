@@ -32,8 +32,8 @@ from models.trainer import ProgressCallback, Trainer
 from models.vocabulary import Vocabulary
 
 TRUST = 0.5
-"""How much a new item's features count beside a vector of its own. On movietweetings, MRR@20 of new items and of
-all: .404 and .1242 at 0, .409 and .1238 at 0.25, .413 and .1230 at 0.5: what new items gain, known ones lose.
+"""How much a new item's features count beside a vector of its own. On movietweetings, MRR@20 of new items and
+of all: .404, .1242 at 0; .409, .1238 at 0.25; .413, .1230 at 0.5. What new items gain, known ones lose.
 """
 
 
