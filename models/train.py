@@ -31,6 +31,11 @@ from models.splits import MIN_EVENTS as MIN_USER_EVENTS
 from models.trainer import ProgressCallback, Trainer
 from models.vocabulary import Vocabulary
 
+TRUST = 0.5
+"""How much a new item's features count beside a vector of its own. On movietweetings, MRR@20 of new items and
+of all: .404, .1242 at 0; .409, .1238 at 0.25; .413, .1230 at 0.5. What new items gain, known ones lose.
+"""
+
 
 @dataclass
 class Trained:
@@ -92,6 +97,9 @@ def train(
     if vocabulary.features:
         trainer.fit_features()
         _centre(recommender, vocabulary, features, events, first)
+        with torch.no_grad():
+            recommender.feature_vectors.mul_(TRUST)
+            recommender.feature_centre.mul_(TRUST)
     recommender.cpu().eval()
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
