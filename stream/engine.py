@@ -178,16 +178,16 @@ class Engine:
             event_id=np.concatenate([batch.event_id for batch in batches]),
             offset=offset,
         )
-        moves = self.encoder.flags(columns.type, columns.value).moves
-        outcome.ignored = int((~moves).sum())
-        accepted = np.flatnonzero((item >= 0) & ~misplaced & moves)
+        flags = self.encoder.flags(columns.type, columns.value)
+        outcome.ignored = int((~flags.moves).sum())
+        accepted = np.flatnonzero((item >= 0) & ~misplaced & flags.moves)
         replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
         outcome.replayed = int(replayed.sum())
         fresh = accepted[~replayed]
-        columns = columns.take(fresh)
+        columns, negative = columns.take(fresh), flags.negative[fresh]
         adopted = self.adopt(np.unique(slot[accepted]))
         where = partition[fresh]
-        report = self._move(columns, outcome) if len(fresh) else Report.of_nothing()
+        report = self._move(columns, negative, outcome) if len(fresh) else Report.of_nothing()
         asked = [
             (view, columns.slot[view.event], where[view.event], columns.offset[view.event])
             for view in report.after
@@ -197,7 +197,7 @@ class Engine:
             view = self.ranker.latest(self.slab, again)
             asked.append((view, again, self.slab.partition[again], self.slab.offset[again]))
         self._answer(asked, report, columns, known, outcome)
-        counted = np.flatnonzero(report.kept & ~self.encoder.negative(columns.type, columns.value))
+        counted = np.flatnonzero(report.kept & ~negative)
         self.counting.note(
             where[counted],
             columns.offset[counted],
@@ -246,9 +246,8 @@ class Engine:
             slots[new] = self.slab.find([users[i] for i in new.tolist()])
         return slots
 
-    def _move(self, columns: Columns, outcome: Outcome) -> Report:
+    def _move(self, columns: Columns, negative: NDArray[np.bool_], outcome: Outcome) -> Report:
         self.clock.observe(int(columns.time.max()), self.wall())
-        negative = self.encoder.negative(columns.type, columns.value)
         sampled = self.slab.sampled[columns.slot] & ~negative
         every = np.full(len(columns), self.options.emit == "every")
         report = advance(self.slab, self.encoder, columns, sampled, every)
@@ -293,4 +292,4 @@ class Engine:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""
         if self.ranker.stale(now, wall):
             self.counting.count()
-            self.ranker.refresh(now, wall)
+        self.ranker.refresh(now, wall)

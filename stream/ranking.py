@@ -47,8 +47,7 @@ class Ranker:
         vocabulary = encoder.version.vocabulary
         self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._refreshed = -REFRESH_MS
-        self._popularity = np.zeros(0)  # of all items, and the same in order
-        self._popularity_in_order = np.zeros(0)
+        self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def stale(self, now: int, wall: int) -> bool:
         """Whether `refresh` is due: live, that is while the stream's `now` (ms) is about the time on the
@@ -58,11 +57,13 @@ class Ranker:
         return not live or self.scorer.items < len(self.names.catalogue)
 
     def refresh(self, now: int, wall: int) -> None:
-        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics."""
-        self.scorer.refresh(float(now))
-        self._popularity = decayed_popularity(self.scorer.statistics, self.scorer.items, float(now))
-        self._popularity_in_order = np.sort(self._popularity)
-        self._refreshed = wall
+        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics, if that is
+        due.
+        """
+        if self.stale(now, wall):
+            self.scorer.refresh(float(now))
+            self._popularity = None
+            self._refreshed = wall
 
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""
@@ -115,8 +116,11 @@ class Ranker:
 
     def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of targets [r] among all items by `decayed_popularity`; ties count against them."""
-        below = np.searchsorted(self._popularity_in_order, self._popularity[target])
-        return np.asarray(len(self._popularity) - below, np.int64)
+        if self._popularity is None:
+            found = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
+            self._popularity = found, np.sort(found)
+        popularity, in_order = self._popularity
+        return np.asarray(len(in_order) - np.searchsorted(in_order, popularity[target]), np.int64)
 
     def _left_out(
         self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None

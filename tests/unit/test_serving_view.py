@@ -18,6 +18,7 @@ from serving.recommend import Answer, Question, answer
 from serving.view import MaterialisedView
 from stream.engine import Engine
 from stream.items import dictionary_records
+from stream.ranking import REFRESH_MS
 from stream.rows import encode_rows
 from stream.schema import Item, encode
 from tests.engines import Happening, batch, item_id, new_encoder, new_engine, random_version, stored_rows
@@ -146,6 +147,24 @@ def test_an_unknown_user_gets_what_is_popular_now(make_version: MakeVersion) -> 
     assert found.items[0].score == 3.0
     assert (found.known, found.epoch, found.version, found.offset) == (False, None, None, None)
     assert listed(ask(view, "nobody", k=1, exclude=(item_id(1),))) == [item_id(2)]
+
+
+def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every_request(
+    engine: Engine, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = [NOW]
+    view = new_view(version)
+    view.wall = lambda: wall[0]
+    view.take_rows(records(engine))
+    scorer = view.rankers[1].scorer
+    refreshed: list[float] = []
+    monkeypatch.setattr(scorer, "refresh", refreshed.append)
+    for _ in range(3):
+        ask(view, "user-0")
+    assert len(refreshed) == 1
+    wall[0] += REFRESH_MS
+    ask(view, "user-0")
+    assert len(refreshed) == 2
 
 
 def test_with_nothing_to_say_the_list_is_empty() -> None:
