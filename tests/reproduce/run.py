@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -90,6 +90,22 @@ def perform(name: str, run: Run, found: Trial, checkpoint: Path, alone: bool = F
     return outcome
 
 
+def keep(kept: Path, again: bool, make: Callable[[Path], dict[str, Any]]) -> None:
+    """Make an outcome and keep it, unless it is there and not wanted `again`; `make` is given the file from
+    which a training that was killed goes on.
+    """
+    if kept.exists() and not again:
+        return
+    checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
+    try:
+        outcome = make(checkpoint)
+    except EddyError as error:
+        sys.exit(str(error))
+    kept.parent.mkdir(exist_ok=True, parents=True)
+    kept.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+
+
 def network_alone(recommender: Recommender) -> Recommender:
     """A copy whose score is user vector · item vector + bias: no pointer, no transitions, no gates."""
     copy = deepcopy(recommender)
@@ -119,20 +135,16 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args(arguments)
     for name in [given.only] if given.only else RUNS:
-        kept = outcome_of(name, folder)
-        if kept.exists() and not given.again:
-            continue
-        if given.events is None:
-            sys.exit(f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA")
-        checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
-        try:
+
+        def make(checkpoint: Path, name: str = name) -> dict[str, Any]:
+            if given.events is None:
+                raise EddyError(
+                    f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA"
+                )
             found = trial(read_events(given.events), "leave-one-out")
-            outcome = perform(name, RUNS[name], found, checkpoint, alone=True)
-        except EddyError as error:
-            sys.exit(str(error))
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-        checkpoint.unlink(missing_ok=True)
+            return perform(name, RUNS[name], found, checkpoint, alone=True)
+
+        keep(outcome_of(name, folder), given.again, make)
     write_table(folder / "README.md", [outcome_of(each, folder) for each in RUNS])
     print((folder / "README.md").read_text(encoding="utf-8"))
 

@@ -11,8 +11,6 @@ epoch. `--only` takes one run, `--again` replaces its outcome.
 import argparse
 import json
 import os
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from models.errors import EddyError
 from models.events import read_events
 from models.protocols import MODES, Trial, trial
 from tests.reproduce.report import line, replace_between
-from tests.reproduce.run import HERE, perform
+from tests.reproduce.run import HERE, keep, perform
 from tests.reproduce.runs import Run
 
 STREAMS = (
@@ -141,22 +139,17 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args(arguments)
     for name in [given.only] if given.only else RUNS:
-        kept, wanted = outcome_of(name, folder), RUNS[name]
-        if kept.exists() and not given.again:
-            continue
-        if given.data is None:
-            sys.exit(
-                f"{name}: not run yet, and no streams to run it on; use --data FOLDER or set EDDY_STREAMS"
-            )
-        checkpoint = Path(tempfile.gettempdir()) / "eddy-reproduce" / f"{kept.stem}.pt"
-        try:
+
+        def make(checkpoint: Path, name: str = name) -> dict[str, Any]:
+            if given.data is None:
+                raise EddyError(
+                    f"{name}: not run yet, and no streams to run it on; use --data FOLDER or set EDDY_STREAMS"
+                )
+            wanted = RUNS[name]
             found = trial(read_events(Path(given.data) / f"{wanted.stream}.parquet"), "prequential")
-            outcome = perform(name, wanted.run, found, checkpoint) if wanted.run else rules_of(found)
-        except EddyError as error:
-            sys.exit(str(error))
-        kept.parent.mkdir(exist_ok=True, parents=True)
-        kept.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-        checkpoint.unlink(missing_ok=True)
+            return perform(name, wanted.run, found, checkpoint) if wanted.run else rules_of(found)
+
+        keep(outcome_of(name, folder), given.again, make)
     replace_between(folder / "README.md", "streams", tables(folder))
     print(tables(folder))
 
