@@ -53,6 +53,17 @@ def _gate(axes: Axes, at: Point, text: str, width: float = 9) -> None:
     box(axes, at, (width, 7), text, fill=GATE, edge=GATE_EDGE)
 
 
+def _state_path(axes: Axes, name: str, y: float, times: float, plus: float, named_at: float = 98) -> None:
+    """The state from one event to the next: scaled at x = `times`, added to at x = `plus`."""
+    wire(axes, [(2, y), (times - 2.7, y)], STATE, width=2.4)
+    label(axes, (4, y - 4.2), f"${name}$", color=STATE, fontsize=13)
+    operation(axes, (times, y), "×")
+    wire(axes, [(times + 2.6, y), (plus - 2.7, y)], STATE, width=2.4)
+    operation(axes, (plus, y), "+")
+    wire(axes, [(plus + 2.6, y), (102, y)], STATE, width=2.4)
+    label(axes, (named_at, y - 4.2), f"${name}'$", color=STATE, fontsize=13)
+
+
 def _buses(axes: Axes, h_from: float, gates: list[float], gate_y: float) -> None:
     """h and x as two lines along the bottom; every gate taps both."""
     wire(axes, [(8, -1), (8, _X_BUS), (gates[-1] + 1.8, _X_BUS)], INPUT, head=False)
@@ -101,13 +112,7 @@ def _lstm(axes: Axes) -> None:
     y, gate_y = _STATE_Y, 23.0
     _buses(axes, 2, [24, 43, 58, 76], gate_y)
     label(axes, (4, _H_BUS + 4), "$h$", color=STATE, fontsize=13)
-    wire(axes, [(2, y), (21.3, y)], STATE, width=2.4)
-    label(axes, (4, y - 4.2), "$c$", color=STATE, fontsize=13)
-    operation(axes, (24, y), "×")
-    wire(axes, [(26.6, y), (47.9, y)], STATE, width=2.4)
-    operation(axes, (50.5, y), "+")
-    wire(axes, [(53.1, y), (102, y)], STATE, width=2.4)
-    label(axes, (98, y - 4.2), "$c'$", color=STATE, fontsize=13)
+    _state_path(axes, "c", y, times=24, plus=50.5)
     for x, text, width in ((24, "$f$: σ", 9), (43, "$i$: σ", 9), (58, "$g$: tanh", 14), (76, "$o$: σ", 9)):
         _gate(axes, (x, gate_y), text, width)
     wire(axes, [(24, 26.7), (24, y - 2.7)], INK)
@@ -133,18 +138,12 @@ def _gru(axes: Axes) -> None:
     )  # fmt: skip
     y, gate_y, middle = _STATE_Y, 23.0, 37.0
     _buses(axes, 20, [28, 71], gate_y)
-    wire(axes, [(2, y), (57.3, y)], STATE, width=2.4)
-    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
+    _state_path(axes, "h", y, times=60, plus=87)
     wire(axes, [(13, y), (13, _H_BUS), (20, _H_BUS)], STATE, head=False)
     branch(axes, (13, y))
     wire(axes, [(13, middle), (25.3, middle)], STATE)
     branch(axes, (13, middle))
     label(axes, (19, middle + 3.2), "$Uh$", color=STATE, fontsize=10)
-    operation(axes, (60, y), "×")
-    wire(axes, [(62.6, y), (84.3, y)], STATE, width=2.4)
-    operation(axes, (87, y), "+")
-    wire(axes, [(89.6, y), (102, y)], STATE, width=2.4)
-    label(axes, (98, y - 4.2), "$h'$", color=STATE, fontsize=13)
     _gate(axes, (28, gate_y), "$r$: σ")
     wire(axes, [(28, 26.7), (28, middle - 2.7)], INK)
     operation(axes, (28, middle), "×")
@@ -183,13 +182,7 @@ def _mingru(axes: Axes) -> None:
     _gate(axes, (30, gate_y), "$z$: σ")
     box(axes, (50, gate_y), (9, 7), "$c$")
     _gate(axes, (66, gate_y), "$g$: silu", 12)
-    wire(axes, [(2, y), (27.3, y)], STATE, width=2.4)
-    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
-    operation(axes, (30, y), "×")
-    wire(axes, [(32.6, y), (47.3, y)], STATE, width=2.4)
-    operation(axes, (50, y), "+")
-    wire(axes, [(52.6, y), (102, y)], STATE, width=2.4)
-    label(axes, (98, y - 4.2), "$h'$", color=STATE, fontsize=13)
+    _state_path(axes, "h", y, times=30, plus=50)
     wire(axes, [(30, gate_y + 3.7), (30, y - 2.7)], INK)
     branch(axes, (30, middle), INK)
     label(axes, (22.5, 43.5), "$1-\\sigma(z)$", fontsize=10)
@@ -241,14 +234,8 @@ def _esn(axes: Axes) -> None:
         "no gradient through time: only the readout is learned",
     )  # fmt: skip
     y, middle = _STATE_Y, 24.0
-    wire(axes, [(2, y), (41.3, y)], STATE, width=2.4)
-    label(axes, (4, y - 4.2), "$h$", color=STATE, fontsize=13)
-    operation(axes, (44, y), "×")
+    _state_path(axes, "h", y, times=44, plus=80, named_at=87)
     label(axes, (44, y - 5.5), "$1-a$", fontsize=10)
-    wire(axes, [(46.6, y), (77.3, y)], STATE, width=2.4)
-    operation(axes, (80, y), "+")
-    wire(axes, [(82.6, y), (102, y)], STATE, width=2.4)
-    label(axes, (87, y - 4.2), "$h'$", color=STATE, fontsize=13)
     wire(axes, [(12, y), (12, middle), (16.3, middle)], STATE)
     branch(axes, (12, y))
     _reservoir(axes, (27, middle))
