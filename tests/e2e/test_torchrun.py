@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from models.registry import latest, versions
+from tests.chaos.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -82,9 +82,12 @@ def test_two_processes_learn_what_one_learns(events_file: Path, tmp_path: Path) 
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(events_file: Path, tmp_path: Path) -> None:
     arguments = command(2, "epochs=40", "patience=40")
     running = start(arguments, tmp_path)
-    while not (tmp_path / "of-2.pt").exists():
+
+    def saved() -> bool:
         assert running.poll() is None, running.communicate()
-        time.sleep(0.01)
+        return (tmp_path / "of-2.pt").exists()
+
+    eventually(saved, 180, "the checkpoint of an epoch", every_s=0.01)
     workers = [
         child for child in psutil.Process(running.pid).children(recursive=True) if "eddy" in child.cmdline()
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from models.config import CELLS, DAY_MS, ModelConfig, TrainConfig, configs
@@ -18,7 +19,7 @@ from models.losses import LeftOut, full_softmax, sampled_softmax
 from models.objective import Objective
 from models.recommender import Recommender
 from models.rules import EVERY_EVENT, EventRules
-from models.sequences import batches, carried, outputs_at, sequences
+from models.sequences import Sequences, batches, carried, outputs_at, sequences
 from models.tensors import Inputs
 from models.train import Trained, _held_out, train, vocabulary_of
 from models.trainer import Progress, Trainer
@@ -78,17 +79,22 @@ def test_every_target_is_predicted_once_from_exactly_the_events_before_it(rules:
             assert data.idle_ms[p] == idle
 
 
-@pytest.mark.parametrize("window", [1, 3, 50])
-def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
+def random_walk() -> tuple[Recommender, Sequences, NDArray[np.bool_], torch.Tensor, NDArray[np.int64]]:
+    """A recommender and a log, all of its predictions wanted, their outputs, and the users in any order."""
     events = random_log()
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     data = sequences(events, vocabulary, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1).eval()
     wanted = np.ones(len(data.row), bool)
     expected = outputs_at(recommender, data, wanted)
+    return recommender, data, wanted, expected, np.random.default_rng(0).permutation(len(data.start) - 1)
+
+
+@pytest.mark.parametrize("window", [1, 3, 50])
+def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
+    recommender, data, wanted, expected, users = random_walk()
     found = torch.full_like(expected, torch.nan)
     state = recommender.initial(1)
-    users = np.random.default_rng(0).permutation(len(data.start) - 1)
     with torch.no_grad():
         for batch in batches(data, wanted, users, window, events=40):
             inputs = Inputs(*(part[batch.event] for part in data.inputs))
@@ -101,13 +107,7 @@ def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
 
 
 def test_processes_share_every_batch_and_keep_their_users_states() -> None:
-    events = random_log()
-    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
-    data = sequences(events, vocabulary, EVERY_EVENT)
-    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
-    wanted = np.ones(len(data.row), bool)
-    expected = outputs_at(recommender, data, wanted)
-    users = np.random.default_rng(0).permutation(len(data.start) - 1)
+    recommender, data, wanted, expected, users = random_walk()
     objective = Objective(recommender, data, FAST)
     whole = [sorted(batch.prediction.tolist()) for batch in batches(data, wanted, users, 5, 40)]
     shared: list[list[int]] = [[] for _ in whole]
