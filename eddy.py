@@ -173,8 +173,6 @@ def train(
         )
     if not group.first:
         return
-    if log.clock:
-        trained.metrics["until_ms"] = int(log.timestamp[-1])
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
     if items:
         lineage["items"] = str(items.resolve())
