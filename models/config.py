@@ -67,6 +67,8 @@ class ModelConfig(_Config):
     """Of the moving popularities in the score; empty leaves them out."""
     window: int = 50
     """W: events in a user's recent window, which the pointer looks at."""
+    older: int = 255
+    """O: distinct items from before the window, at most, that the pointer knows beside."""
     pointer: bool = True
     """Whether the score has a pointer over the recent window."""
     transition_lags: int = 10
@@ -83,6 +85,7 @@ class ModelConfig(_Config):
         for name in ("hidden", "layers", "dim", "item_buckets", "window", "successors"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
         self._require(self.features >= 0, "features must not be negative")
+        self._require(self.older >= 0, "older must not be negative")
         self._require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         self._require(0 <= self.transition_lags <= self.window, "transition_lags must be 0 … window")
         self._require(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_TIE_DECIMALS = 9
 _REBASE_AT = 256.0  # in half-lives: weights stay below 2**256, far inside float64
 
 
@@ -49,7 +50,7 @@ class Transitions:
         self.lags = lags
         self._items = items
         self._sparse_up_to = max(32, items // 32)  # about where an array takes less memory than a dictionary
-        self._rows: dict[int, dict[int, float] | NDArray[np.float32]] = {}
+        self._rows: dict[int, dict[int, float] | NDArray[np.float64]] = {}
 
     def learn(self, recent: Iterable[int], item: int) -> None:
         """Count the transitions from a user's recent items (newest first) to the item that followed them."""
@@ -61,22 +62,22 @@ class Transitions:
             elif isinstance(row, dict):
                 row[item] = row.get(item, 0.0) + 1 / lag
                 if len(row) > self._sparse_up_to:
-                    dense = np.zeros(self._items, np.float32)
+                    dense = np.zeros(self._items, np.float64)
                     dense[list(row)] = list(row.values())
                     rows[source] = dense
             else:
                 row[item] += 1 / lag
 
-    def scores(self, recent: Iterable[int]) -> NDArray[np.float32]:
-        """Sum over the recent items (newest first) of their row / lag: float32[items]."""
-        total = np.zeros(self._items, np.float32)
+    def scores(self, recent: Iterable[int]) -> NDArray[np.float64]:
+        """Sum over the recent items (newest first) of their row / lag: float64[items]."""
+        total = np.zeros(self._items, np.float64)
         for lag, source in zip(range(1, self.lags + 1), recent, strict=False):
             row = self._rows.get(source)
             if isinstance(row, dict):
-                weights = np.fromiter(row.values(), np.float32, len(row))
-                total[np.fromiter(row, np.int64, len(row))] += weights / np.float32(lag)
+                weights = np.fromiter(row.values(), np.float64, len(row))
+                total[np.fromiter(row, np.int64, len(row))] += weights / np.float64(lag)
             elif row is not None:
-                total += row / np.float32(lag)
+                total += row / np.float64(lag)
         return total
 
 
@@ -130,6 +131,8 @@ class CountRules:
         scores = self._transitions.scores(recent)[:candidates]
         if self._damping:
             scores *= np.maximum(self._counts.scores[:candidates], 1.0) ** -self._damping
+        # Sums that are equal but for the order of their terms are ties.
+        scores = np.round(scores, _TIE_DECIMALS)
         ahead = scores > scores[item]
         level = np.flatnonzero(scores == scores[item])
         for popularity in self.popularities:

@@ -1,4 +1,4 @@
-"""The sparse parts of the score: a pointer over the recent window and transitions from the last items.
+"""The sparse parts of the score: a pointer over the user's own items and transitions from the last items.
 
 Together with the dense part d_j = query · [item vector, bias, log popularities] of item j they make
 
@@ -6,9 +6,11 @@ Together with the dense part d_j = query · [item vector, bias, log popularities
 
 so t (transitions) and p (pointer) are probability mass mixed into the softmax of d, as in pointer-sentinel
 mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426), and shift
-raises or lowers an item in the window whatever its mass: it is what learns "never twice". All three are zero
-outside a few hundred candidates per user. Every slot of an item adds mass, with a weight of its own where the
-item came again later, so both "what was last" and "what is frequent" can be learned; shift counts once.
+raises or lowers an item of the user whatever its mass: it is what learns "never twice". All three are zero
+outside a few hundred candidates per user. Every slot of an item in the recent window adds mass, with a weight
+of its own where the item came again later, so both "what was last" and "what is frequent" can be learned;
+shift counts once. Of items from before the window only the order is known; one that is in the window, too,
+counts as there.
 """
 
 import torch
@@ -42,11 +44,13 @@ class Mixture(nn.Module):
             self.kind = nn.Parameter(torch.zeros(types + 1, 2))
             self.negative = nn.Parameter(torch.zeros(2))
             self.earlier = nn.Parameter(torch.tensor(-3.0))  # log mass of slots whose item came again later
+            self.older = nn.Parameter(torch.zeros(config.older.bit_length(), 2))  # by log2 of the place
             self.habit = nn.Linear(HABITS, SPARSE_GATES, bias=False)
             nn.init.zeros_(self.habit.weight)
             self.last_kind = nn.Parameter(torch.zeros(types + 1, SPARSE_GATES))
             with torch.no_grad():
                 self.place[:, 0] = -torch.log1p(torch.arange(config.window))
+                self.older[:, 0] = -torch.log(config.window + 2.0 ** torch.arange(len(self.older)))
         if config.transition_lags:
             self.lag = nn.Parameter(-torch.log1p(torch.arange(config.transition_lags)))
             self.lag_age = nn.Parameter(torch.zeros(GAP_BUCKETS))
@@ -54,21 +58,27 @@ class Mixture(nn.Module):
             self.boost = nn.Parameter(torch.zeros(()))
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
-        """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first."""
+        """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first. Older
+        items come last, where more of them may be put beside.
+        """
         item, pointer, shift, lag = self.weights(query, window)
-        mass = lag.unsqueeze(-1) * share * (successor >= 0)
-        before, after = torch.zeros_like(pointer), torch.zeros_like(mass.flatten(1))
+        mass = (lag.unsqueeze(-1) * share * (successor >= 0)).flatten(1)
+        width = window.item.shape[1] if self.pointer else 0
+        alone = (item[:, width:, None] != item[:, None, :width]).all(dim=2)
+        nothing = torch.zeros_like(mass)
         return Sparse(
-            torch.cat([item, successor.clamp(min=0).flatten(1).long()], 1),
-            torch.cat([before, mass.flatten(1)], 1),
-            torch.cat([pointer, after], 1),
-            torch.cat([shift, after], 1),
+            torch.cat([item[:, :width], successor.clamp(min=0).flatten(1).long(), item[:, width:]], 1),
+            torch.cat([torch.zeros_like(pointer[:, :width]), mass, torch.zeros_like(pointer[:, width:])], 1),
+            torch.cat([pointer[:, :width], nothing, pointer[:, width:] * alone], 1),
+            torch.cat([shift[:, :width], nothing, shift[:, width:] * alone], 1),
         )
 
     def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the recent window gives, slots latest first: item int64[B,W] (0 = none), pointer float32[B,W]
-        as a share of Z, shift float32[B,W]; and how much the transitions from each of the last L items count,
-        lag float32[B,L]. W = 0 without a pointer.
+        """What the user's own items give, slots of the window and then older items, both latest first: item
+        int64[B,W+O], pointer float32[B,W+O] as a share of Z, shift float32[B,W+O]; and how much the
+        transitions from each of the last L items count, lag float32[B,L]. Empty slots repeat the latest item,
+        or item 0, and weigh nothing. What older items weigh holds where they are not in the window. Without a
+        pointer W + O = 0.
         """
         gates = query.gates
         item = pointer = shift = gates.new_zeros(len(gates), 0)
@@ -89,7 +99,16 @@ class Mixture(nn.Module):
             mass = mass + gates[:, 3:4] * (item == item[:, :1])
             pointer = torch.exp(mass) * held
             shift = (tables[..., 1] + gates[:, 2:3]) * latest
-            item = torch.where(held, item, 0)
+            latest_item = item[:, :1].clamp(min=0)
+            item = torch.where(held, item, latest_item)
+            if window.older.shape[1]:
+                place = torch.arange(1, window.older.shape[1] + 1, device=item.device)
+                tables = self.older[torch.log2(place).long()]  # [O,2]
+                known = window.older >= 0
+                older = torch.exp(tables[:, 0] + gates[:, 1:2]) * known
+                item = torch.cat([item, torch.where(known, window.older, latest_item)], dim=1)
+                pointer = torch.cat([pointer, older], dim=1)
+                shift = torch.cat([shift, (tables[:, 1] + gates[:, 2:3]) * known], dim=1)
         lag = gates.new_zeros(len(gates), 0)
         if self.lags:
             _, age, _ = recent(query, window, self.lags)

@@ -32,7 +32,9 @@ class Pools:
     place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
     rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
-    likely: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and what is in the window
+    likely: (
+        Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own that are known
+    )
     network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]
@@ -92,9 +94,10 @@ class Pooling:
         if seen is not None:
             unseen[seen.row, seen.item] = False
         unseen = unseen[known]
-        in_window = torch.zeros_like(unseen)
-        held_row, slot = (window.item >= 0).nonzero(as_tuple=True)
-        in_window[held_row, window.item[held_row, slot]] = True
+        own = torch.zeros_like(unseen)
+        for held in (window.item, window.older):
+            row, slot = (held >= 0).nonzero(as_tuple=True)
+            own[row, held[row, slot]] = True
         head = network + self._bias
         best = [head.topk(min(HEAD, items), dim=1).indices]
         if seen is not None:
@@ -122,7 +125,7 @@ class Pooling:
             output=output, idle_ms=idle, window=window, successor=successor, share=share,
             source=self._log_popularity(scorer.last_items(query, window).clamp(min=0), chunk.now),
             place=torch.searchsorted(item, sparse.contiguous()), log_weight=torch.log(weight),
-            rival=unseen.gather(1, item), likely=(unseen | in_window).gather(1, item),
+            rival=unseen.gather(1, item), likely=(unseen | own).gather(1, item),
             network=network.gather(1, item), bias=self._bias[item],
             popularity=self._log_popularity(item, chunk.now),
             fresh=self._fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
@@ -137,7 +140,6 @@ class Pooling:
 def joined(parts: list[Pools]) -> Pools:
     """Pools one after another (all have the same C except in a catalogue smaller than the pool: padded)."""
     widest = max(part.log_weight.shape[1] for part in parts)
-    successors = max(part.successor.shape[2] for part in parts)
 
     def pad(tensor: Tensor, dim: int, size: int, value: float) -> Tensor:
         missing = size - tensor.shape[dim]
@@ -151,14 +153,16 @@ def joined(parts: list[Pools]) -> Pools:
         return torch.cat([pad(getattr(part, name), 1, widest, value) for part in parts])
 
     width = max(part.place.shape[1] for part in parts)
+    older = max(part.window.older.shape[1] for part in parts)
+    windows = [part.window._replace(older=pad(part.window.older, 1, older, -1)) for part in parts]
     return Pools(
         output=torch.cat([part.output for part in parts]),
         idle_ms=torch.cat([part.idle_ms for part in parts]),
-        window=Window(*(torch.cat(field) for field in zip(*(part.window for part in parts), strict=True))),
-        successor=torch.cat([pad(part.successor, 2, successors, -1) for part in parts]),
-        share=torch.cat([pad(part.share, 2, successors, 0) for part in parts]),
+        window=Window(*(torch.cat(field) for field in zip(*windows, strict=True))),
+        successor=torch.cat([part.successor for part in parts]),
+        share=torch.cat([part.share for part in parts]),
         source=torch.cat([part.source for part in parts]),
-        place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),
+        place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),  # older items are the last
         log_weight=column("log_weight", -torch.inf), rival=column("rival", False),
         likely=column("likely", False),
         network=column("network", 0), bias=column("bias", 0), popularity=column("popularity", 0),

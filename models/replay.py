@@ -24,6 +24,7 @@ from models.tensors import Window
 from models.vocabulary import Catalogue, Vocabulary
 
 WARM_UP_CHUNK = 8192
+_NO_ITEMS = 0, np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Replay:
         order = np.argsort(self._data.row[wanted], kind="stable")
         self._wanted = np.flatnonzero(wanted)[order]
         self._outputs = outputs_at(recommender, self._data, wanted)[torch.from_numpy(order)]
+        self._older_of: dict[int, tuple[int, NDArray[np.int64]]] = {}
         self._catalogue_index = np.full(len(events.items), -1, np.int64)
         self._first_row = np.full(len(events.items), len(events))
         np.minimum.at(self._first_row, events.item, np.arange(len(events)))
@@ -133,7 +135,26 @@ class Replay:
             type=torch.where(torch.from_numpy(held), data.inputs.type[at], 0),
             negative=torch.from_numpy(held) & data.inputs.negative[at],
             length=torch.from_numpy(length),
+            older=self._older(user, state + 1 - kept),
         )
+
+    def _older(self, user: NDArray[np.int64], end: NDArray[np.int64]) -> Tensor:
+        """The items that users had before event `end`, where their windows begin: see Window."""
+        data = self._data
+        found = []
+        for one, until in zip(user.tolist(), end.tolist(), strict=True):
+            begin = int(data.start[one])
+            if self._older_of.get(one, (begin, None))[0] != until:
+                before = data.moved[begin:until][~data.inputs.negative[begin:until].numpy()]
+                items, at = np.unique(
+                    self._catalogue_index[self.events.item[before[::-1]]], return_index=True
+                )
+                self._older_of[one] = until, items[np.argsort(at)][: self.config.older]
+            found.append(self._older_of.get(one, _NO_ITEMS)[1])
+        older = np.full((len(user), max(map(len, found), default=0)), -1, np.int64)
+        for row, items in enumerate(found):
+            older[row, : len(items)] = items
+        return torch.from_numpy(older)
 
     def _number(self, begin: int, end: int) -> None:
         """Put the items of rows begin … end - 1 into the catalogue."""

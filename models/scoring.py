@@ -77,9 +77,10 @@ class _Asked(NamedTuple):
     """
 
     vector: Tensor  # float32[B, columns]
-    item: Tensor  # int64[B,W]
-    pointer: Tensor  # float32[B,W]
-    shift: Tensor  # float32[B,W]
+    item: Tensor  # int64[B,W+O]
+    pointer: Tensor  # float32[B,W+O]
+    shift: Tensor  # float32[B,W+O]
+    window: int  # W
     lag: Tensor  # float32[B,L]
     source: Tensor  # int64[B,L] row of the two tables below
     successor: Tensor  # int64[U,M] of the distinct items among the users' last ones; 0 = none
@@ -165,7 +166,8 @@ class Scorer:
             left_row, order = torch.cat([left_row, exclude.row]).sort()
             left_item = torch.cat([left_item, exclude.item])[order]
         return _Asked(
-            query.vector, item, pointer, shift, lag, *self._transitions(query, window),
+            query.vector, item, pointer, shift, min(window.item.shape[1], item.shape[1]), lag,
+            *self._transitions(query, window),
             left_row, left_item, None if exclude is None else exclude.everywhere,
         )  # fmt: skip
 
@@ -224,10 +226,18 @@ class Scorer:
             item, mass = _candidates(asked, rows)
             summed = _summed(zero, item, mass)
             dense.scatter_(1, item, with_transitions(dense.gather(1, item), log_z, summed))
-        item = asked.item[rows]
-        if item.shape[1]:
-            pointer, shift = _summed(zero, item, asked.pointer[rows]), _summed(zero, item, asked.shift[rows])
-            dense.scatter_(1, item, with_pointer(dense.gather(1, item), log_z, pointer, shift))
+        item, pointer, shift = asked.item[rows], asked.pointer[rows], asked.shift[rows]
+        recent, older = item[:, : asked.window], item[:, asked.window :]
+        if not recent.shape[1]:
+            return
+        own = dense.gather(1, recent)
+        if older.shape[1]:
+            mixed_in = with_pointer(
+                dense.gather(1, older), log_z, pointer[:, asked.window :], shift[:, asked.window :]
+            )
+            dense.scatter_(1, older, mixed_in)
+        pointer, shift = (_summed(zero, recent, part[:, : asked.window]) for part in (pointer, shift))
+        dense.scatter_(1, recent, with_pointer(own, log_z, pointer, shift))  # in both counts as in the window
 
     def _space(self, name: str, rows: int, columns: int) -> Tensor:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
@@ -333,11 +343,15 @@ class Scorer:
         index = order.clamp(min=0)
         score = self._matrix.exact(asked.vector[rows], index)
         if log_z is not None:
-            window, (item, mass) = asked.item[rows], _candidates(asked, rows)
-            score = mixed(
-                score, log_z, _at(order, item, mass),
-                _at(order, window, asked.pointer[rows]), _at(order, window, asked.shift[rows]),
-            )  # fmt: skip
+            own, (item, mass) = asked.item[rows], _candidates(asked, rows)
+            recent, older = own[:, : asked.window], own[:, asked.window :]
+            elsewhere = _at(order, recent, torch.ones_like(recent, dtype=torch.float32)) == 0
+            pointer, shift = (
+                _at(order, recent, part[:, : asked.window])
+                + _at(order, older, part[:, asked.window :]) * elsewhere
+                for part in (asked.pointer[rows], asked.shift[rows])
+            )
+            score = mixed(score, log_z, _at(order, item, mass), pointer, shift)
         score = torch.where(held, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]

@@ -24,13 +24,14 @@ class Inputs(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The last W events of B users, oldest first, left-aligned."""
+    """The last W events of B users, oldest first, left-aligned, and O distinct items from before them."""
 
     item: Tensor  # int64[B,W] catalogue index, -1 = padding
     timestamp: Tensor  # int64[B,W] ms
     type: Tensor  # int64[B,W] 0 … T, as in Inputs
     negative: Tensor  # bool[B,W]
     length: Tensor  # int64[B]
+    older: Tensor  # int64[B,O] catalogue index, latest first, -1 = padding; O as large as the batch needs
 
 
 class Query(NamedTuple):

@@ -60,6 +60,8 @@ class View:
     """[m, WINDOW]"""
     length: Index
     """[m] entries in use"""
+    older: NDArray[np.int32]
+    """[m, 0 … OLDER] catalogue indices of items from before the window, latest first, -1 = none"""
     last_time: NDArray[np.int64]
     """[m] ms of the last event that the row includes, NO_TIME for an empty row"""
 
@@ -90,15 +92,22 @@ def joined_views(views: Sequence[View]) -> View:
         return views[0]
     columns = {name: [getattr(view, name) for view in views] for name in vars(views[0])}
     output = torch.cat(columns.pop("output"))
+    width = max(older.shape[1] for older in columns["older"])
+    columns["older"] = [
+        np.pad(older, ((0, 0), (0, width - older.shape[1])), constant_values=-1) for older in columns["older"]
+    ]
     return View(output=output, **{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def view_rows(slab: Slab, slots: Slots, length: Index, output: torch.Tensor, event: Index) -> View:
-    """A copy of the first `length` window entries of each row."""
+    """A copy of the first `length` window entries of each row, and of its older items."""
     filled = np.arange(WINDOW) < length[:, None]
     last = np.where(length > 0, slab.time[slots, np.maximum(length - 1, 0)], slab.anchor_time[slots])
     item = np.where(filled, slab.item[slots], -1)
-    return View(event, output, item, slab.time[slots], slab.type[slots], slab.value[slots], length, last)
+    return View(
+        event, output, item, slab.time[slots], slab.type[slots], slab.value[slots], length,
+        slab.older_items(slots) - 1, last,
+    )  # fmt: skip
 
 
 class _Advance:
@@ -228,7 +237,9 @@ class _Advance:
             )
 
     def _settle(self, users: Slots, length: Index, where: torch.Tensor, state: torch.Tensor) -> None:
-        """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor."""
+        """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
+        and to the older items.
+        """
         slab = self.slab
         slab.length[users] = length
         half = np.flatnonzero(length == HALF)
@@ -249,6 +260,9 @@ class _Advance:
         slab.middle[at] = slab.hidden[at]
         slab.middle_known[full] = True
         slab.anchor_time[full] = slab.time[full, HALF - 1]
+        leaving = slab.item[full, :HALF]
+        negative = self.encoder.negative(slab.type[full, :HALF], slab.value[full, :HALF])
+        slab.remember(full, np.where(negative, -1, leaving))
         for column in (slab.item, slab.time, slab.type, slab.value):
             column[full, :HALF] = column[full, HALF:]
         if slab.event_id[full].any():

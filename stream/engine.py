@@ -26,7 +26,7 @@ from stream.murmur import murmur2
 from stream.prequential import Prequential
 from stream.ranking import Made, Ranker
 from stream.rows import Rows
-from stream.slab import Slab, Slots
+from stream.slab import Known, Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
 
@@ -138,9 +138,9 @@ class Engine:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
         return self.adopt(old)
 
-    def load(self, rows: Rows, item: NDArray[np.int32] | None = None) -> Slots:
+    def load(self, rows: Rows, known: Known | None = None) -> Slots:
         """Take stored rows (distinct users); returns the slots written. `item`: see `Slab.load`."""
-        slots = self.slab.load(rows, self.names.catalogue, item)
+        slots = self.slab.load(rows, self.names.catalogue, known)
         if len(slots):
             self._look_for_stale = True
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())

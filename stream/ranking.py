@@ -70,7 +70,8 @@ class Ranker:
         device = self.encoder.device
         types = self.encoder.version.vocabulary.type_index(view.type.ravel()).reshape(view.type.shape)
         negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
-        columns = (view.item.astype(np.int64), view.time, types, negative, view.length)
+        older = view.older[:, : self.encoder.recommender.config.older].astype(np.int64)
+        columns = (view.item.astype(np.int64), view.time, types, negative, view.length, older)
         return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
 
     def query(self, view: View, now: NDArray[np.int64] | int) -> Query:
@@ -100,8 +101,8 @@ class Ranker:
         """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
         [r] for the last r; made beside the caller. `refresh` first.
 
-        Left out: items whose id is not known yet, those in the recent window where `exclude_seen` [m] says
-        so, and the pairs of `also`.
+        Left out: items whose id is not known yet, the user's own that the row knows where `exclude_seen` [m]
+        says so, and the pairs of `also`.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
@@ -130,10 +131,11 @@ class Ranker:
             rows.append(also.row)
             items.append(also.item)
         if exclude_seen.any():
-            seen = (window.item >= 0) & torch.from_numpy(exclude_seen).to(window.item.device)[:, None]
-            row, place = seen.nonzero(as_tuple=True)
-            rows.append(row)
-            items.append(window.item[row, place])
+            chosen = torch.from_numpy(exclude_seen).to(window.item.device)[:, None]
+            for own in (window.item, window.older):
+                row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
+                rows.append(row)
+                items.append(own[row, place])
         unnamed = torch.from_numpy(self.names.unnamed()).to(window.item.device)
         if not rows and not len(unnamed):
             return None

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from aiokafka import TopicPartition
-from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.engine import Engine
@@ -18,6 +17,7 @@ from stream.producers import new_producer
 from stream.reader import Records, read_to_end
 from stream.rows import Rows, decode_rows
 from stream.settings import Settings
+from stream.slab import Known
 from stream.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
 from stream.topics import TOMBSTONE_DAYS
 
@@ -102,8 +102,10 @@ class Restorer:
                 self.engine.slab.reserve(len(self.engine.slab) + snapshot.rows)
                 known = np.zeros(len(snapshot.items), np.int32)
                 known[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
-                for rows, item in snapshot.blocks():
-                    self._load(rows, number, known[item])
+                older = known + np.int32(1)
+                older[0] = 0
+                for rows, place in snapshot.blocks():
+                    self._load(rows, number, Known(known[place.item], older[place.older]))
                     progress.inc(len(rows.user))
                 return snapshot.position
         except FileNotFoundError:
@@ -146,7 +148,7 @@ class Restorer:
             for rows in decode_rows([user for user, _ in stored], [value for _, value in stored]):
                 self._load(rows, number)
 
-    def _load(self, rows: Rows, number: int, item: NDArray[np.int32] | None = None) -> None:
+    def _load(self, rows: Rows, number: int, known: Known | None = None) -> None:
         if rows.topic_id != self.topic_id or np.any(rows.partition != number):
             names = self.settings.topics
             raise EddyError(
@@ -154,4 +156,4 @@ class Restorer:
                 f"{names.events} now has: it was recreated, or its partition count changed by hand; "
                 "run `eddy repartition`, or give the new stream its own EDDY_TOPIC_PREFIX"
             )
-        self.engine.load(rows, item)
+        self.engine.load(rows, known)

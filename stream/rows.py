@@ -4,18 +4,19 @@ columns.
 One record per user, key = user_id in UTF-8, value =
 
     header (79 bytes) | hidden state float32[S] | anchor float32[S], if any | window entries (22 bytes
-    each), oldest first
+    each), oldest first | hashes of older items (8 bytes each), latest first, as many as are left
 
-all little-endian. The anchor is left out while it is zero, so a young row is short; a full one (GRU, S =
-128, 49 entries) has 2,181 bytes. Unlike the design's first sketch a window entry carries no source offset:
-inside one partition the stored order already says it, and `digest`, the sum of a mix of every applied
-offset, proves over the whole history (not just the window) that each record was applied once, for 8 bytes
-in all.
+all little-endian. The anchor is left out while it is zero, so a young row is short; one with a full window
+(GRU, S = 128, 49 entries) has 2,181 bytes, and up to 2,040 more for items from before it. Unlike the design's
+first sketch a window entry carries no source offset: inside one partition the stored order already says it,
+and `digest`, the sum of a mix of every applied offset, proves over the whole history (not just the window)
+that each record was applied once, for 8 bytes in all.
 """
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,11 @@ from models.errors import EddyError
 WINDOW = 50
 """Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1
 entries.
+"""
+
+OLDER = 255
+"""Distinct items from before the window that a row names, at most: those of the latest events whose type and
+value did not speak against them when they left the window.
 """
 
 FORMAT = 1
@@ -71,6 +77,8 @@ ENTRY = np.dtype(
 )
 
 
+_T = TypeVar("_T", bound=np.generic)
+_HASH = 8  # bytes of an older item
 _LEAD = b"\0"
 """Before each value of a common buffer: behind the header's 79 bytes the floats then lie at multiples of 4.
 The rest of the width is one, too.
@@ -117,6 +125,8 @@ class Rows:
     """[n, WINDOW]"""
     event_id: NDArray[np.uint64]
     """[n, WINDOW] 40-bit hashes, 0 = none"""
+    older: NDArray[np.uint64]
+    """[n, 0 … OLDER] item hashes, latest first, 0 = none (past the others)"""
 
 
 def mix(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -130,9 +140,25 @@ def mix(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
-def row_size(state_size: int, entries: int, anchor: bool) -> int:
+def row_size(state_size: int, entries: int, anchor: bool, older: int = 0) -> int:
     """Bytes of one encoded row."""
-    return HEADER.itemsize + 4 * state_size * (2 if anchor else 1) + entries * ENTRY.itemsize
+    floats = state_size * (2 if anchor else 1)
+    return HEADER.itemsize + 4 * floats + entries * ENTRY.itemsize + older * _HASH
+
+
+def packed(padded: NDArray[_T]) -> tuple[NDArray[np.int64], NDArray[_T]]:
+    """How many there are in each row of a padded matrix (0 = none, past the others), and all of them: [n],
+    [sum].
+    """
+    used = padded != 0
+    return np.count_nonzero(used, axis=1), padded[used]
+
+
+def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
+    """The padded matrix again, as wide as its longest row: [n, max(count)]."""
+    padded = np.zeros((len(count), int(count.max(initial=0))), values.dtype)
+    padded[np.arange(padded.shape[1]) < count[:, None]] = values
+    return padded
 
 
 def encode_rows(rows: Rows) -> list[bytes]:
@@ -140,6 +166,9 @@ def encode_rows(rows: Rows) -> list[bytes]:
     n, state_size = rows.hidden.shape
     out: list[bytes] = [b""] * n
     anchored = rows.anchor_time != NO_TIME
+    count, hashes = packed(rows.older)
+    older = memoryview(hashes.astype("<u8", copy=False).tobytes())
+    older_end = (np.cumsum(count) * _HASH).tolist()
     for has_anchor in (False, True):
         chosen = np.flatnonzero(anchored == has_anchor)
         if not len(chosen):
@@ -173,14 +202,10 @@ def encode_rows(rows: Rows) -> list[bytes]:
         data = memoryview(blob.tobytes())
         for i, target in enumerate(chosen.tolist()):
             start = i * width
-            crc = zlib.crc32(data[start + _CHECKED_FROM : start + size[i]])
-            out[target] = b"".join(
-                (
-                    data[start : start + 4],
-                    crc.to_bytes(4, "little"),
-                    data[start + _CHECKED_FROM : start + size[i]],
-                )
-            )
+            body = data[start + _CHECKED_FROM : start + size[i]]
+            tail = older[older_end[target - 1] if target else 0 : older_end[target]]
+            crc = zlib.crc32(tail, zlib.crc32(body))
+            out[target] = b"".join((data[start : start + 4], crc.to_bytes(4, "little"), body, tail))
     return out
 
 
@@ -208,14 +233,18 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     anchored = (header["flags"] & _HAS_ANCHOR).astype(np.int64)
     state_size = header["state_size"].astype(np.int64)
     window = header["entries"].astype(np.int64) * ENTRY.itemsize
-    expected = HEADER.itemsize + 4 * state_size * (1 + anchored) + window
+    left = size - (HEADER.itemsize + 4 * state_size * (1 + anchored) + window)
+    older = left // _HASH
     for wrong, reason in (
         (
             (header["magic"] != b"ED") | (header["format"] != FORMAT),
             "has a format that this version does not know",
         ),
         (header["crc"] != crc, "does not match its checksum"),
-        ((size != expected) | (header["entries"] >= WINDOW), "has a length that does not fit its header"),
+        (
+            (left < 0) | (left % _HASH != 0) | (older > OLDER) | (header["entries"] >= WINDOW),
+            "has a length that does not fit its header",
+        ),
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
@@ -225,25 +254,29 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
                 f"use the version of Eddy that wrote it, or erase the user"
             )
     groups = []
-    left = np.arange(n)
-    while len(left):
-        same = (header["topic_id"][left] == header["topic_id"][left[0]]) & (
-            state_size[left] == state_size[left[0]]
+    rest = np.arange(n)
+    while len(rest):
+        same = (header["topic_id"][rest] == header["topic_id"][rest[0]]) & (
+            state_size[rest] == state_size[rest[0]]
         )
-        groups.append(_decode_group(user, values, header, left[same]))
-        left = left[~same]
+        groups.append(_decode_group(user, values, header, older, rest[same]))
+        rest = rest[~same]
     return groups
 
 
 def _decode_group(
-    user: Sequence[bytes], values: Sequence[bytes], header: NDArray[np.void], chosen: NDArray[np.int64]
-) -> Rows:
-    """Each value is brought to one width, with room for an anchor and a full window, in a single join; the
-    columns are then views of that buffer, at equal distances.
+    user: Sequence[bytes], values: Sequence[bytes], header: NDArray[np.void], older: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+) -> Rows:  # fmt: skip
+    """Each value but for its older items is brought to one width, with room for an anchor and a full window,
+    in a single join; the columns are then views of that buffer, at equal distances.
     """
     if len(chosen) < len(values):
         user, values = [user[i] for i in chosen.tolist()], [values[i] for i in chosen.tolist()]
-        header = header[chosen]
+        header, older = header[chosen], older[chosen]
+    hashes = b"".join([values[i][-_HASH * int(older[i]) :] for i in np.flatnonzero(older).tolist()])
+    if hashes:
+        values = [value[: len(value) - _HASH * n] for value, n in zip(values, older.tolist(), strict=True)]
     n, state_size = len(values), int(header["state_size"][0])
     floats = 4 * state_size
     split = HEADER.itemsize + floats  # where an anchor is, or would be
@@ -279,6 +312,7 @@ def _decode_group(
         type=entry["type"],
         value=np.where(filled, entry["value"], np.float16("nan")),
         event_id=event_id,
+        older=unpacked(older, np.frombuffer(hashes, "<u8")),
         **{
             name: header[name]
             for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time")

@@ -7,7 +7,7 @@ a column that young users never write (anchor, middle state, event ids) costs no
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.vocabulary import Catalogue
 from stream.murmur import murmur2
 from stream.prequential import in_sample
-from stream.rows import NO_TIME, WINDOW, Rows
+from stream.rows import NO_TIME, OLDER, WINDOW, Rows
 
 HALF = WINDOW // 2
 NO_OFFSET = -1
@@ -39,14 +39,25 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "type": (np.uint16, (WINDOW,), None),
     "value": (np.float16, (WINDOW,), None),
     "event_id": (np.uint64, (WINDOW,), 0),
+    "older": (np.int32, (OLDER,), 0),
 }
 _STATES = ("hidden", "anchor", "middle")
+
+
+class Known(NamedTuple):
+    """The items of n rows, as the slab has them."""
+
+    item: NDArray[np.int32]
+    """[n, WINDOW] catalogue indices, 0 past the rows' lengths"""
+    older: NDArray[np.int32]
+    """[n, 0 … OLDER] catalogue indices + 1, 0 = none"""
 
 
 class Slab:
     """Rows by slot; see `stream.rows.Rows` for what the columns mean.
 
-    Beside a row's own columns: `item` holds catalogue indices instead of hashes, and `middle` the state
+    Beside a row's own columns: `item` holds catalogue indices instead of hashes, `older` these plus one (0 =
+    none, so that a column of zeros is one of no items), and `middle` the state
     after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
     stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `hash` is
     the user_id's murmur2, by which Kafka chooses partitions, and `sampled` says whether the user's events
@@ -68,6 +79,7 @@ class Slab:
     type: NDArray[np.uint16]
     value: NDArray[np.float16]
     event_id: NDArray[np.uint64]
+    older: NDArray[np.int32]
     hidden: torch.Tensor
     anchor: torch.Tensor
     middle: torch.Tensor
@@ -112,11 +124,14 @@ class Slab:
         old, self._capacity = self._capacity, max(capacity, self._capacity * 2)
         for name, (dtype, shape, _) in _COLUMNS.items():
             column = np.zeros((self._capacity, *shape), dtype)
-            column[:old] = getattr(self, name)
+            _copy_written(column, getattr(self, name))
             setattr(self, name, column)
         for name in _STATES:
-            state = self._zeros((self._capacity, self.state_size))
-            _copy_written(state, getattr(self, name))
+            state, before = self._zeros((self._capacity, self.state_size)), getattr(self, name)
+            if self.device.type == "cpu":
+                _copy_written(state.numpy(), before.numpy())
+            else:
+                state[:old] = before
             setattr(self, name, state)
 
     def find(self, users: Sequence[str]) -> Slots:
@@ -183,6 +198,25 @@ class Slab:
         length = self.length[slots].astype(np.int64)
         return np.where(length > 0, self.time[slots, np.maximum(length - 1, 0)], self.anchor_time[slots])
 
+    def older_items(self, slots: Slots) -> NDArray[np.int32]:
+        """What these rows have in `older`, as wide as the longest: int32[m, 0 … OLDER]."""
+        found = self.older[slots]
+        return found[:, : int(np.count_nonzero(found.any(axis=0)))]
+
+    def remember(self, slots: Slots, item: NDArray[np.int32]) -> None:
+        """Put items that leave the window, int32[m, HALF], oldest first, -1 = not to be kept, before the
+        older ones; each is kept once, and the latest OLDER of them.
+        """
+        both = np.concatenate((item[:, ::-1] + 1, self.older_items(slots)), axis=1).astype(np.int64)
+        order = np.sort((both << 16) + np.arange(both.shape[1]), axis=1)
+        first = np.ones(both.shape, np.bool_)
+        first[:, 1:] = order[:, 1:] >> 16 != order[:, :-1] >> 16
+        kept = np.zeros(both.shape, np.bool_)
+        np.put_along_axis(kept, order & 0xFFFF, first, axis=1)
+        kept &= both > 0
+        front = np.argsort(~kept, axis=1, kind="stable")[:, :OLDER]
+        self.older[slots, : front.shape[1]] = np.take_along_axis(both * kept, front, axis=1)
+
     def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
         """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
         length = self.length[slots]
@@ -191,6 +225,7 @@ class Slab:
         epoch = self.epoch[slots]
         epochs, place = np.unique(epoch, return_inverse=True)
         hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
+        older = self.older_items(slots)
         return Rows(
             user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
             epoch=epoch,
@@ -209,12 +244,12 @@ class Slab:
             type=self.type[slots],
             value=self.value[slots],
             event_id=self.event_id[slots],
+            older=np.where(older > 0, catalogue.hashes[np.maximum(older - 1, 0)], np.uint64(0)),
         )
 
-    def load(self, rows: Rows, catalogue: Catalogue, item: NDArray[np.int32] | None = None) -> Slots:
+    def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:
         """Take rows (distinct users) as they were stored; a row that includes less than the one held is
-        ignored. `item`: catalogue indices of the rows' items, int32[n, WINDOW], 0 past their lengths, where
-        the caller knows them already.
+        ignored. `known`: the rows' items, where the caller has looked them up already.
 
         States of another size than the slab's are left zero: such rows wait to be encoded for the model in
         use. Returns the slots written, int64[m].
@@ -242,7 +277,12 @@ class Slab:
             getattr(self, name)[at] = getattr(rows, name)[keep]
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
             self.event_id[at] = rows.event_id[keep]
-        self.item[at] = (_indices(rows, catalogue) if item is None else item)[keep]
+        known = _look_up(rows, catalogue) if known is None else known
+        self.item[at] = known.item[keep]
+        older = known.older[keep]
+        if older.any() or self.older[at].any():
+            self.older[at, : older.shape[1]] = older
+            self.older[at, older.shape[1] :] = 0
         self.middle_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
             self._put(self.hidden, at, rows.hidden[keep])
@@ -257,17 +297,18 @@ class Slab:
             states[at] = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
 
-def _indices(rows: Rows, catalogue: Catalogue) -> NDArray[np.int32]:
-    """Catalogue indices of the rows' items, new ones added: int32[n, WINDOW]."""
-    filled = np.flatnonzero(np.arange(WINDOW) < rows.length[:, None])
-    item = np.zeros(rows.item.size, np.int32)
-    item[filled] = catalogue.add(np.ravel(rows.item)[filled])
-    return item.reshape(rows.item.shape)
+def _look_up(rows: Rows, catalogue: Catalogue) -> Known:
+    """The rows' items, new ones added to the catalogue."""
+    filled = np.arange(WINDOW) < rows.length[:, None]
+    item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
+    item[filled] = catalogue.add(rows.item[filled])
+    older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
+    return Known(item, older)
 
 
-def _copy_written(new: torch.Tensor, old: torch.Tensor, block: int = 4096) -> None:
+def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:
     """Copy `old` to the head of `new`, leaving blocks that are all zero untouched."""
     for start in range(0, len(old), block):
         part = old[start : start + block]
-        if bool(part.any()):
+        if part.any():
             new[start : start + len(part)] = part

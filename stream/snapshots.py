@@ -29,15 +29,16 @@ from xxhash import xxh3_64_intdigest
 from models.errors import EddyError
 from models.vocabulary import Catalogue
 from stream.rows import WINDOW, Rows
+from stream.slab import Known
 
 log = logging.getLogger("eddy.snapshots")
 
-FORMAT = 2
+FORMAT = 3
 BLOCK_ROWS = 2_048
 """Rows of a block: a few megabytes, which stay in the processor's cache from reading to loading."""
 
 _TAIL = struct.Struct("<QQ")
-_STATE = -1  # stands for the floats of a state
+_STATE, _OLDER = -1, -2  # stand for the floats of a state, and the most older items in the block
 # Widest first, so that each column of a block lies at a multiple of its width.
 _COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "version": ("<u8", ()),
@@ -53,6 +54,7 @@ _COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "partition": ("<i4", ()),
     "applied": ("<u4", ()),
     "key_bytes": ("<u4", ()),
+    "older": ("<i4", (_OLDER,)),
     "type": ("<u2", (WINDOW,)),
     "value": ("<f2", (WINDOW,)),
     "length": ("u1", ()),
@@ -114,6 +116,7 @@ def _write(file: BinaryIO, snapshot: Snapshot) -> None:
             {
                 "rows": len(rows.user),
                 "state_size": rows.hidden.shape[1],
+                "older": rows.older.shape[1],
                 "absent": absent,
                 "bytes": len(data),
                 "xxh3": xxh3_64_intdigest(data),
@@ -135,8 +138,9 @@ def _write(file: BinaryIO, snapshot: Snapshot) -> None:
 
 
 def _stored(rows: Rows, name: str, items: Catalogue) -> NDArray[Any]:
-    if name == "item":
-        return items.add(np.ravel(rows.item)).reshape(rows.item.shape)
+    if name in ("item", "older"):
+        hashes = getattr(rows, name)
+        return items.add(np.ravel(hashes)).reshape(hashes.shape)
     if name == "key_bytes":
         return np.fromiter(map(len, rows.user), np.uint32, len(rows.user))
     return np.asarray(getattr(rows, name))
@@ -177,8 +181,8 @@ class Reader:
             raise Unusable(f"checksum of {what} is wrong")
         return data
 
-    def blocks(self) -> Iterator[tuple[Rows, NDArray[np.int32]]]:
-        """Rows in parts of bounded size, and their items as places among `items`: int32[n, WINDOW].
+    def blocks(self) -> Iterator[tuple[Rows, Known]]:
+        """Rows in parts of bounded size, and their items as places among `items`, 0 = none.
 
         Errors: Unusable; what was given before is right, but not all.
         """
@@ -186,11 +190,12 @@ class Reader:
         for number, block in enumerate(self._blocks):
             yield self._decode(block, self._read(block, f"block {number}"))
 
-    def _decode(self, block: dict[str, Any], data: bytes) -> tuple[Rows, NDArray[np.int32]]:
+    def _decode(self, block: dict[str, Any], data: bytes) -> tuple[Rows, Known]:
         n, at = int(block["rows"]), 0
+        sizes = {_STATE: int(block["state_size"]), _OLDER: int(block["older"])}
         columns: dict[str, NDArray[Any]] = {}
         for name, (dtype, inner) in _COLUMNS.items():
-            shape = (n, *(block["state_size"] if size == _STATE else size for size in inner))
+            shape = (n, *(sizes.get(size, size) for size in inner))
             if name in block["absent"]:
                 columns[name] = np.zeros(shape, dtype)
             else:
@@ -198,8 +203,9 @@ class Reader:
                 at += columns[name].nbytes
         ends = (at + np.cumsum(columns.pop("key_bytes"), dtype=np.int64)).tolist()
         user = [data[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)]
-        item = columns.pop("item")
-        return Rows(user=user, topic_id=self._topic_id, item=self.items[item], **columns), item
+        place = Known(columns.pop("item"), columns.pop("older"))
+        item, older = (self.items[each] for each in place)
+        return Rows(user=user, topic_id=self._topic_id, item=item, older=older, **columns), place
 
 
 @contextmanager

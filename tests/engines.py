@@ -113,7 +113,7 @@ def stored_rows(engine: Engine, partition: int = 0) -> Rows:
     return engine.slab.export(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
 
 
-EXACT = ("offset", "applied", "digest", "epoch", "anchor_time", "length")
+EXACT = ("offset", "applied", "digest", "epoch", "anchor_time", "length", "older")
 WINDOW_COLUMNS = ("item", "time", "type", "value", "event_id")
 
 

@@ -8,6 +8,7 @@ however the stream was cut, repeated or restored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from models.hashing import event_id_hash, item_hash, type_hash
 from models.registry import Version
 from models.tensors import Inputs
-from stream.rows import NO_TIME, TIME_SPAN, WINDOW, Rows
+from stream.rows import NO_TIME, OLDER, TIME_SPAN, WINDOW, Rows
 from tests.engines import TOPIC_ID, Happening
 
 _MASK = (1 << 64) - 1
@@ -48,6 +49,10 @@ class User:
     too_late: int = 0
 
 
+def is_low_rating(happening: Happening) -> bool:
+    return happening.type == "rating" and happening.value is not None and happening.value < 5
+
+
 class Oracle:
     """All users of one version."""
 
@@ -58,7 +63,6 @@ class Oracle:
 
     def _step(self, happening: Happening, gap: float, state: Tensor) -> Tensor:
         vocabulary = self.version.vocabulary
-        low_rating = happening.type == "rating" and happening.value is not None and happening.value < 5
         with torch.inference_mode():
             return self.recommender.step(
                 Inputs(
@@ -68,7 +72,7 @@ class Oracle:
                     type=torch.from_numpy(
                         vocabulary.type_index(np.array([type_hash(happening.type)], np.uint16))
                     ),
-                    negative=torch.tensor([low_rating]),
+                    negative=torch.tensor([is_low_rating(happening)]),
                     gap_ms=torch.tensor([gap], dtype=torch.float32),
                 ),
                 state,
@@ -110,13 +114,17 @@ class Oracle:
         n, size = len(users), self.recommender.state_size
         windows = [list(zip(u.history, u.times, strict=True))[u.window_from :] for u in users]
 
-        def column(dtype: str, values: list[list[float | int]]) -> np.ndarray:
-            out = np.zeros((n, WINDOW), dtype)
+        def column(dtype: str, values: list[list[Any]], width: int = WINDOW) -> np.ndarray:
+            out = np.zeros((n, width), dtype)
             for i, row in enumerate(values):
                 out[i, : len(row)] = row
             return out
 
         zero = torch.zeros(1, size)
+        own = [
+            list(dict.fromkeys(item_hash(one.item) for one in before if not is_low_rating(one)))[:OLDER]
+            for before in (u.history[: u.window_from][::-1] for u in users)
+        ]
         return Rows(
             user=[name.encode() for name in names],
             epoch=np.full(n, epoch, np.uint32),
@@ -141,4 +149,5 @@ class Oracle:
             event_id=column(
                 "u8", [[event_id_hash(one.event_id) if one.event_id else 0 for one, _ in w] for w in windows]
             ),
+            older=column("u8", own, max(map(len, own))),
         )

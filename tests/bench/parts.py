@@ -157,7 +157,9 @@ def queries(version: Version, n: int) -> tuple[Query, Window]:
     width = recommender.config.window
     nothing = torch.zeros(n, width, dtype=torch.int64)
     held = torch.zeros(n, width, dtype=torch.bool)
-    return query, Window(nothing - 1, nothing, nothing, held, torch.zeros(n, dtype=torch.int64))
+    return query, Window(
+        nothing - 1, nothing, nothing, held, torch.zeros(n, dtype=torch.int64), nothing[:, :0]
+    )
 
 
 def best(scorer: Scorer, query: Query, window: Window, k: int) -> NDArray[np.int64]:

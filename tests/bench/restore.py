@@ -78,6 +78,7 @@ def random_rows(start: int, n: int) -> Rows:
         type=np.where(filled, np.uint16(7), np.uint16(0)),
         value=np.where(filled, np.float16(1), np.float16("nan")),
         event_id=np.zeros((n, WINDOW), np.uint64),
+        older=np.zeros((n, 0), np.uint64),
     )
 
 

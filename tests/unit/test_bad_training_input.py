@@ -119,7 +119,7 @@ def test_items_that_the_version_never_saw_move_states_and_are_scored(tmp_path: P
     )
     scorer.refresh(1.37e12)
     none = torch.full((2, config.window), -1)
-    window = Window(none, none.clamp(min=0), none.clamp(min=0), none > 0, nothing)
+    window = Window(none, none.clamp(min=0), none.clamp(min=0), none > 0, nothing, none[:, :0])
     scores = scorer.scores(recommender.query(state, torch.tensor([0, 60_000])), window)
     assert torch.isfinite(scores).all()
     assert torch.equal(scores[:, -1], scores[:, -2])

@@ -56,7 +56,7 @@ def naive_ranks(found: Trial, half_life_h: float, lags: int, damping: float) -> 
 
         def key(item: int) -> tuple[float, float]:
             reached = sum(transition[source, item] / lag for lag, source in enumerate(own[:lags], start=1))  # noqa: B023
-            return round(reached * max(count[item], 1) ** -damping, 5), round(popularity[item], 9)  # noqa: B023
+            return round(reached * max(count[item], 1) ** -damping, 9), round(popularity[item], 9)  # noqa: B023
 
         target, candidates = items[row], range(found.candidates[row])
         if target not in candidates:

@@ -155,7 +155,8 @@ def scores_by(scorer: Scorer, kind: int) -> torch.Tensor:
         event = Inputs(index, torch.zeros(1, dtype=torch.int64), torch.tensor([False]), torch.tensor([-1]))
         query = model.query(model.step(event, model.initial(1)), torch.tensor([60_000]))
         none = torch.full((1, model.config.window), -1)
-        window = Window(none, none, none.clamp(min=0), none > 0, torch.zeros(1, dtype=torch.int64))
+        nothing = torch.zeros(1, dtype=torch.int64)
+        window = Window(none, none, none.clamp(min=0), none > 0, nothing, none[:, :0])
         return scorer.scores(query, window)[0].clone()
 
 

@@ -19,6 +19,7 @@ from models.hashing import event_id_hash, item_hash, type_hash
 from stream.rows import (
     HEADER,
     NO_TIME,
+    OLDER,
     TIME_SPAN,
     WINDOW,
     RowFormatError,
@@ -66,6 +67,7 @@ def a_row() -> Rows:
         type=event_type,
         value=value,
         event_id=event_id,
+        older=np.zeros((1, 0), np.uint64),
     )
 
 
@@ -76,6 +78,8 @@ def any_rows(draw: st.DrawFn) -> Rows:
     n, size = draw(st.integers(1, 8)), draw(st.integers(1, 200))
     length = rng.integers(0, WINDOW, n).astype(np.uint8)
     filled = np.arange(WINDOW) < length[:, None]
+    older = rng.integers(0, OLDER, n, endpoint=True) * (rng.random(n) < 0.5)
+    most = int(older.max())
     anchored = rng.random(n) < 0.5
     first = rng.integers(0, 1 << 41, (n, 1))
     step = np.sort(rng.integers(0, TIME_SPAN, (n, WINDOW), endpoint=True), axis=1)
@@ -103,6 +107,9 @@ def any_rows(draw: st.DrawFn) -> Rows:
         type=np.where(filled, words(2**16 - 1, (n, WINDOW)), 0).astype(np.uint16),
         value=np.where(filled, rng.normal(size=(n, WINDOW)) * 100, np.nan).astype(np.float16),
         event_id=np.where(filled, words(2**40 - 1, (n, WINDOW)), np.uint64(0)),
+        older=np.where(
+            np.arange(most) < older[:, None], words(2**64 - 2, (n, most)) + np.uint64(1), np.uint64(0)
+        ),
     )
 
 
@@ -131,12 +138,15 @@ def test_a_full_row_of_128_units_takes_the_stated_bytes(cell: str) -> None:
     young = row_size(size, 1, anchor=False)
     assert (young, full) == (1125, 3205) if cell in ("lstm", "mingru") else (613, 2181)
     assert cell != "gru" or full <= 2200
+    assert row_size(size, WINDOW - 1, anchor=True, older=OLDER) == full + 2040
 
 
 def test_a_row_is_as_long_as_row_size_says() -> None:
     assert len(encode_rows(a_row())[0]) == row_size(3, 2, anchor=True)
     young = replace(a_row(), anchor_time=np.array([NO_TIME]), anchor=np.zeros((1, 3), np.float32))
     assert len(encode_rows(young)[0]) == row_size(3, 2, anchor=False)
+    old = replace(a_row(), older=np.array([[5, 4, 3]], np.uint64))
+    assert len(encode_rows(old)[0]) == row_size(3, 2, anchor=True, older=3)
 
 
 def resealed(value: bytearray) -> bytes:
@@ -180,6 +190,9 @@ def test_a_length_that_does_not_fit_is_refused_even_with_a_right_checksum() -> N
         value[3] = entries
         with pytest.raises(RowFormatError, match="length that does not fit"):
             decode_rows([b"user-1"], [resealed(value)])
+    value = bytearray(encode_rows(a_row())[0])
+    with pytest.raises(RowFormatError, match="length that does not fit"):
+        decode_rows([b"user-1"], [resealed(value + bytes(8 * (OLDER + 1)))])
 
 
 def test_rows_of_two_models_come_out_in_two_groups() -> None:

@@ -177,9 +177,14 @@ def asked(scorer: Scorer) -> tuple[Query, Window]:
     item = torch.where(held, torch.randint(60, (USERS, WIDTH)), -1)
     item[8] = 7  # one user who only ever took one item
     time = torch.where(held, NOW - torch.arange(WIDTH, 0, -1) * 60_000, 0)
-    window = Window(item, time, torch.zeros(USERS, WIDTH, dtype=torch.int64), torch.zeros_like(held), length)
     state = torch.randn(USERS, scorer.recommender.state_size) * 0.5
     state[0] = 0
+    first = item[:, :1]  # is both in the window and before it
+    others = torch.stack([torch.randperm(60)[:4] for _ in range(USERS)])
+    older = torch.cat([first, torch.where(others == first, -1, others)], dim=1)
+    older = torch.where(torch.arange(5) < (length[:, None] - 1), older, -1)
+    types = torch.zeros(USERS, WIDTH, dtype=torch.int64)
+    window = Window(item, time, types, torch.zeros_like(held), length, older)
     idle = torch.where(length > 0, 60_000, -1)
     return scorer.recommender.query(state, idle), window
 
@@ -222,6 +227,11 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
                 for successor, mass in zip(index[0, 0], share[0, 0], strict=True):
                     if successor >= 0:
                         t[successor] += weight * float(mass)
+        for place, item in enumerate(window.older[user].tolist(), start=1):
+            if mixture.pointer and item >= 0 and item not in items:
+                table = mixture.older[int(np.log2(place))]
+                p[item] = torch.exp(table[0] + gates[1])
+                shift[item] = table[1] + gates[2]
         z = dense[user].exp().sum()
         scores[user] = torch.log((dense[user].exp() + z * t * damping.exp()) * shift.exp() + z * p)
     return scores
@@ -261,6 +271,7 @@ def test_ties_count_against_the_target(scorer: Scorer) -> None:
     nothing = Query(torch.zeros_like(query.vector), torch.full_like(query.gates, -100.0), query.idle_ms)
     empty = Window(*(part.clone() for part in window))
     empty.length.zero_()
+    empty.older.fill_(-1)
     _, above = scorer.ranks(nothing, empty, torch.arange(1, 1 + USERS))
     assert above.tolist() == [59] * USERS
 

@@ -74,8 +74,9 @@ def test_items_are_named_by_their_place_among_the_hashes(rows: Rows, tmp_path: P
         assert len(set(snapshot.items.tolist())) == len(snapshot.items)
         assert snapshot.items[0] == 0, "place 0 is no item"
         assert snapshot.rows == len(rows.user)
-        for part, item in snapshot.blocks():
-            np.testing.assert_array_equal(snapshot.items[item], part.item)
+        for part, place in snapshot.blocks():
+            np.testing.assert_array_equal(snapshot.items[place.item], part.item)
+            np.testing.assert_array_equal(snapshot.items[place.older], part.older)
 
 
 def test_a_partition_without_rows_has_a_snapshot_too(tmp_path: Path) -> None:
