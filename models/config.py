@@ -67,7 +67,7 @@ class ModelConfig(_Config):
     """Of the moving popularities in the score; empty leaves them out."""
     window: int = 50
     """W: events in a user's recent window, which the pointer looks at."""
-    older: int = 255
+    older: int = 511
     """O: distinct items from before the window, at most, that the pointer knows beside."""
     pointer: bool = True
     """Whether the score has a pointer over the recent window."""

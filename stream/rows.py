@@ -7,7 +7,7 @@ One record per user, key = user_id in UTF-8, value =
     each), oldest first | hashes of older items (8 bytes each), latest first, as many as are left
 
 all little-endian. The anchor is left out while it is zero, so a young row is short; one with a full window
-(GRU, S = 128, 49 entries) has 2,181 bytes, and up to 2,040 more for items from before it. Unlike the design's
+(GRU, S = 128, 49 entries) has 2,181 bytes, and up to 4,088 more for items from before it. Unlike the design's
 first sketch a window entry carries no source offset: inside one partition the stored order already says it,
 and `digest`, the sum of a mix of every applied offset, proves over the whole history (not just the window)
 that each record was applied once, for 8 bytes in all.
@@ -28,7 +28,7 @@ WINDOW = 50
 entries.
 """
 
-OLDER = 255
+OLDER = 511
 """Distinct items from before the window that a row names, at most: those of the latest events whose type and
 value did not speak against them when they left the window.
 """

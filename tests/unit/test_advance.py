@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.hashing import item_hash
 from models.registry import Version
 from stream.engine import Engine
-from stream.rows import NO_TIME, WINDOW, Rows, decode_rows, encode_rows
+from stream.rows import NO_TIME, OLDER, WINDOW, Rows, decode_rows, encode_rows
 from tests.engines import (
     TOLERANCE,
     Happening,
@@ -194,6 +195,25 @@ def test_the_anchor_is_the_state_half_a_window_before_and_the_older_half_is_drop
     row = stored_rows(engine)
     assert (row.length[0], row.anchor_time[0]) == (WINDOW // 2, START + WINDOW // 2 - 1)
     np.testing.assert_allclose(row.anchor, stored_rows(middle).hidden, rtol=0, atol=TOLERANCE)
+
+
+def test_older_items_are_those_that_left_the_window_once_each_latest_first_and_no_disliked_one(
+    versions: dict[str, Version],
+) -> None:
+    # Many more items than a row remembers, each of them twice or more but for those that are disliked.
+    rng = np.random.default_rng(3)
+    items = rng.permutation(np.repeat(np.arange(OLDER + 150), 2))
+    sent = [
+        Happening("u", item_id(i), START + at, "rating", 1.0 if i % 10 == 0 else 9.0)
+        for at, i in enumerate(items.tolist())
+    ]
+    engine = new_engine(versions["gru"])
+    run(engine, sent, cut(rng, len(sent)))
+    row = stored_rows(engine)
+    left = items[: len(items) - int(row.length[0])][::-1].tolist()
+    expected = [item_hash(item_id(i)) for i in dict.fromkeys(i for i in left if i % 10)][:OLDER]
+    assert row.older[0].tolist() == expected
+    assert len(expected) == OLDER
 
 
 def test_rows_of_another_epoch_are_encoded_anew_from_their_window_alone(

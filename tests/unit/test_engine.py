@@ -107,8 +107,8 @@ def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_ag
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_seen_items_are_left_out_by_setting_only(version: Version, exclude_seen: bool) -> None:
     engine = new_engine(version, emit="latest", exclude_seen=exclude_seen, k=200)
-    events = sent(12, users=1)
-    ((_, _, items),) = answers(engine, engine.apply([batch(events, range(12))]).lists)
+    events = sent(150, users=1)  # three windows' worth
+    ((_, _, items),) = answers(engine, engine.apply([batch(events, range(150))]).lists)
     seen = {one.item for one in events}
     assert not (seen & set(items)) if exclude_seen else seen <= set(items)
 
