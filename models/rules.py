@@ -80,7 +80,7 @@ class EventRules:
 
     state: str = ANY
     target: str = ANY
-    negative: str = "rating<5,dislike,remove"
+    negative: str = "rating<3,dislike,remove"
     _clauses: dict[str, tuple[_Clause, ...]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )

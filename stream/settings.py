@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     # Which event types move the state, are targets, are negative: `models.rules.EventRules` says the grammar.
     state_events: str = "*"
     target_events: str = "*"
-    negative_events: str = "rating<5,dislike,remove"
+    negative_events: str = "rating<3,dislike,remove"
 
     # Files.
     registry: Path = Path("registry")

@@ -50,7 +50,7 @@ class User:
 
 
 def is_low_rating(happening: Happening) -> bool:
-    return happening.type == "rating" and happening.value is not None and happening.value < 5
+    return happening.type == "rating" and happening.value is not None and happening.value < 3
 
 
 class Oracle:

@@ -17,7 +17,7 @@ def flags(rules: EventRules, *events: tuple[str, float]) -> Flags:
 
 def test_by_default_every_event_moves_the_state_and_low_ratings_and_removals_are_negative() -> None:
     found = flags(
-        EventRules(), ("view", NONE), ("rating", 4), ("rating", 5), ("remove", NONE), ("dislike", 1)
+        EventRules(), ("view", NONE), ("rating", 2), ("rating", 3), ("remove", NONE), ("dislike", 1)
     )
     assert found.moves.all()
     assert found.negative.tolist() == [False, True, False, True, True]
