@@ -13,6 +13,8 @@ shift counts once. Of items from before the window only the order is known; one 
 counts as there.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -61,24 +63,29 @@ class Mixture(nn.Module):
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first. Older
         items come last, where more of them may be put beside.
         """
-        item, pointer, shift, lag = self.weights(query, window)
+        item, pointer, shift, lag, own = self.weights(query, window)
         mass = (lag.unsqueeze(-1) * share * (successor >= 0)).flatten(1)
-        width = window.item.shape[1] if self.pointer else 0
-        alone = (item[:, width:, None] != item[:, None, :width]).all(dim=2)
-        nothing = torch.zeros_like(mass)
+        older, known = window.older.clamp(min=0).long(), window.older >= 0
+        if not self.pointer:
+            older, known = older[:, :0], known[:, :0]
+        alone = known & (older.unsqueeze(2) != item.unsqueeze(1)).all(dim=2)
+        log_mass, older_shift = (
+            by_place + of_user.unsqueeze(1)
+            for by_place, of_user in zip(self.of_older(older.shape[1]), own.unbind(dim=1), strict=True)
+        )
+        none = torch.zeros_like
         return Sparse(
-            torch.cat([item[:, :width], successor.clamp(min=0).flatten(1).long(), item[:, width:]], 1),
-            torch.cat([torch.zeros_like(pointer[:, :width]), mass, torch.zeros_like(pointer[:, width:])], 1),
-            torch.cat([pointer[:, :width], nothing, pointer[:, width:] * alone], 1),
-            torch.cat([shift[:, :width], nothing, shift[:, width:] * alone], 1),
+            torch.cat([item, successor.clamp(min=0).flatten(1).long(), older], 1),
+            torch.cat([none(pointer), mass, none(log_mass)], 1),
+            torch.cat([pointer, none(mass), torch.exp(log_mass) * alone], 1),
+            torch.cat([shift, none(mass), older_shift * alone], 1),
         )
 
-    def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the user's own items give, slots of the window and then older items, both latest first: item
-        int64[B,W+O], pointer float32[B,W+O] as a share of Z, shift float32[B,W+O]; and how much the
-        transitions from each of the last L items count, lag float32[B,L]. Empty slots repeat the latest item,
-        or item 0, and weigh nothing. What older items weigh holds where they are not in the window. Without a
-        pointer W + O = 0.
+    def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the recent window gives, slots latest first: item int64[B,W], pointer float32[B,W] as a share
+        of Z, shift float32[B,W]; how much the transitions from each of the last L items count, lag
+        float32[B,L]; and own float32[B,2], log mass and shift that all the user's own items have. Empty slots
+        repeat the latest item, or item 0, and weigh nothing. W = 0 without a pointer.
         """
         gates = query.gates
         item = pointer = shift = gates.new_zeros(len(gates), 0)
@@ -99,21 +106,21 @@ class Mixture(nn.Module):
             mass = mass + gates[:, 3:4] * (item == item[:, :1])
             pointer = torch.exp(mass) * held
             shift = (tables[..., 1] + gates[:, 2:3]) * latest
-            latest_item = item[:, :1].clamp(min=0)
-            item = torch.where(held, item, latest_item)
-            if window.older.shape[1]:
-                place = torch.arange(1, window.older.shape[1] + 1, device=item.device)
-                tables = self.older[torch.log2(place).long()]  # [O,2]
-                known = window.older >= 0
-                older = torch.exp(tables[:, 0] + gates[:, 1:2]) * known
-                item = torch.cat([item, torch.where(known, window.older, latest_item)], dim=1)
-                pointer = torch.cat([pointer, older], dim=1)
-                shift = torch.cat([shift, (tables[:, 1] + gates[:, 2:3]) * known], dim=1)
+            item = torch.where(held, item, item[:, :1].clamp(min=0))
         lag = gates.new_zeros(len(gates), 0)
         if self.lags:
             _, age, _ = recent(query, window, self.lags)
             lag = torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + gates[:, :1])
-        return item.long(), pointer, shift, lag
+        return item.long(), pointer, shift, lag, gates[:, 1:3]
+
+    def of_older(self, places: int) -> tuple[Tensor, Tensor]:
+        """What older items weigh by their place, 0 = the latest, beside what all own items of their user
+        have: log mass float32[places], shift float32[places]. They hold for items outside the window.
+        """
+        if not self.pointer:
+            return torch.zeros(0), torch.zeros(0)
+        weights = self.older[_log2(len(self.older), self.older.device)[:places]]
+        return weights[:, 0].contiguous(), weights[:, 1].contiguous()
 
     def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
         """Transition mass to items with these log shares of all events (same shape): what follows everything
@@ -126,6 +133,12 @@ class Mixture(nn.Module):
         common items, counted more often, tell more, by a learned power (0.5 here and in `damped`: cosine).
         """
         return torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE))
+
+
+@functools.cache
+def _log2(bits: int, device: torch.device) -> Tensor:
+    """floor(log2(place + 1)) of places below 2**bits - 1: int64."""
+    return torch.log2(torch.arange(1, 2**bits, device=device)).long()
 
 
 def latest_of(item: Tensor, held: Tensor) -> Tensor:

@@ -77,10 +77,11 @@ class _Asked(NamedTuple):
     """
 
     vector: Tensor  # float32[B, columns]
-    item: Tensor  # int64[B,W+O]
-    pointer: Tensor  # float32[B,W+O]
-    shift: Tensor  # float32[B,W+O]
-    window: int  # W
+    item: Tensor  # int64[B,W]
+    pointer: Tensor  # float32[B,W]
+    shift: Tensor  # float32[B,W]
+    older: Tensor  # int[B,O] as in Window
+    own: Tensor  # float32[B,2]
     lag: Tensor  # float32[B,L]
     source: Tensor  # int64[B,L] row of the two tables below
     successor: Tensor  # int64[U,M] of the distinct items among the users' last ones; 0 = none
@@ -159,15 +160,16 @@ class Scorer:
         return self._scores(asked, slice(0, len(query.vector)), exact=True)[0][:, : self.items]
 
     def _asked(self, query: Query, window: Window, exclude: Exclude | None) -> _Asked:
-        item, pointer, shift, lag = self.recommender.mixture.weights(query, window)
+        mixture = self.recommender.mixture
+        item, pointer, shift, lag, own = mixture.weights(query, window)
+        older = window.older if mixture.pointer else window.older[:, :0]
         left_row, slot = (window.negative & (window.item >= 0)).nonzero(as_tuple=True)
         left_item = window.item[left_row, slot]
         if exclude is not None and len(exclude.row):
             left_row, order = torch.cat([left_row, exclude.row]).sort()
             left_item = torch.cat([left_item, exclude.item])[order]
         return _Asked(
-            query.vector, item, pointer, shift, min(window.item.shape[1], item.shape[1]), lag,
-            *self._transitions(query, window),
+            query.vector, item, pointer, shift, older, own, lag, *self._transitions(query, window),
             left_row, left_item, None if exclude is None else exclude.everywhere,
         )  # fmt: skip
 
@@ -226,18 +228,34 @@ class Scorer:
             item, mass = _candidates(asked, rows)
             summed = _summed(zero, item, mass)
             dense.scatter_(1, item, with_transitions(dense.gather(1, item), log_z, summed))
-        item, pointer, shift = asked.item[rows], asked.pointer[rows], asked.shift[rows]
-        recent, older = item[:, : asked.window], item[:, asked.window :]
-        if not recent.shape[1]:
+        item = asked.item[rows]
+        if not item.shape[1]:
             return
-        own = dense.gather(1, recent)
-        if older.shape[1]:
-            mixed_in = with_pointer(
-                dense.gather(1, older), log_z, pointer[:, asked.window :], shift[:, asked.window :]
+        own = dense.gather(1, item)
+        row, older, log_mass, older_shift = self._older(asked, rows)
+        if len(row):
+            flat, at = dense.view(-1), row.mul(dense.shape[1]).add_(older)
+            mass = log_mass.add_(log_z[:, 0].index_select(0, row))
+            score = older_shift.add_(flat.index_select(0, at))
+            flat.scatter_(0, at, torch.logaddexp(score, mass))
+        pointer, shift = _summed(zero, item, asked.pointer[rows]), _summed(zero, item, asked.shift[rows])
+        dense.scatter_(1, item, with_pointer(own, log_z, pointer, shift))  # in both: counts as in the window
+
+    def _older(self, asked: _Asked, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The older items of some users, one after another (most users have none, some have hundreds): row
+        from the first of these users on, item, log mass and shift, [E] each.
+        """
+        older = asked.older[rows]
+        at = (older.flatten() >= 0).nonzero()[:, 0]
+        row = at.div(max(older.shape[1], 1), rounding_mode="floor")
+        place = at - row * older.shape[1]
+        log_mass, shift = (
+            by_place.index_select(0, place).add_(of_user.contiguous().index_select(0, row))
+            for by_place, of_user in zip(
+                self.recommender.mixture.of_older(older.shape[1]), asked.own[rows].unbind(dim=1), strict=True
             )
-            dense.scatter_(1, older, mixed_in)
-        pointer, shift = (_summed(zero, recent, part[:, : asked.window]) for part in (pointer, shift))
-        dense.scatter_(1, recent, with_pointer(own, log_z, pointer, shift))  # in both counts as in the window
+        )
+        return row, older.flatten().index_select(0, at).long(), log_mass, shift
 
     def _space(self, name: str, rows: int, columns: int) -> Tensor:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
@@ -343,14 +361,18 @@ class Scorer:
         index = order.clamp(min=0)
         score = self._matrix.exact(asked.vector[rows], index)
         if log_z is not None:
-            own, (item, mass) = asked.item[rows], _candidates(asked, rows)
-            recent, older = own[:, : asked.window], own[:, asked.window :]
-            elsewhere = _at(order, recent, torch.ones_like(recent, dtype=torch.float32)) == 0
-            pointer, shift = (
-                _at(order, recent, part[:, : asked.window])
-                + _at(order, older, part[:, asked.window :]) * elsewhere
-                for part in (asked.pointer[rows], asked.shift[rows])
-            )
+            window, (item, mass) = asked.item[rows], _candidates(asked, rows)
+            pointer, shift = _at(order, window, asked.pointer[rows]), _at(order, window, asked.shift[rows])
+            row, older, log_mass, older_shift = self._older(asked, rows)
+            # Each list is sorted, and so are all of them with their rows before the items.
+            key = (torch.arange(len(order), device=order.device)[:, None] * self.items + order).flatten()
+            wanted = row * self.items + older
+            place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+            inside = _at(order, window, torch.ones_like(window, dtype=torch.float32)).flatten() > 0
+            listed = (key[place] == wanted) & ~inside[place]
+            place = place[listed]
+            pointer.view(-1)[place] = torch.exp(log_mass[listed])
+            shift.view(-1)[place] = older_shift[listed]
             score = mixed(score, log_z, _at(order, item, mass), pointer, shift)
         score = torch.where(held, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)

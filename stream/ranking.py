@@ -70,7 +70,7 @@ class Ranker:
         device = self.encoder.device
         types = self.encoder.version.vocabulary.type_index(view.type.ravel()).reshape(view.type.shape)
         negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
-        older = view.older[:, : self.encoder.recommender.config.older].astype(np.int64)
+        older = view.older[:, : self.encoder.recommender.config.older]
         columns = (view.item.astype(np.int64), view.time, types, negative, view.length, older)
         return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
 
@@ -135,7 +135,7 @@ class Ranker:
             for own in (window.item, window.older):
                 row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
                 rows.append(row)
-                items.append(own[row, place])
+                items.append(own[row, place].long())
         unnamed = torch.from_numpy(self.names.unnamed()).to(window.item.device)
         if not rows and not len(unnamed):
             return None
