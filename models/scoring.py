@@ -325,11 +325,7 @@ class Scorer:
         if reduced:
             self._matrix.pack()
 
-        def work(rows: slice) -> None:
-            if reduced and rows.start < listed < rows.stop:
-                work(slice(rows.start, listed))
-                work(slice(listed, rows.stop))
-                return
+        def of_one_kind(rows: slice) -> None:
             scores, log_z = self._scores(asked, rows, exact=not reduced or rows.start >= listed)
             lists, last = scores[: max(listed - rows.start, 0)], scores[max(listed - rows.start, 0) :]
             if len(lists):
@@ -343,6 +339,14 @@ class Scorer:
                 own = last.gather(1, target[at, None])
                 found.own[at] = own[:, 0]
                 found.above[at] = _count_not_below(last, own) - 1
+
+        # Not by recursion: a function that names itself is a cycle, which keeps its tensors from being freed.
+        def work(rows: slice) -> None:
+            if reduced and rows.start < listed < rows.stop:
+                of_one_kind(slice(rows.start, listed))
+                of_one_kind(slice(listed, rows.stop))
+            else:
+                of_one_kind(rows)
 
         wait = self._by_tiles(work, users)
 

@@ -1,5 +1,6 @@
 """Scores, top-k and ranks over the whole catalogue: exact, and the same however they are asked for."""
 
+import gc
 import itertools
 import threading
 from typing import Any
@@ -132,6 +133,24 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
     refreshed.join()
     for found, before in zip(made()[:2], expected, strict=True):
         torch.testing.assert_close(found, before, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precision) -> None:
+    """Workers let it run rarely; a batch's tensors in a cycle were 3 KB an event under a backlog."""
+    scorer = large_scorer(precision, threads=2)
+    query, window = asked(scorer)
+    gc.collect()
+    gc.disable()
+    try:
+        scorer.start(query, window, 5, torch.zeros(1, dtype=torch.int64))()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, torch.Tensor) or callable(each)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_tiles_of_items_do_not_change_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
