@@ -32,9 +32,7 @@ class Pools:
     place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
     rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
-    likely: (
-        Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own that are known
-    )
+    likely: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own items
     network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]

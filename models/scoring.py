@@ -246,16 +246,14 @@ class Scorer:
         from the first of these users on, item, log mass and shift, [E] each.
         """
         older = asked.older[rows]
-        at = (older.flatten() >= 0).nonzero()[:, 0]
-        row = at.div(max(older.shape[1], 1), rounding_mode="floor")
-        place = at - row * older.shape[1]
+        row, place = (older >= 0).nonzero(as_tuple=True)
         log_mass, shift = (
             by_place.index_select(0, place).add_(of_user.contiguous().index_select(0, row))
             for by_place, of_user in zip(
                 self.recommender.mixture.of_older(older.shape[1]), asked.own[rows].unbind(dim=1), strict=True
             )
         )
-        return row, older.flatten().index_select(0, at).long(), log_mass, shift
+        return row, older[row, place].long(), log_mass, shift
 
     def _space(self, name: str, rows: int, columns: int) -> Tensor:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
