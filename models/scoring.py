@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from models.item_matrix import ITEM_TILE, ItemMatrix, Precision
-from models.mixture import mixed, recent, with_pointer, with_transitions
+from models.mixture import mixed, recent
 from models.recommender import Recommender
+from models.sparse import SparseParts, SparseTile
 from models.statistics import Statistics
 from models.tensors import Query, Window
 from models.topk import topk
@@ -31,7 +32,7 @@ TILE_FLOATS = 1 << 20
 BUFFER_FLOATS = 1 << 25
 """Scores of a tile of users over all items at most, 128 MB."""
 
-WORTH_A_THREAD = 128
+WORTH_A_THREAD = 64
 """Users per thread from which on tiles are scored side by side; with fewer, threads wait for the
 interpreter.
 """
@@ -72,20 +73,10 @@ class Exclude(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """B users' part in the score beside the item matrix, made once for all tiles; sparse parts as in
-    Mixture.
-    """
+    """B users' part in the score beside the item matrix, made once for all tiles."""
 
     vector: Tensor  # float32[B, columns]
-    item: Tensor  # int64[B,W]
-    pointer: Tensor  # float32[B,W]
-    shift: Tensor  # float32[B,W]
-    older: Tensor  # int[B,O] as in Window
-    own: Tensor  # float32[B,2]
-    lag: Tensor  # float32[B,L]
-    source: Tensor  # int64[B,L] row of the two tables below
-    successor: Tensor  # int64[U,M] of the distinct items among the users' last ones; 0 = none
-    share: Tensor  # float32[U,M]
+    sparse: SparseParts
     left_row: Tensor  # int64[X] not to be ranked, by row
     left_item: Tensor  # int64[X]
     everywhere: Tensor | None
@@ -168,13 +159,15 @@ class Scorer:
         if exclude is not None and len(exclude.row):
             left_row, order = torch.cat([left_row, exclude.row]).sort()
             left_item = torch.cat([left_item, exclude.item])[order]
-        return _Asked(
-            query.vector, item, pointer, shift, older, own, lag, *self._transitions(query, window),
-            left_row, left_item, None if exclude is None else exclude.everywhere,
+        sparse = SparseParts(
+            item, pointer, shift, lag, own, older, mixture.of_older(older.shape[1]),
+            *self._transitions(query, window),
         )  # fmt: skip
+        everywhere = None if exclude is None else exclude.everywhere
+        return _Asked(query.vector, sparse, left_row, left_item, everywhere)
 
     def _transitions(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-        """source, successor and share of `_Asked`: each distinct item is looked up once."""
+        """source, successor and share of `SparseParts`: each distinct item is looked up once."""
         device = query.vector.device
         last = self.last_items(query, window).cpu().numpy()
         used = np.zeros(self.items + 1, np.bool_)
@@ -193,26 +186,32 @@ class Scorer:
             share.mul_(mixture.boost_of(common[origin]).unsqueeze(1))
         return torch.from_numpy(place[last]).to(device), successor, share
 
-    def _scores(self, asked: _Asked, rows: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
-        """Scores [B, padded N] of some of the users, and log Z [B,1] if there are sparse parts."""
+    def _scores(
+        self, asked: _Asked, rows: slice, exact: bool
+    ) -> tuple[Tensor, tuple[SparseTile, Tensor] | None]:
+        """Scores [B, padded N] of some of the users, and their sparse parts with log Z [B,1], if any."""
         vector = asked.vector[rows]
         dense = self._space("dense", len(vector), self._matrix.padded)
-        sparse = asked.item.shape[1] > 0 or (asked.lag.shape[1] > 0 and asked.successor.shape[1] > 0)
         of_tile = []
         for tile in self._matrix.tiles():
             part = dense[:, tile]
             self._matrix.product(vector, tile, part, exact)
-            if sparse:
+            if asked.sparse.any:
                 of_tile.append(self._log_sum_exp(part))
-        log_z = torch.logsumexp(torch.cat(of_tile, dim=1), dim=1, keepdim=True) if sparse else None
-        if log_z is not None:
-            self._mix(dense, log_z, asked, rows)
+        mixed_in = None
+        if of_tile:
+            sparse, log_z = (
+                asked.sparse.tile(rows),
+                torch.logsumexp(torch.cat(of_tile, dim=1), 1, keepdim=True),
+            )
+            sparse.mix_into(dense, log_z, self._space("zero", *dense.shape))
+            mixed_in = sparse, log_z
         ends = torch.tensor((rows.start, rows.stop), device=asked.left_row.device)
         low, high = torch.searchsorted(asked.left_row, ends).tolist()
         dense[asked.left_row[low:high] - rows.start, asked.left_item[low:high]] = -torch.inf
         if asked.everywhere is not None:
             dense[:, asked.everywhere] = -torch.inf
-        return dense, log_z
+        return dense, mixed_in
 
     def _log_sum_exp(self, part: Tensor) -> Tensor:
         """[B,n] -> [B,1]; torch.logsumexp takes twice as long."""
@@ -220,40 +219,6 @@ class Scorer:
         scratch = self._space("scratch", len(part), part.shape[1])
         torch.add(largest * -_LOG2_E, part, alpha=_LOG2_E, out=scratch)
         return largest + torch.log(scratch.exp2_().sum(dim=1, keepdim=True))
-
-    def _mix(self, dense: Tensor, log_z: Tensor, asked: _Asked, rows: slice) -> None:
-        """Mix transitions, then the pointer, into dense[B,N], which the candidates' places change in."""
-        zero = self._space("zero", *dense.shape)
-        if asked.lag.shape[1]:
-            item, mass = _candidates(asked, rows)
-            summed = _summed(zero, item, mass)
-            dense.scatter_(1, item, with_transitions(dense.gather(1, item), log_z, summed))
-        item = asked.item[rows]
-        if not item.shape[1]:
-            return
-        own = dense.gather(1, item)
-        row, older, log_mass, older_shift = self._older(asked, rows)
-        if len(row):
-            flat, at = dense.view(-1), row.mul(dense.shape[1]).add_(older)
-            mass = log_mass.add_(log_z[:, 0].index_select(0, row))
-            score = older_shift.add_(flat.index_select(0, at))
-            flat.scatter_(0, at, torch.logaddexp(score, mass))
-        pointer, shift = _summed(zero, item, asked.pointer[rows]), _summed(zero, item, asked.shift[rows])
-        dense.scatter_(1, item, with_pointer(own, log_z, pointer, shift))  # in both: counts as in the window
-
-    def _older(self, asked: _Asked, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The older items of some users, one after another (most users have none, some have hundreds): row
-        from the first of these users on, item, log mass and shift, [E] each.
-        """
-        older = asked.older[rows]
-        row, place = (older >= 0).nonzero(as_tuple=True)
-        log_mass, shift = (
-            by_place.index_select(0, place).add_(of_user.contiguous().index_select(0, row))
-            for by_place, of_user in zip(
-                self.recommender.mixture.of_older(older.shape[1]), asked.own[rows].unbind(dim=1), strict=True
-            )
-        )
-        return row, older[row, place].long(), log_mass, shift
 
     def _space(self, name: str, rows: int, columns: int) -> Tensor:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
@@ -272,6 +237,10 @@ class Scorer:
         items = max(self.items, 1)
         step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items)
         step = max(step, 1)
+        aside = self._pool is not None and rows >= WORTH_A_THREAD * self._threads
+        if aside:  # as much for every thread
+            tiles_each = -(-rows // (step * self._threads))
+            step = -(-rows // (tiles_each * self._threads))
         tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
         @torch.inference_mode()  # a thread's own matter
@@ -279,7 +248,7 @@ class Scorer:
             for tile in tiles:
                 work(tile)
 
-        if self._pool is None or rows < WORTH_A_THREAD * self._threads:
+        if self._pool is None or not aside:
             some(tiles)
             return lambda: None
         futures = [self._pool.submit(some, [tile]) for tile in tiles]
@@ -320,16 +289,15 @@ class Scorer:
         )
         asked = self._asked(query, window, exclude)
         reduced = self._matrix.reduced
-        if reduced:
-            self._matrix.pack()
+        self._matrix.pack(exact=len(target) if reduced else users)
 
         def of_one_kind(rows: slice) -> None:
-            scores, log_z = self._scores(asked, rows, exact=not reduced or rows.start >= listed)
+            scores, mixed_in = self._scores(asked, rows, exact=not reduced or rows.start >= listed)
             lists, last = scores[: max(listed - rows.start, 0)], scores[max(listed - rows.start, 0) :]
             if len(lists):
                 best, value = topk(lists, max(SHORT_LIST * k, LEAST_LISTED) if reduced else k)
                 if reduced:
-                    best, value = self._again(asked, rows, best, log_z, k)
+                    best, value = self._again(asked.vector[rows], mixed_in, best, k)
                 at = slice(rows.start, rows.start + len(lists))
                 found.item[at, : best.shape[1]], found.score[at, : best.shape[1]] = best, value
             if len(last):
@@ -355,54 +323,20 @@ class Scorer:
         return result
 
     def _again(
-        self, asked: _Asked, rows: slice, found: Tensor, log_z: Tensor | None, k: int
+        self, vector: Tensor, mixed_in: tuple[SparseTile, Tensor] | None, found: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
         """The k best of a short list found[B,S] (-1 = none), scored in float32; log Z is the first pass's."""
         order = found.sort(dim=1).values
-        held = order >= 0
         index = order.clamp(min=0)
-        score = self._matrix.exact(asked.vector[rows], index)
-        if log_z is not None:
-            window, (item, mass) = asked.item[rows], _candidates(asked, rows)
-            pointer, shift = _at(order, window, asked.pointer[rows]), _at(order, window, asked.shift[rows])
-            row, older, log_mass, older_shift = self._older(asked, rows)
-            # Each list is sorted, and so are all of them with their rows before the items.
-            key = (torch.arange(len(order), device=order.device)[:, None] * self.items + order).flatten()
-            wanted = row * self.items + older
-            place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
-            inside = _at(order, window, torch.ones_like(window, dtype=torch.float32)).flatten() > 0
-            listed = (key[place] == wanted) & ~inside[place]
-            place = place[listed]
-            pointer.view(-1)[place] = torch.exp(log_mass[listed])
-            shift.view(-1)[place] = older_shift[listed]
-            score = mixed(score, log_z, _at(order, item, mass), pointer, shift)
-        score = torch.where(held, score, -torch.inf)
+        score = self._matrix.exact(vector, index)
+        if mixed_in is not None:
+            sparse, log_z = mixed_in
+            score = mixed(
+                score, log_z, *sparse.at(index, self._space("zero", len(index), self._matrix.padded))
+            )
+        score = torch.where(order >= 0, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]
-
-
-def _candidates(asked: _Asked, rows: slice) -> tuple[Tensor, Tensor]:
-    """What transitions lead to: item int64[B, L * M], an item perhaps several times, and mass float32 of
-    each.
-    """
-    source = asked.source[rows]
-    mass = asked.lag[rows].unsqueeze(2) * asked.share[source]
-    return asked.successor[source].flatten(1), mass.flatten(1)
-
-
-def _summed(zero: Tensor, item: Tensor, part: Tensor) -> Tensor:
-    """part[B,C] of item[B,C], summed over places with the same item: [B,C]; `zero`[B,N] is left as it was."""
-    zero.scatter_add_(1, item, part)
-    total = zero.gather(1, item)
-    zero.scatter_(1, item, 0.0)
-    return total
-
-
-def _at(listed: Tensor, item: Tensor, part: Tensor) -> Tensor:
-    """part[B,C] of item[B,C], summed at the items of listed[B,S], which is sorted: [B,S]."""
-    place = torch.searchsorted(listed, item.contiguous()).clamp(max=listed.shape[1] - 1)
-    found = listed.gather(1, place) == item
-    return torch.zeros(listed.shape, device=part.device).scatter_add_(1, place, part * found)
 
 
 def _count_not_below(scores: Tensor, own: Tensor) -> Tensor:

@@ -185,9 +185,7 @@ class LocalBroker:
     def _format(self, config: Path) -> None:
         # No leading dash: the formatter's command line would take it for an option.
         new_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
-        # It runs for a second: compiling its code well would take longer than running it.
-        quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-        arguments = (*quick, "kafka.tools.StorageTool", "format", "-t", new_id, "-c", str(config))
+        arguments = ("kafka.tools.StorageTool", "format", "-t", new_id, "-c", str(config))
         with self.log_file.open("ab") as log:
             done = subprocess.run(
                 java_command(self._class_path, self._heap, *arguments),

