@@ -1,10 +1,10 @@
 """What every catalogue item brings to the dense part of the score, and its product with queries.
 
 A row is [item vector | bias | popularity columns]. The product is the largest part of the work. For many
-queries the rows are first brought into the order in which oneDNN reads them, which the product would do anew
-each time otherwise. It can also be done in reduced precision first, to find a short list that is then scored
-exactly: on int8 vectors (oneDNN) or on bfloat16 ones, whichever this machine is faster at. The popularity
-columns stay float32: they are few, they change all the time, and their values are large.
+queries the rows are first packed, brought into the order in which oneDNN reads them, which every product
+would do anew otherwise. It can also be done in reduced precision first, to find a short list that is then
+scored exactly: on int8 vectors (oneDNN) or on bfloat16 ones, whichever this machine is faster at. The
+popularity columns stay float32: they are few, they change all the time, and their values are large.
 """
 
 import logging
@@ -36,11 +36,11 @@ AUTO_ITEMS = 32_768
 WORTHWHILE = 0.75
 """Of float32's time: a first pass that takes more does not pay for the short list."""
 
-WORTH_PACKING = 16
-"""Queries from which on it pays to put float32 rows in order, which is due whenever popularities change."""
+WORTH_PACKING = 32
+"""Queries from which on it pays to pack float32 rows, which is due again whenever popularities change."""
 
 _PACKED_FOR = 64
-"""Queries at a time that the order is chosen for; with others it is as good within a few percent."""
+"""Queries at a time that the order is chosen for; for others it is as good within a few percent."""
 
 _TRIAL_ROWS = 64
 _TINY = 1e-12
@@ -159,13 +159,15 @@ class ItemMatrix:
         if tile.stop > self.items:
             out[:, self.items - tile.start :] = -torch.inf
 
-    def pack(self, exact: int) -> None:
-        """Make what `product`, which threads may share, needs in reduced precision, and in float32 for so
-        many queries.
+    def pack(self, queries: int) -> None:
+        """Make what the first pass over the items needs for so many queries; before `product`, which threads
+        may share.
         """
-        if exact >= WORTH_PACKING:
-            self._exact += [_float32(self._rows[tile]) for tile in self.tiles()[len(self._exact) :]]
-        for tile in self.tiles()[len(self._reduced) :] if self.reduced else ():
+        if not self.reduced:
+            if queries >= WORTH_PACKING:
+                self._exact += [_float32(self._rows[tile]) for tile in self.tiles()[len(self._exact) :]]
+            return
+        for tile in self.tiles()[len(self._reduced) :]:
             rows = self._rows[tile, : self.fixed].contiguous()
             try:
                 self._reduced.append(_REDUCED[self.precision](rows))
@@ -202,7 +204,10 @@ def _int8(rows: Tensor) -> Added:
         raw = onednn.qlinear_pointwise(
             steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        torch.mul(raw, unit, out=out) if added is None else torch.addcmul(added, raw, unit, out=out)
+        if added is None:
+            torch.mul(raw, unit, out=out)
+        else:
+            torch.addcmul(added, raw, unit, out=out)
 
     return product
 
@@ -211,8 +216,9 @@ def _bfloat16(rows: Tensor) -> Added:
     transposed = rows.bfloat16().T
 
     def product(vector: Tensor, added: Tensor | None, out: Tensor) -> None:
-        raw = torch.mm(vector.bfloat16(), transposed)
-        out.copy_(raw) if added is None else torch.add(added, raw, out=out)
+        out.copy_(torch.mm(vector.bfloat16(), transposed))
+        if added is not None:
+            out.add_(added)
 
     return product
 

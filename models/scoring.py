@@ -200,10 +200,8 @@ class Scorer:
                 of_tile.append(self._log_sum_exp(part))
         mixed_in = None
         if of_tile:
-            sparse, log_z = (
-                asked.sparse.tile(rows),
-                torch.logsumexp(torch.cat(of_tile, dim=1), 1, keepdim=True),
-            )
+            log_z = torch.logsumexp(torch.cat(of_tile, dim=1), dim=1, keepdim=True)
+            sparse = asked.sparse.tile(rows)
             sparse.mix_into(dense, log_z, self._space("zero", *dense.shape))
             mixed_in = sparse, log_z
         ends = torch.tensor((rows.start, rows.stop), device=asked.left_row.device)
@@ -289,7 +287,7 @@ class Scorer:
         )
         asked = self._asked(query, window, exclude)
         reduced = self._matrix.reduced
-        self._matrix.pack(exact=len(target) if reduced else users)
+        self._matrix.pack(users)
 
         def of_one_kind(rows: slice) -> None:
             scores, mixed_in = self._scores(asked, rows, exact=not reduced or rows.start >= listed)
@@ -331,9 +329,8 @@ class Scorer:
         score = self._matrix.exact(vector, index)
         if mixed_in is not None:
             sparse, log_z = mixed_in
-            score = mixed(
-                score, log_z, *sparse.at(index, self._space("zero", len(index), self._matrix.padded))
-            )
+            zero = self._space("zero", len(index), self._matrix.padded)
+            score = mixed(score, log_z, *sparse.at(index, zero))
         score = torch.where(order >= 0, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, order.gather(1, at), -1)[:, :k], best[:, :k]
