@@ -143,7 +143,10 @@ def table(found: Figures, result: Figures) -> str:
             "topk",
             ("items", "precision", "project_per_s", "plain_per_s", "ratio", "recall_at_10", "recall_at_20"),
         ),
-        ("growth", ("users", "items", "hidden", "off_per_s", "every_per_s", "bytes_per_user", "rss_rows", "rss_end")),
+        (
+            "growth",
+            ("users", "items", "hidden", "off_per_s", "every_per_s", "bytes_per_user", "rss_rows", "rss_end"),
+        ),
     ):
         if found.get(name):
             rows = [[_cell(row.get(column, "")) for column in columns] for row in found[name]]
