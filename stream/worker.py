@@ -79,7 +79,8 @@ class Worker:
         self.on_step = on_step
         self.owned: dict[int, Owned] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="eddy-engine")
+        # One torch thread here, too: oneDNN would use all cores on a thread that is not told otherwise.
+        self._thread = ThreadPoolExecutor(1, "eddy-engine", torch.set_num_threads, (1,))
         self.shared = Shared(settings, self._run)
         self._engine: Engine | None = None
         self._restorer: Restorer | None = None
