@@ -64,8 +64,8 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
 
 
 def timed(engine: Engine, batches: Iterator[EventBatch], seconds: float) -> float:
-    """Events applied per second, over at least two micro-batches, after one that is not
-    timed: at a million items what is made once takes seconds.
+    """Events applied per second, over at least two micro-batches after one that is not timed: at a million
+    items what is made once takes seconds.
     """
     apply(engine, next(batches))
     spent, done, turns = 0.0, 0, 0
