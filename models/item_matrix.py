@@ -10,7 +10,7 @@ popularity columns stay float32: they are few, they change all the time, and the
 import logging
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -48,8 +48,11 @@ _TINY = 1e-12
 Product = Callable[[Tensor, Tensor], object]
 """Of vectors float32[B, columns], writes scores to float32[B, items of a tile]."""
 
-Added = Callable[[Tensor, Tensor | None, Tensor], object]
-"""A `Product` of the fixed columns that adds what the second tensor holds, if there is one."""
+
+class Reduced(Protocol):
+    """A `Product` of the fixed columns, about; adds float32[B, items of the tile] if that is given."""
+
+    def __call__(self, vector: Tensor, out: Tensor, added: Tensor | None = None) -> object: ...
 
 
 class ItemMatrix:
@@ -68,7 +71,7 @@ class ItemMatrix:
         self.precision = precision
         self._exact: list[Product] = []
         """by tile, of all columns"""
-        self._reduced: list[Added] = []
+        self._reduced: list[Reduced] = []
         """by tile, of the fixed columns"""
 
     @property
@@ -151,7 +154,7 @@ class ItemMatrix:
             moving = None
             if rows.shape[1] > self.fixed:
                 moving = torch.mm(vector[:, self.fixed :], rows[:, self.fixed :].T)
-            self._reduced[number](vector[:, : self.fixed].contiguous(), moving, out)
+            self._reduced[number](vector[:, : self.fixed].contiguous(), out, moving)
         elif number < len(self._exact):
             self._exact[number](vector, out)
         else:
@@ -191,14 +194,14 @@ def _float32(rows: Tensor) -> Product:
     return lambda vector, out: out.copy_(linear(vector, packed, None, "none", [], ""))
 
 
-def _int8(rows: Tensor) -> Added:
+def _int8(rows: Tensor) -> Reduced:
     """Vectors as int8, queries as 7 bits (sums of 8 by 8 bits can overflow on AVX2), with a scale each."""
     scale = rows.abs().amax(dim=1).clamp(min=_TINY) / 127
     onednn = torch.ops.onednn
     weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
     zero = torch.zeros(len(rows), dtype=torch.int32)
 
-    def product(vector: Tensor, added: Tensor | None, out: Tensor) -> None:
+    def product(vector: Tensor, out: Tensor, added: Tensor | None = None) -> None:
         unit = vector.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / 63
         steps = (vector / unit + 128).round_().to(torch.uint8)
         raw = onednn.qlinear_pointwise(
@@ -212,10 +215,10 @@ def _int8(rows: Tensor) -> Added:
     return product
 
 
-def _bfloat16(rows: Tensor) -> Added:
+def _bfloat16(rows: Tensor) -> Reduced:
     transposed = rows.bfloat16().T
 
-    def product(vector: Tensor, added: Tensor | None, out: Tensor) -> None:
+    def product(vector: Tensor, out: Tensor, added: Tensor | None = None) -> None:
         out.copy_(torch.mm(vector.bfloat16(), transposed))
         if added is not None:
             out.add_(added)
@@ -223,7 +226,7 @@ def _bfloat16(rows: Tensor) -> Added:
     return product
 
 
-_REDUCED: dict[str, Callable[[Tensor], Added]] = {"int8": _int8, "bfloat16": _bfloat16}
+_REDUCED: dict[str, Callable[[Tensor], Reduced]] = {"int8": _int8, "bfloat16": _bfloat16}
 
 
 def _fastest(rows: Tensor) -> Precision:
@@ -231,8 +234,7 @@ def _fastest(rows: Tensor) -> Precision:
     best, shortest = "float32", WORTHWHILE * _seconds(_float32(rows), rows)
     for name, pack in _REDUCED.items():
         try:
-            added = pack(rows)
-            took = _seconds(lambda vector, out, added=added: added(vector, None, out), rows)  # type: ignore[misc]
+            took = _seconds(pack(rows), rows)
         except (RuntimeError, AttributeError):  # not on this device, or not in this torch
             continue
         if took < shortest:

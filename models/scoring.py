@@ -235,8 +235,8 @@ class Scorer:
         items = max(self.items, 1)
         step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items)
         step = max(step, 1)
-        aside = self._pool is not None and rows >= WORTH_A_THREAD * self._threads
-        if aside:  # as much for every thread
+        pool = self._pool if rows >= WORTH_A_THREAD * self._threads else None
+        if pool is not None:  # as much for every thread
             tiles_each = -(-rows // (step * self._threads))
             step = -(-rows // (tiles_each * self._threads))
         tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -246,10 +246,10 @@ class Scorer:
             for tile in tiles:
                 work(tile)
 
-        if self._pool is None or not aside:
+        if pool is None:
             some(tiles)
             return lambda: None
-        futures = [self._pool.submit(some, [tile]) for tile in tiles]
+        futures = [pool.submit(some, [tile]) for tile in tiles]
         self._under_way = [each for each in self._under_way if not each.done()] + futures
 
         def wait() -> None:

@@ -84,9 +84,9 @@ class SparseTile(NamedTuple):
         transition = _summed(zero, self.successor, self.transition, index)
         if not self.item.shape[1]:
             return transition, torch.zeros_like(transition), torch.zeros_like(transition)
-        of_window = (self.pointer, self.shift, torch.ones_like(self.pointer))
-        pointer, shift, inside = (_summed(zero, self.item, part, index) for part in of_window)
+        pointer, shift = (_summed(zero, self.item, part, index) for part in (self.pointer, self.shift))
         if len(self.row):
+            inside = _summed(zero, self.item, torch.ones_like(self.pointer), index)
             start = torch.arange(len(index), device=index.device)[:, None] * zero.shape[1]
             flat, at, asked = zero.view(1, -1), self._flat(zero)[None], (start + index).view(1, -1)
             pointer, shift = (
