@@ -1,16 +1,17 @@
 """What every catalogue item brings to the dense part of the score, and its product with queries.
 
-A row is [item vector | bias | popularity columns]. The product is the largest part of the work. For many
-queries the rows are first packed, brought into the order in which oneDNN reads them, which every product
-would do anew otherwise. It can also be done in reduced precision first, to find a short list that is then
-scored exactly: on int8 vectors (oneDNN) or on bfloat16 ones, whichever this machine is faster at. The
-popularity columns stay float32: they are few, they change all the time, and their values are large.
+A row is [item vector | bias | popularity columns]. The product with what does not change, vector and bias, is
+the largest part of the work. The rows are first packed, brought into the order in which oneDNN reads them,
+which every product would do anew otherwise. It can also be done in reduced precision
+first, to find a short list that is then scored exactly: on int8 vectors (oneDNN) or on bfloat16 ones,
+whichever this machine is faster at. The popularity columns are added in float32: they are few, they change
+all the time, and their values are large.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ AUTO_ITEMS = 32_768
 WORTHWHILE = 0.75
 """Of float32's time: a first pass that takes more does not pay for the short list."""
 
-WORTH_PACKING = 32
-"""Queries from which on it pays to pack float32 rows, which is due again whenever popularities change."""
+PACKED_TWICE = 32_768
+"""Items up to which float32 rows are packed beside reduced ones, for ranks, which are always exact."""
 
 _PACKED_FOR = 64
 """Queries at a time that the order is chosen for; for others it is as good within a few percent."""
@@ -45,14 +46,8 @@ _PACKED_FOR = 64
 _TRIAL_ROWS = 64
 _TINY = 1e-12
 
-Product = Callable[[Tensor, Tensor], object]
-"""Of vectors float32[B, columns], writes scores to float32[B, items of a tile]."""
-
-
-class Reduced(Protocol):
-    """A `Product` of the fixed columns, about; adds float32[B, items of the tile] if that is given."""
-
-    def __call__(self, vector: Tensor, out: Tensor, added: Tensor | None = None) -> object: ...
+Product = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Of vectors float32[B, D + 1]: scores float32[B, items of a tile], to be multiplied by [B, 1] if given."""
 
 
 class ItemMatrix:
@@ -69,10 +64,12 @@ class ItemMatrix:
         self._features_until = 0
         """revision of the catalogue's features that the rows are of"""
         self.precision = precision
+        self.moving = self._rows.new_zeros(recommender.columns, 0)
+        """[F + TREND, padded] the popularity columns, as rows"""
         self._exact: list[Product] = []
-        """by tile, of all columns"""
-        self._reduced: list[Reduced] = []
-        """by tile, of the fixed columns"""
+        """by tile"""
+        self._reduced: list[Product] = []
+        """by tile"""
 
     @property
     def padded(self) -> int:
@@ -136,7 +133,7 @@ class ItemMatrix:
     def set_popularity(self, columns: Tensor) -> None:
         """columns[N, F + TREND]"""
         self._rows[: self.items, self.fixed :] = columns
-        self._exact.clear()
+        self.moving = self._rows[: self.padded, self.fixed :].T.contiguous()
 
     @property
     def reduced(self) -> bool:
@@ -147,28 +144,22 @@ class ItemMatrix:
         """Consecutive parts of the padded rows."""
         return [slice(at, min(at + ITEM_TILE, self.padded)) for at in range(0, self.padded, ITEM_TILE)]
 
-    def product(self, vector: Tensor, tile: slice, out: Tensor, exact: bool) -> None:
-        """vector[B, columns] times a tile of the items into out[B, items of the tile]; -inf for padding."""
-        rows, number = self._rows[tile], tile.start // ITEM_TILE
-        if not exact and self.reduced:
-            moving = None
-            if rows.shape[1] > self.fixed:
-                moving = torch.mm(vector[:, self.fixed :], rows[:, self.fixed :].T)
-            self._reduced[number](vector[:, : self.fixed].contiguous(), out, moving)
-        elif number < len(self._exact):
-            self._exact[number](vector, out)
-        else:
-            torch.mm(vector, rows.T, out=out)
-        if tile.stop > self.items:
-            out[:, self.items - tile.start :] = -torch.inf
-
-    def pack(self, queries: int) -> None:
-        """Make what the first pass over the items needs for so many queries; before `product`, which threads
-        may share.
+    def product(self, vector: Tensor, tile: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
+        """vector[B, columns] times the fixed columns of a tile of the items: [B, items of the tile], to be
+        multiplied by [B, 1] if that is given.
         """
+        number, fixed = tile.start // ITEM_TILE, vector[:, : self.fixed].contiguous()
+        products = self._exact if exact or not self.reduced else self._reduced
+        if number < len(products):
+            return products[number](fixed)
+        return torch.mm(fixed, self._rows[tile, : self.fixed].T), None
+
+    def pack(self) -> None:
+        """Make what passes over the items need; before `product`, which threads may share."""
+        if not self.reduced or self.items <= PACKED_TWICE:
+            tiles = self.tiles()[len(self._exact) :]
+            self._exact += [_float32(self._rows[tile, : self.fixed].contiguous()) for tile in tiles]
         if not self.reduced:
-            if queries >= WORTH_PACKING:
-                self._exact += [_float32(self._rows[tile]) for tile in self.tiles()[len(self._exact) :]]
             return
         for tile in self.tiles()[len(self._reduced) :]:
             rows = self._rows[tile, : self.fixed].contiguous()
@@ -187,46 +178,37 @@ class ItemMatrix:
 
 def _float32(rows: Tensor) -> Product:
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(rows.contiguous(), _PACKED_FOR)
+        packed = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
     except (RuntimeError, AttributeError):  # not on this device, or not in this torch
-        return lambda vector, out: torch.mm(vector, rows.T, out=out)
+        return lambda vector: (torch.mm(vector, rows.T), None)
     linear = torch.ops.mkldnn._linear_pointwise
-    return lambda vector, out: out.copy_(linear(vector, packed, None, "none", [], ""))
+    return lambda vector: (linear(vector, packed, None, "none", [], ""), None)
 
 
-def _int8(rows: Tensor) -> Reduced:
+def _int8(rows: Tensor) -> Product:
     """Vectors as int8, queries as 7 bits (sums of 8 by 8 bits can overflow on AVX2), with a scale each."""
     scale = rows.abs().amax(dim=1).clamp(min=_TINY) / 127
     onednn = torch.ops.onednn
     weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
     zero = torch.zeros(len(rows), dtype=torch.int32)
 
-    def product(vector: Tensor, out: Tensor, added: Tensor | None = None) -> None:
+    def product(vector: Tensor) -> tuple[Tensor, Tensor]:
         unit = vector.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / 63
         steps = (vector / unit + 128).round_().to(torch.uint8)
         raw = onednn.qlinear_pointwise(
             steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        if added is None:
-            torch.mul(raw, unit, out=out)
-        else:
-            torch.addcmul(added, raw, unit, out=out)
+        return raw, unit
 
     return product
 
 
-def _bfloat16(rows: Tensor) -> Reduced:
+def _bfloat16(rows: Tensor) -> Product:
     transposed = rows.bfloat16().T
-
-    def product(vector: Tensor, out: Tensor, added: Tensor | None = None) -> None:
-        out.copy_(torch.mm(vector.bfloat16(), transposed))
-        if added is not None:
-            out.add_(added)
-
-    return product
+    return lambda vector: (torch.mm(vector.bfloat16(), transposed).float(), None)
 
 
-_REDUCED: dict[str, Callable[[Tensor], Reduced]] = {"int8": _int8, "bfloat16": _bfloat16}
+_REDUCED: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfloat16}
 
 
 def _fastest(rows: Tensor) -> Precision:
@@ -245,14 +227,13 @@ def _fastest(rows: Tensor) -> Precision:
 def _seconds(product: Product, rows: Tensor) -> float:
     """The shortest of a few runs."""
     vector = torch.randn(_TRIAL_ROWS, rows.shape[1], device=rows.device)
-    out = torch.empty(_TRIAL_ROWS, len(rows), device=rows.device)
-    product(vector, out)
+    product(vector)
     took = []
     for _ in range(3):
         if vector.is_cuda:
             torch.cuda.synchronize()
         began = time.perf_counter()
-        product(vector, out)
+        product(vector)
         if vector.is_cuda:
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)

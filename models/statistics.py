@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.config import DAY_MS
 from models.errors import EddyError
+from models.merging import collect, merge
 from models.order import groups, stable_order
 from models.vocabulary import Catalogue
 
@@ -135,29 +136,16 @@ class PartitionStatistics:
             self.rows = end
         return self.row[source]
 
-    def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats, Floats]:
-        """Successors of items (any shape, -1 = none): index[..., M] (-1 = none), count[..., M], total[...]
-        at `now`.
+    def collect(
+        self, items: Ints, now: float, index: NDArray[np.int32], count: Floats, total: Floats
+    ) -> None:
+        """Successors of items[U] (-1 = none) at `now` into index[U,M] (-1 = none) and count[U,M]; all counted
+        transitions are added to total[U].
         """
-        known = (items >= 0) & (items < len(self.row))
-        row = (
-            np.where(known, self.row[np.where(known, items, 0)], -1)
-            if len(self.row)
-            else np.full_like(items, -1)
-        )
-        if not self.rows:
-            shape = (*items.shape, self.successor.shape[1])
-            return (
-                np.full(shape, -1, np.int32),
-                np.zeros(shape, np.float32),
-                np.zeros(items.shape, np.float32),
-            )
-        decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
-        at = np.maximum(row, 0)
-        have = row >= 0
-        index = np.where(have[..., None], self.successor[at], -1)
-        scale = np.where(have, decay, np.float32(0))
-        return index, self.count[at] * scale[..., None], self.total[at] * scale
+        decay = np.float32(0.0)
+        if self.rows:
+            decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
+        collect(items, self.row, self.successor, self.count, self.total, decay, index, count, total)
 
 
 class Statistics:
@@ -207,16 +195,17 @@ class Statistics:
 
     def successors_of(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
         """`transitions` of items[U], best computed once for many users: index[U,M], share[U,M]."""
-        parts = [part.transitions(items, now) for part in self.partitions.values()]
-        if not parts:
-            none = np.full((len(items), self.successors), -1, np.int32)
-            return none, np.zeros(none.shape, np.float32)
-        index, count, total = parts[0]
-        if len(parts) > 1:
-            index = np.concatenate([part[0] for part in parts], axis=1)
-            count = np.concatenate([part[1] for part in parts], axis=1)
-            index, count = _summed(index, count, self.successors)
-            total = np.sum([part[2] for part in parts], axis=0)
+        parts, shape = list(self.partitions.values()), (len(items), self.successors)
+        index, count = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+        total = np.zeros(len(items), np.float32)
+        if len(parts) == 1:
+            parts[0].collect(items, now, index, count, total)
+        elif parts:
+            of_part = np.empty((len(parts), *shape), np.int32), np.empty((len(parts), *shape), np.float32)
+            for part, *into in zip(parts, *of_part, strict=True):
+                part.collect(items, now, *into, total)
+            largest = max(len(part.row) for part in parts)
+            merge(*of_part, np.zeros(largest, np.float32), index, count)
         return index, count / (total + 1)[:, None]
 
     def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
@@ -249,7 +238,7 @@ class Statistics:
             named = arrays["successor"]
             successor = np.full(named.shape, -1, np.int32)
             successor[named != 0] = catalogue.add(named[named != 0])
-            part.reserve(int(max(item.max(initial=-1), source.max(initial=-1))) + 1)
+            part.reserve(int(max(each.max(initial=-1) for each in (item, source, successor))) + 1)
             part.popularity[:, item] = arrays["popularity"]
             part.reference[:] = arrays["reference"]
             part.transition_reference = float(arrays["transition_reference"][0])
@@ -263,31 +252,3 @@ class Statistics:
                 f"item statistics of partition {partition} are malformed ({error}); ignored"
             ) from None
         self.partitions[partition] = part
-
-
-def _summed(index: NDArray[np.int32], count: Floats, keep: int) -> tuple[NDArray[np.int32], Floats]:
-    """Successors index[U,C] (-1 = none) with counts [U,C], an item perhaps several times in a row -> the
-    `keep` most counted of each row, each once: index[U,keep], count[U,keep].
-    """
-    rows, width = index.shape
-    if not rows:
-        return index[:, :keep], count[:, :keep]
-    # Keys of (item, place) are distinct, so the order of equal items, and with it the rounding, is always the
-    # same.
-    key = np.sort(index.astype(np.int64) << 32 | np.arange(width), axis=1)
-    item = key >> 32
-    first = np.ones(item.shape, np.bool_)
-    first[:, 1:] = item[:, 1:] != item[:, :-1]
-    start = np.flatnonzero(first)
-    in_order = np.take_along_axis(count, key & 0xFFFFFFFF, axis=1).ravel()
-    total = np.add.reduceat(in_order, start)
-    name, row = item.ravel()[start], start // width
-    place = np.cumsum(first, axis=1).ravel()[start] - 1
-    each = np.full((rows, max(keep, int(place.max()) + 1)), -1.0, np.float32)
-    each[row, place] = np.where(name >= 0, total, np.float32(-1))
-    of = np.full(each.shape, -1, np.int32)
-    of[row, place] = name
-    if each.shape[1] > keep:
-        best = np.argpartition(-each, keep - 1, axis=1)[:, :keep]
-        each, of = np.take_along_axis(each, best, axis=1), np.take_along_axis(of, best, axis=1)
-    return of, np.maximum(each, 0)

@@ -1,0 +1,162 @@
+"""Scoring on the CPU: the product by oneDNN, the rest compiled, row by row."""
+
+import threading
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import rowwise
+from models.asked import Exclude, Found, Weights, last_items, short_list, successors
+from models.item_matrix import ItemMatrix
+from models.mixture import Mixture
+from models.recommender import Recommender
+from models.statistics import Statistics
+from models.tensors import GAP_BUCKETS, SPARSE_GATES, Query, Window
+from models.topk import BLOCK
+
+_NO_ITEMS = np.zeros(0, np.int64)
+_EQUAL = np.zeros(0, np.float32)
+
+
+def tables_of(mixture: Mixture, older: int) -> rowwise.Tables:
+    """What the compiled loops need of a mixture that knows `older` items from before the window."""
+
+    def learned(name: str, *shape: int) -> NDArray[np.float32]:
+        part = getattr(mixture, name, None)
+        if part is None:
+            return np.zeros(shape, np.float32)
+        return np.ascontiguousarray(part.detach().numpy().reshape(shape or part.shape))
+
+    log_mass, shift = mixture.of_older(older)
+    habit = np.zeros((SPARSE_GATES, 0), np.float32)
+    if mixture.pointer:
+        habit = np.ascontiguousarray(mixture.habit.weight.detach().numpy())
+    return rowwise.Tables(
+        place=learned("place") if mixture.pointer else np.zeros((0, 2), np.float32),
+        age=learned("age", GAP_BUCKETS, 2),
+        kind=learned("kind") if mixture.pointer else np.zeros((0, 2), np.float32),
+        negative=learned("negative", 2),
+        earlier=learned("earlier", 1),
+        habit=habit,
+        last_kind=learned("last_kind") if mixture.pointer else np.zeros((0, SPARSE_GATES), np.float32),
+        older_mass=torch.exp(log_mass).detach().numpy(),
+        older_shift=shift.detach().numpy(),
+        lag=learned("lag") if mixture.lags else np.zeros(0, np.float32),
+        lag_age=learned("lag_age", GAP_BUCKETS),
+    )
+
+
+class AskedCompiled:
+    """See `models.asked.Asked`."""
+
+    def __init__(
+        self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
+        matrix: ItemMatrix, statistics: Statistics, now: float, weights: Weights | None,
+        spaces: threading.local, tables: rowwise.Tables,
+    ) -> None:  # fmt: skip
+        self._vector, self._matrix, self._tables, self._spaces = query.vector, matrix, tables, spaces
+        last = last_items(query, window, recommender.mixture.lags).numpy()
+        found = successors(last, matrix.items, statistics, now)
+        left_row, left, everywhere = _NO_ITEMS, _NO_ITEMS, _NO_ITEMS
+        if exclude is not None:
+            order = torch.argsort(exclude.row, stable=True)
+            left_row, left = exclude.row[order].numpy(), exclude.item[order].numpy()
+            everywhere = _NO_ITEMS if exclude.everywhere is None else exclude.everywhere.numpy()
+        self._rows = rowwise.Rows(
+            vector=_array(query.vector),
+            gates=_array(query.gates),
+            idle=_array(query.idle_ms.float()),
+            item=_array(window.item),
+            time=_array(window.timestamp),
+            type=_array(window.type),
+            negative=_array(window.negative),
+            length=_array(window.length),
+            older=_array(window.older.to(torch.int32)),
+            source=found.source,
+            left_from=np.searchsorted(left_row, np.arange(len(query.vector) + 1)),
+            left=left,
+        )
+        self._shared = rowwise.Shared(
+            successor=found.index,
+            share=found.share,
+            to=_EQUAL if weights is None else weights.to.numpy(),
+            origin=_EQUAL if weights is None else weights.origin.numpy(),
+            everywhere=everywhere,
+            matrix=matrix.rows.numpy(),
+        )
+
+    def scores(self, rows: slice) -> Tensor:
+        dense, bound, log_z = self._dense(rows, exact=True)
+        rowwise.finish_rows(
+            dense, bound, log_z, rows.start, self._rows, self._shared, self._tables, *self._space()
+        )
+        return torch.from_numpy(dense[:, : self._matrix.items])
+
+    def found(self, rows: slice, k: int, target: Tensor) -> Found:
+        middle, reduced = rows.stop - len(target), self._matrix.reduced
+        listed, k = middle - rows.start, min(k, self._matrix.items)
+        item, score = np.empty((listed, k), np.int64), np.empty((listed, k), np.float32)
+        own, above = np.empty(len(target), np.float32), np.empty(len(target), np.int64)
+        common = (self._rows, self._shared, self._tables)
+        if listed:
+            first = slice(rows.start, middle if reduced else rows.stop)
+            dense, bound, log_z = self._dense(first, exact=not reduced)
+            rowwise.list_rows(
+                dense[:listed], bound[:listed], log_z[:listed], rows.start, *common, *self._space(),
+                min(short_list(k), self._matrix.items) if reduced else 0, item, score,
+            )  # fmt: skip
+        if len(target):
+            if reduced or not listed:
+                dense, bound, log_z = self._dense(slice(middle, rows.stop), exact=True)
+            else:
+                dense, bound, log_z = dense[listed:], bound[listed:], log_z[listed:]
+            rowwise.finish_rows(dense, bound, log_z, middle, *common, *self._space())
+            rowwise.count_rows(dense, bound, target.numpy(), own, above)
+        return Found(*(torch.from_numpy(part) for part in (item, score, own, above)))
+
+    def _dense(
+        self, rows: slice, exact: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Dense scores [B, padded N] of some of the users, bounds of their blocks and log Z [B]."""
+        vector, matrix = self._vector[rows], self._matrix
+        bound = self._room("bound", len(vector), matrix.padded // BLOCK)
+        largest, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
+        one = np.ones(len(vector), np.float32)
+        moving, tiles = matrix.moving.numpy(), matrix.tiles()
+        dense = self._room("dense", len(vector), matrix.padded if len(tiles) > 1 else 0)
+        for tile in tiles:
+            raw, unit = matrix.product(vector, tile, exact)
+            if len(tiles) > 1:
+                dense[:, tile] = raw.numpy()
+            else:
+                dense = raw.numpy()
+            rowwise.take_in(
+                one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
+                tile.start, tile.stop, matrix.items, dense, bound, largest, total,
+            )  # fmt: skip
+        return dense, bound, largest + np.log(total)
+
+    def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
+        """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""
+        room: NDArray[np.float32] | None = getattr(self._spaces, name, None)
+        if room is None or room.size < rows * columns:
+            room = np.empty(rows * columns, np.float32)
+            setattr(self._spaces, name, room)
+        return room[: rows * columns].reshape(rows, columns)
+
+    def _space(self) -> tuple[rowwise.Space, int]:
+        """Working space for one row, and how many items there are."""
+        items = self._matrix.items
+        touched = self._rows.item.shape[1] + self._rows.older.shape[1]
+        touched += self._rows.source.shape[1] * self._shared.successor.shape[1]
+        space: rowwise.Space | None = getattr(self._spaces, "space", None)
+        if space is None or len(space.mark) < items or len(space.touched) < touched:
+            space = rowwise.space(self._matrix.padded, touched)
+            self._spaces.space = space
+        return space, items
+
+
+def _array(part: Tensor) -> NDArray:  # type: ignore[type-arg]
+    return np.ascontiguousarray(part.numpy())

@@ -1,0 +1,464 @@
+"""What is left of scoring after the product with the item matrix, compiled, one user's row at a time while it
+lies in the cache: the same as `models.sparse`, `models.mixture` and `models.topk` do for many rows at once on
+any device, without the interpreter between the steps.
+
+Symbols are those of `models.mixture`: d (dense score), Z, and t, p and shift of the few items whose scores
+are not d.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled import compiled, inlined
+from models.tensors import GAP_BUCKETS
+from models.topk import BLOCK
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
+LEAST = np.float32(-126.0)
+"""Powers of two below this are taken for it: less than that is zero beside any sum."""
+
+SIDE_BY_SIDE, CHUNK = 8, 512
+"""Users and items at a time to which the popularity columns are added while they lie in the cache."""
+
+HALF_SQRT = np.float32(0.7071067811865476)
+ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
+TOUCHED, HELD, OLDER = np.uint8(1), np.uint8(2), np.uint8(4)
+
+
+class Tables(NamedTuple):
+    """What `models.mixture.Mixture` has learned. W = 0 rows of `place` without a pointer."""
+
+    place: Floats  # [W,2]
+    age: Floats  # [GAP_BUCKETS,2]
+    kind: Floats  # [types + 1,2]
+    negative: Floats  # [2]
+    earlier: Floats  # [1]
+    habit: Floats  # [SPARSE_GATES,HABITS]
+    last_kind: Floats  # [types + 1,SPARSE_GATES]
+    older_mass: Floats  # [O] exp of the log mass by place
+    older_shift: Floats  # [O]
+    lag: Floats  # [L]
+    lag_age: Floats  # [GAP_BUCKETS]
+
+
+class Rows(NamedTuple):
+    """B users: columns of `models.tensors.Query` and `Window`, and what is left out for each."""
+
+    vector: Floats  # [B,columns]
+    gates: Floats  # [B,SPARSE_GATES]
+    idle: Floats  # [B] ms
+    item: Ints  # [B,W]
+    time: Ints  # [B,W]
+    type: Ints  # [B,W]
+    negative: NDArray[np.bool_]  # [B,W]
+    length: Ints  # [B]
+    older: NDArray[np.int32]  # [B,O]
+    source: Ints  # [B,L] rows of the two tables below
+    left_from: Ints  # [B + 1] where each user's part of `left` begins
+    left: Ints  # [X]
+
+
+class Shared(NamedTuple):
+    """What all users of a batch have in common."""
+
+    successor: NDArray[np.int32]  # [U,M]
+    share: Floats  # [U,M], 0 = none
+    to: Floats  # [N] by which items count more as successors; [0] = alike
+    origin: Floats  # [N] and as what they follow
+    everywhere: Ints  # items for nobody
+    matrix: Floats  # [N,columns] for exact scores
+
+
+class Space(NamedTuple):
+    """Of one thread; zero between rows, except for `touched` and `value`."""
+
+    t: Floats  # [N]
+    p: Floats  # [N]
+    shift: Floats  # [N]
+    mark: NDArray[np.uint8]  # [N]
+    touched: Ints  # [W + O + L · M]
+    value: Floats  # [as `touched`]
+
+
+def space(items: int, touched: int) -> Space:
+    """For so many items (N), of which a row can touch so many."""
+    t, p, shift = (np.zeros(items, np.float32) for _ in range(3))
+    return Space(
+        t, p, shift, np.zeros(items, np.uint8), np.empty(touched, np.int64), np.empty(touched, np.float32)
+    )
+
+
+@inlined
+def _exp2(y: np.float32) -> np.float32:
+    """2^y for y ≤ 127, relative error 1e-7; a polynomial on (-1, 0] and the exponent's bits."""
+    y = y if y > LEAST else LEAST
+    whole = np.int32(np.ceil(y))
+    f = y - np.float32(whole)
+    power = np.float32(0.0009381164727398943)
+    power = power * f + np.float32(0.00918687437906556)
+    power = power * f + np.float32(0.055278135020202034)
+    power = power * f + np.float32(0.24017158845693357)
+    power = power * f + np.float32(0.6931421710941408)
+    power = power * f + np.float32(0.999999923213575)
+    return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@inlined
+def _log(x: np.float32) -> np.float32:
+    """ln x for normal x > 0, relative error 1e-7; a polynomial about 1 and the exponent's bits."""
+    bits = np.float32(x).view(np.int32)
+    exponent = np.float32((bits >> np.int32(23)) - np.int32(126))
+    m = np.int32((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000)).view(np.float32)  # in [.5, 1)
+    low = m < HALF_SQRT
+    r = (m + m if low else m) - ONE
+    exponent = exponent - ONE if low else exponent
+    q = np.float32(0.08743945352823133)
+    q = q * r + np.float32(-0.1437733056802685)
+    q = q * r + np.float32(0.1494909547621239)
+    q = q * r + np.float32(-0.16560695991989915)
+    q = q * r + np.float32(0.1995697748306309)
+    q = q * r + np.float32(-0.25002153460955395)
+    q = q * r + np.float32(0.3333418333852389)
+    q = q * r + np.float32(-0.49999987032284904)
+    q = q * r + np.float32(0.9999999742674378)
+    return q * r + exponent * LN_2
+
+
+@compiled
+def take_in(
+    unit: Floats,
+    vector: Floats,
+    moving: Floats,
+    tile: int,
+    end: int,
+    items: int,
+    dense: Floats,
+    bound: Floats,
+    largest: Floats,
+    total: Floats,
+) -> None:
+    """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
+    vector[B,columns] · moving[K,N], and -inf from `items` on.
+
+    bound[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running maximum
+    and Σ exp(d - largest), from -inf and 0.
+    """
+    fixed = vector.shape[1] - len(moving)
+    for first in range(0, len(dense), SIDE_BY_SIDE):
+        last = min(first + SIDE_BY_SIDE, len(dense))
+        for start in range(tile, end, CHUNK):
+            stop = min(start + CHUNK, end)
+            for b in range(first, last):
+                into = dense[b, start:stop]
+                _add_columns(unit[b], vector[b, fixed:], moving, start, into)
+                for j in range(max(items - start, 0), stop - start):
+                    into[j] = NONE
+                for block in range(len(into) // BLOCK):
+                    of_block, best = into[block * BLOCK : block * BLOCK + BLOCK], NONE
+                    for j in range(BLOCK):
+                        best = of_block[j] if of_block[j] > best else best
+                    bound[b, start // BLOCK + block] = best
+        for b in range(first, last):
+            best = largest[b]
+            for block in range(tile // BLOCK, end // BLOCK):
+                best = bound[b, block] if bound[b, block] > best else best
+            if best == NONE:
+                continue
+            row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E
+            for j in range(len(row)):
+                summed += _exp2(row[j] * LOG2_E - shifted)
+            if total[b] > 0:
+                summed += total[b] * _exp2(largest[b] * LOG2_E - shifted)
+            largest[b], total[b] = best, summed
+
+
+@compiled
+def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
+    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is passed
+    over less.
+    """
+    stop = start + len(into)
+    if unit != ONE:
+        for j in range(len(into)):
+            into[j] *= unit
+    k = 0
+    while k + 5 <= len(moving):
+        c0, c1, c2 = moving[k, start:stop], moving[k + 1, start:stop], moving[k + 2, start:stop]
+        c3, c4 = moving[k + 3, start:stop], moving[k + 4, start:stop]
+        w0, w1, w2, w3, w4 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3], weight[k + 4]
+        for j in range(len(into)):
+            into[j] += w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
+        k += 5
+    while k < len(moving):
+        column, of_column = moving[k, start:stop], weight[k]
+        for j in range(len(into)):
+            into[j] += of_column * column[j]
+        k += 1
+
+
+@inlined
+def _bucket(age_ms: np.float32) -> int:
+    """`models.tensors.gap_bucket` of ages ≥ 0: the exponent is the whole part of log2."""
+    bits = np.float32(ONE + age_ms / np.float32(1000)).view(np.int32)
+    return min(1 + ((bits >> 23) - 127), GAP_BUCKETS - 1)
+
+
+@compiled
+def _gather(b: int, rows: Rows, shared: Shared, tables: Tables, space: Space, items: int) -> int:
+    """Sum t, p and shift of user b; how many items are not zero in them, which are in `touched`.
+
+    As in Mixture.weights.
+    """
+    t, p, shift, mark, touched, value = space
+    count = 0
+    item, time, kind, negative = rows.item[b], rows.time[b], rows.type[b], rows.negative[b]
+    length = min(max(rows.length[b], 0), len(item))
+    latest = max(length - 1, 0)
+    gate = rows.gates[b]
+    to_lags, to_own, to_shift, to_last = gate[0], gate[1], gate[2], gate[3]
+    idle = max(rows.idle[b], ZERO)
+    if len(tables.place):
+        held = distinct = follows = run = 0
+        again, in_a_row = ZERO, True
+        last, before = item[latest], np.int64(-1)
+        for place in range(length):
+            j = item[latest - place]
+            if 0 <= j < items:
+                held += 1
+                if not mark[j]:
+                    distinct += 1
+                    touched[count] = j
+                    count += 1
+                mark[j] = TOUCHED | HELD
+                if place > 0 and j == before:
+                    follows += 1
+                if place > 0 and j == last:
+                    again = ONE
+            in_a_row = in_a_row and j == last and j >= 0
+            run += in_a_row
+            before = j
+        some = np.float32(max(held, 1))
+        habits = (
+            np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / some, np.float32(follows) / some,
+            again, np.float32(np.log1p(run) / 2),
+        )  # fmt: skip
+        for gate_number in range(4):
+            added = tables.last_kind[kind[latest], gate_number]
+            for h in range(5):
+                added += tables.habit[gate_number, h] * habits[h]
+            if gate_number == 0:
+                to_lags += added
+            elif gate_number == 1:
+                to_own += added
+            elif gate_number == 2:
+                to_shift += added
+            else:
+                to_last += added
+        for n in range(count):
+            mark[touched[n]] = TOUCHED  # again HELD once its latest slot is met
+        for place in range(length):
+            slot = latest - place
+            j = item[slot]
+            if not 0 <= j < items:
+                continue
+            bucket = _bucket(np.float32(max(time[latest] - time[slot], 0)) + idle)
+            of_kind, of_negative = tables.kind[kind[slot]], np.float32(negative[slot])
+            mass = tables.place[place, 0] + tables.age[bucket, 0] + of_kind[0] + to_own
+            mass += of_negative * tables.negative[0]
+            if j == last:
+                mass += to_last
+            if mark[j] & HELD:
+                mass += tables.earlier[0]
+            else:
+                mark[j] |= HELD
+                shift[j] = tables.place[place, 1] + tables.age[bucket, 1] + of_kind[1] + to_shift
+                shift[j] += of_negative * tables.negative[1]
+            p[j] += np.exp(mass)
+        of_user = np.exp(to_own)
+        older = rows.older[b]
+        for place in range(min(len(older), len(tables.older_mass))):
+            j = older[place]
+            if 0 <= j < items and not mark[j]:
+                mark[j] = TOUCHED | OLDER
+                touched[count] = j
+                count += 1
+                p[j] = tables.older_mass[place] * of_user
+                shift[j] = tables.older_shift[place] + to_shift
+    weighted = len(shared.to) > 0
+    for place in range(min(len(tables.lag), length)):
+        slot = latest - place
+        row = rows.source[b, place]
+        bucket = _bucket(np.float32(max(time[latest] - time[slot], 0)) + idle)
+        weight = np.exp(tables.lag[place] + tables.lag_age[bucket] + to_lags)
+        if weighted and 0 <= item[slot] < items:
+            weight *= shared.origin[item[slot]]
+        successor, share = shared.successor[row], shared.share[row]
+        for m in range(len(successor)):
+            j = successor[m]
+            if share[m] > 0 and 0 <= j < items:
+                if not mark[j]:
+                    mark[j] = TOUCHED
+                    touched[count] = j
+                    count += 1
+                t[j] += weight * share[m] * (shared.to[j] if weighted else ONE)
+    return count
+
+
+@inlined
+def _mixed(d: np.float32, log_z: np.float32, t: np.float32, p: np.float32, shift: np.float32) -> np.float32:
+    """The formula of models.mixture as log Z + log((exp(d - log Z) + t) exp(shift) + p)."""
+    probability = (_exp2((d - log_z) * LOG2_E) + t) * _exp2(shift * LOG2_E) + p
+    return d + shift if t + p == 0 else log_z + _log(probability)
+
+
+@compiled
+def _mix(dense: Floats, bound: Floats, log_z: np.float32, space: Space, count: int) -> None:
+    """Scores of what is touched, in place. Bounds of blocks stay at least their maxima."""
+    t, p, shift, _, touched, value = space
+    for n in range(count):
+        value[n] = dense[touched[n]]
+    for n in range(count):
+        j = touched[n]
+        score = _mixed(value[n], log_z, t[j], p[j], shift[j])
+        dense[j] = score
+        if score > bound[j // BLOCK]:
+            bound[j // BLOCK] = score
+
+
+@compiled
+def _clear(space: Space, count: int) -> None:
+    for n in range(count):
+        j = space.touched[n]
+        space.t[j] = space.p[j] = space.shift[j] = ZERO
+        space.mark[j] = 0
+
+
+@compiled
+def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) -> None:
+    for slot in range(rows.item.shape[1]):
+        j = rows.item[b, slot]
+        if rows.negative[b, slot] and 0 <= j < items:
+            dense[j] = NONE
+    for n in range(rows.left_from[b], rows.left_from[b + 1]):
+        if 0 <= rows.left[n] < items:
+            dense[rows.left[n]] = NONE
+    for j in shared.everywhere:
+        if 0 <= j < items:
+            dense[j] = NONE
+
+
+@inlined
+def _insert(item: Ints, score: Floats, j: int, value: np.float32) -> None:
+    """Into the best ones, best first, ties to the lower index; no place is left for the last."""
+    place = len(score)
+    while place > 0 and (score[place - 1] < value or (score[place - 1] == value and item[place - 1] > j)):
+        place -= 1
+        if place + 1 < len(score):
+            score[place + 1], item[place + 1] = score[place], item[place]
+    if place < len(score):
+        score[place], item[place] = value, j
+
+
+@compiled
+def best_of(dense: Floats, bound: Floats, item: Ints, score: Floats) -> None:
+    """The best of a row of scores dense[n] with bounds of its blocks, best first, ties to the lower index, into
+    item[k] and score[k]; -1 and -inf where none is left above -inf.
+    """
+    item[:], score[:] = -1, NONE
+    if not len(item):
+        return
+    for block in range(len(bound)):
+        if bound[block] > score[-1]:
+            start = block * BLOCK
+            of_block = dense[start : start + BLOCK]
+            for j in range(BLOCK):
+                if of_block[j] > score[-1]:
+                    _insert(item, score, start + j, of_block[j])
+
+
+@compiled
+def finish_rows(
+    dense: Floats,
+    bound: Floats,
+    log_z: Floats,
+    first: int,
+    rows: Rows,
+    shared: Shared,
+    tables: Tables,
+    space: Space,
+    items: int,
+) -> None:
+    """Finish the scores dense[B,N] of users from `first` on, in place."""
+    for b in range(len(dense)):
+        count = _gather(first + b, rows, shared, tables, space, items)
+        _mix(dense[b], bound[b], log_z[b], space, count)
+        _clear(space, count)
+        _leave_out(first + b, rows, shared, dense[b], items)
+
+
+@compiled
+def list_rows(
+    dense: Floats,
+    bound: Floats,
+    log_z: Floats,
+    first: int,
+    rows: Rows,
+    shared: Shared,
+    tables: Tables,
+    space: Space,
+    items: int,
+    short: int,
+    item: Ints,
+    score: Floats,
+) -> None:
+    """Finish the scores dense[B,N] of users from `first` on and take the best into item[B,k] and score[B,k].
+
+    short > 0: dense scores are about right; the best so many are scored again, exactly but for log Z.
+    """
+    k = item.shape[1]
+    listed, value = np.empty(max(short, k), np.int64), np.empty(max(short, k), np.float32)
+    for b in range(len(dense)):
+        count = _gather(first + b, rows, shared, tables, space, items)
+        _mix(dense[b], bound[b], log_z[b], space, count)
+        _leave_out(first + b, rows, shared, dense[b], items)
+        if not short:
+            best_of(dense[b], bound[b], item[b], score[b])
+        else:
+            best_of(dense[b], bound[b], listed, value)
+            vector = rows.vector[first + b]
+            for n in range(len(listed)):
+                j = listed[n]
+                if j < 0:
+                    break
+                row, d = shared.matrix[j], ZERO
+                for column in range(len(vector)):
+                    d += vector[column] * row[column]
+                if space.mark[j]:
+                    d = _mixed(d, log_z[b], space.t[j], space.p[j], space.shift[j])
+                value[n] = d
+            item[b], score[b] = -1, NONE
+            for n in range(len(listed)):
+                if listed[n] >= 0:
+                    _insert(item[b], score[b], listed[n], value[n])
+        _clear(space, count)
+
+
+@compiled
+def count_rows(dense: Floats, bound: Floats, target: Ints, own: Floats, above: Ints) -> None:
+    """Into own[B] the score of each row's target, into above[B] how many others score at least as high."""
+    for b in range(len(dense)):
+        least = dense[b, target[b]]
+        found = 0
+        for block in range(bound.shape[1]):
+            if bound[b, block] >= least:
+                of_block = dense[b, block * BLOCK : block * BLOCK + BLOCK]
+                inside = 0
+                for j in range(BLOCK):
+                    inside += of_block[j] >= least
+                found += inside
+        own[b], above[b] = least, found - 1
