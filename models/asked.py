@@ -1,4 +1,6 @@
-"""What scoring makes of one batch of users, tile by tile: the interface and what the two ways of doing it share."""
+"""What scoring makes of one batch of users, tile by tile: the interface, and what the two ways of doing it
+have in common.
+"""
 
 from typing import NamedTuple, Protocol
 
@@ -44,10 +46,15 @@ class Asked(Protocol):
     """B users' questions; parts of them may be answered on several threads at a time."""
 
     def scores(self, rows: slice) -> Tensor:
-        """Exact scores float32[rows, N], -inf where an item is not to be ranked; valid until the next call."""
+        """Exact scores float32[rows, N], -inf where an item is not to be ranked; until the next call."""
 
     def found(self, rows: slice, k: int, target: Tensor) -> Found:
         """Lists of the k best items for the first of these users, ranks of target[R] for the last R."""
+
+
+def all_finite(*parts: Tensor) -> bool:
+    """Whether all of it is numbers, none infinite."""
+    return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 def short_list(k: int) -> int:
@@ -73,7 +80,7 @@ class Successors(NamedTuple):
 
     source: NDArray[np.int64]  # [B,L] row of the two tables below
     distinct: NDArray[np.int64]  # [U] the items; N = none
-    index: NDArray[np.int32]  # [U,M] -1 = none
+    successor: NDArray[np.int32]  # [U,M] -1 = none
     share: NDArray[np.float32]  # [U,M] 0 where none
 
 

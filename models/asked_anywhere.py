@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.asked import Exclude, Found, Weights, last_items, short_list, successors
-from models.item_matrix import ItemMatrix
+from models.item_matrix import Items
 from models.mixture import mixed
 from models.recommender import Recommender
 from models.sparse import SparseParts, SparseTile
@@ -24,7 +24,7 @@ class AskedAnywhere:
 
     def __init__(
         self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
-        matrix: ItemMatrix, statistics: Statistics, now: float, weights: Weights | None,
+        matrix: Items, statistics: Statistics, now: float, weights: Weights | None,
         spaces: threading.local,
     ) -> None:  # fmt: skip
         mixture = recommender.mixture
@@ -38,8 +38,8 @@ class AskedAnywhere:
         self._everywhere = None if exclude is None else exclude.everywhere
         last = last_items(query, window, mixture.lags).cpu().numpy()
         found = successors(last, matrix.items, statistics, now)
-        known = (found.index >= 0) & (found.index < matrix.items)
-        successor = torch.from_numpy(np.where(known, found.index, 0).astype(np.int64)).to(item.device)
+        known = (found.successor >= 0) & (found.successor < matrix.items)
+        successor = torch.from_numpy(np.where(known, found.successor, 0).astype(np.int64)).to(item.device)
         share = torch.from_numpy(np.where(known, found.share, np.float32(0))).to(item.device)
         if weights is not None:
             origin = torch.from_numpy(np.minimum(found.distinct, matrix.items - 1)).to(item.device)
@@ -54,19 +54,16 @@ class AskedAnywhere:
         return self._scores(rows, exact=True)[0][:, : self._matrix.items]
 
     def found(self, rows: slice, k: int, target: Tensor) -> Found:
-        middle, reduced = rows.stop - len(target), self._matrix.reduced
-        if reduced and rows.start < middle < rows.stop:
-            nothing = target[:0]
-            lists, ranks = (
-                self.found(part, k, of) for part, of in (
-                    (slice(rows.start, middle), nothing), (slice(middle, rows.stop), target),
-                )
-            )  # fmt: skip
+        middle = rows.stop - len(target)
+        reduced = self._matrix.reduced and middle > rows.start
+        if reduced and middle < rows.stop:
+            lists = self.found(slice(rows.start, middle), k, target[:0])
+            ranks = self.found(slice(middle, rows.stop), k, target)
             return Found(lists.item, lists.score, ranks.own, ranks.above)
         listed = middle - rows.start
-        scores, mixed_in = self._scores(rows, exact=not reduced or not listed)
+        scores, mixed_in = self._scores(rows, exact=not reduced)
         best, value = topk(scores[:listed], short_list(k) if reduced else k)
-        if reduced and listed:
+        if reduced:
             best, value = self._again(self._vector[rows], mixed_in, best, k)
         own = scores[listed:].gather(1, target[:, None])
         above = (scores[listed:] >= own).sum(dim=1) - 1
@@ -82,7 +79,7 @@ class AskedAnywhere:
             raw, unit = matrix.product(vector, tile, exact)
             part.copy_(raw if unit is None else raw.mul_(unit))
             if len(matrix.moving):
-                part.addmm_(vector[:, matrix.fixed :], matrix.moving[:, tile])
+                part.addmm_(vector[:, matrix.vectors.shape[1] :], matrix.moving[:, tile])
             if tile.stop > matrix.items:
                 part[:, matrix.items - tile.start :] = -torch.inf
             if self._sparse.any:

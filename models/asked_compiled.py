@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import rowwise
 from models.asked import Exclude, Found, Weights, last_items, short_list, successors
-from models.item_matrix import ItemMatrix
+from models.item_matrix import Items
 from models.mixture import Mixture
 from models.recommender import Recommender
 from models.statistics import Statistics
@@ -53,10 +53,11 @@ class AskedCompiled:
 
     def __init__(
         self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
-        matrix: ItemMatrix, statistics: Statistics, now: float, weights: Weights | None,
+        matrix: Items, statistics: Statistics, now: float, weights: Weights | None,
         spaces: threading.local, tables: rowwise.Tables,
     ) -> None:  # fmt: skip
         self._vector, self._matrix, self._tables, self._spaces = query.vector, matrix, tables, spaces
+        self._sparse = len(tables.place) > 0 or len(tables.lag) > 0
         last = last_items(query, window, recommender.mixture.lags).numpy()
         found = successors(last, matrix.items, statistics, now)
         left_row, left, everywhere = _NO_ITEMS, _NO_ITEMS, _NO_ITEMS
@@ -79,12 +80,13 @@ class AskedCompiled:
             left=left,
         )
         self._shared = rowwise.Shared(
-            successor=found.index,
+            successor=found.successor,
             share=found.share,
             to=_EQUAL if weights is None else weights.to.numpy(),
             origin=_EQUAL if weights is None else weights.origin.numpy(),
             everywhere=everywhere,
-            matrix=matrix.rows.numpy(),
+            vectors=matrix.vectors.numpy(),
+            moving=matrix.moving.numpy(),
         )
 
     def scores(self, rows: slice) -> Tensor:
@@ -134,9 +136,9 @@ class AskedCompiled:
                 dense = raw.numpy()
             rowwise.take_in(
                 one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
-                tile.start, tile.stop, matrix.items, dense, bound, largest, total,
+                tile.start, tile.stop, matrix.items, self._sparse, dense, bound, largest, total,
             )  # fmt: skip
-        return dense, bound, largest + np.log(total)
+        return dense, bound, largest + np.log(total) if self._sparse else largest
 
     def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""

@@ -21,8 +21,8 @@ def collect(
     counted: Floats,
     out: Floats,
 ) -> None:
-    """One partition's successors of items[U] into index[U,M] (-1 = none) and counted[U,M], their sums added to
-    out[U]; all times `decay`.
+    """One partition's successors of items[U] into index[U,M] (-1 = none) and counted[U,M], all transitions
+    added to out[U]; counts times `decay`.
     """
     for u in range(len(items)):
         item = items[u]
@@ -39,8 +39,9 @@ def collect(
 def merge(
     index: NDArray[np.int32], counted: Floats, summed: Floats, merged: NDArray[np.int32], kept: Floats
 ) -> None:
-    """Successors index[P,U,M] (-1 = none) of P partitions with counts [P,U,M] -> the most counted of each item,
-    each once, in merged[U,K] (-1 beyond) and kept[U,K]; ties go to the lower index. summed[N] is left all zero.
+    """Successors index[P,U,M] (-1 = none) of P partitions with counts [P,U,M] -> the most counted of each
+    item, each once, in merged[U,K] (-1 beyond) and kept[U,K]; ties go to the lower index. summed[N] is left
+    all zero.
     """
     parts, users, width = index.shape
     distinct = np.empty(parts * width, np.int32)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.asked import Exclude
 from models.replay import Chunk
-from models.scoring import POPULARITY_FLOOR, Exclude, Scorer
+from models.scoring import POPULARITY_FLOOR, Scorer
 from models.tensors import SPARSE_GATES, Query, Window
 
 HEAD = 64

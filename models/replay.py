@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.asked import Exclude
 from models.events import Events
 from models.features import ItemFeatures
 from models.hashing import item_hashes
 from models.recommender import Recommender
 from models.rules import EventRules
-from models.scoring import Exclude
 from models.sequences import outputs_at, sequences
 from models.statistics import Statistics
 from models.tensors import Window

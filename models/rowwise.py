@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled, inlined
 from models.tensors import GAP_BUCKETS
-from models.topk import BLOCK
+from models.topk import BLOCK, best_of, insert
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -27,7 +27,7 @@ SIDE_BY_SIDE, CHUNK = 8, 512
 
 HALF_SQRT = np.float32(0.7071067811865476)
 ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
-TOUCHED, HELD, OLDER = np.uint8(1), np.uint8(2), np.uint8(4)
+TOUCHED, HELD = np.uint8(1), np.uint8(2)
 
 
 class Tables(NamedTuple):
@@ -71,7 +71,8 @@ class Shared(NamedTuple):
     to: Floats  # [N] by which items count more as successors; [0] = alike
     origin: Floats  # [N] and as what they follow
     everywhere: Ints  # items for nobody
-    matrix: Floats  # [N,columns] for exact scores
+    vectors: Floats  # [N,D + 1] for exact scores
+    moving: Floats  # [columns - D - 1,N]
 
 
 class Space(NamedTuple):
@@ -137,6 +138,7 @@ def take_in(
     tile: int,
     end: int,
     items: int,
+    sparse: bool,
     dense: Floats,
     bound: Floats,
     largest: Floats,
@@ -146,7 +148,7 @@ def take_in(
     vector[B,columns] · moving[K,N], and -inf from `items` on.
 
     bound[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running maximum
-    and Σ exp(d - largest), from -inf and 0.
+    and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
     """
     fixed = vector.shape[1] - len(moving)
     for first in range(0, len(dense), SIDE_BY_SIDE):
@@ -167,7 +169,7 @@ def take_in(
             best = largest[b]
             for block in range(tile // BLOCK, end // BLOCK):
                 best = bound[b, block] if bound[b, block] > best else best
-            if best == NONE:
+            if best == NONE or not sparse:
                 continue
             row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E
             for j in range(len(row)):
@@ -179,8 +181,8 @@ def take_in(
 
 @compiled
 def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
-    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is passed
-    over less.
+    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is
+    passed over less.
     """
     stop = start + len(into)
     if unit != ONE:
@@ -205,108 +207,137 @@ def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, i
 def _bucket(age_ms: np.float32) -> int:
     """`models.tensors.gap_bucket` of ages ≥ 0: the exponent is the whole part of log2."""
     bits = np.float32(ONE + age_ms / np.float32(1000)).view(np.int32)
-    return min(1 + ((bits >> 23) - 127), GAP_BUCKETS - 1)
+    return min(1 + int((bits >> 23) - 127), GAP_BUCKETS - 1)
+
+
+@inlined
+def _age_bucket(rows: Rows, b: int, slot: int, latest: int) -> int:
+    age = np.float32(max(rows.time[b, latest] - rows.time[b, slot], 0)) + max(rows.idle[b], ZERO)
+    return _bucket(age)
+
+
+@compiled
+def _gates(b: int, length: int, rows: Rows, tables: Tables, space: Space, items: int) -> tuple[float, ...]:
+    """The user's gates by habits and the last event's type, as in `models.mixture.habits`."""
+    item, gate = rows.item[b], rows.gates[b]
+    if not len(tables.place):
+        return gate[0], gate[1], gate[2], gate[3]
+    latest = max(length - 1, 0)
+    held = distinct = follows = run = 0
+    again, in_a_row = ZERO, True
+    last, before = item[latest], np.int64(-1)
+    for place in range(length):
+        j = item[latest - place]
+        if 0 <= j < items:
+            held += 1
+            if not space.mark[j]:
+                space.mark[j] = TOUCHED
+                space.touched[distinct] = j
+                distinct += 1
+            follows += place > 0 and j == before
+            again = ONE if place > 0 and j == last else again
+        in_a_row = in_a_row and j == last and j >= 0
+        run += in_a_row
+        before = j
+    for n in range(distinct):
+        space.mark[space.touched[n]] = 0
+    some = np.float32(max(held, 1))
+    habits = (
+        np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / some, np.float32(follows) / some, again,
+        np.float32(np.log1p(run) / 2),
+    )  # fmt: skip
+    kind = tables.last_kind[rows.type[b, latest]]
+    g0, g1, g2, g3 = gate[0] + kind[0], gate[1] + kind[1], gate[2] + kind[2], gate[3] + kind[3]
+    for h in range(5):
+        g0 += tables.habit[0, h] * habits[h]
+        g1 += tables.habit[1, h] * habits[h]
+        g2 += tables.habit[2, h] * habits[h]
+        g3 += tables.habit[3, h] * habits[h]
+    return g0, g1, g2, g3
+
+
+@inlined
+def _touch(space: Space, j: int, how: np.uint8, count: int) -> int:
+    """Note that item j is not zero; the count of those."""
+    if not space.mark[j]:
+        space.touched[count] = j
+        count += 1
+    space.mark[j] |= how
+    return count
+
+
+@compiled
+def _window(
+    b: int, length: int, gates: tuple[float, ...], rows: Rows, tables: Tables, space: Space, items: int
+) -> int:
+    """Mass and shift of what is in the window, latest first; how many items are touched."""
+    count, latest = 0, length - 1
+    for place in range(min(length, len(tables.place))):
+        slot = latest - place
+        j = rows.item[b, slot]
+        if not 0 <= j < items:
+            continue
+        bucket, kind = _age_bucket(rows, b, slot, latest), tables.kind[rows.type[b, slot]]
+        negative = np.float32(rows.negative[b, slot])
+        mass = tables.place[place, 0] + tables.age[bucket, 0] + kind[0] + negative * tables.negative[0]
+        mass += gates[1] + (gates[3] if j == rows.item[b, latest] else ZERO)
+        if space.mark[j] & HELD:
+            mass += tables.earlier[0]
+        else:
+            shift = tables.place[place, 1] + tables.age[bucket, 1] + kind[1] + negative * tables.negative[1]
+            space.shift[j] = shift + gates[2]
+        count = _touch(space, j, TOUCHED | HELD, count)
+        space.p[j] += np.exp(mass)
+    return count
+
+
+@compiled
+def _older(
+    b: int, gates: tuple[float, ...], rows: Rows, tables: Tables, space: Space, items: int, count: int
+) -> int:
+    """Mass and shift of items from before the window that are not in it; how many items are touched."""
+    older, of_user = rows.older[b], np.exp(gates[1])
+    for place in range(min(len(older), len(tables.older_mass))):
+        j = older[place]
+        if 0 <= j < items and not space.mark[j]:
+            count = _touch(space, j, TOUCHED, count)
+            space.p[j] = tables.older_mass[place] * of_user
+            space.shift[j] = tables.older_shift[place] + gates[2]
+    return count
+
+
+@compiled
+def _transitions(
+    b: int, length: int, gate: float, rows: Rows, shared: Shared, tables: Tables, space: Space, items: int,
+    count: int,
+) -> int:  # fmt: skip
+    """Mass of what follows the last items; how many items are touched."""
+    latest, weighted = length - 1, len(shared.to) > 0
+    for place in range(min(len(tables.lag), length)):
+        slot = latest - place
+        bucket, item, row = _age_bucket(rows, b, slot, latest), rows.item[b, slot], rows.source[b, place]
+        weight = np.exp(tables.lag[place] + tables.lag_age[bucket] + gate)
+        if weighted and 0 <= item < items:
+            weight *= shared.origin[item]
+        for m in range(shared.share.shape[1]):
+            j, share = shared.successor[row, m], shared.share[row, m]
+            if share > 0 and 0 <= j < items:
+                count = _touch(space, j, TOUCHED, count)
+                space.t[j] += weight * share * (shared.to[j] if weighted else ONE)
+    return count
 
 
 @compiled
 def _gather(b: int, rows: Rows, shared: Shared, tables: Tables, space: Space, items: int) -> int:
-    """Sum t, p and shift of user b; how many items are not zero in them, which are in `touched`.
-
-    As in Mixture.weights.
+    """Sum t, p and shift of user b, as Mixture.weights does; how many items are not zero in them, which are
+    in `touched`.
     """
-    t, p, shift, mark, touched, value = space
-    count = 0
-    item, time, kind, negative = rows.item[b], rows.time[b], rows.type[b], rows.negative[b]
-    length = min(max(rows.length[b], 0), len(item))
-    latest = max(length - 1, 0)
-    gate = rows.gates[b]
-    to_lags, to_own, to_shift, to_last = gate[0], gate[1], gate[2], gate[3]
-    idle = max(rows.idle[b], ZERO)
+    length = min(max(rows.length[b], 0), rows.item.shape[1])
+    gates = _gates(b, length, rows, tables, space, items)
+    count = _window(b, length, gates, rows, tables, space, items)
     if len(tables.place):
-        held = distinct = follows = run = 0
-        again, in_a_row = ZERO, True
-        last, before = item[latest], np.int64(-1)
-        for place in range(length):
-            j = item[latest - place]
-            if 0 <= j < items:
-                held += 1
-                if not mark[j]:
-                    distinct += 1
-                    touched[count] = j
-                    count += 1
-                mark[j] = TOUCHED | HELD
-                if place > 0 and j == before:
-                    follows += 1
-                if place > 0 and j == last:
-                    again = ONE
-            in_a_row = in_a_row and j == last and j >= 0
-            run += in_a_row
-            before = j
-        some = np.float32(max(held, 1))
-        habits = (
-            np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / some, np.float32(follows) / some,
-            again, np.float32(np.log1p(run) / 2),
-        )  # fmt: skip
-        for gate_number in range(4):
-            added = tables.last_kind[kind[latest], gate_number]
-            for h in range(5):
-                added += tables.habit[gate_number, h] * habits[h]
-            if gate_number == 0:
-                to_lags += added
-            elif gate_number == 1:
-                to_own += added
-            elif gate_number == 2:
-                to_shift += added
-            else:
-                to_last += added
-        for n in range(count):
-            mark[touched[n]] = TOUCHED  # again HELD once its latest slot is met
-        for place in range(length):
-            slot = latest - place
-            j = item[slot]
-            if not 0 <= j < items:
-                continue
-            bucket = _bucket(np.float32(max(time[latest] - time[slot], 0)) + idle)
-            of_kind, of_negative = tables.kind[kind[slot]], np.float32(negative[slot])
-            mass = tables.place[place, 0] + tables.age[bucket, 0] + of_kind[0] + to_own
-            mass += of_negative * tables.negative[0]
-            if j == last:
-                mass += to_last
-            if mark[j] & HELD:
-                mass += tables.earlier[0]
-            else:
-                mark[j] |= HELD
-                shift[j] = tables.place[place, 1] + tables.age[bucket, 1] + of_kind[1] + to_shift
-                shift[j] += of_negative * tables.negative[1]
-            p[j] += np.exp(mass)
-        of_user = np.exp(to_own)
-        older = rows.older[b]
-        for place in range(min(len(older), len(tables.older_mass))):
-            j = older[place]
-            if 0 <= j < items and not mark[j]:
-                mark[j] = TOUCHED | OLDER
-                touched[count] = j
-                count += 1
-                p[j] = tables.older_mass[place] * of_user
-                shift[j] = tables.older_shift[place] + to_shift
-    weighted = len(shared.to) > 0
-    for place in range(min(len(tables.lag), length)):
-        slot = latest - place
-        row = rows.source[b, place]
-        bucket = _bucket(np.float32(max(time[latest] - time[slot], 0)) + idle)
-        weight = np.exp(tables.lag[place] + tables.lag_age[bucket] + to_lags)
-        if weighted and 0 <= item[slot] < items:
-            weight *= shared.origin[item[slot]]
-        successor, share = shared.successor[row], shared.share[row]
-        for m in range(len(successor)):
-            j = successor[m]
-            if share[m] > 0 and 0 <= j < items:
-                if not mark[j]:
-                    mark[j] = TOUCHED
-                    touched[count] = j
-                    count += 1
-                t[j] += weight * share[m] * (shared.to[j] if weighted else ONE)
-    return count
+        count = _older(b, gates, rows, tables, space, items, count)
+    return _transitions(b, length, gates[0], rows, shared, tables, space, items, count)
 
 
 @inlined
@@ -326,8 +357,7 @@ def _mix(dense: Floats, bound: Floats, log_z: np.float32, space: Space, count: i
         j = touched[n]
         score = _mixed(value[n], log_z, t[j], p[j], shift[j])
         dense[j] = score
-        if score > bound[j // BLOCK]:
-            bound[j // BLOCK] = score
+        bound[j // BLOCK] = max(bound[j // BLOCK], score)
 
 
 @compiled
@@ -350,35 +380,6 @@ def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) ->
     for j in shared.everywhere:
         if 0 <= j < items:
             dense[j] = NONE
-
-
-@inlined
-def _insert(item: Ints, score: Floats, j: int, value: np.float32) -> None:
-    """Into the best ones, best first, ties to the lower index; no place is left for the last."""
-    place = len(score)
-    while place > 0 and (score[place - 1] < value or (score[place - 1] == value and item[place - 1] > j)):
-        place -= 1
-        if place + 1 < len(score):
-            score[place + 1], item[place + 1] = score[place], item[place]
-    if place < len(score):
-        score[place], item[place] = value, j
-
-
-@compiled
-def best_of(dense: Floats, bound: Floats, item: Ints, score: Floats) -> None:
-    """The best of a row of scores dense[n] with bounds of its blocks, best first, ties to the lower index, into
-    item[k] and score[k]; -1 and -inf where none is left above -inf.
-    """
-    item[:], score[:] = -1, NONE
-    if not len(item):
-        return
-    for block in range(len(bound)):
-        if bound[block] > score[-1]:
-            start = block * BLOCK
-            of_block = dense[start : start + BLOCK]
-            for j in range(BLOCK):
-                if of_block[j] > score[-1]:
-                    _insert(item, score, start + j, of_block[j])
 
 
 @compiled
@@ -435,16 +436,18 @@ def list_rows(
                 j = listed[n]
                 if j < 0:
                     break
-                row, d = shared.matrix[j], ZERO
-                for column in range(len(vector)):
+                row, d = shared.vectors[j], ZERO
+                for column in range(len(row)):
                     d += vector[column] * row[column]
+                for column in range(len(shared.moving)):
+                    d += vector[len(row) + column] * shared.moving[column, j]
                 if space.mark[j]:
                     d = _mixed(d, log_z[b], space.t[j], space.p[j], space.shift[j])
                 value[n] = d
             item[b], score[b] = -1, NONE
             for n in range(len(listed)):
                 if listed[n] >= 0:
-                    _insert(item[b], score[b], listed[n], value[n])
+                    insert(item[b], score[b], listed[n], value[n])
         _clear(space, count)
 
 

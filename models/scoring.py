@@ -16,10 +16,11 @@ from concurrent.futures import wait as wait_for
 import torch
 from torch import Tensor
 
-from models.asked import Asked, Exclude, Found, Weights, last_items
+from models.asked import Asked, Exclude, Found, Weights, all_finite, last_items
 from models.asked_anywhere import AskedAnywhere
 from models.asked_compiled import AskedCompiled, tables_of
-from models.item_matrix import ITEM_TILE, ItemMatrix, Precision
+from models.item_matrix import ITEM_TILE, ItemMatrix
+from models.products import Precision
 from models.recommender import Recommender
 from models.statistics import Statistics
 from models.tensors import Query, Window
@@ -40,6 +41,7 @@ interpreter.
 POPULARITY_FLOOR = 0.01
 """Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
 
+
 class Scorer:
     """Holds item vectors and popularities for one model version; call `refresh` before scoring."""
 
@@ -55,8 +57,9 @@ class Scorer:
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
         config = recommender.config
         self._spaces = threading.local()
-        on_cpu = recommender.item_bias.device.type == "cpu"
-        self._tables = tables_of(recommender.mixture, config.older) if on_cpu else None
+        self._tables = None  # of the compiled loops, which do not expect NaN
+        if recommender.item_bias.device.type == "cpu" and all_finite(*recommender.mixture.parameters()):
+            self._tables = tables_of(recommender.mixture, config.older)
         self._weights: Weights | None = None
         self._threads = threads
         self._pool = None
@@ -77,11 +80,11 @@ class Scorer:
 
     @torch.inference_mode()
     def refresh(self, now: float) -> None:
-        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock), after
-        what is still being scored.
+        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock). What is
+        still being scored stays as it was asked.
         """
-        wait_for(self._under_way)
-        self._under_way.clear()
+        if self._matrix.features_changed:
+            wait_for(self._under_way)
         self._matrix.grow()
         self.now = now
         if self.recommender.config.half_lives_ms:
@@ -110,13 +113,15 @@ class Scorer:
         """Exact scores of all catalogue items: float32[B,N]. Items that are negative in the window, and what
         `exclude` names, are -inf. The tensor is the scorer's own: valid until it is asked again.
         """
-        self._matrix.pack()
         return self._asked(query, window, exclude).scores(slice(0, len(query.vector)))
 
     def _asked(self, query: Query, window: Window, exclude: Exclude | None) -> Asked:
-        given = (query, window, exclude, self.recommender, self._matrix, self.statistics, self.now,
-                 self._weights, self._spaces)
-        if self._tables is None:
+        items = self._matrix.now()
+        given = (
+            query, window, exclude, self.recommender, items, self.statistics, self.now, self._weights,
+            self._spaces,
+        )  # fmt: skip
+        if self._tables is None or not (items.finite and all_finite(query.vector, query.gates)):
             return AskedAnywhere(*given)
         return AskedCompiled(*given, self._tables)
 
@@ -178,7 +183,6 @@ class Scorer:
             torch.empty(len(target), dtype=torch.int64),
         )
         asked = self._asked(query, window, exclude)
-        self._matrix.pack()
 
         def work(rows: slice) -> None:
             lists = slice(min(rows.start, listed), min(rows.stop, listed))

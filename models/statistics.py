@@ -201,11 +201,12 @@ class Statistics:
         if len(parts) == 1:
             parts[0].collect(items, now, index, count, total)
         elif parts:
-            of_part = np.empty((len(parts), *shape), np.int32), np.empty((len(parts), *shape), np.float32)
-            for part, *into in zip(parts, *of_part, strict=True):
-                part.collect(items, now, *into, total)
+            indices = np.empty((len(parts), *shape), np.int32)
+            counts = np.empty((len(parts), *shape), np.float32)
+            for number, part in enumerate(parts):
+                part.collect(items, now, indices[number], counts[number], total)
             largest = max(len(part.row) for part in parts)
-            merge(*of_part, np.zeros(largest, np.float32), index, count)
+            merge(indices, counts, np.zeros(largest, np.float32), index, count)
         return index, count / (total + 1)[:, None]
 
     def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,6 @@
-"""Exact top-k by block maxima: nothing outside the k blocks with the largest maxima can be among the k.
-
-So the k-th largest block maximum is a threshold that at least k scores reach, and only blocks that reach it
-are looked into: a few hundred scores of ten thousand. On the CPU the few are sorted by numpy, whose sort of
-64-bit integers uses vector instructions; elsewhere torch does the same work on the device.
+"""Exact top-k by block maxima: only blocks whose maximum exceeds the k-th best score so far are looked into,
+a few hundred scores of ten thousand. On the CPU the loop is compiled; elsewhere the k blocks with the largest
+maxima are taken, outside of which none of the k can be.
 """
 
 import numpy as np
@@ -11,9 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from models.compiled import compiled, inlined
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 BLOCK = 64
-_NONE = np.iinfo(np.int64).min
-"""The key of no score at all; below every other."""
+LEAST = np.float32(-np.inf)
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -29,9 +31,15 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if items % BLOCK:
         scores = pad(scores, (0, -items % BLOCK), value=-torch.inf)
     maxima = block_maxima(scores)
-    if scores.device.type == "cpu":
-        return _above_threshold(scores.numpy(), maxima.numpy(), k)
+    if _on_cpu(scores):
+        item, best = np.empty((rows, k), np.int64), np.empty((rows, k), np.float32)
+        _best_of_all(np.ascontiguousarray(scores.numpy()), maxima.numpy(), item, best)
+        return torch.from_numpy(item), torch.from_numpy(best)
     return _in_best_blocks(scores, maxima, k)
+
+
+def _on_cpu(scores: Tensor) -> bool:
+    return scores.device.type == "cpu"
 
 
 def _blocks(scores: Tensor) -> Tensor:
@@ -43,36 +51,49 @@ def block_maxima(scores: Tensor) -> Tensor:
     return _blocks(scores).amax(dim=2)
 
 
-def _above_threshold(
-    scores: NDArray[np.float32], maxima: NDArray[np.float32], k: int
-) -> tuple[Tensor, Tensor]:
-    """By the k-th largest block maximum of each row."""
-    rows, blocks = maxima.shape
-    threshold = np.partition(maxima, blocks - k, axis=1)[:, blocks - k, None]
-    threshold = np.maximum(threshold, np.finfo(np.float32).min)  # nothing of -inf
-    block = np.flatnonzero(maxima >= threshold)
-    of_block = scores.reshape(rows * blocks, BLOCK)[block]
-    row = block // blocks
-    found = np.flatnonzero(of_block >= threshold[row])
-    block_of, value = found // BLOCK, of_block.ravel()[found]
-    column = (block[block_of] % blocks) * BLOCK + found % BLOCK
-    row = row[block_of]
-    count = np.bincount(row, minlength=rows)
-    place = np.arange(len(row)) - (np.cumsum(count) - count)[row]
-    keys = np.full((rows, max(k, int(count.max()))), _NONE)
-    keys[row, place] = (_order(value.view(np.int32)).astype(np.int64) << 32) - column
-    best = np.sort(keys, axis=1)[:, : -k - 1 : -1]
-    index = -best & 0xFFFFFFFF
-    value = _order(((best + index) >> 32).astype(np.int32)).view(np.float32)
-    none = best == _NONE
-    index[none], value[none] = -1, -np.inf
-    return torch.from_numpy(index), torch.from_numpy(value)
+@inlined
+def insert(item: Ints, score: Floats, j: int, value: np.float32) -> None:
+    """Into the best ones, best first, ties to the lower index; no place is left for the last."""
+    place = len(score)
+    while place > 0 and (score[place - 1] < value or (score[place - 1] == value and item[place - 1] > j)):
+        place -= 1
+        if place + 1 < len(score):
+            score[place + 1], item[place + 1] = score[place], item[place]
+    if place < len(score):
+        score[place], item[place] = value, j
 
 
-def _order(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Bits of floats -> integers in the floats' order, -0 beside 0; applied to those, the bits again."""
-    bits = np.where(bits == np.iinfo(np.int32).min, 0, bits)
-    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+@compiled
+def best_of(
+    dense: NDArray[np.float32],
+    bound: NDArray[np.float32],
+    item: NDArray[np.int64],
+    score: NDArray[np.float32],
+) -> None:
+    """The best of a row of scores dense[n] with bounds of its blocks, best first, ties to the lower index,
+    into item[k] and score[k]; -1 and -inf where none is left above -inf.
+    """
+    item[:], score[:] = -1, LEAST
+    if not len(item):
+        return
+    for block in range(len(bound)):
+        if bound[block] > score[-1]:
+            start = block * BLOCK
+            of_block = dense[start : start + BLOCK]
+            for j in range(BLOCK):
+                if of_block[j] > score[-1]:
+                    insert(item, score, start + j, of_block[j])
+
+
+@compiled
+def _best_of_all(
+    scores: NDArray[np.float32],
+    maxima: NDArray[np.float32],
+    item: NDArray[np.int64],
+    best: NDArray[np.float32],
+) -> None:
+    for b in range(len(scores)):
+        best_of(scores[b], maxima[b], item[b], best[b])
 
 
 def _in_best_blocks(scores: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.asked import Exclude
 from models.hashing import item_hashes
-from models.scoring import Exclude
 from models.topk import topk
 from serving.view import MaterialisedView, Place
 from stream.ranking import Ranker, decayed_popularity

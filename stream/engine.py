@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.item_matrix import Precision
+from models.products import Precision
 from models.statistics import Statistics
 from stream.advance import Columns, Report, View, advance, joined_views
 from stream.clock import StreamClock

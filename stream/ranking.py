@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.item_matrix import Precision
-from models.scoring import Exclude, Scorer
+from models.asked import Exclude
+from models.products import Precision
+from models.scoring import Scorer
 from models.statistics import Statistics
 from models.tensors import Query, Window
 from stream.advance import View, view_rows

@@ -15,7 +15,7 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from numpy.typing import NDArray
 
-from models.item_matrix import Precision
+from models.products import Precision
 from models.registry import Version
 from models.scoring import Scorer
 from models.tensors import Query, Window

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 
-from models.item_matrix import Precision
+from models.products import Precision
 from tests.bench.stages import allowed, rows_per_event
 from tests.bench.throughput import ratio
 from tests.bench.workload import Workload

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import EddyError
-from models.item_matrix import Precision
+from models.products import Precision
 from stream.broker import broker_or_local
 from stream.settings import load_settings
 from tests.bench import report

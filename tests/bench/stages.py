@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.item_matrix import Precision
+from models.products import Precision
 from models.registry import Version, load
 from stream.events import EventBatch
 from stream.producers import new_producer

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.errors import EddyError
-from models.item_matrix import Precision
+from models.products import Precision
 from stream.settings import Settings
 from tests.bench.observe import Observer, Window, follow
 from tests.bench.place import Place

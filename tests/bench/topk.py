@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.item_matrix import Precision
+from models.products import Precision
 from stream.settings import load_settings
 from tests.bench import parts
 from tests.bench.versions import make_version

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from models.asked import Exclude
 from models.asked_compiled import AskedCompiled
 from models.config import DAY_MS, ModelConfig
-from models.item_matrix import Precision
+from models.products import Precision
 from models.recommender import Recommender
-from models.scoring import Exclude, Scorer
+from models.scoring import Scorer
 from models.statistics import Statistics
 from models.tensors import Query, Window
-from models.topk import _in_best_blocks, topk
+from models.topk import topk
 from models.vocabulary import Catalogue, Vocabulary
 
 pytestmark = pytest.mark.unit
@@ -42,11 +42,7 @@ def test_topk_is_exact_with_ties_to_the_lower_index(
     items: int, values: str, on_any_device: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if on_any_device:  # what a GPU runs, on the CPU
-
-        def as_elsewhere(scores: NDArray[np.float32], maxima: NDArray[np.float32], k: int) -> object:
-            return _in_best_blocks(torch.from_numpy(scores), torch.from_numpy(maxima), k)
-
-        monkeypatch.setattr("models.topk._above_threshold", as_elsewhere)
+        monkeypatch.setattr("models.topk._on_cpu", lambda _: False)
     torch.manual_seed(items)
     scores = {
         "distinct": torch.randn(5, items),
@@ -66,12 +62,17 @@ def test_minus_zero_ties_with_zero() -> None:
     assert topk(torch.tensor([[-0.0, 0.0]]), 2)[0].tolist() == [[0, 1]]
 
 
+@pytest.mark.parametrize("on_any_device", [False, True])
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
-def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Precision) -> None:
+def test_a_first_pass_in_reduced_precision_finds_the_exact_list(
+    precision: Precision, on_any_device: bool
+) -> None:
     """Most of it: recall@20 >= .99. What it finds has its exact score but for log Z, of the first pass;
     nothing that was left out is recommended.
     """
     exact, fast = large_scorer("float32"), large_scorer(precision)
+    if on_any_device:
+        as_on_any_device(fast)
     query, window = asked(exact)
     exclude = Exclude(torch.tensor([2, 6]), torch.tensor([0, 30]), everywhere=torch.tensor([5]))
     wanted, wanted_score = exact.topk(query, window, 20, exclude)
@@ -84,6 +85,20 @@ def test_a_first_pass_in_reduced_precision_finds_the_exact_list(precision: Preci
     assert not (index == 5).any()
     target = wanted[:, 3]
     assert fast.ranks(query, window, target)[1].tolist() == exact.ranks(query, window, target)[1].tolist()
+
+
+def test_compiled_loops_score_as_any_device_does() -> None:
+    """Of items that users have, that transitions lead to, and of all others."""
+    compiled, elsewhere = large_scorer("float32"), large_scorer("float32")
+    as_on_any_device(elsewhere)
+    query, window = asked(compiled)
+    exclude = Exclude(torch.tensor([7, 2, 2]), torch.tensor([30, 0, 7]), everywhere=torch.tensor([5, 2999]))
+    expected = elsewhere.scores(query, window, exclude)
+    torch.testing.assert_close(compiled.scores(query, window, exclude), expected, atol=1e-4, rtol=1e-5)
+    for found, wanted in zip(
+        compiled.topk(query, window, 30, exclude), elsewhere.topk(query, window, 30, exclude), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-5)
 
 
 def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
@@ -108,7 +123,7 @@ def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
 def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The threads that score are held back until another thread stands before the change."""
+    """The threads that score are held back until all of it is changed."""
     scorer = large_scorer("float32", threads=2)
     query, window = asked(scorer)
     many = Query(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in query))
@@ -126,12 +141,9 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
     assert begun.wait(30)
     items = np.arange(3000)
     scorer.statistics.update(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
-    refreshed = threading.Thread(target=scorer.refresh, args=(NOW + 100 * DAY_MS,))
-    refreshed.start()
-    refreshed.join(0.2)
-    assert refreshed.is_alive()
+    scorer.catalogue.add(np.arange(1, 2000, dtype=np.uint64))
+    scorer.refresh(NOW + 100 * DAY_MS)
     go_on.set()
-    refreshed.join()
     for found, before in zip(made()[:2], expected, strict=True):
         torch.testing.assert_close(found, before, atol=0, rtol=0)
 
@@ -148,7 +160,8 @@ def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precisi
         scorer.start(query, window, 5, torch.zeros(1, dtype=torch.int64))()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        assert not [each for each in gc.garbage if isinstance(each, (torch.Tensor, np.ndarray)) or callable(each)]
+        data = torch.Tensor, np.ndarray
+        assert not [each for each in gc.garbage if isinstance(each, data) or callable(each)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -166,7 +179,7 @@ def test_tiles_of_items_do_not_change_the_scores(scorer: Scorer, monkeypatch: py
     assert index.tolist() == expected_topk(expected, 10)[0].tolist()
 
 
-@pytest.fixture(params=["everything", "no sparse parts", "no popularity"])
+@pytest.fixture(params=["everything", "no sparse parts", "no popularity", "everything, on any device"])
 def scorer(request: pytest.FixtureRequest) -> Scorer:
     """A recommender with random weights, 60 items of which 40 in the vocabulary, and counted statistics."""
     choices: dict[str, dict[str, object]] = {
@@ -174,7 +187,8 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
         "no sparse parts": {"pointer": False, "transition_lags": 0},
         "no popularity": {"half_lives_ms": ()},
     }
-    parts = choices[request.param]
+    name, *elsewhere = request.param.split(", ")
+    parts = choices[name]
     torch.manual_seed(1)
     config = ModelConfig.from_dict({"hidden": 16, "dim": 8, "window": WIDTH, "transition_lags": 3, **parts})
     vocabulary = Vocabulary([f"item-{i}" for i in range(40)], ["view"], config.item_buckets)
@@ -188,8 +202,15 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     statistics.update(0, item[:300], np.full(300, NOW - DAY_MS), earlier[:300])
     statistics.update(1, item[300:], np.full(200, NOW - 1000), earlier[300:])
     scorer = Scorer(recommender, vocabulary, catalogue, statistics)
+    if elsewhere:
+        as_on_any_device(scorer)
     scorer.refresh(NOW)
     return scorer
+
+
+def as_on_any_device(scorer: Scorer) -> None:
+    """What a GPU runs, on the CPU."""
+    scorer._tables = None
 
 
 def asked(scorer: Scorer) -> tuple[Query, Window]:
