@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,6 +96,26 @@ class Scorer:
             if damping is not None:
                 common, equal = popularity[:, damping], torch.ones_like(popularity[:, damping])
                 self._weights = Weights(mixture.damped(equal, common), mixture.boost_of(common))
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Compile and pack what scoring needs, so that the first question does not wait for it (ten seconds
+        on a new machine). `refresh` afterwards.
+        """
+        counted = Statistics(self.statistics.half_lives_ms, self.statistics.successors)
+        one = np.ones(1, np.int64)
+        for partition in range(2):
+            counted.update(partition, one, one, one[:, None] * 2)
+        counted.successors_of(one, 0.0)
+        self.refresh(0.0)
+        if not self.items:
+            return
+        config, device = self.recommender.config, self.recommender.item_bias.device
+        nobody = self.recommender.initial(2)
+        query = self.recommender.query(nobody, torch.full((2,), -1.0, device=device))
+        none = torch.zeros(2, config.window, dtype=torch.int64, device=device)
+        window = Window(none - 1, none, none, none > 0, none[:, 0], none[:, :0].int())
+        self.start(query, window, 1, torch.zeros(1, dtype=torch.int64, device=device))()
 
     def successors(self, query: Query, window: Window) -> tuple[Tensor, Tensor]:
         """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),

@@ -12,7 +12,7 @@ from stream.applying import Applied
 from stream.producers import send_all
 from stream.settings import TopicNames
 
-BATCHES = 2
+BATCHES = 4
 """Micro-batches that may wait for their scores or for room in the producer: then the engine waits, too."""
 
 

@@ -293,6 +293,15 @@ def test_scoring_twice_gives_the_same_scores(scorer: Scorer) -> None:
     torch.testing.assert_close(scorer.scores(query, window), first, atol=0, rtol=0)
 
 
+def test_warming_up_leaves_nothing_behind(scorer: Scorer) -> None:
+    query, window = asked(scorer)
+    before = scorer.scores(query, window).clone()
+    scorer.warm_up()
+    scorer.refresh(NOW)
+    torch.testing.assert_close(scorer.scores(query, window), before, atol=0, rtol=0)
+    assert not scorer.catalogue.hashes[60:].size
+
+
 def test_topk_and_ranks_agree_with_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     query, window = asked(scorer)
     scores = scorer.scores(query, window).clone()
