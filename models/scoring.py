@@ -98,16 +98,16 @@ class Scorer:
                 self._weights = Weights(mixture.damped(equal, common), mixture.boost_of(common))
 
     @torch.inference_mode()
-    def warm_up(self) -> None:
-        """Compile and pack what scoring needs, so that the first question does not wait for it (ten seconds
-        on a new machine). `refresh` afterwards.
+    def warm_up(self, now: float) -> None:
+        """`refresh`, and compile what scoring needs, so that the first question does not wait for it: ten
+        seconds on a new machine.
         """
         counted = Statistics(self.statistics.half_lives_ms, self.statistics.successors)
         one = np.ones(1, np.int64)
         for partition in range(2):
             counted.update(partition, one, one, one[:, None] * 2)
-        counted.successors_of(one, 0.0)
-        self.refresh(0.0)
+        counted.successors_of(one, 1.0)
+        self.refresh(now)
         if not self.items:
             return
         config, device = self.recommender.config, self.recommender.item_bias.device
