@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from models.config import DAY_MS
 from models.errors import EddyError
-from models.merging import collect, merge
-from models.order import groups, stable_order
+from models.transitions import add, collect, merge, new_rows
 from models.vocabulary import Catalogue
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -81,60 +80,18 @@ class PartitionStatistics:
         for f, life in enumerate(self.half_lives):
             weight = np.exp2((timestamp - self.reference[f]) / life)
             np.add.at(self.popularity[f], item, weight)
-        lags = previous.shape[1]
         weight = np.exp2((timestamp - self.transition_reference) / TRANSITION_HALF_LIFE_MS)
-        weights = (weight[:, None] / np.arange(1, lags + 1)).ravel()
-        source, target = previous.ravel(), np.repeat(item, lags)
-        known = (source >= 0) & (source != target)
-        if known.any():
-            self._add_transitions(source[known], target[known], weights[known].astype(np.float32))
+        rows = new_rows(item, previous, self.row, self.rows)
+        self._make_room(rows)
+        add(item, previous, weight, self.row, self.successor, self.count, self.total)
 
-    def _add_transitions(self, source: Ints, target: Ints, weight: Floats) -> None:
-        order, start, _ = groups(source * len(self.row) + target)
-        summed = np.add.reduceat(weight[order], start, dtype=np.float64).astype(np.float32)
-        first_seen = order[start]
-        # By appearance: catalogues number items differently, and all who count the same must round alike.
-        by_appearance = stable_order(first_seen)
-        first_seen, summed = first_seen[by_appearance], summed[by_appearance]
-        source, target = source[first_seen], target[first_seen]
-        row = self._rows_of(source)
-        np.add.at(self.total, row, summed)
-        match = self.successor[row] == target[:, None]
-        hit = match.any(axis=1)
-        self.count[row[hit], match[hit].argmax(axis=1)] += summed[hit]
-        # Several new successors of one item: the i-th takes the i-th smallest place, if it outweighs half of
-        # it.
-        row, target, summed = row[~hit], target[~hit], summed[~hit]
-        if not len(row):
-            return
-        order = np.lexsort((-summed, row))
-        row, target, summed = row[order], target[order], summed[order]
-        first = np.searchsorted(row, row)  # `row` is sorted: where its group starts
-        rank = np.arange(len(row)) - first
-        fits = rank < self.count.shape[1]
-        row, target, summed, rank = row[fits], target[fits], summed[fits], rank[fits]
-        place = np.argsort(self.count[row], axis=1, kind="stable")[np.arange(len(row)), rank]
-        # Space-saving (Metwally et al. 2005) without its overestimate: the newcomer starts from its own
-        # weight, and a place is given up when its count, decayed by what was lost so far, falls below the
-        # newcomer's.
-        old = self.count[row, place]
-        wins = (self.successor[row, place] < 0) | (old <= summed)
-        self.successor[row[wins], place[wins]] = target[wins]
-        self.count[row[wins], place[wins]] = summed[wins]
-        self.count[row[~wins], place[~wins]] -= summed[~wins]
-
-    def _rows_of(self, source: Ints) -> Ints:
-        new = np.unique(source[self.row[source] < 0])
-        if len(new):
-            end = self.rows + len(new)
-            if end > len(self.total):
-                room = max(end, 2 * len(self.total), 64) - len(self.total)
-                self.successor = np.pad(self.successor, ((0, room), (0, 0)), constant_values=-1)
-                self.count = np.pad(self.count, ((0, room), (0, 0)))
-                self.total = np.pad(self.total, (0, room))
-            self.row[new] = np.arange(self.rows, end)
-            self.rows = end
-        return self.row[source]
+    def _make_room(self, rows: int) -> None:
+        if rows > len(self.total):
+            room = max(rows, 2 * len(self.total), 64) - len(self.total)
+            self.successor = np.pad(self.successor, ((0, room), (0, 0)), constant_values=-1)
+            self.count = np.pad(self.count, ((0, room), (0, 0)))
+            self.total = np.pad(self.total, (0, room))
+        self.rows = rows
 
     def collect(
         self, items: Ints, now: float, index: NDArray[np.int32], count: Floats, total: Floats

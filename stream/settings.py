@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     idle_days: float | None = Field(default=None, gt=0, description="rows idle for longer are dropped")
     threads: int = Field(default=2, ge=1, le=1024, description="that score lists, side by side")
     precision: Literal["float32", "bfloat16", "int8", "auto"] = Field(
-        default="auto", description="of the first pass over the items; auto: float32 up to 32,768 items"
+        default="auto", description="of the first pass over the items; auto: float32 up to 4,096 items"
     )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65_535, description="Prometheus; 0: any free port"

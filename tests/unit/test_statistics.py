@@ -159,3 +159,13 @@ def test_successors_are_the_most_counted_of_all_partitions_together() -> None:
     }
     assert index[1:].tolist() == [[-1] * 3] * 2
     assert share[1:].sum() == 0
+
+
+def test_newcomers_take_the_smallest_places_that_they_outweigh() -> None:
+    """Item 0 was followed by 1, three times, and by 2, once; then by 3 and 4 twice each, at the same time."""
+    statistics = Statistics((), 2)
+    for followed in ([1, 1, 1, 2], [3, 4, 4, 3]):
+        statistics.update(0, np.array(followed), np.full(4, T0), np.zeros((4, 1), np.int64))
+    index, share = statistics.successors_of(np.array([0]), float(T0))
+    counts = dict(zip(index[0].tolist(), (share[0] * (8 + 1)).round().tolist(), strict=True))
+    assert counts == {1: 3 - 2, 3: 2}  # 3 took the place of 2, and 4 wore down 1
