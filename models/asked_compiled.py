@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models import rowwise
 from models.asked import Exclude, Found, Weights, last_items, short_list, successors
+from models.dense_rows import take_in
 from models.item_matrix import Items
 from models.mixture import Mixture
 from models.recommender import Recommender
@@ -134,7 +135,7 @@ class AskedCompiled:
                 dense[:, tile] = raw.numpy()
             else:
                 dense = raw.numpy()
-            rowwise.take_in(
+            take_in(
                 one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
                 tile.start, tile.stop, matrix.items, self._sparse, dense, bound, largest, total,
             )  # fmt: skip

@@ -12,20 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled, inlined
+from models.compiled_maths import LOG2_E, exp2, log
 from models.tensors import GAP_BUCKETS
 from models.topk import BLOCK, best_of, insert
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
-LEAST = np.float32(-126.0)
-"""Powers of two below this are taken for it: less than that is zero beside any sum."""
-
-SIDE_BY_SIDE, CHUNK = 8, 512
-"""Users and items at a time to which the popularity columns are added while they lie in the cache."""
-
-HALF_SQRT = np.float32(0.7071067811865476)
 ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
 TOUCHED, HELD = np.uint8(1), np.uint8(2)
 
@@ -92,115 +85,6 @@ def space(items: int, touched: int) -> Space:
     return Space(
         t, p, shift, np.zeros(items, np.uint8), np.empty(touched, np.int64), np.empty(touched, np.float32)
     )
-
-
-@inlined
-def _exp2(y: np.float32) -> np.float32:
-    """2^y for y ≤ 127, relative error 1e-7; a polynomial on (-1, 0] and the exponent's bits."""
-    y = y if y > LEAST else LEAST
-    whole = np.int32(np.ceil(y))
-    f = y - np.float32(whole)
-    power = np.float32(0.0009381164727398943)
-    power = power * f + np.float32(0.00918687437906556)
-    power = power * f + np.float32(0.055278135020202034)
-    power = power * f + np.float32(0.24017158845693357)
-    power = power * f + np.float32(0.6931421710941408)
-    power = power * f + np.float32(0.999999923213575)
-    return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@inlined
-def _log(x: np.float32) -> np.float32:
-    """ln x for normal x > 0, relative error 1e-7; a polynomial about 1 and the exponent's bits."""
-    bits = np.float32(x).view(np.int32)
-    exponent = np.float32((bits >> np.int32(23)) - np.int32(126))
-    m = np.int32((bits & np.int32(0x007FFFFF)) | np.int32(0x3F000000)).view(np.float32)  # in [.5, 1)
-    low = m < HALF_SQRT
-    r = (m + m if low else m) - ONE
-    exponent = exponent - ONE if low else exponent
-    q = np.float32(0.08743945352823133)
-    q = q * r + np.float32(-0.1437733056802685)
-    q = q * r + np.float32(0.1494909547621239)
-    q = q * r + np.float32(-0.16560695991989915)
-    q = q * r + np.float32(0.1995697748306309)
-    q = q * r + np.float32(-0.25002153460955395)
-    q = q * r + np.float32(0.3333418333852389)
-    q = q * r + np.float32(-0.49999987032284904)
-    q = q * r + np.float32(0.9999999742674378)
-    return q * r + exponent * LN_2
-
-
-@compiled
-def take_in(
-    unit: Floats,
-    vector: Floats,
-    moving: Floats,
-    tile: int,
-    end: int,
-    items: int,
-    sparse: bool,
-    dense: Floats,
-    bound: Floats,
-    largest: Floats,
-    total: Floats,
-) -> None:
-    """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
-    vector[B,columns] · moving[K,N], and -inf from `items` on.
-
-    bound[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running maximum
-    and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
-    """
-    fixed = vector.shape[1] - len(moving)
-    for first in range(0, len(dense), SIDE_BY_SIDE):
-        last = min(first + SIDE_BY_SIDE, len(dense))
-        for start in range(tile, end, CHUNK):
-            stop = min(start + CHUNK, end)
-            for b in range(first, last):
-                into = dense[b, start:stop]
-                _add_columns(unit[b], vector[b, fixed:], moving, start, into)
-                for j in range(max(items - start, 0), stop - start):
-                    into[j] = NONE
-                for block in range(len(into) // BLOCK):
-                    of_block, best = into[block * BLOCK : block * BLOCK + BLOCK], NONE
-                    for j in range(BLOCK):
-                        best = of_block[j] if of_block[j] > best else best
-                    bound[b, start // BLOCK + block] = best
-        for b in range(first, last):
-            best = largest[b]
-            for block in range(tile // BLOCK, end // BLOCK):
-                best = bound[b, block] if bound[b, block] > best else best
-            if best == NONE or not sparse:
-                continue
-            row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E
-            for j in range(len(row)):
-                summed += _exp2(row[j] * LOG2_E - shifted)
-            if total[b] > 0:
-                summed += total[b] * _exp2(largest[b] * LOG2_E - shifted)
-            largest[b], total[b] = best, summed
-
-
-@compiled
-def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
-    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is
-    passed over less.
-    """
-    stop = start + len(into)
-    if unit != ONE:
-        for j in range(len(into)):
-            into[j] *= unit
-    k = 0
-    while k + 5 <= len(moving):
-        c0, c1, c2 = moving[k, start:stop], moving[k + 1, start:stop], moving[k + 2, start:stop]
-        c3, c4 = moving[k + 3, start:stop], moving[k + 4, start:stop]
-        w0, w1, w2, w3, w4 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3], weight[k + 4]
-        for j in range(len(into)):
-            into[j] += w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
-        k += 5
-    while k < len(moving):
-        column, of_column = moving[k, start:stop], weight[k]
-        for j in range(len(into)):
-            into[j] += of_column * column[j]
-        k += 1
 
 
 @inlined
@@ -343,8 +227,8 @@ def _gather(b: int, rows: Rows, shared: Shared, tables: Tables, space: Space, it
 @inlined
 def _mixed(d: np.float32, log_z: np.float32, t: np.float32, p: np.float32, shift: np.float32) -> np.float32:
     """The formula of models.mixture as log Z + log((exp(d - log Z) + t) exp(shift) + p)."""
-    probability = (_exp2((d - log_z) * LOG2_E) + t) * _exp2(shift * LOG2_E) + p
-    return d + shift if t + p == 0 else log_z + _log(probability)
+    probability = (exp2((d - log_z) * LOG2_E) + t) * exp2(shift * LOG2_E) + p
+    return d + shift if t + p == 0 else log_z + log(probability)
 
 
 @compiled

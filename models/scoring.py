@@ -23,6 +23,7 @@ from models.asked_compiled import AskedCompiled, tables_of
 from models.item_matrix import ITEM_TILE, ItemMatrix
 from models.products import Precision
 from models.recommender import Recommender
+from models.rowwise import Tables
 from models.statistics import Statistics
 from models.tensors import Query, Window
 from models.vocabulary import Catalogue, Vocabulary
@@ -56,11 +57,10 @@ class Scorer:
         self.catalogue = catalogue
         self.statistics = statistics
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
-        config = recommender.config
         self._spaces = threading.local()
-        self._tables = None  # of the compiled loops, which do not expect NaN
-        if recommender.item_bias.device.type == "cpu" and all_finite(*recommender.mixture.parameters()):
-            self._tables = tables_of(recommender.mixture, config.older)
+        self.compiled = recommender.item_bias.device.type == "cpu"
+        """whether the compiled loops are used where all is finite: they do not expect NaN"""
+        self._tables: Tables | None = None
         self._weights: Weights | None = None
         self._threads = threads
         self._pool = None
@@ -88,11 +88,14 @@ class Scorer:
             wait_for(self._under_way)
         self._matrix.grow()
         self.now = now
+        mixture, known = self.recommender.mixture, self.recommender.config.older
+        usable = self.compiled and all_finite(*mixture.parameters())
+        self._tables = tables_of(mixture, known) if usable else None
         if self.recommender.config.half_lives_ms:
             popularity = log_popularity(self.statistics, self.items, now)
             popularity = popularity.to(self.recommender.item_bias.device)
             self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
-            damping, mixture = self.recommender.config.damping, self.recommender.mixture
+            damping = self.recommender.config.damping
             if damping is not None:
                 common, equal = popularity[:, damping], torch.ones_like(popularity[:, damping])
                 self._weights = Weights(mixture.damped(equal, common), mixture.boost_of(common))

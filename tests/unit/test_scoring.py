@@ -210,7 +210,8 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
 
 def as_on_any_device(scorer: Scorer) -> None:
     """What a GPU runs, on the CPU."""
-    scorer._tables = None
+    scorer.compiled = False
+    scorer.refresh(NOW)
 
 
 def asked(scorer: Scorer) -> tuple[Query, Window]:

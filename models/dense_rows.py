@@ -1,0 +1,89 @@
+"""What is added to a product with the item matrix to make dense scores of it, compiled, a few rows at a time
+while they lie in the cache.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled import compiled
+from models.compiled_maths import LOG2_E, exp2
+from models.topk import BLOCK
+
+Floats = NDArray[np.float32]
+
+ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
+SIDE_BY_SIDE, CHUNK = 8, 512
+"""Users and items at a time to which the popularity columns are added while they lie in the cache."""
+
+
+@compiled
+def take_in(
+    unit: Floats,
+    vector: Floats,
+    moving: Floats,
+    tile: int,
+    end: int,
+    items: int,
+    sparse: bool,
+    dense: Floats,
+    bound: Floats,
+    largest: Floats,
+    total: Floats,
+) -> None:
+    """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
+    vector[B,columns] · moving[K,N], and -inf from `items` on.
+
+    bound[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running maximum
+    and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
+    """
+    fixed = vector.shape[1] - len(moving)
+    for first in range(0, len(dense), SIDE_BY_SIDE):
+        last = min(first + SIDE_BY_SIDE, len(dense))
+        for start in range(tile, end, CHUNK):
+            stop = min(start + CHUNK, end)
+            for b in range(first, last):
+                into = dense[b, start:stop]
+                _add_columns(unit[b], vector[b, fixed:], moving, start, into)
+                for j in range(max(items - start, 0), stop - start):
+                    into[j] = NONE
+                for block in range(len(into) // BLOCK):
+                    of_block, best = into[block * BLOCK : block * BLOCK + BLOCK], NONE
+                    for j in range(BLOCK):
+                        best = of_block[j] if of_block[j] > best else best
+                    bound[b, start // BLOCK + block] = best
+        for b in range(first, last):
+            best = largest[b]
+            for block in range(tile // BLOCK, end // BLOCK):
+                best = bound[b, block] if bound[b, block] > best else best
+            if best == NONE or not sparse:
+                continue
+            row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E
+            for j in range(len(row)):
+                summed += exp2(row[j] * LOG2_E - shifted)
+            if total[b] > 0:
+                summed += total[b] * exp2(largest[b] * LOG2_E - shifted)
+            largest[b], total[b] = best, summed
+
+
+@compiled
+def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
+    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is
+    passed over less.
+    """
+    stop = start + len(into)
+    if unit != ONE:
+        for j in range(len(into)):
+            into[j] *= unit
+    k = 0
+    while k + 5 <= len(moving):
+        c0, c1, c2 = moving[k, start:stop], moving[k + 1, start:stop], moving[k + 2, start:stop]
+        c3, c4 = moving[k + 3, start:stop], moving[k + 4, start:stop]
+        w0, w1, w2, w3, w4 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3], weight[k + 4]
+        for j in range(len(into)):
+            into[j] += w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
+        k += 5
+    while k < len(moving):
+        column, of_column = moving[k, start:stop], weight[k]
+        for j in range(len(into)):
+            into[j] += of_column * column[j]
+        k += 1
