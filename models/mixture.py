@@ -138,7 +138,8 @@ class Mixture(nn.Module):
 @functools.cache
 def _log2(bits: int, device: torch.device) -> Tensor:
     """floor(log2(place + 1)) of places below 2**bits - 1: int64."""
-    return torch.log2(torch.arange(1, 2**bits, device=device)).long()
+    with torch.inference_mode(False):  # it is kept, and training may need it
+        return torch.log2(torch.arange(1, 2**bits, device=device)).long()
 
 
 def latest_of(item: Tensor, held: Tensor) -> Tensor:
