@@ -87,7 +87,7 @@ class AskedCompiled:
             origin=_EQUAL if weights is None else weights.origin.numpy(),
             everywhere=everywhere,
             vectors=matrix.vectors.numpy(),
-            moving=matrix.moving.numpy(),
+            popularity=_array(matrix.popularity),
         )
 
     def scores(self, rows: slice) -> Tensor:
@@ -111,6 +111,8 @@ class AskedCompiled:
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
         if len(target):
+            if int(target.min()) < 0 or int(target.max()) >= self._matrix.items:
+                raise IndexError("a target that is not among the items")  # compiled loops do not look
             if reduced or not listed:
                 dense, bound, log_z = self._dense(slice(middle, rows.stop), exact=True)
             else:

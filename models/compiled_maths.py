@@ -7,8 +7,8 @@ import numpy as np
 from models.compiled import inlined
 
 LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
-LEAST = np.float32(-126.0)
-"""Powers of two below this are taken for it: less than that is zero beside any sum."""
+LEAST, MOST = np.float32(-126.0), np.float32(127.0)
+"""Powers of two beyond are taken for these: less than the least is zero beside any sum."""
 
 HALF_SQRT = np.float32(0.7071067811865476)
 ONE = np.float32(1)
@@ -16,8 +16,9 @@ ONE = np.float32(1)
 
 @inlined
 def exp2(y: np.float32) -> np.float32:
-    """2^y for y ≤ 127, relative error 1e-7; a polynomial on (-1, 0] and the exponent's bits."""
+    """2^y, relative error 1e-7; a polynomial on (-1, 0] and the exponent's bits."""
     y = y if y > LEAST else LEAST
+    y = y if y < MOST else MOST
     whole = np.int32(np.ceil(y))
     f = y - np.float32(whole)
     power = np.float32(0.0009381164727398943)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from models import products
 from models.features import Bags, bags
@@ -42,8 +43,10 @@ class Items:
     """N that are ranked"""
     vectors: Tensor
     """[padded, D + 1]: item vector and bias"""
+    popularity: Tensor
+    """[N, F + TREND]"""
     moving: Tensor
-    """[F + TREND, padded]: the popularity columns, as rows"""
+    """[F + TREND, padded]: the same by column"""
     finite: bool
     """whether all of that are numbers"""
     _exact: Sequence[Product]
@@ -81,9 +84,7 @@ class Items:
         fixed = self.vectors.shape[1]
         rows = self.vectors.index_select(0, index.flatten()).view(*index.shape, -1)
         scores = torch.bmm(rows, vector[:, :fixed].unsqueeze(2)).squeeze(2)
-        for column, weight in zip(self.moving, vector[:, fixed:].T, strict=True):
-            scores = scores + column[index] * weight[:, None]
-        return scores
+        return scores + torch.bmm(self.popularity[index], vector[:, fixed:].unsqueeze(2)).squeeze(2)
 
 
 def _tiles(padded: int) -> list[slice]:
@@ -91,7 +92,9 @@ def _tiles(padded: int) -> list[slice]:
 
 
 class ItemMatrix:
-    """float32[N, D + 1 + F + TREND], growing with the catalogue; rows up to a multiple of BLOCK are zero."""
+    """float32[N, D + 1 + F + TREND], growing with the catalogue, in two parts: what does not change, and the
+    popularity columns. Padded with zeros to a multiple of BLOCK items.
+    """
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, precision: Precision
@@ -99,12 +102,13 @@ class ItemMatrix:
         self._recommender, self._vocabulary, self._catalogue = recommender, vocabulary, catalogue
         self.fixed = recommender.config.dim + 1
         """columns that do not change: item vector and bias"""
-        self._rows = torch.zeros(0, self.fixed + recommender.columns, device=recommender.item_bias.device)
+        self._vectors = torch.zeros(0, self.fixed, device=recommender.item_bias.device)
         self.items = 0
         self._features_until = 0
         """revision of the catalogue's features that the rows are of"""
         self.precision = precision
-        self._moving = self._rows.new_zeros(recommender.columns, 0)
+        self._popularity = self._vectors.new_zeros(0, recommender.columns)
+        self._moving = self._popularity.T
         self._finite = self._moving_finite = True
         self._now: Items | None = None
         self._exact: list[Product] = []
@@ -114,8 +118,8 @@ class ItemMatrix:
 
     @property
     def rows(self) -> Tensor:
-        """[N, columns]"""
-        return self._rows[: self.items]
+        """[N, columns], a copy"""
+        return torch.cat([self._vectors[: self.items], self._popularity], dim=1)
 
     def grow(self) -> None:
         """Take in the catalogue's new items."""
@@ -123,14 +127,16 @@ class ItemMatrix:
         self._take_features()
         if items == start:
             return
-        if items > len(self._rows) - BLOCK:
-            room = self._rows.new_zeros(max(items, start * 5 // 4) + BLOCK, self._rows.shape[1])
-            room[:start] = self.rows
-            self._rows = room
+        if items > len(self._vectors) - BLOCK:
+            room = self._vectors.new_zeros(max(items, start * 5 // 4) + BLOCK, self.fixed)
+            room[:start] = self._vectors[:start]
+            self._vectors = room
         self._set_fixed(slice(start, items), self._catalogue.hashes[start:items])
         self.items = items
+        if not self._recommender.columns:
+            self.set_popularity(self._vectors.new_zeros(items, 0))
         if self.precision == "auto" and items >= AUTO_ITEMS:
-            self.precision = products.fastest(self._rows[:ITEM_TILE, : self.fixed].contiguous())
+            self.precision = products.fastest(self._vectors[:ITEM_TILE])
             log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
         self._changed(start)
 
@@ -157,17 +163,17 @@ class ItemMatrix:
         changed = outside & (place >= 0) & (place < self.items)
         if changed.any():
             where = place[changed]
-            self._set_fixed(torch.from_numpy(where).to(self._rows.device), hashes[changed])
+            self._set_fixed(torch.from_numpy(where).to(self._vectors.device), hashes[changed])
             self._changed(int(where.min()))
 
     def _set_fixed(self, at: slice | Tensor, hashes: NDArray[np.uint64]) -> None:
         columns = self._columns(hashes)
         self._finite &= bool(torch.isfinite(columns).all())
-        self._rows[at, : self.fixed] = columns
+        self._vectors[at] = columns
 
     def _columns(self, hashes: NDArray[np.uint64]) -> Tensor:
         """Vectors and biases of items: [n, D + 1]."""
-        index = torch.from_numpy(self._vocabulary.input_index(hashes)).to(self._rows.device)
+        index = torch.from_numpy(self._vocabulary.input_index(hashes)).to(self._vectors.device)
         if not self._recommender.config.features:
             return self._recommender.item_columns(index)
         return self._recommender.item_columns(index, self.of_features(hashes))
@@ -175,29 +181,35 @@ class ItemMatrix:
     def of_features(self, hashes: NDArray[np.uint64]) -> Tensor:
         """What features alone make of items: [n, D + 1]."""
         found = bags(self._catalogue.features.of(hashes), self._vocabulary.features)
-        return self._recommender.of_features(Bags(*(part.to(self._rows.device) for part in found)))
+        return self._recommender.of_features(Bags(*(part.to(self._vectors.device) for part in found)))
 
     def set_popularity(self, columns: Tensor) -> None:
         """columns[N, F + TREND]"""
-        self._rows[: self.items, self.fixed :] = columns
         self._moving_finite = bool(torch.isfinite(columns).all())
-        padded = -(-self.items // BLOCK) * BLOCK
-        self._moving = self._rows[:padded, self.fixed :].T.contiguous()
+        self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK))
         self._now = None
 
     def now(self) -> Items:
         """As it is, with what passes over the items need."""
         if self._now is None:
             padded = -(-self.items // BLOCK) * BLOCK
-            vectors = self._rows[:padded, : self.fixed]
+            vectors = self._vectors[:padded]
             reduced = self.precision in ("bfloat16", "int8")
             if not reduced or self.items <= PACKED_TWICE:
                 for tile in _tiles(padded)[len(self._exact) :]:
-                    self._exact.append(products.exact(vectors[tile].contiguous()))
+                    self._exact.append(products.exact(vectors[tile]))
             if reduced:
                 for tile in _tiles(padded)[len(self._reduced) :]:
-                    self._reduced.append(products.reduced(vectors[tile].contiguous(), self.precision))
+                    self._reduced.append(products.reduced(vectors[tile], self.precision))
             exact = self._exact if len(self._exact) == len(_tiles(padded)) else ()
             finite = self._finite and self._moving_finite
-            self._now = Items(self.items, vectors, self._moving, finite, tuple(exact), tuple(self._reduced))
+            self._now = Items(
+                self.items,
+                vectors,
+                self._popularity,
+                self._moving,
+                finite,
+                tuple(exact),
+                tuple(self._reduced),
+            )
         return self._now

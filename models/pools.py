@@ -63,8 +63,9 @@ class Pooling:
         index = torch.from_numpy(scorer.vocabulary.input_index(scorer.catalogue.hashes))
         self._fresh = self._untrained[index]
         dim = scorer.recommender.config.dim
-        self._vectors = scorer.matrix[:, :dim].masked_fill(self._fresh[:, None], 0.0)
-        self._bias = scorer.matrix[:, dim].masked_fill(self._fresh, 0.0)
+        matrix = scorer.matrix
+        self._vectors = matrix[:, :dim].masked_fill(self._fresh[:, None], 0.0)
+        self._bias = matrix[:, dim].masked_fill(self._fresh, 0.0)
         self._until = LOOK_EVERY
 
     @torch.no_grad()

@@ -65,7 +65,7 @@ class Shared(NamedTuple):
     origin: Floats  # [N] and as what they follow
     everywhere: Ints  # items for nobody
     vectors: Floats  # [N,D + 1] for exact scores
-    moving: Floats  # [columns - D - 1,N]
+    popularity: Floats  # [N,columns - D - 1]
 
 
 class Space(NamedTuple):
@@ -320,11 +320,11 @@ def list_rows(
                 j = listed[n]
                 if j < 0:
                     break
-                row, d = shared.vectors[j], ZERO
+                row, popularity, d = shared.vectors[j], shared.popularity[j], ZERO
                 for column in range(len(row)):
                     d += vector[column] * row[column]
-                for column in range(len(shared.moving)):
-                    d += vector[len(row) + column] * shared.moving[column, j]
+                for column in range(len(popularity)):
+                    d += vector[len(row) + column] * popularity[column]
                 if space.mark[j]:
                     d = _mixed(d, log_z[b], space.t[j], space.p[j], space.shift[j])
                 value[n] = d
