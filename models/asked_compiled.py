@@ -91,9 +91,9 @@ class AskedCompiled:
         )
 
     def scores(self, rows: slice) -> Tensor:
-        dense, bound, log_z = self._dense(rows, exact=True)
+        dense, maxima, log_z = self._dense(rows, exact=True)
         rowwise.finish_rows(
-            dense, bound, log_z, rows.start, self._rows, self._shared, self._tables, *self._space()
+            dense, maxima, log_z, rows.start, self._rows, self._shared, self._tables, *self._space()
         )
         return torch.from_numpy(dense[:, : self._matrix.items])
 
@@ -105,28 +105,28 @@ class AskedCompiled:
         common = (self._rows, self._shared, self._tables)
         if listed:
             first = slice(rows.start, middle if reduced else rows.stop)
-            dense, bound, log_z = self._dense(first, exact=not reduced)
+            dense, maxima, log_z = self._dense(first, exact=not reduced)
             rowwise.list_rows(
-                dense[:listed], bound[:listed], log_z[:listed], rows.start, *common, *self._space(),
+                dense[:listed], maxima[:listed], log_z[:listed], rows.start, *common, *self._space(),
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
         if len(target):
             if int(target.min()) < 0 or int(target.max()) >= self._matrix.items:
                 raise IndexError("a target that is not among the items")  # compiled loops do not look
             if reduced or not listed:
-                dense, bound, log_z = self._dense(slice(middle, rows.stop), exact=True)
+                dense, maxima, log_z = self._dense(slice(middle, rows.stop), exact=True)
             else:
-                dense, bound, log_z = dense[listed:], bound[listed:], log_z[listed:]
-            rowwise.finish_rows(dense, bound, log_z, middle, *common, *self._space())
-            rowwise.count_rows(dense, bound, target.numpy(), own, above)
+                dense, maxima, log_z = dense[listed:], maxima[listed:], log_z[listed:]
+            rowwise.finish_rows(dense, maxima, log_z, middle, *common, *self._space())
+            rowwise.count_rows(dense, maxima, target.numpy(), own, above)
         return Found(*(torch.from_numpy(part) for part in (item, score, own, above)))
 
     def _dense(
         self, rows: slice, exact: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Dense scores [B, padded N] of some of the users, bounds of their blocks and log Z [B]."""
+        """Dense scores [B, padded N] of some of the users, maxima of their blocks, and log Z [B]."""
         vector, matrix = self._vector[rows], self._matrix
-        bound = self._room("bound", len(vector), matrix.padded // BLOCK)
+        maxima = self._room("maxima", len(vector), matrix.padded // BLOCK)
         largest, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
         one = np.ones(len(vector), np.float32)
         moving, tiles = matrix.moving.numpy(), matrix.tiles()
@@ -139,9 +139,9 @@ class AskedCompiled:
                 dense = raw.numpy()
             take_in(
                 one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
-                tile.start, tile.stop, matrix.items, self._sparse, dense, bound, largest, total,
+                tile.start, tile.stop, matrix.items, self._sparse, dense, maxima, largest, total,
             )  # fmt: skip
-        return dense, bound, largest + np.log(total) if self._sparse else largest
+        return dense, maxima, largest + np.log(total) if self._sparse else largest
 
     def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""

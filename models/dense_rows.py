@@ -26,15 +26,15 @@ def take_in(
     items: int,
     sparse: bool,
     dense: Floats,
-    bound: Floats,
+    maxima: Floats,
     largest: Floats,
     total: Floats,
 ) -> None:
     """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
     vector[B,columns] · moving[K,N], and -inf from `items` on.
 
-    bound[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running maximum
-    and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
+    maxima[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running
+    maximum and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
     """
     fixed = vector.shape[1] - len(moving)
     for first in range(0, len(dense), SIDE_BY_SIDE):
@@ -50,11 +50,11 @@ def take_in(
                     of_block, best = into[block * BLOCK : block * BLOCK + BLOCK], NONE
                     for j in range(BLOCK):
                         best = of_block[j] if of_block[j] > best else best
-                    bound[b, start // BLOCK + block] = best
+                    maxima[b, start // BLOCK + block] = best
         for b in range(first, last):
             best = largest[b]
             for block in range(tile // BLOCK, end // BLOCK):
-                best = bound[b, block] if bound[b, block] > best else best
+                best = maxima[b, block] if maxima[b, block] > best else best
             if best == NONE or not sparse:
                 continue
             row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E

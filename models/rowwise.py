@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.compiled import compiled, inlined
 from models.compiled_maths import LOG2_E, exp2, log
 from models.tensors import GAP_BUCKETS
-from models.topk import BLOCK, best_of, insert
+from models.topk import BLOCK, best_of, insert, maxima_of
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -232,16 +232,14 @@ def _mixed(d: np.float32, log_z: np.float32, t: np.float32, p: np.float32, shift
 
 
 @compiled
-def _mix(dense: Floats, bound: Floats, log_z: np.float32, space: Space, count: int) -> None:
-    """Scores of what is touched, in place. Bounds of blocks stay at least their maxima."""
+def _mix(dense: Floats, log_z: np.float32, space: Space, count: int) -> None:
+    """Scores of what is touched, in place."""
     t, p, shift, _, touched, value = space
     for n in range(count):
         value[n] = dense[touched[n]]
     for n in range(count):
         j = touched[n]
-        score = _mixed(value[n], log_z, t[j], p[j], shift[j])
-        dense[j] = score
-        bound[j // BLOCK] = max(bound[j // BLOCK], score)
+        dense[j] = _mixed(value[n], log_z, t[j], p[j], shift[j])
 
 
 @compiled
@@ -269,7 +267,7 @@ def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) ->
 @compiled
 def finish_rows(
     dense: Floats,
-    bound: Floats,
+    maxima: Floats,
     log_z: Floats,
     first: int,
     rows: Rows,
@@ -278,18 +276,19 @@ def finish_rows(
     space: Space,
     items: int,
 ) -> None:
-    """Finish the scores dense[B,N] of users from `first` on, in place."""
+    """Finish the scores dense[B,N] of users from `first` on, and the maxima of their blocks, in place."""
     for b in range(len(dense)):
         count = _gather(first + b, rows, shared, tables, space, items)
-        _mix(dense[b], bound[b], log_z[b], space, count)
+        _mix(dense[b], log_z[b], space, count)
         _clear(space, count)
         _leave_out(first + b, rows, shared, dense[b], items)
+        maxima_of(dense[b], maxima[b])
 
 
 @compiled
 def list_rows(
     dense: Floats,
-    bound: Floats,
+    maxima: Floats,
     log_z: Floats,
     first: int,
     rows: Rows,
@@ -309,12 +308,13 @@ def list_rows(
     listed, value = np.empty(max(short, k), np.int64), np.empty(max(short, k), np.float32)
     for b in range(len(dense)):
         count = _gather(first + b, rows, shared, tables, space, items)
-        _mix(dense[b], bound[b], log_z[b], space, count)
+        _mix(dense[b], log_z[b], space, count)
         _leave_out(first + b, rows, shared, dense[b], items)
+        maxima_of(dense[b], maxima[b])
         if not short:
-            best_of(dense[b], bound[b], item[b], score[b])
+            best_of(dense[b], maxima[b], item[b], score[b])
         else:
-            best_of(dense[b], bound[b], listed, value)
+            best_of(dense[b], maxima[b], listed, value)
             vector = rows.vector[first + b]
             for n in range(len(listed)):
                 j = listed[n]
@@ -336,13 +336,13 @@ def list_rows(
 
 
 @compiled
-def count_rows(dense: Floats, bound: Floats, target: Ints, own: Floats, above: Ints) -> None:
+def count_rows(dense: Floats, maxima: Floats, target: Ints, own: Floats, above: Ints) -> None:
     """Into own[B] the score of each row's target, into above[B] how many others score at least as high."""
     for b in range(len(dense)):
         least = dense[b, target[b]]
         found = 0
-        for block in range(bound.shape[1]):
-            if bound[b, block] >= least:
+        for block in range(maxima.shape[1]):
+            if maxima[b, block] >= least:
                 of_block = dense[b, block * BLOCK : block * BLOCK + BLOCK]
                 inside = 0
                 for j in range(BLOCK):

@@ -1,6 +1,8 @@
-"""Exact top-k by block maxima: only blocks whose maximum exceeds the k-th best score so far are looked into,
-a few hundred scores of ten thousand. On the CPU the loop is compiled; elsewhere the k blocks with the largest
-maxima are taken, outside of which none of the k can be.
+"""Exact top-k by block maxima: nothing outside the k blocks with the largest maxima can be among the k.
+
+So the k-th largest block maximum is a threshold that at least k scores reach, and only blocks that reach it
+are looked into: a few hundred scores of ten thousand. On the CPU the loop over them is compiled; elsewhere
+torch does the same work on the device.
 """
 
 import numpy as np
@@ -64,24 +66,39 @@ def insert(item: Ints, score: Floats, j: int, value: np.float32) -> None:
 
 
 @compiled
-def best_of(
-    dense: NDArray[np.float32],
-    bound: NDArray[np.float32],
-    item: NDArray[np.int64],
-    score: NDArray[np.float32],
-) -> None:
-    """The best of a row of scores dense[n] with bounds of its blocks, best first, ties to the lower index,
-    into item[k] and score[k]; -1 and -inf where none is left above -inf.
+def maxima_of(dense: Floats, maxima: Floats) -> None:
+    """Of the blocks of a row of scores dense[n], into maxima[n / BLOCK]."""
+    for block in range(len(maxima)):
+        of_block, best = dense[block * BLOCK : block * BLOCK + BLOCK], LEAST
+        for j in range(BLOCK):
+            best = of_block[j] if of_block[j] > best else best
+        maxima[block] = best
+
+
+@compiled
+def best_of(dense: Floats, maxima: Floats, item: Ints, score: Floats) -> None:
+    """The best of a row of scores dense[n] with the maxima of its blocks, best first, ties to the lower
+    index, into item[k] and score[k]; -1 and -inf where none is left above -inf.
     """
     item[:], score[:] = -1, LEAST
-    if not len(item):
+    last = len(score) - 1
+    if last < 0:
         return
-    for block in range(len(bound)):
-        if bound[block] > score[-1]:
+    for largest in maxima:  # the k-th largest of them is a threshold that k scores reach
+        if largest > score[last]:
+            place = last
+            while place > 0 and score[place - 1] < largest:
+                score[place] = score[place - 1]
+                place -= 1
+            score[place] = largest
+    threshold = score[last]
+    score[:] = LEAST
+    for block in range(len(maxima)):
+        if maxima[block] >= threshold and maxima[block] > score[last]:
             start = block * BLOCK
             of_block = dense[start : start + BLOCK]
             for j in range(BLOCK):
-                if of_block[j] > score[-1]:
+                if of_block[j] >= threshold and of_block[j] > score[last]:
                     insert(item, score, start + j, of_block[j])
 
 
