@@ -1,0 +1,38 @@
+"""Compiled loops on disk, and the functions that they stand in for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.compiled import compiled, folder_for
+from models.compiled_maths import exp2, log
+
+pytestmark = pytest.mark.unit
+
+
+def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path) -> None:
+    """A change in any file counts: loops call functions of other files."""
+    (tmp_path / "caller.py").write_text("same")
+    (tmp_path / "called.py").write_text("before")
+    before = folder_for(tmp_path, tmp_path)
+    assert folder_for(tmp_path, tmp_path) == before
+    (tmp_path / "called.py").write_text("after!")
+    assert folder_for(tmp_path, tmp_path) != before
+
+
+@compiled
+def _each(x: NDArray[np.float32], powers: NDArray[np.float32], logs: NDArray[np.float32]) -> None:
+    for n in range(len(x)):
+        powers[n], logs[n] = exp2(x[n]), log(np.abs(x[n]))
+
+
+def test_powers_and_logarithms_are_right_to_single_precision() -> None:
+    x = np.concatenate([np.linspace(-120, 120, 20_001), np.geomspace(1e-30, 1e30, 20_001)]).astype(np.float32)
+    x = x[x != 0]
+    powers, logs = np.empty_like(x), np.empty_like(x)
+    _each(x, powers, logs)
+    clipped = np.clip(x.astype(np.float64), -126, 127)
+    np.testing.assert_allclose(powers, np.exp2(clipped), rtol=3e-7)
+    np.testing.assert_allclose(logs, np.log(np.abs(x.astype(np.float64))), rtol=3e-7, atol=3e-7)
