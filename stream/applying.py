@@ -68,6 +68,7 @@ def apply_chunks(
     now = engine.wall()
     decoded = [decode(part, now) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
+    metrics.unanswered.inc()
     applied = Applied(lambda: _show(engine.prequential, metrics))
     for batches, erased in rounds(decoded):
         outcome = engine.apply(batches)
@@ -107,6 +108,7 @@ def _show(prequential: Prequential, metrics: WorkerMetrics) -> None:
     prequential.finish()
     for name, value in prequential.metrics().items():
         metrics.prequential.labels(name).set(value)
+    metrics.unanswered.dec()
 
 
 def _count(outcome: Outcome, metrics: WorkerMetrics) -> None:

@@ -28,6 +28,9 @@ class WorkerMetrics:
         self.batch_events = Histogram(
             "eddy_batch_events", "Records per micro-batch", registry=r, buckets=[2.0**i for i in range(15)]
         )
+        self.unanswered = Gauge(
+            "eddy_unanswered_batches", "Micro-batches whose lists or ranks are still being made", registry=r
+        )
         self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
         self.stale_rows = Gauge(
             "eddy_rows_of_older_epochs", "Rows still to be encoded for the live version", registry=r

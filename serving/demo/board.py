@@ -44,6 +44,7 @@ class Board:
     sent: int = 0
     applied: int = 0
     lag: int = 0
+    unanswered: int = 0
     epoch: int = 0
     stale_rows: int = 0
     quality: dict[str, float] = field(default_factory=dict)

@@ -243,10 +243,12 @@ class Flow:
     # -- waiting ----------------------------------------------------------------------------------------
 
     async def _until_applied(self, show: Board | None = None) -> None:
-        """Wait until everything that was sent is applied. Errors: EddyError when nothing moves any more."""
+        """Wait until everything that was sent is applied and ranked. Errors: EddyError when nothing moves any
+        more.
+        """
         board, log = self.board, self.children.folder / "worker.log"
         last, at = -1, time.monotonic()
-        while board.applied < self.feed.sent:
+        while board.applied < self.feed.sent or board.unanswered:
             if board.applied != last:
                 last, at = board.applied, time.monotonic()
             if show is not None:

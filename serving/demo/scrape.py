@@ -36,6 +36,7 @@ class Scraper:
         board = self._board
         board.take_applied(int(total.get("eddy_events_applied_total", 0)))
         board.lag = int(total.get("eddy_lag", 0))
+        board.unanswered = int(total.get("eddy_unanswered_batches", 0))
         board.epoch = int(total.get("eddy_epoch", 0))
         board.stale_rows = int(total.get("eddy_rows_of_older_epochs", 0))
         self.ready = total.get("eddy_ready", 0) == 1
