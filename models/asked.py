@@ -52,11 +52,6 @@ class Asked(Protocol):
         """Lists of the k best items for the first of these users, ranks of target[R] for the last R."""
 
 
-def all_finite(*parts: Tensor) -> bool:
-    """Whether all of it is numbers, none infinite."""
-    return all(bool(torch.isfinite(part).all()) for part in parts)
-
-
 def short_list(k: int) -> int:
     """Candidates to score again for a list of k."""
     return max(SHORT_LIST * k, LEAST_LISTED)

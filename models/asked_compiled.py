@@ -15,7 +15,6 @@ from models.mixture import Mixture
 from models.recommender import Recommender
 from models.statistics import Statistics
 from models.tensors import GAP_BUCKETS, SPARSE_GATES, Query, Window
-from models.topk import BLOCK
 
 _NO_ITEMS = np.zeros(0, np.int64)
 _EQUAL = np.zeros(0, np.float32)
@@ -24,27 +23,26 @@ _EQUAL = np.zeros(0, np.float32)
 def tables_of(mixture: Mixture, older: int) -> rowwise.Tables:
     """What the compiled loops need of a mixture that knows `older` items from before the window."""
 
-    def learned(name: str, *shape: int) -> NDArray[np.float32]:
-        part = getattr(mixture, name, None)
-        if part is None:
-            return np.zeros(shape, np.float32)
-        return np.ascontiguousarray(part.detach().numpy().reshape(shape or part.shape))
+    weights = mixture.state_dict()
+
+    def learned(name: str, *otherwise: int) -> NDArray[np.float32]:
+        """The named weights, at least [1]; zeros where the mixture has no such part."""
+        if name not in weights:
+            return np.zeros(otherwise, np.float32)
+        return np.ascontiguousarray(np.atleast_1d(weights[name].numpy()))
 
     log_mass, shift = mixture.of_older(older)
-    habit = np.zeros((SPARSE_GATES, 0), np.float32)
-    if mixture.pointer:
-        habit = np.ascontiguousarray(mixture.habit.weight.detach().numpy())
     return rowwise.Tables(
-        place=learned("place") if mixture.pointer else np.zeros((0, 2), np.float32),
+        place=learned("place", 0, 2),
         age=learned("age", GAP_BUCKETS, 2),
-        kind=learned("kind") if mixture.pointer else np.zeros((0, 2), np.float32),
+        kind=learned("kind", 0, 2),
         negative=learned("negative", 2),
         earlier=learned("earlier", 1),
-        habit=habit,
-        last_kind=learned("last_kind") if mixture.pointer else np.zeros((0, SPARSE_GATES), np.float32),
+        habit=learned("habit.weight", SPARSE_GATES, 0),
+        last_kind=learned("last_kind", 0, SPARSE_GATES),
         older_mass=torch.exp(log_mass).detach().numpy(),
         older_shift=shift.detach().numpy(),
-        lag=learned("lag") if mixture.lags else np.zeros(0, np.float32),
+        lag=learned("lag", 0),
         lag_age=learned("lag_age", GAP_BUCKETS),
     )
 
@@ -91,10 +89,8 @@ class AskedCompiled:
         )
 
     def scores(self, rows: slice) -> Tensor:
-        dense, maxima, log_z = self._dense(rows, exact=True)
-        rowwise.finish_rows(
-            dense, maxima, log_z, rows.start, self._rows, self._shared, self._tables, *self._space()
-        )
+        dense, log_z = self._dense(rows, exact=True)
+        rowwise.finish_rows(dense, log_z, rows.start, self._rows, self._shared, self._tables, *self._space())
         return torch.from_numpy(dense[:, : self._matrix.items])
 
     def found(self, rows: slice, k: int, target: Tensor) -> Found:
@@ -105,28 +101,25 @@ class AskedCompiled:
         common = (self._rows, self._shared, self._tables)
         if listed:
             first = slice(rows.start, middle if reduced else rows.stop)
-            dense, maxima, log_z = self._dense(first, exact=not reduced)
+            dense, log_z = self._dense(first, exact=not reduced)
             rowwise.list_rows(
-                dense[:listed], maxima[:listed], log_z[:listed], rows.start, *common, *self._space(),
+                dense[:listed], log_z[:listed], rows.start, *common, *self._space(),
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
         if len(target):
             if int(target.min()) < 0 or int(target.max()) >= self._matrix.items:
                 raise IndexError("a target that is not among the items")  # compiled loops do not look
             if reduced or not listed:
-                dense, maxima, log_z = self._dense(slice(middle, rows.stop), exact=True)
+                dense, log_z = self._dense(slice(middle, rows.stop), exact=True)
             else:
-                dense, maxima, log_z = dense[listed:], maxima[listed:], log_z[listed:]
-            rowwise.finish_rows(dense, maxima, log_z, middle, *common, *self._space())
-            rowwise.count_rows(dense, maxima, target.numpy(), own, above)
+                dense, log_z = dense[listed:], log_z[listed:]
+            rowwise.finish_rows(dense, log_z, middle, *common, *self._space())
+            rowwise.count_rows(dense, target.numpy(), own, above)
         return Found(*(torch.from_numpy(part) for part in (item, score, own, above)))
 
-    def _dense(
-        self, rows: slice, exact: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Dense scores [B, padded N] of some of the users, maxima of their blocks, and log Z [B]."""
+    def _dense(self, rows: slice, exact: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Dense scores [B, padded N] of some of the users, and log Z [B]."""
         vector, matrix = self._vector[rows], self._matrix
-        maxima = self._room("maxima", len(vector), matrix.padded // BLOCK)
         largest, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
         one = np.ones(len(vector), np.float32)
         moving, tiles = matrix.moving.numpy(), matrix.tiles()
@@ -139,9 +132,9 @@ class AskedCompiled:
                 dense = raw.numpy()
             take_in(
                 one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
-                tile.start, tile.stop, matrix.items, self._sparse, dense, maxima, largest, total,
+                tile.start, tile.stop, matrix.items, self._sparse, dense, largest, total,
             )  # fmt: skip
-        return dense, maxima, largest + np.log(total) if self._sparse else largest
+        return dense, largest + np.log(total) if self._sparse else largest
 
     def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 from models.compiled_maths import LOG2_E, exp2
-from models.topk import BLOCK
 
 Floats = NDArray[np.float32]
 
@@ -26,15 +25,14 @@ def take_in(
     items: int,
     sparse: bool,
     dense: Floats,
-    maxima: Floats,
     largest: Floats,
     total: Floats,
 ) -> None:
     """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
     vector[B,columns] · moving[K,N], and -inf from `items` on.
 
-    maxima[B,N / BLOCK] becomes the maximum of each block; largest[B] and total[B] go on as the running
-    maximum and Σ exp(d - largest), from -inf and 0, if there are `sparse` parts to need them.
+    largest[B] and total[B] go on as the running maximum and Σ exp(d - largest), from -inf and 0, if there are
+    `sparse` parts to need them.
     """
     fixed = vector.shape[1] - len(moving)
     for first in range(0, len(dense), SIDE_BY_SIDE):
@@ -46,18 +44,14 @@ def take_in(
                 _add_columns(unit[b], vector[b, fixed:], moving, start, into)
                 for j in range(max(items - start, 0), stop - start):
                     into[j] = NONE
-                for block in range(len(into) // BLOCK):
-                    of_block, best = into[block * BLOCK : block * BLOCK + BLOCK], NONE
-                    for j in range(BLOCK):
-                        best = of_block[j] if of_block[j] > best else best
-                    maxima[b, start // BLOCK + block] = best
         for b in range(first, last):
-            best = largest[b]
-            for block in range(tile // BLOCK, end // BLOCK):
-                best = maxima[b, block] if maxima[b, block] > best else best
+            row, best = dense[b, tile:end], largest[b]
+            if sparse:
+                for j in range(len(row)):
+                    best = row[j] if row[j] > best else best
             if best == NONE or not sparse:
                 continue
-            row, summed, shifted = dense[b, tile:end], ZERO, best * LOG2_E
+            summed, shifted = ZERO, best * LOG2_E
             for j in range(len(row)):
                 summed += exp2(row[j] * LOG2_E - shifted)
             if total[b] > 0:

@@ -20,6 +20,7 @@ from models import products
 from models.features import Bags, bags
 from models.products import Precision, Product
 from models.recommender import Recommender
+from models.tensors import all_finite
 from models.topk import BLOCK
 from models.vocabulary import Catalogue, Vocabulary
 
@@ -168,7 +169,7 @@ class ItemMatrix:
 
     def _set_fixed(self, at: slice | Tensor, hashes: NDArray[np.uint64]) -> None:
         columns = self._columns(hashes)
-        self._finite &= bool(torch.isfinite(columns).all())
+        self._finite &= all_finite(columns)
         self._vectors[at] = columns
 
     def _columns(self, hashes: NDArray[np.uint64]) -> Tensor:
@@ -185,7 +186,7 @@ class ItemMatrix:
 
     def set_popularity(self, columns: Tensor) -> None:
         """columns[N, F + TREND]"""
-        self._moving_finite = bool(torch.isfinite(columns).all())
+        self._moving_finite = all_finite(columns)
         self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK))
         self._now = None
 

@@ -69,7 +69,7 @@ class Shared(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Of one thread; zero between rows, except for `touched` and `value`."""
+    """Of one thread; t, p, shift and mark are zero between rows."""
 
     t: Floats  # [N]
     p: Floats  # [N]
@@ -77,14 +77,16 @@ class Space(NamedTuple):
     mark: NDArray[np.uint8]  # [N]
     touched: Ints  # [W + O + L · M]
     value: Floats  # [as `touched`]
+    maxima: Floats  # [N / BLOCK]
 
 
 def space(items: int, touched: int) -> Space:
-    """For so many items (N), of which a row can touch so many."""
+    """For so many items (N, whole blocks), of which a row can touch so many."""
     t, p, shift = (np.zeros(items, np.float32) for _ in range(3))
     return Space(
-        t, p, shift, np.zeros(items, np.uint8), np.empty(touched, np.int64), np.empty(touched, np.float32)
-    )
+        t, p, shift, np.zeros(items, np.uint8), np.empty(touched, np.int64), np.empty(touched, np.float32),
+        np.empty(items // BLOCK, np.float32),
+    )  # fmt: skip
 
 
 @inlined
@@ -234,7 +236,7 @@ def _mixed(d: np.float32, log_z: np.float32, t: np.float32, p: np.float32, shift
 @compiled
 def _mix(dense: Floats, log_z: np.float32, space: Space, count: int) -> None:
     """Scores of what is touched, in place."""
-    t, p, shift, _, touched, value = space
+    t, p, shift, touched, value = space.t, space.p, space.shift, space.touched, space.value
     for n in range(count):
         value[n] = dense[touched[n]]
     for n in range(count):
@@ -265,9 +267,20 @@ def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) ->
 
 
 @compiled
+def _finish(
+    b: int, dense: Floats, log_z: np.float32, rows: Rows, shared: Shared, tables: Tables, space: Space,
+    items: int,
+) -> int:  # fmt: skip
+    """Finish user b's scores dense[N], in place; how many items are touched, which the caller clears."""
+    count = _gather(b, rows, shared, tables, space, items)
+    _mix(dense, log_z, space, count)
+    _leave_out(b, rows, shared, dense, items)
+    return count
+
+
+@compiled
 def finish_rows(
     dense: Floats,
-    maxima: Floats,
     log_z: Floats,
     first: int,
     rows: Rows,
@@ -276,19 +289,14 @@ def finish_rows(
     space: Space,
     items: int,
 ) -> None:
-    """Finish the scores dense[B,N] of users from `first` on, and the maxima of their blocks, in place."""
+    """Finish the scores dense[B,N] of users from `first` on, in place."""
     for b in range(len(dense)):
-        count = _gather(first + b, rows, shared, tables, space, items)
-        _mix(dense[b], log_z[b], space, count)
-        _clear(space, count)
-        _leave_out(first + b, rows, shared, dense[b], items)
-        maxima_of(dense[b], maxima[b])
+        _clear(space, _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items))
 
 
 @compiled
 def list_rows(
     dense: Floats,
-    maxima: Floats,
     log_z: Floats,
     first: int,
     rows: Rows,
@@ -306,15 +314,14 @@ def list_rows(
     """
     k = item.shape[1]
     listed, value = np.empty(max(short, k), np.int64), np.empty(max(short, k), np.float32)
+    maxima = space.maxima[: dense.shape[1] // BLOCK]
     for b in range(len(dense)):
-        count = _gather(first + b, rows, shared, tables, space, items)
-        _mix(dense[b], log_z[b], space, count)
-        _leave_out(first + b, rows, shared, dense[b], items)
-        maxima_of(dense[b], maxima[b])
+        count = _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items)
+        maxima_of(dense[b], maxima)
         if not short:
-            best_of(dense[b], maxima[b], item[b], score[b])
+            best_of(dense[b], maxima, item[b], score[b])
         else:
-            best_of(dense[b], maxima[b], listed, value)
+            best_of(dense[b], maxima, listed, value)
             vector = rows.vector[first + b]
             for n in range(len(listed)):
                 j = listed[n]
@@ -336,16 +343,10 @@ def list_rows(
 
 
 @compiled
-def count_rows(dense: Floats, maxima: Floats, target: Ints, own: Floats, above: Ints) -> None:
+def count_rows(dense: Floats, target: Ints, own: Floats, above: Ints) -> None:
     """Into own[B] the score of each row's target, into above[B] how many others score at least as high."""
     for b in range(len(dense)):
-        least = dense[b, target[b]]
-        found = 0
-        for block in range(maxima.shape[1]):
-            if maxima[b, block] >= least:
-                of_block = dense[b, block * BLOCK : block * BLOCK + BLOCK]
-                inside = 0
-                for j in range(BLOCK):
-                    inside += of_block[j] >= least
-                found += inside
+        row, least, found = dense[b], dense[b, target[b]], 0
+        for j in range(len(row)):
+            found += row[j] >= least
         own[b], above[b] = least, found - 1

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.asked import Asked, Exclude, Found, Weights, all_finite, last_items
+from models.asked import Asked, Exclude, Found, Weights, last_items
 from models.asked_anywhere import AskedAnywhere
 from models.asked_compiled import AskedCompiled, tables_of
 from models.item_matrix import ITEM_TILE, ItemMatrix
@@ -25,7 +25,7 @@ from models.products import Precision
 from models.recommender import Recommender
 from models.rowwise import Tables
 from models.statistics import Statistics
-from models.tensors import Query, Window
+from models.tensors import Query, Window, all_finite
 from models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
@@ -101,8 +101,8 @@ class Scorer:
                 self._weights = Weights(mixture.damped(equal, common), mixture.boost_of(common))
 
     @torch.inference_mode()
-    def warm_up(self, now: float) -> None:
-        """`refresh`, and compile what scoring needs, so that the first question does not wait for it: ten
+    def warm_up(self) -> None:
+        """After a `refresh`: compile what scoring needs, so that the first question does not wait for it, ten
         seconds on a new machine.
         """
         counted = Statistics(self.statistics.half_lives_ms, self.statistics.successors)
@@ -110,7 +110,6 @@ class Scorer:
         for partition in range(2):
             counted.update(partition, one, one, one[:, None] * 2)
         counted.successors_of(one, 1.0)
-        self.refresh(now)
         if not self.items:
             return
         config, device = self.recommender.config, self.recommender.item_bias.device

@@ -58,3 +58,8 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
     seconds = gap_ms.clamp(min=0).to(torch.float32) / 1000
     bucket = 1 + torch.log2(1 + seconds).to(torch.int64)
     return torch.where(gap_ms < 0, 0, bucket.clamp(max=GAP_BUCKETS - 1))
+
+
+def all_finite(*parts: Tensor) -> bool:
+    """Whether all of it is numbers, none infinite."""
+    return all(bool(torch.isfinite(part).all()) for part in parts)

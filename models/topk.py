@@ -54,7 +54,7 @@ def block_maxima(scores: Tensor) -> Tensor:
 
 
 @inlined
-def insert(item: Ints, score: Floats, j: int, value: np.float32) -> None:
+def insert(item: Ints | NDArray[np.int32], score: Floats, j: int, value: np.float32) -> None:
     """Into the best ones, best first, ties to the lower index; no place is left for the last."""
     place = len(score)
     while place > 0 and (score[place - 1] < value or (score[place - 1] == value and item[place - 1] > j)):

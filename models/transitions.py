@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled
+from models.topk import insert
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -51,6 +52,7 @@ def merge(
     parts, users, width = index.shape
     distinct = np.empty(parts * width, np.int32)
     most = kept.shape[1]
+    merged[:], kept[:] = -1, 0
     for u in range(users):
         known = 0
         for part in range(parts):
@@ -67,19 +69,12 @@ def merge(
             j = distinct[n]
             weight = summed[j]
             summed[j] = 0
-            place = filled
-            if known > most:  # else their order does not matter
-                while place > 0 and (
-                    kept[u, place - 1] < weight or (kept[u, place - 1] == weight and merged[u, place - 1] > j)
-                ):
-                    place -= 1
-                    if place + 1 < most:
-                        kept[u, place + 1], merged[u, place + 1] = kept[u, place], merged[u, place]
-            if place < most:
-                kept[u, place], merged[u, place] = weight, j
+            if known > most:
                 filled = min(filled + 1, most)
-        for place in range(filled, most):
-            kept[u, place], merged[u, place] = 0, -1
+                insert(merged[u, :filled], kept[u, :filled], j, weight)
+            else:  # their order does not matter
+                merged[u, filled], kept[u, filled] = j, weight
+                filled += 1
 
 
 @compiled

@@ -107,8 +107,8 @@ class MaterialisedView:
         self.types.hashes(version.vocabulary.types)
         encoder = Encoder(version, epoch, self.catalogue, self.types, torch.device("cpu"))
         ranker = Ranker(encoder, self.names, counted)
-        ranker.scorer.warm_up(self.now())  # now, not at somebody's request
-        ranker.refresh(self.now(), self.wall())
+        ranker.refresh(self.now(), self.wall())  # now, not at somebody's request
+        ranker.scorer.warm_up()
         self.rankers[epoch] = ranker
         self._drop_unused()
 

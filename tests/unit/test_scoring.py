@@ -297,7 +297,8 @@ def test_scoring_twice_gives_the_same_scores(scorer: Scorer) -> None:
 def test_warming_up_leaves_nothing_behind(scorer: Scorer) -> None:
     query, window = asked(scorer)
     before = scorer.scores(query, window).clone()
-    scorer.warm_up(NOW + DAY_MS)
+    scorer.refresh(NOW + DAY_MS)
+    scorer.warm_up()
     scorer.refresh(NOW)
     torch.testing.assert_close(scorer.scores(query, window), before, atol=0, rtol=0)
     assert not scorer.catalogue.hashes[60:].size
