@@ -133,7 +133,6 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
     or whatever ended the service.
     """
     with listen(settings) as listening:
-        await asyncio.to_thread(_prepare, settings)
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         service = Service(settings)
@@ -149,6 +148,7 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, setattr, server, "should_exit", True)
+        await asyncio.to_thread(_prepare, settings)
         await service.start()
         service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:

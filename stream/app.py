@@ -9,6 +9,7 @@ import gc
 import logging
 import signal
 from typing import Any, cast
+from uuid import UUID
 
 import faust
 from aiokafka import TopicPartition
@@ -108,15 +109,12 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
 
     Errors: EddyError, or whatever ended the worker.
     """
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
-        names = settings.topics
-        ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
-        require_same_rows(admin, settings, ids[names.user_state])
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
+    ids = await asyncio.to_thread(_prepare, settings)
+    names = settings.topics
     worker = Worker(settings, ids[names.events].bytes, on_step)
     if settings.metrics_port is not None:
         server, _ = start_http_server(settings.metrics_port, settings.host, worker.metrics.registry)
@@ -149,6 +147,15 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     finally:
         watching.cancel()
         await app.stop()
+
+
+def _prepare(settings: Settings) -> dict[str, UUID]:
+    """Make the topics that are missing; returns the ids of all."""
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+        ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
+        require_same_rows(admin, settings, ids[settings.topics.user_state])
+        return ids
 
 
 async def _watch(topics: TopicWatch) -> None:

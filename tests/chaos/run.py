@@ -123,6 +123,7 @@ class Chaos:
             self._act(act, detail)
         self.feeder.send(self.plan.events)
         self._moved(self.plan.events)
+        self._settled()
         self.fleet.stop()
         self.story.unexpected_exits = self.fleet.unexpected
         self.feeder.close()
