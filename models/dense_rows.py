@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 from models.compiled_maths import LOG2_E, exp2
+from models.topk import largest_of
 
 Floats = NDArray[np.float32]
 
@@ -45,11 +46,11 @@ def take_in(
                 for j in range(max(items - start, 0), stop - start):
                     into[j] = NONE
         for b in range(first, last):
-            row, best = dense[b, tile:end], largest[b]
-            if sparse:
-                for j in range(len(row)):
-                    best = row[j] if row[j] > best else best
-            if best == NONE or not sparse:
+            if not sparse:
+                continue
+            row = dense[b, tile:end]
+            best = max(largest[b], largest_of(row))
+            if best == NONE:
                 continue
             summed, shifted = ZERO, best * LOG2_E
             for j in range(len(row)):
