@@ -130,8 +130,10 @@ class AskedCompiled:
                 dense[:, tile] = raw.numpy()
             else:
                 dense = raw.numpy()
+            # Units are positive: without other parts they change no order, and the short list is exact.
+            scaled = unit is not None and (self._sparse or len(moving) > 0)
             take_in(
-                one if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
+                _array(unit[:, 0]) if unit is not None and scaled else one, self._rows.vector[rows], moving,
                 tile.start, tile.stop, matrix.items, self._sparse, dense, largest, total,
             )  # fmt: skip
         return dense, largest + np.log(total) if self._sparse else largest

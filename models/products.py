@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from models.compiled import compiled
 from models.errors import EddyError
 
 Precision = Literal["float32", "bfloat16", "int8", "auto"]
@@ -48,14 +51,27 @@ def _int8(rows: Tensor) -> Product:
     zero = torch.zeros(len(rows), dtype=torch.int32)
 
     def product(vector: Tensor) -> tuple[Tensor, Tensor]:
-        unit = vector.abs().amax(dim=1, keepdim=True).clamp(min=_TINY) / 63
-        steps = (vector / unit + 128).round_().to(torch.uint8)
+        steps, unit = torch.empty(vector.shape, dtype=torch.uint8), torch.empty(len(vector), 1)
+        _in_steps(vector.numpy(), steps.numpy(), unit.numpy())
         raw = onednn.qlinear_pointwise(
             steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return raw, unit
 
     return product
+
+
+@compiled
+def _in_steps(vector: NDArray[np.float32], steps: NDArray[np.uint8], unit: NDArray[np.float32]) -> None:
+    """vector[B,D] as 128 + steps of unit[B,1], at most 63 to either side."""
+    for b in range(len(vector)):
+        row, largest = vector[b], np.float32(_TINY)
+        for j in range(len(row)):
+            largest = max(largest, abs(row[j]))
+        unit[b, 0] = largest / np.float32(63)
+        per_unit = np.float32(63) / largest
+        for j in range(len(row)):
+            steps[b, j] = np.uint8(np.int32(np.rint(row[j] * per_unit)) + 128)
 
 
 def _bfloat16(rows: Tensor) -> Product:

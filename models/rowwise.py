@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.compiled import compiled, inlined
 from models.compiled_maths import LOG2_E, exp2, log
 from models.tensors import GAP_BUCKETS
-from models.topk import BLOCK, best_of, insert, maxima_of
+from models.topk import BLOCK, best_of, candidates_of, insert, maxima_of, room_for
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -84,8 +84,8 @@ def space(items: int, touched: int) -> Space:
     """For so many items (N, whole blocks), of which a row can touch so many."""
     t, p, shift = (np.zeros(items, np.float32) for _ in range(3))
     return Space(
-        t, p, shift, np.zeros(items, np.uint8), np.empty(touched, np.int64), np.empty((4, touched), np.float32),
-        np.empty(items // BLOCK, np.float32),
+        t, p, shift, np.zeros(items, np.uint8),
+        np.empty(touched, np.int64), np.empty((4, touched), np.float32), np.empty(items // BLOCK, np.float32),
     )  # fmt: skip
 
 
@@ -296,6 +296,17 @@ def finish_rows(
         _clear(space, _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items))
 
 
+@inlined
+def _again(b: int, j: int, log_z: np.float32, rows: Rows, shared: Shared, space: Space) -> np.float32:
+    """User b's score of item j in float32, but for log Z."""
+    vector, row, popularity, d = rows.vector[b], shared.vectors[j], shared.popularity[j], ZERO
+    for column in range(len(row)):
+        d += vector[column] * row[column]
+    for column in range(len(popularity)):
+        d += vector[len(row) + column] * popularity[column]
+    return _mixed(d, log_z, space.t[j], space.p[j], space.shift[j]) if space.mark[j] else d
+
+
 @compiled
 def list_rows(
     dense: Floats,
@@ -314,33 +325,28 @@ def list_rows(
 
     short > 0: dense scores are about right; the best so many are scored again, exactly but for log Z.
     """
-    k = item.shape[1]
-    listed, value = np.empty(max(short, k), np.int64), np.empty(max(short, k), np.float32)
+    most = max(short, item.shape[1])
+    found, listed, value = (
+        np.empty(room_for(most), np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.float32),
+    )
     maxima = space.maxima[: dense.shape[1] // BLOCK]
     for b in range(len(dense)):
         count = _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items)
         maxima_of(dense[b], maxima)
         if not short:
-            best_of(dense[b], maxima, item[b], score[b])
+            best_of(dense[b], maxima, found, item[b], score[b])
         else:
-            best_of(dense[b], maxima, listed, value)
-            vector = rows.vector[first + b]
-            for n in range(len(listed)):
-                j = listed[n]
-                if j < 0:
-                    break
-                row, popularity, d = shared.vectors[j], shared.popularity[j], ZERO
-                for column in range(len(row)):
-                    d += vector[column] * row[column]
-                for column in range(len(popularity)):
-                    d += vector[len(row) + column] * popularity[column]
-                if space.mark[j]:
-                    d = _mixed(d, log_z[b], space.t[j], space.p[j], space.shift[j])
-                value[n] = d
+            candidates, some = found, candidates_of(dense[b], maxima, short, found)
+            if some < 0:
+                best_of(dense[b], maxima, found, listed, value)
+                candidates, some = listed, most
             item[b], score[b] = -1, NONE
-            for n in range(len(listed)):
-                if listed[n] >= 0:
-                    insert(item[b], score[b], listed[n], value[n])
+            for n in range(some):
+                j = candidates[n]
+                if j >= 0:
+                    insert(item[b], score[b], j, _again(first + b, j, log_z[b], rows, shared, space))
         _clear(space, count)
 
 

@@ -18,6 +18,7 @@ Ints = NDArray[np.int64]
 
 BLOCK = 64
 _PLACES = 128
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 LEAST = np.float32(-np.inf)
 
 
@@ -92,35 +93,87 @@ def maxima_of(dense: Floats, maxima: Floats) -> None:
         for j in range(BLOCK // 4):  # four at a time, since one after another waits for the one before
             two = max(of_block[j], of_block[j + BLOCK // 4])
             other_two = max(of_block[j + BLOCK // 2], of_block[j + 3 * BLOCK // 4])
-            best = max(best, max(two, other_two))
+            best = max(best, two, other_two)
         maxima[block] = best
 
 
 @compiled
-def best_of(dense: Floats, maxima: Floats, item: Ints, score: Floats) -> None:
+def _nth(maxima: Floats, n: int) -> np.float32:
+    """The n-th largest, -inf if there are fewer: by bisection on integers in the order of the numbers, each
+    step a count, which vector instructions do.
+    """
+    if n > len(maxima):
+        return LEAST
+    key = np.empty(len(maxima), np.int32)
+    for block in range(len(maxima)):
+        bits = np.float32(maxima[block]).view(np.int32)
+        key[block] = bits if bits >= 0 else bits ^ _MAGNITUDE
+    low, high = np.int64(-(1 << 31)), np.int64((1 << 31) - 1)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        least, count = np.int32(middle), np.int32(0)
+        for block in range(len(key)):
+            count += np.int32(key[block] >= least)
+        if count >= n:
+            low = middle
+        else:
+            high = middle - 1
+    bits = np.int32(low)
+    return np.int32(bits if bits >= 0 else bits ^ _MAGNITUDE).view(np.float32)
+
+
+@compiled
+def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
+    """What can be among the k best of a row of scores dense[n] with the maxima of its blocks: indices above
+    -inf, upwards, into `found`, a few more than k. How many; -1 if there is no room for all, as when many are
+    equal.
+    """
+    threshold, count = _nth(maxima, k), 0  # k scores reach it
+    for block in range(len(maxima)):
+        if maxima[block] >= threshold and maxima[block] > LEAST:
+            start = block * BLOCK
+            of_block = dense[start : start + BLOCK]
+            for quarter in range(0, BLOCK, BLOCK // 4):
+                part, reach = of_block[quarter : quarter + BLOCK // 4], np.int32(0)
+                for j in range(BLOCK // 4):
+                    reach += np.int32(part[j] >= threshold)
+                if not reach:
+                    continue
+                if count + reach > len(found):
+                    return -1
+                for j in range(BLOCK // 4):
+                    if part[j] >= threshold and part[j] > LEAST:
+                        found[count] = start + quarter + j
+                        count += 1
+    return count
+
+
+@compiled
+def best_of(dense: Floats, maxima: Floats, found: Ints, item: Ints, score: Floats) -> None:
     """The best of a row of scores dense[n] with the maxima of its blocks, best first, ties to the lower
-    index, into item[k] and score[k]; -1 and -inf where none is left above -inf.
+    index, into item[k] and score[k]; -1 and -inf where none is left above -inf. `found`: working space.
     """
     item[:], score[:] = -1, LEAST
     last = len(score) - 1
     if last < 0:
         return
-    for largest in maxima:  # the k-th largest of them is a threshold that k scores reach
-        if largest > score[last]:
-            place = last
-            while place > 0 and score[place - 1] < largest:
-                score[place] = score[place - 1]
-                place -= 1
-            score[place] = largest
-    threshold = score[last]
-    score[:] = LEAST
+    count = candidates_of(dense, maxima, len(score), found)
+    for n in range(count):
+        insert(item, score, found[n], dense[found[n]])
+    if count >= 0:
+        return
     for block in range(len(maxima)):
-        if maxima[block] >= threshold and maxima[block] > score[last]:
+        if maxima[block] > score[last]:
             start = block * BLOCK
-            of_block = dense[start : start + BLOCK]
-            for j in range(BLOCK):
-                if of_block[j] >= threshold and of_block[j] > score[last]:
-                    insert(item, score, start + j, of_block[j])
+            for j in range(start, start + BLOCK):
+                if dense[j] > score[last]:
+                    insert(item, score, j, dense[j])
+
+
+@inlined
+def room_for(k: int) -> int:
+    """Candidates for k places that there should be room for."""
+    return 4 * k + BLOCK
 
 
 @compiled
@@ -130,8 +183,9 @@ def _best_of_all(
     item: NDArray[np.int64],
     best: NDArray[np.float32],
 ) -> None:
+    found = np.empty(room_for(item.shape[1]), np.int64)
     for b in range(len(scores)):
-        best_of(scores[b], maxima[b], item[b], best[b])
+        best_of(scores[b], maxima[b], found, item[b], best[b])
 
 
 def _in_best_blocks(scores: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:
