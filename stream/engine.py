@@ -25,7 +25,7 @@ from stream.items import ItemNames
 from stream.murmur import murmur2
 from stream.prequential import Prequential
 from stream.ranking import Made, Ranker
-from stream.rows import Rows
+from stream.rows import Rows, encode_rows
 from stream.slab import Known, Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
@@ -113,6 +113,12 @@ class Engine:
     def _new_ranker(self) -> Ranker:
         options = self.options
         return Ranker(self.encoder, self.names, self.statistics, options.precision, options.threads)
+
+    def warm_up(self) -> None:
+        """Compile what events, lists and checkpoints need, before the first event waits for it."""
+        self.ranker.scorer.refresh(self.wall())
+        self.ranker.scorer.warm_up()
+        encode_rows(self.slab.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions))
 
     # -- the model version ------------------------------------------------------------------------------
 

@@ -16,12 +16,14 @@ that each record was applied once, for 8 bytes in all.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import EddyError
+from stream.heads import used
+from stream.row_bytes import write_rows
 
 WINDOW = 50
 """Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1
@@ -146,14 +148,6 @@ def row_size(state_size: int, entries: int, anchor: bool, older: int = 0) -> int
     return HEADER.itemsize + 4 * floats + entries * ENTRY.itemsize + older * _HASH
 
 
-def packed(padded: NDArray[_T]) -> tuple[NDArray[np.int64], NDArray[_T]]:
-    """How many there are in each row of a padded matrix (0 = none, past the others), and all of them: [n],
-    [sum].
-    """
-    used = padded != 0
-    return np.count_nonzero(used, axis=1), padded[used]
-
-
 def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
     """The padded matrix again, as wide as its longest row: [n, max(count)]."""
     padded = np.zeros((len(count), int(count.max(initial=0))), values.dtype)
@@ -164,54 +158,41 @@ def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
 def encode_rows(rows: Rows) -> list[bytes]:
     """The values to write, one per row, in order."""
     n, state_size = rows.hidden.shape
-    out: list[bytes] = [b""] * n
     anchored = rows.anchor_time != NO_TIME
-    count, hashes = packed(rows.older)
-    older = memoryview(hashes.astype("<u8", copy=False).tobytes())
-    older_end = (np.cumsum(count) * _HASH).tolist()
-    for has_anchor in (False, True):
-        chosen = np.flatnonzero(anchored == has_anchor)
-        if not len(chosen):
-            continue
-        header = np.zeros(len(chosen), HEADER)
-        header["magic"] = b"ED"
-        header["format"] = FORMAT
-        header["flags"] = _HAS_ANCHOR if has_anchor else 0
-        header["state_size"] = state_size
-        header["topic_id"] = np.void(rows.topic_id)
-        header["entries"] = rows.length[chosen]
-        header["first_time"] = rows.time[chosen, 0]
-        for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time"):
-            header[name] = getattr(rows, name)[chosen]
-        entry = np.zeros((len(chosen), WINDOW), ENTRY)
-        entry["item"] = rows.item[chosen]
-        since = rows.time[chosen] - header["first_time"][:, None]
-        entry["time_low"] = since & 0xFFFFFFFF
-        entry["time_high"] = since >> 32
-        entry["event_id_low"] = rows.event_id[chosen] & np.uint64(0xFFFFFFFF)
-        entry["event_id_high"] = rows.event_id[chosen] >> np.uint64(32)
-        entry["type"] = rows.type[chosen]
-        entry["value"] = rows.value[chosen]
-        parts = [_as_bytes(header[:, None]), _as_bytes(rows.hidden[chosen].astype("<f4", copy=False))]
-        if has_anchor:
-            parts.append(_as_bytes(rows.anchor[chosen].astype("<f4", copy=False)))
-        parts.append(_as_bytes(entry))
-        blob = np.hstack(parts)
-        width = blob.shape[1]
-        size = (width - (WINDOW - header["entries"].astype(np.int64)) * ENTRY.itemsize).tolist()
-        data = memoryview(blob.tobytes())
-        for i, target in enumerate(chosen.tolist()):
-            start = i * width
-            body = data[start + _CHECKED_FROM : start + size[i]]
-            tail = older[older_end[target - 1] if target else 0 : older_end[target]]
-            crc = zlib.crc32(tail, zlib.crc32(body))
-            out[target] = b"".join((data[start : start + 4], crc.to_bytes(4, "little"), body, tail))
-    return out
+    length, older = rows.length.astype(np.int64), used(rows.older, np.arange(n))
+    header = np.zeros(n, HEADER)
+    header["magic"] = b"ED"
+    header["format"] = FORMAT
+    header["flags"] = np.where(anchored, _HAS_ANCHOR, 0)
+    header["state_size"] = state_size
+    header["topic_id"] = np.void(rows.topic_id)
+    header["entries"] = length
+    header["first_time"] = rows.time[:, 0]
+    for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time"):
+        header[name] = getattr(rows, name)
+    size = row_size(state_size, 0, anchor=False) + 4 * state_size * anchored + length * ENTRY.itemsize
+    size += older * _HASH
+    end = np.cumsum(size)
+    start = end - size
+    written = np.empty(int(size.sum()), np.uint8)
+    write_rows(
+        start, _as_bytes(header[:, None]), _as_bytes(rows.hidden.astype("<f4", copy=False)),
+        _as_bytes(rows.anchor.astype("<f4", copy=False)), anchored, length, rows.item,
+        rows.time - header["first_time"][:, None], rows.event_id, rows.type, rows.value.view(np.uint16),
+        rows.older, older, written,
+    )  # fmt: skip
+    places = list(zip(start.tolist(), end.tolist(), strict=True))
+    seen = memoryview(written)  # type: ignore[arg-type]
+    crc = np.fromiter((zlib.crc32(seen[at + _CHECKED_FROM : stop]) for at, stop in places), "<u4", n)
+    written[start[:, None] + (_CHECKED_FROM - 4 + np.arange(4))] = _as_bytes(crc[:, None])
+    data = written.tobytes()
+    return [data[at:stop] for at, stop in places]
 
 
-def _as_bytes(columns: NDArray[np.void] | NDArray[np.float32]) -> NDArray[np.uint8]:
+def _as_bytes(columns: NDArray[Any]) -> NDArray[np.uint8]:
     """The bytes of each row of a two-dimensional array: uint8[n, width]."""
-    return np.ascontiguousarray(columns).view(np.uint8).reshape(len(columns), -1)
+    n, width = columns.shape
+    return np.ascontiguousarray(columns).view(np.uint8).reshape(n, width * columns.itemsize)
 
 
 def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:

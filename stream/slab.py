@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.vocabulary import Catalogue
+from stream.heads import heads, looked_up, used
 from stream.murmur import murmur2
 from stream.prequential import in_sample
 from stream.rows import NO_TIME, OLDER, WINDOW, Rows
@@ -200,8 +201,7 @@ class Slab:
 
     def older_items(self, slots: Slots) -> NDArray[np.int32]:
         """What these rows have in `older`, as wide as the longest: int32[m, 0 … OLDER]."""
-        found = self.older[slots]
-        return found[:, : int(np.count_nonzero(found.any(axis=0)))]
+        return heads(self.older, slots)
 
     def remember(self, slots: Slots, item: NDArray[np.int32]) -> None:
         """Put items that leave the window, int32[m, HALF], oldest first, -1 = not to be kept, before the
@@ -220,7 +220,6 @@ class Slab:
     def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
         """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
         length = self.length[slots]
-        filled = np.arange(WINDOW) < length[:, None]
         index = torch.from_numpy(slots).to(self.device)
         epoch = self.epoch[slots]
         epochs, place = np.unique(epoch, return_inverse=True)
@@ -239,12 +238,12 @@ class Slab:
             hidden=self.hidden[index].cpu().numpy(),
             anchor=self.anchor[index].cpu().numpy(),
             length=length,
-            item=np.where(filled, catalogue.hashes[np.where(filled, self.item[slots], 0)], np.uint64(0)),
+            item=looked_up(self.item[slots], catalogue.hashes, length.astype(np.int64)),
             time=self.time[slots],
             type=self.type[slots],
             value=self.value[slots],
             event_id=self.event_id[slots],
-            older=np.where(older > 0, catalogue.hashes[np.maximum(older - 1, 0)], np.uint64(0)),
+            older=looked_up(older, catalogue.hashes, used(older, np.arange(len(slots))), first=1),
         )
 
     def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:

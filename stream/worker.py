@@ -179,9 +179,7 @@ class Worker:
         self._engine = Engine(
             encoder, self.shared.names, self.shared.types, reader.statistics, options, wall_ms
         )
-        scorer = self._engine.ranker.scorer
-        scorer.refresh(wall_ms())
-        scorer.warm_up()
+        self._engine.warm_up()
         self._restorer = Restorer(settings, self.topic_id, self._engine, reader, self.metrics, self._run)
         self.metrics.epoch.set(encoder.epoch)
 

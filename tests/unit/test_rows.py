@@ -149,6 +149,12 @@ def test_a_row_is_as_long_as_row_size_says() -> None:
     assert len(encode_rows(old)[0]) == row_size(3, 2, anchor=True, older=3)
 
 
+def test_no_rows_have_no_bytes() -> None:
+    row = a_row()
+    columns = {name: column[:0] for name, column in vars(row).items() if name != "topic_id"}
+    assert encode_rows(replace(row, **columns)) == []
+
+
 def resealed(value: bytearray) -> bytes:
     value[4:8] = zlib.crc32(bytes(value[8:])).to_bytes(4, "little")
     return bytes(value)
