@@ -106,6 +106,11 @@ class BatchConsumer(driver.Consumer):
             message.value = cast(Any, chunk)  # through Faust as it is: see _ChunkCodec
             yield tp, message
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: a full queue holds back whoever puts. Faust would leave the partition out, and once all are
+        left out look again after a second only: every few seconds under a backlog, with nothing left to do.
+        """
+
     async def perform_seek(self) -> None:
         """Go back to the committed offsets; chunks start a new row of `follows`."""
         try:
