@@ -107,7 +107,7 @@ class BatchConsumer(driver.Consumer):
             yield tp, message
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Nothing: a full queue holds back whoever puts. Faust would leave the partition out, and once all are
+        """Nothing: a full queue holds back who puts. Faust would leave the partition out, and once all are
         left out look again after a second only: every few seconds under a backlog, with nothing left to do.
         """
 
