@@ -7,6 +7,7 @@ returned.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,15 @@ def feature_hash(feature: str) -> int:
     return _xxh3(feature) or 1
 
 
+@lru_cache(4096)
 def type_hash(event_type: str) -> int:
     """16-bit hash of an event type's name."""
     return _xxh3(event_type) & ((1 << _TYPE_BITS) - 1) or 1
+
+
+def type_hashes(event_types: Sequence[str]) -> NDArray[np.uint16]:
+    """`type_hash` of each name: uint16[n]."""
+    return np.fromiter(map(type_hash, event_types), np.uint16, len(event_types))
 
 
 def event_id_hash(event_id: str) -> int:

@@ -26,6 +26,9 @@ _COMPARE: dict[str, Callable[[Any, float], Any]] = {
 }
 
 
+MOVES, TARGET, NEGATIVE = 1, 2, 4
+
+
 @dataclass(frozen=True)
 class Flags:
     """What the rules say of n events: three bool[n] arrays."""
@@ -106,6 +109,17 @@ class EventRules:
             matches = [clause.matches(types, type_index, value) for clause in clauses]
             found[setting] = np.logical_or.reduce(matches) if matches else np.zeros(len(value), np.bool_)
         return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
+
+    def table(self) -> NDArray[np.uint8]:
+        """The rules as a table for events whose values are float16: MOVES + TARGET + NEGATIVE for each of
+        `types` and, in the last row, every other type, by the 16 bits of the value: uint8[T + 1, 65536].
+        """
+        named = self.types
+        bits = np.arange(1 << 16, dtype=np.uint16)
+        value = np.tile(bits.view(np.float16).astype(np.float32), len(named) + 1)
+        found = self.flags(named, np.repeat(np.arange(len(named) + 1), len(bits)), value)
+        weighed = (found.moves * MOVES + found.target * TARGET + found.negative * NEGATIVE).astype(np.uint8)
+        return np.asarray(weighed.reshape(len(named) + 1, len(bits)))
 
 
 EVERY_EVENT = EventRules(negative="")

@@ -19,7 +19,6 @@ from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.clock import StreamClock
 from stream.encoder import Encoder
-from stream.events import TypeTable
 from stream.item_stats import Reader
 from stream.items import DICTIONARY_KEY, ItemNames, metadata
 from stream.ranking import Ranker
@@ -51,7 +50,6 @@ class MaterialisedView:
         self.clock = StreamClock()
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
-        self.types = TypeTable()
         self.metadata: dict[str, Item] = {}
         self.slabs: dict[int, Slab] = {}
         self.rankers: dict[int, Ranker] = {}
@@ -104,8 +102,7 @@ class MaterialisedView:
             )
         self.catalogue.features.add(version.features)
         self.names.add(version.vocabulary.items)
-        self.types.hashes(version.vocabulary.types)
-        encoder = Encoder(version, epoch, self.catalogue, self.types, torch.device("cpu"))
+        encoder = Encoder(version, epoch, self.catalogue, torch.device("cpu"))
         ranker = Ranker(encoder, self.names, counted)
         ranker.refresh(self.now(), self.wall())  # now, not at somebody's request
         ranker.scorer.warm_up()

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.hashing import item_hash
+from models.hashing import item_hash, type_hash
 from models.registry import Version
-from models.rules import Flags
+from models.rules import MOVES, NEGATIVE, TARGET, Flags
 from models.tensors import Inputs
 from models.vocabulary import Catalogue
-from stream.events import TypeTable
 from stream.rows import NO_TIME
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
@@ -23,20 +22,21 @@ _CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
 
 
 class Encoder:
-    """A version, bound to the catalogue's indices and the type table's."""
+    """A version, bound to the catalogue's indices; types are told apart by their hashes."""
 
-    def __init__(
-        self, version: Version, epoch: int, catalogue: Catalogue, types: TypeTable, device: torch.device
-    ) -> None:
+    def __init__(self, version: Version, epoch: int, catalogue: Catalogue, device: torch.device) -> None:
         self.version = version
         self.epoch = epoch
         self.version_hash = item_hash(version.id)
         self.recommender = version.recommender.to(device).eval()
         self.device = device
         self._catalogue = catalogue
-        self._types = types
-        self._rules = version.rules
-        types.hashes(version.rules.types)  # restored rows know types by hash alone
+        every_type = np.arange(1 << 16, dtype=np.uint16)
+        self._type_input = version.vocabulary.type_index(every_type)
+        self._rules = version.rules.table()
+        self._rules_of = np.full(len(every_type), len(self._rules) - 1)
+        named = version.rules.types
+        self._rules_of[[type_hash(name) for name in named]] = np.arange(len(named))
         self._item_input = np.zeros(0, np.int64)
 
     @property
@@ -52,14 +52,17 @@ class Encoder:
         return np.asarray(self._item_input[item], np.int64)
 
     def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
-        """What the rules that the version was trained with say of events: bool arrays, flattened."""
-        return self._rules.flags(
-            self._types.names, self._types.index(type_.ravel()), value.ravel().astype(np.float32)
-        )
+        """What the rules that the version was trained with say of events, in the shape given."""
+        found = self._rules[self._rules_of[type_], value.view(np.uint16)]
+        return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
 
     def negative(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> NDArray[np.bool_]:
         """Which events speak against their item, in the shape given."""
-        return np.asarray(self.flags(type_, value).negative.reshape(type_.shape), np.bool_)
+        return self.flags(type_, value).negative
+
+    def types(self, type_: NDArray[np.uint16]) -> NDArray[np.int64]:
+        """Input indices of event types by their hash, in the shape given; T stands for every unknown one."""
+        return np.asarray(self._type_input[type_], np.int64)
 
     def inputs(
         self,
@@ -75,7 +78,7 @@ class Encoder:
 
         return Inputs(
             item=tensor(self._item_inputs(item)),
-            type=tensor(self.version.vocabulary.type_index(type_)),
+            type=tensor(self.types(type_)),
             negative=tensor(self.negative(type_, value)),
             gap_ms=tensor(gap.astype(np.float32)),
         )

@@ -20,7 +20,7 @@ from stream.advance import Columns, Report, View, advance, joined_views
 from stream.clock import StreamClock
 from stream.counting import Counting
 from stream.encoder import Encoder
-from stream.events import EventBatch, TypeTable
+from stream.events import EventBatch
 from stream.items import ItemNames
 from stream.murmur import murmur2
 from stream.prequential import Prequential
@@ -92,13 +92,12 @@ class Engine:
         self,
         encoder: Encoder,
         names: ItemNames,
-        types: TypeTable,
         statistics: Statistics,
         options: Options,
         wall: Callable[[], int],
     ) -> None:
         self.encoder = encoder
-        self.names, self.types, self.statistics, self.options = names, types, statistics, options
+        self.names, self.statistics, self.options = names, statistics, options
         self.slab = Slab(encoder.state_size, encoder.device, options.sample)
         self.clock = StreamClock()
         self.wall = wall
@@ -178,7 +177,7 @@ class Engine:
         columns = Columns(
             slot=slot,
             item=item,
-            type=self.types.hashes([name for batch in batches for name in batch.type]),
+            type=np.concatenate([batch.type for batch in batches]),
             value=np.concatenate([batch.value for batch in batches]),
             time=np.concatenate([batch.time for batch in batches]),
             event_id=np.concatenate([batch.event_id for batch in batches]),

@@ -6,7 +6,7 @@ can raise.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.hashing import event_id_hash, type_hash
+from models.hashing import event_id_hash, type_hashes
 from stream.schema import Event
 
 MAX_AHEAD_MS = 3_600_000
@@ -62,7 +62,8 @@ class EventBatch:
     partition: int
     user: list[str]
     item: list[str]
-    type: list[str]
+    type: NDArray[np.uint16]
+    """[n] hashes of the types' names"""
     value: NDArray[np.float16]
     """[n], NaN = none"""
     time: NDArray[np.int64]
@@ -177,7 +178,7 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
         partition=partition,
         user=[event.user_id for event in events],
         item=[event.item_id for event in events],
-        type=[event.event_type for event in events],
+        type=type_hashes([event.event_type for event in events]),
         value=value,
         time=np.fromiter((event.timestamp for event in events), np.int64, n),
         event_id=event_id,
@@ -217,30 +218,3 @@ def rounds(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[
         yield batches, erased
     last = [one.batch.between(at, _END) if at else one.batch for one, at in zip(decoded, starts, strict=True)]
     yield last, []
-
-
-class TypeTable:
-    """Event types met by this process: names by small index, found by the 16-bit hash that rows keep.
-
-    Index 0 is any type whose name this process has not met; only rules for every type ("*") apply to it.
-    """
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self.names: list[str] = [""]
-        self._hash_of: dict[str, int] = {}
-        self._index_of = np.zeros(1 << 16, np.int16)
-        self.hashes(list(names))
-
-    def hashes(self, names: Sequence[str]) -> NDArray[np.uint16]:
-        """The hash of each name, remembering new ones: uint16[n]."""
-        known = self._hash_of
-        for name in set(names).difference(known):
-            known[name] = type_hash(name)
-            if len(self.names) < np.iinfo(np.int16).max and not self._index_of[known[name]]:
-                self._index_of[known[name]] = len(self.names)
-                self.names.append(name)
-        return np.fromiter(map(known.__getitem__, names), np.uint16, len(names))
-
-    def index(self, hashes: NDArray[np.uint16]) -> NDArray[np.int16]:
-        """Indices into `names`: int16[n]."""
-        return np.asarray(self._index_of[hashes], np.int16)

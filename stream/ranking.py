@@ -69,7 +69,7 @@ class Ranker:
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""
         device = self.encoder.device
-        types = self.encoder.version.vocabulary.type_index(view.type.ravel()).reshape(view.type.shape)
+        types = self.encoder.types(view.type)
         negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
         older = view.older[:, : self.encoder.recommender.config.older]
         columns = (view.item.astype(np.int64), view.time, types, negative, view.length, older)

@@ -13,7 +13,6 @@ from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.encoder import Encoder
-from stream.events import TypeTable
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
 from stream.reader import Follower, Records
@@ -28,13 +27,12 @@ _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
 
 class Shared:
-    """Catalogue, names, types and statistics; `on_version` is called with the encoder of each newer epoch."""
+    """Catalogue, names and statistics; `on_version` is called with the encoder of each newer epoch."""
 
     def __init__(self, settings: Settings, run: OnThread) -> None:
         self.settings = settings
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
-        self.types = TypeTable()
         self.announced: Announcement | None = None
         self.on_version: Callable[[Encoder], Awaitable[None]] | None = None
         self._run = run
@@ -69,10 +67,9 @@ class Shared:
                 )
         self.catalogue.features.add(version.features)
         self.names.add(version.vocabulary.items)
-        self.types.hashes(version.vocabulary.types)
         device = torch.device(self.settings.torch_device)
         log.info("epoch %d: version %s", announcement.epoch, version.id)
-        return Encoder(version, announcement.epoch, self.catalogue, self.types, device)
+        return Encoder(version, announcement.epoch, self.catalogue, device)
 
     async def caught_up(self) -> None:
         """Wait until all that is in the followed topics now has been taken in."""

@@ -176,9 +176,7 @@ class Worker:
         )
         self.shared.count_for(encoder)
         reader = self.shared.statistics
-        self._engine = Engine(
-            encoder, self.shared.names, self.shared.types, reader.statistics, options, wall_ms
-        )
+        self._engine = Engine(encoder, self.shared.names, reader.statistics, options, wall_ms)
         self._engine.warm_up()
         self._restorer = Restorer(settings, self.topic_id, self._engine, reader, self.metrics, self._run)
         self.metrics.epoch.set(encoder.epoch)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.config import ModelConfig
-from models.hashing import event_id_hash
+from models.hashing import event_id_hash, type_hashes
 from models.recommender import Recommender
 from models.registry import Version, publish
 from models.rules import EventRules
@@ -22,7 +22,7 @@ from models.train import Trained
 from models.vocabulary import Catalogue, Vocabulary
 from stream.encoder import Encoder
 from stream.engine import Engine, Options
-from stream.events import EventBatch, TypeTable
+from stream.events import EventBatch
 from stream.items import ItemNames
 from stream.rows import Rows
 
@@ -66,12 +66,10 @@ def random_version(
 
 
 def new_encoder(engine: Engine | None, version: Version, epoch: int) -> Encoder:
-    """An encoder of a version, on an engine's names and types or on new ones."""
+    """An encoder of a version, on an engine's names or on new ones."""
     names = engine.names if engine else ItemNames(Catalogue())
-    types = engine.types if engine else TypeTable()
     names.add(version.vocabulary.items)
-    types.hashes(version.vocabulary.types)
-    return Encoder(version, epoch, names.catalogue, types, torch.device("cpu"))
+    return Encoder(version, epoch, names.catalogue, torch.device("cpu"))
 
 
 def new_engine(
@@ -79,14 +77,13 @@ def new_engine(
 ) -> Engine:
     """An engine with nothing in it; `wall` is what its clock on the wall says, in ms."""
     torch.set_num_threads(1)
-    names, types = ItemNames(Catalogue()), TypeTable()
+    names = ItemNames(Catalogue())
     names.add(version.vocabulary.items)
-    types.hashes(version.vocabulary.types)
-    encoder = Encoder(version, epoch, names.catalogue, types, torch.device("cpu"))
+    encoder = Encoder(version, epoch, names.catalogue, torch.device("cpu"))
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)
     chosen = Options(**{"partitions": partitions, "k": 5, "emit": "off", "sample": 0.0, **options})
-    return Engine(encoder, names, types, statistics, chosen, lambda: wall)
+    return Engine(encoder, names, statistics, chosen, lambda: wall)
 
 
 def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventBatch:
@@ -96,7 +93,7 @@ def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: in
         partition=partition,
         user=[one.user for one in happenings],
         item=[one.item for one in happenings],
-        type=[one.type for one in happenings],
+        type=type_hashes([one.type for one in happenings]),
         value=np.array([np.nan if one.value is None else one.value for one in happenings], np.float16),
         time=np.fromiter((one.time for one in happenings), np.int64, n),
         event_id=np.fromiter(

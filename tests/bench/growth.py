@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from models.hashing import type_hash
 from stream.engine import Engine
 from stream.events import EventBatch
 from stream.settings import load_settings
@@ -53,7 +54,7 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
                 partition=0,
                 user=[user_id(who) for who in user[part].tolist()],
                 item=[item_id(what) for what in item[part].tolist()],
-                type=["view"] * n,
+                type=np.full(n, type_hash("view"), np.uint16),
                 value=np.full(n, np.nan, np.float16),
                 time=start_ms + (offset + np.arange(n)) * STEP_MS,
                 event_id=np.zeros(n, np.uint64),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import EddyError
-from models.rules import EVERY_EVENT, EventRules, Flags
+from models.rules import EVERY_EVENT, MOVES, NEGATIVE, TARGET, EventRules, Flags
 
 NONE = float("nan")
 
@@ -58,6 +58,24 @@ def test_for_plain_logs_every_event_counts() -> None:
     assert found.target.all()
     assert found.moves.all()
     assert not found.negative.any()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        EventRules(),
+        EVERY_EVENT,
+        EventRules(state="view,rating>=-1", target="*<=2,view", negative="rating<3,hide"),
+    ],
+)
+def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: EventRules) -> None:
+    table, value = rules.table(), np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    assert len(table) == len(rules.types) + 1
+    for name, row in zip([*rules.types, "something else"], table, strict=True):
+        found = rules.flags([name], np.zeros(len(value), np.int16), value)
+        assert ((row & MOVES) > 0).tolist() == found.moves.tolist()
+        assert ((row & TARGET) > 0).tolist() == found.target.tolist()
+        assert ((row & NEGATIVE) > 0).tolist() == found.negative.tolist()
 
 
 @pytest.mark.parametrize("wrong", ["rating<", "<5", "rating<low", "rating=5", "rating<1<2"])

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.dead_letters import dead_letter
-from stream.events import MAX_AHEAD_MS, TypeTable, decode_events, rounds
+from stream.events import MAX_AHEAD_MS, decode_events, rounds
 from stream.schema import MAX_ID_BYTES
 from tests.engines import new_engine, random_version, stored_rows
 
@@ -229,10 +229,3 @@ def test_100_000_fuzzed_events_are_applied_or_rejected_and_none_is_lost(tmp_path
     rows = stored_rows(engine)
     assert int(rows.applied.sum()) == applied
     assert np.isfinite(rows.hidden).all()
-
-
-def test_types_are_told_apart_by_hash_and_unknown_ones_have_index_0() -> None:
-    table = TypeTable(["view"])
-    hashes = table.hashes(["view", "rating", "view"])
-    assert table.index(hashes).tolist() == [1, 2, 1]
-    assert TypeTable(["view"]).index(hashes).tolist() == [1, 0, 1]
