@@ -8,17 +8,19 @@ everything back.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.order import groups
-from stream.encoder import Encoder, gaps
-from stream.rows import TIME_SPAN, WINDOW, mix
+from models.tensors import Inputs
+from stream import window_loops
+from stream.encoder import Encoder
+from stream.rows import NO_TIME, TIME_SPAN, WINDOW, mix
 from stream.slab import HALF, Slab, Slots
-from stream.waves import pack
+from stream.waves import Waves, pack
+from stream.window_loops import Given, Recent
 
 Index = NDArray[np.int64]
 
@@ -34,6 +36,8 @@ class Columns:
     time: NDArray[np.int64]
     event_id: NDArray[np.uint64]
     offset: NDArray[np.int64]
+    negative: NDArray[np.bool_]
+    """which speak against their item"""
 
     def take(self, index: Index) -> "Columns":
         return Columns(**{name: column[index] for name, column in vars(self).items()})
@@ -50,20 +54,57 @@ class View:
     """[m] which event of the given columns it stands at"""
     output: torch.Tensor
     """[m, H]"""
-    item: NDArray[np.int32]
-    """[m, WINDOW] catalogue indices, oldest first, -1 beyond the window"""
-    time: NDArray[np.int64]
-    """[m, WINDOW] ms"""
-    type: NDArray[np.uint16]
-    """[m, WINDOW]"""
-    value: NDArray[np.float16]
-    """[m, WINDOW]"""
-    length: Index
-    """[m] entries in use"""
-    older: NDArray[np.int32]
-    """[m, 0 … OLDER] catalogue indices of items from before the window, latest first, -1 = none"""
-    last_time: NDArray[np.int64]
-    """[m] ms of the last event that the row includes, NO_TIME for an empty row"""
+    recent: Recent
+
+    @classmethod
+    def empty(cls, event: Index, encoder: Encoder, older: int) -> "View":
+        """To be filled in, with room for so many older items."""
+        m = len(event)
+        wide = (m, WINDOW)
+        recent = Recent(
+            item=np.empty(wide, np.int64),
+            time=np.empty(wide, np.int64),
+            type=np.empty(wide, np.int64),
+            negative=np.empty(wide, np.bool_),
+            length=np.empty(m, np.int64),
+            older=np.empty((m, older), np.int32),
+            last_time=np.empty(m, np.int64),
+        )
+        hidden = encoder.recommender.config.hidden
+        return cls(event, torch.empty(m, hidden, device=encoder.device), recent)
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def part(self, rows: slice, older: int | None = None) -> "View":
+        """Some of the rows, the same memory; and so many of the older items."""
+        recent = Recent(*(column[rows] for column in self.recent))  # type: ignore[arg-type]
+        return View(self.event[rows], self.output[rows], recent._replace(older=recent.older[:, :older]))
+
+
+def joined_views(views: Sequence[View]) -> View:
+    """One after another."""
+    columns = {name: [getattr(view.recent, name) for view in views] for name in Recent._fields}
+    width = max(older.shape[1] for older in columns["older"])
+    columns["older"] = [
+        np.pad(older, ((0, 0), (0, width - older.shape[1])), constant_values=-1) for older in columns["older"]
+    ]
+    return View(
+        np.concatenate([view.event for view in views]),
+        torch.cat([view.output for view in views]),
+        Recent(**{name: np.concatenate(parts) for name, parts in columns.items()}),
+    )
+
+
+def view_now(slab: Slab, encoder: Encoder, slots: Slots, output: torch.Tensor) -> View:
+    """Rows as they are; `event` is their number."""
+    older = min(int(slab.remembered[slots].max(initial=0)), encoder.recommender.config.older)
+    number = np.arange(len(slots))
+    view = View.empty(number, encoder, older)
+    length = slab.length[slots].astype(np.int64)
+    window_loops.copy_out(slab.windows(), encoder.terms, slots, length, number, view.recent)
+    view.output.copy_(output)
+    return view
 
 
 @dataclass
@@ -74,40 +115,45 @@ class Report:
     """[n, lags] items of the events before in the row's order, latest first, -1 = none"""
     kept: NDArray[np.bool_]
     """[n] False for re-sent events, which changed nothing"""
+    seen: View
+    """rows just after the events that this was wanted of, then rows just before others, each in order"""
+    after: int
+    """how many of them are rows just after"""
+    users: Slots
+    """[u] slots of the rows that changed, each once"""
     repeats: int = 0
     late: int = 0
     too_late: int = 0
-    before: list[View] = field(default_factory=list)
-    after: list[View] = field(default_factory=list)
-
-    @classmethod
-    def of_nothing(cls) -> "Report":
-        """Of no events."""
-        return cls(np.zeros((0, 0), np.int64), np.zeros(0, np.bool_))
 
 
-def joined_views(views: Sequence[View]) -> View:
-    """One after another."""
-    if len(views) == 1:
-        return views[0]
-    columns = {name: [getattr(view, name) for view in views] for name in vars(views[0])}
-    output = torch.cat(columns.pop("output"))
-    width = max(older.shape[1] for older in columns["older"])
-    columns["older"] = [
-        np.pad(older, ((0, 0), (0, width - older.shape[1])), constant_values=-1) for older in columns["older"]
-    ]
-    return View(output=output, **{name: np.concatenate(parts) for name, parts in columns.items()})
+class _Looks:
+    """Copies rows as they are at the moments that were asked for, each to its place in one view."""
+
+    def __init__(self, slab: Slab, encoder: Encoder, before: Index, after: Index, room: int) -> None:
+        """`before` and `after`: the events, increasing; `room`: older items a row can come to have."""
+        self._slab, self._encoder = slab, encoder
+        self._view = View.empty(np.concatenate((after, before)), encoder, room)
+        self._most = 0
+
+    def copy(self, slot: Slots, length: Index, row: Index, output: torch.Tensor) -> None:
+        """Rows of slots, with so many entries, to places of the view; those below 0 are passed over."""
+        most = window_loops.copy_out(
+            self._slab.windows(), self._encoder.terms, slot, length, row, self._view.recent
+        )
+        self._most = max(self._most, most)
+        chosen = row >= 0
+        if chosen.any():
+            to = torch.from_numpy(row[chosen]).to(output.device)
+            self._view.output[to] = output[torch.from_numpy(np.flatnonzero(chosen)).to(output.device)]
+
+    def view(self) -> View:
+        """All of it."""
+        return self._view.part(slice(None), self._most)
 
 
-def view_rows(slab: Slab, slots: Slots, length: Index, output: torch.Tensor, event: Index) -> View:
-    """A copy of the first `length` window entries of each row, and of its older items."""
-    filled = np.arange(WINDOW) < length[:, None]
-    last = np.where(length > 0, slab.time[slots, np.maximum(length - 1, 0)], slab.anchor_time[slots])
-    item = np.where(filled, slab.item[slots], -1)
-    return View(
-        event, output, item, slab.time[slots], slab.type[slots], slab.value[slots], length,
-        slab.older_items(slots) - 1, last,
-    )  # fmt: skip
+def _rows(wanted: NDArray[np.bool_], first: int) -> tuple[Index, Index]:
+    """The events wanted, and for each event its place among them from `first` on, -1 = not wanted."""
+    return np.flatnonzero(wanted), np.where(wanted, first - 1 + np.cumsum(wanted), -1)
 
 
 class _Advance:
@@ -122,134 +168,113 @@ class _Advance:
         want_after: NDArray[np.bool_],
     ) -> None:
         self.slab, self.encoder, self.columns = slab, encoder, columns
-        self.want_before, self.want_after = want_before, want_after
-        n, lags = len(columns), encoder.recommender.config.transition_lags
-        self.report = Report(previous=np.full((n, lags), -1, np.int64), kept=np.ones(n, np.bool_))
+        self.windows = slab.windows()
+        self.given = Given(
+            columns.slot, columns.item, columns.type, columns.value.view(np.uint16), columns.time.copy(),
+            columns.event_id,
+        )  # fmt: skip
+        n = len(columns)
+        self.order, start, count, users = (np.empty(n, np.int64) for _ in range(4))
+        found = window_loops.by_user(columns.slot, slab.mark, self.order, start, count, users)
+        self.start, self.count, self.users = start[:found], count[:found], users[:found]
+        self.previous = np.full((n, encoder.recommender.config.transition_lags), -1, np.int64)
+        self.kept = np.ones(n, np.bool_)
+        self.repeats = self.late = self.too_late = 0
+        after, self.row_after = _rows(want_after, 0)
+        before, self.row_before = _rows(want_before, len(after))
+        self.after = len(after)
+        self.looks = _Looks(slab, encoder, before, after, self._room())
+
+    def _room(self) -> int:
+        """How many older items a row can have in this call, as far as the model looks at them."""
+        slab, known = self.slab, self.encoder.recommender.config.older
+        length = slab.length[self.users] + self.count
+        most = slab.remembered[self.users] + np.where(length >= WINDOW, length, 0)
+        return min(int(most.max(initial=0)), known)
 
     def run(self) -> Report:
-        order, start, count = groups(self.columns.slot)
-        if not len(order):
-            return self.report
-        one_by_one = self._irregular(order, start, count)
-        self._in_waves(order, start[~one_by_one], count[~one_by_one])
-        if one_by_one.any():
-            self._one_by_one(order, start[one_by_one], count[one_by_one])
-        self._include(order, start)
-        return self.report
-
-    def _irregular(self, order: Index, start: Index, count: Index) -> NDArray[np.bool_]:
-        """Which users have a late event, or one whose id was perhaps met before: bool[users]."""
+        start, count = self.start, self.count
+        odd = np.zeros(len(start), np.bool_)
+        if window_loops.irregular(self.windows, self.given, self.order, start, count, odd):
+            self._in_waves(start[~odd], count[~odd])
+            self._one_by_one(start[odd], count[odd])
+        else:
+            self._in_waves(start, count)
         slab, columns = self.slab, self.columns
-        user = np.repeat(np.arange(len(start)), count)
-        time, slot = columns.time[order], columns.slot[order]
-        base = slab.last_time(slot[start])
-        latest = np.maximum.accumulate((user << 42) + np.maximum(time, base[user]) + 1) - (user << 42) - 1
-        before = np.concatenate((base[:1], latest[:-1]))
-        before[start] = base
-        suspect = time < before
-        event_id = columns.event_id[order]
-        named = np.flatnonzero(event_id)
-        if len(named):
-            held = (slab.event_id[slot[named]] == event_id[named, None]).any(axis=1)
-            pair = np.stack((slot[named].astype(np.uint64), event_id[named]), axis=1)
-            _, first, inverse = np.unique(pair, axis=0, return_index=True, return_inverse=True)
-            held |= first[inverse.ravel()] != np.arange(len(named))
-            suspect[named[held]] = True
-        return np.asarray(np.logical_or.reduceat(suspect, start), np.bool_)
+        window_loops.include(
+            columns.slot,
+            columns.offset,
+            mix(columns.offset),
+            self.kept,
+            slab.offset,
+            slab.applied,
+            slab.digest,
+        )
+        return Report(
+            self.previous, self.kept, self.looks.view(), self.after, self.users, self.repeats, self.late,
+            self.too_late,
+        )  # fmt: skip
 
     def _where(self, slots: Slots) -> torch.Tensor:
         return torch.from_numpy(slots).to(self.slab.device)
 
-    def _write(self, event: Index, slot: Slots, place: Index, time: NDArray[np.int64]) -> None:
-        slab, columns = self.slab, self.columns
-        slab.item[slot, place] = columns.item[event]
-        slab.time[slot, place] = time
-        slab.type[slot, place] = columns.type[event]
-        slab.value[slot, place] = columns.value[event]
-        if columns.event_id[event].any() or slab.event_id[slot, place].any():
-            slab.event_id[slot, place] = columns.event_id[event]
+    def _append(self, event: Index, place: Index) -> NDArray[np.float32]:
+        """Write events to the ends of their windows; returns the ms since the event before."""
+        gap = np.empty(len(event), np.float32)
+        window_loops.append(self.windows, self.given, event, place, TIME_SPAN, NO_TIME, gap, self.previous)
+        return gap
 
-    def _look_back(self, event: Index, slot: Slots, place: Index) -> NDArray[np.int64]:
-        """Note the items before each event (the statistics count transitions); returns the time just
-        before, ms.
-        """
-        slab = self.slab
-        behind = place[:, None] - 1 - np.arange(self.report.previous.shape[1])
-        item = slab.item[slot[:, None], np.maximum(behind, 0)]
-        self.report.previous[event] = np.where(behind >= 0, item, -1)
-        return np.where(place > 0, slab.time[slot, np.maximum(place - 1, 0)], slab.anchor_time[slot])
+    def _inputs(self, event: Index, gap: NDArray[np.float32]) -> Inputs:
+        columns = self.columns
+        return self.encoder.inputs(columns.item[event], columns.type[event], columns.negative[event], gap)
 
-    def _in_waves(self, order: Index, start: Index, count: Index) -> None:
-        slab, columns, encoder = self.slab, self.columns, self.encoder
+    def _in_waves(self, start: Index, count: Index) -> None:
+        slab, encoder = self.slab, self.encoder
         while len(start):
-            users = columns.slot[order[start]]
+            users = self.columns.slot[self.order[start]]
             length = slab.length[users].astype(np.int64)
             take = np.minimum(count, np.where(length < HALF, HALF, WINDOW) - length)
             waves = pack(start, take)
-            event = order[waves.event]
-            slot = columns.slot[event]
-            place = length[waves.user][waves.row] + waves.rank
-            first_time = np.where(length > 0, slab.time[users, 0], columns.time[order[start]])[waves.user][
-                waves.row
-            ]
-            time = np.minimum(columns.time[event], first_time + TIME_SPAN)
-            self._write(event, slot, place, time)
-            time_before = self._look_back(event, slot, place)
-            inputs = encoder.inputs(
-                columns.item[event], columns.type[event], columns.value[event], gaps(time, time_before)
-            )
-            users = users[waves.user]
+            event = self.order[waves.event]
+            users, length = users[waves.user], length[waves.user]
+            place = length[waves.row] + waves.rank
+            inputs = self._inputs(event, self._append(event, place))
             where = self._where(users)
             state = slab.hidden[where]
             outputs, after = encoder.run(inputs, waves, state)
             slab.hidden[where] = after
-            self._look(event, slot, place, waves.previous, waves.row, outputs, state)
-            self._settle(users, length[waves.user] + waves.count, where, after)
+            self._look(event, place, waves, outputs, state)
+            self._settle(users, length + waves.length, where, after)
             start, count = start + take, count - take
             start, count = start[count > 0], count[count > 0]
 
     def _look(
-        self,
-        event: Index,
-        slot: Slots,
-        place: Index,
-        previous: Index,
-        row: Index,
-        outputs: torch.Tensor,
-        state: torch.Tensor,
+        self, event: Index, place: Index, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
     ) -> None:
         """Copy what was asked for, while the windows still hold all that this call read."""
-        chosen = np.flatnonzero(self.want_before[event])
-        if len(chosen):
-            index = torch.from_numpy(
-                np.where(previous[chosen] >= 0, previous[chosen], len(outputs) + row[chosen])
-            )
+        slot = self.columns.slot[event]
+        self.looks.copy(slot, place + 1, self.row_after[event], outputs)
+        row = self.row_before[event]
+        if row.max(initial=-1) >= 0:
+            index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.row)
             known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
-            output = known[index.to(known.device)]
-            self.report.before.append(
-                view_rows(self.slab, slot[chosen], place[chosen], output, event[chosen])
-            )
-        chosen = np.flatnonzero(self.want_after[event])
-        if len(chosen):
-            output = outputs[torch.from_numpy(chosen).to(outputs.device)]
-            self.report.after.append(
-                view_rows(self.slab, slot[chosen], place[chosen] + 1, output, event[chosen])
-            )
+            self.looks.copy(slot, place, row, known[self._where(index)])
 
     def _settle(self, users: Slots, length: Index, where: torch.Tensor, state: torch.Tensor) -> None:
         """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
         and to the older items.
         """
         slab = self.slab
-        slab.length[users] = length
-        half = np.flatnonzero(length == HALF)
-        if len(half):
-            at = torch.from_numpy(half).to(slab.device)
-            slab.middle[where[at]] = state[at]
-            slab.middle_known[users[half]] = True
-        full = users[length >= WINDOW]
-        if not len(full):
-            return
+        half, full = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
+        halves, fulls = window_loops.set_lengths(self.windows, users, length, half, full)
+        if halves:
+            slab.middle[where[self._where(half[:halves])]] = state[self._where(half[:halves])]
+            slab.middle_known[users[half[:halves]]] = True
+        if fulls:
+            self._drop_halves(users[full[:fulls]])
+
+    def _drop_halves(self, full: Slots) -> None:
+        slab = self.slab
         unknown = full[~slab.middle_known[full]]
         if len(unknown):
             begin, end = np.zeros(len(unknown), np.int64), np.full(len(unknown), HALF, np.int64)
@@ -259,64 +284,48 @@ class _Advance:
         slab.anchor[at] = slab.middle[at]
         slab.middle[at] = slab.hidden[at]
         slab.middle_known[full] = True
-        slab.anchor_time[full] = slab.time[full, HALF - 1]
-        leaving = slab.item[full, :HALF]
-        negative = self.encoder.negative(slab.type[full, :HALF], slab.value[full, :HALF])
-        slab.remember(full, np.where(negative, -1, leaving))
-        for column in (slab.item, slab.time, slab.type, slab.value):
-            column[full, :HALF] = column[full, HALF:]
-        if slab.event_id[full].any():
-            slab.event_id[full, :HALF] = slab.event_id[full, HALF:]
-            slab.event_id[full, HALF:] = 0
-        slab.length[full] = HALF
+        window_loops.drop_halves(self.windows, self.encoder.terms, full)
 
-    def _one_by_one(self, order: Index, start: Index, count: Index) -> None:
+    def _one_by_one(self, start: Index, count: Index) -> None:
         for k in range(int(count.max())):
-            event = order[start[count > k] + k]
+            event = self.order[start[count > k] + k]
             self._apply_each(event)
 
     def _apply_each(self, event: Index) -> None:
         """One event of each of some users, in any place of the window that its time asks for."""
-        slab, columns, encoder, report = self.slab, self.columns, self.encoder, self.report
-        slot = columns.slot[event]
-        event_id = columns.event_id[event]
+        slab, encoder = self.slab, self.encoder
+        slot, event_id = self.given.slot[event], self.given.event_id[event]
         entries = np.arange(WINDOW) < slab.length[slot][:, None]
         repeat = (event_id > 0) & ((slab.event_id[slot] == event_id[:, None]) & entries).any(axis=1)
-        report.repeats += int(repeat.sum())
-        report.kept[event[repeat]] = False
+        self.repeats += int(repeat.sum())
+        self.kept[event[repeat]] = False
         if repeat.any():
-            self._look_before(event[repeat])  # a repeat is still ranked and answered: nothing changes between
-            self._look_after(event[repeat])
+            # A repeat is still ranked and answered: nothing changes between.
+            self._look_at(event[repeat], self.row_before)
+            self._look_at(event[repeat], self.row_after)
         event, slot, entries = event[~repeat], slot[~repeat], entries[~repeat]
         if not len(event):
             return
-        self._look_before(event)
-        time, last = columns.time[event], slab.last_time(slot)
+        self._look_at(event, self.row_before)
+        time, last = self.given.time[event], slab.last_time(slot)
         length = slab.length[slot].astype(np.int64)
         behind = (length > 0) & (time < last)
         too_late = behind & (time < slab.anchor_time[slot])
-        report.late += int((behind & ~too_late).sum())
-        report.too_late += int(too_late.sum())
+        self.late += int((behind & ~too_late).sum())
+        self.too_late += int(too_late.sum())
         time = np.where(too_late, last, time)  # applied on arrival: for the row it happened now
+        self.given.time[event] = time
         inside = behind & ~too_late
         place = np.where(inside, ((slab.time[slot] <= time[:, None]) & entries).sum(axis=1), length)
         self._make_room(slot[inside], place[inside])
-        first_time = np.where((length > 0) & (place > 0), slab.time[slot, 0], time)
-        self._write(event, slot, place, np.minimum(time, first_time + TIME_SPAN))
-        slab.time[slot] = np.minimum(slab.time[slot], first_time[:, None] + TIME_SPAN)
-        time_before = self._look_back(event, slot, place)
+        gap = self._append(event, place)
+        slab.time[slot] = np.minimum(slab.time[slot], slab.time[slot, :1] + TIME_SPAN)
         slab.length[slot] = length + 1
         append = np.flatnonzero(~inside)
         if len(append):
             where = self._where(slot[append])
             waves = pack(np.arange(len(append)), np.ones(len(append), np.int64))
-            at = event[append]
-            inputs = encoder.inputs(
-                columns.item[at],
-                columns.type[at],
-                columns.value[at],
-                gaps(slab.time[slot, place], time_before)[append],
-            )
+            inputs = self._inputs(event[append], gap[append])
             _, slab.hidden[where] = encoder.run(inputs, waves, slab.hidden[where])
         young = inside & ((place < HALF) | ~slab.middle_known[slot])
         if young.any():
@@ -326,7 +335,7 @@ class _Advance:
             where = self._where(slot[old])
             begin = np.full(len(old), HALF, np.int64)
             slab.hidden[where] = encoder.encode(slab, slot[old], begin, length[old] + 1, slab.middle[where])
-        self._look_after(event)
+        self._look_at(event, self.row_after)
         where = self._where(slot)
         self._settle(slot, length + 1, where, slab.hidden[where])
 
@@ -338,25 +347,12 @@ class _Advance:
         for column in (slab.item, slab.time, slab.type, slab.value, slab.event_id):
             column[slot] = np.take_along_axis(column[slot], source, axis=1)
 
-    def _look_before(self, event: Index) -> None:
-        self._look_at(event[self.want_before[event]], self.report.before)
-
-    def _look_after(self, event: Index) -> None:
-        self._look_at(event[self.want_after[event]], self.report.after)
-
-    def _look_at(self, event: Index, into: list[View]) -> None:
-        if len(event):
+    def _look_at(self, event: Index, row_of: Index) -> None:
+        row = row_of[event]
+        if row.max(initial=-1) >= 0:
             slot = self.columns.slot[event]
             output = self.encoder.recommender.cell.output(self.slab.hidden[self._where(slot)])
-            into.append(view_rows(self.slab, slot, self.slab.length[slot].astype(np.int64), output, event))
-
-    def _include(self, order: Index, start: Index) -> None:
-        slab, columns, kept = self.slab, self.columns, self.report.kept[order]
-        users = columns.slot[order[start]]
-        slab.offset[users] = np.maximum.reduceat(columns.offset[order], start)
-        slab.applied[users] += np.add.reduceat(kept.astype(np.uint32), start)
-        digest = np.where(kept, mix(columns.offset[order]), np.uint64(0))
-        slab.digest[users] += np.add.reduceat(digest, start)
+            self.looks.copy(slot, self.slab.length[slot].astype(np.int64), row, output)
 
 
 def advance(

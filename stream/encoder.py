@@ -17,6 +17,7 @@ from models.vocabulary import Catalogue
 from stream.rows import NO_TIME
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
+from stream.window_loops import Terms
 
 _CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
 
@@ -37,6 +38,7 @@ class Encoder:
         self._rules_of = np.full(len(every_type), len(self._rules) - 1)
         named = version.rules.types
         self._rules_of[[type_hash(name) for name in named]] = np.arange(len(named))
+        self.terms = Terms(self._type_input, (self._rules & NEGATIVE) > 0, self._rules_of)
         self._item_input = np.zeros(0, np.int64)
 
     @property
@@ -56,19 +58,11 @@ class Encoder:
         found = self._rules[self._rules_of[type_], value.view(np.uint16)]
         return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
 
-    def negative(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> NDArray[np.bool_]:
-        """Which events speak against their item, in the shape given."""
-        return self.flags(type_, value).negative
-
-    def types(self, type_: NDArray[np.uint16]) -> NDArray[np.int64]:
-        """Input indices of event types by their hash, in the shape given; T stands for every unknown one."""
-        return np.asarray(self._type_input[type_], np.int64)
-
     def inputs(
         self,
         item: NDArray[np.int32],
         type_: NDArray[np.uint16],
-        value: NDArray[np.float16],
+        negative: NDArray[np.bool_],
         gap: NDArray[np.float32],
     ) -> Inputs:
         """Cell inputs of n events; `gap` is ms since the user's event before, -1 for a first event."""
@@ -78,9 +72,9 @@ class Encoder:
 
         return Inputs(
             item=tensor(self._item_inputs(item)),
-            type=tensor(self.types(type_)),
-            negative=tensor(self.negative(type_, value)),
-            gap_ms=tensor(gap.astype(np.float32)),
+            type=tensor(self._type_input[type_]),
+            negative=tensor(negative),
+            gap_ms=tensor(gap),
         )
 
     def run(self, inputs: Inputs, waves: Waves, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,9 +97,10 @@ class Encoder:
             entry = begin[chosen][waves.row] + waves.rank
             time = slab.time[slot, entry]
             before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])
-            inputs = self.inputs(
-                slab.item[slot, entry], slab.type[slot, entry], slab.value[slot, entry], gaps(time, before)
-            )
+            type_ = slab.type[slot, entry]
+            negative = self.flags(type_, slab.value[slot, entry]).negative
+            gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
+            inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
             where = torch.from_numpy(chosen).to(self.device)
             _, result[where] = self.run(inputs, waves, state[where])
         return result
@@ -127,8 +122,3 @@ class Encoder:
         slab.anchor[torch.from_numpy(slots).to(self.device)] = 0.0
         self.re_encode(slab, slots)
         slab.epoch[slots] = self.epoch
-
-
-def gaps(time: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Ms between events and those before them; -1 where there is none (NO_TIME)."""
-    return np.where(before == NO_TIME, -1, time - before).astype(np.float32)

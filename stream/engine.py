@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.products import Precision
 from models.statistics import Statistics
-from stream.advance import Columns, Report, View, advance, joined_views
+from stream.advance import Columns, Report, advance, joined_views
 from stream.clock import StreamClock
 from stream.counting import Counting
 from stream.encoder import Encoder
@@ -61,10 +61,6 @@ class Lists:
     """[m] ms"""
     made: Callable[[], Made]
     """waits for items and scores"""
-
-
-Asked = tuple[View, Slots, NDArray[np.int32], NDArray[np.int64]]
-"""Rows to make lists for, with slot, partition and offset of each."""
 
 
 @dataclass
@@ -174,44 +170,50 @@ class Engine:
             ),
         ):
             outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
-        columns = Columns(
-            slot=slot,
-            item=item,
-            type=np.concatenate([batch.type for batch in batches]),
-            value=np.concatenate([batch.value for batch in batches]),
-            time=np.concatenate([batch.time for batch in batches]),
-            event_id=np.concatenate([batch.event_id for batch in batches]),
-            offset=offset,
-        )
-        flags = self.encoder.flags(columns.type, columns.value)
-        outcome.ignored = int((~flags.moves).sum())
-        accepted = np.flatnonzero((item >= 0) & ~misplaced & flags.moves)
+        columns = self._columns(batches, slot, item, offset)
+        moves = self.encoder.flags(columns.type, columns.value).moves
+        outcome.ignored = int((~moves).sum())
+        accepted = np.flatnonzero((item >= 0) & ~misplaced & moves)
         replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
         outcome.replayed = int(replayed.sum())
         fresh = accepted[~replayed]
-        columns, negative = columns.take(fresh), flags.negative[fresh]
-        adopted = self.adopt(np.unique(slot[accepted]))
-        where = partition[fresh]
-        report = self._move(columns, negative, outcome) if len(fresh) else Report.of_nothing()
-        asked = [
-            (view, columns.slot[view.event], where[view.event], columns.offset[view.event])
-            for view in report.after
-        ]
-        if self.options.emit == "latest" or (self.options.emit == "every" and replayed.any()):
-            again = np.unique(slot[accepted if self.options.emit == "latest" else accepted[replayed]])
-            view = self.ranker.latest(self.slab, again)
-            asked.append((view, again, self.slab.partition[again], self.slab.offset[again]))
-        self._answer(asked, report, columns, known, outcome)
-        counted = np.flatnonzero(report.kept & ~negative)
+        if len(fresh) < len(columns):
+            columns, partition = columns.take(fresh), partition[fresh]
+        adopted = self.adopt(slot[accepted])
+        report = self._move(columns, outcome)
+        again = None
+        if self.options.emit == "latest":
+            again = np.unique(slot[accepted])
+        elif self.options.emit == "every" and outcome.replayed:
+            again = np.unique(slot[accepted[replayed]])
+        self._answer(report, columns, partition, again, known, outcome)
+        counted = np.flatnonzero(report.kept & ~columns.negative)
         self.counting.note(
-            where[counted],
+            partition[counted],
             columns.offset[counted],
             columns.item[counted].astype(np.int64),
             columns.time[counted],
             report.previous[counted],
         )
-        outcome.dirty = np.union1d(outcome.dirty, adopted)
+        if len(adopted):
+            outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
+
+    def _columns(
+        self, batches: Sequence[EventBatch], slot: Slots, item: NDArray[np.int32], offset: NDArray[np.int64]
+    ) -> Columns:
+        type_ = np.concatenate([batch.type for batch in batches])
+        value = np.concatenate([batch.value for batch in batches])
+        return Columns(
+            slot=slot,
+            item=item,
+            type=type_,
+            value=value,
+            time=np.concatenate([batch.time for batch in batches]),
+            event_id=np.concatenate([batch.event_id for batch in batches]),
+            offset=offset,
+            negative=self.encoder.flags(type_, value).negative,
+        )
 
     def idle(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
         """Users of a partition idle for longer than this whose last event's offset lies below `before`."""
@@ -228,11 +230,11 @@ class Engine:
 
     def adopt(self, slots: Slots) -> Slots:
         """Encode those rows anew that are of another epoch; returns their slots."""
-        old = slots[self.slab.epoch[slots] != self.encoder.epoch]
+        old = np.unique(slots[self.slab.epoch[slots] != self.encoder.epoch])
         if len(old):
             with torch.inference_mode():
                 self.encoder.adopt(self.slab, old)
-        return np.asarray(old, np.int64)
+        return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
         """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else
@@ -251,47 +253,54 @@ class Engine:
             slots[new] = self.slab.find([users[i] for i in new.tolist()])
         return slots
 
-    def _move(self, columns: Columns, negative: NDArray[np.bool_], outcome: Outcome) -> Report:
-        self.clock.observe(int(columns.time.max()), self.wall())
-        sampled = self.slab.sampled[columns.slot] & ~negative
+    def _move(self, columns: Columns, outcome: Outcome) -> Report:
+        if len(columns):
+            self.clock.observe(int(columns.time.max()), self.wall())
+        sampled = self.slab.sampled[columns.slot] & ~columns.negative
         every = np.full(len(columns), self.options.emit == "every")
         report = advance(self.slab, self.encoder, columns, sampled, every)
         outcome.applied = int(report.kept.sum())
         outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
-        outcome.dirty = np.unique(columns.slot)
+        outcome.dirty = report.users
         return report
 
     # -- answers ----------------------------------------------------------------------------------------
 
     def _answer(
-        self, asked: Sequence[Asked], report: Report, columns: Columns, known: int, outcome: Outcome
-    ) -> None:
-        """Begin lists as asked for, and the ranks of sampled events from the rows just before them.
+        self, report: Report, columns: Columns, partition: NDArray[np.int32], again: Slots | None,
+        known: int, outcome: Outcome,
+    ) -> None:  # fmt: skip
+        """Begin the lists of events that `advance` was asked for and those of the rows `again` as they are
+        now, and the ranks of sampled events from the rows just before them.
 
-        `known`: items in the catalogue before this batch; an item's first appearance is a miss for
-        everyone.
+        `partition` [n] of the columns' events. `known`: items in the catalogue before this batch; an item's
+        first appearance is a miss for everyone.
         """
-        views = [view for view, *_ in asked] + report.before
-        if not sum(len(view.event) for view in views):
+        view, slab = report.seen, self.slab
+        listed, event = view.event[: report.after], view.event[report.after :]
+        slots, where, offset = columns.slot[listed], partition[listed], columns.offset[listed]
+        if again is not None:
+            after, before = view.part(slice(0, report.after)), view.part(slice(report.after, None))
+            view = joined_views([after, self.ranker.latest(slab, again), before])
+            slots = np.concatenate((slots, again))
+            where = np.concatenate((where, slab.partition[again]))
+            offset = np.concatenate((offset, slab.offset[again]))
+        if not len(view):
             return
         wall = self.wall()
         now = self.clock.now(wall)
         self.refresh(now, wall)
-        view = joined_views(views)
-        event = np.concatenate([np.zeros(0, np.int64), *(view.event for view in report.before)])
-        listed = len(view.event) - len(event)
         item = columns.item[event].astype(np.int64)
-        at = np.concatenate([np.full(listed, now), columns.time[event]])
-        exclude_seen = np.arange(len(at)) < (listed if self.options.exclude_seen else 0)
+        at = np.concatenate([np.full(len(slots), now), columns.time[event]])
+        exclude_seen = np.arange(len(at)) < (len(slots) if self.options.exclude_seen else 0)
         made = self.ranker.start(view, at, self.options.k, exclude_seen, target=item)
         if len(event):
             by_popularity = self.ranker.popularity_ranks(item)
             self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], item < known)
-        if listed:
-            slots, partition, offset = (np.concatenate(parts) for parts in list(zip(*asked, strict=True))[1:])
-            users = [self.slab.user_of[slot] or "" for slot in slots.tolist()]
-            time = view.last_time[:listed]
-            outcome.lists = Lists(users, self.slab.hash[slots], partition, offset, time, made)
+        if len(slots):
+            users = [slab.user_of[slot] or "" for slot in slots.tolist()]
+            time = view.recent.last_time[: len(slots)]
+            outcome.lists = Lists(users, slab.hash[slots], where, offset, time, made)
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""

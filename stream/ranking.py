@@ -12,7 +12,7 @@ from models.products import Precision
 from models.scoring import Scorer
 from models.statistics import Statistics
 from models.tensors import Query, Window
-from stream.advance import View, view_rows
+from stream.advance import View, view_now
 from stream.clock import DAY_MS
 from stream.encoder import Encoder
 from stream.items import ItemNames
@@ -68,16 +68,14 @@ class Ranker:
 
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""
-        device = self.encoder.device
-        types = self.encoder.types(view.type)
-        negative = self.encoder.negative(view.type, view.value) & (view.item >= 0)
-        older = view.older[:, : self.encoder.recommender.config.older]
-        columns = (view.item.astype(np.int64), view.time, types, negative, view.length, older)
+        recent, device = view.recent, self.encoder.device
+        columns = (recent.item, recent.time, recent.type, recent.negative, recent.length, recent.older)
         return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
 
     def query(self, view: View, now: NDArray[np.int64] | int) -> Query:
         """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
-        idle = np.where(view.last_time == NO_TIME, -1, np.maximum(now - view.last_time, 0))
+        last = view.recent.last_time
+        idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
         idle_ms = torch.from_numpy(idle.astype(np.float32)).to(self.encoder.device)
         return self.encoder.recommender.query_of_output(view.output, idle_ms)
 
@@ -87,7 +85,7 @@ class Ranker:
         if state is None:
             state = slab.hidden[torch.from_numpy(slots).to(slab.device)]
         output = self.encoder.recommender.cell.output(state)
-        return view_rows(slab, slots, slab.length[slots].astype(np.int64), output, slots)
+        return view_now(slab, self.encoder, slots, output)
 
     @torch.inference_mode()
     def start(

@@ -159,7 +159,7 @@ def encode_rows(rows: Rows) -> list[bytes]:
     """The values to write, one per row, in order."""
     n, state_size = rows.hidden.shape
     anchored = rows.anchor_time != NO_TIME
-    length, older = rows.length.astype(np.int64), used(rows.older, np.arange(n))
+    length, older = rows.length.astype(np.int64), used(rows.older)
     header = np.zeros(n, HEADER)
     header["magic"] = b"ED"
     header["format"] = FORMAT

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.vocabulary import Catalogue
-from stream.heads import heads, looked_up, used
+from stream.heads import looked_up, used
 from stream.murmur import murmur2
 from stream.prequential import in_sample
 from stream.rows import NO_TIME, OLDER, WINDOW, Rows
+from stream.window_loops import Windows
 
 HALF = WINDOW // 2
 NO_OFFSET = -1
@@ -41,6 +42,8 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "value": (np.float16, (WINDOW,), None),
     "event_id": (np.uint64, (WINDOW,), 0),
     "older": (np.int32, (OLDER,), 0),
+    "remembered": (np.uint16, (), 0),
+    "mark": (np.int32, (), 0),
 }
 _STATES = ("hidden", "anchor", "middle")
 
@@ -62,7 +65,8 @@ class Slab:
     after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
     stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `hash` is
     the user_id's murmur2, by which Kafka chooses partitions, and `sampled` says whether the user's events
-    are ranked for prequential metrics.
+    are ranked for prequential metrics. `remembered` is how many of `older` are in use, and `mark` is zero but
+    inside a compiled loop.
     """
 
     partition: NDArray[np.int32]
@@ -81,6 +85,8 @@ class Slab:
     value: NDArray[np.float16]
     event_id: NDArray[np.uint64]
     older: NDArray[np.int32]
+    remembered: NDArray[np.uint16]
+    mark: NDArray[np.int32]
     hidden: torch.Tensor
     anchor: torch.Tensor
     middle: torch.Tensor
@@ -199,23 +205,12 @@ class Slab:
         length = self.length[slots].astype(np.int64)
         return np.where(length > 0, self.time[slots, np.maximum(length - 1, 0)], self.anchor_time[slots])
 
-    def older_items(self, slots: Slots) -> NDArray[np.int32]:
-        """What these rows have in `older`, as wide as the longest: int32[m, 0 … OLDER]."""
-        return heads(self.older, slots)
-
-    def remember(self, slots: Slots, item: NDArray[np.int32]) -> None:
-        """Put items that leave the window, int32[m, HALF], oldest first, -1 = not to be kept, before the
-        older ones; each is kept once, and the latest OLDER of them.
-        """
-        both = np.concatenate((item[:, ::-1] + 1, self.older_items(slots)), axis=1).astype(np.int64)
-        order = np.sort((both << 16) + np.arange(both.shape[1]), axis=1)
-        first = np.ones(both.shape, np.bool_)
-        first[:, 1:] = order[:, 1:] >> 16 != order[:, :-1] >> 16
-        kept = np.zeros(both.shape, np.bool_)
-        np.put_along_axis(kept, order & 0xFFFF, first, axis=1)
-        kept &= both > 0
-        front = np.argsort(~kept, axis=1, kind="stable")[:, :OLDER]
-        self.older[slots, : front.shape[1]] = np.take_along_axis(both * kept, front, axis=1)
+    def windows(self) -> Windows:
+        """The columns that compiled loops move; until the slab grows."""
+        return Windows(
+            self.length, self.anchor_time, self.item, self.time, self.type, self.value.view(np.uint16),
+            self.event_id, self.older, self.remembered,
+        )  # fmt: skip
 
     def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
         """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
@@ -224,7 +219,7 @@ class Slab:
         epoch = self.epoch[slots]
         epochs, place = np.unique(epoch, return_inverse=True)
         hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
-        older = self.older_items(slots)
+        remembered = self.remembered[slots].astype(np.int64)
         return Rows(
             user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
             epoch=epoch,
@@ -238,12 +233,14 @@ class Slab:
             hidden=self.hidden[index].cpu().numpy(),
             anchor=self.anchor[index].cpu().numpy(),
             length=length,
-            item=looked_up(self.item[slots], catalogue.hashes, length.astype(np.int64)),
+            item=looked_up(self.item, slots, catalogue.hashes, length.astype(np.int64), WINDOW),
             time=self.time[slots],
             type=self.type[slots],
             value=self.value[slots],
             event_id=self.event_id[slots],
-            older=looked_up(older, catalogue.hashes, used(older, np.arange(len(slots))), first=1),
+            older=looked_up(
+                self.older, slots, catalogue.hashes, remembered, int(remembered.max(initial=0)), first=1
+            ),
         )
 
     def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:
@@ -279,9 +276,8 @@ class Slab:
         known = _look_up(rows, catalogue) if known is None else known
         self.item[at] = known.item[keep]
         older = known.older[keep]
-        if older.any() or self.older[at].any():
-            self.older[at, : older.shape[1]] = older
-            self.older[at, older.shape[1] :] = 0
+        self.older[at, : older.shape[1]] = older
+        self.remembered[at] = used(older)
         self.middle_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
             self._put(self.hidden, at, rows.hidden[keep])

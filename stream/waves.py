@@ -6,15 +6,15 @@ first, so that step k + 1 is a prefix of step k's users. This is the layout of t
 fused kernels take a whole micro-batch in one call.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from models.order import Index, stable_order
+from models.compiled import compiled
+from models.order import Index
 
 
-@dataclass(frozen=True)
-class Waves:
+class Waves(NamedTuple):
     """n events of u users in packed order."""
 
     event: Index
@@ -31,27 +31,47 @@ class Waves:
     """[waves] users in each wave, not increasing"""
     first: Index
     """[u] position in the given columns of each user's first event"""
-    count: Index
+    length: Index
     """[u] events of each user"""
 
-    @property
-    def last(self) -> Index:
-        """[u] packed place of each user's last event."""
-        start = np.concatenate(([0], np.cumsum(self.batch_sizes)[:-1]))
-        return np.asarray(start[self.count - 1] + np.arange(len(self.count)), np.int64)
+
+@compiled
+def _sizes(count: Index, batch_sizes: Index) -> None:
+    for u in range(len(count)):
+        batch_sizes[count[u] - 1] += 1
+    for rank in range(len(batch_sizes) - 2, -1, -1):
+        batch_sizes[rank] += batch_sizes[rank + 1]
+
+
+@compiled
+def _place(start: Index, count: Index, waves: Waves) -> None:
+    # Users with more events come first, equal ones as given: those with just c begin after those with more.
+    steps = len(waves.batch_sizes)
+    next_row = np.zeros(steps + 1, np.int64)
+    next_row[1:steps] = waves.batch_sizes[1:]
+    for u in range(len(count)):
+        row = next_row[count[u]]
+        next_row[count[u]] += 1
+        waves.user[row], waves.first[row], waves.length[row] = u, start[u], count[u]
+    offset = before = 0
+    for rank in range(steps):
+        for row in range(waves.batch_sizes[rank]):
+            place = offset + row
+            waves.event[place], waves.row[place], waves.rank[place] = waves.first[row] + rank, row, rank
+            waves.previous[place] = before + row if rank > 0 else -1
+        before, offset = offset, offset + waves.batch_sizes[rank]
 
 
 def pack(start: Index, count: Index) -> Waves:
     """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]`
     on.
     """
-    by_length = stable_order(count.max(initial=0) - count)
-    first, length = start[by_length], count[by_length]
-    waves = int(length[0]) if len(length) else 0
-    # users with more than k events, for each k: lengths are sorted downwards
-    batch_sizes = np.searchsorted(-length, -np.arange(waves), side="left").astype(np.int64)
-    offset = np.concatenate(([0], np.cumsum(batch_sizes)))
-    rank = np.repeat(np.arange(waves), batch_sizes)
-    row = np.arange(offset[-1]) - offset[rank] if waves else np.zeros(0, np.int64)
-    previous = np.where(rank > 0, offset[np.maximum(rank - 1, 0)] + row, -1)
-    return Waves(first[row] + rank, by_length, row, rank, previous, batch_sizes, first, length)
+    n, users = int(count.sum()), len(count)
+    event, row, rank, previous = np.empty((4, n), np.int64)
+    user, first, length = np.empty((3, users), np.int64)
+    batch_sizes = np.zeros(int(count.max(initial=0)), np.int64)
+    waves = Waves(event, user, row, rank, previous, batch_sizes, first, length)
+    if n:
+        _sizes(count, batch_sizes)
+        _place(start, count, waves)
+    return waves

@@ -97,7 +97,7 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     engine.refresh(now, wall)
     started = engine.ranker.start(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
-    where = slab.partition[slots], slab.offset[slots], view.last_time
+    where = slab.partition[slots], slab.offset[slots], view.recent.last_time
     return Lists(users, slab.hash[slots], *where, lambda: made)
 
 

@@ -25,7 +25,7 @@ def test_packing_is_torch_s_packed_sequence(count: list[int]) -> None:
 
 
 @given(count=st.lists(st.integers(1, 30), min_size=1, max_size=40))
-def test_previous_and_last_follow_each_user(count: list[int]) -> None:
+def test_previous_is_the_same_user_s_event_before(count: list[int]) -> None:
     length = np.array(count, np.int64)
     start = np.cumsum(length) - length
     waves = pack(start, length)
@@ -33,4 +33,5 @@ def test_previous_and_last_follow_each_user(count: list[int]) -> None:
     assert (waves.previous[~later] == -1).all()
     assert (waves.event[waves.previous[later]] == waves.event[later] - 1).all()
     assert (waves.user[waves.row[waves.previous[later]]] == waves.user[waves.row[later]]).all()
-    assert (waves.event[waves.last] == (start + length - 1)[waves.user]).all()
+    assert (waves.length == length[waves.user]).all()
+    assert (waves.first == start[waves.user]).all()
