@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, silu
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from models import gru_loops
 from models.config import ModelConfig
 
 
@@ -117,6 +118,15 @@ class GRU(FusedCell):
 
     def _kernel(self, inputs: int, hidden: int, layers: int) -> nn.RNNBase:
         return nn.GRU(inputs, hidden, layers, batch_first=True)
+
+    def packed(self, x: Tensor, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().packed(x, batch_sizes, state)
+        after = []
+        for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
+            after.append(h.clone())
+            x = gru_loops.layer(x, batch_sizes, after[-1], self._weights(layer))
+        return x, torch.cat(after, dim=1)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         after = []

@@ -369,3 +369,21 @@ def advance(
     """
     with torch.inference_mode():
         return _Advance(slab, encoder, columns, want_before, want_after).run()
+
+
+def advance_once(encoder: Encoder) -> None:
+    """Move a row that is of nobody past a full window, so that all of it is compiled."""
+    slab, n = Slab(encoder.state_size, encoder.device, capacity=1), WINDOW + 1
+    slot = slab.add([""], np.zeros(1, np.int32), encoder.epoch)
+    columns = Columns(
+        slot=np.repeat(slot, n),
+        item=np.zeros(n, np.int32),
+        type=np.zeros(n, np.uint16),
+        value=np.zeros(n, np.float16),
+        time=np.zeros(n, np.int64),
+        event_id=np.zeros(n, np.uint64),
+        offset=np.arange(n),
+        negative=np.zeros(n, np.bool_),
+    )
+    every = np.ones(n, np.bool_)
+    advance(slab, encoder, columns, every, every)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.products import Precision
 from models.statistics import Statistics
-from stream.advance import Columns, Report, advance, joined_views
+from stream.advance import Columns, Report, advance, advance_once, joined_views
 from stream.clock import StreamClock
 from stream.counting import Counting
 from stream.encoder import Encoder
@@ -113,6 +113,7 @@ class Engine:
         """Compile what events, lists and checkpoints need, before the first event waits for it."""
         self.ranker.scorer.refresh(self.wall())
         self.ranker.scorer.warm_up()
+        advance_once(self.encoder)
         encode_rows(self.slab.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions))
 
     # -- the model version ------------------------------------------------------------------------------

@@ -1,0 +1,268 @@
+"""Compiled loops over the slab's windows: what moving rows does beside the cell.
+
+Columns of `Windows` are the slab's own and are changed in place. Indices are not checked: slots must be of
+the slab, places below its width.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled import compiled
+
+Index = NDArray[np.int64]
+
+
+class Windows(NamedTuple):
+    """Columns of the slab, by slot; W entries in a window, O older items."""
+
+    length: NDArray[np.uint8]
+    anchor_time: Index
+    item: NDArray[np.int32]
+    time: Index
+    type: NDArray[np.uint16]
+    value: NDArray[np.uint16]
+    """bits of float16, which compiled code does not have"""
+    event_id: NDArray[np.uint64]
+    older: NDArray[np.int32]
+    remembered: NDArray[np.uint16]
+    """how many of `older` are in use"""
+
+
+class Given(NamedTuple):
+    """n events; see `stream.advance.Columns`."""
+
+    slot: Index
+    item: NDArray[np.int32]
+    type: NDArray[np.uint16]
+    value: NDArray[np.uint16]
+    time: Index
+    event_id: NDArray[np.uint64]
+
+
+class Terms(NamedTuple):
+    """What a version makes of event types and values; see `stream.encoder`."""
+
+    type_input: Index
+    """[65536] by type"""
+    negative: NDArray[np.bool_]
+    """[rules, 65536] by rules and value"""
+    rules_of: Index
+    """[65536] by type"""
+
+
+class Recent(NamedTuple):
+    """Windows of m rows in a version's terms, as `models.tensors.Window` has them."""
+
+    item: Index
+    time: Index
+    type: Index
+    negative: NDArray[np.bool_]
+    length: Index
+    older: NDArray[np.int32]
+    last_time: Index
+    """[m] ms of the last event that the row includes, NO_TIME for an empty row"""
+
+
+@compiled
+def by_user(
+    slot: Index, mark: NDArray[np.int32], order: Index, start: Index, count: Index, users: Index
+) -> int:
+    """Bring the events of each user together, in the order given: fills order[n] and, for each user found,
+    start, count and users (its slot). `mark`, one per slot, is zero before and after.
+    """
+    found = 0
+    for i in range(len(slot)):
+        at = slot[i]
+        if mark[at] == 0:
+            users[found] = at
+            count[found] = 0
+            found += 1
+            mark[at] = found
+        count[mark[at] - 1] += 1
+    begin = 0
+    for u in range(found):
+        start[u] = begin
+        begin += count[u]
+        count[u] = 0
+    for i in range(len(slot)):
+        u = mark[slot[i]] - 1
+        order[start[u] + count[u]] = i
+        count[u] += 1
+    for u in range(found):
+        mark[users[u]] = 0
+    return found
+
+
+@compiled
+def irregular(
+    windows: Windows, given: Given, order: Index, start: Index, count: Index, found: NDArray[np.bool_]
+) -> bool:
+    """Which users have a late event, or one whose id their window or their own events before it hold; returns
+    whether any has.
+    """
+    some = False
+    for u in range(len(start)):
+        events = order[start[u] : start[u] + count[u]]
+        slot = given.slot[events[0]]
+        length = windows.length[slot]
+        latest = windows.time[slot, length - 1] if length > 0 else windows.anchor_time[slot]
+        odd = False
+        for k in range(len(events)):
+            i = events[k]
+            odd |= given.time[i] < latest
+            latest = max(latest, given.time[i])
+            event_id = given.event_id[i]
+            if event_id != 0:
+                for place in range(length):
+                    odd |= windows.event_id[slot, place] == event_id
+                for before in range(k):
+                    odd |= given.event_id[events[before]] == event_id
+        found[u] = odd
+        some |= odd
+    return some
+
+
+@compiled
+def append(
+    windows: Windows, given: Given, event: Index, place: Index, span: int, none: int,
+    gap: NDArray[np.float32], previous: Index,
+) -> None:  # fmt: skip
+    """Write events into their windows at `place`, each user's in order, at most `span` ms after the first
+    entry. Notes the ms since the entry before, -1 where there is `none`, and in `previous`, by event, the
+    items just before, latest first.
+    """
+    for j in range(len(event)):
+        i, at = event[j], place[j]
+        slot, time = given.slot[i], given.time[i]
+        if at > 0:
+            time = min(time, windows.time[slot, 0] + span)
+        before = windows.time[slot, at - 1] if at > 0 else windows.anchor_time[slot]
+        gap[j] = -1 if before == none else time - before
+        windows.item[slot, at], windows.time[slot, at] = given.item[i], time
+        windows.type[slot, at], windows.value[slot, at] = given.type[i], given.value[i]
+        if given.event_id[i] != 0 or windows.event_id[slot, at] != 0:
+            windows.event_id[slot, at] = given.event_id[i]
+        for lag in range(previous.shape[1]):
+            previous[i, lag] = windows.item[slot, at - 1 - lag] if lag < at else -1
+
+
+@compiled
+def copy_out(windows: Windows, terms: Terms, slot: Index, length: Index, row: Index, into: Recent) -> int:
+    """Copy the first `length` entries of each slot's window, and its older items, into a row of `into`, which
+    is filled up with none; rows below 0 are passed over. Returns how many older items a row has at most.
+    """
+    most = 0
+    for j in range(len(slot)):
+        at, to, n = slot[j], row[j], length[j]
+        if to < 0:
+            continue
+        into.length[to] = n
+        into.last_time[to] = windows.time[at, n - 1] if n > 0 else windows.anchor_time[at]
+        for place in range(n):
+            kind = windows.type[at, place]
+            into.item[to, place] = windows.item[at, place]
+            into.time[to, place] = windows.time[at, place]
+            into.type[to, place] = terms.type_input[kind]
+            into.negative[to, place] = terms.negative[terms.rules_of[kind], windows.value[at, place]]
+        into.item[to, n:] = -1
+        into.time[to, n:] = 0
+        into.type[to, n:] = terms.type_input[0]  # the hash of no type
+        into.negative[to, n:] = False
+        older = min(windows.remembered[at], into.older.shape[1])
+        for place in range(older):
+            into.older[to, place] = windows.older[at, place] - 1
+        into.older[to, older:] = -1
+        most = max(most, older)
+    return most
+
+
+@compiled
+def set_lengths(windows: Windows, slot: Index, length: Index, half: Index, full: Index) -> tuple[int, int]:
+    """Note new lengths. Which of them are half a window, and which a full one, goes into `half` and `full`;
+    returns how many.
+    """
+    width = windows.item.shape[1]
+    halves = fulls = 0
+    for i in range(len(slot)):
+        windows.length[slot[i]] = length[i]
+        if length[i] == width // 2:
+            half[halves] = i
+            halves += 1
+        elif length[i] >= width:
+            full[fulls] = i
+            fulls += 1
+    return halves, fulls
+
+
+@compiled
+def _remember(windows: Windows, terms: Terms, slot: int, kept: NDArray[np.int32]) -> None:
+    leaving = 0
+    for place in range(windows.item.shape[1] // 2 - 1, -1, -1):
+        rules = terms.rules_of[windows.type[slot, place]]
+        if terms.negative[rules, windows.value[slot, place]]:
+            continue
+        item, new = windows.item[slot, place] + 1, True
+        for i in range(leaving):
+            new &= kept[i] != item
+        if new:
+            kept[leaving] = item
+            leaving += 1
+    n = leaving
+    for place in range(windows.remembered[slot]):
+        item, new = windows.older[slot, place], n < len(kept)
+        for i in range(leaving):
+            new &= kept[i] != item
+        if new:
+            kept[n] = item
+            n += 1
+    windows.older[slot, :n] = kept[:n]
+    windows.remembered[slot] = n
+
+
+@compiled
+def _shift(column: NDArray[Any], slot: int) -> None:
+    half = column.shape[1] // 2
+    for place in range(half):
+        column[slot, place] = column[slot, half + place]
+
+
+@compiled
+def drop_halves(windows: Windows, terms: Terms, slot: Index) -> None:
+    """Full windows give their older half away: what it names, unless it is negative there, goes before the
+    older items, each once; its last time becomes the anchor's.
+    """
+    half = windows.item.shape[1] // 2
+    kept = np.empty(windows.older.shape[1], np.int32)
+    for i in range(len(slot)):
+        at = slot[i]
+        _remember(windows, terms, at, kept)
+        windows.anchor_time[at] = windows.time[at, half - 1]
+        _shift(windows.item, at)
+        _shift(windows.time, at)
+        _shift(windows.type, at)
+        _shift(windows.value, at)
+        named = False
+        for place in range(2 * half):
+            named |= windows.event_id[at, place] != 0
+        if named:
+            _shift(windows.event_id, at)
+            windows.event_id[at, half:] = 0
+        windows.length[at] = half
+
+
+@compiled
+def include(
+    slot: Index, offset: Index, mixed: NDArray[np.uint64], kept: NDArray[np.bool_],
+    last: Index, applied: NDArray[np.uint32], digest: NDArray[np.uint64],
+) -> None:  # fmt: skip
+    """Note in the slab's columns that rows include these offsets; `mixed` is for those whose events were
+    kept.
+    """
+    for i in range(len(slot)):
+        at = slot[i]
+        last[at] = max(last[at], offset[i])
+        if kept[i]:
+            applied[at] += np.uint32(1)
+            digest[at] += mixed[i]
