@@ -55,9 +55,9 @@ class Sparse(NamedTuple):
 
 def gap_bucket(gap_ms: Tensor) -> Tensor:
     """Time gap in ms (-1 = none) -> bucket: int64, 0 … GAP_BUCKETS - 1."""
-    seconds = gap_ms.clamp(min=0).to(torch.float32) / 1000
-    bucket = 1 + torch.log2(1 + seconds).to(torch.int64)
-    return torch.where(gap_ms < 0, 0, bucket.clamp(max=GAP_BUCKETS - 1))
+    since = 1 + gap_ms.to(torch.float32) / 1000
+    exponent = (since.view(torch.int32) >> 23) - 127  # the whole part of log2; -1 where the gap is negative
+    return (exponent + 1).clamp(0, GAP_BUCKETS - 1).long()
 
 
 def all_finite(*parts: Tensor) -> bool:

@@ -16,7 +16,7 @@ from models.compiled import compiled, inlined
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-BLOCK = 64
+BLOCK, QUARTER = 64, 16
 _PLACES = 128
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 LEAST = np.float32(-np.inf)
@@ -122,6 +122,15 @@ def _nth(maxima: Floats, n: int) -> np.float32:
     return np.int32(bits if bits >= 0 else bits ^ _MAGNITUDE).view(np.float32)
 
 
+@inlined
+def _reaching(part: Floats, threshold: np.float32) -> int:
+    """How many of the scores reach it."""
+    reach = np.int32(0)
+    for j in range(len(part)):
+        reach += np.int32(part[j] >= threshold)
+    return int(reach)
+
+
 @compiled
 def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
     """What can be among the k best of a row of scores dense[n] with the maxima of its blocks: indices above
@@ -130,21 +139,18 @@ def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
     """
     threshold, count = _nth(maxima, k), 0  # k scores reach it
     for block in range(len(maxima)):
-        if maxima[block] >= threshold and maxima[block] > LEAST:
-            start = block * BLOCK
-            of_block = dense[start : start + BLOCK]
-            for quarter in range(0, BLOCK, BLOCK // 4):
-                part, reach = of_block[quarter : quarter + BLOCK // 4], np.int32(0)
-                for j in range(BLOCK // 4):
-                    reach += np.int32(part[j] >= threshold)
-                if not reach:
-                    continue
-                if count + reach > len(found):
-                    return -1
-                for j in range(BLOCK // 4):
-                    if part[j] >= threshold and part[j] > LEAST:
-                        found[count] = start + quarter + j
-                        count += 1
+        if maxima[block] < threshold or maxima[block] == LEAST:
+            continue
+        for start in range(block * BLOCK, (block + 1) * BLOCK, QUARTER):
+            reach = _reaching(dense[start : start + QUARTER], threshold)
+            if count + reach > len(found):
+                return -1
+            if not reach:
+                continue
+            for j in range(start, start + QUARTER):
+                if dense[j] >= threshold and dense[j] > LEAST:
+                    found[count] = j
+                    count += 1
     return count
 
 

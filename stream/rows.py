@@ -156,7 +156,9 @@ def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
 
 
 def encode_rows(rows: Rows) -> list[bytes]:
-    """The values to write, one per row, in order."""
+    """The values to write, one per row, in order. Lengths must lie within the columns: compiled loops do not
+    look.
+    """
     n, state_size = rows.hidden.shape
     anchored = rows.anchor_time != NO_TIME
     length, older = rows.length.astype(np.int64), used(rows.older)
