@@ -42,6 +42,16 @@ def test_stepping_equals_the_sequence_with_mixed_lengths(cell: Cell) -> None:
         assert not outputs[row, length:].any()
 
 
+def test_without_gradients_a_sequence_gives_what_it_gives_with_them(cell: Cell) -> None:
+    x, start, lengths = windows(cell, [9, 2, 5, 5, 1, 7, 4, 9, 3])  # waves of many users, and of few
+    outputs, end = cell.sequence(x.clone().requires_grad_(), start, lengths)
+    assert outputs.requires_grad
+    with torch.inference_mode():
+        again, last = cell.sequence(x, start, lengths)
+    torch.testing.assert_close(again, outputs, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(last, end, atol=1e-6, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_a_window_cut_in_two_ends_in_the_same_state(cell: Cell) -> None:
     x, start, _ = windows(cell, [8, 8, 8])
