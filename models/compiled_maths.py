@@ -1,10 +1,11 @@
 """Exponential and logarithm for compiled loops, in float32 and without branches, so that they use vector
-instructions.
+instructions; and the bucket of a time gap.
 """
 
 import numpy as np
 
 from models.compiled import inlined
+from models.tensors import GAP_BUCKETS
 
 LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
 LEAST, MOST = np.float32(-126.0), np.float32(127.0)
@@ -49,3 +50,10 @@ def log(x: np.float32) -> np.float32:
     q = q * r + np.float32(-0.49999987032284904)
     q = q * r + np.float32(0.9999999742674378)
     return q * r + exponent * LN_2
+
+
+@inlined
+def gap_bucket(gap_ms: np.float32) -> int:
+    """`models.tensors.gap_bucket` of one gap."""
+    exponent = (np.float32(ONE + gap_ms / np.float32(1000)).view(np.int32) >> 23) - 127
+    return min(max(int(exponent) + 1, 0), GAP_BUCKETS - 1)

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding_bag, softplus
 from models.cells import make_cell
 from models.config import ModelConfig
 from models.features import Bags
+from models.input_loops import add_up
 from models.mixture import Mixture
 from models.tensors import GAP_BUCKETS, SPARSE_GATES, Inputs, Query, gap_bucket
 
@@ -76,6 +77,9 @@ class Recommender(nn.Module):
 
     def inputs(self, inputs: Inputs) -> Tensor:
         """Events -> what the cell reads: [..., D]."""
+        if inputs.item.dim() == 1 and self.item_vectors.device.type == "cpu" and not torch.is_grad_enabled():
+            gaps = self.gap_vectors if self.config.time_gaps else self.gap_vectors[:0]
+            return add_up(inputs, self.item_vectors, self.type_vectors, self.negative_vector, gaps)
         x = self.item_vectors[inputs.item] + self.type_vectors[inputs.type]
         x = x + inputs.negative.unsqueeze(-1) * self.negative_vector
         if self.config.time_gaps:

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled, inlined
-from models.compiled_maths import LOG2_E, exp2, log
-from models.tensors import GAP_BUCKETS
+from models.compiled_maths import LOG2_E, exp2, gap_bucket, log
 from models.topk import BLOCK, best_of, candidates_of, insert, maxima_of, room_for
 
 Floats = NDArray[np.float32]
@@ -90,16 +89,9 @@ def space(items: int, touched: int) -> Space:
 
 
 @inlined
-def _bucket(age_ms: np.float32) -> int:
-    """`models.tensors.gap_bucket` of ages ≥ 0: the exponent is the whole part of log2."""
-    bits = np.float32(ONE + age_ms / np.float32(1000)).view(np.int32)
-    return min(1 + int((bits >> 23) - 127), GAP_BUCKETS - 1)
-
-
-@inlined
 def _age_bucket(rows: Rows, b: int, slot: int, latest: int) -> int:
     age = np.float32(max(rows.time[b, latest] - rows.time[b, slot], 0)) + max(rows.idle[b], ZERO)
-    return _bucket(age)
+    return gap_bucket(age)
 
 
 @compiled

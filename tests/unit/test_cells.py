@@ -78,6 +78,21 @@ def test_the_state_depends_on_the_order_of_events(cell: Cell) -> None:
     assert (forwards - backwards).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("time_gaps", [True, False])
+def test_what_the_cell_reads_is_the_same_with_and_without_gradients(time_gaps: bool) -> None:
+    torch.manual_seed(6)
+    recommender = Recommender(ModelConfig(hidden=8, dim=8, item_buckets=4, time_gaps=time_gaps), 20, 3)
+    with torch.no_grad():
+        for vectors in (recommender.gap_vectors, recommender.negative_vector):
+            vectors.copy_(torch.randn_like(vectors))
+    gap_ms = torch.tensor([-1, 0, 999, 1_000, 2_999, 3_000, 10**7, 10**12, 2**50])
+    events = Inputs(torch.arange(9) * 2, torch.arange(9) % 4, torch.arange(9) % 2 == 0, gap_ms)
+    with_them = recommender.inputs(events)
+    assert with_them.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(recommender.inputs(events), with_them, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @torch.no_grad()
 def test_cpu_equals_gpu(cell: Cell) -> None:
