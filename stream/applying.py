@@ -3,7 +3,7 @@ engine's thread.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stream.answers import Origin, encode_lists, origin_of
 from stream.dead_letters import Letter, dead_letter
@@ -33,11 +33,11 @@ class Turn:
 class Applied:
     """What a micro-batch says; lists may still be in the making."""
 
+    turns: list[Turn]
+    letters: list[Letter]
+    """for `dead-letters`"""
     ranked: Callable[[], None]
     """waits for the batch's prequential ranks and shows their metrics"""
-    turns: list[Turn] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
-    """for `dead-letters`"""
 
     def answers(self) -> dict[int, list[Message]]:
         """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
@@ -69,7 +69,7 @@ def apply_chunks(
     decoded = [decode(part, now) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
     metrics.unanswered.inc()
-    applied = Applied(lambda: _show(engine.prequential, metrics))
+    turns: list[Turn] = []
     for batches, erased in rounds(decoded):
         outcome = engine.apply(batches)
         _count(outcome, metrics)
@@ -94,18 +94,19 @@ def apply_chunks(
             tombstones.setdefault(to, []).append((user.encode(), None))
             metrics.erased.inc()
         origin = origin_of(engine, topic_id, settings.partitions)
-        applied.turns.append(Turn(outcome.lists, origin, tombstones))
+        turns.append(Turn(outcome.lists, origin, tombstones))
         metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
     for number, part in taken.items():
         owners[number].advance(part[-1].chunk.end)
-    applied.letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
+    letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.slab))
-    return applied
+    started = engine.prequential.started
+    return Applied(turns, letters, lambda: _show(engine.prequential, started, metrics))
 
 
-def _show(prequential: Prequential, metrics: WorkerMetrics) -> None:
-    prequential.finish()
+def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
+    prequential.finish(started)
     for name, value in prequential.metrics().items():
         metrics.prequential.labels(name).set(value)
     metrics.unanswered.dec()

@@ -34,23 +34,31 @@ def in_sample(hashes: NDArray[np.uint32], share: float) -> NDArray[np.bool_]:
 class Prequential:
     """Running sums over ranked events."""
 
+    started: int = 0
+    """how often `start` was called"""
     events: int = 0
     recall: float = 0.0
     reciprocal: float = 0.0
     popularity_recall: float = 0.0
     popularity_reciprocal: float = 0.0
-    _started: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
+    _finished: int = 0
+    _waiting: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
 
     def start(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
         """Take in ranks once they are asked for: of those `counted` [n]; a target not `known` [n] is a
         miss.
         """
-        self._started.append((ranks, counted, known))
+        self._waiting.append((ranks, counted, known))
+        self.started += 1
 
-    def finish(self) -> None:
-        """Wait for what was started; one thread may start while another finishes."""
-        while self._started:
-            ranks, counted, known = self._started.popleft()
+    def finish(self, started: int | None = None) -> None:
+        """Wait for the first so many of what was started (None = all), and for no more: later ones are still
+        being made. One thread may start while another finishes.
+        """
+        until = self.started if started is None else started
+        while self._finished < until:
+            self._finished += 1
+            ranks, counted, known = self._waiting.popleft()
             ours, theirs = (np.where(known, rank, MISS)[counted] for rank in ranks())
             self.add(ours, theirs)
 
