@@ -162,6 +162,15 @@ def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(
     assert ranks[2:] == [MISS, MISS]
 
 
+def test_a_batch_s_ranks_do_not_wait_for_those_of_batches_behind_it(version: Version) -> None:
+    engine = new_engine(version, sample=1.0)
+    engine.apply([batch([Happening("u", item_id(1), START)], [0])])
+    first = engine.prequential.started
+    engine.prequential.start(lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool))
+    engine.prequential.finish(first)
+    assert engine.prequential.events == 1
+
+
 def test_negative_events_are_not_ranked(version: Version) -> None:
     engine = new_engine(version, sample=1.0)
     engine.apply([batch([Happening("u", item_id(1), START, "rating", 1.0)], [0])])
