@@ -5,12 +5,16 @@ release the interpreter. They do not check indices: whoever calls them must.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import platformdirs
+from numba.core.caching import FunctionCache
+
+log = logging.getLogger("eddy.compiled")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,12 +40,24 @@ _BASE = _config.CACHE_DIR or platformdirs.user_cache_path("eddy-streams", appaut
 _config.CACHE_DIR = str(folder_for(Path(__file__).parent, Path(_BASE)))
 
 
+class _Kept(FunctionCache):
+    """Numba's cache, but a full disk costs time instead of ending the process."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            log.warning("what is compiled cannot be written to %s: %s", self.cache_path, error)
+
+
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile for the processor, with sums in any order."""
-    try:
-        return cast(Callable[P, R], numba.njit(cache=True, nogil=True, **_HOW)(function))
+    dispatcher: Any = numba.njit(nogil=True, **_HOW)(function)
+    try:  # what `cache=True` does, with numba's own
+        dispatcher._cache = _Kept(function)  # type: ignore[no-untyped-call]
     except RuntimeError:  # no folder that can be written: compile anew in every process
-        return cast(Callable[P, R], numba.njit(nogil=True, **_HOW)(function))
+        log.info("no folder to keep what is compiled")
+    return cast(Callable[P, R], dispatcher)
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled, folder_for
 from models.compiled_maths import exp2, log
+from tests.no_room import no_room
 
 pytestmark = pytest.mark.unit
 
@@ -26,6 +27,16 @@ def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path) -> Non
 def _each(x: NDArray[np.float32], powers: NDArray[np.float32], logs: NDArray[np.float32]) -> None:
     for n in range(len(x)):
         powers[n], logs[n] = exp2(x[n]), log(np.abs(x[n]))
+
+
+def test_on_a_full_disk_a_loop_runs_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    @compiled
+    def twice(x: int) -> int:
+        return 2 * x
+
+    with no_room(0):
+        assert twice(21) == 42
+    assert "cannot be written" in caplog.text
 
 
 def test_powers_and_logarithms_are_right_to_single_precision() -> None:
