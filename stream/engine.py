@@ -171,10 +171,21 @@ class Engine:
             ),
         ):
             outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
-        columns = self._columns(batches, slot, item, offset)
-        moves = self.encoder.flags(columns.type, columns.value).moves
-        outcome.ignored = int((~moves).sum())
-        accepted = np.flatnonzero((item >= 0) & ~misplaced & moves)
+        type_ = np.concatenate([batch.type for batch in batches])
+        value = np.concatenate([batch.value for batch in batches])
+        flags = self.encoder.flags(type_, value)
+        columns = Columns(
+            slot=slot,
+            item=item,
+            type=type_,
+            value=value,
+            time=np.concatenate([batch.time for batch in batches]),
+            event_id=np.concatenate([batch.event_id for batch in batches]),
+            offset=offset,
+            negative=flags.negative,
+        )
+        outcome.ignored = int((~flags.moves).sum())
+        accepted = np.flatnonzero((item >= 0) & ~misplaced & flags.moves)
         replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
         outcome.replayed = int(replayed.sum())
         fresh = accepted[~replayed]
@@ -199,22 +210,6 @@ class Engine:
         if len(adopted):
             outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
-
-    def _columns(
-        self, batches: Sequence[EventBatch], slot: Slots, item: NDArray[np.int32], offset: NDArray[np.int64]
-    ) -> Columns:
-        type_ = np.concatenate([batch.type for batch in batches])
-        value = np.concatenate([batch.value for batch in batches])
-        return Columns(
-            slot=slot,
-            item=item,
-            type=type_,
-            value=value,
-            time=np.concatenate([batch.time for batch in batches]),
-            event_id=np.concatenate([batch.event_id for batch in batches]),
-            offset=offset,
-            negative=self.encoder.flags(type_, value).negative,
-        )
 
     def idle(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
         """Users of a partition idle for longer than this whose last event's offset lies below `before`."""

@@ -9,9 +9,11 @@ fused kernels take a whole micro-batch in one call.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.compiled import compiled
-from models.order import Index
+
+Index = NDArray[np.int64]
 
 
 class Waves(NamedTuple):
