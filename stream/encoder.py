@@ -33,12 +33,12 @@ class Encoder:
         self.device = device
         self._catalogue = catalogue
         every_type = np.arange(1 << 16, dtype=np.uint16)
-        self._type_input = version.vocabulary.type_index(every_type)
         self._rules = version.rules.table()
-        self._rules_of = np.full(len(every_type), len(self._rules) - 1)
+        rules_of = np.full(len(every_type), len(self._rules) - 1)
         named = version.rules.types
-        self._rules_of[[type_hash(name) for name in named]] = np.arange(len(named))
-        self.terms = Terms(self._type_input, (self._rules & NEGATIVE) > 0, self._rules_of)
+        rules_of[[type_hash(name) for name in named]] = np.arange(len(named))
+        type_input = version.vocabulary.type_index(every_type)
+        self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
         self._item_input = np.zeros(0, np.int64)
 
     @property
@@ -55,7 +55,7 @@ class Encoder:
 
     def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
         """What the rules that the version was trained with say of events, in the shape given."""
-        found = self._rules[self._rules_of[type_], value.view(np.uint16)]
+        found = self._rules[self.terms.rules_of[type_], value.view(np.uint16)]
         return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
 
     def inputs(
@@ -72,7 +72,7 @@ class Encoder:
 
         return Inputs(
             item=tensor(self._item_inputs(item)),
-            type=tensor(self._type_input[type_]),
+            type=tensor(self.terms.type_input[type_]),
             negative=tensor(negative),
             gap_ms=tensor(gap),
         )
