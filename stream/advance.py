@@ -20,7 +20,7 @@ from stream.encoder import Encoder
 from stream.rows import NO_TIME, TIME_SPAN, WINDOW, mix
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
-from stream.window_loops import Given, Recent
+from stream.window_loops import Given, Recent, Windows
 
 Index = NDArray[np.int64]
 
@@ -129,17 +129,16 @@ class Report:
 class _Looks:
     """Copies rows as they are at the moments that were asked for, each to its place in one view."""
 
-    def __init__(self, slab: Slab, encoder: Encoder, before: Index, after: Index, room: int) -> None:
+    def __init__(self, windows: Windows, encoder: Encoder, before: Index, after: Index, room: int) -> None:
         """`before` and `after`: the events, increasing; `room`: older items a row can come to have."""
-        self._slab, self._encoder = slab, encoder
+        self._windows, self._encoder = windows, encoder
         self._view = View.empty(np.concatenate((after, before)), encoder, room)
         self._most = 0
 
     def copy(self, slot: Slots, length: Index, row: Index, output: torch.Tensor) -> None:
         """Rows of slots, with so many entries, to places of the view; those below 0 are passed over."""
-        most = window_loops.copy_out(
-            self._slab.windows(), self._encoder.terms, slot, length, row, self._view.recent
-        )
+        terms, recent = self._encoder.terms, self._view.recent
+        most = window_loops.copy_out(self._windows, terms, slot, length, row, recent)
         self._most = max(self._most, most)
         chosen = row >= 0
         if chosen.any():
@@ -183,7 +182,7 @@ class _Advance:
         after, self.row_after = _rows(want_after, 0)
         before, self.row_before = _rows(want_before, len(after))
         self.after = len(after)
-        self.looks = _Looks(slab, encoder, before, after, self._room())
+        self.looks = _Looks(self.windows, encoder, before, after, self._room())
 
     def _room(self) -> int:
         """How many older items a row can have in this call, as far as the model looks at them."""
