@@ -120,9 +120,14 @@ def network_alone(recommender: Recommender) -> Recommender:
 
 
 def _commit() -> str:
-    """Of the code that runs; "-dirty" when the working tree differs from it."""
-    command = ("git", "describe", "--always", "--dirty", "--exclude", "*")
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    """Of the code that runs; "-dirty" when the working tree differs from it in more than outcomes."""
+
+    def git(*arguments: str) -> str:
+        command = ("git", *arguments)
+        return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("diff", "--name-only", "HEAD", "--", ":/", ":(exclude)results", ":(exclude)README.md")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
