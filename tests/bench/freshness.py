@@ -2,32 +2,36 @@
 
     python -m tests.bench.freshness BOOTSTRAP TOPIC_PREFIX PARTITIONS RATE WARM_S SECONDS SEED
 
-Needs running workers that answer every event. One loop appends events in slices of 5 ms and reads
-`recommendations` beside it. Append time: the broker's LogAppendTime of the event's batch; arrival: the wall
+Needs running workers that answer every event. One thread appends events in slices of 5 ms, one reads
+`recommendations`; both through librdkafka, since a client in Python would take a third of a core from what is
+measured. Append time: the broker's LogAppendTime of the event's batch, read afterwards; arrival: the wall
 clock when the consumer hands the answer over; one answer in `STRIDE` is looked at. Prints JSON: percentiles
 in ms, the rate reached, and the answers that never came.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
+from numpy.typing import NDArray
 
-from stream.clients import aiokafka_config
-from stream.producers import Message, new_producer, send_all
+from models.errors import EddyError
 from stream.settings import Settings, load_settings
 from tests.bench.workload import Workload, message
 
 SLICE_S = 0.005
 STRIDE = 4
 GRACE_S = 30.0
+POLL_S = 0.1
+AT_ONCE = 10_000
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -38,106 +42,121 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class Meter:
-    """Append times by partition and offset, arrivals likewise."""
+    """Appends events and notes when their answers arrive."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.appended: dict[int, tuple[list[int], list[int]]] = {
-            n: ([], []) for n in range(settings.partitions)
-        }
-        """by partition: (first offset of each batch, its LogAppendTime in ms), increasing"""
         self.arrived: list[tuple[int, int, float]] = []
         """(partition, offset, ms)"""
         self.sent = 0
         self.answers = 0
+        self._events = self._from_end(settings.topics.events)
+        self._answers = self._from_end(settings.topics.recommendations)
+        self._ended = threading.Event()
 
-    async def produce(self, rate: float, seconds: float, seed: int) -> None:
+    def _from_end(self, topic: str) -> tuple[Consumer, list[TopicPartition]]:
+        """A consumer, and where the topic ends now."""
+        config = {"group.id": "freshness", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
+        consumer = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, **config})
+        partitions = [TopicPartition(topic, number) for number in range(self.settings.partitions)]
+        for each in partitions:
+            each.offset = consumer.get_watermark_offsets(each)[1]
+        return consumer, partitions
+
+    def produce(self, rate: float, seconds: float, seed: int) -> None:
         """Append events at the rate; returns when all are confirmed."""
-        settings, workload = self.settings, Workload()
+        workload, topic = Workload(), self.settings.topics.events
         user, item = workload.draw(round(rate * seconds), seed)
-        home = workload.home(settings.partitions)[user].tolist()
+        home = workload.home(self.settings.partitions)[user].tolist()
         columns = list(zip(home, user.tolist(), item.tolist(), strict=True))
-        producer = new_producer(settings)
-        await producer.start()
-        confirmed: list[asyncio.Task[None]] = []
-        try:
-            started, done = time.monotonic(), 0
-            while done < len(columns):
-                due = min(round((time.monotonic() - started + SLICE_S) * rate), len(columns))
-                by_partition: dict[int, list[Message]] = {}
-                at = time.time_ns() // 1_000_000
-                for number, who, what in columns[done:due]:
-                    by_partition.setdefault(number, []).append(message(who, what, at))
-                for number, messages in by_partition.items():
-                    for future in await send_all(producer, settings.topics.events, number, messages):
-                        confirmed.append(asyncio.create_task(self._confirm(number, future)))
-                done = due
-                await asyncio.sleep(max(0.0, started + done / rate - time.monotonic()))
-            await asyncio.gather(*confirmed)
-            self.sent = done
-        finally:
-            await producer.stop()
-
-    async def _confirm(self, number: int, future: asyncio.Future[object]) -> None:
-        batch = await future
-        offsets, times = self.appended[number]
-        offsets.append(batch.offset)  # type: ignore[attr-defined]
-        times.append(batch.timestamp)  # type: ignore[attr-defined]
-
-    async def consume(self, ready: asyncio.Event) -> None:
-        """Note arrivals until cancelled."""
-        decode = msgspec.json.Decoder(Answer).decode
-        consumer = AIOKafkaConsumer(
-            **aiokafka_config(self.settings), enable_auto_commit=False, fetch_max_wait_ms=50
+        producer = Producer(
+            {
+                "bootstrap.servers": self.settings.bootstrap_servers,
+                "compression.type": "snappy",
+                "linger.ms": 1000 * SLICE_S,
+            }
         )
-        await consumer.start()
-        try:
-            topic = self.settings.topics.recommendations
-            tps = [TopicPartition(topic, number) for number in range(self.settings.partitions)]
-            consumer.assign(tps)
-            await consumer.seek_to_end(*tps)
-            ready.set()
-            while True:
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    at = time.time() * 1000
-                    self.answers += len(records)
-                    for record in records:
-                        if record.offset % STRIDE == 0:
-                            answer = decode(record.value)
-                            self.arrived.append((answer.partition, answer.offset, at))
-        finally:
-            await consumer.stop()
+        producer.list_topics(topic)  # connected before the clock starts
+        started = time.monotonic()
+        while self.sent < len(columns):
+            due = min(round((time.monotonic() - started + SLICE_S) * rate), len(columns))
+            at = time.time_ns() // 1_000_000
+            for number, who, what in columns[self.sent : due]:
+                key, value = message(who, what, at)
+                producer.produce(topic, value, key, number)
+            producer.poll(0)
+            self.sent = due
+            time.sleep(max(0.0, started + due / rate - time.monotonic()))
+        producer.flush()
+        if producer.flush(GRACE_S):
+            raise EddyError("the cluster did not confirm all events")
 
-    def delays(self, seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def consume(self) -> None:
+        """Note arrivals until `end`."""
+        decode = msgspec.json.Decoder(Answer).decode
+        consumer, partitions = self._answers
+        consumer.assign(partitions)
+        while not self._ended.is_set():
+            first = consumer.poll(POLL_S)
+            if first is None:
+                continue
+            records = [first, *consumer.consume(AT_ONCE, 0)]
+            at = time.time() * 1000
+            self.answers += len(records)
+            for record in records:
+                if record.offset() % STRIDE == 0:
+                    answer = decode(record.value())
+                    self.arrived.append((answer.partition, answer.offset, at))
+        consumer.close()
+
+    def end(self) -> None:
+        """Let `consume` return."""
+        self._ended.set()
+
+    def append_times(self) -> list[NDArray[np.int64]]:
+        """By partition: ms of each event that was appended, from the first one's offset on."""
+        consumer, partitions = self._events
+        consumer.assign(partitions)
+        times: list[list[int]] = [[] for _ in partitions]
+        deadline, left = time.monotonic() + GRACE_S, self.sent
+        while left > 0 and time.monotonic() < deadline:
+            records = consumer.consume(AT_ONCE, POLL_S)
+            left -= len(records)
+            for record in records:
+                times[record.partition()].append(record.timestamp()[1])
+        consumer.close()
+        if left:
+            raise EddyError(f"{left} of the events that were appended are not in the log")
+        return [np.array(each, np.int64) for each in times]
+
+    def delays(self, seconds: float) -> NDArray[np.float64]:
         """ms of the answers to events appended in the last `seconds`; an event's first answer counts."""
-        first = max(times[-1] for _, times in self.appended.values() if times) - seconds * 1000
-        known = {n: (np.array(o), np.array(t)) for n, (o, t) in self.appended.items()}
+        times = self.append_times()
+        since = max(int(each[-1]) for each in times if len(each)) - seconds * 1000
+        start = [each.offset for each in self._events[1]]
         found: dict[tuple[int, int], float] = {}
         for partition, offset, at in self.arrived:
-            offsets, times = known[partition]
-            place = int(np.searchsorted(offsets, offset, side="right")) - 1
-            if place >= 0 and times[place] >= first:
-                found.setdefault((partition, offset), at - float(times[place]))
+            place = offset - start[partition]
+            if place >= 0 and times[partition][place] >= since:
+                found.setdefault((partition, offset), at - float(times[partition][place]))
         return np.array(list(found.values()), np.float64)
 
 
-async def measure(
-    settings: Settings, rate: float, warm_s: float, seconds: float, seed: int
-) -> dict[str, float]:
+def measure(settings: Settings, rate: float, warm_s: float, seconds: float, seed: int) -> dict[str, Any]:
     """Percentiles in ms of the steady part, after `warm_s`."""
-    meter, ready = Meter(settings), asyncio.Event()
-    consuming = asyncio.create_task(meter.consume(ready))
-    await ready.wait()
-    started = time.monotonic()
-    await meter.produce(rate, warm_s + seconds, seed)
-    took = time.monotonic() - started
-    deadline = (
-        time.monotonic() + GRACE_S
-    )  # late answers count as well: without them the tail would look short
-    while meter.answers < meter.sent and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    consuming.cancel()
-    await asyncio.gather(consuming, return_exceptions=True)
+    meter = Meter(settings)
+    consuming = threading.Thread(target=meter.consume)
+    consuming.start()
+    try:
+        started = time.monotonic()
+        meter.produce(rate, warm_s + seconds, seed)
+        took = time.monotonic() - started
+        deadline = time.monotonic() + GRACE_S  # late answers count: without them the tail would look short
+        while meter.answers < meter.sent and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+    finally:
+        meter.end()
+        consuming.join()
     delays = meter.delays(seconds)
     expected = meter.sent * seconds / (warm_s + seconds) / STRIDE
     return {
@@ -157,4 +176,4 @@ PERCENTILES: Sequence[tuple[str, float]] = (("50", 50), ("99", 99), ("999", 99.9
 if __name__ == "__main__":
     bootstrap, prefix, partitions, rate, warm_s, seconds, seed = sys.argv[1:8]
     own = load_settings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=int(partitions))
-    print(json.dumps(asyncio.run(measure(own, float(rate), float(warm_s), float(seconds), int(seed)))))
+    print(json.dumps(measure(own, float(rate), float(warm_s), float(seconds), int(seed))))
