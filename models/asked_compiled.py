@@ -120,7 +120,7 @@ class AskedCompiled:
     def _dense(self, rows: slice, exact: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Dense scores [B, padded N] of some of the users, and log Z [B]."""
         vector, matrix = self._vector[rows], self._matrix
-        largest, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
+        shift, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
         one = np.ones(len(vector), np.float32)
         moving, tiles = matrix.moving.numpy(), matrix.tiles()
         dense = self._room("dense", len(vector), matrix.padded if len(tiles) > 1 else 0)
@@ -134,9 +134,9 @@ class AskedCompiled:
             scaled = unit is not None and (self._sparse or len(moving) > 0)
             take_in(
                 _array(unit[:, 0]) if unit is not None and scaled else one, self._rows.vector[rows], moving,
-                tile.start, tile.stop, matrix.items, self._sparse, dense, largest, total,
+                tile.start, tile.stop, matrix.items, self._sparse, dense, shift, total,
             )  # fmt: skip
-        return dense, largest + np.log(total) if self._sparse else largest
+        return dense, shift + np.log(total) if self._sparse else shift
 
     def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""

@@ -5,7 +5,7 @@ while they lie in the cache.
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
+from models.compiled import compiled, inlined
 from models.compiled_maths import LOG2_E, exp2
 from models.topk import largest_of
 
@@ -14,6 +14,11 @@ Floats = NDArray[np.float32]
 ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
 SIDE_BY_SIDE, CHUNK = 8, 512
 """Users and items at a time to which the popularity columns are added while they lie in the cache."""
+
+TOGETHER = 5
+"""Columns that are added in one pass; the code is for five."""
+
+TOO_LARGE = np.float32(1e15)
 
 
 @compiled
@@ -26,14 +31,14 @@ def take_in(
     items: int,
     sparse: bool,
     dense: Floats,
-    largest: Floats,
+    shift: Floats,
     total: Floats,
 ) -> None:
     """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
     vector[B,columns] · moving[K,N], and -inf from `items` on.
 
-    largest[B] and total[B] go on as the running maximum and Σ exp(d - largest), from -inf and 0, if there are
-    `sparse` parts to need them.
+    shift[B] and total[B] go on as a score among the larger ones and Σ exp(d - shift), from -inf and 0, if
+    there are `sparse` parts to need them.
     """
     fixed = vector.shape[1] - len(moving)
     for first in range(0, len(dense), SIDE_BY_SIDE):
@@ -45,38 +50,53 @@ def take_in(
                 _add_columns(unit[b], vector[b, fixed:], moving, start, into)
                 for j in range(max(items - start, 0), stop - start):
                     into[j] = NONE
-        for b in range(first, last):
-            if not sparse:
-                continue
-            row = dense[b, tile:end]
-            best = max(largest[b], largest_of(row))
-            if best == NONE:
-                continue
-            summed, shifted = ZERO, best * LOG2_E
-            for j in range(len(row)):
-                summed += exp2(row[j] * LOG2_E - shifted)
-            if total[b] > 0:
-                summed += total[b] * exp2(largest[b] * LOG2_E - shifted)
-            largest[b], total[b] = best, summed
+                if sparse:
+                    shift[b], total[b] = _with_exponentials(into, shift[b], total[b])
+
+
+@inlined
+def _exponentials(part: Floats, shift: np.float32) -> np.float32:
+    """Σ exp(part - shift)"""
+    summed, shifted = ZERO, shift * LOG2_E
+    for j in range(len(part)):
+        summed += exp2(part[j] * LOG2_E - shifted)
+    return summed
+
+
+@compiled
+def _with_exponentials(part: Floats, shift: np.float32, total: np.float32) -> tuple[np.float32, np.float32]:
+    """total + Σ exp(part - shift), and the shift: another one only if that is the first sum or would be too
+    large for float32, since looking for the largest score first costs another pass.
+    """
+    if shift > NONE:
+        summed = _exponentials(part, shift)
+        if summed < TOO_LARGE:
+            return shift, total + summed
+    best = largest_of(part)
+    if best == NONE:
+        return shift, total
+    before = total * exp2((shift - best) * LOG2_E) if total > ZERO else ZERO
+    return best, before + _exponentials(part, best)
 
 
 @compiled
 def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
-    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; five at a time, so that `into` is
+    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; TOGETHER at a time, so that `into` is
     passed over less.
     """
     stop = start + len(into)
-    if unit != ONE:
+    if unit != ONE and len(moving) < TOGETHER:
         for j in range(len(into)):
             into[j] *= unit
+        unit = ONE
     k = 0
-    while k + 5 <= len(moving):
+    while k + TOGETHER <= len(moving):
         c0, c1, c2 = moving[k, start:stop], moving[k + 1, start:stop], moving[k + 2, start:stop]
         c3, c4 = moving[k + 3, start:stop], moving[k + 4, start:stop]
         w0, w1, w2, w3, w4 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3], weight[k + 4]
         for j in range(len(into)):
-            into[j] += w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
-        k += 5
+            into[j] = unit * into[j] + w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
+        unit, k = ONE, k + TOGETHER
     while k < len(moving):
         column, of_column = moving[k, start:stop], weight[k]
         for j in range(len(into)):
