@@ -7,19 +7,20 @@ import numpy as np
 from models.compiled import inlined
 from models.tensors import GAP_BUCKETS
 
-LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
-LEAST, MOST = np.float32(-126.0), np.float32(127.0)
-"""Powers of two beyond are taken for these: less than the least is zero beside any sum."""
+ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
+"""The last is the score of what may not be recommended."""
 
 HALF_SQRT = np.float32(0.7071067811865476)
-ONE = np.float32(1)
+LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
+_LEAST, _MOST = np.float32(-126.0), np.float32(127.0)
+"""Powers of two beyond are taken for these: less than the least is zero beside any sum."""
 
 
 @inlined
 def exp2(y: np.float32) -> np.float32:
     """2^y, relative error 1e-7; a polynomial on (-1, 0] and the exponent's bits."""
-    y = y if y > LEAST else LEAST
-    y = y if y < MOST else MOST
+    y = y if y > _LEAST else _LEAST
+    y = y if y < _MOST else _MOST
     whole = np.int32(np.ceil(y))
     f = y - np.float32(whole)
     power = np.float32(0.0009381164727398943)

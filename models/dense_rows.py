@@ -3,15 +3,11 @@ while they lie in the cache.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.compiled import compiled, inlined
-from models.compiled_maths import LOG2_E, exp2
+from models.compiled import Floats, compiled, inlined
+from models.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2
 from models.topk import largest_of
 
-Floats = NDArray[np.float32]
-
-ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
 SIDE_BY_SIDE, CHUNK = 8, 512
 """Users and items at a time to which the popularity columns are added while they lie in the cache."""
 

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from models.compiled import compiled, inlined
-from models.compiled_maths import LOG2_E, exp2
-
-Floats = NDArray[np.float32]
+from models.compiled import Floats, compiled, inlined
+from models.compiled_maths import LOG2_E, ONE, exp2
 
 FEW = 6
 """Users up to which a wave's product with U is made row by row."""
 
-ONE, TWO = np.float32(1), np.float32(2)
+TWO = np.float32(2)
 
 
 @inlined

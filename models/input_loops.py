@@ -5,12 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.compiled import compiled
+from models.compiled import Floats, Ints, compiled
 from models.compiled_maths import gap_bucket
 from models.tensors import Inputs
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @compiled

@@ -11,14 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled, inlined
-from models.compiled_maths import LOG2_E, exp2, gap_bucket, log
+from models.compiled import Floats, Ints, compiled, inlined
+from models.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
 from models.topk import BLOCK, best_of, candidates_of, insert, maxima_of, room_for
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-ZERO, ONE, NONE = np.float32(0), np.float32(1), np.float32(-np.inf)
 TOUCHED, HELD = np.uint8(1), np.uint8(2)
 
 

@@ -5,18 +5,16 @@ partition by a newer export, whole, any number of times. All decays are kept as 
 half-life): no pass over the items as time goes by; the reference moves before anything overflows.
 """
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.compiled import Floats, Ints
 from models.config import DAY_MS
 from models.errors import EddyError
 from models.transitions import add, collect, merge, new_rows
 from models.vocabulary import Catalogue
-
-Floats: TypeAlias = NDArray[np.float32]
-Ints: TypeAlias = NDArray[np.int64]
 
 TRANSITION_HALF_LIFE_MS = 90 * DAY_MS
 MAX_HALF_LIVES = 60.0

@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from models.compiled import compiled, inlined
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from models.compiled import Floats, Ints, compiled, inlined
+from models.compiled_maths import NONE
 
 BLOCK, QUARTER = 64, 16
 _PLACES = 128
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-LEAST = np.float32(-np.inf)
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +69,7 @@ def largest_of(dense: Floats) -> np.float32:
     """Of a row of scores dense[n]: the maximum in each of so many places first, which vector instructions do
     without waiting for one another.
     """
-    places, best, start = np.full(_PLACES, LEAST), LEAST, 0
+    places, best, start = np.full(_PLACES, NONE), NONE, 0
     while start + _PLACES <= len(dense):
         part = dense[start : start + _PLACES]
         for j in range(_PLACES):
@@ -89,7 +86,7 @@ def largest_of(dense: Floats) -> np.float32:
 def maxima_of(dense: Floats, maxima: Floats) -> None:
     """Of the blocks of a row of scores dense[n], into maxima[n / BLOCK]."""
     for block in range(len(maxima)):
-        of_block, best = dense[block * BLOCK : block * BLOCK + BLOCK], LEAST
+        of_block, best = dense[block * BLOCK : block * BLOCK + BLOCK], NONE
         for j in range(BLOCK // 4):  # four at a time, since one after another waits for the one before
             two = max(of_block[j], of_block[j + BLOCK // 4])
             other_two = max(of_block[j + BLOCK // 2], of_block[j + 3 * BLOCK // 4])
@@ -103,7 +100,7 @@ def _nth(maxima: Floats, n: int) -> np.float32:
     step a count, which vector instructions do.
     """
     if n > len(maxima):
-        return LEAST
+        return NONE
     key = np.empty(len(maxima), np.int32)
     for block in range(len(maxima)):
         bits = np.float32(maxima[block]).view(np.int32)
@@ -139,7 +136,7 @@ def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
     """
     threshold, count = _nth(maxima, k), 0  # k scores reach it
     for block in range(len(maxima)):
-        if maxima[block] < threshold or maxima[block] == LEAST:
+        if maxima[block] < threshold or maxima[block] == NONE:
             continue
         for start in range(block * BLOCK, (block + 1) * BLOCK, QUARTER):
             reach = _reaching(dense[start : start + QUARTER], threshold)
@@ -148,7 +145,7 @@ def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
             if not reach:
                 continue
             for j in range(start, start + QUARTER):
-                if dense[j] >= threshold and dense[j] > LEAST:
+                if dense[j] >= threshold and dense[j] > NONE:
                     found[count] = j
                     count += 1
     return count
@@ -159,7 +156,7 @@ def best_of(dense: Floats, maxima: Floats, found: Ints, item: Ints, score: Float
     """The best of a row of scores dense[n] with the maxima of its blocks, best first, ties to the lower
     index, into item[k] and score[k]; -1 and -inf where none is left above -inf. `found`: working space.
     """
-    item[:], score[:] = -1, LEAST
+    item[:], score[:] = -1, NONE
     last = len(score) - 1
     if last < 0:
         return

@@ -8,11 +8,8 @@ below the newcomer's.
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
+from models.compiled import Floats, Ints, compiled
 from models.topk import insert
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @compiled
