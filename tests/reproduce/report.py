@@ -37,6 +37,7 @@ def table(outcomes: Sequence[Path]) -> str:
         *(f"{name} all" for name in names),
         "network alone: HR@10, NDCG@10 unseen",
         "CPU min",
+        "commit",
     ]
     lines = [line(head), line(["---"] * len(head))]
     for path in outcomes:
@@ -45,7 +46,7 @@ def table(outcomes: Sequence[Path]) -> str:
         else:
             lines.append(line([f"{path.stem}: not run yet", *[""] * (len(head) - 1)]))
     for name, modes in MEASURED.items():
-        lines.append(line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), "", ""]))
+        lines.append(line([f"*{name}*", *(f"{value:.4f}" for mode in modes for value in mode), *[""] * 3]))
     for name, values in PUBLISHED.items():
         lines.append(line([f"*{name}*", *(f"{value:.4f}" for value in values), *[""] * (len(head) - 3)]))
     return "\n".join(lines)
@@ -55,7 +56,7 @@ def _outcome(found: dict[str, Any]) -> str:
     values = [f"{found['test'][mode][metric]:.4f}" for mode in ("unseen", "all") for metric in METRICS]
     alone = found.get("test_of_network_alone", {}).get("unseen")
     values.append(f"{alone['hr@10']:.4f}, {alone['ndcg@10']:.4f}" if alone else "")
-    return line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}"])
+    return line([f"**{found['name']}**", *values, f"{found['network_cpu_s'] / 60:.0f}", found["commit"]])
 
 
 def line(cells: Sequence[str]) -> str:
