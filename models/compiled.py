@@ -20,6 +20,7 @@ log = logging.getLogger("eddy.compiled")
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int64]
+"""What compiled loops mostly work on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,6 +15,7 @@ TOGETHER = 5
 """Columns that are added in one pass; the code is for five."""
 
 TOO_LARGE = np.float32(1e15)
+"""A sum beyond which the shift is not near the largest score any more: float32 ends at 3e38."""
 
 
 @compiled

@@ -9,36 +9,33 @@ fused kernels take a whole micro-batch in one call.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.compiled import compiled
-
-Index = NDArray[np.int64]
+from models.compiled import Ints, compiled
 
 
 class Waves(NamedTuple):
     """n events of u users in packed order."""
 
-    event: Index
+    event: Ints
     """[n] position in the given columns of the event at each packed place"""
-    user: Index
+    user: Ints
     """[u] the given users, those with most events first"""
-    row: Index
+    row: Ints
     """[n] position in `user` of the one that each packed place belongs to"""
-    rank: Index
+    rank: Ints
     """[n] which wave: 0 for a user's first event"""
-    previous: Index
+    previous: Ints
     """[n] packed place of the same user's event before, -1 for the first"""
-    batch_sizes: Index
+    batch_sizes: Ints
     """[waves] users in each wave, not increasing"""
-    first: Index
+    first: Ints
     """[u] position in the given columns of each user's first event"""
-    length: Index
+    length: Ints
     """[u] events of each user"""
 
 
 @compiled
-def _sizes(count: Index, batch_sizes: Index) -> None:
+def _sizes(count: Ints, batch_sizes: Ints) -> None:
     for u in range(len(count)):
         batch_sizes[count[u] - 1] += 1
     for rank in range(len(batch_sizes) - 2, -1, -1):
@@ -46,7 +43,7 @@ def _sizes(count: Index, batch_sizes: Index) -> None:
 
 
 @compiled
-def _place(start: Index, count: Index, waves: Waves) -> None:
+def _place(start: Ints, count: Ints, waves: Waves) -> None:
     # Users with more events come first, equal ones as given: those with just c begin after those with more.
     steps = len(waves.batch_sizes)
     next_row = np.zeros(steps + 1, np.int64)
@@ -64,7 +61,7 @@ def _place(start: Index, count: Index, waves: Waves) -> None:
         before, offset = offset, offset + waves.batch_sizes[rank]
 
 
-def pack(start: Index, count: Index) -> Waves:
+def pack(start: Ints, count: Ints) -> Waves:
     """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]`
     on.
     """

@@ -9,18 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
-
-Index = NDArray[np.int64]
+from models.compiled import Ints, compiled
 
 
 class Windows(NamedTuple):
     """Columns of the slab, by slot; W entries in a window, O older items."""
 
     length: NDArray[np.uint8]
-    anchor_time: Index
+    anchor_time: Ints
     item: NDArray[np.int32]
-    time: Index
+    time: Ints
     type: NDArray[np.uint16]
     value: NDArray[np.uint16]
     """bits of float16, which compiled code does not have"""
@@ -33,42 +31,40 @@ class Windows(NamedTuple):
 class Given(NamedTuple):
     """n events; see `stream.advance.Columns`."""
 
-    slot: Index
+    slot: Ints
     item: NDArray[np.int32]
     type: NDArray[np.uint16]
     value: NDArray[np.uint16]
-    time: Index
+    time: Ints
     event_id: NDArray[np.uint64]
 
 
 class Terms(NamedTuple):
     """What a version makes of event types and values; see `stream.encoder`."""
 
-    type_input: Index
+    type_input: Ints
     """[65536] by type"""
     negative: NDArray[np.bool_]
     """[rules, 65536] by rules and value"""
-    rules_of: Index
+    rules_of: Ints
     """[65536] by type"""
 
 
 class Recent(NamedTuple):
     """Windows of m rows in a version's terms, as `models.tensors.Window` has them."""
 
-    item: Index
-    time: Index
-    type: Index
+    item: Ints
+    time: Ints
+    type: Ints
     negative: NDArray[np.bool_]
-    length: Index
+    length: Ints
     older: NDArray[np.int32]
-    last_time: Index
+    last_time: Ints
     """[m] ms of the last event that the row includes, NO_TIME for an empty row"""
 
 
 @compiled
-def by_user(
-    slot: Index, mark: NDArray[np.int32], order: Index, start: Index, count: Index, users: Index
-) -> int:
+def by_user(slot: Ints, mark: NDArray[np.int32], order: Ints, start: Ints, count: Ints, users: Ints) -> int:
     """Bring the events of each user together, in the order given: fills order[n] and, for each user found,
     start, count and users (its slot). `mark`, one per slot, is zero before and after.
     """
@@ -97,7 +93,7 @@ def by_user(
 
 @compiled
 def irregular(
-    windows: Windows, given: Given, order: Index, start: Index, count: Index, found: NDArray[np.bool_]
+    windows: Windows, given: Given, order: Ints, start: Ints, count: Ints, found: NDArray[np.bool_]
 ) -> bool:
     """Which users have a late event, or one whose id their window or their own events before it hold; returns
     whether any has.
@@ -126,8 +122,8 @@ def irregular(
 
 @compiled
 def append(
-    windows: Windows, given: Given, event: Index, place: Index, span: int, none: int,
-    gap: NDArray[np.float32], previous: Index,
+    windows: Windows, given: Given, event: Ints, place: Ints, span: int, none: int,
+    gap: NDArray[np.float32], previous: Ints,
 ) -> None:  # fmt: skip
     """Write events into their windows at `place`, each user's in order, at most `span` ms after the first
     entry. Notes the ms since the entry before, -1 where there is `none`, and in `previous`, by event, the
@@ -149,7 +145,7 @@ def append(
 
 
 @compiled
-def copy_out(windows: Windows, terms: Terms, slot: Index, length: Index, row: Index, into: Recent) -> int:
+def copy_out(windows: Windows, terms: Terms, slot: Ints, length: Ints, row: Ints, into: Recent) -> int:
     """Copy the first `length` entries of each slot's window, and its older items, into a row of `into`, which
     is filled up with none; rows below 0 are passed over. Returns how many older items a row has at most.
     """
@@ -179,7 +175,7 @@ def copy_out(windows: Windows, terms: Terms, slot: Index, length: Index, row: In
 
 
 @compiled
-def set_lengths(windows: Windows, slot: Index, length: Index, half: Index, full: Index) -> tuple[int, int]:
+def set_lengths(windows: Windows, slot: Ints, length: Ints, half: Ints, full: Ints) -> tuple[int, int]:
     """Note new lengths. Which of them are half a window, and which a full one, goes into `half` and `full`;
     returns how many.
     """
@@ -229,7 +225,7 @@ def _shift(column: NDArray[Any], slot: int) -> None:
 
 
 @compiled
-def drop_halves(windows: Windows, terms: Terms, slot: Index) -> None:
+def drop_halves(windows: Windows, terms: Terms, slot: Ints) -> None:
     """Full windows give their older half away: what it names, unless it is negative there, goes before the
     older items, each once; its last time becomes the anchor's.
     """
@@ -254,8 +250,8 @@ def drop_halves(windows: Windows, terms: Terms, slot: Index) -> None:
 
 @compiled
 def include(
-    slot: Index, offset: Index, mixed: NDArray[np.uint64], kept: NDArray[np.bool_],
-    last: Index, applied: NDArray[np.uint32], digest: NDArray[np.uint64],
+    slot: Ints, offset: Ints, mixed: NDArray[np.uint64], kept: NDArray[np.bool_],
+    last: Ints, applied: NDArray[np.uint32], digest: NDArray[np.uint64],
 ) -> None:  # fmt: skip
     """Note in the slab's columns that rows include these offsets; `mixed` is for those whose events were
     kept.

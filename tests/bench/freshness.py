@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
 from models.errors import EddyError
@@ -87,7 +87,6 @@ class Meter:
             producer.poll(0)
             self.sent = due
             time.sleep(max(0.0, started + due / rate - time.monotonic()))
-        producer.flush()
         if producer.flush(GRACE_S):
             raise EddyError("the cluster did not confirm all events")
 
@@ -97,10 +96,7 @@ class Meter:
         consumer, partitions = self._answers
         consumer.assign(partitions)
         while not self._ended.is_set():
-            first = consumer.poll(POLL_S)
-            if first is None:
-                continue
-            records = [first, *consumer.consume(AT_ONCE, 0)]
+            records = _taken(consumer)
             at = time.time() * 1000
             self.answers += len(records)
             for record in records:
@@ -120,7 +116,7 @@ class Meter:
         times: list[list[int]] = [[] for _ in partitions]
         deadline, left = time.monotonic() + GRACE_S, self.sent
         while left > 0 and time.monotonic() < deadline:
-            records = consumer.consume(AT_ONCE, POLL_S)
+            records = _taken(consumer)
             left -= len(records)
             for record in records:
                 times[record.partition()].append(record.timestamp()[1])
@@ -140,6 +136,15 @@ class Meter:
             if place >= 0 and times[partition][place] >= since:
                 found.setdefault((partition, offset), at - float(times[partition][place]))
         return np.array(list(found.values()), np.float64)
+
+
+def _taken(consumer: Consumer) -> list[Message]:
+    """What has come, as soon as something has; waits POLL_S at most. What a client reports instead of a
+    record is no record.
+    """
+    first = consumer.poll(POLL_S)
+    records = [] if first is None else [first, *consumer.consume(AT_ONCE, 0)]
+    return [record for record in records if record.error() is None]
 
 
 def measure(settings: Settings, rate: float, warm_s: float, seconds: float, seed: int) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.waves import pack
 
 
+@settings(deadline=None)  # the first call compiles
 @given(count=st.lists(st.integers(1, 30), max_size=40))
 def test_packing_is_torch_s_packed_sequence(count: list[int]) -> None:
     length = np.array(count, np.int64)
@@ -24,6 +25,7 @@ def test_packing_is_torch_s_packed_sequence(count: list[int]) -> None:
     assert waves.batch_sizes.tolist() == packed.batch_sizes.tolist()
 
 
+@settings(deadline=None)  # the first call compiles
 @given(count=st.lists(st.integers(1, 30), min_size=1, max_size=40))
 def test_previous_is_the_same_user_s_event_before(count: list[int]) -> None:
     length = np.array(count, np.int64)
