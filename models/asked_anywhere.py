@@ -72,21 +72,14 @@ class AskedAnywhere:
     def _scores(self, rows: slice, exact: bool) -> tuple[Tensor, tuple[SparseTile, Tensor] | None]:
         """Scores [B, padded N] of some of the users, and their sparse parts with log Z [B,1], if any."""
         vector, matrix = self._vector[rows], self._matrix
-        dense = self._space("dense", len(vector), matrix.padded)
-        of_tile = []
-        for tile in matrix.tiles():
-            part = dense[:, tile]
-            raw, unit = matrix.product(vector, tile, exact)
-            part.copy_(raw if unit is None else raw.mul_(unit))
-            if len(matrix.moving):
-                part.addmm_(vector[:, matrix.vectors.shape[1] :], matrix.moving[:, tile])
-            if tile.stop > matrix.items:
-                part[:, matrix.items - tile.start :] = -torch.inf
-            if self._sparse.any:
-                of_tile.append(self._log_sum_exp(part))
+        parts = [self._dense(vector, tile, exact) for tile in matrix.tiles()]
+        dense = parts[0]
+        if len(parts) > 1:
+            dense = torch.cat(parts, dim=1, out=self._space("dense", len(vector), matrix.padded))
         mixed_in = None
-        if of_tile:
-            log_z = torch.logsumexp(torch.cat(of_tile, dim=1), dim=1, keepdim=True)
+        if self._sparse.any:
+            of_part = [self._log_sum_exp(part) for part in parts]
+            log_z = of_part[0] if len(parts) == 1 else torch.logsumexp(torch.cat(of_part, dim=1), 1, True)
             sparse = self._sparse.tile(rows)
             sparse.mix_into(dense, log_z, self._space("zero", *dense.shape))
             mixed_in = sparse, log_z
@@ -96,6 +89,18 @@ class AskedAnywhere:
         if self._everywhere is not None:
             dense[:, self._everywhere] = -torch.inf
         return dense, mixed_in
+
+    def _dense(self, vector: Tensor, tile: slice, exact: bool) -> Tensor:
+        """d of a tile of items: [B,n], -inf beyond the last item."""
+        matrix = self._matrix
+        part, unit = matrix.product(vector, tile, exact)
+        if unit is not None:
+            part.mul_(unit)
+        if len(matrix.moving):
+            part.addmm_(vector[:, matrix.vectors.shape[1] :], matrix.moving[:, tile])
+        if tile.stop > matrix.items:
+            part[:, matrix.items - tile.start :] = -torch.inf
+        return part
 
     def _log_sum_exp(self, part: Tensor) -> Tensor:
         """[B,n] -> [B,1]; torch.logsumexp takes twice as long."""

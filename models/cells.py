@@ -20,6 +20,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from models import gru_loops
 from models.config import ModelConfig
 
+# cuDNN would round the products of a sequence to 10 bits, and not those of a step: the two forms must agree.
+torch.backends.cudnn.allow_tf32 = False
+
 
 class Cell(nn.Module, ABC):
     """I inputs, H units per layer; `state_size` S floats of state per user."""

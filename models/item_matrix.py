@@ -26,8 +26,10 @@ from models.vocabulary import Catalogue, Vocabulary
 
 log = logging.getLogger("eddy.scoring")
 
-ITEM_TILE = 16_384
-"""Items in one product, a multiple of BLOCK: their vectors and a tile's scores stay in the cache."""
+ITEM_TILE, DEVICE_ITEM_TILE = 16_384, 1 << 20
+"""Items in one product, a multiple of BLOCK: on a CPU their vectors and a tile's scores stay in the cache; a
+GPU is kept busy.
+"""
 
 AUTO_ITEMS = 4_096
 """Catalogue size from which "auto" looks for a first pass that is faster than float32."""
@@ -50,6 +52,8 @@ class Items:
     """[F + TREND, padded]: the same by column"""
     finite: bool
     """whether all of that are numbers"""
+    tile: int
+    """items in one product"""
     _exact: Sequence[Product]
     """by tile; none = not packed"""
     _reduced: Sequence[Product]
@@ -67,7 +71,7 @@ class Items:
 
     def tiles(self) -> list[slice]:
         """Consecutive parts of the padded rows."""
-        return _tiles(self.padded)
+        return _tiles(self.padded, self.tile)
 
     def product(self, vector: Tensor, tile: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
         """vector[B, columns] times item vectors and biases of a tile: [B, items of the tile], the caller's
@@ -76,7 +80,7 @@ class Items:
         fixed = vector[:, : self.vectors.shape[1]].contiguous()
         products = self._exact if exact or not self.reduced else self._reduced
         if products:
-            product: Product = products[tile.start // ITEM_TILE]
+            product: Product = products[tile.start // self.tile]
             return product(fixed)
         return torch.mm(fixed, self.vectors[tile].T), None
 
@@ -88,8 +92,8 @@ class Items:
         return scores + torch.bmm(self.popularity[index], vector[:, fixed:].unsqueeze(2)).squeeze(2)
 
 
-def _tiles(padded: int) -> list[slice]:
-    return [slice(at, min(at + ITEM_TILE, padded)) for at in range(0, padded, ITEM_TILE)]
+def _tiles(padded: int, tile: int) -> list[slice]:
+    return [slice(at, min(at + tile, padded)) for at in range(0, padded, tile)]
 
 
 class ItemMatrix:
@@ -104,6 +108,7 @@ class ItemMatrix:
         self.fixed = recommender.config.dim + 1
         """columns that do not change: item vector and bias"""
         self._vectors = torch.zeros(0, self.fixed, device=recommender.item_bias.device)
+        self.tile = ITEM_TILE if self._vectors.device.type == "cpu" else DEVICE_ITEM_TILE
         self.items = 0
         self._features_until = 0
         """revision of the catalogue's features that the rows are of"""
@@ -137,13 +142,13 @@ class ItemMatrix:
         if not self._recommender.columns:
             self.set_popularity(self._vectors.new_zeros(items, 0))
         if self.precision == "auto" and items >= AUTO_ITEMS:
-            self.precision = products.fastest(self._vectors[:ITEM_TILE])
+            self.precision = products.fastest(self._vectors[: self.tile])
             log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
         self._changed(start)
 
     def _changed(self, first: int) -> None:
         """Rows from this one on are not what was packed any more."""
-        del self._exact[first // ITEM_TILE :], self._reduced[first // ITEM_TILE :]
+        del self._exact[first // self.tile :], self._reduced[first // self.tile :]
         self._now = None
 
     @property
@@ -195,14 +200,14 @@ class ItemMatrix:
         if self._now is None:
             padded = -(-self.items // BLOCK) * BLOCK
             vectors = self._vectors[:padded]
-            reduced = self.precision in ("bfloat16", "int8")
+            reduced, tiles = self.precision in ("bfloat16", "int8"), _tiles(padded, self.tile)
             if not reduced or self.items <= PACKED_TWICE:
-                for tile in _tiles(padded)[len(self._exact) :]:
+                for tile in tiles[len(self._exact) :]:
                     self._exact.append(products.exact(vectors[tile]))
             if reduced:
-                for tile in _tiles(padded)[len(self._reduced) :]:
+                for tile in tiles[len(self._reduced) :]:
                     self._reduced.append(products.reduced(vectors[tile], self.precision))
-            exact = self._exact if len(self._exact) == len(_tiles(padded)) else ()
+            exact = self._exact if len(self._exact) == len(tiles) else ()
             finite = self._finite and self._moving_finite
             self._now = Items(
                 self.items,
@@ -210,6 +215,7 @@ class ItemMatrix:
                 self._popularity,
                 self._moving,
                 finite,
+                self.tile,
                 tuple(exact),
                 tuple(self._reduced),
             )

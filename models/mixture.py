@@ -118,7 +118,8 @@ class Mixture(nn.Module):
         have: log mass float32[places], shift float32[places]. They hold for items outside the window.
         """
         if not self.pointer:
-            return torch.zeros(0), torch.zeros(0)
+            nothing = self.lag.new_zeros(0) if self.lags else torch.zeros(0)
+            return nothing, nothing
         weights = self.older[_log2(len(self.older), self.older.device)[:places]]
         return weights[:, 0].contiguous(), weights[:, 1].contiguous()
 

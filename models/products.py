@@ -29,15 +29,18 @@ WORTHWHILE = 0.75
 _PACKED_FOR = 64
 """Queries at a time that the order is chosen for; for others it is as good within a few percent."""
 
-_TRIAL_ROWS = 64
+_TRIAL_ROWS, _DEVICE_TRIAL_ROWS = 64, 1024
 _TINY = 1e-12
+
+_CANNOT = (RuntimeError, AttributeError, TypeError)
+"""What torch raises for what it does not have on this device, or in this version."""
 
 
 def exact(rows: Tensor) -> Product:
     """Of rows[n, D + 1], packed if the device and this torch can."""
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
-    except (RuntimeError, AttributeError):  # not on this device, or not in this torch
+    except _CANNOT:
         return lambda vector: (torch.mm(vector, rows.T), None)
     linear = torch.ops.mkldnn._linear_pointwise
     return lambda vector: (linear(vector, packed, None, "none", [], ""), None)
@@ -76,6 +79,8 @@ def _in_steps(vector: NDArray[np.float32], steps: NDArray[np.uint8], unit: NDArr
 
 def _bfloat16(rows: Tensor) -> Product:
     transposed = rows.bfloat16().T
+    if rows.is_cuda:  # where sums can stay in float32
+        return lambda vector: (torch.mm(vector.bfloat16(), transposed, out_dtype=torch.float32), None)
     return lambda vector: (torch.mm(vector.bfloat16(), transposed).float(), None)
 
 
@@ -86,7 +91,7 @@ def reduced(rows: Tensor, precision: Precision) -> Product:
     """Of rows[n, D + 1], about. Errors: EddyError where this machine cannot."""
     try:
         return _REDUCED[precision](rows)
-    except (RuntimeError, AttributeError) as error:
+    except _CANNOT as error:
         raise EddyError(
             f"no scores in {precision} on this machine ({error}): set EDDY_PRECISION to auto"
         ) from None
@@ -98,7 +103,7 @@ def fastest(rows: Tensor) -> Precision:
     for name, pack in _REDUCED.items():
         try:
             took = _seconds(pack(rows), rows)
-        except (RuntimeError, AttributeError):  # not on this device, or not in this torch
+        except _CANNOT:
             continue
         if took < shortest:
             best, shortest = name, took
@@ -107,7 +112,8 @@ def fastest(rows: Tensor) -> Precision:
 
 def _seconds(product: Product, rows: Tensor) -> float:
     """The shortest of a few runs."""
-    vector = torch.randn(_TRIAL_ROWS, rows.shape[1], device=rows.device)
+    trial = _DEVICE_TRIAL_ROWS if rows.is_cuda else _TRIAL_ROWS
+    vector = torch.randn(trial, rows.shape[1], device=rows.device)
     product(vector)
     took = []
     for _ in range(3):

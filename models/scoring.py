@@ -20,7 +20,7 @@ from torch import Tensor
 from models.asked import Asked, Exclude, Found, Weights, last_items
 from models.asked_anywhere import AskedAnywhere
 from models.asked_compiled import AskedCompiled, tables_of
-from models.item_matrix import ITEM_TILE, ItemMatrix
+from models.item_matrix import ItemMatrix
 from models.products import Precision
 from models.recommender import Recommender
 from models.rowwise import Tables
@@ -29,10 +29,10 @@ from models.tensors import Query, Window, all_finite
 from models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
-"""Scores computed at a time, 4 MB: smaller tiles waste the product, larger ones leave the cache."""
+"""Scores computed at a time on a CPU, 4 MB: smaller tiles waste the product, larger ones leave the cache."""
 
-BUFFER_FLOATS = 1 << 25
-"""Scores of a tile of users over all items at most, 128 MB."""
+BUFFER_FLOATS, DEVICE_BUFFER_FLOATS = 1 << 25, 1 << 27
+"""Scores of a tile of users over all items at most: 128 MB, on a GPU 512 MB."""
 
 WORTH_A_THREAD = 64
 """Users per thread from which on tiles are scored side by side; with fewer, threads wait for the
@@ -58,13 +58,15 @@ class Scorer:
         self.statistics = statistics
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
         self._spaces = threading.local()
-        self.compiled = recommender.item_bias.device.type == "cpu"
+        self._on_cpu = recommender.item_bias.device.type == "cpu"
+        self.compiled = self._on_cpu
         """whether the compiled loops are used where all is finite: they do not expect NaN"""
         self._tables: Tables | None = None
         self._weights: Weights | None = None
         self._threads = threads
         self._pool = None
-        if threads > 1:  # a thread that begins with a product would share it with one of its own
+        if threads > 1 and self._on_cpu:  # a GPU works beside the caller anyway
+            # A thread that begins with a product would share it with one of its own.
             self._pool = ThreadPoolExecutor(threads, "eddy-scoring", torch.set_num_threads, (1,))
         self._under_way: list[Future[None]] = []
         self.now = -math.inf
@@ -153,7 +155,9 @@ class Scorer:
         what is returned waits for the end.
         """
         items = max(self.items, 1)
-        step = min(TILE_FLOATS // min(items, ITEM_TILE), BUFFER_FLOATS // items)
+        step = DEVICE_BUFFER_FLOATS // items
+        if self._on_cpu:
+            step = min(TILE_FLOATS // min(items, self._matrix.tile), BUFFER_FLOATS // items)
         step = max(step, 1)
         pool = self._pool if rows >= WORTH_A_THREAD * self._threads else None
         if pool is not None:  # as much for every thread
@@ -203,7 +207,7 @@ class Scorer:
             torch.full((listed, k), -1, dtype=torch.int64, device=device),
             torch.full((listed, k), -torch.inf, device=device),
             torch.empty(len(target), device=device),
-            torch.empty(len(target), dtype=torch.int64),
+            torch.empty(len(target), dtype=torch.int64, device=device),
         )
         asked = self._asked(query, window, exclude)
 

@@ -40,7 +40,8 @@ Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 def engine(version: Version, settings: Settings, emit: str, precision: Precision) -> Engine:
     """An engine as a worker builds it, with nothing in it; one torch thread count for all: the default."""
     options: dict[str, Any] = {"k": 10, "emit": emit, "sample": 0.0, "partitions": settings.partitions}
-    return new_engine(version, wall=wall_ms(), precision=precision, threads=settings.threads, **options)
+    options |= {"precision": precision, "threads": settings.threads, "device": settings.torch_device}
+    return new_engine(version, wall=wall_ms(), **options)
 
 
 async def read(settings: Settings, take: Any) -> float:

@@ -35,6 +35,7 @@ class EddyRun:
     precision: Precision = "float32"
     partitions: int = 4
     workers: int = 1
+    device: str = "auto"
 
     @property
     def possible(self) -> bool:
@@ -46,12 +47,14 @@ class EddyRun:
         parts = [f"eddy-{self.score}-{self.emit}-{self.precision}"]
         parts += [f"p{self.partitions}"] if self.partitions != 4 else []
         parts += [f"w{self.workers}"] if self.workers != 1 else []
+        parts += [self.device] if self.device != "auto" else []
         return "-".join(parts)
 
     @property
     def environment(self) -> dict[str, str]:
         """What differs from the defaults: lists of ten, as the peers make them, and this row's choices."""
-        return {"EDDY_K": "10", "EDDY_EMIT": self.emit, "EDDY_PRECISION": self.precision}
+        own = {"EDDY_EMIT": self.emit, "EDDY_PRECISION": self.precision, "EDDY_DEVICE": self.device}
+        return {"EDDY_K": "10", **own}
 
 
 @dataclass(frozen=True)
