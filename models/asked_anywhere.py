@@ -13,7 +13,7 @@ from models.mixture import mixed
 from models.recommender import Recommender
 from models.sparse import SparseParts, SparseTile
 from models.statistics import Statistics
-from models.tensors import Query, Window
+from models.tensors import Query, Window, to_device
 from models.topk import topk
 
 _LOG2_E = 1 / math.log(2)
@@ -39,14 +39,14 @@ class AskedAnywhere:
         last = last_items(query, window, mixture.lags).cpu().numpy()
         found = successors(last, matrix.items, statistics, now)
         known = (found.successor >= 0) & (found.successor < matrix.items)
-        successor = torch.from_numpy(np.where(known, found.successor, 0).astype(np.int64)).to(item.device)
-        share = torch.from_numpy(np.where(known, found.share, np.float32(0))).to(item.device)
+        successor = to_device(np.where(known, found.successor, 0).astype(np.int64), item.device)
+        share = to_device(np.where(known, found.share, np.float32(0)), item.device)
         if weights is not None:
-            origin = torch.from_numpy(np.minimum(found.distinct, matrix.items - 1)).to(item.device)
+            origin = to_device(np.minimum(found.distinct, matrix.items - 1), item.device)
             share = share * weights.to[successor] * weights.origin[origin].unsqueeze(1)
         self._sparse = SparseParts(
             item, pointer, shift, lag, own, older, mixture.of_older(older.shape[1]),
-            torch.from_numpy(found.source).to(item.device), successor, share,
+            to_device(found.source, item.device), successor, share,
         )  # fmt: skip
         self._vector, self._matrix, self._spaces = query.vector, matrix, spaces
 

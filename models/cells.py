@@ -196,9 +196,11 @@ class EchoState(Cell):
                 self.columns.shape[1]
             )
             index = torch.stack([rows, self.columns.flatten()])
-            self._reservoir = torch.sparse_coo_tensor(
-                index, self.strength.flatten(), (self.hidden, self.hidden), check_invariants=False
-            ).coalesce()
+            unchecked: Any = torch.sparse.check_sparse_tensor_invariants
+            with unchecked(False):  # torch 2.11 warns of what is not said
+                self._reservoir = torch.sparse_coo_tensor(
+                    index, self.strength.flatten(), (self.hidden, self.hidden)
+                ).coalesce()
         return self._reservoir
 
     def _advance(self, wx: Tensor, state: Tensor) -> Tensor:

@@ -33,9 +33,14 @@ class Objective(nn.Module):
         if features is not None and recommender.config.features:
             self.features = Bags(*(part.to(self.device) for part in features))
         self.log_prior = None if prior is None else prior.log_p.to(self.device)
-        self.moment = torch.zeros(len(data.row), dtype=torch.int64)
+        moment = torch.zeros(len(data.row), dtype=torch.int64)
         if prior is not None:
-            self.moment = prior.moment[torch.from_numpy(data.row)]
+            moment = prior.moment[torch.from_numpy(data.row)]
+        # Each step picks from these: on a GPU they lie there already.
+        self.inputs = Inputs(*(part.to(self.device) for part in data.inputs))
+        self.idle, self.target, self.moment = (
+            part.to(self.device) for part in (data.idle_ms, data.target, moment)
+        )
         counts = torch.bincount(data.target, minlength=recommender.items).double()
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
@@ -51,8 +56,8 @@ class Objective(nn.Module):
         data, recommender = self.data, self.recommender
         if not len(batch.event):
             return recommender.item_bias.sum() * 0, recommender.initial(1)
-        idle = data.idle_ms[batch.prediction].to(self.device)
-        target = data.target[batch.prediction].to(self.device)
+        prediction = batch.prediction.to(self.device)
+        idle, target, moment = self.idle[prediction], self.target[prediction], self.moment[prediction]
         low = recommender.training and self.settings.precision == "bfloat16"
         # On a CPU the cell stays float32: torch has no packed bfloat16 LSTM there, and the others are slower.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low and self.device.type != "cpu"):
@@ -63,7 +68,7 @@ class Objective(nn.Module):
             query = recommender.user_vector(outputs, idle)
         query, state = query.to(torch.bfloat16) if low else query, state.detach().float()
         vectors, bias = self._candidates()
-        prior, moment = self.log_prior, self.moment[batch.prediction].to(self.device)
+        prior = self.log_prior
         sampled = self.settings.sampled
         left_out = self._left_out(batch.prediction) if self.settings.unseen else None
         if not recommender.training or not 0 < sampled < recommender.items:
@@ -110,14 +115,14 @@ class Objective(nn.Module):
     def outputs(self, batch: Batch, before: Tensor, item_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """The cell's outputs at the batch's predictions [q,H], and the states at its windows' ends."""
         recommender = self.recommender
-        item, *rest = (part[batch.event] for part in self.data.inputs)
+        event = batch.event.to(self.device)
+        item, *rest = (part[event] for part in self.inputs)
         if item_dropout:
             # Any bucket will do: which one an item falls into is arbitrary, what it must mean is "unknown
             # item".
-            dropped = torch.rand(item.shape) < item_dropout
-            bucket = recommender.items + torch.randint(recommender.config.item_buckets, item.shape)
-            item = torch.where(dropped, bucket, item)
-        inputs = Inputs(*(part.to(self.device) for part in (item, *rest)))
-        outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(before, batch))
+            dropped = torch.rand(item.shape, device=self.device) < item_dropout
+            drawn = torch.randint(recommender.config.item_buckets, item.shape, device=self.device)
+            item = torch.where(dropped, recommender.items + drawn, item)
+        outputs, state = recommender.packed(Inputs(item, *rest), batch.batch_sizes, carried(before, batch))
         start = recommender.cell.output(recommender.initial(1))
         return torch.cat([start, outputs])[batch.output.to(self.device)], state

@@ -1,8 +1,10 @@
 """The tensors that pass between the recommender, its callers and the scorer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 GAP_BUCKETS = 34
@@ -58,6 +60,18 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
     since = 1 + gap_ms.to(torch.float32) / 1000
     exponent = (since.view(torch.int32) >> 23) - 127  # the whole part of log2; -1 where the gap is negative
     return (exponent + 1).clamp(0, GAP_BUCKETS - 1).long()
+
+
+def to_device(column: NDArray[Any], device: torch.device) -> Tensor:
+    """A host array on a device; on the CPU the same memory.
+
+    From pinned memory the copy to a GPU is queued behind its other work; from any other it would wait for
+    that.
+    """
+    here = torch.from_numpy(np.ascontiguousarray(column))
+    if device.type != "cuda":
+        return here.to(device)
+    return here.pin_memory().to(device, non_blocking=True)
 
 
 def all_finite(*parts: Tensor) -> bool:

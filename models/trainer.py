@@ -43,6 +43,9 @@ MIN_STEPS, MIN_EVENTS = 200, 256
 """An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
 
 
+TELL_EVERY = 16
+"""Steps on a GPU after which the loss is looked at: to look is to wait for it."""
+
 STANDING_IN = 0.5
 """Share of items that features stand in for while they learn to."""
 
@@ -61,6 +64,7 @@ class Trainer:
         self.progress = progress
         self.checkpoint = checkpoint
         self.device = objective.device
+        self.tell_every = TELL_EVERY if self.device.type == "cuda" else 1
         self.users = np.flatnonzero(np.diff(self.data.start))
         self.optimizer = self._new_optimizer()
         self.average: dict[str, Tensor] = {}
@@ -212,11 +216,13 @@ class Trainer:
         users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
         recommender.train()
         count = int(wanted.sum())
-        total, done, seen, began = 0.0, 0, 0, time.perf_counter()
+        done, seen, began = 0, 0, time.perf_counter()
+        summed = torch.zeros((), dtype=torch.float64, device=self.device)
         state = recommender.initial(1)
         # A small log in large batches is too few steps to learn from.
         per_step = min(settings.window * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
-        for batch in self._batches(wanted, users, settings.window, per_step):
+        steps = self._batches(wanted, users, settings.window, per_step)
+        for number, batch in enumerate(steps, 1):
             loss, state = self._loss_of(batch, state)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
@@ -228,9 +234,12 @@ class Trainer:
             self.optimizer.step()
             if settings.average and phase == "network":
                 self._take_into_average()
-            total += self.group.sum(loss.detach()).item()
+            summed += self.group.sum(loss.detach())
             done += len(batch.everyones)
             seen += len(batch.event)
+            if done < count and number % self.tell_every:
+                continue
+            total = summed.item()
             if not math.isfinite(total):
                 raise EddyError(
                     f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
@@ -238,7 +247,7 @@ class Trainer:
                 )
             self.progress(Progress(phase, epoch, epochs, done, count, total / max(done, 1)))
         seen = int(self.group.sum(torch.tensor(seen)))
-        return total / max(done, 1), seen / (time.perf_counter() - began)
+        return summed.item() / max(done, 1), seen / (time.perf_counter() - began)
 
     def _seed(self, epoch: int) -> None:
         """Dropout differs between processes; the sampled items are the same, those of a lone process."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.tensors import Inputs
+from models.tensors import Inputs, to_device
 from stream import window_loops
 from stream.encoder import Encoder
 from stream.rows import NO_TIME, TIME_SPAN, WINDOW, mix
@@ -142,8 +142,8 @@ class _Looks:
         self._most = max(self._most, most)
         chosen = row >= 0
         if chosen.any():
-            to = torch.from_numpy(row[chosen]).to(output.device)
-            self._view.output[to] = output[torch.from_numpy(np.flatnonzero(chosen)).to(output.device)]
+            to = to_device(row[chosen], output.device)
+            self._view.output[to] = output[to_device(np.flatnonzero(chosen), output.device)]
 
     def view(self) -> View:
         """All of it."""
@@ -215,7 +215,7 @@ class _Advance:
         )  # fmt: skip
 
     def _where(self, slots: Slots) -> torch.Tensor:
-        return torch.from_numpy(slots).to(self.slab.device)
+        return to_device(slots, self.slab.device)
 
     def _append(self, event: Index, place: Index) -> NDArray[np.float32]:
         """Write events to the ends of their windows; returns the ms since the event before."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.hashing import item_hash, type_hash
 from models.registry import Version
 from models.rules import MOVES, NEGATIVE, TARGET, Flags
-from models.tensors import Inputs
+from models.tensors import Inputs, to_device
 from models.vocabulary import Catalogue
 from stream.rows import NO_TIME
 from stream.slab import HALF, Slab, Slots
@@ -68,7 +68,7 @@ class Encoder:
         """Cell inputs of n events; `gap` is ms since the user's event before, -1 for a first event."""
 
         def tensor(column: NDArray[np.generic]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
+            return to_device(column, self.device)
 
         return Inputs(
             item=tensor(self._item_inputs(item)),
@@ -101,7 +101,7 @@ class Encoder:
             negative = self.flags(type_, slab.value[slot, entry]).negative
             gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
             inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
-            where = torch.from_numpy(chosen).to(self.device)
+            where = to_device(chosen, self.device)
             _, result[where] = self.run(inputs, waves, state[where])
         return result
 
@@ -109,16 +109,16 @@ class Encoder:
         """Rebuild hidden and middle states of rows from their anchors and windows."""
         length = slab.length[slots].astype(np.int64)
         zero = np.zeros(len(slots), np.int64)
-        where = torch.from_numpy(slots).to(self.device)
+        where = to_device(slots, self.device)
         middle = self.encode(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
-        long = np.flatnonzero(length >= HALF)
-        slab.middle[where[torch.from_numpy(long)]] = middle[torch.from_numpy(long)]
+        long = to_device(np.flatnonzero(length >= HALF), self.device)
+        slab.middle[where[long]] = middle[long]
         slab.middle_known[slots] = length >= HALF
         slab.hidden[where] = self.encode(slab, slots, np.minimum(length, HALF), length, middle)
 
     def adopt(self, slab: Slab, slots: Slots) -> None:
         """Move rows of another epoch to this version: zero anchor, states encoded anew from the window."""
         slab.anchor_time[slots] = NO_TIME
-        slab.anchor[torch.from_numpy(slots).to(self.device)] = 0.0
+        slab.anchor[to_device(slots, self.device)] = 0.0
         self.re_encode(slab, slots)
         slab.epoch[slots] = self.epoch

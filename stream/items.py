@@ -56,6 +56,7 @@ class ItemNames:
         self._index: dict[str, int] = {}
         self._collided: set[str] = set()
         self._unnamed: set[int] = set()
+        self._unnamed_now: NDArray[np.int64] | None = None
         self._new: list[str] = []
         self._json = pa.array([], pa.string())
         self._json_until = 0
@@ -90,6 +91,7 @@ class ItemNames:
                 self._index[item] = at
                 self._json_until = min(self._json_until, at)
                 self._unnamed.discard(at)
+                self._unnamed_now = None
                 named.append(item)
             else:
                 self._collided.add(item)
@@ -97,13 +99,18 @@ class ItemNames:
 
     def _extend(self) -> None:
         have, now = len(self.ids), len(self.catalogue)
-        self.ids.extend([None] * (now - have))
-        self._unnamed.update(range(have, now))
+        if have < now:
+            self.ids.extend([None] * (now - have))
+            self._unnamed.update(range(have, now))
+            self._unnamed_now = None
 
     def unnamed(self) -> NDArray[np.int64]:
         """Catalogue indices whose id is not known (yet)."""
         self._extend()
-        return np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))
+        if self._unnamed_now is None:
+            # Kept: to go over a set that once was large takes milliseconds, even when nothing is left in it.
+            self._unnamed_now = np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))
+        return self._unnamed_now
 
     def json(self) -> pa.StringArray:
         """Ids as JSON strings, by catalogue index; null where not known."""

@@ -11,7 +11,7 @@ from models.asked import Exclude
 from models.products import Precision
 from models.scoring import Scorer
 from models.statistics import Statistics
-from models.tensors import Query, Window
+from models.tensors import Query, Window, to_device
 from stream.advance import View, view_now
 from stream.clock import DAY_MS
 from stream.encoder import Encoder
@@ -70,20 +70,20 @@ class Ranker:
         """The recent windows in the version's terms."""
         recent, device = view.recent, self.encoder.device
         columns = (recent.item, recent.time, recent.type, recent.negative, recent.length, recent.older)
-        return Window(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
+        return Window(*(to_device(column, device) for column in columns))
 
     def query(self, view: View, now: NDArray[np.int64] | int) -> Query:
         """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
         last = view.recent.last_time
         idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
-        idle_ms = torch.from_numpy(idle.astype(np.float32)).to(self.encoder.device)
+        idle_ms = to_device(idle.astype(np.float32), self.encoder.device)
         return self.encoder.recommender.query_of_output(view.output, idle_ms)
 
     @torch.inference_mode()
     def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> View:
         """Rows as they are now; `state` [m, S] stands in for hidden states that are of another version."""
         if state is None:
-            state = slab.hidden[torch.from_numpy(slots).to(slab.device)]
+            state = slab.hidden[to_device(slots, slab.device)]
         output = self.encoder.recommender.cell.output(state)
         return view_now(slab, self.encoder, slots, output)
 
@@ -105,7 +105,7 @@ class Ranker:
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
-        targets = torch.from_numpy(target).to(self.encoder.device)
+        targets = to_device(target, self.encoder.device)
         wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
 
         def made() -> Made:
@@ -130,12 +130,12 @@ class Ranker:
             rows.append(also.row)
             items.append(also.item)
         if exclude_seen.any():
-            chosen = torch.from_numpy(exclude_seen).to(window.item.device)[:, None]
+            chosen = to_device(exclude_seen, window.item.device)[:, None]
             for own in (window.item, window.older):
                 row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
                 rows.append(row)
                 items.append(own[row, place].long())
-        unnamed = torch.from_numpy(self.names.unnamed()).to(window.item.device)
+        unnamed = to_device(self.names.unnamed(), window.item.device)
         if not rows and not len(unnamed):
             return None
         none = torch.zeros(0, dtype=torch.int64, device=window.item.device)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.tensors import to_device
 from models.vocabulary import Catalogue
 from stream.heads import looked_up, used
 from stream.murmur import murmur2
@@ -182,7 +183,7 @@ class Slab:
         for name, (_, _, empty) in _COLUMNS.items():
             if empty is not None:
                 getattr(self, name)[slots] = empty
-        index = torch.from_numpy(slots).to(self.device)
+        index = to_device(slots, self.device)
         for name in _STATES:
             getattr(self, name)[index] = 0.0
 
@@ -215,7 +216,7 @@ class Slab:
     def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
         """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
         length = self.length[slots]
-        index = torch.from_numpy(slots).to(self.device)
+        index = to_device(slots, self.device)
         epoch = self.epoch[slots]
         epochs, place = np.unique(epoch, return_inverse=True)
         hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
@@ -289,7 +290,7 @@ class Slab:
         if self.device.type == "cpu":
             states.numpy()[at] = values
         else:
-            states[at] = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+            states[at] = to_device(values, self.device)
 
 
 def _look_up(rows: Rows, catalogue: Catalogue) -> Known:

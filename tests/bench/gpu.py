@@ -40,12 +40,22 @@ from tests.bench.throughput import EddyRun, Emit, measure_eddy, measure_peer
 from tests.bench.versions import Score, make_version
 
 K = 20
+COMPARED: tuple[tuple[Score, Precision], ...] = (("cell", "float32"), ("whole", "float32"), ("whole", "auto"))
 PRECISIONS: tuple[Precision, ...] = ("float32", "auto")
 HIDDEN = 128
 USERS = 20_000
 EMISSIONS: tuple[Emit, ...] = ("every", "latest", "off")
 CATALOGUES = ((10_000, 4_096), (100_000, 1_024), (1_000_000, 128))
 """(items, users scored at a time)"""
+
+
+TRAINED = {
+    "cuda": (
+        ("gru", 64, "float32"), ("gru", 512, "float32"), ("gru", 512, "bfloat16"), ("mingru", 512, "float32"),
+    ),
+    "cpu": (("gru", 64, "float32"), ("mingru", 64, "float32")),
+}  # fmt: skip
+"""(cell, users side by side, precision)"""
 
 
 def say(line: str) -> None:
@@ -150,18 +160,16 @@ def filled(folder: Path, score: Score, items: int, precision: Precision, device:
 def in_process(folder: Path, device: str, spent_s: float) -> dict[str, float]:
     """Events/s that the engine applies, answers made, without Kafka."""
     found = {}
-    scores: tuple[Score, ...] = ("cell", "whole")
-    for score in scores:
-        for precision in PRECISIONS:
-            engine = filled(folder, score, 10_000, precision, device)
-            for emit in EMISSIONS:
-                engine = parts.engine_with(engine, emit)
-                batches: Iterator[Any] = engine.batches  # type: ignore[attr-defined]
-                for _ in range(2):
-                    growth.apply(engine, next(batches))
-                name = f"{score}-{emit}-{precision}"
-                found[name] = growth.timed(engine, batches, spent_s)
-                say(f"{device:5s} {name:24s} {found[name]:12,.0f} events/s")
+    for score, precision in COMPARED:
+        engine = filled(folder, score, 10_000, precision, device)
+        for emit in EMISSIONS:
+            engine = parts.engine_with(engine, emit)
+            batches: Iterator[Any] = engine.batches  # type: ignore[attr-defined]
+            for _ in range(2):
+                growth.apply(engine, next(batches))
+            name = f"{score}-{emit}-{precision}"
+            found[name] = growth.timed(engine, batches, spent_s)
+            say(f"{device:5s} {name:24s} {found[name]:12,.0f} events/s")
     return found
 
 
@@ -170,7 +178,7 @@ def training(device: str, items: int = 10_000) -> list[dict[str, Any]]:
     each (forward, and backward for both sides).
     """
     rng = np.random.default_rng(1)
-    n = 400_000 if device == "cuda" else 40_000
+    n = 1_600_000 if device == "cuda" else 40_000
     user, item = rng.integers(n // 100, size=n), rng.zipf(1.2, n) % items
     events = Events(
         user=user.astype(np.int32), item=item.astype(np.int32),
@@ -179,27 +187,23 @@ def training(device: str, items: int = 10_000) -> list[dict[str, Any]]:
         items=[f"i{i}" for i in range(items)], types=["view"],
     )  # fmt: skip
     found = []
-    sizes = (64, 512) if device == "cuda" else (64,)
-    kinds = ("float32", "bfloat16") if device == "cuda" else ("float32",)
-    for cell in ("gru", "mingru"):
-        for batch in sizes:
-            for precision in kinds:
-                settings = TrainConfig(
-                    epochs=3,
-                    batch=batch,
-                    validation=0,
-                    whole=0,
-                    sampled=0,
-                    device=device,
-                    precision=precision,
-                )
-                model = ModelConfig(cell=cell, hidden=HIDDEN, half_lives_ms=(DAY_MS,))
-                curve = train(events, model, settings, EVERY_EVENT).metrics["curve"]
-                rate = max(point["events_per_s"] for point in curve)
-                found.append({"cell": cell, "batch": batch, "precision": precision, "per_s": rate})
-                if cell == "gru":
-                    found[-1]["flops"] = rate * 3 * 2 * HIDDEN * (len(np.unique(events.item)) + 6 * HIDDEN)
-                say(f"{device:5s} {json.dumps(found[-1])}")
+    for cell, batch, precision in TRAINED[device]:
+        settings = TrainConfig(
+            epochs=2,
+            batch=batch,
+            validation=0,
+            whole=0,
+            sampled=0,
+            device=device,
+            precision=precision,
+        )
+        model = ModelConfig(cell=cell, hidden=HIDDEN, half_lives_ms=(DAY_MS,))
+        curve = train(events, model, settings, EVERY_EVENT).metrics["curve"]
+        rate = max(point["events_per_s"] for point in curve)
+        found.append({"cell": cell, "batch": batch, "precision": precision, "per_s": rate})
+        if cell == "gru":
+            found[-1]["flops"] = rate * 3 * 2 * HIDDEN * (len(np.unique(events.item)) + 6 * HIDDEN)
+        say(f"{device:5s} {json.dumps(found[-1])}")
     return found
 
 
@@ -209,7 +213,7 @@ def broker(folder: Path) -> Iterator[Place]:
         yield Place(bootstrap, folder)
 
 
-def whole_programs(folder: Path, window_s: float, backlog: int = 800_000) -> dict[str, float]:
+def whole_programs(folder: Path, window_s: float, backlog: int = 400_000) -> dict[str, float]:
     """Workers over a backlog, events/s, on either device; and the hand-written loop, on the CPU."""
     found: dict[str, float] = {}
     with broker(folder) as place:
