@@ -210,6 +210,11 @@ class EchoState(Cell):
         return self._advance(linear(x, self.w, self.b), state)
 
     def packed(self, x: Tensor, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        # What is never learned has nothing to gain from bfloat16, in which there are no sparse products.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._packed(x.float(), batch_sizes, state)
+
+    def _packed(self, x: Tensor, batch_sizes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         outputs, ended = [], []
         for wx in torch.split(linear(x, self.w, self.b), batch_sizes.tolist()):
             if len(wx) < len(state):

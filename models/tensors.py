@@ -65,13 +65,10 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
 def to_device(column: NDArray[Any], device: torch.device) -> Tensor:
     """A host array on a device; on the CPU the same memory.
 
-    From pinned memory the copy to a GPU is queued behind its other work; from any other it would wait for
-    that.
+    Not by way of pinned memory: for the hundred small arrays of a micro-batch that was no faster
+    (tests/bench/README.md).
     """
-    here = torch.from_numpy(np.ascontiguousarray(column))
-    if device.type != "cuda":
-        return here.to(device)
-    return here.pin_memory().to(device, non_blocking=True)
+    return torch.from_numpy(np.ascontiguousarray(column)).to(device)
 
 
 def all_finite(*parts: Tensor) -> bool:

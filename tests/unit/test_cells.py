@@ -93,6 +93,15 @@ def test_what_the_cell_reads_is_the_same_with_and_without_gradients(time_gaps: b
         torch.testing.assert_close(recommender.inputs(events), with_them, atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_a_reservoir_stays_float32_in_mixed_precision() -> None:
+    cell = make_cell(ModelConfig(cell="esn", hidden=24, dim=12))
+    x, start, lengths = windows(cell, [5, 1, 9])
+    expected, _ = cell.sequence(x, start, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(cell.sequence(x, start, lengths)[0], expected, atol=0, rtol=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @torch.no_grad()
 def test_cpu_equals_gpu(cell: Cell) -> None:
