@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.compiled import Floats, Ints, compiled, inlined
 from models.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
-from models.topk import BLOCK, best_of, candidates_of, insert, maxima_of, room_for
+from models.topk import best_of, candidates_of, insert, peaks
 
 TOUCHED, HELD = np.uint8(1), np.uint8(2)
 
@@ -72,15 +72,14 @@ class Space(NamedTuple):
     mark: NDArray[np.uint8]  # [N]
     touched: Ints  # [W + O + L · M]
     value: Floats  # [4, as `touched`]
-    maxima: Floats  # [N / BLOCK]
 
 
 def space(items: int, touched: int) -> Space:
-    """For so many items (N, whole blocks), of which a row can touch so many."""
+    """For so many items (N), of which a row can touch so many."""
     t, p, shift = (np.zeros(items, np.float32) for _ in range(3))
     return Space(
         t, p, shift, np.zeros(items, np.uint8),
-        np.empty(touched, np.int64), np.empty((4, touched), np.float32), np.empty(items // BLOCK, np.float32),
+        np.empty(touched, np.int64), np.empty((4, touched), np.float32),
     )  # fmt: skip
 
 
@@ -314,21 +313,15 @@ def list_rows(
     short > 0: dense scores are about right; the best so many are scored again, exactly but for log Z.
     """
     most = max(short, item.shape[1])
-    found, listed, value = (
-        np.empty(room_for(most), np.int64),
-        np.empty(most, np.int64),
-        np.empty(most, np.float32),
-    )
-    maxima = space.maxima[: dense.shape[1] // BLOCK]
+    of, listed, value = peaks(dense.shape[1], most), np.empty(most, np.int64), np.empty(most, np.float32)
     for b in range(len(dense)):
         count = _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items)
-        maxima_of(dense[b], maxima)
         if not short:
-            best_of(dense[b], maxima, found, item[b], score[b])
+            best_of(dense[b], of, item[b], score[b])
         else:
-            candidates, some = found, candidates_of(dense[b], maxima, short, found)
+            candidates, some = of.found, candidates_of(dense[b], short, of)
             if some < 0:
-                best_of(dense[b], maxima, found, listed, value)
+                best_of(dense[b], of, listed, value)
                 candidates, some = listed, most
             item[b], score[b] = -1, NONE
             for n in range(some):

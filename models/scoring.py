@@ -77,6 +77,11 @@ class Scorer:
         return self._matrix.items
 
     @property
+    def precision(self) -> Precision:
+        """Of the first pass: what "auto" found, once there are items enough."""
+        return self._matrix.precision
+
+    @property
     def matrix(self) -> Tensor:
         """[N, D + 1 + F + TREND]"""
         return self._matrix.rows

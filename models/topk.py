@@ -1,9 +1,11 @@
 """Exact top-k by block maxima: nothing outside the k blocks with the largest maxima can be among the k.
 
 So the k-th largest block maximum is a threshold that at least k scores reach, and only blocks that reach it
-are looked into: a few hundred scores of ten thousand. On the CPU the loop over them is compiled; elsewhere
-torch does the same work on the device.
+are looked into: a few hundred scores of ten thousand. On the CPU the loops are compiled, and blocks are what
+suits them; elsewhere torch does the same work on the device.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +16,9 @@ from torch.nn.functional import pad
 from models.compiled import Floats, Ints, compiled, inlined
 from models.compiled_maths import NONE
 
-BLOCK, QUARTER = 64, 16
+LANE, BLOCK = 4, 64
 _PLACES = 128
-_MAGNITUDE = np.int32(0x7FFFFFFF)
+_LEAST, _MAGNITUDE = np.int32(-(1 << 31)), np.int32(0x7FFFFFFF)
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -31,12 +33,11 @@ def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return _sorted(scores, torch.arange(items, device=scores.device).expand(rows, -1), k)
     if items % BLOCK:
         scores = pad(scores, (0, -items % BLOCK), value=-torch.inf)
-    maxima = block_maxima(scores)
     if _on_cpu(scores):
         item, best = np.empty((rows, k), np.int64), np.empty((rows, k), np.float32)
-        _best_of_all(np.ascontiguousarray(scores.numpy()), maxima.numpy(), item, best)
+        _best_of_all(np.ascontiguousarray(scores.numpy()), item, best)
         return torch.from_numpy(item), torch.from_numpy(best)
-    return _in_best_blocks(scores, maxima, k)
+    return _in_best_blocks(scores, block_maxima(scores), k)
 
 
 def _on_cpu(scores: Tensor) -> bool:
@@ -82,113 +83,130 @@ def largest_of(dense: Floats) -> np.float32:
     return best
 
 
-@compiled
-def maxima_of(dense: Floats, maxima: Floats) -> None:
-    """Of the blocks of a row of scores dense[n], into maxima[n / BLOCK]."""
-    for block in range(len(maxima)):
-        of_block, best = dense[block * BLOCK : block * BLOCK + BLOCK], NONE
-        for j in range(BLOCK // 4):  # four at a time, since one after another waits for the one before
-            two = max(of_block[j], of_block[j + BLOCK // 4])
-            other_two = max(of_block[j + BLOCK // 2], of_block[j + 3 * BLOCK // 4])
-            best = max(best, two, other_two)
-        maxima[block] = best
+class Peaks(NamedTuple):
+    """Maxima of few and of many of a row of scores dense[n], n a multiple of BLOCK; and working space.
 
-
-@compiled
-def _nth(maxima: Floats, n: int) -> np.float32:
-    """The n-th largest, -inf if there are fewer: by bisection on integers in the order of the numbers, each
-    step a count, which vector instructions do.
+    What is taken together lies apart, so that loops run along the memory: loops over a few neighbours would
+    not use vector instructions.
     """
-    if n > len(maxima):
+
+    lanes: Floats
+    """[n / LANE] of the scores j, j + n / LANE …"""
+    tops: Floats
+    """[n / BLOCK] of the lanes j, j + n / BLOCK …"""
+    key: NDArray[np.int32]
+    """[n / LANE + BLOCK]"""
+    found: Ints
+    """candidates"""
+
+
+@inlined
+def peaks(n: int, k: int) -> Peaks:
+    """Space for rows of n scores of which the k best are wanted."""
+    return Peaks(
+        np.empty(n // LANE, np.float32), np.empty(n // BLOCK, np.float32),
+        np.empty(n // LANE + BLOCK, np.int32), np.empty(4 * k + BLOCK, np.int64),
+    )  # fmt: skip
+
+
+@inlined
+def _larger(a: np.float32, b: np.float32) -> np.float32:
+    return a if a > b else b
+
+
+@inlined
+def _largest_of_four(of: Floats, first: int, n: int, into: Floats, so_far: bool) -> None:
+    """into[n]: of the four times n numbers from `first` on, and of what it holds `so_far`."""
+    a, b = of[first : first + n], of[first + n : first + 2 * n]
+    c, d = of[first + 2 * n : first + 3 * n], of[first + 3 * n : first + 4 * n]
+    if so_far:
+        for j in range(n):
+            into[j] = _larger(into[j], _larger(_larger(a[j], b[j]), _larger(c[j], d[j])))
+    else:
+        for j in range(n):
+            into[j] = _larger(_larger(a[j], b[j]), _larger(c[j], d[j]))
+
+
+@compiled
+def _find_peaks(dense: Floats, of: Peaks) -> None:
+    _largest_of_four(dense, 0, len(of.lanes), of.lanes, False)
+    for lane in range(0, BLOCK // LANE, 4):
+        _largest_of_four(of.lanes, lane * len(of.tops), len(of.tops), of.tops, lane > 0)
+
+
+@compiled
+def _reached_by(value: Floats, n: int, key: NDArray[np.int32]) -> np.float32:
+    """A number that n of the values reach, and no more where that can be: by bisection on integers in the
+    order of the numbers, each step a count, which vector instructions do; -inf if there are fewer values.
+    """
+    if n > len(value):
         return NONE
-    key = np.empty(len(maxima), np.int32)
-    for block in range(len(maxima)):
-        bits = np.float32(maxima[block]).view(np.int32)
-        key[block] = bits if bits >= 0 else bits ^ _MAGNITUDE
-    low, high = np.int64(-(1 << 31)), np.int64((1 << 31) - 1)
+    whole = -(-len(value) // BLOCK) * BLOCK  # vector instructions leave no rest then
+    for j in range(len(value)):
+        bits = np.float32(value[j]).view(np.int32)
+        key[j] = bits if bits >= 0 else bits ^ _MAGNITUDE
+    key[len(value) : whole] = _LEAST
+    padded = key[:whole]
+    low, high = np.int64(_LEAST), np.int64(_MAGNITUDE)
     while low < high:
         middle = (low + high + 1) >> 1
         least, count = np.int32(middle), np.int32(0)
-        for block in range(len(key)):
-            count += np.int32(key[block] >= least)
-        if count >= n:
-            low = middle
-        else:
-            high = middle - 1
+        for j in range(len(padded)):
+            count += np.int32(padded[j] >= least)
+        low, high = (middle, high) if count >= n else (low, middle - 1)
+        if count == n:
+            break
     bits = np.int32(low)
     return np.int32(bits if bits >= 0 else bits ^ _MAGNITUDE).view(np.float32)
 
 
-@inlined
-def _reaching(part: Floats, threshold: np.float32) -> int:
-    """How many of the scores reach it."""
-    reach = np.int32(0)
-    for j in range(len(part)):
-        reach += np.int32(part[j] >= threshold)
-    return int(reach)
-
-
 @compiled
-def candidates_of(dense: Floats, maxima: Floats, k: int, found: Ints) -> int:
-    """What can be among the k best of a row of scores dense[n] with the maxima of its blocks: indices above
-    -inf, upwards, into `found`, a few more than k. How many; -1 if there is no room for all, as when many are
-    equal.
+def candidates_of(dense: Floats, k: int, of: Peaks) -> int:
+    """What can be among the k best of a row of scores dense[n]: indices above -inf, in any order, into
+    `of.found`, a few more than k. How many; -1 if there is no room for all, as when many are equal.
     """
-    threshold, count = _nth(maxima, k), 0  # k scores reach it
-    for block in range(len(maxima)):
-        if maxima[block] < threshold or maxima[block] == NONE:
+    _find_peaks(dense, of)
+    lanes, tops, count = of.lanes, of.tops, 0
+    # k scores reach it. As good as the k-th score itself if hardly two of the best share a maximum.
+    threshold = _reached_by(tops if 2 * k <= len(tops) else lanes, k, of.key)
+    for top in range(len(tops)):
+        if tops[top] < threshold or tops[top] == NONE:
             continue
-        for start in range(block * BLOCK, (block + 1) * BLOCK, QUARTER):
-            reach = _reaching(dense[start : start + QUARTER], threshold)
-            if count + reach > len(found):
-                return -1
-            if not reach:
+        for lane in range(top, len(lanes), len(tops)):
+            if lanes[lane] < threshold:
                 continue
-            for j in range(start, start + QUARTER):
+            for j in range(lane, len(dense), len(lanes)):
                 if dense[j] >= threshold and dense[j] > NONE:
-                    found[count] = j
+                    if count == len(of.found):
+                        return -1
+                    of.found[count] = j
                     count += 1
     return count
 
 
 @compiled
-def best_of(dense: Floats, maxima: Floats, found: Ints, item: Ints, score: Floats) -> None:
-    """The best of a row of scores dense[n] with the maxima of its blocks, best first, ties to the lower
-    index, into item[k] and score[k]; -1 and -inf where none is left above -inf. `found`: working space.
+def best_of(dense: Floats, of: Peaks, item: Ints, score: Floats) -> None:
+    """The best of a row of scores dense[n], best first, ties to the lower index, into item[k] and score[k];
+    -1 and -inf where none is left above -inf.
     """
     item[:], score[:] = -1, NONE
     last = len(score) - 1
     if last < 0:
         return
-    count = candidates_of(dense, maxima, len(score), found)
+    count = candidates_of(dense, len(score), of)
     for n in range(count):
-        insert(item, score, found[n], dense[found[n]])
-    if count >= 0:
-        return
-    for block in range(len(maxima)):
-        if maxima[block] > score[last]:
-            start = block * BLOCK
-            for j in range(start, start + BLOCK):
-                if dense[j] > score[last]:
-                    insert(item, score, j, dense[j])
-
-
-@inlined
-def room_for(k: int) -> int:
-    """Candidates for k places that there should be room for."""
-    return 4 * k + BLOCK
+        insert(item, score, of.found[n], dense[of.found[n]])
+    if count < 0:
+        for j in range(len(dense)):
+            if dense[j] > score[last]:
+                insert(item, score, j, dense[j])
 
 
 @compiled
-def _best_of_all(
-    scores: NDArray[np.float32],
-    maxima: NDArray[np.float32],
-    item: NDArray[np.int64],
-    best: NDArray[np.float32],
-) -> None:
-    found = np.empty(room_for(item.shape[1]), np.int64)
+def _best_of_all(scores: NDArray[np.float32], item: NDArray[np.int64], best: NDArray[np.float32]) -> None:
+    of = peaks(scores.shape[1], item.shape[1])
     for b in range(len(scores)):
-        best_of(scores[b], maxima[b], found, item[b], best[b])
+        best_of(scores[b], of, item[b], best[b])
 
 
 def _in_best_blocks(scores: Tensor, maxima: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from models.rules import EVERY_EVENT
 from models.train import train
 from stream.broker import broker_or_local
 from stream.engine import Engine
+from stream.events import EventBatch
 from stream.settings import load_settings
 from tests.bench import growth, parts
 from tests.bench.machine import describe
@@ -110,7 +112,7 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
     found = []
     exact: list[set[int]] = []
     for precision in PRECISIONS:
-        engine = filled(folder, "whole", items, precision, "cuda")
+        engine, _ = filled(folder, "whole", items, precision, "cuda")
         slots = parts.some_rows(engine, users, 1)
         view, now = engine.ranker.latest(engine.slab, slots), engine.clock.now(engine.wall())
         engine.refresh(now, engine.wall())
@@ -125,11 +127,10 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
         plain = seconds(lambda vector=vector, rows=rows: torch.topk(vector @ rows, K), 7)  # type: ignore[misc]
         listed = [set(row) for row in lists().item.tolist()]
         exact = exact or listed
-        used = engine.ranker.scorer._matrix.precision
         n = len(slots)
         found.append(
             {
-                "items": items, "users": n, "precision": used, "per_s": n / took,
+                "items": items, "users": n, "precision": engine.ranker.scorer.precision, "per_s": n / took,
                 "plain_per_s": n / plain, "recall_at_20": recall(listed, exact),
                 "flops_share": 2 * n * items * rows.shape[0] / took / limit["flops_float32"],
                 "bytes_share": 4 * n * items / took / limit["bytes_per_s"],
@@ -143,8 +144,10 @@ def recall(found: list[set[int]], exact: list[set[int]]) -> float:
     return float(np.mean([len(a & b) / K for a, b in zip(found, exact, strict=True)]))
 
 
-def filled(folder: Path, score: Score, items: int, precision: Precision, device: str) -> Engine:
-    """An engine in which every user had some events."""
+def filled(
+    folder: Path, score: Score, items: int, precision: Precision, device: str
+) -> tuple[Engine, Iterator[EventBatch]]:
+    """An engine in which every user had some events, and what comes next."""
     settings = load_settings(partitions=1, device=device)
     made = make_version(folder, score, items, HIDDEN)
     engine = parts.engine(load(folder / made.id), settings, "off", precision)
@@ -153,18 +156,16 @@ def filled(folder: Path, score: Score, items: int, precision: Precision, device:
     while done < 2 * USERS:
         done += engine.apply([next(batches)]).applied
     parts.sample(engine, settings.prequential_sample)
-    engine.batches = batches  # type: ignore[attr-defined]
-    return engine
+    return engine, batches
 
 
 def in_process(folder: Path, device: str, spent_s: float) -> dict[str, float]:
     """Events/s that the engine applies, answers made, without Kafka."""
     found = {}
     for score, precision in COMPARED:
-        engine = filled(folder, score, 10_000, precision, device)
+        engine, batches = filled(folder, score, 10_000, precision, device)
         for emit in EMISSIONS:
             engine = parts.engine_with(engine, emit)
-            batches: Iterator[Any] = engine.batches  # type: ignore[attr-defined]
             for _ in range(2):
                 growth.apply(engine, next(batches))
             name = f"{score}-{emit}-{precision}"
@@ -238,6 +239,8 @@ def main() -> None:
     parser.add_argument("--kafka", action="store_true", help="also whole workers over a backlog")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("bench: no GPU here that torch can use")
     found: dict[str, Any] = {**describe(), "gpu": torch.cuda.get_device_name()}
 
     def note(name: str, value: Any) -> None:
