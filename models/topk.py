@@ -18,7 +18,9 @@ from models.compiled_maths import NONE
 
 LANE, BLOCK = 4, 64
 _PLACES = 128
-_LEAST, _MAGNITUDE = np.int32(-(1 << 31)), np.int32(0x7FFFFFFF)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_LEAST, _KEY_OF_NONE = np.int32(-(1 << 31)), np.int32(-(1 << 31) + 0x7FFFFF)
+"""Keys, integers in the order of float32: below them all, and of -inf."""
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -147,7 +149,7 @@ def _reached_by(value: Floats, n: int, key: NDArray[np.int32]) -> np.float32:
         key[j] = bits if bits >= 0 else bits ^ _MAGNITUDE
     key[len(value) : whole] = _LEAST
     padded = key[:whole]
-    low, high = np.int64(_LEAST), np.int64(_MAGNITUDE)
+    low, high = np.int64(_KEY_OF_NONE), np.int64(_MAGNITUDE)
     while low < high:
         middle = (low + high + 1) >> 1
         least, count = np.int32(middle), np.int32(0)

@@ -320,6 +320,18 @@ def test_topk_and_ranks_agree_with_the_scores(scorer: Scorer, monkeypatch: pytes
     ]
 
 
+@pytest.mark.parametrize("k", [1, 15, 16, 17, 59, 60, 100])
+def test_lists_may_be_as_long_as_the_catalogue(scorer: Scorer, k: int) -> None:
+    """16 is a quarter of the padded catalogue, as many as there are maxima; one of them is -inf."""
+    query, window = asked(scorer)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    exclude = Exclude(nothing, nothing, everywhere=torch.tensor([3, 19, 35, 51]))
+    index, score = scorer.topk(query, window, k, exclude)
+    wanted, wanted_score = expected_topk(scorer.scores(query, window, exclude), k)
+    assert index[:, : wanted.shape[1]].tolist() == wanted.tolist()
+    torch.testing.assert_close(score[:, : wanted.shape[1]], wanted_score, atol=1e-5, rtol=1e-5)
+
+
 def test_ties_count_against_the_target(scorer: Scorer) -> None:
     query, window = asked(scorer)
     nothing = Query(torch.zeros_like(query.vector), torch.full_like(query.gates, -100.0), query.idle_ms)
