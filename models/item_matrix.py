@@ -20,7 +20,7 @@ from models import products
 from models.features import Bags, bags
 from models.products import Precision, Product
 from models.recommender import Recommender
-from models.tensors import all_finite
+from models.tensors import all_finite, to_device
 from models.topk import BLOCK
 from models.vocabulary import Catalogue, Vocabulary
 
@@ -169,7 +169,7 @@ class ItemMatrix:
         changed = outside & (place >= 0) & (place < self.items)
         if changed.any():
             where = place[changed]
-            self._set_fixed(torch.from_numpy(where).to(self._vectors.device), hashes[changed])
+            self._set_fixed(to_device(where, self._vectors.device), hashes[changed])
             self._changed(int(where.min()))
 
     def _set_fixed(self, at: slice | Tensor, hashes: NDArray[np.uint64]) -> None:
@@ -179,7 +179,7 @@ class ItemMatrix:
 
     def _columns(self, hashes: NDArray[np.uint64]) -> Tensor:
         """Vectors and biases of items: [n, D + 1]."""
-        index = torch.from_numpy(self._vocabulary.input_index(hashes)).to(self._vectors.device)
+        index = to_device(self._vocabulary.input_index(hashes), self._vectors.device)
         if not self._recommender.config.features:
             return self._recommender.item_columns(index)
         return self._recommender.item_columns(index, self.of_features(hashes))

@@ -25,7 +25,7 @@ from models.products import Precision
 from models.recommender import Recommender
 from models.rowwise import Tables
 from models.statistics import Statistics
-from models.tensors import Query, Window, all_finite
+from models.tensors import Query, Window, all_finite, to_device
 from models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
@@ -132,7 +132,7 @@ class Scorer:
         """
         last = self.last_items(query, window)
         index, share = self.statistics.transitions(last.cpu().numpy(), self.now)
-        return torch.from_numpy(index).to(last.device), torch.from_numpy(share).to(last.device)
+        return to_device(index, last.device), to_device(share, last.device)
 
     def last_items(self, query: Query, window: Window) -> Tensor:
         """Each user's last L items, latest first: int64[B,L] catalogue index, -1 = none."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.compiled import Ints
 from models.tensors import Inputs, to_device
 from stream import window_loops
 from stream.encoder import Encoder
@@ -21,8 +22,6 @@ from stream.rows import NO_TIME, TIME_SPAN, WINDOW, mix
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
 from stream.window_loops import Given, Recent, Windows
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Columns:
     negative: NDArray[np.bool_]
     """which speak against their item"""
 
-    def take(self, index: Index) -> "Columns":
+    def take(self, index: Ints) -> "Columns":
         return Columns(**{name: column[index] for name, column in vars(self).items()})
 
     def __len__(self) -> int:
@@ -50,14 +49,14 @@ class Columns:
 class View:
     """What m answers are made from: the cell's output and the recent window, at one moment of each row."""
 
-    event: Index
+    event: Ints
     """[m] which event of the given columns it stands at"""
     output: torch.Tensor
     """[m, H]"""
     recent: Recent
 
     @classmethod
-    def empty(cls, event: Index, encoder: Encoder, older: int) -> "View":
+    def empty(cls, event: Ints, encoder: Encoder, older: int) -> "View":
         """To be filled in, with room for so many older items."""
         m = len(event)
         wide = (m, WINDOW)
@@ -129,13 +128,13 @@ class Report:
 class _Looks:
     """Copies rows as they are at the moments that were asked for, each to its place in one view."""
 
-    def __init__(self, windows: Windows, encoder: Encoder, before: Index, after: Index, room: int) -> None:
+    def __init__(self, windows: Windows, encoder: Encoder, before: Ints, after: Ints, room: int) -> None:
         """`before` and `after`: the events, increasing; `room`: older items a row can come to have."""
         self._windows, self._encoder = windows, encoder
         self._view = View.empty(np.concatenate((after, before)), encoder, room)
         self._most = 0
 
-    def copy(self, slot: Slots, length: Index, row: Index, output: torch.Tensor) -> None:
+    def copy(self, slot: Slots, length: Ints, row: Ints, output: torch.Tensor) -> None:
         """Rows of slots, with so many entries, to places of the view; those below 0 are passed over."""
         terms, recent = self._encoder.terms, self._view.recent
         most = window_loops.copy_out(self._windows, terms, slot, length, row, recent)
@@ -150,7 +149,7 @@ class _Looks:
         return self._view.part(slice(None), self._most)
 
 
-def _rows(wanted: NDArray[np.bool_], first: int) -> tuple[Index, Index]:
+def _rows(wanted: NDArray[np.bool_], first: int) -> tuple[Ints, Ints]:
     """The events wanted, and for each event its place among them from `first` on, -1 = not wanted."""
     return np.flatnonzero(wanted), np.where(wanted, first - 1 + np.cumsum(wanted), -1)
 
@@ -217,17 +216,17 @@ class _Advance:
     def _where(self, slots: Slots) -> torch.Tensor:
         return to_device(slots, self.slab.device)
 
-    def _append(self, event: Index, place: Index) -> NDArray[np.float32]:
+    def _append(self, event: Ints, place: Ints) -> NDArray[np.float32]:
         """Write events to the ends of their windows; returns the ms since the event before."""
         gap = np.empty(len(event), np.float32)
         window_loops.append(self.windows, self.given, event, place, TIME_SPAN, NO_TIME, gap, self.previous)
         return gap
 
-    def _inputs(self, event: Index, gap: NDArray[np.float32]) -> Inputs:
+    def _inputs(self, event: Ints, gap: NDArray[np.float32]) -> Inputs:
         columns = self.columns
         return self.encoder.inputs(columns.item[event], columns.type[event], columns.negative[event], gap)
 
-    def _in_waves(self, start: Index, count: Index) -> None:
+    def _in_waves(self, start: Ints, count: Ints) -> None:
         slab, encoder = self.slab, self.encoder
         while len(start):
             users = self.columns.slot[self.order[start]]
@@ -248,7 +247,7 @@ class _Advance:
             start, count = start[count > 0], count[count > 0]
 
     def _look(
-        self, event: Index, place: Index, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
+        self, event: Ints, place: Ints, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
     ) -> None:
         """Copy what was asked for, while the windows still hold all that this call read."""
         slot = self.columns.slot[event]
@@ -259,7 +258,7 @@ class _Advance:
             known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
             self.looks.copy(slot, place, row, known[self._where(index)])
 
-    def _settle(self, users: Slots, length: Index, where: torch.Tensor, state: torch.Tensor) -> None:
+    def _settle(self, users: Slots, length: Ints, where: torch.Tensor, state: torch.Tensor) -> None:
         """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
         and to the older items.
         """
@@ -285,12 +284,12 @@ class _Advance:
         slab.middle_known[full] = True
         window_loops.drop_halves(self.windows, self.encoder.terms, full)
 
-    def _one_by_one(self, start: Index, count: Index) -> None:
+    def _one_by_one(self, start: Ints, count: Ints) -> None:
         for k in range(int(count.max())):
             event = self.order[start[count > k] + k]
             self._apply_each(event)
 
-    def _apply_each(self, event: Index) -> None:
+    def _apply_each(self, event: Ints) -> None:
         """One event of each of some users, in any place of the window that its time asks for."""
         slab, encoder = self.slab, self.encoder
         slot, event_id = self.given.slot[event], self.given.event_id[event]
@@ -338,7 +337,7 @@ class _Advance:
         where = self._where(slot)
         self._settle(slot, length + 1, where, slab.hidden[where])
 
-    def _make_room(self, slot: Slots, place: Index) -> None:
+    def _make_room(self, slot: Slots, place: Ints) -> None:
         """Move the entries from `place` on one to the right."""
         slab = self.slab
         target = np.arange(WINDOW)
@@ -346,7 +345,7 @@ class _Advance:
         for column in (slab.item, slab.time, slab.type, slab.value, slab.event_id):
             column[slot] = np.take_along_axis(column[slot], source, axis=1)
 
-    def _look_at(self, event: Index, row_of: Index) -> None:
+    def _look_at(self, event: Ints, row_of: Ints) -> None:
         row = row_of[event]
         if row.max(initial=-1) >= 0:
             slot = self.columns.slot[event]
