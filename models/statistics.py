@@ -165,7 +165,7 @@ class Statistics:
         return index, count / (total + 1)[:, None]
 
     def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
-        """One partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
+        """A copy of one partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
         part = self.partition(partition)
         item = np.flatnonzero(part.popularity.any(axis=0) | (part.row[: part.popularity.shape[1]] >= 0))
         row = part.row[item]
@@ -175,7 +175,7 @@ class Statistics:
         return {
             "item": hashes[item],
             "popularity": part.popularity[:, item],
-            "reference": part.reference,
+            "reference": part.reference.copy(),
             "source": hashes[item[has]],
             "successor": named,
             "count": part.count[row[has]],

@@ -11,7 +11,7 @@ offset.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -33,27 +33,45 @@ class PartitionLost(Exception):
 
 @dataclass
 class Capture:
-    """What one partition's part of a checkpoint writes, copied out of memory between two batches."""
+    """What one partition's part of a checkpoint writes, copied out of memory between two batches and encoded
+    while the next ones are applied.
+    """
 
     partition: int
     position: int | None
     """offset of the next record to read, None before the first"""
-    rows: list[Message]
-    statistics: list[Message]
+    rows: Callable[[], list[Message]]
+    """encodes the rows' copies"""
+    statistics: Callable[[], list[Message]]
     names: list[Message]
     changelog_end: int = 0
     """after writing: offset after the last row written"""
 
 
-async def write_partition(producer: AIOKafkaProducer, topics: TopicNames, capture: Capture) -> None:
+@dataclass
+class Encoded:
+    """A capture as messages."""
+
+    rows: list[Message]
+    statistics: list[Message]
+
+
+def encode_captures(captures: Iterable[Capture]) -> list[Encoded]:
+    """Not on the event loop: it takes milliseconds."""
+    return [Encoded(capture.rows(), capture.statistics()) for capture in captures]
+
+
+async def write_partition(
+    producer: AIOKafkaProducer, topics: TopicNames, capture: Capture, encoded: Encoded
+) -> None:
     """Step 2 for one partition. Errors: PartitionLost when fenced; then nothing was written."""
-    if not (capture.rows or capture.statistics or capture.names):
+    if not (encoded.rows or encoded.statistics or capture.names):
         return
     try:
         async with producer.transaction():
-            rows = await send_all(producer, topics.user_state, capture.partition, capture.rows)
+            rows = await send_all(producer, topics.user_state, capture.partition, encoded.rows)
             others = [
-                *await send_all(producer, topics.item_stats, capture.partition, capture.statistics),
+                *await send_all(producer, topics.item_stats, capture.partition, encoded.statistics),
                 *await send_all(producer, topics.items, 0, capture.names),
             ]
             written = await asyncio.gather(*rows)
@@ -79,10 +97,14 @@ async def checkpoint(
     and must end the process.
     """
     on_step("captured")
-    await answers
+    encoding = asyncio.to_thread(encode_captures, [capture for _, capture in captures.values()])
+    encoded, _ = await asyncio.gather(encoding, answers)
     on_step("answered")
     results = await asyncio.gather(
-        *(write_partition(producer, topics, capture) for producer, capture in captures.values()),
+        *(
+            write_partition(producer, topics, capture, messages)
+            for (producer, capture), messages in zip(captures.values(), encoded, strict=True)
+        ),
         return_exceptions=True,
     )
     lost = [result for result in results if isinstance(result, PartitionLost)]
@@ -102,4 +124,12 @@ async def checkpoint(
     return lost
 
 
-__all__ = ["STEPS", "Capture", "PartitionLost", "checkpoint", "write_partition"]
+__all__ = [
+    "STEPS",
+    "Capture",
+    "Encoded",
+    "PartitionLost",
+    "checkpoint",
+    "encode_captures",
+    "write_partition",
+]

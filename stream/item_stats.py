@@ -10,8 +10,9 @@ event instead of 2 KB.)
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
+from stream.producers import Message
 
 BASE_EVERY = 256
 RING = 1024
@@ -106,46 +108,52 @@ class Journal:
         self._noted.append(counted)
         self.offset = max(self.offset, counted.offset)
 
-    def drain(self, statistics: Statistics, catalogue: Catalogue) -> list[tuple[bytes, bytes]]:
-        """Records (key, value) that bring readers to where the statistics are now."""
+    def drain(self, statistics: Statistics, catalogue: Catalogue) -> Callable[[], list[Message]]:
+        """What makes the records (key, value) that bring readers to where the statistics are now, on any
+        thread: of copies, which later events do not change.
+        """
         if not self._noted:
-            return []
+            return list
         noted, self._noted = self._noted, []
         self.sequence += 1
         self.known[self.partition] = self.sequence
         self.since_base += 1
         if self.since_base >= BASE_EVERY:  # it says all that the journal record would say
             self.since_base = 0
-            return self._base(statistics, catalogue)
+            return self._base(statistics.export(self.partition, catalogue.hashes))
+        sequence, offset, hashes = self.sequence, self.offset, catalogue.hashes
+        key = f"{self.partition}/journal/{sequence % RING}".encode()
         # One entry per call of `update`: readers repeat the same calls, so their sums round alike.
-        return [
-            (
-                f"{self.partition}/journal/{self.sequence % RING}".encode(),
-                _encode([_journal(self.sequence, self.offset, one, catalogue) for one in noted]),
-            )
-        ]
+        return lambda: [(key, _encode([_journal(sequence, offset, one, hashes) for one in noted]))]
 
-    def _base(self, statistics: Statistics, catalogue: Catalogue) -> list[tuple[bytes, bytes]]:
-        arrays = statistics.export(self.partition, catalogue.hashes)
-        blob = zlib.compress(_encode({name: _pack(array) for name, array in arrays.items()}), 1)
-        pieces = [blob[at : at + PART_BYTES] for at in range(0, len(blob), PART_BYTES)]
-        return [
-            (
-                f"{self.partition}/base/{i}".encode(),
-                _encode(_Part(FORMAT, self.sequence, self.offset, i, len(pieces), piece)),
-            )
-            for i, piece in enumerate(pieces)
-        ]
+    def _base(self, arrays: Mapping[str, NDArray[Any]]) -> Callable[[], list[Message]]:
+        partition, sequence, offset = self.partition, self.sequence, self.offset
+
+        def records() -> list[Message]:
+            blob = zlib.compress(_encode({name: _pack(array) for name, array in arrays.items()}), 1)
+            pieces = [blob[at : at + PART_BYTES] for at in range(0, len(blob), PART_BYTES)]
+            return [
+                (
+                    f"{partition}/base/{i}".encode(),
+                    _encode(_Part(FORMAT, sequence, offset, i, len(pieces), piece)),
+                )
+                for i, piece in enumerate(pieces)
+            ]
+
+        return records
 
 
-def _journal(sequence: int, offset: int, counted: Counted, catalogue: Catalogue) -> _Journal:
-    index, inverse = np.unique(np.concatenate((counted.item, counted.previous.ravel())), return_inverse=True)
-    hashes = np.where(index >= 0, catalogue.hashes[np.maximum(index, 0)], np.uint64(0))
-    inverse = inverse.astype(np.uint32)
-    n = len(counted.item)
-    previous = inverse[n:].reshape(counted.previous.shape)
+def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.uint64]) -> _Journal:
+    index = np.concatenate((counted.item, counted.previous.ravel())) + 1  # 0 = none
+    place = np.zeros(len(hashes) + 1, np.uint32)
+    place[index] = 1
+    distinct = np.flatnonzero(place)
+    place[distinct] = np.arange(len(distinct))
+    n, column = len(counted.item), place[index]
+    named = np.where(distinct > 0, hashes[distinct - 1], np.uint64(0))
+    previous = column[n:].reshape(counted.previous.shape)
     return _Journal(
-        FORMAT, sequence, offset, _pack(hashes), _pack(inverse[:n]), _pack(counted.time), _pack(previous)
+        FORMAT, sequence, offset, _pack(named), _pack(column[:n]), _pack(counted.time), _pack(previous)
     )
 
 

@@ -67,19 +67,23 @@ class Owned:
 
     def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> Capture:
         """Copy out what the next checkpoint writes."""
-        rows: list[Message] = [(user.encode(), None) for user in self._erased]
+        erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
+        stored = None
         if self._dirty:
             slots = np.unique(np.concatenate(self._dirty))
             self._dirty.clear()
             slots = slots[engine.slab.partition[slots] == self.number]
             engine.adopt(slots)  # a version may have been exchanged since they changed
             stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
-            rows += zip(stored.user, encode_rows(stored), strict=True)
+
+        def rows() -> list[Message]:
+            return [*erased, *zip(stored.user, encode_rows(stored), strict=True)] if stored else erased
+
         for counted in engine.counting.take(self.number):
             self.journal.note(counted)
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
-        return Capture(self.number, self.position, rows, list(statistics), names)
+        return Capture(self.number, self.position, rows, statistics, names)
 
     def durable(self, capture: Capture) -> None:
         """A checkpoint has written and committed this capture."""

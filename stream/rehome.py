@@ -44,9 +44,9 @@ def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list
 
 def moved_statistics(
     statistics: Statistics, catalogue: Catalogue, partitions: int
-) -> dict[int, list[tuple[bytes, bytes]]]:
+) -> dict[int, list[Message]]:
     """Records of `item-stats` by new partition: old partition p goes into p modulo `partitions`."""
-    moved: dict[int, list[tuple[bytes, bytes]]] = {}
+    moved: dict[int, list[Message]] = {}
     old = sorted(statistics.partitions)
     for number in range(min(partitions, max(old, default=-1) + 1)):
         parts = [statistics.export(p, catalogue.hashes) for p in old if p % partitions == number]
@@ -57,7 +57,7 @@ def moved_statistics(
         journal = Journal(number, sequence=-1, offset=NO_OFFSET)
         nothing = np.zeros(0, np.int64)
         journal.note(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))
-        moved[number] = journal.drain(target, catalogue)  # the first record of a journal is a base
+        moved[number] = journal.drain(target, catalogue)()  # the first record of a journal is a base
     return moved
 
 

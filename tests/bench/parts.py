@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,14 +22,14 @@ from models.scoring import Scorer
 from models.tensors import Query, Window
 from stream.answers import encode_lists, origin_of
 from stream.app import FETCH_RECORDS
-from stream.checkpoint import Capture, write_partition
+from stream.checkpoint import Capture, encode_captures, write_partition
 from stream.clients import aiokafka_config
 from stream.clock import wall_ms
 from stream.engine import Engine, Lists
 from stream.events import EventBatch, decode_events
 from stream.prequential import in_sample
-from stream.producers import send_all
-from stream.rows import encode_rows
+from stream.producers import Message, send_all
+from stream.rows import Rows, encode_rows
 from stream.settings import Settings
 from stream.slab import Slots
 from stream.worker import MAX_BATCH_EVENTS
@@ -121,7 +122,11 @@ def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Capture]:
     for number in range(partitions):
         mine = slots[home == number]
         stored = engine.slab.export(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
-        yield Capture(number, None, list(zip(stored.user, encode_rows(stored), strict=True)), [], [])
+        yield Capture(number, None, partial(_messages, stored), list, [])
+
+
+def _messages(stored: Rows) -> list[Message]:
+    return list(zip(stored.user, encode_rows(stored), strict=True))
 
 
 async def write(
@@ -130,8 +135,8 @@ async def write(
     """One transaction per partition, side by side."""
     await asyncio.gather(
         *(
-            write_partition(producer, settings.topics, capture)
-            for producer, capture in zip(producers, captures, strict=True)
+            write_partition(producer, settings.topics, capture, encoded)
+            for producer, capture, encoded in zip(producers, captures, encode_captures(captures), strict=True)
         )
     )
 

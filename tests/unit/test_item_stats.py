@@ -39,7 +39,7 @@ class Writer:
         self.journal.note(counted)
 
     def checkpoint(self) -> None:
-        self.log += self.journal.drain(self.statistics, self.catalogue)
+        self.log += self.journal.drain(self.statistics, self.catalogue)()
 
 
 def new_reader() -> Reader:

@@ -71,7 +71,7 @@ def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_e
     assert engine.idle(1, longer_than_ms=3_500, before=100) == []
     one = owned()
     one.erase(engine, engine.idle(0, longer_than_ms=3_500, before=100))
-    tombstones = one.capture(engine, TOPIC_ID, []).rows
+    tombstones = one.capture(engine, TOPIC_ID, []).rows()
     assert tombstones == [(f"u-{i}".encode(), None) for i in range(6)]
     assert len(engine.slab) == 4
     engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
