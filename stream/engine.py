@@ -102,7 +102,8 @@ class Engine:
         self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
         self.stale = 0
         """rows still of older epochs after the last `migrate`"""
-        self._look_for_stale = False
+        self.may_be_stale = False
+        """whether `migrate` has to look"""
         self.counting = Counting(statistics)
 
     def _new_ranker(self) -> Ranker:
@@ -124,18 +125,18 @@ class Engine:
         self.ranker = self._new_ranker()
         self.versions[encoder.epoch] = encoder.version_hash
         self.slab.reset_states(encoder.state_size)
-        self._look_for_stale = True
+        self.may_be_stale = True
 
     def migrate(self, limit: int) -> Slots:
         """Encode up to `limit` rows of older epochs anew, most recently active first; returns their slots."""
-        if not self._look_for_stale:
+        if not self.may_be_stale:
             return np.zeros(0, np.int64)
         used = len(self.slab.user_of)
         old = np.flatnonzero(
             (self.slab.epoch[:used] != self.encoder.epoch) & (self.slab.partition[:used] >= 0)
         )
         self.stale = max(len(old) - limit, 0)
-        self._look_for_stale = self.stale > 0
+        self.may_be_stale = self.stale > 0
         if len(old) > limit:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
         return self.adopt(old)
@@ -144,7 +145,7 @@ class Engine:
         """Take stored rows (distinct users); returns the slots written. `item`: see `Slab.load`."""
         slots = self.slab.load(rows, self.names.catalogue, known)
         if len(slots):
-            self._look_for_stale = True
+            self.may_be_stale = True
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())
         return slots
 

@@ -4,6 +4,7 @@ in it.
 Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots
 of released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so
 a column that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
+Growing stops the stream (1.4 s at 262,144 rows), so there is much room from the beginning.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,14 @@ from stream.window_loops import Windows
 
 HALF = WINDOW // 2
 NO_OFFSET = -1
+
+COLUMN_BYTES = 512 << 20
+"""Room for the widest column from the beginning, where untouched memory costs nothing: some 262,000 rows with
+states of up to 511 floats.
+"""
+
+DEVICE_ROWS = 1024
+"""The same on a device, where it costs."""
 
 Slots = NDArray[np.int64]
 
@@ -93,16 +102,21 @@ class Slab:
     middle: torch.Tensor
 
     def __init__(
-        self, state_size: int, device: torch.device | str = "cpu", sample: float = 0.0, capacity: int = 1024
+        self,
+        state_size: int,
+        device: torch.device | str = "cpu",
+        sample: float = 0.0,
+        capacity: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self._sample = sample
         self.slot_of: dict[str, int] = {}
         self.user_of: list[str | None] = []
         self._free: list[int] = []
-        self._capacity = capacity
+        roomy = COLUMN_BYTES // (4 * max(state_size, OLDER)) if self.device.type == "cpu" else DEVICE_ROWS
+        self._capacity = roomy if capacity is None else capacity
         for name, (dtype, shape, _) in _COLUMNS.items():
-            setattr(self, name, np.zeros((capacity, *shape), dtype))
+            setattr(self, name, np.zeros((self._capacity, *shape), dtype))
         self.reset_states(state_size)
 
     def __len__(self) -> int:

@@ -326,7 +326,7 @@ class Worker:
 
     async def _migrate(self) -> None:
         """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
-        if not self._settled.is_set():
+        if not (self._settled.is_set() and self.engine.may_be_stale):
             return
         changed = await self._run(lambda: self.engine.migrate(MIGRATE_ROWS))
         if len(changed):

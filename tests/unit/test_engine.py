@@ -15,6 +15,7 @@ from stream.engine import Engine, Lists
 from stream.murmur import murmur2
 from stream.ranking import REFRESH_MS
 from stream.rows import decode_rows, encode_rows
+from stream.slab import Slab
 from tests.engines import Happening, batch, item_id, new_encoder, new_engine, random_version, stored_rows
 
 START = 1_380_000_000_000
@@ -252,3 +253,19 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
     newer = stored_rows(engine)
     assert len(engine.load(older)) == 0
     np.testing.assert_array_equal(stored_rows(engine).offset, newer.offset)
+
+
+def test_rows_that_outgrew_their_room_are_what_they_would_be_with_room_from_the_beginning(
+    version: Version,
+) -> None:
+    cramped, roomy = new_engine(version), new_engine(version)
+    cramped.slab = Slab(cramped.encoder.state_size, capacity=2)
+    happenings = sent(600, users=40)  # 15 events each, and full windows of the first ones after them
+    happenings += [Happening(f"u-{i % 2}", item_id(i), START + 10**6 + i) for i in range(200)]
+    for engine in (cramped, roomy):
+        for start in range(0, len(happenings), 7):
+            part = happenings[start : start + 7]
+            engine.apply([batch(part, range(start, start + len(part)))])
+    found = stored_rows(cramped)
+    assert len(found.user) == 40
+    assert encode_rows(found) == encode_rows(stored_rows(roomy))

@@ -142,6 +142,19 @@ def test_an_owner_s_own_records_come_back_and_change_nothing() -> None:
         assert follower.offset[0] < owner.journal.offset  # of what is durable
 
 
+def test_records_are_of_the_moment_of_the_checkpoint_however_late_they_are_made() -> None:
+    writer, prompt = Writer(6), Writer(6)
+    late, at_once = [], []
+    for _ in range(BASE_EVERY + 3):  # bases, too
+        writer.batch()
+        prompt.batch()
+        late.append(writer.journal.drain(writer.statistics, writer.catalogue))
+        at_once += prompt.journal.drain(prompt.statistics, prompt.catalogue)()
+        writer.catalogue.add(np.array([len(late)], np.uint64))
+        prompt.catalogue.add(np.array([len(late)], np.uint64))
+    assert [record for make in late for record in make()] == at_once
+
+
 def test_nothing_counted_writes_nothing() -> None:
     writer = Writer(4)
     writer.checkpoint()

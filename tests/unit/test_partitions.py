@@ -11,8 +11,9 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from models.errors import EddyError
 from stream.item_stats import Journal
 from stream.partitions import Owned
+from stream.rows import encode_rows
 from stream.transport import Chunk
-from tests.engines import TOPIC_ID, Happening, batch, new_engine, random_version
+from tests.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
 
 
 def record(offset: int) -> Any:
@@ -76,3 +77,19 @@ def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_e
     assert len(engine.slab) == 4
     engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
     assert engine.slab.applied[engine.slab.find(["u-0"])].tolist() == [1], "who comes back starts anew"
+
+
+def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Path) -> None:
+    engine, one = new_engine(random_version(tmp_path)), owned()
+
+    def happen(offsets: range) -> None:
+        happenings = [Happening(f"u-{i % 3}", f"item-{i}", 10**12 + i) for i in offsets]
+        one.changed(engine.apply([batch(happenings, offsets)]).dirty)
+        one.advance(offsets.stop)
+
+    happen(range(60))
+    stored = stored_rows(engine)
+    capture = one.capture(engine, TOPIC_ID, [])
+    happen(range(60, 200))
+    assert capture.position == 60
+    assert sorted(capture.rows()) == sorted(zip(stored.user, encode_rows(stored), strict=True))
