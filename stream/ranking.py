@@ -1,5 +1,6 @@
 """From rows to lists: what a model version makes of rows, alike for the engine and for serving."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ from stream.slab import Slab, Slots
 
 REFRESH_MS = 100
 """How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
+
+REFRESH_SHARE = 0.1
+"""Of the time, at most, goes into bringing live scores up to date: with a million items, 250 ms at once, they
+may be older.
+"""
 
 
 class Made(NamedTuple):
@@ -48,13 +54,14 @@ class Ranker:
         vocabulary = encoder.version.vocabulary
         self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._refreshed = -REFRESH_MS
+        self._period_ms = float(REFRESH_MS)
         self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def stale(self, now: int, wall: int) -> bool:
         """Whether `refresh` is due: live, that is while the stream's `now` (ms) is about the time on the
-        wall, item statistics may be REFRESH_MS old.
+        wall, item statistics may be REFRESH_MS old, or older where taking them in takes long.
         """
-        live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < REFRESH_MS
+        live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
         return not live or self.scorer.items < len(self.names.catalogue)
 
     def refresh(self, now: int, wall: int) -> None:
@@ -62,7 +69,10 @@ class Ranker:
         due.
         """
         if self.stale(now, wall):
+            began = time.thread_time()
             self.scorer.refresh(float(now))
+            took_ms = 1000 * (time.thread_time() - began)
+            self._period_ms = max(REFRESH_MS, took_ms / REFRESH_SHARE)
             self._popularity = None
             self._refreshed = wall
 

@@ -1,12 +1,14 @@
 """Freshness: from an event's append to its recommendation in a consumer's hands, at a steady rate.
 
-    python -m tests.bench.freshness BOOTSTRAP TOPIC_PREFIX PARTITIONS RATE WARM_S SECONDS SEED
+    python -m tests.bench.freshness BOOTSTRAP PREFIX PARTITIONS ANSWERS POSITIONAL RATE WARM_S SECONDS SEED
 
-Needs running workers that answer every event. One thread appends events in slices of 5 ms, one reads
-`recommendations`; both through librdkafka, since a client in Python would take a third of a core from what is
-measured. Append time: the broker's LogAppendTime of the event's batch, read afterwards; arrival: the wall
-clock when the consumer hands the answer over; one answer in `STRIDE` is looked at. Prints JSON: percentiles
-in ms, the rate reached, and the answers that never came.
+Needs a running program that answers every event on the topic ANSWERS: with messages that name the event's
+partition and offset, or (POSITIONAL 1) in the order of the events of the same partition, none left out, all
+earlier ones answered. One thread appends events in slices of 5 ms, one reads the answers; both through
+librdkafka, since a client in Python would take a third of a core from what is measured. Append time: the
+broker's LogAppendTime of the event's batch, read afterwards; arrival: the wall clock when the consumer hands
+the answer over; one answer in `STRIDE` is looked at. Prints JSON: percentiles in ms, the rate reached, and
+the answers that never came.
 """
 
 from __future__ import annotations
@@ -41,17 +43,24 @@ class Answer(msgspec.Struct, gc=False):
     offset: int
 
 
+_decode = msgspec.json.Decoder(Answer).decode
+
+
 class Meter:
     """Appends events and notes when their answers arrive."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, answers: str, positional: bool) -> None:
         self.settings = settings
         self.arrived: list[tuple[int, int, float]] = []
         """(partition, offset, ms)"""
         self.sent = 0
         self.answers = 0
         self._events = self._from_end(settings.topics.events)
-        self._answers = self._from_end(settings.topics.recommendations)
+        self._answers = self._from_end(answers)
+        self._first = [each.offset for each in self._events[1]]
+        ahead = [each.offset - first for each, first in zip(self._answers[1], self._first, strict=True)]
+        self._ahead = ahead if positional else None
+        """by partition, how much larger an answer's offset is than its event's, where no name is needed"""
         self._ended = threading.Event()
 
     def _from_end(self, topic: str) -> tuple[Consumer, list[TopicPartition]]:
@@ -92,7 +101,6 @@ class Meter:
 
     def consume(self) -> None:
         """Note arrivals until `end`."""
-        decode = msgspec.json.Decoder(Answer).decode
         consumer, partitions = self._answers
         consumer.assign(partitions)
         while not self._ended.is_set():
@@ -101,9 +109,16 @@ class Meter:
             self.answers += len(records)
             for record in records:
                 if record.offset() % STRIDE == 0:
-                    answer = decode(record.value())
-                    self.arrived.append((answer.partition, answer.offset, at))
+                    self.arrived.append((*self._event(record), at))
         consumer.close()
+
+    def _event(self, record: Message) -> tuple[int, int]:
+        """(partition, offset) of what a record answers."""
+        if self._ahead is None:
+            answer = _decode(record.value())
+            return answer.partition, answer.offset
+        number = record.partition()
+        return number, record.offset() - self._ahead[number]
 
     def end(self) -> None:
         """Let `consume` return."""
@@ -129,10 +144,9 @@ class Meter:
         """ms of the answers to events appended in the last `seconds`; an event's first answer counts."""
         times = self.append_times()
         since = max(int(each[-1]) for each in times if len(each)) - seconds * 1000
-        start = [each.offset for each in self._events[1]]
         found: dict[tuple[int, int], float] = {}
         for partition, offset, at in self.arrived:
-            place = offset - start[partition]
+            place = offset - self._first[partition]
             if place >= 0 and times[partition][place] >= since:
                 found.setdefault((partition, offset), at - float(times[partition][place]))
         return np.array(list(found.values()), np.float64)
@@ -147,9 +161,8 @@ def _taken(consumer: Consumer) -> list[Message]:
     return [record for record in records if record.error() is None]
 
 
-def measure(settings: Settings, rate: float, warm_s: float, seconds: float, seed: int) -> dict[str, Any]:
+def measure(meter: Meter, rate: float, warm_s: float, seconds: float, seed: int) -> dict[str, Any]:
     """Percentiles in ms of the steady part, after `warm_s`."""
-    meter = Meter(settings)
     consuming = threading.Thread(target=meter.consume)
     consuming.start()
     try:
@@ -179,6 +192,7 @@ def measure(settings: Settings, rate: float, warm_s: float, seconds: float, seed
 PERCENTILES: Sequence[tuple[str, float]] = (("50", 50), ("99", 99), ("999", 99.9))
 
 if __name__ == "__main__":
-    bootstrap, prefix, partitions, rate, warm_s, seconds, seed = sys.argv[1:8]
+    bootstrap, prefix, partitions, topic, positional, rate, warm_s, seconds, seed = sys.argv[1:10]
     own = load_settings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=int(partitions))
-    print(json.dumps(measure(own, float(rate), float(warm_s), float(seconds), int(seed))))
+    meter = Meter(own, topic, positional == "1")
+    print(json.dumps(measure(meter, float(rate), float(warm_s), float(seconds), int(seed))))

@@ -1,57 +1,91 @@
-"""Freshness of a worker at shares of the capacity that was measured before."""
+"""Freshness of Eddy's worker, and of peers, at shares of the capacity that was measured before."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from models.errors import EddyError
+from stream.settings import Settings
 from tests.bench.observe import Observer
 from tests.bench.place import Place
-from tests.bench.programs import running, worker
+from tests.bench.programs import PeerName, peer, running, worker
 from tests.bench.subprograms import result_of
 from tests.bench.throughput import EddyRun
 
-KNOWN_EVENTS = 40_000
+KNOWN_EVENTS, KNOWN_S = 40_000, 5.0
+"""The backlog that a program takes in before: so many events, or what it does in that time."""
+
 PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class _Live:
+    """A running program that has the backlog behind it."""
+
+    settings: Settings
+    answers: str
+    """its topic"""
+    positional: bool
+    """whether the n-th answer of a partition is to its n-th event, instead of naming it"""
+    done: Callable[[], int]
+    """events answered so far"""
 
 
 def measure_freshness(
     place: Place,
-    run: EddyRun,
+    program: EddyRun | PeerName,
     capacity: float,
     loads: tuple[float, ...],
     warm_s: float,
     steady_s: float,
     go_on: Callable[[str], bool],
 ) -> Iterator[dict[str, Any]]:
-    """One worker that has taken in a first backlog; then each load in turn, as long as `go_on` says so."""
-    with place.installation(run.partitions, KNOWN_EVENTS) as settings:
-        place.go_live(settings, place.version(run.score))
+    """One program that has taken in a first backlog; then each load in turn, as long as `go_on` says so."""
+    name = program if isinstance(program, str) else program.name
+    sent = min(KNOWN_EVENTS, round(KNOWN_S * capacity))
+    partitions = 4 if isinstance(program, str) else program.partitions
+    with place.installation(partitions, sent) as settings:
         observer = Observer(settings)
         try:
-            with running([worker(settings, place.work_folder(), 0, run.environment)]):
-                sent = KNOWN_EVENTS
+            with _live(place, settings, program, observer) as live:
                 for number, load in enumerate(loads):
-                    _until_idle(observer, sent)
+                    _until_idle(live, sent)
                     found: dict[str, Any] = result_of(
                         "freshness", settings.bootstrap_servers, settings.topic_prefix, settings.partitions,
-                        capacity * load, warm_s, steady_s, 10 + number,
+                        live.answers, int(live.positional), capacity * load, warm_s, steady_s, 10 + number,
                         limit_s=warm_s + steady_s + PATIENCE_S,
                     )  # fmt: skip
                     sent = observer.count(settings.topics.events)
-                    yield {"run": run.name, "load": load, **found}
+                    yield {"run": name, "load": load, **found}
                     delays = f"p50 {found.get('p50_ms')}, p99 {found.get('p99_ms')} ms"
-                    if not go_on(f"{run.name} at {load:.0%}: {delays}"):
+                    if not go_on(f"{name} at {load:.0%}: {delays}"):
                         return
         finally:
             observer.close()
 
 
-def _until_idle(observer: Observer, events: int) -> None:
+@contextmanager
+def _live(
+    place: Place, settings: Settings, program: EddyRun | PeerName, observer: Observer
+) -> Iterator[_Live]:
+    folder = place.work_folder()
+    if isinstance(program, str):
+        topic = place.result_topic(settings, program)
+        with running([peer(program, settings, topic, folder)]):
+            yield _Live(settings, topic, True, lambda: observer.count(topic))
+    else:
+        place.go_live(settings, place.version(program.score))
+        with running([worker(settings, folder, 0, program.environment)]):
+            yield _Live(settings, settings.topics.recommendations, False, observer.committed)
+
+
+def _until_idle(live: _Live, events: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while observer.committed() < events:
+    while live.done() < events:
         if time.monotonic() > deadline:
-            raise EddyError(f"the worker did not reach the log's end within {PATIENCE_S:.0f} s")
+            raise EddyError(f"the program did not reach the log's end within {PATIENCE_S:.0f} s")
         time.sleep(0.2)

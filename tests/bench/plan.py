@@ -36,6 +36,9 @@ class Plan:
     stages_s: float
     """no new round of stages is begun after it"""
     freshness: tuple[EddyRun, ...]
+    """in the precision that "auto", the default, takes here"""
+    fresh_peers: tuple[tuple[PeerName, tuple[float, ...]], ...]
+    """and at which shares of their own capacity"""
     steady_s: float
     """of each load, after `warm_s`"""
     catalogues: tuple[int, ...]
@@ -55,15 +58,12 @@ QUICK = Plan(
     warm_s=1.0,
     seconds=3.0,
     backlog=250_000,
-    eddy=(
-        EddyRun("cell", "every"),
-        EddyRun("whole", "every"),
-        EddyRun("whole", "off"),
-    ),
-    reduced=(EddyRun("cell", "every"),),
+    eddy=(EddyRun("cell", "every"), EddyRun("whole", "off")),
+    reduced=(EddyRun("cell", "every"), EddyRun("whole", "every")),
     staged=100_000,
     stages_s=40,
     freshness=(EddyRun("whole", "every"),),
+    fresh_peers=(("handwritten", (0.5,)),),
     steady_s=5.0,
     catalogues=(100_000,),
     memory_events=200_000,
@@ -89,6 +89,7 @@ FULL = Plan(
     staged=400_000,
     stages_s=180,
     freshness=(EddyRun("cell", "every"), EddyRun("whole", "every")),
+    fresh_peers=(("faust_textbook", (0.5,)), ("quix_stateful", (0.5,)), ("handwritten", LOADS)),
     steady_s=15.0,
     catalogues=(100_000, 1_000_000),
     memory_events=5_000_000,

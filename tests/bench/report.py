@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 
 from models.products import Precision
+from tests.bench.plan import PEERS
 from tests.bench.stages import allowed, rows_per_event
 from tests.bench.throughput import ratio
 from tests.bench.workload import Workload
@@ -106,6 +107,7 @@ def summary(machine: Figures, found: Figures) -> Figures:
             "every": cell,
             "off": off,
             "freshness": fresh,
+            "freshness_of_peers": [row for row in half if row["run"] in PEERS],
             "memory_events": (found.get("memory") or {}).get("events"),
             "share_of_allowed_with_bare_cell": _rounded(share(found, "cell", "cell_bare")),
             "whole_score": {

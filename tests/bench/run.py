@@ -30,8 +30,9 @@ from tests.bench.machine import describe
 from tests.bench.memory import measure_memory
 from tests.bench.place import Place
 from tests.bench.plan import FULL, LOADS, PEERS, QUICK, Plan
+from tests.bench.programs import PeerName
 from tests.bench.subprograms import result_of
-from tests.bench.throughput import Measured, Rounds, measure_eddy, measure_peer
+from tests.bench.throughput import EddyRun, Measured, Rounds, measure_eddy, measure_peer
 
 HERE = Path(__file__).parent
 SECTION_S = 600.0
@@ -94,7 +95,7 @@ def throughput(run: Run, place: Place) -> dict[str, Any]:
     """All programs in interleaved rounds; a failed measurement is told and left out."""
     plan, rounds = run.plan, Rounds()
     reduced = [replace(one, precision=run.reduced) for one in plan.reduced if run.reduced]
-    programs = [*plan.eddy, *(one for one in reduced if one.possible)]
+    programs = [*(one for one in reduced if one.possible), *plan.eddy]
 
     def note(number: int, name: str, measure: Callable[[], Measured]) -> None:
         if number > 1 and run.elapsed > plan.rounds_s:
@@ -141,11 +142,21 @@ def stages(run: Run, place: Place) -> dict[str, list[float]]:
 
 
 def freshness(run: Run, place: Place) -> list[dict[str, Any]]:
-    """Delays at shares of the capacity of the same configuration."""
-    plan, found = run.plan, list[dict[str, Any]]()
-    for one in plan.freshness:
-        capacity = run.found["throughput"][one.name]["median"]
-        found += measure_freshness(place, one, capacity, LOADS, plan.warm_s, plan.steady_s, run)
+    """Delays at shares of the capacity of the same program."""
+    plan, found, runs = run.plan, list[dict[str, Any]](), run.found["throughput"]
+    default = run.reduced or "float32"
+    programs: list[tuple[EddyRun | PeerName, tuple[float, ...]]] = [
+        *((replace(one, precision=default), LOADS) for one in plan.freshness),
+        *plan.fresh_peers,
+    ]
+    for program, loads in programs:
+        name = program if isinstance(program, str) else program.name
+        if name not in runs:
+            run.log(f"freshness of {name}: left out, its throughput was not measured")
+            continue
+        found += measure_freshness(
+            place, program, runs[name]["median"], loads, plan.warm_s, plan.steady_s, run
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,24 @@ def test_live_lists_use_item_statistics_of_up_to_a_tenth_of_a_second_ago(version
     assert popularity_column_of_the_item(1) == first
     now[0] += 1
     assert popularity_column_of_the_item(2) != first
+
+
+def test_statistics_that_take_long_to_take_in_are_taken_in_less_often(version: Version) -> None:
+    engine = new_engine(version)
+    scorer, refreshed = engine.ranker.scorer, list[float]()
+    engine.ranker.refresh(START - 1000, START - 1000)
+
+    def slow(now: float) -> None:
+        refreshed.append(now)
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+
+    scorer.refresh = slow  # type: ignore[method-assign]
+    for wall in range(START, START + 1000, 10):
+        engine.ranker.refresh(wall, wall)
+    assert refreshed[0] == START
+    assert len(refreshed) == 2, "50 ms each: not more than a tenth of the time"
 
 
 def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_by(
