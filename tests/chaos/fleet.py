@@ -25,6 +25,7 @@ from tests.chaos.faults import Die, Hold, nothing
 from tests.chaos.waiting import eventually
 
 EXIT_S = 60.0
+_OBEYS = "process %d obeys"
 Fault = Die | Hold
 
 
@@ -43,7 +44,10 @@ def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
 async def _work(settings: Settings, fault: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, _tell)
-    await run_worker(settings, fault)
+    running = asyncio.ensure_future(run_worker(settings, fault))
+    await asyncio.sleep(0)  # the first thing it does is to say what happens on SIGTERM
+    logging.info(_OBEYS, os.getpid())
+    await running
 
 
 def _tell() -> None:
@@ -65,6 +69,11 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self.process.is_alive()
+
+    @property
+    def obeys(self) -> bool:
+        """Whether SIGTERM would end it gently: not in its first moments."""
+        return (_OBEYS % (self.process.pid or 0)).encode() in self.log()
 
     def log(self) -> bytes:
         """What it has written so far."""
@@ -132,6 +141,7 @@ class Fleet:
 
     def remove(self, worker: Worker) -> None:
         """SIGTERM: it flushes, leaves the group and exits with 0."""
+        eventually(lambda: worker.obeys or not worker.alive, EXIT_S, f"{worker.name} has begun")
         worker.signal(signal.SIGTERM)
         code = worker.ended()
         self.workers.remove(worker)
