@@ -41,12 +41,12 @@ def _catalogue(found: Figures, items: int, precision: str) -> Figures:
 
 
 def reduced_precision(found: Figures) -> Precision | None:
-    """The fastest reduced precision at 10,000 items whose recall@10 is at least RECALL; None without any."""
-    rows = [
-        row for row in found.get("topk") or [] if row["items"] == 10_000 and row["precision"] != "float32"
-    ]
-    rows = [row for row in rows if row["recall_at_10"] >= RECALL]
-    return max(rows, key=lambda row: float(row["ratio"]))["precision"] if rows else None
+    """What "auto", the default, takes here at 10,000 items; None where that is float32, or where its
+    recall@10 is below RECALL.
+    """
+    row = _catalogue(found, 10_000, "auto")
+    reduced = row and row["taken"] != "float32" and row["recall_at_10"] >= RECALL
+    return row["taken"] if reduced else None
 
 
 def _best(found: Figures, score: str, emit: str) -> tuple[str, str] | None:
@@ -143,7 +143,16 @@ def table(found: Figures, result: Figures) -> str:
         ("freshness", ("run", "load", "rate", "p50_ms", "p99_ms", "p999_ms", "answers", "missing")),
         (
             "topk",
-            ("items", "precision", "project_per_s", "plain_per_s", "ratio", "recall_at_10", "recall_at_20"),
+            (
+                "items",
+                "precision",
+                "taken",
+                "project_per_s",
+                "plain_per_s",
+                "ratio",
+                "recall_at_10",
+                "recall_at_20",
+            ),
         ),
         (
             "growth",

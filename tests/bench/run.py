@@ -70,9 +70,7 @@ class Run:
 
     @property
     def reduced(self) -> Precision | None:
-        """The reduced precision that is fastest here at 10,000 items and whose lists are right; None without
-        any.
-        """
+        """See `report.reduced_precision`."""
         return report.reduced_precision(self.found)
 
     def section(self, name: str, work: Callable[[], Any]) -> None:
@@ -178,7 +176,7 @@ def each(run: Run, module: str, arguments: Sequence[tuple[object, ...]], limit_s
 def measure(run: Run, place: Place) -> None:
     """All sections."""
     plan = run.plan
-    topk = [(10_000, 3, precision) for precision in ("float32", *REDUCED)]
+    topk = [(10_000, 3, precision) for precision in ("float32", *REDUCED, "auto")]
     topk += [(items, 3, precision) for items in plan.catalogues for precision in ("float32", "auto")]
     growth = [(*point, 2.0) for point in plan.points]
     run.section("topk", lambda: each(run, "topk", topk, 120))

@@ -44,7 +44,7 @@ def recall(found: np.ndarray[tuple[int, int], np.dtype[np.int64]], exact: Tensor
 
 @torch.inference_mode()
 def measure(items: int, rounds: int, precision: Precision) -> dict[str, object]:
-    queries = max(64, min(1024, 100_000_000 // items // 2))
+    queries = max(64, min(4096, 100_000_000 // items // 2))
     settings = load_settings()
     with tempfile.TemporaryDirectory(prefix="eddy-bench-") as folder:
         version = make_version(Path(folder), "cell", items)
@@ -71,6 +71,7 @@ def measure(items: int, rounds: int, precision: Precision) -> dict[str, object]:
         "items": items,
         "queries": queries,
         "precision": precision,
+        "taken": scorer.precision,
         "threads": torch.get_num_threads(),
         "project_per_s": round(statistics.median(speeds["project"]), 1),
         "plain_per_s": round(statistics.median(speeds[best]), 1),

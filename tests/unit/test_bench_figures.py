@@ -67,14 +67,20 @@ def test_memory_growth_is_the_last_quarter_over_the_median_after_the_first() -> 
     assert Samples(events, [1_000] * 20 + [1_300]).growth() == pytest.approx(0.3)
 
 
-def test_a_reduced_precision_with_wrong_lists_is_not_chosen_however_fast() -> None:
+@pytest.mark.parametrize(
+    ("taken", "recall", "measured"),
+    [("int8", 0.995, "int8"), ("int8", 0.98, None), ("float32", 1.0, None)],
+)
+def test_a_reduced_precision_is_measured_where_users_get_it_and_its_lists_are_right(
+    taken: str, recall: float, measured: str | None
+) -> None:
     rows: list[dict[str, Any]] = [
-        {"items": 10_000, "precision": "float32", "ratio": 3.0, "recall_at_10": 1.0},
-        {"items": 10_000, "precision": "int8", "ratio": 2.0, "recall_at_10": 0.98},
-        {"items": 10_000, "precision": "bfloat16", "ratio": 1.0, "recall_at_10": 0.995},
+        {"items": 10_000, "precision": "bfloat16", "taken": "bfloat16", "recall_at_10": 1.0},
+        {"items": 10_000, "precision": "auto", "taken": taken, "recall_at_10": recall},
+        {"items": 100_000, "precision": "auto", "taken": "bfloat16", "recall_at_10": 1.0},
     ]
-    assert reduced_precision({"topk": rows}) == "bfloat16"
-    assert reduced_precision({"topk": rows[:2]}) is None
+    assert reduced_precision({"topk": rows}) == measured
+    assert reduced_precision({}) is None
 
 
 def test_the_workload_is_the_same_every_time_and_follows_zipf() -> None:
