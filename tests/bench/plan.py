@@ -30,7 +30,7 @@ class Plan:
     """events: more than any program does in a window"""
     eddy: tuple[EddyRun, ...]
     reduced: tuple[EddyRun, ...]
-    """the same in the reduced precision that "auto", the default, takes here; the precision given is replaced"""
+    """the same in the reduced precision that "auto", the default, takes here"""
     staged: int
     """events of the backlog that stages are measured on"""
     stages_s: float
