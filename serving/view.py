@@ -197,7 +197,8 @@ class MaterialisedView:
         rows = self._leave_behind(epoch, rows)
         if not len(rows.user):
             return []
-        slab = self.slabs.setdefault(epoch, slab or Slab(size))
+        if slab is None:
+            slab = self.slabs[epoch] = Slab(size)
         slots = slab.load(rows, self.catalogue)
         if len(slots):
             self.clock.observe(int(slab.last_time(slots).max()), self.wall())

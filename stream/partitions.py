@@ -12,7 +12,7 @@ from stream.checkpoint import Capture
 from stream.engine import Engine
 from stream.item_stats import Journal
 from stream.producers import Message
-from stream.rows import encode_rows
+from stream.rows import keyed
 from stream.snapshots import BLOCK_ROWS, Snapshot
 from stream.transport import Chunk
 
@@ -78,7 +78,7 @@ class Owned:
             stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
 
         def rows() -> list[Message]:
-            return [*erased, *zip(stored.user, encode_rows(stored), strict=True)] if stored else erased
+            return erased if stored is None else [*erased, *keyed(stored)]
 
         for counted in engine.counting.take(self.number):
             self.journal.note(counted)

@@ -16,7 +16,7 @@ from models.vocabulary import Catalogue
 from stream.item_stats import Counted, Journal
 from stream.murmur import murmur2
 from stream.producers import Message
-from stream.rows import decode_rows, encode_rows
+from stream.rows import decode_rows, keyed
 from stream.slab import NO_OFFSET
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -38,7 +38,7 @@ def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list
             partition=np.full(n, partition, np.int32),
             offset=np.full(n, NO_OFFSET, np.int64),
         )
-        moved += zip(new.user, encode_rows(new), strict=True)
+        moved += keyed(new)
     return moved
 
 

@@ -14,7 +14,7 @@ that each record was applied once, for 8 bytes in all.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -189,6 +189,11 @@ def encode_rows(rows: Rows) -> list[bytes]:
     written[start[:, None] + (_CHECKED_FROM - 4 + np.arange(4))] = _as_bytes(crc[:, None])
     data = written.tobytes()
     return [data[at:stop] for at, stop in places]
+
+
+def keyed(rows: Rows) -> Iterator[tuple[bytes, bytes]]:
+    """(user, value) of each row, as they are written."""
+    return zip(rows.user, encode_rows(rows), strict=True)
 
 
 def _as_bytes(columns: NDArray[Any]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from kafka import KafkaProducer
 
 from models.registry import Version
 from stream.clients import admin_client, client_config
+from stream.producers import Message
 from stream.settings import Settings
 from stream.topics import ensure_topics, topic_ids
 from stream.versions import announce
@@ -26,7 +27,6 @@ SCALE = int(os.environ.get("EDDY_TEST_SCALE", "1"))
 """Multiplies how many events the large tests send: 50 for a million of 2013 and 100,000 fuzzed ones."""
 
 PATIENCE_S = 90.0 * SCALE
-Message = tuple[bytes | None, bytes | None]
 
 
 class Stage:

@@ -22,6 +22,11 @@ KNOWN_EVENTS, KNOWN_S = 40_000, 5.0
 PATIENCE_S = 90.0
 
 
+def name_of(program: EddyRun | PeerName) -> str:
+    """As the tables have it."""
+    return program if isinstance(program, str) else program.name
+
+
 @dataclass(frozen=True)
 class _Live:
     """A running program that has the backlog behind it."""
@@ -45,7 +50,7 @@ def measure_freshness(
     go_on: Callable[[str], bool],
 ) -> Iterator[dict[str, Any]]:
     """One program that has taken in a first backlog; then each load in turn, as long as `go_on` says so."""
-    name = program if isinstance(program, str) else program.name
+    name = name_of(program)
     sent = min(KNOWN_EVENTS, round(KNOWN_S * capacity))
     partitions = 4 if isinstance(program, str) else program.partitions
     with place.installation(partitions, sent) as settings:

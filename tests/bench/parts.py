@@ -8,7 +8,6 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,8 +27,8 @@ from stream.clock import wall_ms
 from stream.engine import Engine, Lists
 from stream.events import EventBatch, decode_events
 from stream.prequential import in_sample
-from stream.producers import Message, send_all
-from stream.rows import Rows, encode_rows
+from stream.producers import send_all
+from stream.rows import keyed
 from stream.settings import Settings
 from stream.slab import Slots
 from stream.worker import MAX_BATCH_EVENTS
@@ -119,14 +118,13 @@ async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, A
 def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Capture]:
     """What a checkpoint writes of these rows, for each partition."""
     home = engine.slab.partition[slots]
-    for number in range(partitions):
+
+    def capture(number: int) -> Capture:
         mine = slots[home == number]
         stored = engine.slab.export(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
-        yield Capture(number, None, partial(_messages, stored), list, [])
+        return Capture(number, None, lambda: [*keyed(stored)], list, [])
 
-
-def _messages(stored: Rows) -> list[Message]:
-    return list(zip(stored.user, encode_rows(stored), strict=True))
+    return map(capture, range(partitions))
 
 
 async def write(

@@ -25,7 +25,7 @@ from models.products import Precision
 from stream.broker import broker_or_local
 from stream.settings import load_settings
 from tests.bench import report
-from tests.bench.freshness_runs import measure_freshness
+from tests.bench.freshness_runs import measure_freshness, name_of
 from tests.bench.machine import describe
 from tests.bench.memory import measure_memory
 from tests.bench.place import Place
@@ -148,7 +148,7 @@ def freshness(run: Run, place: Place) -> list[dict[str, Any]]:
         *plan.fresh_peers,
     ]
     for program, loads in programs:
-        name = program if isinstance(program, str) else program.name
+        name = name_of(program)
         if name not in runs:
             run.log(f"freshness of {name}: left out, its throughput was not measured")
             continue

@@ -11,9 +11,9 @@ from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.item_stats import BASE_EVERY, RING, Counted, Journal, Reader
+from stream.producers import Message
 
 LIVES, SUCCESSORS, LAGS = (86_400_000, 3_600_000), 4, 3
-Message = tuple[bytes | None, bytes | None]
 
 
 class Writer:
