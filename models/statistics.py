@@ -110,6 +110,8 @@ class Statistics:
         self.half_lives_ms = tuple(half_lives_ms)
         self.successors = successors
         self.partitions: dict[int, PartitionStatistics] = {}
+        self.changes = 0
+        """grows with everything that may change what is said of an item"""
 
     def partition(self, number: int) -> PartitionStatistics:
         """The sums of one source partition, empty at first."""
@@ -122,6 +124,12 @@ class Statistics:
         previous[n,K] the user's items before the event, latest first, -1 = none.
         """
         self.partition(partition).add(item, timestamp, previous)
+        self.changes += 1
+
+    def forget(self, partition: int) -> None:
+        """Drop all that is known of a partition."""
+        self.partitions.pop(partition, None)
+        self.changes += 1
 
     def popularity(self, items: int, now: float) -> NDArray[np.float64]:
         """Decayed counts at `now` of the catalogue's first `items` items: float64[F, items]."""
@@ -208,3 +216,4 @@ class Statistics:
                 f"item statistics of partition {partition} are malformed ({error}); ignored"
             ) from None
         self.partitions[partition] = part
+        self.changes += 1

@@ -11,27 +11,30 @@ def wall_ms() -> int:
 
 
 class StreamClock:
-    """The greatest accepted event time, moved on by wall time only when within a day of it.
+    """The greatest accepted event time, moved on by wall time for up to a day where the stream is live.
 
-    So a replay of an old log lives in the log's own time and does not change by waiting, and a live stream
-    does not stand still between events. Times in ms.
+    A stream is live when its latest event was within a day of the wall clock as it was taken in. So a replay
+    of an old log lives in the log's own time and does not change by waiting, a live stream does not stand
+    still between events, and one that falls silent stands still a day after its latest event. Guarantee: what
+    `now` says never falls, whatever events, silence and the wall clock do. Times in ms.
     """
 
     def __init__(self) -> None:
         self._latest = -1
-        self._seen_at = 0
+        self._live = False
+        self._now = -1
 
     def observe(self, event_time: int, wall: int) -> None:
         """Take in the time of an accepted event."""
         if event_time > self._latest:
             self._latest = event_time
-            self._seen_at = wall
+            self._live = abs(wall - event_time) < DAY_MS
 
     def now(self, wall: int) -> int:
         """The stream's now; -1 before the first event."""
-        if self._latest >= 0 and abs(wall - self._latest) < DAY_MS:
-            return max(self._latest, wall)
-        return self._latest
+        moved_on = min(wall, self._latest + DAY_MS) if self._live else self._latest
+        self._now = max(self._now, self._latest, moved_on)
+        return self._now
 
 
 __all__ = ["DAY_MS", "StreamClock", "wall_ms"]

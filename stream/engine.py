@@ -301,6 +301,6 @@ class Engine:
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""
-        if self.ranker.stale(now, wall):
+        if self.ranker.due(now, wall):
             self.counting.count()
         self.ranker.refresh(now, wall)

@@ -178,7 +178,7 @@ class Reader:
         self.sequence.pop(partition, None)
         self.offset.pop(partition, None)
         self._parts.pop(partition, None)
-        self.statistics.partitions.pop(partition, None)
+        self.statistics.forget(partition)
 
     def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be

@@ -54,27 +54,32 @@ class Ranker:
         vocabulary = encoder.version.vocabulary
         self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._refreshed = -REFRESH_MS
+        self._scored_as_of: tuple[int, int] | None = None
+        """the stream's now and `Statistics.changes` that the scores were last brought up to"""
         self._period_ms = float(REFRESH_MS)
         self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
-    def stale(self, now: int, wall: int) -> bool:
-        """Whether `refresh` is due: live, that is while the stream's `now` (ms) is about the time on the
-        wall, item statistics may be REFRESH_MS old, or older where taking them in takes long.
+    def due(self, now: int, wall: int) -> bool:
+        """Whether it is time to bring the scores up to date. Live, that is while the stream's `now` (ms) is
+        about the time on the wall, item statistics may be REFRESH_MS old, or older where taking them in takes
+        long; otherwise a moment on the wall can be days of the log, and it is always time.
         """
         live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
         return not live or self.scorer.items < len(self.names.catalogue)
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics, if that is
-        due.
+        due and something changed: where the stream stands still, its scores do as well.
         """
-        if self.stale(now, wall):
+        as_of = now, self.scorer.statistics.changes
+        changed = as_of != self._scored_as_of or self.scorer.items < len(self.names.catalogue)
+        if changed and self.due(now, wall):
             began = time.thread_time()
             self.scorer.refresh(float(now))
             took_ms = 1000 * (time.thread_time() - began)
             self._period_ms = max(REFRESH_MS, took_ms / REFRESH_SHARE)
             self._popularity = None
-            self._refreshed = wall
+            self._refreshed, self._scored_as_of = wall, as_of
 
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""

@@ -34,3 +34,33 @@ def test_late_events_never_move_it_back(times: list[int]) -> None:
         seen.append(clock.now(WALL))
         assert seen[-1] >= max(times[: len(seen)])
     assert seen == sorted(seen)
+
+
+def test_after_a_day_of_silence_a_live_stream_stands_still_where_it_is() -> None:
+    clock = StreamClock()
+    clock.observe(WALL, WALL)
+    assert clock.now(WALL + DAY_MS - 1) == WALL + DAY_MS - 1
+    assert {clock.now(WALL + wait) for wait in (DAY_MS, DAY_MS + 1, 30 * DAY_MS)} == {WALL + DAY_MS}
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 2 * DAY_MS),  # silence
+            st.integers(-2 * DAY_MS, 3_600_000) | st.none(),  # the next event's time from the wall's, if any
+            st.integers(-60_000, 60_000),  # the wall clock is set
+        ),
+        max_size=40,
+    )
+)
+def test_now_never_falls_over_a_simulated_week_or_more(steps: list[tuple[int, int | None, int]]) -> None:
+    clock, wall, latest, before = StreamClock(), WALL, -1, -1
+    for silence, from_wall, set_by in steps:
+        wall += silence + set_by
+        if from_wall is not None:
+            clock.observe(wall + from_wall, wall)
+            latest = max(latest, wall + from_wall)
+        now = clock.now(wall)
+        assert now >= max(before, latest)
+        assert now <= latest + DAY_MS, "no further than a day of silence takes it"
+        before = now

@@ -232,6 +232,35 @@ def test_statistics_that_take_long_to_take_in_are_taken_in_less_often(version: V
     assert len(refreshed) == 2, "50 ms each: not more than a tenth of the time"
 
 
+def test_scores_of_a_stream_that_stands_still_are_brought_up_to_date_only_when_something_changed(
+    version: Version,
+) -> None:
+    engine = new_engine(version)
+    years_later = START + 10**12
+    engine.wall = lambda: years_later
+    engine.apply([batch(sent(5), range(5))])
+    scorer, brought_up = engine.ranker.scorer, list[float]()
+    bring_up = scorer.refresh
+
+    def noted(now: float) -> None:
+        brought_up.append(now)
+        bring_up(now)
+
+    scorer.refresh = noted  # type: ignore[method-assign]
+    now = engine.clock.now(years_later)
+    for wait in range(10):
+        engine.refresh(now, years_later + wait)
+    assert brought_up == [now], "once, for the events that were still to be counted"
+    engine.names.add(["new"])
+    engine.refresh(now, years_later)
+    assert len(brought_up) == 2, "for a new item"
+    engine.statistics.forget(0)
+    engine.refresh(now, years_later)
+    assert len(brought_up) == 3, "for other statistics"
+    engine.refresh(now + 1, years_later)
+    assert len(brought_up) == 4, "for a later moment"
+
+
 def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_by(
     version: Version, tmp_path: Path
 ) -> None:
