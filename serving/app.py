@@ -1,11 +1,13 @@
 """The HTTP API.
 
     GET /v1/users/{user_id}/recommendations?k=20&exclude_seen=true&exclude=ID&exclude=ID
+    POST /v1/users/{user_id}/recommendations    {"k": 20, "exclude_seen": true, "exclude": ["ID", "ID"]}
     GET /healthz    the process is alive
     GET /readyz     200 when everything that was there at the start was read and a model is loaded, else 503
     GET /metrics    Prometheus
 
-Answers are JSON; {"error": "…"} with status 400 for a question that cannot be understood.
+Answers are JSON, and so is every refusal: {"error": "…"}, with status 400 for a question that cannot be
+understood, 413 for one that is too large.
 """
 
 import asyncio
@@ -13,7 +15,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated
 
 import msgspec
 import uvicorn
@@ -26,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.errors import EddyError
+from serving.protocol import MAX_HEAD_BYTES, JsonErrorProtocol, error_body
 from serving.recommend import MAX_K, Question
 from serving.service import Service
 from stream.clients import admin_client
@@ -38,15 +42,31 @@ _PARAMETERS = ("k", "exclude_seen", "exclude")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _GRACE_S = 10
 
+MAX_EXCLUDED = 10_000
+"""Items that a caller may leave out."""
+
+MAX_BODY_BYTES = 1 << 20
+"""Of a posted question."""
+
 
 class QuestionError(EddyError):
     """A question that cannot be understood: one line for the caller."""
 
 
+class QuestionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A posted question; what is absent or null comes from the settings."""
+
+    k: Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] | None = None
+    exclude_seen: bool | None = None
+    exclude: Annotated[list[str], msgspec.Meta(max_length=MAX_EXCLUDED)] | None = None
+
+
+_decode_body = msgspec.json.Decoder(QuestionBody).decode
+
+
 def parse_question(user_id: str, query: QueryParams, settings: Settings) -> Question:
     """A question from the path and the query string. Errors: QuestionError naming the parameter."""
-    if not user_id:
-        raise QuestionError("user_id is empty: /v1/users/{user_id}/recommendations")
+    _require_user(user_id)
     for name in query:
         if name not in _PARAMETERS:
             raise QuestionError(f"unknown parameter {name!r}; there are {', '.join(_PARAMETERS)}")
@@ -56,7 +76,40 @@ def parse_question(user_id: str, query: QueryParams, settings: Settings) -> Ques
     exclude_seen = query.get("exclude_seen", str(settings.exclude_seen)).lower()
     if exclude_seen not in _TRUTH:
         raise QuestionError(f"exclude_seen must be true or false, not {exclude_seen!r}")
-    return Question(user_id, int(k), _TRUTH[exclude_seen], tuple(query.getlist("exclude")))
+    exclude = query.getlist("exclude")
+    if len(exclude) > MAX_EXCLUDED:
+        raise QuestionError(f"exclude: {len(exclude)} items; at most {MAX_EXCLUDED} can be left out")
+    return Question(user_id, int(k), _TRUTH[exclude_seen], tuple(exclude))
+
+
+def parse_posted(user_id: str, body: bytes, settings: Settings) -> Question:
+    """A question from the path and a JSON body. Errors: QuestionError naming what is wrong with it."""
+    _require_user(user_id)
+    try:
+        posted = _decode_body(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise QuestionError(f"the body is no question in JSON: {error}") from None
+    return Question(
+        user_id,
+        settings.k if posted.k is None else posted.k,
+        settings.exclude_seen if posted.exclude_seen is None else posted.exclude_seen,
+        tuple(posted.exclude or ()),
+    )
+
+
+def _require_user(user_id: str) -> None:
+    if not user_id:
+        raise QuestionError("user_id is empty: /v1/users/{user_id}/recommendations")
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body. Errors: HTTPException 413 as soon as it is too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def new_app(service: Service) -> Starlette:
@@ -64,11 +117,15 @@ def new_app(service: Service) -> Starlette:
     metrics = service.metrics
 
     async def recommendations(request: Request) -> Response:
+        user_id, settings = request.path_params["user_id"], service.settings
         try:
-            question = parse_question(request.path_params["user_id"], request.query_params, service.settings)
+            if request.method == "POST":
+                question = parse_posted(user_id, await _body(request), settings)
+            else:
+                question = parse_question(user_id, request.query_params, settings)
         except QuestionError as error:
             metrics.requests.labels("refused").inc()
-            return _json({"error": str(error)}, 400)
+            return _error(str(error), 400)
         with metrics.seconds.time():
             answer = await service.recommend(question)
         metrics.requests.labels("known" if answer.known else "unknown").inc()
@@ -88,22 +145,30 @@ def new_app(service: Service) -> Starlette:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _json({"error": error.detail}, error.status_code)
+        return _error(error.detail, error.status_code, error.headers)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        metrics.requests.labels("failed").inc()
+        return _error(f"the server failed to answer ({type(error).__name__}); its log says more", 500)
 
     return Starlette(
         routes=[
             # An id may hold slashes: everything between the two fixed parts is the id.
-            Route("/v1/users/{user_id:path}/recommendations", recommendations),
+            Route("/v1/users/{user_id:path}/recommendations", recommendations, methods=["GET", "POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", prometheus),
         ],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, Exception: failed},
     )
 
 
 def _json(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def _error(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(error_body(message), status, headers, media_type="application/json")
 
 
 class _Server(uvicorn.Server):
@@ -117,13 +182,22 @@ def listen(settings: Settings) -> socket.socket:
     """A listening socket. Errors: EddyError when the port is taken or the address is not this machine's."""
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # By name: asyncio sends at once (TCP_NODELAY) on what it accepts only where the protocol says TCP, which
+    # `socket.create_server` leaves out. Else headers and body, two writes, wait 40 ms for each other.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((host, port))
+        listening.listen()
     except OSError as error:
+        listening.close()
         raise EddyError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another port with "
             "EDDY_PORT (0: any free one) or another address with EDDY_HOST"
         ) from None
+    return listening
 
 
 async def run_server(settings: Settings, on_start: Callable[[str], None] = lambda _: None) -> None:
@@ -142,6 +216,9 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
             log_config=None,
             log_level=logging.WARNING,
             access_log=False,
+            http=JsonErrorProtocol,
+            ws="none",
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_graceful_shutdown=_GRACE_S,
         )
         server = _Server(config)

@@ -12,7 +12,7 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         r = self.registry
         self.requests = Counter(
-            "eddy_requests", "Questions by outcome: known, unknown, refused", ["outcome"], registry=r
+            "eddy_requests", "Questions by outcome: known, unknown, refused, failed", ["outcome"], registry=r
         )
         self.seconds = Histogram(
             "eddy_request_seconds", "From a question to its answer", registry=r, buckets=_SECONDS

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,6 +217,64 @@ def test_a_question_that_cannot_be_understood_is_refused(system: System, query: 
     response = system.client.get(f"/v1/users/u/recommendations?{query}")
     assert response.status_code == 400
     assert query.split("=", maxsplit=1)[0] in response.json()["error"]
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(system: System) -> None:
+    """Each would take 40 ms and more; a loaded machine may delay most of them, but not all."""
+    connection = http.client.HTTPConnection(system.client.base_url.host, system.client.base_url.port or 80)
+    took = []
+    for _ in range(50):
+        began = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        took.append(time.perf_counter() - began)
+    connection.close()
+    assert sorted(took)[len(took) // 4] < 0.01
+
+
+def test_a_posted_question_is_answered_as_the_same_question_in_a_url(system: System) -> None:
+    system.send_and_see("poster", [21, 22, 23])
+    everything = [item["item_id"] for item in system.ask("poster", k=1000)["items"]]
+    many = [*everything[:5], *(f"unknown-{number}" for number in range(5_000))]
+    url = "/v1/users/poster/recommendations"
+    answer = system.client.post(url, json={"k": 10, "exclude_seen": True, "exclude": many})
+    assert answer.status_code == 200
+    left = [item for item in everything[5:] if item not in {item_id(21), item_id(22), item_id(23)}]
+    assert [item["item_id"] for item in answer.json()["items"]] == left[:10]
+
+
+def test_five_hundred_exclusions_fit_into_a_url(system: System) -> None:
+    exclude = [str(uuid.UUID(int=number)) for number in range(500)]
+    assert len(system.ask("somebody else", exclude=exclude, k=3)["items"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "why"),
+    [
+        (b"GET /v1/users/u/recommendations?" + b"exclude=a&" * 50_000 + b" HTTP/1.1\r\n\r\n", 400, "POST"),
+        (b"no request at all\r\n\r\n", 400, "not an HTTP request"),
+        (b"GET /nothing/here HTTP/1.1\r\nhost: a\r\n\r\n", 404, "Not Found"),
+        (b"PUT /v1/users/u/recommendations HTTP/1.1\r\nhost: a\r\n\r\n", 405, "Method Not Allowed"),
+        (
+            b"POST /v1/users/u/recommendations HTTP/1.1\r\nhost: a\r\ncontent-length: 2000000\r\n\r\n"
+            + b" " * 2_000_000,
+            413,
+            "larger than",
+        ),
+    ],
+    ids=["too long", "no request", "no such path", "no such method", "too large"],
+)
+def test_every_refusal_is_in_the_documented_form(
+    system: System, request_bytes: bytes, status: int, why: str
+) -> None:
+    address = (system.client.base_url.host, system.client.base_url.port or 80)
+    with socket.create_connection(address, timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):  # refused before all of it was sent
+            connection.sendall(request_bytes)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == status
+        assert why in json.loads(answer.read())["error"]
 
 
 def test_an_erased_user_becomes_unknown(system: System) -> None:
