@@ -9,6 +9,7 @@ the CPU what follows the product is compiled (`models.asked_compiled`); elsewher
 
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -40,8 +41,40 @@ interpreter.
 """
 
 
+RANKS_REMEMBERED = 1024
+
 POPULARITY_FLOOR = 0.01
 """Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
+
+
+class RankingCost:
+    """What ranks of targets have cost; told and asked by any thread. Processor time of the threads that made
+    them; on another device, where that says nothing, the time until they were there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._untold_s = self._seconds = self._ranks = 0.0
+
+    def add(self, seconds: float, ranks: int = 0) -> None:
+        """So many more ranks took so long."""
+        with self._lock:
+            self._untold_s += seconds
+            self._seconds += seconds
+            self._ranks += ranks
+            if self._ranks > RANKS_REMEMBERED:  # a catalogue grows: what was long ago says little
+                self._seconds, self._ranks = self._seconds / 2, self._ranks / 2
+
+    def per_rank(self) -> float | None:
+        """Seconds, in the mean of the last ones; None before the first."""
+        with self._lock:
+            return self._seconds / self._ranks if self._ranks else None
+
+    def take(self) -> float:
+        """Seconds since the last call."""
+        with self._lock:
+            seconds, self._untold_s = self._untold_s, 0.0
+            return seconds
 
 
 class Scorer:
@@ -69,6 +102,7 @@ class Scorer:
             # A thread that begins with a product would share it with one of its own.
             self._pool = ThreadPoolExecutor(threads, "eddy-scoring", torch.set_num_threads, (1,))
         self._under_way: list[Future[None]] = []
+        self.ranking_cost = RankingCost()
         self.now = -math.inf
 
     @property
@@ -125,6 +159,7 @@ class Scorer:
         none = torch.zeros(2, config.window, dtype=torch.int64, device=device)
         window = Window(none - 1, none, none, none > 0, none[:, 0], none[:, :0].int())
         self.start(query, window, 1, torch.zeros(1, dtype=torch.int64, device=device))()
+        self.ranking_cost = RankingCost()  # what compiling took says nothing of ranks
 
     def successors(self, query: Query, window: Window) -> tuple[Tensor, Tensor]:
         """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),
@@ -207,6 +242,7 @@ class Scorer:
         read before.
         """
         device, users = query.vector.device, len(query.vector)
+        reduced = self.precision in ("bfloat16", "int8")
         listed = users - len(target)
         found = Found(
             torch.full((listed, k), -1, dtype=torch.int64, device=device),
@@ -214,20 +250,38 @@ class Scorer:
             torch.empty(len(target), device=device),
             torch.empty(len(target), dtype=torch.int64, device=device),
         )
+        began, began_thread = time.monotonic(), time.thread_time()
         asked = self._asked(query, window, exclude)
+        if self._on_cpu and len(target):
+            self.ranking_cost.add((time.thread_time() - began_thread) * len(target) / users)
 
         def work(rows: slice) -> None:
             lists = slice(min(rows.start, listed), min(rows.stop, listed))
             ranks = slice(max(rows.start, listed) - listed, max(rows.stop, listed) - listed)
+            began = time.thread_time()
             part = asked.found(rows, k, target[ranks])
             width = part.item.shape[1]
             found.item[lists, :width], found.score[lists, :width] = part.item, part.score
             found.own[ranks], found.above[ranks] = part.own, part.above
+            made = ranks.stop - ranks.start
+            if self._on_cpu and made:
+                took = time.thread_time() - began
+                self.ranking_cost.add(took * made / (rows.stop - rows.start), made)
 
-        wait = self._by_tiles(work, users)
+        def in_parts(rows: slice) -> None:
+            if reduced and rows.start < listed < rows.stop:  # lists and ranks are made apart anyway
+                work(slice(rows.start, listed))
+                work(slice(listed, rows.stop))
+            else:
+                work(rows)
+
+        wait = self._by_tiles(in_parts, users)
 
         def result() -> Found:
             wait()
+            if not self._on_cpu and len(target):
+                took = time.monotonic() - began
+                self.ranking_cost.add(took * len(target) / users, len(target))
             return found
 
         return result

@@ -109,6 +109,7 @@ def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> Non
     prequential.finish(started)
     for name, value in prequential.metrics().items():
         metrics.prequential.labels(name).set(value)
+    metrics.prequential_sample.set(prequential.sample)
     metrics.unanswered.dec()
 
 

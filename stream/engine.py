@@ -6,6 +6,7 @@ count: scores are made from what was counted before the batch. Any exception lea
 process must end.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,7 +24,8 @@ from stream.encoder import Encoder
 from stream.events import EventBatch
 from stream.items import ItemNames
 from stream.murmur import murmur2
-from stream.prequential import Prequential
+from stream.prequential import Prequential, in_sample
+from stream.rank_budget import RankBudget
 from stream.ranking import Made, Ranker
 from stream.rows import Rows, encode_rows
 from stream.slab import Known, Slab, Slots
@@ -44,6 +46,8 @@ class Options:
     """that score, side by side"""
     sample: float = 0.1
     """share of users whose events are ranked before they are applied (prequential metrics)"""
+    ranking_time: float | None = None
+    """share of the time that these ranks may take; the sample is thinned to keep it"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Engine:
         self.clock = StreamClock()
         self.wall = wall
         self.prequential = Prequential()
+        self.rank_budget = RankBudget(options.ranking_time)
         self.ranker = self._new_ranker()
         self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
         self.stale = 0
@@ -253,13 +258,29 @@ class Engine:
     def _move(self, columns: Columns, outcome: Outcome) -> Report:
         if len(columns):
             self.clock.observe(int(columns.time.max()), self.wall())
-        sampled = self.slab.sampled[columns.slot] & ~columns.negative
+        sampled = self._sampled(columns)
         every = np.full(len(columns), self.options.emit == "every")
         report = advance(self.slab, self.encoder, columns, sampled, every)
         outcome.applied = int(report.kept.sum())
         outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
         outcome.dirty = report.users
         return report
+
+    def _sampled(self, columns: Columns) -> NDArray[np.bool_]:
+        """Which events are ranked before they are applied: those of sampled users, or of as many of them as
+        the budget pays for: bool[n].
+        """
+        cost, sample = self.ranker.scorer.ranking_cost, self.options.sample
+        self.rank_budget.spend(cost.take())
+        sampled = self.slab.sampled[columns.slot] & ~columns.negative
+        wanted = np.count_nonzero(sampled)
+        payable = self.rank_budget.pays_for(cost.per_rank())
+        if wanted > payable:
+            sample *= payable / wanted
+            sampled &= in_sample(self.slab.hash[columns.slot], sample)
+        if wanted:
+            self.prequential.sample = sample
+        return sampled
 
     # -- answers ----------------------------------------------------------------------------------------
 
@@ -286,18 +307,23 @@ class Engine:
             return
         wall = self.wall()
         now = self.clock.now(wall)
+        began = time.thread_time()
         self.refresh(now, wall)
+        if not len(slots):  # only ranks want the scores brought up to date
+            self.rank_budget.spend(time.thread_time() - began)
         item = columns.item[event].astype(np.int64)
         at = np.concatenate([np.full(len(slots), now), columns.time[event]])
         exclude_seen = np.arange(len(at)) < (len(slots) if self.options.exclude_seen else 0)
         made = self.ranker.start(view, at, self.options.k, exclude_seen, target=item)
         if len(event):
+            began = time.thread_time()
             by_popularity = self.ranker.popularity_ranks(item)
+            self.rank_budget.spend(time.thread_time() - began)
             self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], item < known)
         if len(slots):
             users = [slab.user_of[slot] or "" for slot in slots.tolist()]
-            time = view.recent.last_time[: len(slots)]
-            outcome.lists = Lists(users, slab.hash[slots], where, offset, time, made)
+            last_time = view.recent.last_time[: len(slots)]
+            outcome.lists = Lists(users, slab.hash[slots], where, offset, last_time, made)
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""

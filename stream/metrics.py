@@ -46,6 +46,11 @@ class WorkerMetrics:
         )
         self.lag = Gauge("eddy_lag", "Records of events not applied yet", ["partition"], registry=r)
         self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)
+        self.prequential_sample = Gauge(
+            "eddy_prequential_sample",
+            "Share of users whose events are ranked now: EDDY_PREQUENTIAL_SAMPLE, or what the time allows",
+            registry=r,
+        )
 
     def drop_partition(self, partition: int) -> None:
         """A revoked partition's figures disappear, so that sums over workers stay right."""

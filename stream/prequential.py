@@ -41,6 +41,8 @@ class Prequential:
     reciprocal: float = 0.0
     popularity_recall: float = 0.0
     popularity_reciprocal: float = 0.0
+    sample: float = 0.0
+    """share of users whose events were ranked in the last micro-batch that had any of sampled users"""
     _finished: int = 0
     _waiting: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
 

@@ -100,6 +100,12 @@ class Settings(BaseSettings):
     prequential_sample: float = Field(
         default=0.1, ge=0, le=1, description="share of users ranked before applying"
     )
+    prequential_time: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="share of the time for these ranks, the sample is thinned to keep it; 1: no limit",
+    )
     k: int = Field(default=20, ge=1, le=1_000, description="length of an emitted list")
     exclude_seen: bool = False
     emit: Literal["every", "latest", "off"] = "latest"

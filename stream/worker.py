@@ -173,6 +173,7 @@ class Worker:
             precision=settings.precision,
             threads=settings.threads,
             sample=settings.prequential_sample,
+            ranking_time=settings.prequential_time if settings.prequential_time < 1 else None,
         )
         self.shared.count_for(encoder)
         reader = self.shared.statistics

@@ -59,6 +59,7 @@ def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
         port=_port(settings),
         metrics_port=free_port(settings.host),
         prequential_sample=1.0,
+        prequential_time=1.0,
     )
     try:
         with admin_client(own) as admin:
@@ -74,7 +75,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """What the run's processes need to know beside the EDDY_* variables that they inherit."""
     names = (
         "bootstrap_servers", "topic_prefix", "group", "registry", "event_log", "port", "metrics_port",
-        "prequential_sample",
+        "prequential_sample", "prequential_time",
     )  # fmt: skip
     return {f"EDDY_{name.upper()}": str(getattr(settings, name)) for name in names}
 

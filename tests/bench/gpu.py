@@ -155,7 +155,7 @@ def filled(
     done = 0
     while done < 2 * USERS:
         done += engine.apply([next(batches)]).applied
-    parts.sample(engine, settings.prequential_sample)
+    parts.sample(engine, settings.prequential_sample, settings.prequential_time)
     return engine, batches
 
 

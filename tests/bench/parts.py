@@ -28,6 +28,7 @@ from stream.engine import Engine, Lists
 from stream.events import EventBatch, decode_events
 from stream.prequential import in_sample
 from stream.producers import send_all
+from stream.rank_budget import RankBudget
 from stream.rows import keyed
 from stream.settings import Settings
 from stream.slab import Slots
@@ -178,7 +179,11 @@ def engine_with(engine: Engine, emit: str) -> Engine:
     return engine
 
 
-def sample(engine: Engine, share: float) -> None:
-    """Rank this share of the users that there are before their events are applied, from now on."""
+def sample(engine: Engine, share: float, ranking_time: float | None) -> None:
+    """Rank this share of the users that there are before their events are applied, from now on, in at most
+    this share of the time.
+    """
     used = len(engine.slab.user_of)
     engine.slab.sampled[:used] = in_sample(engine.slab.hash[:used], share)
+    engine.options = dataclasses.replace(engine.options, sample=share, ranking_time=ranking_time)
+    engine.rank_budget = RankBudget(ranking_time)
