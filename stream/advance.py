@@ -1,10 +1,11 @@
 """Moves rows forward: each record changes its user's row exactly once, in the order (timestamp, arrival).
 
 Two ways to the same result. Users whose events come in order and are no repeats move in packed waves, up to
-HALF events at a time, so that the states that may become anchors are met at the end of a call. Users with a
-late or a repeated event move one event at a time, with the window re-ordered and encoded anew where it must
-be. An exception leaves the slab half written: the caller must end the process, and the log brings
-everything back.
+HALF events at a time, so that the states that may become anchors are met at the end of a call. Of users with
+a late or a repeated event, what is in order moves so, too; the rest is put into the window, up to HALF events
+at a time, and encoded anew after that, or one event at a time where the row is looked at in between. So one
+such user, a bot that sends thousands of events, costs the others little. An exception leaves the slab half
+written: the caller must end the process, and the log brings everything back.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from stream.rows import NO_TIME, TIME_SPAN, WINDOW, mix
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
 from stream.window_loops import Given, Recent, Windows
+
+MOST_IN_ORDER = 512
+"""Events of one irregular user that go in waves at once: to look for repeated ids takes the square of it."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class _Advance:
         odd = np.zeros(len(start), np.bool_)
         if window_loops.irregular(self.windows, self.given, self.order, start, count, odd):
             self._in_waves(start[~odd], count[~odd])
-            self._one_by_one(start[odd], count[odd])
+            self._out_of_order(start[odd], start[odd] + count[odd])
         else:
             self._in_waves(start, count)
         slab, columns = self.slab, self.columns
@@ -284,10 +288,62 @@ class _Advance:
         slab.middle_known[full] = True
         window_loops.drop_halves(self.windows, self.encoder.terms, full)
 
-    def _one_by_one(self, start: Ints, count: Ints) -> None:
-        for k in range(int(count.max())):
-            event = self.order[start[count > k] + k]
-            self._apply_each(event)
+    def _out_of_order(self, begin: Ints, end: Ints) -> None:
+        """Events of users that have late or repeated ones among them, each user's from `begin` to `end`."""
+        looked_at = (self.row_before >= 0) | (self.row_after >= 0)
+        while len(begin):
+            prefix = np.empty(len(begin), np.int64)
+            window_loops.regular_prefix(
+                self.windows, self.given, self.order, begin, end, MOST_IN_ORDER, prefix
+            )
+            looked = looked_at[self.order[begin]]
+            in_waves = (prefix >= HALF) | (looked & (prefix > 0))
+            alone, together = looked & ~in_waves, ~looked & ~in_waves
+            if in_waves.any():
+                self._in_waves(begin[in_waves], prefix[in_waves])
+            if alone.any():
+                self._apply_each(self.order[begin[alone]])
+            taken = np.where(in_waves, prefix, 1)
+            if together.any():
+                taken[together] = self._insert(begin[together], end[together], looked_at)
+            begin = begin + taken
+            begin, end = begin[begin < end], end[begin < end]
+
+    def _insert(self, begin: Ints, end: Ints, looked_at: NDArray[np.bool_]) -> Ints:
+        """Put events into their windows until some state is wanted, then bring the states up to date; returns
+        how many events of each user that were.
+        """
+        slab, encoder = self.slab, self.encoder
+        slot = self.columns.slot[self.order[begin]]
+        before = slab.length[slot].astype(np.int64)
+        taken, changed = np.empty((2, len(begin)), np.int64)
+        repeats, late, too_late = window_loops.insert(
+            self.windows, self.given, self.order, begin, end, looked_at, TIME_SPAN, self.kept, self.previous,
+            taken, changed,
+        )  # fmt: skip
+        self.repeats, self.late, self.too_late = (
+            self.repeats + repeats, self.late + late, self.too_late + too_late,
+        )  # fmt: skip
+        moved = changed < WINDOW
+        slot, before, changed = slot[moved], before[moved], changed[moved]
+        length = slab.length[slot].astype(np.int64)
+        # Three places to go on from: the state before the first new event, the middle, the anchor.
+        appended = changed >= before
+        from_middle = ~appended & (changed >= HALF) & slab.middle_known[slot]
+        anew = ~(appended | from_middle)
+        if anew.any():
+            encoder.re_encode(slab, slot[anew])
+        for chosen, states, start in (
+            (np.flatnonzero(appended), slab.hidden, before),
+            (np.flatnonzero(from_middle), slab.middle, np.full(len(slot), HALF, np.int64)),
+        ):
+            if len(chosen):
+                where = self._where(slot[chosen])
+                slab.hidden[where] = encoder.encode(
+                    slab, slot[chosen], start[chosen], length[chosen], states[where]
+                )
+        self._settle(slot, length, self._where(slot), slab.hidden[self._where(slot)])
+        return taken
 
     def _apply_each(self, event: Ints) -> None:
         """One event of each of some users, in any place of the window that its time asks for."""

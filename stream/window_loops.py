@@ -92,6 +92,30 @@ def by_user(slot: Ints, mark: NDArray[np.int32], order: Ints, start: Ints, count
 
 
 @compiled
+def _regular(windows: Windows, given: Given, order: Ints, begin: int, end: int) -> int:
+    """How many of a user's events from `begin` on are neither late nor of an id that the window or the events
+    before them hold.
+    """
+    slot = given.slot[order[begin]]
+    length = windows.length[slot]
+    latest = windows.time[slot, length - 1] if length > 0 else windows.anchor_time[slot]
+    for k in range(begin, end):
+        i = order[k]
+        if given.time[i] < latest:
+            return k - begin
+        latest = given.time[i]
+        event_id = given.event_id[i]
+        if event_id != 0:
+            for place in range(length):
+                if windows.event_id[slot, place] == event_id:
+                    return k - begin
+            for before in range(begin, k):
+                if given.event_id[order[before]] == event_id:
+                    return k - begin
+    return end - begin
+
+
+@compiled
 def irregular(
     windows: Windows, given: Given, order: Ints, start: Ints, count: Ints, found: NDArray[np.bool_]
 ) -> bool:
@@ -100,24 +124,31 @@ def irregular(
     """
     some = False
     for u in range(len(start)):
-        events = order[start[u] : start[u] + count[u]]
-        slot = given.slot[events[0]]
-        length = windows.length[slot]
-        latest = windows.time[slot, length - 1] if length > 0 else windows.anchor_time[slot]
-        odd = False
-        for k in range(len(events)):
-            i = events[k]
-            odd |= given.time[i] < latest
-            latest = max(latest, given.time[i])
-            event_id = given.event_id[i]
-            if event_id != 0:
-                for place in range(length):
-                    odd |= windows.event_id[slot, place] == event_id
-                for before in range(k):
-                    odd |= given.event_id[events[before]] == event_id
-        found[u] = odd
-        some |= odd
+        found[u] = _regular(windows, given, order, start[u], start[u] + count[u]) < count[u]
+        some |= found[u]
     return some
+
+
+@compiled
+def regular_prefix(
+    windows: Windows, given: Given, order: Ints, begin: Ints, end: Ints, most: int, prefix: Ints
+) -> None:
+    """How many events from `begin` on, at most `most`, are in order and no repeats, by user."""
+    for u in range(len(begin)):
+        prefix[u] = _regular(windows, given, order, begin[u], min(end[u], begin[u] + most))
+
+
+@compiled
+def _write(windows: Windows, given: Given, i: int, at: int, span: int, previous: Ints) -> None:
+    slot, time = given.slot[i], given.time[i]
+    if at > 0:
+        time = min(time, windows.time[slot, 0] + span)
+    windows.item[slot, at], windows.time[slot, at] = given.item[i], time
+    windows.type[slot, at], windows.value[slot, at] = given.type[i], given.value[i]
+    if given.event_id[i] != 0 or windows.event_id[slot, at] != 0:
+        windows.event_id[slot, at] = given.event_id[i]
+    for lag in range(previous.shape[1]):
+        previous[i, lag] = windows.item[slot, at - 1 - lag] if lag < at else -1
 
 
 @compiled
@@ -131,17 +162,78 @@ def append(
     """
     for j in range(len(event)):
         i, at = event[j], place[j]
-        slot, time = given.slot[i], given.time[i]
-        if at > 0:
-            time = min(time, windows.time[slot, 0] + span)
+        slot = given.slot[i]
         before = windows.time[slot, at - 1] if at > 0 else windows.anchor_time[slot]
-        gap[j] = -1 if before == none else time - before
-        windows.item[slot, at], windows.time[slot, at] = given.item[i], time
-        windows.type[slot, at], windows.value[slot, at] = given.type[i], given.value[i]
-        if given.event_id[i] != 0 or windows.event_id[slot, at] != 0:
-            windows.event_id[slot, at] = given.event_id[i]
-        for lag in range(previous.shape[1]):
-            previous[i, lag] = windows.item[slot, at - 1 - lag] if lag < at else -1
+        _write(windows, given, i, at, span, previous)
+        gap[j] = -1 if before == none else windows.time[slot, at] - before
+
+
+@compiled
+def _holds(windows: Windows, slot: int, event_id: int) -> bool:
+    if event_id == 0:
+        return False
+    held = False
+    for place in range(windows.length[slot]):
+        held |= windows.event_id[slot, place] == event_id
+    return held
+
+
+@compiled
+def _make_room(windows: Windows, slot: int, at: int, length: int) -> None:
+    """Move the entries from `at` on one to the right."""
+    for place in range(length, at, -1):
+        windows.item[slot, place] = windows.item[slot, place - 1]
+        windows.time[slot, place] = windows.time[slot, place - 1]
+        windows.type[slot, place] = windows.type[slot, place - 1]
+        windows.value[slot, place] = windows.value[slot, place - 1]
+        if windows.event_id[slot, place] != windows.event_id[slot, place - 1]:
+            windows.event_id[slot, place] = windows.event_id[slot, place - 1]
+
+
+@compiled
+def insert(
+    windows: Windows, given: Given, order: Ints, begin: Ints, end: Ints, stop_at: NDArray[np.bool_],
+    span: int, kept: NDArray[np.bool_], previous: Ints, taken: Ints, changed: Ints,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Put each user's events from `begin` on where their times ask for, repeats left out, until the window is
+    half full or full, `end` is reached, or an event is in `stop_at`; hidden states are the caller's matter.
+
+    Fills `taken`, events gone through, and `changed`, the first place that is another one now (the window's
+    width if none is); corrects the times of events that are too late. Returns how many were repeats, late,
+    and too late.
+    """
+    width = windows.item.shape[1]
+    repeats = late = too_late = 0
+    for u in range(len(begin)):
+        slot = given.slot[order[begin[u]]]
+        taken[u], changed[u] = 0, width
+        for k in range(begin[u], end[u]):
+            i = order[k]
+            if stop_at[i]:
+                break
+            taken[u] += 1
+            if _holds(windows, slot, given.event_id[i]):
+                kept[i] = False
+                repeats += 1
+                continue
+            at = length = int(windows.length[slot])
+            if length > 0 and given.time[i] < windows.time[slot, length - 1]:
+                if given.time[i] < windows.anchor_time[slot]:
+                    too_late += 1
+                    given.time[i] = windows.time[slot, length - 1]  # for the row it happened now
+                else:
+                    late += 1
+                    while at > 0 and windows.time[slot, at - 1] > given.time[i]:
+                        at -= 1
+            _make_room(windows, slot, at, length)
+            _write(windows, given, i, at, span, previous)
+            for place in range(length + 1):
+                windows.time[slot, place] = min(windows.time[slot, place], windows.time[slot, 0] + span)
+            windows.length[slot] = length + 1
+            changed[u] = min(changed[u], at)
+            if length + 1 == width // 2 or length + 1 == width:
+                break
+    return repeats, late, too_late
 
 
 @compiled

@@ -30,12 +30,24 @@ from tests.oracle import Oracle
 
 START = 1_300_000_000_000
 CELLS = ("gru", "lstm", "rnn", "esn")
+ITEMS = 230
 
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Version]:
     folder: Path = tmp_path_factory.mktemp("registry")
     return {cell: random_version(folder, cell) for cell in CELLS}
+
+
+@pytest.fixture(scope="module")
+def state_alone(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """A version whose lists depend on hidden states alone, not on the moment or on what others did."""
+    folder: Path = tmp_path_factory.mktemp("state-alone")
+    version = random_version(
+        folder, items=ITEMS, time_gaps=False, half_lives_ms=(), transition_lags=0, pointer=False
+    )
+    version.recommender.gate_idle.zero_()
+    return version
 
 
 @st.composite
@@ -60,7 +72,7 @@ def streams(draw: st.DrawFn) -> list[Happening]:
         sent.append(
             Happening(
                 user=f"user-{rng.integers(users)}",
-                item=item_id(int(rng.integers(0, 230))),  # some are outside the vocabulary
+                item=item_id(int(rng.integers(0, ITEMS))),  # some are outside most versions' vocabulary
                 time=max(clock - late, 0),
                 type="rating" if rated else "unheard-of" if rng.random() < 0.1 else "view",
                 value=float(rng.integers(1, 11)) if rated else None,
@@ -110,6 +122,26 @@ def test_rows_are_the_oracle_s_for_any_stream_cut_and_replayed_anyhow(
     run(engine, sent, cut(np.random.default_rng(seed), len(sent)))
     assert_same_rows(stored_rows(engine), oracle.rows())
     assert invariant_error(engine) < TOLERANCE
+
+
+@settings(max_examples=10, deadline=None)
+@given(sent=streams())
+def test_lists_and_ranks_are_as_of_their_event_however_late_or_often_it_comes(
+    state_alone: Version, sent: list[Happening]
+) -> None:
+    together, one_by_one = (new_engine(state_alone, emit="every", sample=0.5) for _ in range(2))
+    lists = together.apply([batch(sent, range(len(sent)))]).lists
+    assert lists is not None
+    score_at = dict(zip(lists.offset.tolist(), lists.made().score, strict=True))
+    assert len(score_at) == len(sent)
+    for offset, happening in enumerate(sent):
+        expected = one_by_one.apply([batch([happening], [offset])]).lists
+        assert expected is not None
+        np.testing.assert_allclose(score_at[offset], expected.made().score[0], rtol=0, atol=1e-3)
+    for engine in (together, one_by_one):
+        engine.prequential.finish()
+    assert together.prequential.events == one_by_one.prequential.events
+    assert_same_rows(stored_rows(together), stored_rows(one_by_one))
 
 
 @settings(max_examples=12, deadline=None)
