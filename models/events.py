@@ -31,7 +31,7 @@ class Events:
     user: NDArray[np.int32]  # [n] index into `users`
     item: NDArray[np.int32]  # [n] index into `items`
     timestamp: NDArray[np.int64]  # [n] event time in ms; all 0 without a clock
-    type: NDArray[np.int16]  # [n] index into `types`
+    type: NDArray[np.int32]  # [n] index into `types`
     value: NDArray[np.float32]  # [n] NaN = absent
     users: list[str]
     items: list[str]
@@ -98,7 +98,7 @@ def read_events(path: str | Path, time_unit: str = "auto") -> Events:
         )
     return Events(
         user=user.astype(np.int32), item=item.astype(np.int32), timestamp=timestamp[order],
-        type=type_.astype(np.int16), value=value[order], users=users, items=items, types=types,
+        type=type_.astype(np.int32), value=value[order], users=users, items=items, types=types,
         event_id=event_id, clock=clock, source=str(path),
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def concat(parts: Sequence[Events]) -> Events:
         event_id = [joined[row] for row in order]
     return Events(
         user=user.astype(np.int32), item=item.astype(np.int32),
-        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_.astype(np.int16),
+        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_.astype(np.int32),
         value=np.concatenate([part.value for part in parts])[order], users=users, items=items, types=types,
         event_id=event_id, clock=parts[0].clock, source=parts[0].source,
     )  # fmt: skip

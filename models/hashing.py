@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 _EVENT_ID_BITS = 40
-_TYPE_BITS = 16
 
 
 def _xxh3(text: str) -> int:
@@ -40,13 +39,13 @@ def feature_hash(feature: str) -> int:
 
 @lru_cache(4096)
 def type_hash(event_type: str) -> int:
-    """16-bit hash of an event type's name."""
-    return _xxh3(event_type) & ((1 << _TYPE_BITS) - 1) or 1
+    """64-bit hash of an event type's name."""
+    return _xxh3(event_type) or 1
 
 
-def type_hashes(event_types: Sequence[str]) -> NDArray[np.uint16]:
-    """`type_hash` of each name: uint16[n]."""
-    return np.fromiter(map(type_hash, event_types), np.uint16, len(event_types))
+def type_hashes(event_types: Sequence[str]) -> NDArray[np.uint64]:
+    """`type_hash` of each name: uint64[n]."""
+    return np.fromiter(map(type_hash, event_types), np.uint64, len(event_types))
 
 
 def event_id_hash(event_id: str) -> int:

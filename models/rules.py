@@ -106,20 +106,31 @@ class EventRules:
         """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
         found = {}
         for setting, clauses in self._clauses.items():
-            matches = [clause.matches(types, type_index, value) for clause in clauses]
-            found[setting] = np.logical_or.reduce(matches) if matches else np.zeros(len(value), np.bool_)
+            found[setting] = np.zeros(len(value), np.bool_)
+            for clause in clauses:
+                found[setting] |= clause.matches(types, type_index, value)
         return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
 
-    def table(self) -> NDArray[np.uint8]:
-        """The rules as a table for events whose values are float16: MOVES + TARGET + NEGATIVE for each of
-        `types` and, in the last row, every other type, by the 16 bits of the value: uint8[T + 1, 65536].
+    def table(self) -> tuple[NDArray[np.uint8], dict[str, int]]:
+        """The rules as a table for events whose values are float16, and the row of each of `types` in it.
+
+        A row holds MOVES + TARGET + NEGATIVE by the 16 bits of the value: uint8[R, 65536]. Types of which the
+        rules say the same share a row; the last one is for every other type.
         """
-        named = self.types
+        said: dict[str, set[tuple[str, str | None, float]]] = {}
+        for setting, clauses in self._clauses.items():
+            for clause in clauses:
+                if clause.type != ANY:
+                    said.setdefault(clause.type, set()).add((setting, clause.op, clause.number))
+        rows: dict[frozenset[tuple[str, str | None, float]], int] = {}
+        row_of = {name: rows.setdefault(frozenset(clauses), len(rows)) for name, clauses in said.items()}
+        first = {row: name for name, row in reversed(row_of.items())}
+        named = [first[row] for row in range(len(rows))]
         bits = np.arange(1 << 16, dtype=np.uint16)
         value = np.tile(bits.view(np.float16).astype(np.float32), len(named) + 1)
         found = self.flags(named, np.repeat(np.arange(len(named) + 1), len(bits)), value)
         weighed = (found.moves * MOVES + found.target * TARGET + found.negative * NEGATIVE).astype(np.uint8)
-        return np.asarray(weighed.reshape(len(named) + 1, len(bits)))
+        return np.asarray(weighed.reshape(len(named) + 1, len(bits))), row_of
 
 
 EVERY_EVENT = EventRules(negative="")

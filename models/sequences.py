@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.events import Events
-from models.hashing import item_hashes, type_hash
+from models.hashing import item_hashes, type_hashes
 from models.recommender import Recommender
 from models.rules import EventRules
 from models.tensors import Inputs
@@ -42,7 +42,7 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
     """Sort a log by user. Targets outside the vocabulary are left out unless `outside`."""
     flags = events.flags(rules)
     input_of = vocabulary.input_index(item_hashes(events.items))
-    types = vocabulary.type_index(np.array([type_hash(name) for name in events.types], np.uint64))
+    types = vocabulary.type_index(type_hashes(events.types))
     order = np.argsort(events.user, kind="stable")
     user, moves = events.user[order].astype(np.int64), flags.moves[order]
     moved = order[moves]

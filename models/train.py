@@ -29,7 +29,7 @@ from models.rules import EventRules
 from models.sequences import sequences
 from models.splits import MIN_EVENTS as MIN_USER_EVENTS
 from models.trainer import ProgressCallback, Trainer
-from models.vocabulary import Vocabulary
+from models.vocabulary import MAX_VOCABULARY_TYPES, Vocabulary
 
 TRUST = 0.5
 """How much a new item's features count beside a vector of its own. On movietweetings, MRR@20 of new items and
@@ -131,7 +131,8 @@ def _centre(
 def vocabulary_of(
     events: Events, config: ModelConfig, rules: EventRules, features: ItemFeatures | None = None
 ) -> tuple[Vocabulary, int]:
-    """Items and types that occur in the log, features that its items share, and how many events move states.
+    """Items and types that occur in the log (of types the most frequent, if they are too many), features
+    that its items share, and how many events move states.
 
     Errors: EddyError if there is too little to learn from.
     """
@@ -141,7 +142,9 @@ def vocabulary_of(
     moved = int(events.flags(rules).moves.sum())
     if not moved:
         raise EddyError(f"{events.source}: no event moves a state under the rules; change the 'state' rule")
-    types = np.unique(events.type)
+    types, count = np.unique(events.type, return_counts=True)
+    if len(types) > MAX_VOCABULARY_TYPES:  # the others are one unknown type to the version
+        types = np.sort(types[np.argsort(-count, kind="stable")[:MAX_VOCABULARY_TYPES]])
     names = [events.items[i] for i in items]
     known = worth_knowing(features.of(item_hashes(names))) if features else []
     if features and not known:

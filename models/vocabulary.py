@@ -4,19 +4,45 @@ An item's input index is its position in the vocabulary or, outside it, V + hash
 the item's hash and the version alone, so a row can be re-encoded anywhere.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.compiled import Ints, compiled
 from models.errors import EddyError
 from models.features import ItemFeatures
-from models.hashing import item_hashes, type_hash
+from models.hashing import item_hashes, type_hashes
+
+log = logging.getLogger("eddy.vocabulary")
+
+MAX_TYPES = 1 << 16
+"""Numbers of event types in one process."""
+
+MAX_TYPES_OF_EVENTS = 40_000
+"""Numbers that events and stored rows can use up; the others are for what versions name."""
+
+MAX_VOCABULARY_TYPES = 10_000
+"""Event types that a version knows at most, so that two versions with nothing in common find room."""
+
+
+@compiled
+def _find(
+    hashes: NDArray[np.uint64], held: NDArray[np.uint64], table: NDArray[np.int32], shift: np.uint64,
+    position: Ints,
+) -> None:  # fmt: skip
+    for i in range(len(hashes)):
+        slot = np.int64(hashes[i] >> shift)
+        at = table[slot]
+        while at >= 0 and held[at] != hashes[i]:  # a slot that another hash took: look at the next one
+            slot = (slot + 1) & (len(table) - 1)
+            at = table[slot]
+        position[i] = at
 
 
 class HashIndex:
-    """Positions of distinct 64-bit hashes, growing at the end: vectorised look-up in an open-addressing
-    table.
+    """Positions of distinct 64-bit hashes, growing at the end: compiled look-up in an open-addressing table.
 
     The hashes are uniform, so their upper bits are the home slot; collisions go to the next slot (linear
     probing).
@@ -38,14 +64,8 @@ class HashIndex:
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Position of each hash, -1 where absent: int64[n]."""
-        slot = self._home(hashes)
-        position = self._table[slot].astype(np.int64)
-        other = np.flatnonzero((position >= 0) & (self._held[position] != hashes))
-        while len(other):  # a slot that another hash took: look at the next one
-            slot[other] = (slot[other] + 1) & self._mask
-            position[other] = self._table[slot[other]]
-            at = position[other]
-            other = other[(at >= 0) & (self._held[at] != hashes[other])]
+        position = np.empty(len(hashes), np.int64)
+        _find(hashes, self._held, self._table, np.uint64(64 - self._bits), position)
         return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:
@@ -93,10 +113,9 @@ class Vocabulary:
         self.types = list(types)
         self.buckets = buckets
         self._index = HashIndex(item_hashes(self.items))
-        self._types = HashIndex(np.array([type_hash(name) for name in self.types], np.uint64))
-        for index, names in ((self._index, "items"), (self._types, "event types")):
-            if len(np.unique(index.hashes)) != len(index):
-                raise EddyError(f"vocabulary: two {names} are the same or share a hash; rename one of them")
+        self._types = HashIndex(type_hashes(self.types))
+        _require_distinct(self._index, self.items, "items")
+        _require_distinct(self._types, self.types, "event types")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -111,17 +130,87 @@ class Vocabulary:
         found = self._index.find(hashes)
         return np.where(found >= 0, found, len(self) + (hashes % np.uint64(self.buckets)).astype(np.int64))
 
-    def type_index(self, type_hashes: NDArray[np.integer]) -> NDArray[np.int64]:
+    def type_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The input index of event types by their hash: int64[n]; T stands for every unknown type."""
-        found = self._types.find(np.asarray(type_hashes).astype(np.uint64))
+        found = self._types.find(hashes)
         return np.where(found >= 0, found, len(self.types))
+
+
+def _require_distinct(index: HashIndex, names: Sequence[str], kind: str) -> None:
+    """Errors: EddyError naming two of `names` that have the same hash."""
+    order = np.argsort(index.hashes, kind="stable")
+    same = np.flatnonzero(np.diff(index.hashes[order]) == 0)
+    if len(same):
+        first, second = names[order[same[0]]], names[order[same[0] + 1]]
+        problem = "is there twice" if first == second else f"and {second!r} have the same 64-bit hash"
+        raise EddyError(f"vocabulary, {kind}: {first!r} {problem}; rename one of them")
+
+
+class EventTypes:
+    """The growing set of event types, numbered by arrival, so that a window keeps 16 bits of each.
+
+    Number 0 stands for no type, and for types that came when there was no room: no version knows it and no
+    rule matches it. What versions and their rules name has room of its own, which a client that sends a
+    new type with each event cannot take.
+    """
+
+    def __init__(self) -> None:
+        self._index = HashIndex(np.zeros(1, np.uint64))
+        self._named: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """uint64[N], by number."""
+        return self._index.hashes
+
+    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """The number of each hash, 0 for those that have no room; new ones get the next: uint16[n]."""
+        number = self._index.find(hashes)
+        unknown = hashes[number < 0]
+        if len(unknown):
+            room = MAX_TYPES_OF_EVENTS - len(self)
+            if room > 0:
+                _, first = np.unique(unknown, return_index=True)
+                self._index.append(unknown[np.sort(first)[:room]])
+                if len(self) == MAX_TYPES_OF_EVENTS:
+                    log.warning(
+                        "%d different event types: further ones count as one type that no rule matches; is "
+                        "an id in event_type?",
+                        MAX_TYPES_OF_EVENTS,
+                    )
+                number = self._index.find(hashes)
+            number = np.maximum(number, 0)
+        return number.astype(np.uint16)
+
+    def name(self, names: Sequence[str]) -> NDArray[np.uint16]:
+        """The numbers of types that a version or a rule names: uint16[n], none of them 0.
+
+        Errors: EddyError when two of all names that were ever given share a hash, or there is no room left.
+        """
+        hashes = type_hashes(names)
+        for name, value in zip(names, hashes.tolist(), strict=True):
+            other = self._named.setdefault(value, name)
+            if other != name:
+                raise EddyError(
+                    f"event types {name!r} and {other!r} have the same 64-bit hash; rename one of them"
+                )
+        new = np.unique(hashes[self._index.find(hashes) < 0])
+        if len(self) + len(new) > MAX_TYPES:
+            raise EddyError(
+                f"no room for {len(new)} more event types beside {len(self)} others; restart this process"
+            )
+        self._index.append(new)
+        return self._index.find(hashes).astype(np.uint16)
 
 
 class Catalogue:
     """The growing set of candidate items: every item that was ever seen, numbered by arrival.
 
     One catalogue outlives model versions; statistics, windows and scores are in its numbering. `features` is
-    what is known of items, these and others.
+    what is known of items, these and others; `types` numbers event types in the same way.
     """
 
     def __init__(
@@ -129,6 +218,7 @@ class Catalogue:
     ) -> None:
         self._index = HashIndex(np.zeros(0, np.uint64) if hashes is None else hashes)
         self.features = ItemFeatures() if features is None else features
+        self.types = EventTypes()
 
     def __len__(self) -> int:
         return len(self._index)

@@ -30,7 +30,9 @@ MOST_IN_ORDER = 512
 
 @dataclass(frozen=True)
 class Columns:
-    """n accepted events in arrival order per user; see `stream.events.EventBatch` for the columns."""
+    """n accepted events in arrival order per user; see `stream.events.EventBatch` for the columns. Items and
+    types are in the catalogue's numbers.
+    """
 
     slot: Slots
     item: NDArray[np.int32]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.hashing import item_hash, type_hash
+from models.hashing import item_hash
 from models.registry import Version
 from models.rules import MOVES, NEGATIVE, TARGET, Flags
 from models.tensors import Inputs, to_device
-from models.vocabulary import Catalogue
+from models.vocabulary import MAX_TYPES, Catalogue
 from stream.rows import NO_TIME
 from stream.slab import HALF, Slab, Slots
 from stream.waves import Waves, pack
@@ -23,7 +23,7 @@ _CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
 
 
 class Encoder:
-    """A version, bound to the catalogue's indices; types are told apart by their hashes."""
+    """A version, bound to the catalogue's numbers of items and event types."""
 
     def __init__(self, version: Version, epoch: int, catalogue: Catalogue, device: torch.device) -> None:
         self.version = version
@@ -32,12 +32,14 @@ class Encoder:
         self.recommender = version.recommender.to(device).eval()
         self.device = device
         self._catalogue = catalogue
-        every_type = np.arange(1 << 16, dtype=np.uint16)
-        self._rules = version.rules.table()
-        rules_of = np.full(len(every_type), len(self._rules) - 1)
-        named = version.rules.types
-        rules_of[[type_hash(name) for name in named]] = np.arange(len(named))
-        type_input = version.vocabulary.type_index(every_type)
+        # What the version or its rules name gets its number now; all other numbers, of whichever types they
+        # are or come to be, stand for an unknown type that no rule names.
+        self._rules, row_of = version.rules.table()
+        rules_of = np.full(MAX_TYPES, len(self._rules) - 1)
+        rules_of[catalogue.types.name(list(row_of))] = list(row_of.values())
+        known = version.vocabulary.types
+        type_input = np.full(MAX_TYPES, len(known))
+        type_input[catalogue.types.name(known)] = np.arange(len(known))
         self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
         self._item_input = np.zeros(0, np.int64)
 

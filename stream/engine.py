@@ -177,7 +177,7 @@ class Engine:
             ),
         ):
             outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
-        type_ = np.concatenate([batch.type for batch in batches])
+        type_ = self.names.catalogue.types.add(np.concatenate([batch.type for batch in batches]))
         value = np.concatenate([batch.value for batch in batches])
         flags = self.encoder.flags(type_, value)
         columns = Columns(

@@ -62,7 +62,7 @@ class EventBatch:
     partition: int
     user: list[str]
     item: list[str]
-    type: NDArray[np.uint16]
+    type: NDArray[np.uint64]
     """[n] hashes of the types' names"""
     value: NDArray[np.float16]
     """[n], NaN = none"""

@@ -23,7 +23,7 @@ def _used(table: NDArray[Any], count: NDArray[np.int64]) -> None:
 
 @compiled
 def _look_up(
-    keys: NDArray[np.int32], rows: NDArray[np.int64], values: NDArray[Any], count: NDArray[np.int64],
+    keys: NDArray[Any], rows: NDArray[np.int64], values: NDArray[Any], count: NDArray[np.int64],
     first: int, into: NDArray[Any],
 ) -> None:  # fmt: skip
     for i in range(len(rows)):
@@ -41,7 +41,7 @@ def used(table: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def looked_up(
-    keys: NDArray[np.int32],
+    keys: NDArray[Any],
     rows: NDArray[np.int64],
     values: NDArray[Number],
     count: NDArray[np.int64],

@@ -104,8 +104,9 @@ class Restorer:
                 known[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
                 older = known + np.int32(1)
                 older[0] = 0
+                types = self.engine.names.catalogue.types.add(snapshot.types)
                 for rows, place in snapshot.blocks():
-                    self._load(rows, number, Known(known[place.item], older[place.older]))
+                    self._load(rows, number, Known(known[place.item], older[place.older], types[place.type]))
                     progress.inc(len(rows.user))
                 return snapshot.position
         except FileNotFoundError:

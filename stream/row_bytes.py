@@ -27,6 +27,52 @@ def _copy(into: Bytes, at: int, part: Bytes) -> int:
 
 
 @compiled
+def number_types(
+    type_: NDArray[np.uint64],
+    length: NDArray[np.int64],
+    types: NDArray[np.uint64],
+    number: NDArray[np.uint8],
+    count: NDArray[np.int64],
+) -> None:
+    """The distinct hashes among the first `length` of each row of type_[n,W], in order of appearance, in
+    types[n,W]; how many they are in count[n]; and which of them each entry has in number[n,W].
+    """
+    for i in range(len(length)):
+        known = 0
+        for slot in range(length[i]):
+            at = 0
+            while at < known and types[i, at] != type_[i, slot]:
+                at += 1
+            if at == known:
+                types[i, known] = type_[i, slot]
+                known += 1
+            number[i, slot] = at
+        count[i] = known
+
+
+@compiled
+def read_types(
+    number: NDArray[np.uint8],
+    length: NDArray[np.uint8],
+    tail: NDArray[np.uint64],
+    start: NDArray[np.int64],
+    count: NDArray[np.int64],
+    into: NDArray[np.uint64],
+) -> int:
+    """The hashes of the first `length` entries of each row, zeros past them, in into[n,W]; row i has its
+    `count` distinct ones in `tail` from `start` on. Returns the first row with an entry that has none of
+    them, -1 = no row.
+    """
+    for i in range(len(length)):
+        for slot in range(length[i]):
+            if number[i, slot] >= count[i]:
+                return i
+            into[i, slot] = tail[start[i] + number[i, slot]]
+        into[i, length[i] :] = 0
+    return -1
+
+
+@compiled
 def write_rows(
     start: NDArray[np.int64],
     header: Bytes,
@@ -37,15 +83,17 @@ def write_rows(
     item: NDArray[np.uint64],
     since: NDArray[np.int64],
     event_id: NDArray[np.uint64],
-    type_: NDArray[np.uint16],
+    type_number: NDArray[np.uint8],
     value: NDArray[np.uint16],
+    types: NDArray[np.uint64],
+    type_count: NDArray[np.int64],
     older: NDArray[np.uint64],
     older_count: NDArray[np.int64],
     into: Bytes,
 ) -> None:
-    """Row i from into[start[i]] on: header[n,79], hidden[n,4 S], anchor[n,4 S] where `anchored`, the first
-    `length` entries of item, since, event_id, type and value (the bits of a float16), each [n,W], and the
-    first `older_count` of older[n,O].
+    """Row i from into[start[i]] on: header[n,80], hidden[n,4 S], anchor[n,4 S] where `anchored`, the first
+    `length` entries of item, since, event_id, type_number and value (the bits of a float16), each [n,W], the
+    first `type_count` of types[n,W], and the first `older_count` of older[n,O].
     """
     for i in range(len(start)):
         at = _copy(into, start[i], header[i])
@@ -56,7 +104,9 @@ def write_rows(
             at = _put(into, at, item[i, slot], 8)
             at = _put(into, at, np.uint64(since[i, slot]), 5)
             at = _put(into, at, event_id[i, slot], 5)
-            at = _put(into, at, np.uint64(type_[i, slot]), 2)
+            at = _put(into, at, np.uint64(type_number[i, slot]), 1)
             at = _put(into, at, np.uint64(value[i, slot]), 2)
+        for place in range(type_count[i]):
+            at = _put(into, at, types[i, place], 8)
         for place in range(older_count[i]):
             at = _put(into, at, older[i, place], 8)

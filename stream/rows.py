@@ -3,12 +3,14 @@ columns.
 
 One record per user, key = user_id in UTF-8, value =
 
-    header (79 bytes) | hidden state float32[S] | anchor float32[S], if any | window entries (22 bytes
-    each), oldest first | hashes of older items (8 bytes each), latest first, as many as are left
+    header (80 bytes) | hidden state float32[S] | anchor float32[S], if any | window entries (21 bytes
+    each), oldest first | hashes of the entries' event types (8 bytes each), each once | hashes of older
+    items (8 bytes each), latest first, as many as are left
 
 all little-endian. The anchor is left out while it is zero, so a young row is short; one with a full window
-(GRU, S = 128, 49 entries) has 2,181 bytes, and up to 4,088 more for items from before it. Unlike the design's
-first sketch a window entry carries no source offset: inside one partition the stored order already says it,
+(GRU, S = 128, 49 entries of two types) has 2,149 bytes, 8 more for each further type, and up to 4,088 more
+for items from before it. An entry says by one byte which of the row's types it has. Unlike the design's first
+sketch it carries no source offset: inside one partition the stored order already says it,
 and `digest`, the sum of a mix of every applied offset, proves over the whole history (not just the window)
 that each record was applied once, for 8 bytes in all.
 """
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.heads import used
-from stream.row_bytes import write_rows
+from stream.row_bytes import number_types, read_types, write_rows
 
 WINDOW = 50
 """Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1
@@ -35,7 +37,7 @@ OLDER = 511
 value did not speak against them when they left the window.
 """
 
-FORMAT = 1
+FORMAT = 2  # 1 knew event types by 16 bits of a hash, which several types shared
 NO_TIME = -1
 """Time of the event before the window when there is none: the anchor is zero because nothing came before."""
 
@@ -54,6 +56,7 @@ HEADER = np.dtype(
         ("entries", "u1"),
         ("crc", "<u4"),
         ("flags", "u1"),
+        ("types", "u1"),
         ("state_size", "<u2"),
         ("epoch", "<u4"),
         ("version", "<u8"),
@@ -73,18 +76,16 @@ ENTRY = np.dtype(
         ("time_high", "u1"),
         ("event_id_low", "<u4"),
         ("event_id_high", "u1"),
-        ("type", "<u2"),
+        ("type", "u1"),
         ("value", "<f2"),
     ]
 )
 
 
 _T = TypeVar("_T", bound=np.generic)
-_HASH = 8  # bytes of an older item
-_LEAD = b"\0"
-"""Before each value of a common buffer: behind the header's 79 bytes the floats then lie at multiples of 4.
-The rest of the width is one, too.
-"""
+_HASH = 8  # bytes of an event type or an older item
+_PAD = 2
+"""Bytes after each value of a common buffer, so that all of them, and their floats, lie at multiples of 4."""
 
 
 class RowFormatError(EddyError):
@@ -121,8 +122,8 @@ class Rows:
     """[n, WINDOW] item hashes"""
     time: NDArray[np.int64]
     """[n, WINDOW] ms"""
-    type: NDArray[np.uint16]
-    """[n, WINDOW] `type_hash` of the event type"""
+    type: NDArray[np.uint64]
+    """[n, WINDOW] `type_hash` of the event type, 0 = one beyond what a process can tell apart"""
     value: NDArray[np.float16]
     """[n, WINDOW]"""
     event_id: NDArray[np.uint64]
@@ -142,10 +143,10 @@ def mix(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
-def row_size(state_size: int, entries: int, anchor: bool, older: int = 0) -> int:
-    """Bytes of one encoded row."""
+def row_size(state_size: int, entries: int, anchor: bool, types: int, older: int = 0) -> int:
+    """Bytes of one encoded row; `types`: different event types among its entries."""
     floats = state_size * (2 if anchor else 1)
-    return HEADER.itemsize + 4 * floats + entries * ENTRY.itemsize + older * _HASH
+    return HEADER.itemsize + 4 * floats + entries * ENTRY.itemsize + (types + older) * _HASH
 
 
 def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
@@ -162,26 +163,29 @@ def encode_rows(rows: Rows) -> list[bytes]:
     n, state_size = rows.hidden.shape
     anchored = rows.anchor_time != NO_TIME
     length, older = rows.length.astype(np.int64), used(rows.older)
+    types, type_number = np.empty((n, WINDOW), np.uint64), np.empty((n, WINDOW), np.uint8)
+    type_count = np.empty(n, np.int64)
+    number_types(rows.type, length, types, type_number, type_count)
     header = np.zeros(n, HEADER)
     header["magic"] = b"ED"
     header["format"] = FORMAT
     header["flags"] = np.where(anchored, _HAS_ANCHOR, 0)
     header["state_size"] = state_size
     header["topic_id"] = np.void(rows.topic_id)
-    header["entries"] = length
+    header["entries"], header["types"] = length, type_count
     header["first_time"] = rows.time[:, 0]
     for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time"):
         header[name] = getattr(rows, name)
-    size = row_size(state_size, 0, anchor=False) + 4 * state_size * anchored + length * ENTRY.itemsize
-    size += older * _HASH
+    size = row_size(state_size, 0, anchor=False, types=0) + 4 * state_size * anchored
+    size += length * ENTRY.itemsize + (type_count + older) * _HASH
     end = np.cumsum(size)
     start = end - size
     written = np.empty(int(size.sum()), np.uint8)
     write_rows(
         start, _as_bytes(header[:, None]), _as_bytes(rows.hidden.astype("<f4", copy=False)),
         _as_bytes(rows.anchor.astype("<f4", copy=False)), anchored, length, rows.item,
-        rows.time - header["first_time"][:, None], rows.event_id, rows.type, rows.value.view(np.uint16),
-        rows.older, older, written,
+        rows.time - header["first_time"][:, None], rows.event_id, type_number,
+        rows.value.view(np.uint16), types, type_count, rows.older, older, written,
     )  # fmt: skip
     places = list(zip(start.tolist(), end.tolist(), strict=True))
     seen = memoryview(written)  # type: ignore[arg-type]
@@ -222,7 +226,8 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     state_size = header["state_size"].astype(np.int64)
     window = header["entries"].astype(np.int64) * ENTRY.itemsize
     left = size - (HEADER.itemsize + 4 * state_size * (1 + anchored) + window)
-    older = left // _HASH
+    types = header["types"].astype(np.int64)
+    older = left // _HASH - types
     for wrong, reason in (
         (
             (header["magic"] != b"ED") | (header["format"] != FORMAT),
@@ -230,17 +235,13 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
         ),
         (header["crc"] != crc, "does not match its checksum"),
         (
-            (left < 0) | (left % _HASH != 0) | (older > OLDER) | (header["entries"] >= WINDOW),
+            (left % _HASH != 0) | (older < 0) | (older > OLDER) | (header["entries"] >= WINDOW),
             "has a length that does not fit its header",
         ),
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
-            found = f"format {header['format'][i]} after {bytes(header['magic'][i])!r}, {size[i]} bytes"
-            raise RowFormatError(
-                f"row of user {user[i].decode(errors='replace')!r} {reason} ({found}): "
-                f"use the version of Eddy that wrote it, or erase the user"
-            )
+            raise _refusal(user[i], header[i], reason, int(size[i]))
     groups = []
     rest = np.arange(n)
     while len(rest):
@@ -252,34 +253,45 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     return groups
 
 
+def _refusal(user: bytes, header: np.void, reason: str, size: int) -> RowFormatError:
+    found = f"format {header['format']} after {bytes(header['magic'])!r}, {size} bytes"
+    return RowFormatError(
+        f"row of user {user.decode(errors='replace')!r} {reason} ({found}): "
+        "use the version of Eddy that wrote it, or erase the user"
+    )
+
+
 def _decode_group(
     user: Sequence[bytes], values: Sequence[bytes], header: NDArray[np.void], older: NDArray[np.int64],
     chosen: NDArray[np.int64],
 ) -> Rows:  # fmt: skip
-    """Each value but for its older items is brought to one width, with room for an anchor and a full window,
-    in a single join; the columns are then views of that buffer, at equal distances.
+    """Each value but for its types and older items is brought to one width, with room for an anchor and a
+    full window, in a single join; the columns are then views of that buffer, at equal distances.
     """
     if len(chosen) < len(values):
         user, values = [user[i] for i in chosen.tolist()], [values[i] for i in chosen.tolist()]
         header, older = header[chosen], older[chosen]
-    hashes = b"".join([values[i][-_HASH * int(older[i]) :] for i in np.flatnonzero(older).tolist()])
-    if hashes:
-        values = [value[: len(value) - _HASH * n] for value, n in zip(values, older.tolist(), strict=True)]
     n, state_size = len(values), int(header["state_size"][0])
     floats = 4 * state_size
     split = HEADER.itemsize + floats  # where an anchor is, or would be
-    width = len(_LEAD) + split + floats + WINDOW * ENTRY.itemsize
+    width = split + floats + WINDOW * ENTRY.itemsize + _PAD
     pieces: list[bytes] = []
-    no_anchor, padding = bytes(floats), [bytes(i * ENTRY.itemsize) for i in range(WINDOW + 1)]
-    for value, flags, missing in zip(
-        values, header["flags"].tolist(), (WINDOW - header["entries"]).tolist(), strict=True
-    ):
+    no_anchor, padding = bytes(floats), [bytes(i * ENTRY.itemsize + _PAD) for i in range(WINDOW + 1)]
+    types = header["types"].astype(np.int64)
+    hashes = types + older
+    tails = []
+    for value, flags, missing, tail in zip(
+        values, header["flags"].tolist(), (WINDOW - header["entries"]).tolist(), (_HASH * hashes).tolist(),
+        strict=True,
+    ):  # fmt: skip
+        end = len(value) - tail
+        tails.append(value[end:])
         if flags & _HAS_ANCHOR:
-            pieces += (_LEAD, value, padding[missing])
+            pieces += (value[:end], padding[missing])
         else:
-            pieces += (_LEAD, value[:split], no_anchor, value[split:], padding[missing])
+            pieces += (value[:split], no_anchor, value[split:end], padding[missing])
     blob = b"".join(pieces)
-    start = len(_LEAD) + HEADER.itemsize
+    start = HEADER.itemsize
     states = [np.ndarray((n, state_size), "<f4", blob, at, (width, 4)) for at in (start, start + floats)]
     entry = np.ndarray((n, WINDOW), ENTRY, blob, start + 2 * floats, (width, ENTRY.itemsize))
     filled = np.arange(WINDOW) < header["entries"][:, None]
@@ -289,6 +301,14 @@ def _decode_group(
     time *= filled
     event_id = entry["event_id_high"].astype(np.uint64) << np.uint64(32)
     event_id += entry["event_id_low"]
+    named = np.frombuffer(b"".join(tails), "<u8")
+    first = np.cumsum(hashes) - hashes
+    type_ = np.empty((n, WINDOW), np.uint64)
+    wrong = read_types(entry["type"], header["entries"], named, first, types, type_)
+    if wrong >= 0:
+        reason = "has an entry of a type that it does not name"
+        raise _refusal(user[wrong], header[wrong], reason, len(values[wrong]))
+    is_older = np.arange(len(named)) - np.repeat(first, hashes) >= np.repeat(types, hashes)
     return Rows(
         user=user,
         topic_id=header["topic_id"][0].tobytes(),
@@ -297,10 +317,10 @@ def _decode_group(
         length=header["entries"],
         item=entry["item"],
         time=time,
-        type=entry["type"],
+        type=type_,
         value=np.where(filled, entry["value"], np.float16("nan")),
         event_id=event_id,
-        older=unpacked(older, np.frombuffer(hashes, "<u8")),
+        older=unpacked(older, named[is_older]),
         **{
             name: header[name]
             for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time")

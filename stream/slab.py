@@ -59,19 +59,22 @@ _STATES = ("hidden", "anchor", "middle")
 
 
 class Known(NamedTuple):
-    """The items of n rows, as the slab has them."""
+    """The items and event types of n rows, as the slab has them."""
 
     item: NDArray[np.int32]
     """[n, WINDOW] catalogue indices, 0 past the rows' lengths"""
     older: NDArray[np.int32]
     """[n, 0 … OLDER] catalogue indices + 1, 0 = none"""
+    type: NDArray[np.uint16]
+    """[n, WINDOW] the catalogue's numbers of event types, 0 past the rows' lengths"""
 
 
 class Slab:
     """Rows by slot; see `stream.rows.Rows` for what the columns mean.
 
     Beside a row's own columns: `item` holds catalogue indices instead of hashes, `older` these plus one (0 =
-    none, so that a column of zeros is one of no items), and `middle` the state
+    none, so that a column of zeros is one of no items), `type` the catalogue's numbers of event types, and
+    `middle` the state
     after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
     stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `hash` is
     the user_id's murmur2, by which Kafka chooses partitions, and `sampled` says whether the user's events
@@ -250,7 +253,7 @@ class Slab:
             length=length,
             item=looked_up(self.item, slots, catalogue.hashes, length.astype(np.int64), WINDOW),
             time=self.time[slots],
-            type=self.type[slots],
+            type=looked_up(self.type, slots, catalogue.types.hashes, length.astype(np.int64), WINDOW),
             value=self.value[slots],
             event_id=self.event_id[slots],
             older=looked_up(
@@ -260,7 +263,7 @@ class Slab:
 
     def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:
         """Take rows (distinct users) as they were stored; a row that includes less than the one held is
-        ignored. `known`: the rows' items, where the caller has looked them up already.
+        ignored. `known`: the rows' items and types, where the caller has looked them up already.
 
         States of another size than the slab's are left zero: such rows wait to be encoded for the model in
         use. Returns the slots written, int64[m].
@@ -284,12 +287,12 @@ class Slab:
         had_anchor = self.anchor_time[at] != NO_TIME
         for name in ("partition", "offset", "applied", "digest", "epoch", "anchor_time", "length"):
             getattr(self, name)[at] = getattr(rows, name)[keep]
-        for name in ("time", "type", "value"):
+        for name in ("time", "value"):
             getattr(self, name)[at] = getattr(rows, name)[keep]
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
             self.event_id[at] = rows.event_id[keep]
         known = _look_up(rows, catalogue) if known is None else known
-        self.item[at] = known.item[keep]
+        self.item[at], self.type[at] = known.item[keep], known.type[keep]
         older = known.older[keep]
         self.older[at, : older.shape[1]] = older
         self.remembered[at] = used(older)
@@ -308,12 +311,14 @@ class Slab:
 
 
 def _look_up(rows: Rows, catalogue: Catalogue) -> Known:
-    """The rows' items, new ones added to the catalogue."""
+    """The rows' items and event types, new ones added to the catalogue."""
     filled = np.arange(WINDOW) < rows.length[:, None]
     item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
     item[filled] = catalogue.add(rows.item[filled])
     older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
-    return Known(item, older)
+    type_ = np.zeros(rows.type.shape, np.uint16)
+    type_[filled] = catalogue.types.add(rows.type[filled])
+    return Known(item, older, type_)
 
 
 def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:

@@ -1,13 +1,14 @@
 """Local snapshots: a partition's rows by columns in one file, so that a restart reads only the changelog's
 tail.
 
-    blocks of up to 2,048 rows | item hashes | description (JSON) | its length and checksum (16 bytes)
+    blocks of up to 2,048 rows | hashes of items | hashes of event types | description (JSON) | its length
+    and checksum (16 bytes)
 
 Blocks and hashes have checksums in the description, each is verified before anything of it is used, and a
-column of zeros is left out. Windows name items by their place among the hashes, which are looked up once
-for all rows. Files are written aside, synced and renamed; one that is torn, of another topic, or old enough
-that the changelog may have forgotten a tombstone since, is discarded with a message: the changelog alone is
-always enough.
+column of zeros is left out. Windows name items and event types by their place among the hashes, which are
+looked up once for all rows. Files are written aside, synced and renamed; one that is torn, of another topic,
+or old enough that the changelog may have forgotten a tombstone since, is discarded with a message: the
+changelog alone is always enough.
 """
 
 import io
@@ -33,7 +34,7 @@ from stream.slab import Known
 
 log = logging.getLogger("eddy.snapshots")
 
-FORMAT = 3
+FORMAT = 4
 BLOCK_ROWS = 2_048
 """Rows of a block: a few megabytes, which stay in the processor's cache from reading to loading."""
 
@@ -100,12 +101,13 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def _write(file: BinaryIO, snapshot: Snapshot) -> None:
-    items = Catalogue(np.zeros(1, np.uint64))  # place 0: no item
+    # Place 0 is no item and no type. A slab has as many types as two bytes can tell apart, so its rows do.
+    items, types = Catalogue(np.zeros(1, np.uint64)), Catalogue(np.zeros(1, np.uint64))
     blocks = []
     for rows in snapshot.blocks:
         absent, parts = [], []
         for name, (dtype, _) in _COLUMNS.items():
-            column = _stored(rows, name, items)
+            column = _stored(rows, name, items, types)
             if column.any():
                 parts.append(np.ascontiguousarray(column, dtype).tobytes())
             else:
@@ -122,25 +124,31 @@ def _write(file: BinaryIO, snapshot: Snapshot) -> None:
                 "xxh3": xxh3_64_intdigest(data),
             }
         )
-    hashes = items.hashes.astype("<u8").tobytes()
-    file.write(hashes)
     about = {
         "format": FORMAT,
         "topic_id": snapshot.topic_id.hex(),
         "position": snapshot.position,
         "written_at": time.time_ns() // 1_000_000,
         "blocks": blocks,
-        "items": {"bytes": len(hashes), "xxh3": xxh3_64_intdigest(hashes)},
+        "items": _write_hashes(file, items),
+        "types": _write_hashes(file, types),
     }
     description = json.dumps(about).encode()
     file.write(description)
     file.write(_TAIL.pack(len(description), xxh3_64_intdigest(description)))
 
 
-def _stored(rows: Rows, name: str, items: Catalogue) -> NDArray[Any]:
-    if name in ("item", "older"):
-        hashes = getattr(rows, name)
-        return items.add(np.ravel(hashes)).reshape(hashes.shape)
+def _write_hashes(file: BinaryIO, named: Catalogue) -> dict[str, int]:
+    """Returns what the description says of them."""
+    data = named.hashes.astype("<u8").tobytes()
+    file.write(data)
+    return {"bytes": len(data), "xxh3": xxh3_64_intdigest(data)}
+
+
+def _stored(rows: Rows, name: str, items: Catalogue, types: Catalogue) -> NDArray[Any]:
+    if name in ("item", "older", "type"):
+        hashes, named = getattr(rows, name), types if name == "type" else items
+        return named.add(np.ravel(hashes)).reshape(hashes.shape)
     if name == "key_bytes":
         return np.fromiter(map(len, rows.user), np.uint32, len(rows.user))
     return np.asarray(getattr(rows, name))
@@ -174,6 +182,8 @@ class Reader:
         file.seek(sum(block["bytes"] for block in self._blocks))
         self.items: NDArray[np.uint64] = np.frombuffer(self._read(about["items"], "the items"), "<u8")
         """item hashes by place; place 0 stands for no item"""
+        self.types: NDArray[np.uint64] = np.frombuffer(self._read(about["types"], "the event types"), "<u8")
+        """hashes of event types by place; place 0 stands for no type"""
 
     def _read(self, part: dict[str, Any], what: str) -> bytes:
         data = self._file.read(part["bytes"])
@@ -182,7 +192,7 @@ class Reader:
         return data
 
     def blocks(self) -> Iterator[tuple[Rows, Known]]:
-        """Rows in parts of bounded size, and their items as places among `items`, 0 = none.
+        """Rows in parts of bounded size, and their items and types as places among `items` and `types`.
 
         Errors: Unusable; what was given before is right, but not all.
         """
@@ -203,9 +213,16 @@ class Reader:
                 at += columns[name].nbytes
         ends = (at + np.cumsum(columns.pop("key_bytes"), dtype=np.int64)).tolist()
         user = [data[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)]
-        place = Known(columns.pop("item"), columns.pop("older"))
-        item, older = (self.items[each] for each in place)
-        return Rows(user=user, topic_id=self._topic_id, item=item, older=older, **columns), place
+        place = Known(columns.pop("item"), columns.pop("older"), columns.pop("type"))
+        rows = Rows(
+            user=user,
+            topic_id=self._topic_id,
+            item=self.items[place.item],
+            older=self.items[place.older],
+            type=self.types[place.type],
+            **columns,
+        )
+        return rows, place
 
 
 @contextmanager

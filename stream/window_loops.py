@@ -43,11 +43,11 @@ class Terms(NamedTuple):
     """What a version makes of event types and values; see `stream.encoder`."""
 
     type_input: Ints
-    """[65536] by type"""
+    """[MAX_TYPES] by type's number"""
     negative: NDArray[np.bool_]
-    """[rules, 65536] by rules and value"""
+    """[rules, 65536] by rules and the bits of a value"""
     rules_of: Ints
-    """[65536] by type"""
+    """[MAX_TYPES] by type's number"""
 
 
 class Recent(NamedTuple):
@@ -256,7 +256,7 @@ def copy_out(windows: Windows, terms: Terms, slot: Ints, length: Ints, row: Ints
             into.negative[to, place] = terms.negative[terms.rules_of[kind], windows.value[at, place]]
         into.item[to, n:] = -1
         into.time[to, n:] = 0
-        into.type[to, n:] = terms.type_input[0]  # the hash of no type
+        into.type[to, n:] = terms.type_input[0]  # the number of no type
         into.negative[to, n:] = False
         older = min(windows.remembered[at], into.older.shape[1])
         for place in range(older):

@@ -49,7 +49,10 @@ class User:
     too_late: int = 0
 
 
-def is_low_rating(happening: Happening) -> bool:
+def is_negative(happening: Happening) -> bool:
+    """What the default rule says: rating<3,dislike,remove."""
+    if happening.type in ("dislike", "remove"):
+        return True
     return happening.type == "rating" and happening.value is not None and happening.value < 3
 
 
@@ -70,9 +73,9 @@ class Oracle:
                         vocabulary.input_index(np.array([item_hash(happening.item)], np.uint64))
                     ),
                     type=torch.from_numpy(
-                        vocabulary.type_index(np.array([type_hash(happening.type)], np.uint16))
+                        vocabulary.type_index(np.array([type_hash(happening.type)], np.uint64))
                     ),
-                    negative=torch.tensor([is_low_rating(happening)]),
+                    negative=torch.tensor([is_negative(happening)]),
                     gap_ms=torch.tensor([gap], dtype=torch.float32),
                 ),
                 state,
@@ -122,7 +125,7 @@ class Oracle:
 
         zero = torch.zeros(1, size)
         own = [
-            list(dict.fromkeys(item_hash(one.item) for one in before if not is_low_rating(one)))[:OLDER]
+            list(dict.fromkeys(item_hash(one.item) for one in before if not is_negative(one)))[:OLDER]
             for before in (u.history[: u.window_from][::-1] for u in users)
         ]
         return Rows(
@@ -142,7 +145,7 @@ class Oracle:
             length=np.array([len(window) for window in windows], np.uint8),
             item=column("u8", [[item_hash(one.item) for one, _ in w] for w in windows]),
             time=column("i8", [[time for _, time in w] for w in windows]),
-            type=column("u2", [[type_hash(one.type) for one, _ in w] for w in windows]),
+            type=column("u8", [[type_hash(one.type) for one, _ in w] for w in windows]),
             value=column(
                 "f2", [[np.nan if one.value is None else one.value for one, _ in w] for w in windows]
             ),

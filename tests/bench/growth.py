@@ -51,7 +51,7 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
                 partition=0,
                 user=[user_id(who) for who in user[part].tolist()],
                 item=[item_id(what) for what in item[part].tolist()],
-                type=np.full(n, type_hash("view"), np.uint16),
+                type=np.full(n, type_hash("view"), np.uint64),
                 value=np.full(n, np.nan, np.float16),
                 time=start_ms + (offset + np.arange(n)) * STEP_MS,
                 event_id=np.zeros(n, np.uint64),

@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 from aiokafka import TopicPartition
 
-from models.hashing import item_hashes
+from models.hashing import item_hashes, type_hash
 from models.registry import Version
 from stream.broker import broker_or_local
 from stream.clients import admin_client
@@ -75,7 +75,7 @@ def random_rows(start: int, n: int) -> Rows:
         length=length,
         item=np.where(filled, hashes[rng.integers(0, ITEMS, (n, WINDOW))], np.uint64(0)),
         time=np.where(filled, 10**12 + np.sort(rng.integers(0, 10**9, (n, WINDOW)), axis=1), 0),
-        type=np.where(filled, np.uint16(7), np.uint16(0)),
+        type=np.where(filled, np.uint64(type_hash("view")), np.uint64(0)),
         value=np.where(filled, np.float16(1), np.float16("nan")),
         event_id=np.zeros((n, WINDOW), np.uint64),
         older=np.zeros((n, 0), np.uint64),

@@ -59,6 +59,7 @@ def streams(draw: st.DrawFn) -> list[Happening]:
     n, users = draw(st.integers(1, 400)), draw(st.integers(1, 5))
     tick = draw(st.sampled_from([0, 1, 1000, 10_000_000]))
     disorder = draw(st.sampled_from([0.0, 0.05, 0.5]))
+    unheard_of = [f"page_{i}" for i in rng.integers(0, 10**9, draw(st.sampled_from([1, 50])))]
     named, resent = draw(st.booleans()), draw(st.sampled_from([0.0, 0.1]))
     clock, sent = START, list[Happening]()
     for i in range(n):
@@ -74,7 +75,7 @@ def streams(draw: st.DrawFn) -> list[Happening]:
                 user=f"user-{rng.integers(users)}",
                 item=item_id(int(rng.integers(0, ITEMS))),  # some are outside most versions' vocabulary
                 time=max(clock - late, 0),
-                type="rating" if rated else "unheard-of" if rng.random() < 0.1 else "view",
+                type="rating" if rated else str(rng.choice(unheard_of)) if rng.random() < 0.1 else "view",
                 value=float(rng.integers(1, 11)) if rated else None,
                 event_id=f"event-{i}" if named else None,
             )

@@ -32,8 +32,9 @@ from stream.rows import (
 from tests.oracle import splitmix64
 
 GOLDEN = """
-RUQBAof1H+cBAwAHAAAA782riWdFIwEAAQIDBAUGBwgJCgsMDQ4PAgAAACoAAAAAAAAABQAAAMDe/sr+yg0A6Fdo8zsBAADQW2jz
-OwEAAAAAgD8AAADAAAAAPwAAgL4AAMA/AABAwPQ/WGg3sYPyAAAAAABTqrAWHLuiAH6QW97gSWi0G+gDAAAAOghLBRHSSwBH
+RUQCAhqhhlYBAgMABwAAAO/Nq4lnRSMBAAECAwQFBgcICQoLDA0ODwIAAAAqAAAAAAAAAAUAAADA3v7K/soNAOhXaPM7AQAA0Fto
+8zsBAAAAAIA/AAAAwAAAAD8AAIC+AADAPwAAQMD0P1hoN7GD8gAAAAAAU6qwFhwAAH6QW97gSWi0G+gDAAAAOghLBREBAEe7og9P
+vVsYjNJL2bKcNpo2
 """
 """The two-entry row below, as the first release wrote it. If this test fails, rows out there became
 unreadable.
@@ -41,7 +42,7 @@ unreadable.
 
 
 def a_row() -> Rows:
-    item, event_type = np.zeros((1, WINDOW), np.uint64), np.zeros((1, WINDOW), np.uint16)
+    item, event_type = np.zeros((1, WINDOW), np.uint64), np.zeros((1, WINDOW), np.uint64)
     time, event_id = np.zeros((1, WINDOW), np.int64), np.zeros((1, WINDOW), np.uint64)
     value = np.full((1, WINDOW), np.nan, np.float16)
     item[0, :2] = [item_hash("tt0111161"), item_hash("tt0068646")]
@@ -76,6 +77,7 @@ def any_rows(draw: st.DrawFn) -> Rows:
     """Rows over the whole range of every field."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n, size = draw(st.integers(1, 8)), draw(st.integers(1, 200))
+    kinds = draw(st.sampled_from([1, 2, 3, 30, 1_000]))
     length = rng.integers(0, WINDOW, n).astype(np.uint8)
     filled = np.arange(WINDOW) < length[:, None]
     older = rng.integers(0, OLDER, n, endpoint=True) * (rng.random(n) < 0.5)
@@ -104,7 +106,7 @@ def any_rows(draw: st.DrawFn) -> Rows:
         length=length,
         item=np.where(filled, words(2**64 - 1, (n, WINDOW)), np.uint64(0)),
         time=np.where(filled, first + step, 0),
-        type=np.where(filled, words(2**16 - 1, (n, WINDOW)), 0).astype(np.uint16),
+        type=np.where(filled, rng.choice(words(2**64 - 1, (kinds,)), (n, WINDOW)), np.uint64(0)),
         value=np.where(filled, rng.normal(size=(n, WINDOW)) * 100, np.nan).astype(np.float16),
         event_id=np.where(filled, words(2**40 - 1, (n, WINDOW)), np.uint64(0)),
         older=np.where(
@@ -134,19 +136,21 @@ def test_what_was_encoded_is_decoded_again(rows: Rows) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_full_row_of_128_units_takes_the_stated_bytes(cell: str) -> None:
     size = make_cell(ModelConfig(cell=cell, hidden=128)).state_size
-    full = row_size(size, WINDOW - 1, anchor=True)
-    young = row_size(size, 1, anchor=False)
-    assert (young, full) == (1125, 3205) if cell in ("lstm", "mingru") else (613, 2181)
+    full = row_size(size, WINDOW - 1, anchor=True, types=2)
+    young = row_size(size, 1, anchor=False, types=1)
+    assert (young, full) == (1133, 3173) if cell in ("lstm", "mingru") else (621, 2149)
     assert cell != "gru" or full <= 2200
-    assert row_size(size, WINDOW - 1, anchor=True, older=OLDER) == full + 4088
+    assert row_size(size, WINDOW - 1, anchor=True, types=2, older=OLDER) == full + 4088
 
 
 def test_a_row_is_as_long_as_row_size_says() -> None:
-    assert len(encode_rows(a_row())[0]) == row_size(3, 2, anchor=True)
+    assert len(encode_rows(a_row())[0]) == row_size(3, 2, anchor=True, types=2)
     young = replace(a_row(), anchor_time=np.array([NO_TIME]), anchor=np.zeros((1, 3), np.float32))
-    assert len(encode_rows(young)[0]) == row_size(3, 2, anchor=False)
+    assert len(encode_rows(young)[0]) == row_size(3, 2, anchor=False, types=2)
     old = replace(a_row(), older=np.array([[5, 4, 3]], np.uint64))
-    assert len(encode_rows(old)[0]) == row_size(3, 2, anchor=True, older=3)
+    assert len(encode_rows(old)[0]) == row_size(3, 2, anchor=True, types=2, older=3)
+    alike = replace(a_row(), type=np.where(a_row().type > 0, np.uint64(7), np.uint64(0)))
+    assert len(encode_rows(alike)[0]) == row_size(3, 2, anchor=True, types=1)
 
 
 def test_no_rows_have_no_bytes() -> None:
@@ -165,12 +169,15 @@ def test_another_format_is_refused_by_name() -> None:
     value[2] = 99
     with pytest.raises(RowFormatError, match=r"user 'user-1' has a format .*format 99 .*version of Eddy"):
         decode_rows([b"user-1"], [resealed(value)])
+    value[2] = 1  # types by 16 bits of their hashes: nothing tells which they were
+    with pytest.raises(RowFormatError, match=r"user 'user-1' has a format .*format 1 .*version of Eddy"):
+        decode_rows([b"user-1"], [resealed(value)])
     foreign = resealed(bytearray(b"{" * len(value)))
     with pytest.raises(RowFormatError, match="user 'user-1' has a format"):
         decode_rows([b"user-1"], [foreign])
 
 
-@given(at=st.integers(8, row_size(3, 2, anchor=True) - 1), flip=st.integers(1, 255))
+@given(at=st.integers(8, row_size(3, 2, anchor=True, types=2) - 1), flip=st.integers(1, 255))
 def test_any_changed_byte_is_noticed(at: int, flip: int) -> None:
     value = bytearray(encode_rows(a_row())[0])
     value[at] ^= flip
@@ -178,7 +185,7 @@ def test_any_changed_byte_is_noticed(at: int, flip: int) -> None:
         decode_rows([b"user-1"], [bytes(value)])
 
 
-@given(size=st.integers(0, row_size(3, 2, anchor=True) - 1))
+@given(size=st.integers(0, row_size(3, 2, anchor=True, types=2) - 1))
 def test_a_cut_row_is_refused(size: int) -> None:
     with pytest.raises(RowFormatError, match="user-1"):
         decode_rows([b"user-1"], [encode_rows(a_row())[0][:size]])
@@ -201,6 +208,15 @@ def test_a_length_that_does_not_fit_is_refused_even_with_a_right_checksum() -> N
         decode_rows([b"user-1"], [resealed(value + bytes(8 * (OLDER + 1)))])
 
 
+def test_an_entry_of_a_type_that_the_row_does_not_name_is_refused() -> None:
+    value = bytearray(encode_rows(a_row())[0])
+    last_type = row_size(3, 2, anchor=True, types=0) - 3  # before the two bytes of the last value
+    assert value[last_type] == 1
+    value[last_type] = 2
+    with pytest.raises(RowFormatError, match="user 'user-2' has an entry of a type that it does not name"):
+        decode_rows([b"user-1", b"user-2"], [encode_rows(a_row())[0], resealed(value)])
+
+
 def test_rows_of_two_models_come_out_in_two_groups() -> None:
     wide = replace(a_row(), hidden=np.ones((1, 5), np.float32), anchor=np.ones((1, 5), np.float32))
     groups = decode_rows([b"a", b"b"], encode_rows(a_row()) + encode_rows(wide))
@@ -213,4 +229,4 @@ def test_mix_is_splitmix64(offsets: list[int]) -> None:
 
 
 def test_the_header_has_the_documented_size() -> None:
-    assert HEADER.itemsize == 79
+    assert HEADER.itemsize == 80

@@ -66,16 +66,27 @@ def test_for_plain_logs_every_event_counts() -> None:
         EventRules(),
         EVERY_EVENT,
         EventRules(state="view,rating>=-1", target="*<=2,view", negative="rating<3,hide"),
+        EventRules(target="like,love,buy>1", negative="hide,dislike,buy<0"),
     ],
 )
 def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: EventRules) -> None:
-    table, value = rules.table(), np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    assert len(table) == len(rules.types) + 1
-    for name, row in zip([*rules.types, "something else"], table, strict=True):
+    value = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    table, row_of = rules.table()
+    assert sorted(row_of) == rules.types
+    for name in [*rules.types, "something else"]:
+        row = table[row_of.get(name, -1)]
         found = rules.flags([name], np.zeros(len(value), np.int16), value)
         assert ((row & MOVES) > 0).tolist() == found.moves.tolist()
         assert ((row & TARGET) > 0).tolist() == found.target.tolist()
         assert ((row & NEGATIVE) > 0).tolist() == found.negative.tolist()
+
+
+def test_types_of_which_the_rules_say_the_same_share_a_row_of_the_table() -> None:
+    pages = [f"page_{i}" for i in range(2_000)]
+    table, row_of = EventRules(target=",".join(pages), negative="page_7<3,page_9<3,dislike").table()
+    assert len(table) == 4, "pages, pages with a comparison, dislike, every other type"
+    assert len(row_of) == 2_001
+    assert row_of["page_7"] == row_of["page_9"] != row_of["page_8"] == row_of["page_0"]
 
 
 @pytest.mark.parametrize("wrong", ["rating<", "<5", "rating<low", "rating=5", "rating<1<2"])

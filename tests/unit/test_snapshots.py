@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.errors import EddyError
+from models.hashing import type_hash
 from stream.rows import Rows
 from stream.snapshots import (
     Snapshot,
@@ -24,6 +25,7 @@ from stream.snapshots import (
 from tests.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
 
 DAY_MS = 86_400_000
+TYPES = ["view", "rating", *(f"page_{i}" for i in range(5))]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     engine = new_engine(random_version(tmp_path_factory.mktemp("registry")))
     rng = np.random.default_rng(0)
     stream = [
-        Happening(f"üser-{rng.integers(30)}", f"item-{rng.integers(90)}", int(t), event_id=f"e{t}")
+        Happening(
+            f"üser-{rng.integers(30)}", f"item-{rng.integers(90)}", int(t), TYPES[t % 7], event_id=f"e{t}"
+        )
         for t in np.sort(rng.integers(1, 10**12, 2_000))
     ]
     engine.apply([batch(stream, range(len(stream)))])
@@ -69,7 +73,7 @@ def test_what_was_written_is_read(rows: Rows, tmp_path: Path, absent: tuple[str,
                 assert getattr(found, name) == column, name
 
 
-def test_items_are_named_by_their_place_among_the_hashes(rows: Rows, tmp_path: Path) -> None:
+def test_items_and_types_are_named_by_their_place_among_the_hashes(rows: Rows, tmp_path: Path) -> None:
     with open_snapshot(write(tmp_path / "a", rows), TOPIC_ID, DAY_MS) as snapshot:
         assert len(set(snapshot.items.tolist())) == len(snapshot.items)
         assert snapshot.items[0] == 0, "place 0 is no item"
@@ -77,6 +81,8 @@ def test_items_are_named_by_their_place_among_the_hashes(rows: Rows, tmp_path: P
         for part, place in snapshot.blocks():
             np.testing.assert_array_equal(snapshot.items[place.item], part.item)
             np.testing.assert_array_equal(snapshot.items[place.older], part.older)
+            np.testing.assert_array_equal(snapshot.types[place.type], part.type)
+        assert sorted(snapshot.types.tolist()) == sorted([0, *(type_hash(name) for name in TYPES)])
 
 
 def test_a_partition_without_rows_has_a_snapshot_too(tmp_path: Path) -> None:
