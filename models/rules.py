@@ -92,12 +92,6 @@ class EventRules:
         for setting in ("state", "target", "negative"):
             self._clauses[setting] = _parse(getattr(self, setting), setting)
 
-    @property
-    def types(self) -> list[str]:
-        """Names of the event types that some clause asks for, without "*"."""
-        named = (clause.type for clauses in self._clauses.values() for clause in clauses)
-        return sorted(set(named) - {ANY})
-
     def to_dict(self) -> dict[str, str]:
         """The rules as text: what `EventRules(**...)` takes."""
         return {"state": self.state, "target": self.target, "negative": self.negative}
@@ -112,7 +106,8 @@ class EventRules:
         return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
 
     def table(self) -> tuple[NDArray[np.uint8], dict[str, int]]:
-        """The rules as a table for events whose values are float16, and the row of each of `types` in it.
+        """The rules as a table for events whose values are float16, and its row of each type that a
+        clause names.
 
         A row holds MOVES + TARGET + NEGATIVE by the 16 bits of the value: uint8[R, 65536]. Types of which the
         rules say the same share a row; the last one is for every other type.

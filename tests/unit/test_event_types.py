@@ -108,7 +108,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
 
 
 def test_an_unknown_type_inherits_no_rule_whatever_its_name(version: Version) -> None:
-    assert "dislike" in version.rules.types
+    assert "dislike" in version.rules.negative
     engine = new_engine(version)
     kinds = ["page_1", "page_31292", "dislike"]
     engine.apply(
@@ -194,16 +194,16 @@ def log_with(folder: Path, types: list[str], events: int) -> Path:
     return file
 
 
-def test_a_log_with_hundreds_of_types_trains_and_the_version_knows_each_of_them(tmp_path: Path) -> None:
-    types = [*(f"page_{i}" for i in range(500)), "view", "dislike", "page_31292"]
+def test_a_log_with_thousands_of_types_trains_and_the_version_knows_each_of_them(tmp_path: Path) -> None:
+    types = [*(f"page_{i}" for i in range(2_000)), "view", "dislike", "page_31292"]
     config = ModelConfig(hidden=8, dim=8, item_buckets=4, window=10, transition_lags=3)
     short = TrainConfig(epochs=1, batch=4, window=8, gate_epochs=1, threads=1)
-    events = read_events(log_with(tmp_path, types, 2 * len(types)))
+    events = read_events(log_with(tmp_path, types, 3_000))
     version = publish(tmp_path / "registry", train.train(events, config, short, EventRules()), {})
     assert sorted(version.vocabulary.types) == sorted(types)
     index = version.vocabulary.type_index(type_hashes(types))
     assert [version.vocabulary.types[i] for i in index] == types
-    unknown = version.vocabulary.type_index(type_hashes(["page_500", "Dislike"]))
+    unknown = version.vocabulary.type_index(type_hashes(["page_2000", "Dislike"]))
     assert unknown.tolist() == [len(types)] * 2
     assert new_engine(version).encoder.terms.type_input.max() == len(types)
 

@@ -203,6 +203,21 @@ def test_a_type_that_only_the_rules_name_is_still_negative(version: Version) -> 
     assert item_id(7) not in listed(ask(view, "user-0", k=1000))
 
 
+def test_users_of_two_unknown_types_get_the_same_list(version: Version) -> None:
+    engine = new_engine(version, wall=WALL)
+    sent = [
+        Happening(f"user-{who}", item_id(n), NOW + n, type="view" if n < 2 else last)
+        for n in range(3)
+        for who, last in enumerate(("page_1", "page_31292"))
+    ]
+    engine.apply([batch(sent, range(len(sent)))])
+    view = new_view(version)
+    view.take_rows(records(engine))
+    first, second = (listed(ask(view, user, k=1000)) for user in ("user-0", "user-1"))
+    assert first == second
+    assert item_id(2) in second
+
+
 # -- rows -------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from models.errors import EddyError
 from models.hashing import type_hash
+from stream import snapshots
 from stream.rows import Rows
 from stream.snapshots import (
     Snapshot,
@@ -112,6 +113,16 @@ def test_a_cut_file_is_noticed_wherever_it_ends(rows: Rows, tmp_path: Path) -> N
 def test_a_file_of_another_program_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"PK\3\4" * 1_000)
     with pytest.raises(Unusable):
+        read(tmp_path / "a")
+
+
+def test_one_of_a_former_format_is_refused_by_number(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as former:
+        former.setattr(snapshots, "FORMAT", 3)
+        write(tmp_path / "a", rows)
+    with pytest.raises(Unusable, match="format 3, this version reads 4"):
         read(tmp_path / "a")
 
 
