@@ -61,17 +61,21 @@ def test_for_plain_logs_every_event_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "rules",
+    ("rules", "types"),
     [
-        EventRules(),
-        EVERY_EVENT,
-        EventRules(state="view,rating>=-1", target="*<=2,view", negative="rating<3,hide"),
-        EventRules(target="like,love,buy>1", negative="hide,dislike,buy<0"),
+        (EventRules(), "rating dislike remove"),
+        (EVERY_EVENT, ""),
+        (
+            EventRules(state="view,rating>=-1", target="*<=2,view", negative="rating<3,hide"),
+            "view rating hide",
+        ),
+        (EventRules(target="like,love,buy>1", negative="hide,no,buy<0"), "like love buy hide no"),
     ],
 )
-def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: EventRules) -> None:
+def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: EventRules, types: str) -> None:
     value = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
     table, row_of = rules.table()
+    assert set(row_of) == set(types.split())
     for name in [*row_of, "something else"]:
         row = table[row_of.get(name, -1)]
         found = rules.flags([name], np.zeros(len(value), np.int16), value)
