@@ -5,9 +5,12 @@ packages are imported by the command that needs them.
 """
 
 import asyncio
+import atexit
+import os
 import sys
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -167,22 +170,25 @@ def train(
     model, training = configs(cell, set_ or [])
     log = read_events(events)
     features = read_features(items) if items else None
-    with joined(training.device) as group, progress_bar(silent=not group.first) as show:
-        trained = train_version(
-            log, model, training, settings.rules, of_training(show), checkpoint, group, features
-        )
-    if not group.first:
-        return
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
     if items:
         lineage["items"] = str(items.resolve())
-    version = publish(settings.registry, trained, lineage)
-    write_figures(json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics})
-    typer.echo(version.path)
-    if warning := trained.metrics.get("gradients", {}).get("warning"):
-        typer.echo(f"Take care: {warning}", err=True)
-    if announce:
-        make_live(settings, version)
+    with joined(training.device) as group:
+        with progress_bar(silent=not group.first) as show:
+            trained = train_version(
+                log, model, training, settings.rules, of_training(show), checkpoint, group, features
+            )
+        if group.first:
+            version = publish(settings.registry, trained, lineage)
+            write_figures(
+                json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics}
+            )
+            typer.echo(version.path)
+            if warning := trained.metrics.get("gradients", {}).get("warning"):
+                typer.echo(f"Take care: {warning}", err=True)
+            if announce:
+                make_live(settings, version)
+        group.wait_for_first()
 
 
 @app.command()
@@ -429,13 +435,43 @@ def figures(
         typer.echo(path)
 
 
-def main() -> None:
-    """The console script."""
+def run() -> NoReturn:
+    """Run the command that `sys.argv` names; ends with SystemExit."""
     try:
         app()
     except EddyError as error:
         print(f"eddy: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+    sys.exit(0)
+
+
+def main() -> NoReturn:
+    """The console script: run a command, then end this process."""
+    try:
+        run()
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            end_process(ended.code or 0)
+        raise
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with an exit code, without taking the interpreter down piece by piece.
+
+    Python's threads are joined and exit functions run as always. What is left out is the last step: freeing
+    all modules while native threads are alive (Arrow's readers, Gloo's two loops, the pools of torch and BLAS
+    are there until the end). C++ aborts the process with "terminate called without an active exception" when
+    such a thread asks for the interpreter then, or when its object is freed before it is joined; a command
+    that has done all of its work would end with exit code -6, and torchrun would end the others for it.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # whoever read it is gone (a closed pipe)
+            code = code or 1
+    os._exit(code)
 
 
 if __name__ == "__main__":

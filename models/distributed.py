@@ -3,14 +3,18 @@
 Each process has its share of every batch's users, and keeps their states; DistributedDataParallel averages
 the gradients (Li et al., VLDB 2020, arXiv:2006.15704), so the weights are the same everywhere. What only one
 process can do (fitting gates in time order, writing files) the first does, and tells the others.
+
+torchrun ends all processes as soon as one of them fails, so nobody leaves the group before the first process
+has written everything: the others wait for it in `Group.wait_for_first`.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +27,15 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """The others wait so long while the first process fits the gates; a process that ended is noticed at once."""
+
+_WITHOUT_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+"""Buffers are the same in all processes, and nothing changes them in training. The setting that says so has
+another name in newer versions of torch, which warn of the former one.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Group:
             return module
         # The gates are in the module but not in its loss.
         return DistributedDataParallel(
-            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            module, find_unused_parameters=True, gradient_as_bucket_view=True, **_WITHOUT_BUFFERS
         )
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -63,6 +76,13 @@ class Group:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def wait_for_first(self) -> None:
+        """Return when the first process has come here: what it wrote before is complete then.
+
+        Errors: EddyError, from `joined`, when the first process ended before.
+        """
+        self.firsts(None)
 
     def take_firsts_weights(self, module: nn.Module) -> None:
         """Overwrite the module's weights with the first process's."""
@@ -96,6 +116,9 @@ def joined(device: str) -> Iterator[Group]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield Group(rank, size, f"cuda:{local}" if on_gpu else None)
+        # Leave together. Whoever is here has done all of its work: a process that is gone is no error.
+        with suppress(RuntimeError):
+            dist.barrier()
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise

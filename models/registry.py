@@ -7,8 +7,10 @@
         items.parquet        with metadata: hashes of items, and of those of their features that have a vector
         model.safetensors    weights
 
-A version is written aside, synced, and renamed into place: it is there whole or not at all. What is loaded is
-not trusted: no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+A version is written aside, synced, and renamed into place: it is there whole or not at all. Who publishes
+holds the lock file `.lock`, and the end of its process gives that back, however it ends: a folder of an
+unfinished version that is there then was left by a killed publisher, and is removed. What is loaded is not
+trusted: no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
 import json
@@ -32,6 +34,7 @@ from safetensors.torch import save_file
 from models.config import ModelConfig
 from models.errors import EddyError
 from models.features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
+from models.locks import locked
 from models.recommender import Recommender
 from models.rules import EventRules
 from models.train import Trained
@@ -40,6 +43,10 @@ from models.vocabulary import Vocabulary
 FORMAT = 1
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
+_LOCK, _ASIDE = ".lock", ".writing"
+_LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
+"""Unfinished versions, and the claims of numbers that earlier forms of this program made."""
+
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
 
 
@@ -83,9 +90,29 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         "lineage": lineage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    aside = registry / f".writing-{secrets.token_hex(8)}"
     try:
-        aside.mkdir(parents=True)
+        registry.mkdir(parents=True, exist_ok=True)
+        with locked(registry / _LOCK, "another training to publish"):
+            _remove_leftovers(registry)
+            place = _write(registry, trained, weights, description)
+    except (OSError, SafetensorError) as error:
+        raise EddyError(
+            f"registry {registry}: cannot write a version ({error}); check space and permissions"
+        ) from None
+    return load(place)
+
+
+def _remove_leftovers(registry: Path) -> None:
+    for name in _names(registry):
+        if _LEFTOVER.match(name):
+            shutil.rmtree(registry / name)
+
+
+def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
+    """Write a version and give it the next number; only for the holder of the lock."""
+    aside = registry / _ASIDE
+    try:
+        aside.mkdir()
         save_file(weights, aside / "model.safetensors")
         pq.write_table(
             pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())}),
@@ -93,40 +120,24 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         )
         if trained.vocabulary.features:
             _write_features(aside, trained.vocabulary, trained.features)
-        (aside / "version.json").write_text(
-            json.dumps(description, indent=1, default=_plain), encoding="utf-8"
-        )
+        (aside / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
         for file in aside.iterdir():
             _sync(file)
         _sync(aside)
-        place = _rename_to_next(registry, aside)
+        number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
+        place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
+        aside.rename(place)
         _sync(registry)
-    except (OSError, SafetensorError) as error:
-        raise EddyError(
-            f"registry {registry}: cannot write a version ({error}); check space and permissions"
-        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return load(place)
+    return place
 
 
-def _rename_to_next(registry: Path, aside: Path) -> Path:
-    """Take the next free number; another publisher may take it first."""
-    while True:
-        number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
-        claim = registry / f".v{number:06d}"
-        try:
-            claim.mkdir()
-        except FileExistsError:
-            continue
-        try:
-            if any(name.startswith(f"v{number:06d}-") for name in _names(registry)):
-                continue
-            place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
-            aside.rename(place)
-            return place
-        finally:
-            claim.rmdir()
+def _remove_leftovers(registry: Path) -> None:
+    """Remove what killed publishers left; only for the holder of the lock."""
+    for name in _names(registry):
+        if _LEFTOVER.match(name):
+            shutil.rmtree(registry / name, ignore_errors=True)
 
 
 def _names(registry: Path) -> list[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from eddy import app, main
+import eddy
+from eddy import app
 from models.events import read_events
 from stream.settings import Settings
 
@@ -86,7 +87,7 @@ def test_what_a_user_can_cause_is_one_line(
     monkeypatch.delenv("EDDY_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setattr(sys, "argv", ["eddy", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        eddy.run()
     assert ended.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("eddy: ")
@@ -100,7 +101,7 @@ def test_a_wrong_setting_names_its_variable(
     monkeypatch.setenv("EDDY_PARTITIONS", "four")
     monkeypatch.setattr(sys, "argv", ["eddy", "worker"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        eddy.run()
     assert ended.value.code == 1
     error = capsys.readouterr().err
     assert "EDDY_PARTITIONS" in error

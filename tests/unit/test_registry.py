@@ -1,12 +1,16 @@
 """The registry: whole versions or none, nothing trusted on the way in."""
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from models import registry
@@ -16,6 +20,7 @@ from models.recommender import Recommender
 from models.rules import EventRules
 from models.train import Trained
 from models.vocabulary import Vocabulary
+from tests.conftest import eventually
 
 pytestmark = pytest.mark.unit
 
@@ -48,10 +53,48 @@ def test_versions_are_numbered_in_order_and_the_last_is_the_latest(tmp_path: Pat
     assert registry.latest(tmp_path).id == ids[-1]
 
 
-def test_a_folder_left_by_a_killed_publisher_is_no_version(tmp_path: Path) -> None:
-    (tmp_path / ".writing-00ff").mkdir()
+@pytest.mark.parametrize("left", [".writing", ".writing-00ff", ".v000001"])
+def test_what_a_killed_publisher_left_neither_counts_nor_blocks_nor_stays(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "model.safetensors").touch()
     assert registry.versions(tmp_path) == []
     assert registry.publish(tmp_path, trained(), {}).id.startswith("v000001-")
+    assert not (tmp_path / left).exists()
+
+
+def test_a_publisher_waits_for_another_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with FileLock(tmp_path / ".lock", thread_local=False):
+            published = threads.submit(registry.publish, tmp_path, trained(), {})
+            eventually(lambda: "waiting for another training" in caplog.text)
+            assert str(tmp_path / ".lock") in caplog.text
+            assert registry.versions(tmp_path) == []
+        version = published.result(60)
+        assert registry.versions(tmp_path) == [version.id]
+
+
+def test_the_lock_of_a_killed_publisher_is_free(tmp_path: Path) -> None:
+    lines = (
+        "import filelock, sys",
+        "with filelock.FileLock(sys.argv[1]):",
+        "    print(flush=True)",
+        "    input()",
+    )
+    command = [sys.executable, "-c", "\n".join(lines), str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".lock").acquire(timeout=0)
+        holder.kill()
+    assert registry.publish(tmp_path, trained(), {}).id.startswith("v000001-")
+
+
+def test_publishers_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        ids = list(threads.map(lambda _: registry.publish(tmp_path, trained(), {}).id, range(8)))
+    assert registry.versions(tmp_path) == sorted(ids)
+    assert [name[:7] for name in sorted(ids)] == [f"v{n:06d}" for n in range(1, 9)]
 
 
 def test_an_empty_or_missing_registry_says_how_to_fill_it(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""A lock file that one process holds at a time, and that is free again as soon as its process is gone."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger("eddy.locks")
+
+
+@contextmanager
+def locked(file: Path, waiting_for: str) -> Iterator[None]:
+    """Hold the lock file while the body runs; a process that has to wait for it says so, and what for."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("waiting for %s, as the lock %s is taken", waiting_for, file)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
