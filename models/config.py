@@ -17,6 +17,15 @@ CELLS = ("rnn", "lstm", "gru", "esn", "mingru")
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
+RECENT_WINDOW = 50
+"""W of the stream: rows hold so many events, whatever version reads them."""
+MAX_OLDER = 511
+"""Items from before the recent window that a row of the stream can name."""
+MAX_STATE = (1 << 16) - 1
+"""Floats of a state that a row of the stream can hold."""
+MAX_HALF_LIVES, MAX_HALF_LIFE_MS = 32, 100 * 365 * DAY_MS
+MAX_SUCCESSORS = 1024
+
 
 @dataclass(frozen=True)
 class _Config:
@@ -65,9 +74,9 @@ class ModelConfig(_Config):
         HOUR_MS, 6 * HOUR_MS, DAY_MS, 4 * DAY_MS, 20 * DAY_MS, 365 * DAY_MS
     )  # fmt: skip
     """Of the moving popularities in the score; empty leaves them out."""
-    window: int = 50
+    recent_window: int = RECENT_WINDOW
     """W: events in a user's recent window, which the pointer looks at."""
-    older: int = 511
+    older: int = MAX_OLDER
     """O: distinct items from before the window, at most, that the pointer knows beside."""
     pointer: bool = True
     """Whether the score has a pointer over the recent window."""
@@ -82,19 +91,49 @@ class ModelConfig(_Config):
 
     def __post_init__(self) -> None:
         self._require(self.cell in CELLS, f"no cell named {self.cell!r}; there are {', '.join(CELLS)}")
-        for name in ("hidden", "layers", "dim", "item_buckets", "window", "successors"):
+        for name in ("hidden", "layers", "dim", "item_buckets", "recent_window", "successors"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
         self._require(self.features >= 0, "features must not be negative")
         self._require(self.older >= 0, "older must not be negative")
         self._require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
-        self._require(0 <= self.transition_lags <= self.window, "transition_lags must be 0 … window")
+        # A full window drops its older half; what is left must hold all the items that vote.
+        most = self.recent_window // 2
         self._require(
-            all(isinstance(life, int) and life > 0 for life in self.half_lives_ms),
-            "half_lives_ms must be positive whole numbers",
+            0 <= self.transition_lags <= most, f"transition_lags must be 0 … {most}, half of recent_window"
+        )
+        self._require(self.successors <= MAX_SUCCESSORS, f"successors must be at most {MAX_SUCCESSORS}")
+        self._require(
+            len(self.half_lives_ms) <= MAX_HALF_LIVES
+            and all(type(life) is int and 0 < life <= MAX_HALF_LIFE_MS for life in self.half_lives_ms),
+            f"half_lives_ms must be at most {MAX_HALF_LIVES} whole numbers from 1 to {MAX_HALF_LIFE_MS}",
         )
         self._require(0 < self.leak <= 1, "leak must be above 0 and at most 1")
         self._require(0 < self.spectral_radius < 10, "spectral_radius must be above 0 and below 10")
         self._require(self.cell != "esn" or self.layers == 1, "an echo-state network has one layer here")
+
+    def require_served(self) -> None:
+        """Check that the stream can serve a version with this config: its rows are the same for all versions,
+        so they set bounds that a model for offline experiments need not keep.
+
+        Errors: EddyError naming the setting.
+        """
+        self._require(
+            self.recent_window == RECENT_WINDOW,
+            f"recent_window must be {RECENT_WINDOW}, as in the rows of the stream, not {self.recent_window}",
+        )
+        self._require(
+            self.older <= MAX_OLDER, f"older must be at most {MAX_OLDER}, as in the rows of the stream"
+        )
+        self._require(
+            self.state_size <= MAX_STATE,
+            f"hidden x layers make a state of {self.state_size} floats; a row holds at most {MAX_STATE}",
+        )
+
+    @property
+    def state_size(self) -> int:
+        """S: floats that the cell carries for a user."""
+        per_unit = {"lstm": 2 * self.layers, "mingru": self.layers + 1}
+        return self.hidden * per_unit.get(self.cell, self.layers)
 
     @property
     def damping(self) -> int | None:
@@ -112,7 +151,7 @@ class TrainConfig(_Config):
     """At most; early stopping usually ends sooner."""
     patience: int = 3
     """Epochs without a better validation loss before training stops."""
-    window: int = 32
+    bptt_steps: int = 32
     """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
     batch: int = 64
     """Users side by side in a step, if all have full windows; small logs are given smaller steps."""
@@ -155,7 +194,7 @@ class TrainConfig(_Config):
     """
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "window", "batch", "gate_events"):
+        for name in ("epochs", "patience", "bptt_steps", "batch", "gate_events"):
             self._require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("weight_decay", "ridge", "sampled", "threads", "gate_epochs", "seed"):
             self._require(getattr(self, name) >= 0, f"{name} must not be negative")
@@ -171,22 +210,32 @@ class TrainConfig(_Config):
 
 
 def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
-    """The defaults for a cell, with `NAME=VALUE` pairs from a command line in them; a name that both have is
-    the model's, and train.NAME is the training's.
+    """The defaults for a cell, with `NAME=VALUE` pairs from a command line in them; no name is both of the
+    model and of the training.
 
-    Errors: EddyError for a pair that is none, and for what cannot be set so.
+    Errors: EddyError for a pair that is none, for what cannot be set so, and for a model that the stream
+    could not serve.
     """
-    known = ModelConfig().to_dict()
+    of_model, of_training = ModelConfig().to_dict(), TrainConfig().to_dict()
     model: dict[str, Any] = {"cell": cell}
     training: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
+        if name == "window":
+            raise EddyError(
+                f"--set {pair}: which window? bptt_steps is how far gradients go back in training; "
+                f"recent_window, the events that a list looks back at, is {RECENT_WINDOW} in the stream"
+            )
+        if name not in of_model and name not in of_training:
+            known = ", ".join((*of_model, *of_training))
+            raise EddyError(f"--set {pair}: unknown setting {name!r}; known are {known}")
         try:
             value = json.loads(text)
         except ValueError:
             value = text
-        of_training = name.startswith("train.") or name not in known
-        (training if of_training else model)[name.removeprefix("train.")] = value
-    return ModelConfig.from_dict(model), TrainConfig.from_dict(training)
+        (model if name in of_model else training)[name] = value
+    config = ModelConfig.from_dict(model)
+    config.require_served()
+    return config, TrainConfig.from_dict(training)

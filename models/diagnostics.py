@@ -89,12 +89,12 @@ def gradient_warning(reach: GradientReach, clip: float) -> str | None:
     if reach.total > EXPLODES * clip or growth > EXPLODES:
         return (
             f"gradients explode: norm {reach.total:.3g} where clip is {clip:g}, and {growth:.2g} times as"
-            f" large {window - 1} events back as at the target; lower learning_rate, clip or window"
+            f" large {window - 1} events back as at the target; lower learning_rate, clip or bptt_steps"
         )
     if reach.horizon() < VANISHES * window:
         return (
             f"gradients vanish: 1 % is left after {reach.horizon()} of {window} events, and nothing is"
-            " learned from older ones; use cell gru or lstm, or shorten window to train faster"
+            " learned from older ones; use cell gru or lstm, or fewer bptt_steps to train faster"
         )
     return None
 

@@ -41,7 +41,7 @@ class Mixture(nn.Module):
         self.pointer = config.pointer
         self.lags = config.transition_lags
         if config.pointer:  # two columns: log mass, shift
-            self.place = nn.Parameter(torch.zeros(config.window, 2))
+            self.place = nn.Parameter(torch.zeros(config.recent_window, 2))
             self.age = nn.Parameter(torch.zeros(GAP_BUCKETS, 2))
             self.kind = nn.Parameter(torch.zeros(types + 1, 2))
             self.negative = nn.Parameter(torch.zeros(2))
@@ -51,8 +51,8 @@ class Mixture(nn.Module):
             nn.init.zeros_(self.habit.weight)
             self.last_kind = nn.Parameter(torch.zeros(types + 1, SPARSE_GATES))
             with torch.no_grad():
-                self.place[:, 0] = -torch.log1p(torch.arange(config.window))
-                self.older[:, 0] = -torch.log(config.window + 2.0 ** torch.arange(len(self.older)))
+                self.place[:, 0] = -torch.log1p(torch.arange(config.recent_window))
+                self.older[:, 0] = -torch.log(config.recent_window + 2.0 ** torch.arange(len(self.older)))
         if config.transition_lags:
             self.lag = nn.Parameter(-torch.log1p(torch.arange(config.transition_lags)))
             self.lag_age = nn.Parameter(torch.zeros(GAP_BUCKETS))

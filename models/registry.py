@@ -40,7 +40,7 @@ from models.rules import EventRules
 from models.train import Trained
 from models.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
 _LOCK, _ASIDE = ".lock", ".writing"
@@ -100,12 +100,6 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
             f"registry {registry}: cannot write a version ({error}); check space and permissions"
         ) from None
     return load(place)
-
-
-def _remove_leftovers(registry: Path) -> None:
-    for name in _names(registry):
-        if _LEFTOVER.match(name):
-            shutil.rmtree(registry / name)
 
 
 def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
@@ -169,7 +163,10 @@ def load(path: Path) -> Version:
     try:
         description = json.loads((path / "version.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
-            raise EddyError(f"{path}: format {description['format']}, but this program reads format {FORMAT}")
+            raise EddyError(
+                f"{path}: format {description['format']}, but this program reads format {FORMAT}; "
+                "train it anew"
+            )
         config = ModelConfig.from_dict(description["config"])
         rules = EventRules(**description["rules"])
         items, types = int(description["items"]), [str(name) for name in description["types"]]

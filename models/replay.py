@@ -118,7 +118,7 @@ class Replay:
         return np.where((slot >= self._data.start[user][:, None]) & (state >= 0)[:, None], slot, -1)
 
     def _window(self, user: NDArray[np.int64], state: NDArray[np.int64]) -> Window:
-        data, width = self._data, self.config.window
+        data, width = self._data, self.config.recent_window
         latest_first = self._slots(user, state, width)
         # As in the stream: a window that is full drops its older half.
         events, half = state - data.start[user] + 1, width // 2

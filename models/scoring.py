@@ -156,7 +156,7 @@ class Scorer:
         config, device = self.recommender.config, self.recommender.item_bias.device
         nobody = self.recommender.initial(2)
         query = self.recommender.query(nobody, torch.full((2,), -1.0, device=device))
-        none = torch.zeros(2, config.window, dtype=torch.int64, device=device)
+        none = torch.zeros(2, config.recent_window, dtype=torch.int64, device=device)
         window = Window(none - 1, none, none, none > 0, none[:, 0], none[:, :0].int())
         self.start(query, window, 1, torch.zeros(1, dtype=torch.int64, device=device))()
         self.ranking_cost = RankingCost()  # what compiling took says nothing of ranks

@@ -103,7 +103,7 @@ def train(
     recommender.cpu().eval()
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
-            recommender, events, vocabulary, rules, settings.window, settings.clip
+            recommender, events, vocabulary, rules, settings.bptt_steps, settings.clip
         )
     if events.clock:
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events

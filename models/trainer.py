@@ -130,7 +130,7 @@ class Trainer:
         """The cell's outputs [q,H] at the wanted predictions, and the targets [q], a batch at a time."""
         self.recommender.eval()
         state = self.recommender.initial(1)
-        for batch in self._batches(wanted, self.users, 4 * self.settings.window, 8192):
+        for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
             if len(batch.event):
                 outputs, state = self.objective.outputs(batch, state)
                 yield outputs, self.data.target[batch.prediction].to(self.device)
@@ -220,8 +220,8 @@ class Trainer:
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         state = recommender.initial(1)
         # A small log in large batches is too few steps to learn from.
-        per_step = min(settings.window * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
-        steps = self._batches(wanted, users, settings.window, per_step)
+        per_step = min(settings.bptt_steps * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
+        steps = self._batches(wanted, users, settings.bptt_steps, per_step)
         for number, batch in enumerate(steps, 1):
             loss, state = self._loss_of(batch, state)
             for group in self.optimizer.param_groups:
@@ -262,7 +262,7 @@ class Trainer:
         self.recommender.eval()
         total, count = 0.0, 0
         state = self.recommender.initial(1)
-        for batch in self._batches(wanted, self.users, 4 * self.settings.window, 8192):
+        for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
             loss, state = self.objective(batch, state)
             total += loss.item()
             count += len(batch.everyones)

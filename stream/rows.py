@@ -23,16 +23,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.config import MAX_OLDER, RECENT_WINDOW
 from models.errors import EddyError
 from stream.heads import used
 from stream.row_bytes import number_types, read_types, write_rows
 
-WINDOW = 50
+WINDOW = RECENT_WINDOW
 """Events after the anchor at which the older half is dropped, so a stored row has at most WINDOW - 1
 entries.
 """
 
-OLDER = 511
+OLDER = MAX_OLDER
 """Distinct items from before the window that a row names, at most: those of the latest events whose type and
 value did not speak against them when they left the window.
 """

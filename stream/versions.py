@@ -54,7 +54,10 @@ def live_announcement(settings: Settings) -> Announcement | None:
 def announce(settings: Settings, version: Version) -> Announcement:
     """Make a version the live one; workers and servers move to it without stopping. Returns what was
     announced.
+
+    Errors: EddyError for a version that the stream cannot serve.
     """
+    _require_served(version)
     before = live_announcement(settings)
     announcement = Announcement(
         epoch=before.epoch + 1 if before else 1,
@@ -75,6 +78,18 @@ def announce(settings: Settings, version: Version) -> Announcement:
 
 
 def open_version(announcement: Announcement, registry: Path) -> Version:
-    """The announced version's files: from this machine's registry, or from the folder that was announced."""
+    """The announced version's files: from this machine's registry, or from the folder that was announced.
+
+    Errors: EddyError when they cannot be used, or describe a model that the stream cannot serve.
+    """
     here = registry / announcement.version
-    return load(here if here.is_dir() else Path(announcement.folder))
+    version = load(here if here.is_dir() else Path(announcement.folder))
+    _require_served(version)
+    return version
+
+
+def _require_served(version: Version) -> None:
+    try:
+        version.recommender.config.require_served()
+    except EddyError as error:
+        raise EddyError(f"version {version.id} cannot be served: {error}") from None

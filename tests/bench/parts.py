@@ -159,7 +159,7 @@ def queries(version: Version, n: int) -> tuple[Query, Window]:
     recommender = version.recommender
     output = torch.tanh(torch.randn(n, recommender.config.hidden))
     query = recommender.query_of_output(output, torch.zeros(n))
-    width = recommender.config.window
+    width = recommender.config.recent_window
     nothing = torch.zeros(n, width, dtype=torch.int64)
     held = torch.zeros(n, width, dtype=torch.bool)
     return query, Window(

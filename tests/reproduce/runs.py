@@ -19,7 +19,7 @@ PLAIN = ModelConfig(
 """The log has no clock: neither time gaps nor moving popularity mean anything."""
 
 TRAINING = TrainConfig(
-    epochs=6, window=64, batch=16, learning_rate=3e-3, sampled=768, unseen=True, average=0.999,
+    epochs=6, bptt_steps=64, batch=16, learning_rate=3e-3, sampled=768, unseen=True, average=0.999,
     item_dropout=0.0, whole=0.1, threads=1, patience=2,
 )  # fmt: skip
 

@@ -21,8 +21,8 @@ from models.vocabulary import Catalogue
 
 pytestmark = pytest.mark.unit
 
-MODEL = ModelConfig(hidden=8, dim=8, item_buckets=4, window=10, transition_lags=3)
-SETTINGS = TrainConfig(epochs=2, batch=4, window=8, gate_epochs=1, threads=1)
+MODEL = ModelConfig(hidden=8, dim=8, item_buckets=4, recent_window=10, transition_lags=3)
+SETTINGS = TrainConfig(epochs=2, batch=4, bptt_steps=8, gate_epochs=1, threads=1)
 NAN = float("nan")
 
 
@@ -118,7 +118,7 @@ def test_items_that_the_version_never_saw_move_states_and_are_scored(tmp_path: P
         recommender, version.vocabulary, catalogue, Statistics(config.half_lives_ms, config.successors)
     )
     scorer.refresh(1.37e12)
-    none = torch.full((2, config.window), -1)
+    none = torch.full((2, config.recent_window), -1)
     window = Window(none, none.clamp(min=0), none.clamp(min=0), none > 0, nothing, none[:, :0])
     scores = scorer.scores(recommender.query(state, torch.tensor([0, 60_000])), window)
     assert torch.isfinite(scores).all()

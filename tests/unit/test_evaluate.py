@@ -26,8 +26,8 @@ from models.tensors import Inputs
 from models.train import Trained
 from models.vocabulary import Vocabulary
 
-SMALL = ModelConfig(hidden=8, dim=8, item_buckets=4, window=6, transition_lags=3, successors=4)
-QUICK = TrainConfig(epochs=1, gate_epochs=1, batch=8, window=8, threads=1)
+SMALL = ModelConfig(hidden=8, dim=8, item_buckets=4, recent_window=6, transition_lags=3, successors=4)
+QUICK = TrainConfig(epochs=1, gate_epochs=1, batch=8, bptt_steps=8, threads=1)
 
 
 def stream(events: int = 400, users: int = 12, items: int = 25, clock: bool = True, seed: int = 0) -> Events:

@@ -46,7 +46,9 @@ pytestmark = pytest.mark.unit
 SMALL = ModelConfig(
     hidden=16, dim=16, dropout=0.0, item_buckets=4, half_lives_ms=(), pointer=False, transition_lags=0
 )
-FAST = TrainConfig(epochs=15, patience=15, batch=4, window=8, threads=1, learning_rate=0.01, gate_epochs=2)
+FAST = TrainConfig(
+    epochs=15, patience=15, batch=4, bptt_steps=8, threads=1, learning_rate=0.01, gate_epochs=2
+)
 KINDS, ITEMS = 3, 60
 
 
@@ -154,7 +156,7 @@ def scores_by(scorer: Scorer, kind: int) -> torch.Tensor:
         index = torch.from_numpy(scorer.vocabulary.input_index(item_hashes([f"i{kind}"])))
         event = Inputs(index, torch.zeros(1, dtype=torch.int64), torch.tensor([False]), torch.tensor([-1]))
         query = model.query(model.step(event, model.initial(1)), torch.tensor([60_000]))
-        none = torch.full((1, model.config.window), -1)
+        none = torch.full((1, model.config.recent_window), -1)
         nothing = torch.zeros(1, dtype=torch.int64)
         window = Window(none, none, none.clamp(min=0), none > 0, nothing, none[:, :0])
         return scorer.scores(query, window)[0].clone()

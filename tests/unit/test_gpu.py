@@ -132,7 +132,7 @@ def test_a_first_pass_in_reduced_precision_finds_the_same_lists(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_reaches_the_loss_of_the_cpu(cell: str, precision: str) -> None:
-    model = ModelConfig(cell=cell, hidden=16, dim=16, dropout=0.0, item_buckets=4, window=10)
+    model = ModelConfig(cell=cell, hidden=16, dim=16, dropout=0.0, item_buckets=4, recent_window=10)
     settings = TrainConfig(**{**vars(FAST), "device": "cuda", "precision": precision, "sampled": 0})
     expected = TrainConfig(**{**vars(settings), "device": "cpu", "precision": "float32"})
     events = random_log(n=2_000)

@@ -16,7 +16,7 @@ from tests.reproduce.runs import PLAIN, RUNS, TRAINING, Run
 pytestmark = pytest.mark.unit
 
 TINY = Run(
-    replace(PLAIN, hidden=8, dim=8, window=10, transition_lags=3, successors=4),
+    replace(PLAIN, hidden=8, dim=8, recent_window=10, transition_lags=3, successors=4),
     replace(TRAINING, epochs=1, gate_epochs=1),
 )
 

@@ -105,7 +105,7 @@ def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
     """3,000 items in tiles, with all parts of the score, counted in two partitions."""
     torch.manual_seed(1)
     items = 3000
-    config = ModelConfig(hidden=16, dim=32, window=WIDTH, transition_lags=3)
+    config = ModelConfig(hidden=16, dim=32, recent_window=WIDTH, transition_lags=3)
     vocabulary = Vocabulary([f"item-{i}" for i in range(items)], ["view"], config.item_buckets)
     recommender = Recommender(config, items, 1).eval().requires_grad_(False)
     for parameter in recommender.parameters():
@@ -190,7 +190,9 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     name, *elsewhere = request.param.split(", ")
     parts = choices[name]
     torch.manual_seed(1)
-    config = ModelConfig.from_dict({"hidden": 16, "dim": 8, "window": WIDTH, "transition_lags": 3, **parts})
+    config = ModelConfig.from_dict(
+        {"hidden": 16, "dim": 8, "recent_window": WIDTH, "transition_lags": 3, **parts}
+    )
     vocabulary = Vocabulary([f"item-{i}" for i in range(40)], ["view"], config.item_buckets)
     recommender = Recommender(config, 40, 1).eval().requires_grad_(False)
     for parameter in recommender.parameters():

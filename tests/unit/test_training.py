@@ -26,8 +26,8 @@ from models.trainer import Progress, Trainer
 
 pytestmark = pytest.mark.unit
 
-SMALL = ModelConfig(hidden=16, dim=16, dropout=0.0, item_buckets=4, window=10, transition_lags=3)
-FAST = TrainConfig(epochs=2, batch=4, window=8, gate_epochs=1, threads=1)
+SMALL = ModelConfig(hidden=16, dim=16, dropout=0.0, item_buckets=4, recent_window=10, transition_lags=3)
+FAST = TrainConfig(epochs=2, batch=4, bptt_steps=8, gate_epochs=1, threads=1)
 
 
 def log(user: np.ndarray, item: np.ndarray, value: np.ndarray | None = None, clock: bool = True) -> Events:
@@ -235,7 +235,7 @@ def cyclic_log() -> Events:
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_learns_what_follows_what(cell: str) -> None:
     config = ModelConfig.from_dict({**SMALL.to_dict(), "cell": cell, "hidden": 32})
-    settings = TrainConfig(epochs=30, batch=4, window=8, gate_epochs=0, threads=1, learning_rate=0.01)
+    settings = TrainConfig(epochs=30, batch=4, bptt_steps=8, gate_epochs=0, threads=1, learning_rate=0.01)
     trained = train(cyclic_log(), config, settings, EVERY_EVENT)
     curve = trained.metrics["curve"]
     assert curve[trained.metrics["best_epoch"] - 1]["validation_loss"] < 0.5 < np.log(12)
@@ -342,8 +342,8 @@ def test_a_version_keeps_its_learning_curve_and_how_far_its_gradients_reach() ->
     metrics = train(log(user, item), SMALL, FAST, EVERY_EVENT).metrics
     assert [point["epoch"] for point in metrics["curve"]] == [1, 2]
     assert {"loss", "validation_loss", "events_per_s"} < set(metrics["curve"][0])
-    assert metrics["gradients"]["window"] == FAST.window
-    assert 1 <= metrics["gradients"]["horizon"] <= FAST.window
+    assert metrics["gradients"]["window"] == FAST.bptt_steps
+    assert 1 <= metrics["gradients"]["horizon"] <= FAST.bptt_steps
 
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
@@ -421,9 +421,9 @@ def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
 
 
 def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None:
-    model, training = configs("lstm", ["hidden=32", "window=20", "train.window=7", "device=cuda", "clip=2"])
-    assert (model.cell, model.hidden, model.window) == ("lstm", 32, 20)
-    assert (training.window, training.device, training.clip) == (7, "cuda", 2.0)
+    model, training = configs("lstm", ["hidden=32", "older=20", "bptt_steps=7", "device=cuda", "clip=2"])
+    assert (model.cell, model.hidden, model.older) == ("lstm", 32, 20)
+    assert (training.bptt_steps, training.device, training.clip) == (7, "cuda", 2.0)
     with pytest.raises(EddyError, match="unknown setting 'hiden'"):
         configs("gru", ["hiden=3"])
 
