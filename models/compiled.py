@@ -6,6 +6,10 @@ release the interpreter. They do not check indices: whoever calls them must.
 
 import hashlib
 import logging
+import os
+import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
@@ -41,9 +45,25 @@ def folder_for(sources: Path, base: Path) -> Path:
     return base / digest.hexdigest()[:16]
 
 
+def use(folder: Path) -> None:
+    """Mark the folder as used today; a new one replaces those beside it that nobody used for a month."""
+    try:
+        new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        for other in folder.parent.iterdir() if new else ():
+            if _DIGEST.match(other.name) and time.time() - other.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError as error:
+        log.info("what is compiled cannot be kept in %s: %s", folder, error)
+
+
+_DIGEST = re.compile(r"^[0-9a-f]{16}$")
+_UNUSED_S = 30 * 86_400.0
 _config: Any = numba.config
 _BASE = _config.CACHE_DIR or platformdirs.user_cache_path("eddy-streams", appauthor=False) / "compiled"
 _config.CACHE_DIR = str(folder_for(Path(__file__).parent, Path(_BASE)))
+use(Path(_config.CACHE_DIR))
 
 
 class _Kept(FunctionCache):

@@ -34,7 +34,7 @@ def save(path: Path, state: TrainingState, identity: str) -> None:
 
     Errors: EddyError when it cannot be written; the one before stays then.
     """
-    aside = path.with_suffix(".writing")
+    aside = path.with_name(f"{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:

@@ -24,6 +24,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from models.errors import EddyError
+from models.locks import locked
 from stream import broker_watchdog
 from stream.broker_config import (
     HOST,
@@ -144,7 +145,7 @@ class LocalBroker:
         self._cache.mkdir(parents=True, exist_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         # Cleaning and claiming take turns: a folder that is not yet claimed looks like a dead broker's.
-        with FileLock(self._cache / "brokers.lock"):
+        with locked(self._cache / "brokers.lock", "another broker to start"):
             _remove_leftovers(self._cache)
             self._home.mkdir(parents=True, exist_ok=True)
             try:
@@ -253,9 +254,9 @@ def _answers(port: int) -> bool:
 
 def _remove_leftovers(cache: Path) -> None:
     """Removes the folders of ephemeral brokers whose process is gone (a power cut), and old logs."""
-    for lock_file in (cache / "brokers").glob("*/lock"):
-        with suppress(Timeout), FileLock(lock_file, timeout=0):
-            shutil.rmtree(lock_file.parent, ignore_errors=True)
+    for folder in (cache / "brokers").glob("*/"):
+        with suppress(Timeout), FileLock(folder / "lock", timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
     for log in (cache / "logs").glob("*.log"):
         if time.time() - log.stat().st_mtime > _LOG_AGE_S:
             log.unlink(missing_ok=True)

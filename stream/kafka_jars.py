@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from models.errors import EddyError
+from models.locks import locked
 from stream.settings import load_settings
 
 KAFKA_VERSION = "4.1.1"
@@ -33,7 +32,7 @@ def kafka_class_path(cache_dir: Path, progress: Progress = lambda line: None) ->
     folder = cache_dir / f"kafka-{KAFKA_VERSION}"
     complete = folder / "complete"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / f"kafka-{KAFKA_VERSION}.lock"):
+    with locked(cache_dir / f"kafka-{KAFKA_VERSION}.lock", "another process to fetch Kafka"):
         if complete.exists():
             jars = [folder / name for name in complete.read_text().splitlines()]
             if all(jar.exists() for jar in jars):

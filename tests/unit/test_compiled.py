@@ -1,12 +1,13 @@
 """Compiled loops on disk, and the functions that they stand in for."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.compiled import compiled, folder_for
+from models.compiled import compiled, folder_for, use
 from models.compiled_maths import exp2, log
 from tests.no_room import no_room
 
@@ -21,6 +22,18 @@ def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path) -> Non
     assert folder_for(tmp_path, tmp_path) == before
     (tmp_path / "called.py").write_text("after!")
     assert folder_for(tmp_path, tmp_path) != before
+
+
+def test_what_nobody_used_for_a_month_makes_room_for_what_is_new(tmp_path: Path) -> None:
+    unused, used, of_others, new = (
+        tmp_path / name for name in ("0" * 16, "1" * 16, "another programs's", "2" * 16)
+    )
+    for folder in (unused, used, of_others):
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    use(used)
+    use(new)
+    assert sorted(tmp_path.iterdir()) == sorted((used, of_others, new))
 
 
 @compiled
