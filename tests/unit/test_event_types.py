@@ -196,8 +196,8 @@ def log_with(folder: Path, types: list[str], events: int) -> Path:
 
 def test_a_log_with_thousands_of_types_trains_and_the_version_knows_each_of_them(tmp_path: Path) -> None:
     types = [*(f"page_{i}" for i in range(2_000)), "view", "dislike", "page_31292"]
-    config = ModelConfig(hidden=8, dim=8, item_buckets=4, window=10, transition_lags=3)
-    short = TrainConfig(epochs=1, batch=4, window=8, gate_epochs=1, threads=1)
+    config = ModelConfig(hidden=8, dim=8, item_buckets=4, recent_window=10, transition_lags=3)
+    short = TrainConfig(epochs=1, batch=4, bptt_steps=8, gate_epochs=1, threads=1)
     events = read_events(log_with(tmp_path, types, 3_000))
     version = publish(tmp_path / "registry", train.train(events, config, short, EventRules()), {})
     assert sorted(version.vocabulary.types) == sorted(types)

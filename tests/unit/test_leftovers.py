@@ -34,7 +34,12 @@ def test_checkpoints_that_differ_in_their_suffix_only_are_written_apart(
 ) -> None:
     aside: list[str] = []
     replaced = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, to: (aside.append(self.name), replaced(self, to))[1])
+
+    def noted(self: Path, target: Path) -> Path:
+        aside.append(self.name)
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
     for name in ("run.1", "run.2"):
         resume.save(tmp_path / name, state(1), name)
     assert len(set(aside)) == 2
