@@ -263,8 +263,9 @@ def ingest(
     from stream.settings import load_settings
 
     set_up_logging()
-    mapping = parse_map(fields, time_unit, event_type)
-    counts = asyncio.run(ingest_topic(load_settings(), topic, mapping, until_end))
+    settings = load_settings()
+    mapping = parse_map(fields, time_unit, event_type, settings.earliest_event)
+    counts = asyncio.run(ingest_topic(settings, topic, mapping, until_end))
     typer.echo(f"{counts.written} events written, {counts.rejected} dead letters, {counts.known} known")
 
 

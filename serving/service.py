@@ -182,7 +182,11 @@ class Service:
     async def _take_rows(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}
         unreadable, rows, missing = await self._run(
-            lambda: (self.view.take_rows(newest), len(self.view), self.view.without_model(self._live))
+            lambda: (
+                self.view.take_rows(tp.partition, newest),
+                len(self.view),
+                self.view.without_model(self._live),
+            )
         )
         self._report(tp.topic, unreadable)
         self.metrics.rows.set(rows)

@@ -158,10 +158,12 @@ class MaterialisedView:
                 unreadable.append(str(error))
         return unreadable
 
-    def take_rows(self, newest: Mapping[bytes, bytes | None]) -> list[str]:
-        """The newest record of each user of some stretch of `user-state`; None erases the user."""
+    def take_rows(self, partition: int, newest: Mapping[bytes, bytes | None]) -> list[str]:
+        """The newest record of each user of some stretch of a partition of `user-state`; None erases users
+        whose rows are of this partition, as at a worker's restore.
+        """
         erased = [user.decode(errors="replace") for user, value in newest.items() if value is None]
-        self._remove(erased)
+        self._remove(partition, erased)
         unreadable: list[str] = []
         users: list[bytes] = []
         values: list[bytes] = []
@@ -179,10 +181,10 @@ class MaterialisedView:
         self._drop_unused()
         return unreadable
 
-    def _remove(self, users: Sequence[str]) -> None:
+    def _remove(self, partition: int, users: Sequence[str]) -> None:
         for slab in self.slabs.values():
             slots = slab.find(users)
-            slab.remove(slots[slots >= 0])
+            slab.remove(slots[(slots >= 0) & (slab.partition[slots] == partition)])
 
     def _load(self, epoch: int, rows: Rows) -> list[str]:
         size = rows.hidden.shape[1]

@@ -1,5 +1,5 @@
-"""Recommendation lists as messages, grouped by the partition that Kafka's default partitioner gives their
-user.
+"""Recommendation lists as messages, by the partition of their user: on `recommendations` the same as on
+`events`.
 
 JSON of the form of `stream.schema.Recommendation`, put together by columns: one message at a time it would
 take as long as scoring.
@@ -28,22 +28,19 @@ class Origin:
     epoch: int
     version: str
     topic_id: bytes
-    partitions: int
-    """of the topic that the messages go to"""
 
 
-def origin_of(engine: Engine, topic_id: bytes, partitions: int) -> Origin:
+def origin_of(engine: Engine, topic_id: bytes) -> Origin:
     """The origin of lists that the engine has just begun to make."""
     encoder = engine.encoder
-    return Origin(engine.names.json(), encoder.epoch, encoder.version.id, topic_id, partitions)
+    return Origin(engine.names.json(), encoder.epoch, encoder.version.id, topic_id)
 
 
 def encode_lists(lists: Lists, origin: Origin) -> dict[int, list[Message]]:
     """Messages for `recommendations`, by partition, once the lists are made."""
     messages: dict[int, list[Message]] = {}
     values = _values(lists, origin)
-    target = (lists.hash % np.uint32(origin.partitions)).tolist()
-    for to, user, value in zip(target, lists.user, values, strict=True):
+    for to, user, value in zip(lists.partition.tolist(), lists.user, values, strict=True):
         messages.setdefault(to, []).append((user.encode(), value))
     return messages
 

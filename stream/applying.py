@@ -2,6 +2,7 @@
 engine's thread.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from stream.engine import Engine, Lists, Outcome
 from stream.events import Rejected, rounds
 from stream.inbox import Arrived, decode
 from stream.metrics import WorkerMetrics
-from stream.murmur import murmur2
+from stream.partitioner import OtherPartitioner
 from stream.partitions import Owned
 from stream.prequential import Prequential
 from stream.producers import Message
 from stream.settings import Settings
 from stream.snapshots import discard_snapshot, snapshot_path
+
+log = logging.getLogger("eddy.worker")
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,15 @@ def apply_chunks(
     owners: Mapping[int, Owned],
     taken: Mapping[int, Sequence[Arrived]],
     metrics: WorkerMetrics,
+    other: OtherPartitioner,
 ) -> Applied:
     """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
     read = sum(len(one.chunk.records) for part in taken.values() for one in part)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
-    now = engine.wall()
-    decoded = [decode(part, now) for part in taken.values()]
+    decoded = [decode(part, settings.admission) for part in taken.values()]
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
+    _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
     turns: list[Turn] = []
     for batches, erased in rounds(decoded):
@@ -90,10 +94,9 @@ def apply_chunks(
         for number, user in erased:
             owners[number].erase(engine, [user])
             discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
-            to = int(murmur2([user.encode()])[0] % settings.partitions)
-            tombstones.setdefault(to, []).append((user.encode(), None))
+            tombstones.setdefault(number, []).append((user.encode(), None))
             metrics.erased.inc()
-        origin = origin_of(engine, topic_id, settings.partitions)
+        origin = origin_of(engine, topic_id)
         turns.append(Turn(outcome.lists, origin, tombstones))
         metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
     for number, part in taken.items():
@@ -103,6 +106,17 @@ def apply_chunks(
     metrics.rows.set(len(engine.slab))
     started = engine.prequential.started
     return Applied(turns, letters, lambda: _show(engine.prequential, started, metrics))
+
+
+def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherPartitioner) -> None:
+    """Say so, once, when the refused records look like the work of another partitioner."""
+    misplaced: dict[int, list[bytes]] = {}
+    for number, bad in rejected:
+        if bad.misplaced:
+            misplaced.setdefault(number, []).append(bad.record.key or b"")
+    for number, keys in misplaced.items():
+        if said := other.recognised(keys, number):
+            log.warning("records are refused for their partition; %s", said)
 
 
 def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:

@@ -23,7 +23,6 @@ from stream.counting import Counting
 from stream.encoder import Encoder
 from stream.events import EventBatch
 from stream.items import ItemNames
-from stream.murmur import murmur2
 from stream.prequential import Prequential, in_sample
 from stream.rank_budget import RankBudget
 from stream.ranking import Made, Ranker
@@ -37,7 +36,6 @@ Emit = Literal["every", "latest", "off"]
 class Options:
     """What a deployment chooses of the engine's work."""
 
-    partitions: int
     k: int = 20
     emit: Emit = "latest"
     exclude_seen: bool = False
@@ -57,8 +55,6 @@ class Lists:
     """
 
     user: Sequence[str]
-    hash: NDArray[np.uint32]
-    """[m] murmur2 of the user"""
     partition: NDArray[np.int32]
     offset: NDArray[np.int64]
     time: NDArray[np.int64]
@@ -157,7 +153,9 @@ class Engine:
     # -- events -----------------------------------------------------------------------------------------
 
     def apply(self, batches: Sequence[EventBatch]) -> Outcome:
-        """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls."""
+        """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls; each
+        user's events in one partition, the user's own (`stream.admission`).
+        """
         outcome = Outcome()
         users = [user for batch in batches for user in batch.user]
         if not users:
@@ -167,16 +165,10 @@ class Engine:
         known = len(self.names.catalogue)
         item = self.names.find([name for batch in batches for name in batch.item])
         slot = self._slots(users, partition)
-        held = self.slab.partition[np.maximum(slot, 0)]
-        misplaced = (slot < 0) | (held != partition)
-        for wrong, reason in (
-            (item < 0, "item_id has the same 64-bit hash as another item"),
-            (
-                misplaced,
-                "in the wrong partition: use user_id as key and Kafka's default (murmur2) partitioner",
-            ),
-        ):
-            outcome.refused.extend((int(partition[i]), int(offset[i]), reason) for i in np.flatnonzero(wrong))
+        outcome.refused = [
+            (int(partition[i]), int(offset[i]), "item_id has the same 64-bit hash as another item")
+            for i in np.flatnonzero(item < 0)
+        ]
         type_ = self.names.catalogue.types.add(np.concatenate([batch.type for batch in batches]))
         value = np.concatenate([batch.value for batch in batches])
         flags = self.encoder.flags(type_, value)
@@ -191,7 +183,7 @@ class Engine:
             negative=flags.negative,
         )
         outcome.ignored = int((~flags.moves).sum())
-        accepted = np.flatnonzero((item >= 0) & ~misplaced & flags.moves)
+        accepted = np.flatnonzero((item >= 0) & flags.moves)
         replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
         outcome.replayed = int(replayed.sum())
         fresh = accepted[~replayed]
@@ -239,20 +231,15 @@ class Engine:
         return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
-        """Slots of users; new users get one if they are where Kafka's default partitioner puts them, else
-        -1.
-        """
+        """Slots of users; new users get one."""
         slots = self.slab.find(users)
         new = np.flatnonzero(slots < 0)
         if len(new):
-            where: dict[str, int] = {}
-            for i in new.tolist():
-                where.setdefault(users[i], int(partition[i]))
-            hashes = murmur2([user.encode() for user in where])
-            belongs = (hashes % np.uint32(self.options.partitions)).tolist()
-            right = [user for user, home in zip(where, belongs, strict=True) if home == where[user]]
-            self.slab.add(right, np.array([where[user] for user in right], np.int32), self.encoder.epoch)
+            where = {users[i]: int(partition[i]) for i in new.tolist()}
+            self.slab.add(list(where), np.array(list(where.values()), np.int32), self.encoder.epoch)
             slots[new] = self.slab.find([users[i] for i in new.tolist()])
+        if np.any(self.slab.partition[slots] != partition):  # offsets of two partitions cannot be compared
+            raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots
 
     def _move(self, columns: Columns, outcome: Outcome) -> Report:
@@ -277,7 +264,9 @@ class Engine:
         payable = self.rank_budget.pays_for(cost.per_rank())
         if wanted > payable:
             sample *= payable / wanted
-            sampled &= in_sample(self.slab.hash[columns.slot], sample)
+            chosen = np.flatnonzero(sampled)
+            users = [(self.slab.user_of[slot] or "").encode() for slot in columns.slot[chosen].tolist()]
+            sampled[chosen] = in_sample(users, sample)
         if wanted:
             self.prequential.sample = sample
         return sampled
@@ -323,7 +312,7 @@ class Engine:
         if len(slots):
             users = [slab.user_of[slot] or "" for slot in slots.tolist()]
             last_time = view.recent.last_time[: len(slots)]
-            outcome.lists = Lists(users, slab.hash[slots], where, offset, last_time, made)
+            outcome.lists = Lists(users, where, offset, last_time, made)
 
     def refresh(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""

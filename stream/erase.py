@@ -6,17 +6,18 @@ compaction removes what the tombstones cover, and retention the rest (`events`, 
 """
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.errors import KafkaTimeoutError as SendTimeoutError
 
 from models.errors import EddyError
+from models.event_limits import MAX_ID
 from stream.clients import admin_client, client_config
-from stream.murmur import murmur2
+from stream.partitioner import partition_of
 from stream.settings import Settings
 from stream.topics import committed_offsets
 
@@ -40,23 +41,61 @@ class Erased:
 
 
 def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
-    """Write the tombstone and wait up to `wait_s` for a worker to apply it. Errors: EddyError."""
-    if not user:
-        raise EddyError("erase: the user id is empty")
-    topic = settings.topics.events
-    key = user.encode()
-    partition = int(murmur2([key])[0] % settings.partitions)
+    """Write the tombstone and wait up to `wait_s` for a worker to apply it.
+
+    Errors: EddyError, also when the workers did not take the tombstone for an erasure.
+    """
+    key = _key(user)
+    partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
+    row = _Row(settings, key, partition)
     try:
-        producer = KafkaProducer(**client_config(settings), acks="all")
-        try:
-            sent = producer.send(topic, key=key, value=None, partition=partition).get(timeout=_SEND_TIMEOUT_S)
-        finally:
-            producer.close()
+        state_end = row.end()
+        offset = _send_tombstone(settings, key, partition)
     except (KafkaError, SendTimeoutError, OSError) as error:
-        raise EddyError(f"erase: {topic} took no tombstone ({type(error).__name__}): {error}") from None
+        raise EddyError(
+            f"erase: {settings.topics.events} took no tombstone ({type(error).__name__}): {error}"
+        ) from None
+    at = f"partition {partition}, offset {offset}"
+    try:
+        applied = _applied(settings, partition, offset, wait_s)
+        if applied and not row.erased(since=state_end):
+            raise EddyError(
+                f"erase: the workers took the tombstone ({at}) for no erasure, and nothing of {user} was "
+                f"erased: {settings.topics.dead_letters} has the reason; are EDDY_PARTITIONS and "
+                "EDDY_PARTITIONER here those of the workers?"
+            )
+    except (KafkaError, OSError) as error:
+        raise EddyError(
+            f"erase: the tombstone is written ({at}), but whether a worker has applied it is not known "
+            f"({type(error).__name__}: {error}); run it again"
+        ) from None
     days = max(settings.events_retention_days, settings.recommendations_retention_days)
     gone_by = datetime.now(UTC) + timedelta(days=days + SEGMENT_DAYS)
-    return Erased(partition, sent.offset, _applied(settings, partition, sent.offset, wait_s), gone_by)
+    return Erased(partition, offset, applied, gone_by)
+
+
+def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
+    """Write it; returns its offset."""
+    topic = settings.topics.events
+    with closing(KafkaProducer(**client_config(settings), acks="all")) as producer:
+        actual = len(producer.partitions_for(topic) or ())
+        if actual != settings.partitions:
+            raise EddyError(
+                f"erase: {topic} has {actual} partitions, {settings.partitions} are expected, so the user's "
+                f"would not be found: set EDDY_PARTITIONS={actual}"
+            )
+        sent = producer.send(topic, key=key, value=None, partition=partition)
+        return int(sent.get(timeout=_SEND_TIMEOUT_S).offset)
+
+
+def _key(user: str) -> bytes:
+    """The user's key. Errors: EddyError for what is no user_id."""
+    if not 1 <= len(user) <= MAX_ID:
+        raise EddyError(f"erase: a user id has 1 to {MAX_ID} characters, this one {len(user)}")
+    try:
+        return user.encode()
+    except UnicodeEncodeError:
+        raise EddyError("erase: the user id is not UTF-8, and no user has such a one") from None
 
 
 def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> bool:
@@ -71,3 +110,36 @@ def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> 
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_S)
+
+
+class _Row:
+    """What `user-state` says of a user."""
+
+    def __init__(self, settings: Settings, key: bytes, partition: int) -> None:
+        self._settings, self._key = settings, key
+        self._tp = TopicPartition(settings.topics.user_state, partition)
+
+    def _consumer(self) -> KafkaConsumer:
+        config = client_config(self._settings)
+        return KafkaConsumer(
+            **config, group_id=None, enable_auto_commit=False, isolation_level="read_committed"
+        )
+
+    def end(self) -> int:
+        """Where the partition ends now; 0 before there is the topic."""
+        with closing(self._consumer()) as consumer:
+            if self._tp.partition not in (consumer.partitions_for_topic(self._tp.topic) or ()):
+                return 0
+            return int(consumer.end_offsets([self._tp])[self._tp])
+
+    def erased(self, since: int) -> bool:
+        """Whether a worker has written a tombstone of the user at or behind this offset."""
+        with closing(self._consumer()) as consumer:
+            consumer.assign([self._tp])
+            end = consumer.end_offsets([self._tp])[self._tp]
+            consumer.seek(self._tp, since)
+            while consumer.position(self._tp) < end:
+                for records in consumer.poll(timeout_ms=round(_POLL_S * 1000)).values():
+                    if any(record.key == self._key and record.value is None for record in records):
+                        return True
+        return False

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,10 +28,11 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from models.errors import EddyError
+from stream.admission import Admission
 from stream.clients import admin_client, client_config
 from stream.clock import DAY_MS, wall_ms
-from stream.events import Record, decode_events
-from stream.schema import Event
+from stream.events import Record, accept_events, event_ids_of, types_of, values_of
+from stream.partitioner import OtherPartitioner
 from stream.settings import Settings
 from stream.topics import topic_ids
 
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
         "item_id": pa.string(),
-        "timestamp": pa.int64(),
+        "timestamp": pa.timestamp("ms", "UTC"),
         "event_type": pa.string(),
         "value": pa.float32(),
         "event_id": pa.string(),
@@ -57,8 +57,6 @@ PART_RECORDS = 200_000
 _POLL_MS = 500
 _FLUSH_MS = 60_000
 """When following without an end, a part is written at least this often."""
-
-_decode = msgspec.json.Decoder(Event).decode
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,10 @@ class EventLog:
             if path.suffix != ".parquet" or int(path.stem.removeprefix("part-")) >= position.part:
                 path.unlink()
 
-    def append(self, records: dict[int, list[Record]]) -> int:
+    def append(self, records: dict[int, list[Record]], admission: Admission) -> int:
         """Add records by partition, each in offset order from the position on; returns the events added."""
-        table, erasures = events_table(records)
-        day = pc.divide(table["timestamp"], DAY_MS)
+        table, erasures = events_table(records, admission)
+        day = pc.divide(table["timestamp"].cast(pa.int64()), DAY_MS)
         written = []
         for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
             name = datetime.fromtimestamp(number * DAY_MS / 1000, UTC).date().isoformat()
@@ -191,23 +189,35 @@ def _store(folder: Path, position: Position) -> Position:
     return position
 
 
-def events_table(records: dict[int, list[Record]]) -> tuple[pa.Table, list[tuple[int, int, str]]]:
+def events_table(
+    records: dict[int, list[Record]], admission: Admission
+) -> tuple[pa.Table, list[tuple[int, int, str]]]:
     """The events among records by partition, as `SCHEMA`, and the tombstones: (partition, offset, user).
 
-    Valid is what the workers' decoder accepts.
+    Valid is what the workers accept.
     """
-    rows: list[dict[str, Any]] = []
+    tables = [SCHEMA.empty_table()]
     erasures: list[tuple[int, int, str]] = []
-    now = wall_ms()
+    misplaced = 0
     for partition, part in records.items():
-        decoded = decode_events(part, partition, now)
-        erasures += [(partition, one.offset, one.user) for one in decoded.erasures]
-        valid = set(decoded.batch.offset.tolist())
-        for record in part:
-            if record.offset in valid and record.value is not None:
-                event = msgspec.structs.asdict(_decode(record.value))
-                rows.append({**event, "partition": partition, "offset": record.offset})
-    return pa.Table.from_pylist(rows, SCHEMA), erasures
+        accepted = accept_events(part, partition, admission)
+        erasures += [(partition, one.offset, one.user) for one in accepted.erasures]
+        misplaced += sum(one.misplaced for one in accepted.rejected)
+        events = accepted.events
+        columns = {
+            "user_id": [event.user_id for event in events],
+            "item_id": [event.item_id for event in events],
+            "timestamp": [event.timestamp for event in events],
+            "event_type": types_of(events),
+            "value": pa.array(values_of(events).astype(np.float32), from_pandas=True),
+            "event_id": event_ids_of(events),
+            "partition": np.full(len(events), partition, np.int32),
+            "offset": [record.offset for record in accepted.records],
+        }
+        tables.append(pa.table(columns, SCHEMA))
+    if misplaced:
+        log.warning("%d records lie in a wrong partition: left out, as workers refuse them", misplaced)
+    return pa.concat_tables(tables), erasures
 
 
 def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
@@ -229,16 +239,20 @@ def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
     )
     try:
         with opened(folder, topic, topic_id) as event_log:
-            return _export(consumer, event_log, until_end)
+            return _export(consumer, event_log, until_end, settings.admission)
     except KafkaError as error:
         raise EddyError(f"topic {topic} cannot be read: {type(error).__name__}: {error}") from None
     finally:
         consumer.close()
 
 
-def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
+def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admission) -> int:
     topic = event_log.position.topic
     tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    admission = replace(
+        admission, partitions=len(tps)
+    )  # whatever this process was told: the log is the topic's
+    other = OtherPartitioner(len(tps), admission.partitioner)
     consumer.assign(tps)
     beginning, end = consumer.beginning_offsets(tps), consumer.end_offsets(tps)
     for tp in tps:
@@ -255,7 +269,10 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool) -> int:
         done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
         count = sum(map(len, held.values()))
         if count and (done or count >= PART_RECORDS or (not until_end and wall_ms() - began >= _FLUSH_MS)):
-            added += event_log.append(held)
+            for number, part in held.items():
+                if said := other.recognised([record.key or b"" for record in part], number):
+                    raise EddyError(f"topic {topic}: {said}; nothing was exported")
+            added += event_log.append(held, admission)
             held, began = {}, wall_ms()
         if done:
             event_log.forget()

@@ -2,10 +2,9 @@
 not lost.
 
 Every record comes out either in the batch, as an erasure, or rejected with a reason. Nothing in a record
-can raise.
+can raise. `models.event_limits` and `stream.admission` say what is accepted.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,13 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.event_limits import MAX_ID, MAX_VALUE
+from models.events import DEFAULT_TYPE
 from models.hashing import event_id_hash, type_hashes
+from stream.admission import Admission
 from stream.schema import Event
 
-MAX_AHEAD_MS = 3_600_000
-"""Event times further ahead of the wall clock are refused: they would drag the stream clock with them."""
-
-MAX_FLOAT16 = 65_504.0
 _END = np.iinfo(np.int64).max
 
 _decoder = msgspec.json.Decoder(Event)
@@ -37,6 +35,9 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """append time, ms"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Rejected:
 
     record: Record
     reason: str
+    misplaced: bool = False
+    """refused for its partition"""
 
 
 @dataclass(frozen=True)
@@ -124,62 +127,115 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
 
 
-def decode_events(records: Sequence[Record], partition: int, now: int) -> Decoded:
-    """Decode one partition's records; `now` is the wall clock in ms."""
-    erasures: list[Erasure] = []
+@dataclass(frozen=True)
+class Accepted:
+    """What records of one partition hold; `events` and `records` go side by side."""
+
+    events: list[Event]
+    """as they were sent; `types_of`, `values_of` and `event_ids_of` say what absent fields mean"""
+    records: Sequence[Record]
+    erasures: list[Erasure]
+    rejected: list[Rejected]
+    """in offset order"""
+
+
+def types_of(events: Sequence[Event]) -> list[str]:
+    """The type of each event."""
+    return [event.event_type or DEFAULT_TYPE for event in events]
+
+
+def values_of(events: Sequence[Event]) -> NDArray[np.float64]:
+    """The value of each event within ±MAX_VALUE, NaN = none: float64[n]."""
+    numbers = np.array([event.value for event in events], np.float64)  # None becomes NaN
+    return np.clip(numbers, -MAX_VALUE, MAX_VALUE)
+
+
+def event_ids_of(events: Sequence[Event]) -> list[str | None]:
+    """The id of each event, None = none."""
+    return [event.event_id or None for event in events]
+
+
+def accept_events(records: Sequence[Record], partition: int, admission: Admission) -> Accepted:
+    """Tell one partition's events, tombstones and other records apart."""
+    tombstones: list[Record] = []
     rejected: list[Rejected] = []
     events = _all_at_once([record.value for record in records])
     accepted: Sequence[Record] = records
     if events is None:
         events, accepted = [], []
         for record in records:
+            if record.value is None:
+                tombstones.append(record)
+                continue
             try:
-                if record.value is None:
-                    if not record.key:
-                        raise msgspec.DecodeError(
-                            "empty value without a key: a tombstone's key is the user_id"
-                        )
-                    erasures.append(Erasure(record.key.decode(), record.offset))
-                    continue
                 events.append(_decoder.decode(record.value))
                 accepted.append(record)
             except _UNREADABLE as error:
                 rejected.append(Rejected(record, _reason(error)))
-    time = np.fromiter((event.timestamp for event in events), np.float64, len(events))
-    wrong = {
-        int(i): f"timestamp is more than an hour ahead of now ({now} ms)"
-        for i in np.flatnonzero(time > now + MAX_AHEAD_MS)
-    }
-    for i, (event, record) in enumerate(zip(events, accepted, strict=True)):
-        if event.value is not None and not math.isfinite(event.value):
-            wrong[i] = "value is not a finite number"
-        if record.key is not None and record.key == event.user_id.encode("utf-8", "surrogatepass"):
-            continue
-        wrong[i] = "the record's key is not its user_id"
+    keys = [event.user_id.encode() for event in events]
+    n = len(events)
+    time = np.fromiter((event.timestamp for event in events), np.float64, n)
+    appended = np.fromiter((record.timestamp for record in accepted), np.int64, n)
+    misplaced = admission.misplaced(keys, partition)
+    wrong = admission.mistimed(time, appended)
+    wrong |= misplaced
+    if keys != [record.key for record in accepted]:
+        for i, (key, record) in enumerate(zip(keys, accepted, strict=True)):
+            if key != record.key:
+                wrong[i] = "the record's key is not its user_id"
     if wrong:
-        rejected.extend(Rejected(accepted[i], reason) for i, reason in sorted(wrong.items()))
-        keep = [i for i in range(len(events)) if i not in wrong]
+        rejected += [Rejected(accepted[i], reason, i in misplaced) for i, reason in wrong.items()]
+        keep = [i for i in range(n) if i not in wrong]
         events, accepted = [events[i] for i in keep], [accepted[i] for i in keep]
-    return Decoded(_columns(events, accepted, partition), erasures, rejected)
+    erasures, refused = _erasures(tombstones, partition, admission) if tombstones else ([], [])
+    rejected = sorted([*rejected, *refused], key=lambda one: one.record.offset)
+    return Accepted(events, accepted, erasures, rejected)
+
+
+def _erasures(
+    tombstones: Sequence[Record], partition: int, admission: Admission
+) -> tuple[list[Erasure], list[Rejected]]:
+    """An erasure happens everywhere or not at all: only the user's own partition can order it."""
+    misplaced = admission.misplaced([record.key or b"" for record in tombstones], partition)
+    erasures: list[Erasure] = []
+    rejected: list[Rejected] = []
+    for i, record in enumerate(tombstones):
+        reason, user = None, ""
+        try:
+            user = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            reason = "a tombstone's key is the user_id: this one is not UTF-8"
+        if reason is None and not 1 <= len(user) <= MAX_ID:
+            reason = f"a tombstone's key is the user_id: 1 to {MAX_ID} characters, not {len(user)}"
+        if reason is None and i in misplaced:
+            reason = f"nobody was erased; {misplaced[i]}"
+        if reason is None:
+            erasures.append(Erasure(user, record.offset))
+        else:
+            rejected.append(Rejected(record, reason, i in misplaced and bool(user)))
+    return erasures, rejected
+
+
+def decode_events(records: Sequence[Record], partition: int, admission: Admission) -> Decoded:
+    """Decode one partition's records."""
+    accepted = accept_events(records, partition, admission)
+    return Decoded(
+        _columns(accepted.events, accepted.records, partition), accepted.erasures, accepted.rejected
+    )
 
 
 def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventBatch:
     n = len(events)
-    value = np.full(n, np.nan, np.float16)
-    valued = [i for i, event in enumerate(events) if event.value is not None]
-    if valued:
-        numbers = np.array([events[i].value for i in valued], np.float64)
-        value[valued] = np.clip(numbers, -MAX_FLOAT16, MAX_FLOAT16)
     event_id = np.zeros(n, np.uint64)
-    named = [i for i, event in enumerate(events) if event.event_id is not None]
+    named = [(i, event.event_id) for i, event in enumerate(events) if event.event_id]
     if named:
-        event_id[named] = [event_id_hash(events[i].event_id or "") for i in named]
+        event_id[[i for i, _ in named]] = [event_id_hash(name) for _, name in named]
     return EventBatch(
         partition=partition,
         user=[event.user_id for event in events],
         item=[event.item_id for event in events],
-        type=type_hashes([event.event_type for event in events]),
-        value=value,
+        type=type_hashes(types_of(events)),
+        value=values_of(events).astype(np.float16),
         time=np.fromiter((event.timestamp for event in events), np.int64, n),
         event_id=event_id,
         offset=np.fromiter((record.offset for record in records), np.int64, n),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from stream.admission import Admission
 from stream.events import Decoded, decode_events, joined
 from stream.transport import Chunk
 
@@ -20,11 +21,9 @@ class Arrived:
     decoded: Decoded | None
 
 
-def decode(arrived: Sequence[Arrived], now: int) -> Decoded:
+def decode(arrived: Sequence[Arrived], admission: Admission) -> Decoded:
     """What chunks of one partition hold, one after another; small ones that are neighbours are decoded
     together.
-
-    `now` is the wall clock in ms.
     """
     parts = []
     for aside, group in groupby(arrived, key=lambda one: one.decoded is not None):
@@ -32,7 +31,7 @@ def decode(arrived: Sequence[Arrived], now: int) -> Decoded:
             parts += [one.decoded for one in group if one.decoded is not None]
         else:
             records = [record for one in group for record in one.chunk.records]
-            parts.append(decode_events(records, arrived[0].chunk.partition, now))
+            parts.append(decode_events(records, arrived[0].chunk.partition, admission))
     return joined(parts)
 
 

@@ -37,7 +37,7 @@ from stream.clients import admin_client
 from stream.dead_letters import Letter
 from stream.ingest_source import Source
 from stream.mapping import FieldMap
-from stream.murmur import murmur2
+from stream.partitioner import partition_of
 from stream.producers import Message, new_producer, send_all
 from stream.schema import Event, encode
 from stream.settings import Settings
@@ -144,7 +144,7 @@ async def _write(
     messages: dict[int, list[Message]] = {}
     if events:
         keys = [event.user_id.encode() for event in events]
-        home = (murmur2(keys) % settings.partitions).tolist()
+        home = partition_of(keys, settings.partitions, settings.partitioner).tolist()
         for number, key, event in zip(home, keys, events, strict=True):
             messages.setdefault(number, []).append((key, encode(event)))
     sent: list[asyncio.Future[object]] = []

@@ -1,7 +1,8 @@
 """From the records of a user's own topic to events: which field is what, written like
 `user_id=uid,item_id=product.sku,timestamp=ts`.
 
-Guarantee: whatever a record holds, it becomes either an event that `events` takes, or a reason why not.
+Guarantee: whatever a record holds, it becomes either an event that `events` takes, or a reason why not. Only
+whether an event time is ahead of its time is left to the readers of `events`, who know when it was appended.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from models.errors import EddyError
+from models.event_limits import EARLIEST_MS
 from models.events import DEFAULT_TYPE
+from stream.admission import date_of
 from stream.schema import Event
 
 TimeUnit = Literal["ms", "s", "iso"]
@@ -23,6 +26,8 @@ _EXAMPLE = "for example user_id=uid,item_id=product.sku,timestamp=ts"
 
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999, where ISO 8601 ends too."""
+
+_ABSENT = (None, "")
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -39,7 +44,9 @@ class FieldMap:
     """by field of `stream.schema.Event`: the names to go down, from the outermost"""
     time_unit: TimeUnit = "ms"
     event_type: str = DEFAULT_TYPE
-    """of records whose type is not mapped, absent or null"""
+    """of records whose type is not mapped, absent, null or empty"""
+    earliest: int = EARLIEST_MS
+    """times before it, in ms, are refused"""
 
     def event(self, value: bytes | None, source: str) -> Event:
         """The event of one record's value; `source` becomes its event_id if it has none of its own.
@@ -61,9 +68,11 @@ class FieldMap:
             "user_id": self._text("user_id", found["user_id"]),
             "item_id": self._text("item_id", found["item_id"]),
             "timestamp": self._time(found["timestamp"]),
-            "event_type": self.event_type if event_type is None else self._text("event_type", event_type),
+            "event_type": self._text("event_type", event_type)
+            if event_type not in _ABSENT
+            else self.event_type,
             "value": found.get("value"),
-            "event_id": source if event_id is None else self._text("event_id", event_id),
+            "event_id": self._text("event_id", event_id) if event_id not in _ABSENT else source,
         }
         try:
             return msgspec.convert(fields, Event)
@@ -79,6 +88,16 @@ class FieldMap:
 
     def _time(self, value: object) -> int:
         """Milliseconds since 1970; a time of day without a zone is UTC."""
+        ms = self._milliseconds(value)
+        if ms < self.earliest:
+            field = f"field {'.'.join(self.paths['timestamp'])}"
+            raise Unmappable(
+                f"timestamp: {field} is before {date_of(self.earliest)} in {self.time_unit}: is --time-unit "
+                "right? (EDDY_EARLIEST_EVENT says what is too early)"
+            )
+        return ms
+
+    def _milliseconds(self, value: object) -> int:
         field = f"field {'.'.join(self.paths['timestamp'])}"
         if self.time_unit == "iso":
             try:
@@ -104,7 +123,9 @@ def _look_up(record: dict[str, Any], path: tuple[str, ...]) -> Any:
     return at
 
 
-def parse_map(text: str, time_unit: str = "ms", event_type: str = DEFAULT_TYPE) -> FieldMap:
+def parse_map(
+    text: str, time_unit: str = "ms", event_type: str = DEFAULT_TYPE, earliest: int = EARLIEST_MS
+) -> FieldMap:
     """Read a mapping as written on the command line. Errors: EddyError naming the part that is wrong."""
     paths: dict[str, tuple[str, ...]] = {}
     for part in text.split(","):
@@ -121,7 +142,7 @@ def parse_map(text: str, time_unit: str = "ms", event_type: str = DEFAULT_TYPE) 
         raise EddyError(f"--map: {', '.join(missing)} missing; {_EXAMPLE}")
     if time_unit not in get_args(TimeUnit):
         raise EddyError(f"--time-unit: {time_unit!r} is none of {', '.join(get_args(TimeUnit))}")
-    return FieldMap(paths, time_unit, event_type)  # type: ignore[arg-type]
+    return FieldMap(paths, time_unit, event_type, earliest)  # type: ignore[arg-type]
 
 
 __all__ = ["FieldMap", "Unmappable", "parse_map"]

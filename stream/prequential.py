@@ -7,13 +7,14 @@ candidates. An item's first appearance is a miss for both.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.metrics import MISS, metrics
+from stream.partitioner import murmur2
 from stream.rows import mix
 
 K = 20
@@ -24,9 +25,13 @@ first.
 """
 
 
-def in_sample(hashes: NDArray[np.uint32], share: float) -> NDArray[np.bool_]:
-    """A stable sample of users by the murmur2 of their ids, spread evenly over partitions: bool[n]."""
-    spread = mix(hashes.astype(np.int64)) >> np.uint64(40)
+def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
+    """A stable sample of users by the murmur2 of their ids, spread evenly over partitions whatever the
+    partitioner: bool[n].
+    """
+    if share <= 0:
+        return np.zeros(len(users), np.bool_)
+    spread = mix(murmur2(users).astype(np.int64)) >> np.uint64(40)
     return np.asarray(spread < share * (1 << 24), np.bool_)
 
 

@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from models.statistics import TRANSITION_HALF_LIFE_MS, Statistics
 from models.vocabulary import Catalogue
 from stream.item_stats import Counted, Journal
-from stream.murmur import murmur2
 from stream.producers import Message
 from stream.rows import decode_rows, keyed
 from stream.slab import NO_OFFSET
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-def homes(keys: Sequence[bytes], partitions: int) -> list[int]:
-    """The partition of each key among so many, as Kafka's default partitioner chooses it."""
-    return (murmur2(keys) % partitions).tolist() if keys else []
 
 
 def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list[Message]:
@@ -127,4 +121,4 @@ def _most_counted(
     return successor, counts
 
 
-__all__ = ["homes", "moved_rows", "moved_statistics"]
+__all__ = ["moved_rows", "moved_statistics"]

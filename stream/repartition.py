@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError as ClientError
 from kafka.errors import KafkaError
@@ -33,6 +34,7 @@ from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.clients import admin_client
 from stream.item_stats import Reader
+from stream.partitioner import partition_of
 from stream.producers import new_producer
 from stream.reader import Records, read_to_end
 from stream.rehome import moved_rows, moved_statistics
@@ -96,8 +98,10 @@ async def prospect(settings: Settings, partitions: int) -> Prospect:
         topics.require_stopped()
         topic_id, old = topics.event_topic_id(), topics.partitions(topics.events)
         if all(topics.partitions(name) == partitions for name in topics.by_user):
-            foreign = [number for number in range(old) if (await _rows(settings, number, topic_id)).foreign]
-            if not foreign:
+            rows = [await _rows(settings, number, topic_id) for number in range(old)]
+            homes = [partition_of(list(one.values), partitions, settings.partitioner) for one in rows]
+            moved = any(np.any(home != number) for number, home in enumerate(homes))  # another partitioner
+            if not moved and not any(one.foreign for one in rows):
                 raise EddyError(f"{topics.events} has {partitions} partitions already: nothing to do")
         first, end = topics.ends()
         retained = sum(end[number] - first[number] for number in end)

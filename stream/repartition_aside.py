@@ -12,9 +12,9 @@ import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from models.errors import EddyError
+from stream.partitioner import partition_of
 from stream.producers import Message, send_all
 from stream.reader import Records, read_to_end
-from stream.rehome import homes
 from stream.repartition_topics import Configs, Topics
 from stream.settings import Settings
 
@@ -90,10 +90,14 @@ class Aside:
     async def put_rows(self, rows: Sequence[Message]) -> None:
         """Rows by the new home of their users."""
         by_home: dict[int, list[Message]] = {}
-        for home, row in zip(homes([user or b"" for user, _ in rows], self.partitions), rows, strict=True):
+        for home, row in zip(self._homes([user or b"" for user, _ in rows]), rows, strict=True):
             by_home.setdefault(home, []).append(row)
         for home, some in by_home.items():
             await self.put(ROWS, home, some)
+
+    def _homes(self, keys: Sequence[bytes]) -> list[int]:
+        homes: list[int] = partition_of(keys, self.partitions, self._settings.partitioner).tolist()
+        return homes
 
     async def put(self, section: int, home: int, messages: Sequence[Message]) -> None:
         """Messages of one new partition."""
@@ -102,7 +106,7 @@ class Aside:
 
     async def put_events(self, number: int, records: Sequence[Record]) -> None:
         """Events of an old partition, in order, by the new home of their keys (none: of their partition)."""
-        targets = homes([record.key or b"" for record in records], self.partitions)
+        targets = self._homes([record.key or b"" for record in records])
         sent = []
         for record, home in zip(records, targets, strict=True):
             target = number % self.partitions if record.key is None else home

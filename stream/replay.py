@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import EddyError
 from models.events import Events
-from stream.murmur import murmur2
+from stream.admission import date_of
+from stream.partitioner import partition_of
 from stream.producers import Message, new_producer, send_all
 from stream.schema import Event, encode
 from stream.settings import Settings
@@ -37,6 +39,17 @@ def event_messages(events: Events, rows: NDArray[np.int64]) -> list[Message]:
     return messages
 
 
+def _refuse_early(settings: Settings, events: Events) -> None:
+    early = int((events.timestamp < settings.earliest_event).sum())
+    if early:
+        raise EddyError(
+            f"{events.source}: {early} of {len(events)} events are before "
+            f"{date_of(settings.earliest_event)}, where workers refuse them. If the log's clock begins at "
+            "zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; else correct the "
+            "column timestamp"
+        )
+
+
 async def replay(
     settings: Settings,
     events: Events,
@@ -46,9 +59,12 @@ async def replay(
     """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were
     confirmed.
 
-    Events are in the log's order within each partition.
+    Events are in the log's order within each partition. Errors: EddyError for events that are too early for
+    `events`, before any is written.
     """
-    home = (murmur2([user.encode() for user in events.users]) % np.uint32(settings.partitions))[events.user]
+    _refuse_early(settings, events)
+    keys = [user.encode() for user in events.users]
+    home = partition_of(keys, settings.partitions, settings.partitioner)[events.user]
     producer = new_producer(settings)
     await producer.start()
     started = time.monotonic()

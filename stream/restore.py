@@ -12,6 +12,7 @@ from models.errors import EddyError
 from stream.engine import Engine
 from stream.item_stats import Journal, Reader
 from stream.metrics import WorkerMetrics
+from stream.partitioner import partition_of
 from stream.partitions import Owned
 from stream.producers import new_producer
 from stream.reader import Records, read_to_end
@@ -156,5 +157,14 @@ class Restorer:
                 f"rows on {names.user_state} partition {number} come from another topic or partition than "
                 f"{names.events} now has: it was recreated, or its partition count changed by hand; "
                 "run `eddy repartition`, or give the new stream its own EDDY_TOPIC_PREFIX"
+            )
+        settings = self.settings
+        home = partition_of(rows.user, settings.partitions, settings.partitioner)
+        if np.any(home != number):
+            raise EddyError(
+                f"{(home != number).sum()} of {len(home)} rows on {settings.topics.user_state} partition "
+                f"{number} are of users whom EDDY_PARTITIONER={settings.partitioner} puts elsewhere: set it "
+                "to what it was when they were written, or move them with "
+                f"`eddy repartition --partitions {settings.partitions}`"
             )
         self.engine.load(rows, known)

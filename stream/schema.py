@@ -3,7 +3,8 @@ time.
 
 | topic | key | value |
 | --- | --- | --- |
-| events | user_id | Event; an empty value (tombstone) erases the user |
+| events | user_id | Event; an empty value (tombstone) erases the user; both in the partition that
+stream.partitioner gives the key |
 | items | item_id | Item: metadata, written by whoever owns the catalogue; every field of it (texts,
 numbers, lists of them) is a feature of the item, by which a new one is scored (models.features) |
 | items | 0x00 + hash | DictionaryEntry: written by workers, so that hashes in rows can be named again |
@@ -19,22 +20,26 @@ from typing import Annotated
 
 import msgspec
 
+from models.event_limits import MAX_ID, MAX_TYPE
 from models.events import DEFAULT_TYPE
 
-MAX_ID_BYTES = 1024
+MAX_INT64 = (1 << 63) - 1
+"""Without it a number of any length would be a timestamp."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
 
 class Event(msgspec.Struct, gc=False):
-    """One user-item interaction. Unknown fields (such as `context`) are left alone."""
+    """One user-item interaction, as `models.event_limits` says; `stream.events` checks what types cannot.
+    Unknown fields (such as `context`) are left alone.
+    """
 
     user_id: Id
     item_id: Id
-    timestamp: Annotated[int, msgspec.Meta(ge=0)]
-    event_type: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = DEFAULT_TYPE
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT64)]
+    event_type: Annotated[str, msgspec.Meta(max_length=MAX_TYPE)] | None = DEFAULT_TYPE
     value: float | None = None
-    event_id: Id | None = None
+    event_id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
 
 
 class Item(msgspec.Struct, gc=False):

@@ -7,15 +7,19 @@ override it. Guarantee: a wrong value is one `EddyError` line that names the var
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import EddyError
+from models.event_limits import EARLIEST_MS
 from models.rules import EventRules
+from stream.admission import Admission
+from stream.partitioner import Partitioner
 
 ENV_PREFIX = "EDDY_"
 
@@ -55,6 +59,23 @@ class TopicNames:
         return self.prefix + "dead-letters"
 
 
+_DAY_MS = 86_400_000
+
+
+def _moment(value: Any) -> Any:
+    """ms since 1970 from an ISO date or time (UTC unless it says otherwise), or as they are."""
+    text = str(value)
+    if text.isdecimal():
+        if 0 < int(text) < _DAY_MS:  # "1990" is no count of milliseconds
+            raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970")
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970") from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 class Settings(BaseSettings):
     """Settings of all parts. Build it with `load_settings`, which words errors for users."""
 
@@ -75,6 +96,15 @@ class Settings(BaseSettings):
     # Topics. Partitions and prefix are fixed once events exist: offsets in rows count on them.
     topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,150}$")
     partitions: int = Field(default=4, ge=1, le=10_000)
+    partitioner: Partitioner = Field(
+        default="murmur2", description="of the producers of events; crc32: librdkafka's default"
+    )
+    earliest_event: Annotated[int, BeforeValidator(_moment)] = Field(
+        default=EARLIEST_MS,
+        ge=0,
+        le=253_402_300_799_999,
+        description="a date or ms; events before it are refused; 0: none is",
+    )
     replication: int = Field(default=-1, ge=-1, description="-1: the cluster's default")
     events_retention_days: float = Field(default=30, gt=0)
     recommendations_retention_days: float = Field(default=1, gt=0)
@@ -127,6 +157,11 @@ class Settings(BaseSettings):
     @property
     def topics(self) -> TopicNames:
         return TopicNames(self.topic_prefix)
+
+    @property
+    def admission(self) -> Admission:
+        """Which records of `events` are taken."""
+        return Admission(self.partitions, self.partitioner, self.earliest_event)
 
     @property
     def rules(self) -> EventRules:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from models.tensors import to_device
 from models.vocabulary import Catalogue
 from stream.heads import looked_up, used
-from stream.murmur import murmur2
 from stream.prequential import in_sample
 from stream.rows import NO_TIME, OLDER, WINDOW, Rows
 from stream.window_loops import Windows
@@ -44,7 +43,6 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "anchor_time": (np.int64, (), NO_TIME),
     "length": (np.uint8, (), 0),
     "middle_known": (np.bool_, (), False),
-    "hash": (np.uint32, (), 0),
     "sampled": (np.bool_, (), False),
     "item": (np.int32, (WINDOW,), None),
     "time": (np.int64, (WINDOW,), None),
@@ -76,10 +74,9 @@ class Slab:
     none, so that a column of zeros is one of no items), `type` the catalogue's numbers of event types, and
     `middle` the state
     after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
-    stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `hash` is
-    the user_id's murmur2, by which Kafka chooses partitions, and `sampled` says whether the user's events
-    are ranked for prequential metrics. `remembered` is how many of `older` are in use, and `mark` is zero but
-    inside a compiled loop.
+    stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `sampled`
+    says whether the user's events are ranked for prequential metrics. `remembered` is how many of `older` are
+    in use, and `mark` is zero but inside a compiled loop.
     """
 
     partition: NDArray[np.int32]
@@ -90,7 +87,6 @@ class Slab:
     anchor_time: NDArray[np.int64]
     length: NDArray[np.uint8]
     middle_known: NDArray[np.bool_]
-    hash: NDArray[np.uint32]
     sampled: NDArray[np.bool_]
     item: NDArray[np.int32]
     time: NDArray[np.int64]
@@ -192,8 +188,7 @@ class Slab:
         self.anchor_time[start:needed] = NO_TIME
         self.partition[slots] = partition
         self.epoch[slots] = epoch
-        self.hash[slots] = murmur2(keys or [user.encode() for user in users])
-        self.sampled[slots] = in_sample(self.hash[slots], self._sample)
+        self.sampled[slots] = in_sample(keys or [user.encode() for user in users], self._sample)
         return slots
 
     def _clear(self, slots: Slots) -> None:

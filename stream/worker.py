@@ -27,6 +27,7 @@ from stream.inbox import Arrived, Inbox
 from stream.items import dictionary_records
 from stream.metrics import WorkerMetrics
 from stream.outbox import Outbox
+from stream.partitioner import OtherPartitioner
 from stream.partitions import Owned
 from stream.producers import Message, new_producer
 from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
@@ -88,6 +89,7 @@ class Worker:
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._inbox = Inbox(2 * MAX_BATCH_EVENTS)
         self._outbox: Outbox | None = None
+        self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
         self._settled = asyncio.Event()
         self._settled.set()
         self._busy = asyncio.Lock()
@@ -166,7 +168,6 @@ class Worker:
     def _build(self, encoder: Encoder) -> None:
         settings = self.settings
         options = Options(
-            partitions=settings.partitions,
             k=settings.k,
             emit=settings.emit,
             exclude_seen=settings.exclude_seen,
@@ -303,7 +304,7 @@ class Worker:
         decoded = None
         if len(chunk.records) >= DECODE_ASIDE:
             decoded = await asyncio.get_running_loop().run_in_executor(
-                self._decoder, decode_events, chunk.records, chunk.partition, wall_ms()
+                self._decoder, decode_events, chunk.records, chunk.partition, self.settings.admission
             )
         await self._inbox.put(Arrived(chunk, decoded))
 
@@ -360,7 +361,15 @@ class Worker:
             return
         owners = {number: self.owned[number] for number in taken}
         applied: Applied = await self._run(
-            lambda: apply_chunks(self.engine, self.settings, self.topic_id, owners, taken, self.metrics)
+            lambda: apply_chunks(
+                self.engine,
+                self.settings,
+                self.topic_id,
+                owners,
+                taken,
+                self.metrics,
+                self._other_partitioner,
+            )
         )
         assert self._outbox is not None
         self._outbox.put(applied)

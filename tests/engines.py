@@ -73,7 +73,7 @@ def new_encoder(engine: Engine | None, version: Version, epoch: int) -> Encoder:
 
 
 def new_engine(
-    version: Version, epoch: int = 1, wall: int = 10**13, partitions: int = 1, device: str = "cpu",
+    version: Version, epoch: int = 1, wall: int = 10**13, device: str = "cpu",
     **options: Any,
 ) -> Engine:  # fmt: skip
     """An engine with nothing in it; `wall` is what its clock on the wall says, in ms. The version's weights
@@ -85,7 +85,7 @@ def new_engine(
     encoder = Encoder(version, epoch, names.catalogue, torch.device(device))
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)
-    chosen = Options(**{"partitions": partitions, "k": 5, "emit": "off", "sample": 0.0, **options})
+    chosen = Options(**{"k": 5, "emit": "off", "sample": 0.0, **options})
     return Engine(encoder, names, statistics, chosen, lambda: wall)
 
 

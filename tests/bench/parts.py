@@ -40,7 +40,7 @@ Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 def engine(version: Version, settings: Settings, emit: str, precision: Precision) -> Engine:
     """An engine as a worker builds it, with nothing in it; one torch thread count for all: the default."""
-    options: dict[str, Any] = {"k": 10, "emit": emit, "sample": 0.0, "partitions": settings.partitions}
+    options: dict[str, Any] = {"k": 10, "emit": emit, "sample": 0.0}
     options |= {"precision": precision, "threads": settings.threads, "device": settings.torch_device}
     return new_engine(version, wall=wall_ms(), **options)
 
@@ -68,9 +68,9 @@ async def read(settings: Settings, take: Any) -> float:
         await consumer.stop()
 
 
-def decode(records: Sequence[Record], partition: int) -> EventBatch:
+def decode(settings: Settings, records: Sequence[Record], partition: int) -> EventBatch:
     """One decoded chunk."""
-    return decode_events(records, partition, wall_ms()).batch
+    return decode_events(records, partition, settings.admission).batch
 
 
 def micro_batches(chunks: Sequence[EventBatch], partitions: int) -> list[list[EventBatch]]:
@@ -100,12 +100,12 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     started = engine.ranker.start(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
     where = slab.partition[slots], slab.offset[slots], view.recent.last_time
-    return Lists(users, slab.hash[slots], *where, lambda: made)
+    return Lists(users, *where, lambda: made)
 
 
-def answer_messages(engine: Engine, made: Lists, partitions: int) -> dict[int, Any]:
+def answer_messages(engine: Engine, made: Lists) -> dict[int, Any]:
     """Answers as messages, by partition of `recommendations`."""
-    return encode_lists(made, origin_of(engine, TOPIC_ID, partitions))
+    return encode_lists(made, origin_of(engine, TOPIC_ID))
 
 
 async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:
@@ -142,7 +142,7 @@ async def write(
 
 def some_rows(engine: Engine, n: int, seed: int) -> Slots:
     """n rows that exist, chosen evenly."""
-    used = np.concatenate([engine.slab.of_partition(n) for n in range(engine.options.partitions)])
+    used = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
     return np.sort(np.random.default_rng(seed).choice(used, min(n, len(used)), replace=False))
 
 
@@ -184,6 +184,7 @@ def sample(engine: Engine, share: float, ranking_time: float | None) -> None:
     this share of the time.
     """
     used = len(engine.slab.user_of)
-    engine.slab.sampled[:used] = in_sample(engine.slab.hash[:used], share)
+    users = [(user or "").encode() for user in engine.slab.user_of]
+    engine.slab.sampled[:used] = in_sample(users, share)
     engine.options = dataclasses.replace(engine.options, sample=share, ranking_time=ranking_time)
     engine.rank_budget = RankBudget(ranking_time)

@@ -51,7 +51,9 @@ class Stages:
     async def prepare(self) -> None:
         """Decode the backlog once and fill engines with it."""
         chunks: list[EventBatch] = []
-        await parts.read(self.settings, lambda number, records: chunks.append(parts.decode(records, number)))
+        await parts.read(
+            self.settings, lambda number, records: chunks.append(parts.decode(self.settings, records, number))
+        )
         self._batches = parts.micro_batches(chunks, self.settings.partitions)
         self.engines = {
             (score, precision): parts.engine(version, self.settings, "off", precision)
@@ -85,7 +87,9 @@ class Stages:
         return await parts.read(self.settings, lambda number, records: None)
 
     async def _fetch_decode(self) -> float:
-        return await parts.read(self.settings, lambda number, records: parts.decode(records, number))
+        return await parts.read(
+            self.settings, lambda number, records: parts.decode(self.settings, records, number)
+        )
 
     async def _bare(self) -> float:
         """`torch.nn.GRUCell` on a batch of 2,048 and nothing else."""
@@ -129,7 +133,7 @@ class Stages:
         try:
             started = time.perf_counter()
             for _ in range(SCORED_BATCHES):
-                messages = parts.answer_messages(engine, made, self.settings.partitions)
+                messages = parts.answer_messages(engine, made)
                 futures += await parts.send(producer, self.settings.topics.recommendations, messages)
             await asyncio.gather(*futures)
             return SCORED_BATCHES * len(slots) / (time.perf_counter() - started)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.murmur import murmur2
+from stream.partitioner import partition_of
 from stream.producers import Message, new_producer, send_all
 from stream.settings import Settings
 from tests.engines import item_id
@@ -40,7 +40,7 @@ class Workload:
     def home(self, partitions: int) -> NDArray[np.int64]:
         """The partition of each user number, by Kafka's default partitioner."""
         keys = [user_id(number).encode() for number in range(self.users)]
-        return (murmur2(keys) % np.uint32(partitions)).astype(np.int64)
+        return partition_of(keys, partitions).astype(np.int64)
 
 
 def _zipf(rng: np.random.Generator, n: int, size: int) -> NDArray[np.int64]:

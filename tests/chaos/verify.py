@@ -49,7 +49,7 @@ class Verdict:
 def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[Engine, set[str]]:
     """The engine after the whole log, partition by partition, and the keys of the dead letters due."""
     settings = cluster.settings
-    engine = new_engine(version, wall=WALL_MS, partitions=settings.partitions)
+    engine = new_engine(version, wall=WALL_MS)
     due: set[str] = set()
     records = cluster.read(settings.topics.events, settings.partitions)
     for partition, chunk in groupby(
@@ -58,7 +58,7 @@ def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[E
         all_of_it = list(chunk)
         verdict.events += len(all_of_it)
         for start in range(0, len(all_of_it), BATCH):
-            decoded = decode_events(all_of_it[start : start + BATCH], partition, WALL_MS)
+            decoded = decode_events(all_of_it[start : start + BATCH], partition, settings.admission)
             verdict.applied += engine.apply([decoded.batch]).applied
             due |= {f"{settings.topics.events}:{partition}:{one.record.offset}" for one in decoded.rejected}
     verdict.rejected = len(due)
@@ -113,7 +113,7 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
 
 def invariant_difference(engine: Engine, rows: Rows) -> float:
     """Each row encoded anew by an engine that knows nothing but its anchor and window."""
-    judge = new_engine(engine.encoder.version, wall=WALL_MS, partitions=engine.options.partitions)
+    judge = new_engine(engine.encoder.version, wall=WALL_MS)
     slots = judge.load(rows)
     length = judge.slab.length[slots].astype(np.int64)
     with torch.inference_mode():

@@ -18,18 +18,21 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
+from models.errors import EddyError
 from models.events import read_events
 from stream.broker import LocalBroker
 from stream.clients import admin_client, client_config
 from stream.erase import erase
 from stream.event_log import export
-from stream.murmur import murmur2
+from stream.partitioner import partition_of
 from stream.rows import Rows, decode_rows
 from stream.schema import Event, encode
 from stream.settings import Settings, load_settings
 from stream.topics import ensure_topics
 from stream.versions import announce
+from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
+from tests.chaos.traffic import START_MS
 from tests.conftest import eventually
 from tests.engines import random_version
 from tests.kafka_clusters import MakeSettings
@@ -68,8 +71,8 @@ def busy_cleaner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Set
 def _send(settings: Settings, users: list[str], start: int) -> None:
     producer = KafkaProducer(**client_config(settings), acks="all")
     for number, user in enumerate(users):
-        event = Event(user, f"item-{(start + number) % 90}", 1_000_000 + start + number)
-        partition = int(murmur2([user.encode()])[0] % settings.partitions)
+        event = Event(user, f"item-{(start + number) % 90}", START_MS + start + number)
+        partition = int(partition_of([user.encode()], settings.partitions)[0])
         producer.send(settings.topics.events, key=user.encode(), value=encode(event), partition=partition)
     producer.flush()
     producer.close()
@@ -181,3 +184,19 @@ def test_a_replay_from_before_the_erasure_ends_erased(make_settings: MakeSetting
     rows: list[Rows] = decode_rows(list(kept), list(kept.values()))
     assert sorted(user.decode() for part in rows for user in part.user) == OTHERS
     assert all((part.applied == 4).all() for part in rows)
+
+
+def test_an_erasure_that_would_not_find_the_user_is_refused_before_anything_is_written(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings(partitions=3)
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    for user, message in (("", "has 1 to 1024"), ("u" * 1025, "has 1 to 1024"), ("\udc80", "not UTF-8")):
+        with pytest.raises(EddyError, match=message):
+            erase(settings, user)
+    with pytest.raises(EddyError, match=r"events has 3 partitions, 4 are expected.*EDDY_PARTITIONS=3"):
+        erase(settings.replace(partitions=4), "user")
+    cluster = Cluster(settings)
+    assert sum(cluster.ends(settings.topics.events, 3).values()) == 0
+    cluster.close()

@@ -17,6 +17,7 @@ from stream.event_log import export
 from stream.schema import Event, encode
 from stream.settings import Settings
 from stream.topics import ensure_topics
+from tests.chaos.traffic import START_MS
 from tests.conftest import eventually
 
 DAY_MS = 86_400_000
@@ -45,7 +46,7 @@ def write(settings: Settings, first: int, last: int) -> None:
     producer = KafkaProducer(**client_config(settings))
     for number in range(first, last):
         user = f"user-{number % 100}"
-        event = Event(user, f"item-{number}", number * DAY_MS // 10, event_id=f"event-{number}")
+        event = Event(user, f"item-{number}", START_MS + number * DAY_MS // 10, event_id=f"event-{number}")
         producer.send(settings.topics.events, key=user.encode(), value=encode(event))
     producer.send(settings.topics.events, key=b"user-1", value=b"no event")
     producer.flush()
@@ -99,8 +100,8 @@ def test_what_a_producer_aborted_never_happened(topics: Settings, tmp_path: Path
     producer.init_transactions()
     for number, end in ((1, producer.commit_transaction), (2, producer.abort_transaction)):
         producer.begin_transaction()
-        event = Event("ada", "heat", number, event_id=f"event-{number}")
-        producer.send(topics.topics.events, key=b"ada", value=encode(event), partition=0).get(timeout=30)
+        event = Event("ada", "heat", START_MS + number, event_id=f"event-{number}")
+        producer.send(topics.topics.events, key=b"ada", value=encode(event)).get(timeout=30)
         end()
     producer.close()
     assert export(topics, tmp_path / "log") == 1

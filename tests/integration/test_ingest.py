@@ -26,7 +26,7 @@ from stream.clients import admin_client, client_config
 from stream.ingest import Counts, ingest
 from stream.ingest_source import group_of
 from stream.mapping import parse_map
-from stream.murmur import murmur2
+from stream.partitioner import partition_of
 from stream.schema import Event
 from stream.settings import Settings
 from stream.topics import ensure_topics, topic_ids
@@ -102,7 +102,7 @@ def test_a_crc32_keyed_topic_with_other_names_arrives_complete_keyed_and_placed_
         ((START + number) * 1000, str(number % USERS), str(number % 97)) for number in range(1_000)
     )
     assert [one.key.decode() for one in records] == [event.user_id for event in events]
-    homes = (murmur2([one.key for one in records]) % settings.partitions).tolist()
+    homes = partition_of([one.key for one in records], settings.partitions).tolist()
     assert [one.partition for one in records] == homes
     assert {event.event_type for event in events} == {"view"}
 

@@ -22,6 +22,7 @@ from models.vocabulary import Catalogue
 from stream.clients import admin_client, client_config
 from stream.engine import Engine
 from stream.item_stats import Reader
+from stream.partitioner import partition_of
 from stream.repartition import STEPS, prospect, repartition
 from stream.rows import decode_rows
 from stream.settings import Settings
@@ -69,6 +70,7 @@ def happenings(first: int, last: int) -> list[Happening]:
 
 
 def send(settings: Settings, events: Sequence[Happening]) -> None:
+    """As a producer with the partitioner that is set."""
     producer = KafkaProducer(**client_config(settings), linger_ms=5)
     for one in events:
         event = {
@@ -79,7 +81,9 @@ def send(settings: Settings, events: Sequence[Happening]) -> None:
             "value": one.value,
             "event_id": one.event_id,
         }
-        producer.send(settings.topics.events, json.dumps(event).encode(), one.user.encode())
+        key = one.user.encode()
+        home = int(partition_of([key], settings.partitions, settings.partitioner)[0])
+        producer.send(settings.topics.events, json.dumps(event).encode(), key, partition=home)
     producer.close()
 
 
@@ -223,6 +227,24 @@ def test_a_recreated_events_topic_stops_the_worker_and_repartition_takes_rows_an
     now = move(settings, 4)
     work(now, tmp_path)
     assert_as_uninterrupted(now, version, happenings(0, 1_500))
+
+
+def test_rows_under_another_partitioner_stop_the_worker_and_repartition_moves_them(
+    settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient
+) -> None:
+    send(settings, happenings(0, 500))
+    work(settings, tmp_path)
+    settings = settings.replace(partitioner="crc32")
+    with Fleet(settings, tmp_path) as fleet:
+        worker = fleet.start()
+        assert worker.ended(WORK_S) == 1
+        assert b"whom EDDY_PARTITIONER=crc32 puts elsewhere" in worker.log()
+        assert b"`eddy repartition --partitions 4`" in worker.log()
+    eventually(lambda: _stopped(settings))
+    now = move(settings, 4)
+    send(now, happenings(500, 1_000))
+    work(now, tmp_path)
+    assert_as_uninterrupted(now, version, happenings(0, 1_000))
 
 
 def _stopped(settings: Settings) -> bool:

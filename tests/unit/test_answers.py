@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from models.hashing import item_hashes
 from stream.answers import SCORE_DECIMALS, encode_lists, origin_of
 from stream.engine import Lists
-from stream.murmur import murmur2
 from stream.ranking import Made
 from stream.schema import Recommendation, Recommended
 from tests.engines import TOPIC_ID, new_engine, random_version
 
 pytestmark = pytest.mark.unit
 
-PARTITIONS = 3
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
@@ -46,21 +44,21 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
         length = min(lengths[user], len(items))
         item[user, :length] = known[:length]
     score = np.where(item >= 0, np.array(scores, np.float32), np.float32(-np.inf))
-    hashes = murmur2([user.encode() for user in users])
     none = np.zeros(0, np.int64)
-    where = np.full(n, 2, np.int32), np.arange(n) + 7, np.arange(n) + 1000
-    lists = Lists(users, hashes, *where, lambda: Made(item, score, none))
+    at_home = np.arange(n, dtype=np.int32) % 3
+    where = at_home, np.arange(n) + 7, np.arange(n) + 1000
+    lists = Lists(users, *where, lambda: Made(item, score, none))
     found: dict[bytes, Recommendation] = {}
-    for partition, messages in encode_lists(lists, origin_of(engine, TOPIC_ID, PARTITIONS)).items():
+    for partition, messages in encode_lists(lists, origin_of(engine, TOPIC_ID)).items():
         for key, value in messages:
             assert key is not None
             assert value is not None
-            assert int(murmur2([key])[0]) % PARTITIONS == partition
             found[key] = msgspec.json.decode(value, type=Recommendation)
+            assert found[key].partition == partition
     for user, name in enumerate(users):
         length = min(lengths[user], len(items))
         ranked = [Recommended(items[i], round(float(score[user, i]), SCORE_DECIMALS)) for i in range(length)]
         expected = Recommendation(
-            name, ranked, TOPIC_ID.hex(), 2, user + 7, user + 1000, 1, engine.encoder.version.id
+            name, ranked, TOPIC_ID.hex(), user % 3, user + 7, user + 1000, 1, engine.encoder.version.id
         )
         assert found[name.encode()] == expected

@@ -13,7 +13,6 @@ from models.metrics import MISS
 from models.registry import Version
 from stream.clock import DAY_MS
 from stream.engine import Engine, Lists
-from stream.murmur import murmur2
 from stream.ranking import REFRESH_MS
 from stream.rows import decode_rows, encode_rows
 from stream.slab import Slab
@@ -131,16 +130,14 @@ def test_an_item_whose_name_is_not_known_is_not_recommended(version: Version) ->
     assert None not in items
 
 
-def test_an_event_in_the_wrong_partition_is_refused_and_its_neighbours_are_not(version: Version) -> None:
-    users = [f"u-{i}" for i in range(40)]
-    home = murmur2([user.encode() for user in users]) % np.uint32(4)
-    engine = new_engine(version, partitions=4)
-    events = [Happening(user, item_id(1), START) for user in users]
-    outcome = engine.apply([batch(events, range(40), partition=2)])
-    assert outcome.applied == int((home == 2).sum()) > 0
-    assert {offset for _, offset, _ in outcome.refused} == set(np.flatnonzero(home != 2).tolist())
-    assert all("wrong partition" in reason for _, _, reason in outcome.refused)
-    assert len(engine.slab) == outcome.applied
+def test_events_of_one_user_in_two_partitions_end_the_engine(version: Version) -> None:
+    new, known = [Happening("new", item_id(1), START)], [Happening("known", item_id(1), START)]
+    with pytest.raises(ValueError, match="two partitions"):
+        new_engine(version).apply([batch(new, [0], partition=0), batch(new, [0], partition=1)])
+    engine = new_engine(version)
+    engine.apply([batch(known, [0], partition=0)])
+    with pytest.raises(ValueError, match="two partitions"):
+        engine.apply([batch(known, [0], partition=1)])
 
 
 def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from models.errors import EddyError
+from models.event_limits import MAX_VALUE
 from models.events import read_events
+from stream.admission import Admission
 from stream.event_log import POSITION, opened
 from stream.events import Record
 from stream.schema import Event, encode
@@ -18,6 +23,9 @@ from stream.schema import Event, encode
 DAY_MS = 86_400_000
 MARCH_1_2013 = 1_362_096_000_000
 TOPIC_ID = "0b8a1f6e-0000-4000-8000-000000000001"
+ONE_PARTITION, FOUR = Admission(), Admission(partitions=4)
+EVE, ADA, LEA = ("eve", 0), ("ada", 1), ("lea", 3)
+"""Users and where they are at home among four partitions."""
 
 
 @dataclass
@@ -27,15 +35,22 @@ class Written:
     offset: int
     value: bytes | None
     key: bytes | None = b"ada"
+    timestamp: int = MARCH_1_2013 + 10 * DAY_MS
+    """of its append"""
 
 
-def event(offset: int, item: str = "heat", timestamp: int = MARCH_1_2013, **fields: object) -> Record:
-    return Written(offset, encode(Event("ada", item, timestamp, **fields)))  # type: ignore[arg-type]
+def event(
+    offset: int, item: str = "heat", timestamp: int = MARCH_1_2013, user: str = "ada", **fields: object
+) -> Record:
+    value = encode(Event(user, item, timestamp, **fields))  # type: ignore[arg-type]
+    return Written(offset, value, user.encode())
 
 
-def append(folder: Path, records: list[Record], partition: int = 0) -> int:
+def append(
+    folder: Path, records: list[Record], partition: int = 0, admission: Admission = ONE_PARTITION
+) -> int:
     with opened(folder, "events", TOPIC_ID) as log:
-        return log.append({partition: records})
+        return log.append({partition: records}, admission)
 
 
 def places(folder: Path) -> list[tuple[int, int]]:
@@ -74,11 +89,71 @@ def test_what_is_no_event_is_left_out_and_not_read_again(tmp_path: Path) -> None
         event(0),
         Written(1, b"not JSON"),
         Written(2, None),
-        Written(3, encode(Event("bob", "heat", 1))),
+        Written(3, encode(Event("bob", "heat", MARCH_1_2013))),
+        event(4, timestamp=MARCH_1_2013 // 1000),
+        event(5, timestamp=MARCH_1_2013 + 11 * DAY_MS),
     ]
     assert append(tmp_path, records) == 1
     assert places(tmp_path) == [(0, 0)]
-    assert next_offsets(tmp_path) == {0: 4}
+    assert next_offsets(tmp_path) == {0: 6}
+
+
+def test_a_time_names_its_unit_so_that_nobody_has_to_guess(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    log = ds.dataset(tmp_path, format="parquet")
+    assert log.schema.field("timestamp").type == pa.timestamp("ms", "UTC")
+    assert log.to_table()["timestamp"].to_pylist() == [datetime(2013, 3, 1, tzinfo=UTC)]
+    early = tmp_path / "zero"
+    append(early, [event(0, timestamp=1_700_000_000)], admission=Admission(earliest=0))
+    assert read_events(early).timestamp.tolist() == [1_700_000_000], (
+        "milliseconds, though they look like seconds"
+    )
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_log_whose_older_parts_have_times_as_numbers_is_read_and_goes_on(tmp_path: Path, days: int) -> None:
+    append(tmp_path, [event(0)])
+    (path,) = tmp_path.glob("day=*/*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, "timestamp", table["timestamp"].cast(pa.int64())), path)
+    append(
+        tmp_path, [event(1, timestamp=MARCH_1_2013 + days * DAY_MS), event(2, user="eve"), Written(3, None)]
+    )
+    assert sorted(read_events(tmp_path).timestamp.tolist()) == sorted(
+        [MARCH_1_2013, MARCH_1_2013 + days * DAY_MS, MARCH_1_2013]
+    )
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 2
+    assert read_events(tmp_path).users == ["eve"]
+
+
+def test_values_and_absent_fields_are_what_the_workers_take_them_for(tmp_path: Path) -> None:
+    huge = event(0, value=1e300)
+    empty = Written(
+        1, b'{"user_id":"ada","item_id":"i","timestamp":1362096000000,"event_type":null,"event_id":""}'
+    )
+    append(tmp_path, [huge, empty])
+    table = ds.dataset(tmp_path, format="parquet").to_table()
+    assert table["value"].to_pylist() == [MAX_VALUE, None]
+    assert table["event_type"].to_pylist() == ["view", "view"]
+    assert table["event_id"].to_pylist() == [None, None]
+    assert len(read_events(tmp_path)) == 2
+
+
+def test_what_lies_in_a_wrong_partition_is_not_in_the_log_and_erases_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (eve, right), (_, wrong) = EVE, LEA
+    append(tmp_path, [event(0, user=eve)], right, FOUR)
+    append(tmp_path, [event(0, user=eve), Written(1, None, eve.encode())], wrong, FOUR)
+    assert caplog.messages == ["2 records lie in a wrong partition: left out, as workers refuse them"]
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 0
+    assert places(tmp_path) == [(right, 0)]
+    append(tmp_path, [Written(1, None, eve.encode())], right, FOUR)
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 1
+    assert places(tmp_path) == []
 
 
 def test_a_part_without_any_event_moves_the_position_too(tmp_path: Path) -> None:
@@ -87,8 +162,8 @@ def test_a_part_without_any_event_moves_the_position_too(tmp_path: Path) -> None
 
 
 def test_partitions_have_their_own_positions(tmp_path: Path) -> None:
-    append(tmp_path, [event(0), event(1)], partition=0)
-    append(tmp_path, [event(0)], partition=3)
+    for (user, partition), offsets in ((EVE, (0, 1)), (LEA, (0,))):
+        append(tmp_path, [event(offset, user=user) for offset in offsets], partition, FOUR)
     assert next_offsets(tmp_path) == {0: 2, 3: 1}
     assert places(tmp_path) == [(0, 0), (0, 1), (3, 0)]
 

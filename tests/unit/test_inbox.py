@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from stream.admission import Admission
 from stream.events import Decoded, decode_events
 from stream.inbox import Arrived, Inbox, decode
 from stream.transport import Chunk
@@ -19,6 +20,7 @@ from stream.transport import Chunk
 pytestmark = pytest.mark.unit
 
 NOW = 1_700_000_000_000
+ONE_PARTITION = Admission()
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     offset: int
+    timestamp: int = NOW
 
 
 def records(start: int, end: int) -> list[Any]:
@@ -33,7 +36,7 @@ def records(start: int, end: int) -> list[Any]:
     made: list[Any] = []
     for offset in range(start, end):
         user = f"user-{offset % 3}"
-        fields = {"user_id": user, "item_id": f"item-{offset}", "timestamp": offset}
+        fields = {"user_id": user, "item_id": f"item-{offset}", "timestamp": NOW + offset}
         value: bytes | None = json.dumps(fields).encode()
         if offset % 7 == 0:
             value = b"{"
@@ -49,7 +52,7 @@ def chunk(start: int, end: int) -> Chunk:
 
 def arrived(start: int, end: int, aside: bool = False) -> Arrived:
     part = chunk(start, end)
-    return Arrived(part, decode_events(part.records, 0, NOW) if aside else None)
+    return Arrived(part, decode_events(part.records, 0, ONE_PARTITION) if aside else None)
 
 
 def said(decoded: Decoded) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def said(decoded: Decoded) -> dict[str, Any]:
 def test_chunks_hold_the_same_however_they_were_cut_and_decoded(aside: tuple[bool, bool, bool]) -> None:
     bounds = (0, 5, 20, 40)
     parts = [arrived(bounds[i], bounds[i + 1], aside[i]) for i in range(3)]
-    assert said(decode(parts, NOW)) == said(decode_events(records(0, 40), 0, NOW))
+    assert said(decode(parts, ONE_PARTITION)) == said(decode_events(records(0, 40), 0, ONE_PARTITION))
 
 
 def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:

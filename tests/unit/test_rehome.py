@@ -15,7 +15,7 @@ from models.config import DAY_MS
 from models.statistics import TRANSITION_HALF_LIFE_MS, Statistics
 from models.vocabulary import Catalogue
 from stream.item_stats import Reader
-from stream.rehome import homes, moved_rows, moved_statistics
+from stream.rehome import moved_rows, moved_statistics
 from stream.rows import decode_rows, encode_rows
 from tests.engines import Happening, assert_same_rows, batch, new_engine, random_version, stored_rows
 
@@ -116,10 +116,3 @@ def test_a_moved_row_keeps_all_but_its_place(tmp_path: Path) -> None:
     assert (after.partition == 5).all()
     assert (after.offset == -1).all()
     assert_same_rows(replace(after, offset=before.offset), before)
-
-
-def test_homes_are_those_of_kafkas_default_partitioner() -> None:
-    assert homes([b"21", b"foobar", b"a-little-bit-long-string", b""], 1000) == [
-        hash_ % 1000
-        for hash_ in (-973932308 & 0x7FFFFFFF, -790332482 & 0x7FFFFFFF, -985981536 & 0x7FFFFFFF, 275646681)
-    ]

@@ -100,7 +100,7 @@ def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
 
 def test_a_user_gets_the_list_that_the_engine_makes_of_the_same_row(engine: Engine, version: Version) -> None:
     view = new_view(version)
-    assert view.take_rows(records(engine)) == []
+    assert view.take_rows(0, records(engine)) == []
     users = sorted(engine.slab.slot_of)
     assert [listed(ask(view, user)) for user in users] == engine_lists(engine, users)
     one = ask(view, users[0])
@@ -111,7 +111,7 @@ def test_a_user_gets_the_list_that_the_engine_makes_of_the_same_row(engine: Engi
 
 def test_questions_answered_together_are_answered_as_one_by_one(engine: Engine, version: Version) -> None:
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     questions = [
         Question("user-0", k=3),
         Question("nobody", k=2),
@@ -125,7 +125,7 @@ def test_questions_answered_together_are_answered_as_one_by_one(engine: Engine, 
 
 def test_filters_leave_out_what_they_name_and_nothing_else(engine: Engine, version: Version) -> None:
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     everything = listed(ask(view, "user-0", k=1000))
     assert len(everything) == ITEMS
     unwanted = tuple(everything[:3])
@@ -155,7 +155,7 @@ def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every
     wall = [NOW]
     view = new_view(version)
     view.wall = lambda: wall[0]
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     scorer = view.rankers[1].scorer
     refreshed: list[float] = []
     monkeypatch.setattr(scorer, "refresh", refreshed.append)
@@ -174,7 +174,7 @@ def test_with_nothing_to_say_the_list_is_empty() -> None:
 
 def test_titles_come_from_items_and_go_with_their_tombstone(engine: Engine, version: Version) -> None:
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     best = ask(view, "user-0").items[0].item_id
     unreadable = view.take_items([(b"x", b"{"), (best.encode(), encode(Item(best, "A title", ["Drama"])))])
     assert len(unreadable) == 1
@@ -189,7 +189,7 @@ def test_an_item_whose_id_is_not_known_yet_waits_for_its_name(make_version: Make
     engine = new_engine(version, wall=WALL)
     engine.apply([batch([Happening("user-0", "newcomer", NOW)], [0])])
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     assert "newcomer" not in listed(ask(view, "user-0", k=1000))
     view.take_items(dictionary_records(["newcomer"]))
     assert "newcomer" in listed(ask(view, "user-0", k=1000))
@@ -199,7 +199,7 @@ def test_a_type_that_only_the_rules_name_is_still_negative(version: Version) -> 
     engine = new_engine(version, wall=WALL)
     engine.apply([batch([Happening("user-0", item_id(7), NOW, type="dislike")], [0])])
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     assert item_id(7) not in listed(ask(view, "user-0", k=1000))
 
 
@@ -223,10 +223,19 @@ def test_users_of_two_unknown_types_get_the_same_list(version: Version) -> None:
 
 def test_a_tombstone_makes_the_user_unknown(engine: Engine, version: Version) -> None:
     view = new_view(version)
-    view.take_rows(records(engine))
-    view.take_rows({b"user-0": None, b"never-there": None})
+    view.take_rows(0, records(engine))
+    view.take_rows(0, {b"user-0": None, b"never-there": None})
     assert not ask(view, "user-0").known
     assert ask(view, "user-1").known
+
+
+def test_a_tombstone_in_another_partition_than_the_row_makes_nobody_unknown(
+    engine: Engine, version: Version
+) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    view.take_rows(1, {b"user-0": None})
+    assert ask(view, "user-0").known
 
 
 def test_a_row_that_cannot_be_read_is_told_of_and_the_others_are_taken(
@@ -236,9 +245,9 @@ def test_a_row_that_cannot_be_read_is_told_of_and_the_others_are_taken(
     stored = records(engine)
     before = stored[b"user-0"]
     assert before is not None
-    view.take_rows({b"user-0": before})
+    view.take_rows(0, {b"user-0": before})
     for damaged in (b"", b"nonsense" * 30, before[:-1], before[:60] + b"?" + before[61:]):
-        assert len(view.take_rows({**stored, b"user-0": damaged, b"\xff": before})) == 2
+        assert len(view.take_rows(0, {**stored, b"user-0": damaged, b"\xff": before})) == 2
     assert all(ask(view, user).known for user in engine.slab.slot_of), "what was known of user-0 stays"
 
 
@@ -246,8 +255,8 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
     older = records(fed_engine(version, users=1, events=10))
     newer = records(fed_engine(version, users=1, events=20))
     view = new_view(version)
-    view.take_rows(newer)
-    view.take_rows(older)
+    view.take_rows(0, newer)
+    view.take_rows(0, older)
     assert ask(view, "user-0").offset == 19
 
 
@@ -270,12 +279,12 @@ def test_during_a_refresh_each_row_is_scored_by_the_version_of_its_epoch(
     after, new = engine_lists(engine, users), records(engine)
     assert before != after
     view = new_view(version)
-    view.take_rows(old)
+    view.take_rows(0, old)
     view.put_version(second, 2)
-    view.take_rows({user.encode(): new[user.encode()] for user in users[:3]})
+    view.take_rows(0, {user.encode(): new[user.encode()] for user in users[:3]})
     assert [listed(ask(view, user)) for user in users] == after[:3] + before[3:]
     assert [ask(view, user).epoch for user in users] == [2] * 3 + [1] * (len(users) - 3)
-    view.take_rows(old)
+    view.take_rows(0, old)
     assert [listed(ask(view, user)) for user in users[:3]] == after[:3], "epochs of a user only grow"
 
 
@@ -283,12 +292,12 @@ def test_an_older_version_is_dropped_when_no_row_names_it(
     engine: Engine, version: Version, make_version: MakeVersion
 ) -> None:
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     second = make_version(seed=1)
     view.put_version(second, 2)
     assert set(view.rankers) == {1, 2}
     encoded_for(engine, second, 2)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     assert set(view.rankers) == set(view.slabs) == {2}
 
 
@@ -299,7 +308,7 @@ def test_rows_of_an_epoch_that_cannot_be_loaded_are_answered_by_the_version_befo
     before = engine_lists(engine, users)
     encoded_for(engine, make_version(hidden=24, seed=1), 2)
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     assert view.without_model(2) == {2}
     assert [listed(ask(view, user)) for user in users] == before, "their windows are what it would have read"
     assert {ask(view, user).version for user in users} == {version.id}
@@ -312,7 +321,7 @@ def test_a_version_that_does_not_fit_what_is_held_is_refused(
     with pytest.raises(EddyError, match="item statistics"):
         view.put_version(make_version(half_lives_ms=(1000,)), 2)
     encoded_for(engine, make_version(hidden=24), 2)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     with pytest.raises(EddyError, match="made by another version"):
         view.put_version(version, 2)
     assert ask(view, "user-0").known

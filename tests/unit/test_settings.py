@@ -29,6 +29,11 @@ def test_an_option_given_wins_over_the_environment_and_none_does_not(
         ("EDDY_CHECKPOINT_MS", "soon"),
         ("EDDY_EMIT", "sometimes"),
         ("EDDY_TOPIC_PREFIX", "no spaces"),
+        ("EDDY_PARTITIONER", "sticky"),
+        ("EDDY_EARLIEST_EVENT", "yesterday"),
+        ("EDDY_EARLIEST_EVENT", "1990"),
+        ("EDDY_EARLIEST_EVENT", "-1"),
+        ("EDDY_EARLIEST_EVENT", "1" * 20),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(
@@ -47,6 +52,25 @@ def test_a_copy_is_validated_and_does_not_read_the_environment_again(monkeypatch
     assert settings.replace(k=5).group == settings.group
     with pytest.raises(EddyError, match="EDDY_K"):
         settings.replace(k=0)
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"),
+    [
+        (None, 631_152_000_000),
+        ("0", 0),
+        ("631152000000", 631_152_000_000),
+        ("1990-01-01", 631_152_000_000),
+        ("2013-03-01T01:00:00+01:00", 1_362_096_000_000),
+        ("2013-03-01T00:00:00", 1_362_096_000_000),
+    ],
+)
+def test_the_earliest_event_is_a_date_in_utc_or_milliseconds(
+    monkeypatch: pytest.MonkeyPatch, written: str | None, ms: int
+) -> None:
+    if written is not None:
+        monkeypatch.setenv("EDDY_EARLIEST_EVENT", written)
+    assert load_settings().earliest_event == load_settings().admission.earliest == ms
 
 
 def test_topics_stand_behind_the_prefix() -> None:

@@ -1,0 +1,24 @@
+"""What an event may hold: one rule, whether it comes from `events`, from a file or through `eddy ingest`, so
+that what was accepted once can be used everywhere (rows, event log, training, replay).
+
+| field | what is accepted |
+| --- | --- |
+| user_id, item_id | text of 1 to MAX_ID characters that UTF-8 can encode |
+| timestamp | whole milliseconds since 1970, from EARLIEST_MS (a setting) on |
+| event_type | text of up to MAX_TYPE characters; absent, null or empty: the default type |
+| value | a finite number, taken as the nearest within ±MAX_VALUE; absent or null: none |
+| event_id | text of up to MAX_ID characters; absent, null or empty: none |
+
+What breaks the rule is refused with a reason, never changed, but for a value that is too large.
+"""
+
+MAX_ID = 1024
+MAX_TYPE = 256
+
+MAX_VALUE = 65_504.0
+"""The greatest finite float16: rows keep values so, and the event log holds what rows do."""
+
+EARLIEST_MS = 631_152_000_000
+"""1 January 1990. Times before it are seconds where milliseconds are meant: those of today fall into January
+1970.
+"""
