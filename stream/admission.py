@@ -44,18 +44,18 @@ class Admission:
             for i in np.flatnonzero(home != partition).tolist()
         }
 
-    def mistimed(self, time: NDArray[np.float64], appended: NDArray[np.int64]) -> dict[int, str]:
+    def mistimed(self, time: NDArray[np.int64], appended: NDArray[np.int64]) -> dict[int, str]:
         """Which event times [n] cannot be, given when their records were appended [n]: reasons by index."""
         reasons = {
-            i: f"timestamp {time[i]:.0f} is more than an hour ahead of the record's append time "
+            i: f"timestamp {time[i]} is more than an hour ahead of the record's append time "
             f"({appended[i]} ms)"
-            for i in np.flatnonzero(time > appended + MAX_AHEAD_MS).tolist()
+            for i in np.flatnonzero(time - MAX_AHEAD_MS > appended).tolist()
         }
         for i in reasons:
             if time[i] > _NO_MILLISECONDS:
                 reasons[i] += ": micro- or nanoseconds where milliseconds are meant?"
         return reasons | {
-            i: f"timestamp {time[i]:.0f} is {date_of(int(time[i]))} in ms, before {date_of(self.earliest)}: "
+            i: f"timestamp {time[i]} is {date_of(int(time[i]))} in ms, before {date_of(self.earliest)}: "
             "seconds where milliseconds are meant? (EDDY_EARLIEST_EVENT says what is too early)"
             for i in np.flatnonzero(time < self.earliest).tolist()
         }

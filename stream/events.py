@@ -8,6 +8,7 @@ can raise. `models.event_limits` and `stream.admission` say what is accepted.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from stream.schema import Event
 
 _END = np.iinfo(np.int64).max
 
+_timestamp, _offset = attrgetter("timestamp"), attrgetter("offset")
 _decoder = msgspec.json.Decoder(Event)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -146,13 +148,19 @@ def types_of(events: Sequence[Event]) -> list[str]:
 
 def values_of(events: Sequence[Event]) -> NDArray[np.float64]:
     """The value of each event within ±MAX_VALUE, NaN = none: float64[n]."""
-    numbers = np.array([event.value for event in events], np.float64)  # None becomes NaN
-    return np.clip(numbers, -MAX_VALUE, MAX_VALUE)
+    numbers = [event.value for event in events]
+    if numbers.count(None) == len(numbers):
+        return np.full(len(numbers), np.nan)
+    return np.clip(np.array(numbers, np.float64), -MAX_VALUE, MAX_VALUE)  # None becomes NaN
 
 
 def event_ids_of(events: Sequence[Event]) -> list[str | None]:
     """The id of each event, None = none."""
     return [event.event_id or None for event in events]
+
+
+def _times(of: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
+    return np.fromiter(map(_timestamp, of), np.int64, len(of))
 
 
 def accept_events(records: Sequence[Record], partition: int, admission: Admission) -> Accepted:
@@ -174,10 +182,8 @@ def accept_events(records: Sequence[Record], partition: int, admission: Admissio
                 rejected.append(Rejected(record, _reason(error)))
     keys = [event.user_id.encode() for event in events]
     n = len(events)
-    time = np.fromiter((event.timestamp for event in events), np.float64, n)
-    appended = np.fromiter((record.timestamp for record in accepted), np.int64, n)
     misplaced = admission.misplaced(keys, partition)
-    wrong = admission.mistimed(time, appended)
+    wrong = admission.mistimed(_times(events), _times(accepted))
     wrong |= misplaced
     if keys != [record.key for record in accepted]:
         for i, (key, record) in enumerate(zip(keys, accepted, strict=True)):
@@ -227,18 +233,18 @@ def decode_events(records: Sequence[Record], partition: int, admission: Admissio
 def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventBatch:
     n = len(events)
     event_id = np.zeros(n, np.uint64)
-    named = [(i, event.event_id) for i, event in enumerate(events) if event.event_id]
-    if named:
-        event_id[[i for i, _ in named]] = [event_id_hash(name) for _, name in named]
+    ids = [event.event_id for event in events]
+    if any(ids):
+        event_id[:] = [event_id_hash(name) if name else 0 for name in ids]
     return EventBatch(
         partition=partition,
         user=[event.user_id for event in events],
         item=[event.item_id for event in events],
         type=type_hashes(types_of(events)),
         value=values_of(events).astype(np.float16),
-        time=np.fromiter((event.timestamp for event in events), np.int64, n),
+        time=_times(events),
         event_id=event_id,
-        offset=np.fromiter((record.offset for record in records), np.int64, n),
+        offset=np.fromiter(map(_offset, records), np.int64, n),
     )
 
 

@@ -45,23 +45,26 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
         return np.concatenate(parts)
     n = len(keys)
     length = np.fromiter(map(len, keys), np.uint32, n)
-    words = (int(length.max(initial=0)) + 3) // 4
-    padded = b"".join([key.ljust(words * 4, b"\0") for key in keys])
-    word = np.frombuffer(padded, "<u4").reshape(n, words)
+    words = max((int(length.max(initial=0)) + 3) // 4, 1)
+    padded = np.array(keys, f"S{words * 4}")  # by zeros
+    word = np.ascontiguousarray(padded.view("<u4").reshape(n, words).T)
     whole = length // np.uint32(4)
-    with np.errstate(over="ignore"):
-        h = _SEED ^ length
-        for i in range(words):
-            k = word[:, i] * _M
-            k ^= k >> _R
-            k *= _M
-            mixed = (h * _M) ^ k
-            # the last, partial word is mixed in differently: its bytes as they are
-            tail = (h ^ word[:, i]) * _M
-            h = np.where(i < whole, mixed, np.where((i == whole) & (length % 4 > 0), tail, h))
-        h ^= h >> np.uint32(13)
-        h *= _M
-        h ^= h >> np.uint32(15)
+    shortest = int(whole.min(initial=0))
+    h = _SEED ^ length
+    for i in range(words):
+        k = word[i] * _M
+        k ^= k >> _R
+        k *= _M
+        mixed = (h * _M) ^ k
+        if i < shortest:  # a word of all keys
+            h = mixed
+            continue
+        # the last, partial word is mixed in differently: its bytes as they are
+        tail = (h ^ word[i]) * _M
+        h = np.where(i < whole, mixed, np.where((i == whole) & (length % 4 > 0), tail, h))
+    h ^= h >> np.uint32(13)
+    h *= _M
+    h ^= h >> np.uint32(15)
     return np.asarray(h & np.uint32(0x7FFFFFFF), np.uint32)
 
 
