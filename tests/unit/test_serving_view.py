@@ -212,7 +212,7 @@ def test_users_of_two_unknown_types_get_the_same_list(version: Version) -> None:
     ]
     engine.apply([batch(sent, range(len(sent)))])
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     first, second = (listed(ask(view, user, k=1000)) for user in ("user-0", "user-1"))
     assert first == second
     assert item_id(2) in second
