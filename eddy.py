@@ -336,7 +336,7 @@ def erase(
     done = erase_user(settings, user, wait)
     state = "removed" if done.applied else "will be removed when a worker reads the tombstone"
     typer.echo(f"state and lists of {user}: {state} (partition {done.partition}, offset {done.offset})")
-    typer.echo("event log: their events are removed by the next `eddy export`")
+    typer.echo("event log: their events are removed by the next `eddy export`, or soon by one that follows")
     typer.echo(f"last copies in Kafka's topics: gone by {done.gone_by:%Y-%m-%d %H:%M} UTC")
 
 

@@ -4,14 +4,16 @@
     _position.json                          topic, topic id, next part number, next offset of each partition
 
 Guarantee: a record is in the log at most once at any moment and exactly once when `export` has returned,
-whatever was killed. The offsets are stored beside the files: a part is written aside, synced and renamed,
-then the position moves; parts that the position does not cover (a crash came between) are removed before
-anything is read again.
+whatever was killed. What a tombstone covers is gone when `export` returns, or within FORGET_WITHIN_MS of its
+being read while it follows. The offsets are stored beside the files: a part is written aside, synced and
+renamed, then the position moves; parts that the position does not cover (a crash came between) are removed
+before anything is read again.
 """
 
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +28,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
+from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.admission import Admission
@@ -54,8 +57,15 @@ SCHEMA = pa.schema(
 PART_RECORDS = 200_000
 """Records held in memory before they become files: about 100 MB."""
 
+FORGET_WITHIN_MS = 120_000
+"""When following without an end, an erased user's events are gone so soon, as far as rewriting the files that
+hold them takes less than FORGET_SHARE of the time.
+"""
+
+FORGET_SHARE = 0.1
+
 _POLL_MS = 500
-_FLUSH_MS = 60_000
+_FLUSH_MS = FORGET_WITHIN_MS // 2
 """When following without an end, a part is written at least this often."""
 
 
@@ -117,8 +127,16 @@ class EventLog:
         until = {(partition, user): offset for partition, offset, user in self.position.erasures}
         users = pa.array(sorted({user for _, user in until}))
         for path in sorted(self.folder.glob("day=*/part-*.parquet")):
-            table = pq.read_table(path, schema=SCHEMA)
-            suspect = np.flatnonzero(pc.is_in(table["user_id"], users).to_numpy(zero_copy_only=False))
+            try:
+                suspect = np.flatnonzero(_is_in(path, users))
+                if not len(suspect):  # most files: only one column of them was read
+                    continue
+                table = pq.read_table(path, schema=SCHEMA)
+            except pa.ArrowException as error:
+                raise EddyError(
+                    f"{path}: cannot be read ({error}), and erased users may be in it; put an undamaged copy "
+                    "in its place or remove it, then export again"
+                ) from None
             found = table.take(suspect).select(["partition", "user_id", "offset"]).to_pylist()
             erased = [
                 row
@@ -136,6 +154,12 @@ class EventLog:
                 _sync(path.parent)
         self.position = _store(self.folder, replace(self.position, erasures=[]))
         return removed
+
+
+def _is_in(path: Path, users: pa.Array) -> NDArray[np.bool_]:
+    """Which events of a part are of these users."""
+    of_part = pq.read_table(path, columns=["user_id"])["user_id"]
+    return np.asarray(pc.is_in(of_part, users).to_numpy())
 
 
 @contextmanager
@@ -264,6 +288,7 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
             )  # fmt: skip
         consumer.seek(tp, max(at, beginning[tp]))
     added, began = 0, wall_ms()
+    forget_from = 0.0  # at once, should an export before this one have been ended before it forgot
     held: dict[int, list[Record]] = {}
     while True:
         done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
@@ -277,6 +302,11 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
         if done:
             event_log.forget()
             return added
+        if event_log.position.erasures and time.monotonic() >= forget_from:
+            started = time.monotonic()
+            removed = event_log.forget()
+            forget_from = time.monotonic() + (time.monotonic() - started) / FORGET_SHARE
+            log.info("%d events of erased users removed", removed)
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
             held.setdefault(tp.partition, []).extend(records)
 

@@ -13,6 +13,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from models.errors import EddyError
 from models.events import read_events
 from stream.clients import client_config
+from stream.erase import erase
 from stream.event_log import export
 from stream.schema import Event, encode
 from stream.settings import Settings
@@ -38,6 +39,17 @@ def crash(folder, position):
 
 event_log._store, event_log.PART_RECORDS = crash, 1
 event_log.export(load_settings(), Path(sys.argv[1]))
+"""
+
+
+FOLLOWS = """
+import sys
+from pathlib import Path
+from stream import event_log
+from stream.settings import load_settings
+
+event_log._FLUSH_MS = 200
+event_log.export(load_settings(), Path(sys.argv[1]), until_end=False)
 """
 
 
@@ -93,6 +105,28 @@ def test_a_killed_export_goes_on_where_the_files_end(topics: Settings, tmp_path:
         write(topics, 1000, 1000)
     export(topics, log)
     assert logged(log) == list(range(1000))
+
+
+def test_an_export_that_follows_forgets_erased_users_meanwhile(topics: Settings, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    environment = {
+        "EDDY_BOOTSTRAP_SERVERS": str(topics.bootstrap_servers),
+        "EDDY_TOPIC_PREFIX": topics.topic_prefix,
+    }
+    write(topics, 0, 300)
+    export(topics, log)
+    child = subprocess.Popen([sys.executable, "-c", FOLLOWS, str(log)], env=environment)
+    try:
+        write(topics, 300, 400)
+        eventually(lambda: logged(log) == list(range(400)), 60)
+        erase(topics, "user-7", wait_s=0)
+        eventually(lambda: logged(log) == [number for number in range(400) if number % 100 != 7], 60)
+        write(topics, 400, 500)
+        eventually(lambda: 407 in logged(log), 60)  # who comes back after an erasure is somebody new
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_what_a_producer_aborted_never_happened(topics: Settings, tmp_path: Path) -> None:

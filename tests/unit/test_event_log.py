@@ -156,6 +156,54 @@ def test_what_lies_in_a_wrong_partition_is_not_in_the_log_and_erases_nobody(
     assert places(tmp_path) == []
 
 
+def test_an_erasure_outlives_a_crash_at_any_moment_before_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(tmp_path, [event(0), event(1, timestamp=MARCH_1_2013 + DAY_MS), event(2, timestamp=MARCH_1_2013)])
+    append(tmp_path, [Written(3, None)])
+    write_table = pq.write_table
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def crash_at_the_second(table: pa.Table, where: Path) -> None:
+        write_table(table, where)
+        monkeypatch.setattr(pq, "write_table", crash)
+
+    monkeypatch.setattr(pq, "write_table", crash_at_the_second)
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path, "events", TOPIC_ID) as log:
+        log.forget()
+    monkeypatch.undo()
+    assert places(tmp_path) == [(0, 1)], "one of two files was done"
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 1
+        assert log.forget() == 0
+    assert places(tmp_path) == []
+
+
+def test_an_erasure_leaves_files_without_the_user_alone(tmp_path: Path) -> None:
+    append(tmp_path, [event(0), event(1, user="bob", timestamp=MARCH_1_2013 + DAY_MS)])
+    (others,) = tmp_path.glob("day=2013-03-02/*.parquet")
+    before = others.stat()
+    append(tmp_path, [Written(2, None)])
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 1
+    assert others.stat() == before
+    assert places(tmp_path) == [(0, 1)]
+
+
+def test_a_torn_file_does_not_hide_who_is_in_it(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    append(tmp_path, [Written(1, None)])
+    (torn,) = tmp_path.glob("day=*/*.parquet")
+    torn.write_bytes(torn.read_bytes()[:-9])
+    with (
+        pytest.raises(EddyError, match=r"part-00000000\.parquet: cannot be read .*erased users may be in it"),
+        opened(tmp_path, "events", TOPIC_ID) as log,
+    ):
+        log.forget()
+
+
 def test_a_part_without_any_event_moves_the_position_too(tmp_path: Path) -> None:
     assert append(tmp_path, [Written(7, b"{}")]) == 0
     assert next_offsets(tmp_path) == {0: 8}
