@@ -119,7 +119,7 @@ class Encoder:
         slab.hidden[where] = self.encode(slab, slots, np.minimum(length, HALF), length, middle)
 
     def adopt(self, slab: Slab, slots: Slots) -> None:
-        """Move rows of another epoch to this version: zero anchor, states encoded anew from the window."""
+        """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""
         slab.anchor_time[slots] = NO_TIME
         slab.anchor[to_device(slots, self.device)] = 0.0
         self.re_encode(slab, slots)

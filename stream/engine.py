@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.errors import EddyError
 from models.products import Precision
 from models.statistics import Statistics
 from stream.advance import Columns, Report, advance, advance_once, joined_views
@@ -30,6 +31,16 @@ from stream.rows import Rows, encode_rows
 from stream.slab import Known, Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
+
+
+class NewerRows(EddyError):
+    """Rows of an epoch that is newer than the engine's: it has to go on with that epoch before it takes
+    them, since states are never encoded back for an older one.
+    """
+
+    def __init__(self, epoch: int, live: int) -> None:
+        super().__init__(f"rows of epoch {epoch} are newer than epoch {live}, which is the live one here")
+        self.epoch = epoch
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,9 @@ class Outcome:
 
 
 class Engine:
-    """Rows, statistics and one live model version; the version can be exchanged between batches."""
+    """Rows, statistics and one live model version, which can be exchanged for that of a newer epoch between
+    batches. No row is of a newer epoch than the live one.
+    """
 
     def __init__(
         self,
@@ -121,7 +134,9 @@ class Engine:
     # -- the model version ------------------------------------------------------------------------------
 
     def exchange(self, encoder: Encoder) -> None:
-        """Go on with another version: rows are encoded anew when touched, or by `migrate`."""
+        """Go on with the version of a newer epoch: rows are encoded anew when touched, or by `migrate`."""
+        if encoder.epoch <= self.encoder.epoch:
+            raise ValueError(f"epoch {encoder.epoch} does not follow epoch {self.encoder.epoch}")
         self.encoder = encoder
         self.ranker = self._new_ranker()
         self.versions[encoder.epoch] = encoder.version_hash
@@ -134,7 +149,7 @@ class Engine:
             return np.zeros(0, np.int64)
         used = len(self.slab.user_of)
         old = np.flatnonzero(
-            (self.slab.epoch[:used] != self.encoder.epoch) & (self.slab.partition[:used] >= 0)
+            (self.slab.epoch[:used] < self.encoder.epoch) & (self.slab.partition[:used] >= 0)
         )
         self.stale = max(len(old) - limit, 0)
         self.may_be_stale = self.stale > 0
@@ -143,7 +158,14 @@ class Engine:
         return self.adopt(old)
 
     def load(self, rows: Rows, known: Known | None = None) -> Slots:
-        """Take stored rows (distinct users); returns the slots written. `item`: see `Slab.load`."""
+        """Take stored rows (distinct users); returns the slots written. `known`: see `Slab.load`.
+
+        Errors: NewerRows when one is of a newer epoch than the live one; then none is taken, so that every
+        row here is of the live epoch or of an older one.
+        """
+        newest = int(rows.epoch.max(initial=0))
+        if newest > self.encoder.epoch:
+            raise NewerRows(newest, self.encoder.epoch)
         slots = self.slab.load(rows, self.names.catalogue, known)
         if len(slots):
             self.may_be_stale = True
@@ -223,8 +245,8 @@ class Engine:
             self.slab.remove(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
 
     def adopt(self, slots: Slots) -> Slots:
-        """Encode those rows anew that are of another epoch; returns their slots."""
-        old = np.unique(slots[self.slab.epoch[slots] != self.encoder.epoch])
+        """Encode those rows anew that are of an older epoch; returns their slots."""
+        old = np.unique(slots[self.slab.epoch[slots] < self.encoder.epoch])
         if len(old):
             with torch.inference_mode():
                 self.encoder.adopt(self.slab, old)

@@ -36,6 +36,9 @@ class WorkerMetrics:
             "eddy_rows_of_older_epochs", "Rows still to be encoded for the live version", registry=r
         )
         self.epoch = Gauge("eddy_epoch", "Epoch of the live model version", registry=r)
+        self.awaited_epoch = Gauge(
+            "eddy_epoch_awaited", "Epoch of rows that wait for a version not loaded here, 0: none", registry=r
+        )
         self.ready = Gauge("eddy_ready", "1 when all owned partitions are restored", registry=r)
         self.stalled = Gauge(
             "eddy_stalled_seconds", "Time without progress although there is more", registry=r

@@ -2,16 +2,17 @@
 followed from Kafka for as long as it runs.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 import msgspec
 import torch
 from aiokafka import ConsumerRecord, TopicPartition
 
-from models.errors import EddyError
+from models.registry import Version
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
+from stream.announced import AnnouncedVersion, OtherStatistics
 from stream.encoder import Encoder
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
@@ -27,14 +28,13 @@ _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
 
 class Shared:
-    """Catalogue, names and statistics; `on_version` is called with the encoder of each newer epoch."""
+    """Catalogue, names and statistics, and the newest version that was announced."""
 
     def __init__(self, settings: Settings, run: OnThread) -> None:
         self.settings = settings
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
-        self.announced: Announcement | None = None
-        self.on_version: Callable[[Encoder], Awaitable[None]] | None = None
+        self.version = AnnouncedVersion(self._load)
         self._run = run
         self._statistics: Reader | None = None
         topics, partitions = settings.topics, range(settings.partitions)
@@ -54,22 +54,26 @@ class Shared:
         config = encoder.recommender.config
         self._statistics = Reader(Statistics(config.half_lives_ms, config.successors), self.catalogue)
 
-    def encoder(self, announcement: Announcement) -> Encoder:
-        """Load an announced version; on the engine's thread, since it names items."""
-        version = open_version(announcement, self.settings.registry)
+    async def _load(self, announcement: Announcement) -> Encoder:
+        """Read a version's files, beside the engine's work; name its items, on the engine's thread."""
+        version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
+        encoder: Encoder = await self._run(lambda: self._encoder(version, announcement.epoch))
+        return encoder
+
+    def _encoder(self, version: Version, epoch: int) -> Encoder:
         config = version.recommender.config
         if self._statistics is not None:
             held = self._statistics.statistics
             if (held.half_lives_ms, held.successors) != (config.half_lives_ms, config.successors):
-                raise EddyError(
+                raise OtherStatistics(
                     f"version {version.id} counts item statistics with other half_lives_ms or successors "
                     "than the live one: stop all workers, then start them on it"
                 )
         self.catalogue.features.add(version.features)
         self.names.add(version.vocabulary.items)
         device = torch.device(self.settings.torch_device)
-        log.info("epoch %d: version %s", announcement.epoch, version.id)
-        return Encoder(version, announcement.epoch, self.catalogue, device)
+        log.info("epoch %d: version %s", epoch, version.id)
+        return Encoder(version, epoch, self.catalogue, device)
 
     async def caught_up(self) -> None:
         """Wait until all that is in the followed topics now has been taken in."""
@@ -98,22 +102,9 @@ class Shared:
         await self._run(lambda: self.statistics.take(tp.partition, values))
 
     async def _take_versions(self, _: TopicPartition, records: Records) -> None:
-        before = self.announced
-        for record in records:
-            if record.value is not None:
-                announcement = decode_announcement(record.value)
-                if self.announced is None or announcement.epoch > self.announced.epoch:
-                    self.announced = announcement
-        if self.announced is not None and self.announced is not before and self.on_version is not None:
-            announced = self.announced
-            try:
-                encoder = await self._run(lambda: self.encoder(announced))
-            except EddyError as error:
-                if self._statistics is None:  # nothing to go on with
-                    raise
-                log.error("epoch %d is not taken, the version before stays live: %s", announced.epoch, error)
-            else:
-                await self.on_version(encoder)
+        await self.version.take(
+            [decode_announcement(record.value) for record in records if record.value is not None]
+        )
 
 
 def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:

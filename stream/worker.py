@@ -21,7 +21,7 @@ from stream.applying import Applied, apply_chunks
 from stream.checkpoint import Capture, PartitionLost, checkpoint
 from stream.clock import wall_ms
 from stream.encoder import Encoder
-from stream.engine import Engine, Options
+from stream.engine import Engine, NewerRows, Options
 from stream.events import decode_events
 from stream.inbox import Arrived, Inbox
 from stream.items import dictionary_records
@@ -139,7 +139,7 @@ class Worker:
             first[:] = [encoder]
             known.set()
 
-        self.shared.on_version = on_first
+        self.shared.version.on_loaded = on_first
         self._spawn(self.shared.items.run(), "items")
         await self._unless_failed(self.shared.items.caught_up())
         self._spawn(self.shared.versions.run(), "versions")
@@ -148,9 +148,10 @@ class Worker:
             log.info("no model version is announced yet; waiting (make one with: eddy train --announce)")
         await self._unless_failed(known.wait())
         await self._run(lambda: self._build(first[0]))
-        self.shared.on_version = self._exchange
+        self.shared.version.on_loaded = self._exchange
         if first[0].epoch > self.engine.encoder.epoch:
             await self._exchange(first[0])
+        self._spawn(self.shared.version.keep_trying(), "version")
         self._spawn(self.shared.item_stats.run(), "item-stats")
         self._spawn(self._work(), "work")
         self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
@@ -217,14 +218,39 @@ class Worker:
             self._restore = None
 
     async def _restore_all(self, partitions: set[int], generation: int) -> None:
-        assert self._restorer is not None
         for owned in self.owned.values():
             owned.generation = generation
         for number in sorted(partitions - set(self.owned)):
-            self.owned[number] = await self._restorer.take_over(number, generation, self.shared.caught_up)
+            self.owned[number] = await self._take_over(number, generation)
             self.metrics.rows.set(len(self.engine.slab))
         self.metrics.ready.set(1)
         self._settled.set()
+
+    async def _take_over(self, number: int, generation: int) -> Owned:
+        """Restore a partition. While its rows are of a newer epoch than this worker can load, they and the
+        events wait: encoded for an older version they would lose what is before their windows. Errors:
+        EddyError when that takes longer than a stall may; other workers get the partitions then.
+        """
+        assert self._restorer is not None
+        while True:
+            try:
+                return await self._restorer.take_over(number, generation, self.shared.caught_up)
+            except NewerRows as newer:
+                why = f"partition {number}: {newer}; " + self.shared.version.waiting_for(
+                    newer.epoch, self.settings.registry
+                )
+                log.error("its events are held back, %s", why)
+                self.metrics.awaited_epoch.set(newer.epoch)
+                try:
+                    async with asyncio.timeout(self.settings.stall_s):
+                        await self.shared.version.reached(newer.epoch)
+                except TimeoutError:
+                    raise EddyError(
+                        f"{why}; ending after EDDY_STALL_S ({self.settings.stall_s:g} s), so that workers "
+                        "which have it get the partitions"
+                    ) from None
+                finally:
+                    self.metrics.awaited_epoch.set(0)
 
     async def revoked(self, partitions: set[int], snapshots: bool = False) -> None:
         """Partitions are about to be lost: flush within the budget, then forget them in any case."""

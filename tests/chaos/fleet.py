@@ -112,11 +112,15 @@ class Fleet:
         self.workers: list[Worker] = []
         self.unexpected: list[str] = []
 
-    def start(self, static_name: str | None = None, fault: Fault | None = None) -> Worker:
-        """A new worker, with something that befalls it at its checkpoints or without."""
+    def start(self, static_name: str | None = None, fault: Fault | None = None, **values: object) -> Worker:
+        """A new worker, with something that befalls it at its checkpoints or without; `values` are settings
+        of its own.
+        """
         name = static_name or f"worker-{next(self._numbers)}"
         log_file = self._folder / f"{name}.log"
-        own = self._settings.replace(worker_id=static_name, cache_dir=self._folder / f"cache-{name}")
+        own = self._settings.replace(
+            **{"worker_id": static_name, "cache_dir": self._folder / f"cache-{name}", **values}
+        )
         process = self._processes.Process(target=work, args=(own, log_file, fault), name=name, daemon=True)
         process.start()
         worker = Worker(name, process, log_file, fault is not None and fault.fatal)

@@ -113,7 +113,7 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
 
 def invariant_difference(engine: Engine, rows: Rows) -> float:
     """Each row encoded anew by an engine that knows nothing but its anchor and window."""
-    judge = new_engine(engine.encoder.version, wall=WALL_MS)
+    judge = new_engine(engine.encoder.version, epoch=engine.encoder.epoch, wall=WALL_MS)
     slots = judge.load(rows)
     length = judge.slab.length[slots].astype(np.int64)
     with torch.inference_mode():

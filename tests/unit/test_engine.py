@@ -12,7 +12,7 @@ import torch
 from models.metrics import MISS
 from models.registry import Version
 from stream.clock import DAY_MS
-from stream.engine import Engine, Lists
+from stream.engine import Engine, Lists, NewerRows
 from stream.ranking import REFRESH_MS
 from stream.rows import decode_rows, encode_rows
 from stream.slab import Slab
@@ -288,6 +288,25 @@ def test_rows_of_another_size_of_model_are_taken_and_encoded_for_the_live_one(
     fresh = new_engine(version, epoch=2)
     fresh.apply([batch(sent(30), range(30))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
+
+
+def test_a_row_of_a_newer_epoch_is_refused_and_nothing_of_its_batch_is_taken(
+    version: Version, tmp_path: Path
+) -> None:
+    newer = new_engine(random_version(tmp_path, "lstm", hidden=8), epoch=3)
+    newer.apply([batch(sent(30), range(30))])
+    engine = new_engine(version, epoch=2)
+    with pytest.raises(NewerRows, match="epoch 3") as refused:
+        engine.load(stored_rows(newer))
+    assert refused.value.epoch == 3
+    assert len(engine.slab) == 0
+
+
+def test_an_engine_never_goes_back_to_an_older_epoch(version: Version) -> None:
+    engine = new_engine(version, epoch=2)
+    for epoch in (1, 2):
+        with pytest.raises(ValueError, match="epoch"):
+            engine.exchange(new_encoder(engine, version, epoch))
 
 
 def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:

@@ -251,7 +251,8 @@ def test_a_worker_takes_metadata_from_the_topic_before_that_of_the_version(
     shared = Shared(Settings(registry=tmp_path), at_once)
     version = publish(tmp_path, trained, {})
     asyncio.run(follow(shared, (b"i60", b'{"item_id": "i60", "kind": "k2"}')))
-    shared.encoder(Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0))
+    announcement = Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0)
+    asyncio.run(shared.version.take([announcement]))
     asyncio.run(follow(shared, (b"i62", b'{"item_id": "i62", "kind": "k1"}')))
     known = shared.catalogue.features.of(item_hashes(["i60", "i61", "i62"]))
     assert [own.tolist() for own in known] == [[feature_hash(f"kind={kind}")] for kind in ("k2", "k1", "k1")]

@@ -1,0 +1,99 @@
+"""The version that the newest announcement names: loaded when it is announced, and tried again until it can
+be. Meanwhile the version before stays live; rows of the newer epoch have to wait (see `waiting_for`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from models.errors import EddyError
+from stream.encoder import Encoder
+from stream.schema import Announcement
+
+log = logging.getLogger("eddy.worker")
+
+RETRY_S = 5.0
+"""Between two attempts at loading a version that could not be loaded."""
+
+
+class OtherStatistics(EddyError):
+    """A version that counts item statistics in another way: no further attempt can make it fit."""
+
+
+class AnnouncedVersion:
+    """Feed it announcements; `on_loaded` is called with the encoder of each newer epoch that was loaded."""
+
+    def __init__(self, load: Callable[[Announcement], Awaitable[Encoder]], retry_s: float = RETRY_S) -> None:
+        self.announced: Announcement | None = None
+        self.epoch: int | None = None
+        """the newest epoch that was loaded"""
+        self.problem = ""
+        """why the announced version is not loaded, empty when it is"""
+        self.on_loaded: Callable[[Encoder], Awaitable[None]] | None = None
+        self._load = load
+        self._retry_s = retry_s
+        self._hopeless = False
+        self._loading = asyncio.Lock()
+        self._moved = asyncio.Condition()
+
+    async def take(self, announcements: Iterable[Announcement]) -> None:
+        """Load the newest announcement if it is newer than those before. Errors: EddyError when it cannot be
+        loaded and there is no version to go on with.
+        """
+        newest = max(announcements, key=lambda one: one.epoch, default=None)
+        if newest is not None and (self.announced is None or newest.epoch > self.announced.epoch):
+            self.announced, self.problem, self._hopeless = newest, "", False
+            await self._try()
+
+    async def keep_trying(self) -> None:
+        """Until cancelled, load again what could not be loaded."""
+        while True:
+            await asyncio.sleep(self._retry_s)
+            if self.problem and not self._hopeless:
+                await self._try()
+
+    async def reached(self, epoch: int) -> None:
+        """Wait until this epoch, or a newer one, is loaded."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.epoch is not None and self.epoch >= epoch)
+
+    def waiting_for(self, epoch: int, registry: object) -> str:
+        """What a user should know who waits for rows of this epoch: why, and what to do."""
+        if self.announced is None or self.announced.epoch < epoch:
+            return (
+                f"no announcement on model-versions reaches epoch {epoch}: was that topic made anew? "
+                f"Repeat `eddy announce VERSION` until it says epoch {epoch}"
+            )
+        name = f"epoch {self.announced.epoch}, version {self.announced.version}"
+        if self._hopeless:
+            return f"{name}, cannot be loaded: {self.problem}"
+        return (
+            f"{name}, cannot be loaded: {self.problem}; put its folder into EDDY_REGISTRY ({registry}), and "
+            "it is loaded within seconds"
+        )
+
+    async def _try(self) -> None:
+        async with self._loading:
+            announcement = self.announced
+            if announcement is None or announcement.epoch == self.epoch:
+                return
+            try:
+                encoder = await self._load(announcement)
+            except EddyError as error:
+                if self.epoch is None:
+                    raise
+                self._hopeless = isinstance(error, OtherStatistics)
+                if self.problem != str(error):
+                    self.problem = str(error)
+                    log.error(
+                        "epoch %d, version %s, is not taken, the version before stays live: %s",
+                        announcement.epoch,
+                        announcement.version,
+                        error,
+                    )
+                return
+            if self.on_loaded is not None:
+                await self.on_loaded(encoder)
+            async with self._moved:
+                self.epoch, self.problem = announcement.epoch, ""
+                self._moved.notify_all()
