@@ -39,8 +39,11 @@ def test_a_worker_without_the_newest_version_leaves_its_rows_alone_until_it_has_
     synced, announced_at = stage.folder / "synced", stage.folder / "announced"
     newer = random_version(announced_at, "lstm", hidden=8, seed=1)
     ahead, behind = stage.fleet.start(registry=synced), stage.fleet.start()
-    for worker in (ahead, behind):
-        eventually(lambda w=worker: b"rows from the changelog" in w.log(), PATIENCE_S, "both own a partition")
+    eventually(
+        lambda: all(b"rows from the changelog" in worker.log() for worker in (ahead, behind)),
+        PATIENCE_S,
+        "both own a partition",
+    )
     stage.send(rounds(0))
     stage.await_end()
     shutil.move(announced_at, synced)
@@ -69,10 +72,10 @@ def test_a_worker_without_the_newest_version_leaves_its_rows_alone_until_it_has_
     assert after.applied.tolist() == [3 * EVENTS_A_ROUND] * USERS
     assert invariant_difference(new_engine(newer, epoch=2, partitions=2), after) < TOLERANCE
     ours = before.epoch == 2
-    epochs = {}
+    epochs: dict[bytes, int] = {}
     for record in stage.cluster.read(stage.settings.topics.user_state, 2):
         (row,) = decode_rows([record.key], [record.value])
         assert row.epoch[0] >= epochs.get(record.key, 0), "epochs of a user never go back"
-        epochs[record.key] = row.epoch[0]
+        epochs[record.key] = int(row.epoch[0])
         if record.key in np.array(before.user)[ours] and row.offset[0] >= before.offset[ours].min():
             assert row.anchor_time[0] != NO_TIME, "what is before the window is kept"
