@@ -31,6 +31,8 @@ MAX_ITEMS = 5_000_000
 MAX_FEATURES, MAX_FIELDS, MAX_TEXT = 64, 32, 2_000
 """Of one item: features, fields, and characters of a field; what is beyond is passed over."""
 
+NO_FEATURES = ("item_id", "available")
+
 NONE = np.zeros(0, np.uint64)
 _WORD = re.compile(r"\w+")
 
@@ -48,11 +50,11 @@ def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
     """Hashed features of an item's fields: distinct, uint64[at most MAX_FEATURES].
 
     A text gives itself and its words; "a|b" is a list of two texts; numbers are categories. Nulls, NaN,
-    nested values and the field item_id give nothing.
+    nested values and the fields that say which item it is and whether it may be listed give nothing.
     """
     found: dict[int, None] = {}
     for name, value in list(fields.items())[:MAX_FIELDS]:
-        if name == "item_id":
+        if name in NO_FEATURES:
             continue
         for feature in _named(name[:MAX_TEXT], value):
             found[feature_hash(feature)] = None

@@ -128,7 +128,7 @@ def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude 
 def _popular(view: MaterialisedView, now: int) -> NDArray[np.float64]:
     items = len(view.catalogue)
     counts = decayed_popularity(view.statistics, items, float(now)) if view.statistics else np.zeros(items)
-    counts[view.names.unnamed()] = 0.0
+    counts[view.names.unlisted()] = 0.0
     return counts
 
 

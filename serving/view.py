@@ -20,10 +20,10 @@ from models.vocabulary import Catalogue
 from stream.clock import StreamClock
 from stream.encoder import Encoder
 from stream.item_stats import Reader
-from stream.items import DICTIONARY_KEY, ItemNames, metadata
+from stream.items import ItemNames, metadata
 from stream.ranking import Ranker
 from stream.rows import RowFormatError, Rows, decode_rows
-from stream.schema import Item
+from stream.schema import DICTIONARY_KEY, Item
 from stream.slab import Slab
 
 _decode_item = msgspec.json.Decoder(Item).decode
@@ -123,7 +123,7 @@ class MaterialisedView:
     # -- records ------------------------------------------------------------------------------------------
 
     def take_items(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
-        """Records (key, value) of `items`: names of hashes, and metadata."""
+        """Records (key, value) of `items`: names of hashes, metadata, and what is withdrawn."""
         unreadable, ids = [], []
         for key, value in records:
             if not key:
@@ -140,6 +140,7 @@ class MaterialisedView:
             if not key.startswith(DICTIONARY_KEY):
                 self.metadata[item.item_id] = item
         self.names.add(ids)
+        self.names.take_availability(records)
         for item_hash, features in metadata(records):
             self.catalogue.features.put(item_hash, features)
         return unreadable

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stream.engine import Engine, Lists
+from stream.items import JsonIds
 from stream.producers import Message
 from stream.schema import encode
 
@@ -23,8 +24,7 @@ SCORE_DECIMALS = 4
 class Origin:
     """What messages say of where their lists come from; later batches do not change it."""
 
-    names: pa.StringArray
-    """item ids as JSON strings, by catalogue index"""
+    names: JsonIds
     epoch: int
     version: str
     topic_id: bytes
@@ -50,7 +50,7 @@ def _values(lists: Lists, origin: Origin) -> list[bytes]:
     held = items >= 0
     score = np.round(scores[held].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
     item = pc.binary_join_element_wise(
-        '{"item_id":', origin.names.take(pa.array(items[held])), ',"score":', _text(score), "}", ""
+        '{"item_id":', origin.names.take(items[held]), ',"score":', _text(score), "}", ""
     )
     ends = np.concatenate(([0], np.cumsum(held.sum(axis=1)))).astype(np.int32)
     user = pa.array([encode(user).decode() for user in lists.user])

@@ -303,7 +303,7 @@ class Engine:
         now, and the ranks of sampled events from the rows just before them.
 
         `partition` [n] of the columns' events. `known`: items in the catalogue before this batch; an item's
-        first appearance is a miss for everyone.
+        first appearance is a miss for everyone, as is one that is withdrawn.
         """
         view, slab = report.seen, self.slab
         listed, event = view.event[: report.after], view.event[report.after :]
@@ -330,7 +330,8 @@ class Engine:
             began = time.thread_time()
             by_popularity = self.ranker.popularity_ranks(item)
             self.rank_budget.spend(time.thread_time() - began)
-            self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], item < known)
+            possible = (item < known) & self.names.may_be_listed(item)
+            self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], possible)
         if len(slots):
             users = [slab.user_of[slot] or "" for slot in slots.tolist()]
             last_time = view.recent.last_time[: len(slots)]

@@ -2,10 +2,11 @@
 
 Rows and statistics name items by hash; this table, fed from the version's vocabulary, from `items` and from
 events, gives them their ids again. It can be a step behind (a hash whose id is not known yet): such items
-are not recommended.
+are not recommended, nor are those that were withdrawn (stream.availability).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,13 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.features import NONE, features_of
+from models.growable import Growable
 from models.hashing import item_hash, item_hashes
 from models.vocabulary import Catalogue
-from stream.schema import DictionaryEntry, encode
-
-DICTIONARY_KEY = b"\0"
-"""First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
-
+from stream.availability import Availability
+from stream.schema import DICTIONARY_KEY, encode
 
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -47,19 +46,34 @@ def metadata(
     return found
 
 
+class JsonIds(NamedTuple):
+    """Item ids as JSON strings, by catalogue index; what is named later does not change it."""
+
+    number: NDArray[np.int64]
+    """[N] of an item's string among all; -1 where the id is not known"""
+    strings: pa.LargeStringArray
+
+    def take(self, index: NDArray[np.int64]) -> pa.StringArray:
+        """The ids of these items, which are named."""
+        return self.strings.take(pa.array(self.number[index])).cast(pa.string())
+
+
 class ItemNames:
-    """Ids of the catalogue's items."""
+    """Ids of the catalogue's items, and which of them may be listed."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
+        self.availability = Availability()
         self.ids: list[str | None] = []
         self._index: dict[str, int] = {}
         self._collided: set[str] = set()
-        self._unnamed: set[int] = set()
-        self._unnamed_now: NDArray[np.int64] | None = None
         self._new: list[str] = []
-        self._json = pa.array([], pa.string())
-        self._json_until = 0
+        self._unlisted = Growable(np.zeros(0, np.bool_))
+        self._unlisted_now: NDArray[np.int64] | None = None
+        self._json_number = Growable(np.zeros(0, np.int64))
+        self._json_ends = Growable(np.zeros(1, np.int64))
+        self._json_bytes = Growable(np.zeros(0, np.uint8))
+        self._without_json: list[int] = []
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another
@@ -82,53 +96,72 @@ class ItemNames:
         new = [item for item in ids if item not in self._index]
         if not new:
             return []
-        index = self.catalogue.add(item_hashes(new))
+        hashes = item_hashes(new)
+        index = self.catalogue.add(hashes)
         self._extend()
         named = []
-        for item, at in zip(new, index.tolist(), strict=True):
+        unlisted = self._unlisted.now
+        for item, at, value in zip(new, index.tolist(), hashes.tolist(), strict=True):
             if self.ids[at] is None:
                 self.ids[at] = item
                 self._index[item] = at
-                self._json_until = min(self._json_until, at)
-                self._unnamed.discard(at)
-                self._unnamed_now = None
+                unlisted[at] = value in self.availability
                 named.append(item)
-            else:
+                self._without_json.append(at)
+            elif self.ids[at] != item:
                 self._collided.add(item)
+        self._unlisted_now = None
         return named
 
     def _extend(self) -> None:
         have, now = len(self.ids), len(self.catalogue)
         if have < now:
             self.ids.extend([None] * (now - have))
-            self._unnamed.update(range(have, now))
-            self._unnamed_now = None
+            self._unlisted.extend(now, True)
+            self._unlisted_now = None
 
-    def unnamed(self) -> NDArray[np.int64]:
-        """Catalogue indices whose id is not known (yet)."""
+    def take_availability(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        """Records (key, value) of `items`: what they withdraw, and bring back."""
+        items = self.availability.take(records)
+        if not items:
+            return
         self._extend()
-        if self._unnamed_now is None:
-            # Kept: to go over a set that once was large takes milliseconds, even when nothing is left in it.
-            self._unnamed_now = np.fromiter(sorted(self._unnamed), np.int64, len(self._unnamed))
-        return self._unnamed_now
+        hashes = np.fromiter(items, np.uint64, len(items))
+        index = self.catalogue.find(hashes)
+        unlisted = self._unlisted.now
+        for item, at in zip(hashes.tolist(), index.tolist(), strict=True):
+            if at >= 0:
+                unlisted[at] = self.ids[at] is None or item in self.availability
+        self._unlisted_now = None
 
-    def json(self) -> pa.StringArray:
-        """Ids as JSON strings, by catalogue index; null where not known."""
-        if self._json_until < len(self.ids):
-            new = [None if item is None else encode(item).decode() for item in self.ids[self._json_until :]]
-            self._json = pa.concat_arrays([self._json[: self._json_until], pa.array(new, pa.string())])
-            self._json_until = len(self.ids)
-        return self._json
+    def unlisted(self) -> NDArray[np.int64]:
+        """Catalogue indices of what may not be listed: its id is not known (yet), or it was withdrawn."""
+        self._extend()
+        if self._unlisted_now is None:
+            self._unlisted_now = np.flatnonzero(self._unlisted.now)
+        return self._unlisted_now
+
+    def may_be_listed(self, index: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Whether these items, which are in the catalogue, are named and not withdrawn: bool[n]."""
+        self._extend()
+        return np.asarray(~self._unlisted.now[index], np.bool_)
+
+    def json(self) -> JsonIds:
+        """Ids as JSON strings; what they cost follows what was named since the last call."""
+        self._extend()
+        self._json_number.extend(len(self.ids), -1)
+        if self._without_json:
+            texts = [encode(self.ids[at]) for at in self._without_json]
+            ends = self._json_ends.now[-1] + np.cumsum([len(text) for text in texts])
+            self._json_number.now[self._without_json] = np.arange(len(texts)) + len(self._json_ends) - 1
+            self._json_ends.append(ends)
+            self._json_bytes.append(np.frombuffer(b"".join(texts), np.uint8))
+            self._without_json.clear()
+        ends, text = pa.py_buffer(self._json_ends.now), pa.py_buffer(self._json_bytes.now)
+        strings = pa.LargeStringArray.from_buffers(len(self._json_ends) - 1, ends, text)
+        return JsonIds(self._json_number.now, strings)
 
     def take_new(self) -> list[str]:
         """Ids named from events since the last call: to be written to the dictionary on `items`."""
         new, self._new = self._new, []
         return new
-
-
-def dictionary_records(ids: Sequence[str]) -> list[tuple[bytes, bytes]]:
-    """Records (key, value) for `items` by which others can name these items' hashes; see stream.schema."""
-    return [
-        (DICTIONARY_KEY + value.to_bytes(8, "big"), encode(DictionaryEntry(item)))
-        for item, value in zip(ids, item_hashes(ids).tolist(), strict=True)
-    ]

@@ -115,8 +115,8 @@ class Ranker:
         """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
         [r] for the last r; made beside the caller. `refresh` first.
 
-        Left out: items whose id is not known yet, the user's own that the row knows where `exclude_seen` [m]
-        says so, and the pairs of `also`.
+        Left out: items whose id is not known yet or that are withdrawn, the user's own that the row knows
+        where `exclude_seen` [m] says so, and the pairs of `also`.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
@@ -130,9 +130,12 @@ class Ranker:
         return made
 
     def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ranks of targets [r] among all items by `decayed_popularity`; ties count against them."""
+        """Ranks of targets [r] among all that may be listed by `decayed_popularity`; ties count against
+        them.
+        """
         if self._popularity is None:
             found = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
+            found[self.names.unlisted()] = -1.0
             self._popularity = found, np.sort(found)
         popularity, in_order = self._popularity
         return np.asarray(len(in_order) - np.searchsorted(in_order, popularity[target]), np.int64)
@@ -150,11 +153,11 @@ class Ranker:
                 row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
                 rows.append(row)
                 items.append(own[row, place].long())
-        unnamed = to_device(self.names.unnamed(), window.item.device)
-        if not rows and not len(unnamed):
+        unlisted = to_device(self.names.unlisted(), window.item.device)
+        if not rows and not len(unlisted):
             return None
         none = torch.zeros(0, dtype=torch.int64, device=window.item.device)
-        return Exclude(torch.cat([none, *rows]), torch.cat([none, *items]), unnamed)
+        return Exclude(torch.cat([none, *rows]), torch.cat([none, *items]), unlisted)
 
 
 def decayed_popularity(statistics: Statistics, items: int, now: float) -> NDArray[np.float64]:

@@ -6,8 +6,10 @@ time.
 | events | user_id | Event; an empty value (tombstone) erases the user; both in the partition that
 stream.partitioner gives the key |
 | items | item_id | Item: metadata, written by whoever owns the catalogue; every field of it (texts,
-numbers, lists of them) is a feature of the item, by which a new one is scored (models.features) |
-| items | 0x00 + hash | DictionaryEntry: written by workers, so that hashes in rows can be named again |
+numbers, lists of them) but `available` is a feature of the item, by which a new one is scored
+(models.features). `"available": false`, or an empty value (tombstone), withdraws the item from all lists |
+| items | 0x00 + hash | WithdrawableEntry: written by workers, so that hashes in rows can be named again, and
+withdrawals outlive their tombstones |
 | recommendations | user_id | Recommendation |
 | user-state | user_id | a binary row, see stream.rows; empty: erased |
 | item-stats | partition/part | binary arrays, see stream.item_stats |
@@ -25,6 +27,9 @@ from models.events import DEFAULT_TYPE
 
 MAX_INT64 = (1 << 63) - 1
 """Without it a number of any length would be a timestamp."""
+
+DICTIONARY_KEY = b"\0"
+"""First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
@@ -54,6 +59,13 @@ class DictionaryEntry(msgspec.Struct, gc=False):
     """An item id under the key of its hash."""
 
     item_id: Id
+
+
+class WithdrawableEntry(DictionaryEntry, gc=False, omit_defaults=True):
+    """A dictionary entry that may carry over what a tombstone under the item's id said."""
+
+    withdrawn: bool = False
+    """overruled by metadata, where there is any"""
 
 
 class Recommended(msgspec.Struct, gc=False):

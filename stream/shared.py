@@ -88,10 +88,12 @@ class Shared:
 
     async def _take_items(self, _: TopicPartition, records: Records) -> None:
         ids = [item for record in records if (item := _item_id(record)) is not None]
-        features = metadata((record.key, record.value) for record in records)
+        pairs = [(record.key, record.value) for record in records]
+        features = metadata(pairs)
 
         def take() -> None:
             self.names.add(ids)
+            self.names.take_availability(pairs)
             for item, own in features:
                 self.catalogue.features.put(item, own)
 

@@ -79,7 +79,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(names.recommendations, partitions, recommendations, by_user=True),
         TopicSpec(names.user_state, partitions, state, by_user=True),
         TopicSpec(names.item_stats, partitions, state, by_user=True),
-        TopicSpec(names.items, 1, compact),
+        # A tombstone withdraws an item: workers that were away must still find it, to carry it over.
+        TopicSpec(names.items, 1, {**compact, "delete.retention.ms": state["delete.retention.ms"]}),
         TopicSpec(names.model_versions, 1, compact),
         TopicSpec(names.dead_letters, 1, dead_letters),
     ]

@@ -18,18 +18,18 @@ from aiokafka import AIOKafkaProducer
 
 from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
+from stream.availability import dictionary_records
 from stream.checkpoint import Capture, PartitionLost, checkpoint
 from stream.clock import wall_ms
 from stream.encoder import Encoder
 from stream.engine import Engine, NewerRows, Options
 from stream.events import decode_events
 from stream.inbox import Arrived, Inbox
-from stream.items import dictionary_records
 from stream.metrics import WorkerMetrics
 from stream.outbox import Outbox
 from stream.partitioner import OtherPartitioner
 from stream.partitions import Owned
-from stream.producers import Message, new_producer
+from stream.producers import Message, new_producer, send_all
 from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
 from stream.settings import Settings
 from stream.shared import Shared
@@ -407,11 +407,21 @@ class Worker:
         while True:
             started = time.monotonic()
             await self._checkpoint()
+            await self._carry_withdrawals()
             for number, owned in list(self.owned.items()):
                 end = self.highwater(number)
                 if end is not None and owned.position is not None:
                     self.metrics.lag.labels(number).set(max(end - owned.position, 0))
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
+
+    async def _carry_withdrawals(self) -> None:
+        """Write to the dictionary what only tombstones say of items, which compaction forgets in the end."""
+        assert self._answers is not None
+        availability = self.shared.names.availability
+        ids = await self._run(availability.take_to_carry)
+        if ids:
+            records = await self._run(lambda: dictionary_records(ids, availability))
+            await asyncio.gather(*await send_all(self._answers, self.topics.items, 0, records))
 
     async def _checkpoint(self) -> None:
         async with self._checkpointing:
@@ -458,7 +468,8 @@ class Worker:
 
     def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
         """On the engine's thread, so between batches: copy out what is to be written."""
-        names = [*self._names_again, *dictionary_records(self.shared.names.take_new())]
+        items = self.shared.names
+        names = [*self._names_again, *dictionary_records(items.take_new(), items.availability)]
         self._names_again.clear()
         captures = {}
         for number, owned in owners.items():

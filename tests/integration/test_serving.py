@@ -21,11 +21,13 @@ from typing import Any
 
 import httpx
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from models.hashing import item_hash
 from models.registry import Version
 from serving.app import new_app
 from serving.service import Service
+from stream.availability import dictionary_key
 from stream.clients import admin_client, client_config
 from stream.schema import Announcement, Event, encode
 from stream.settings import Settings, load_settings
@@ -135,6 +137,20 @@ def message_at(settings: Settings, at: tuple[int, int]) -> dict[str, Any]:
     finally:
         consumer.close()
     raise AssertionError(f"no message for {at}")
+
+
+def newest(settings: Settings, topic: str) -> dict[bytes, bytes]:
+    """The newest record of each key of a topic of one partition that is no tombstone."""
+    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
+    tp = TopicPartition(topic, 0)
+    consumer.assign([tp])
+    consumer.seek_to_beginning(tp)
+    end, last = consumer.end_offsets([tp])[tp], dict[bytes, bytes | None]()
+    while consumer.position(tp) < end:
+        for record in consumer.poll(timeout_ms=200).get(tp, []):
+            last[record.key] = record.value
+    consumer.close()
+    return {key: value for key, value in last.items() if value is not None}
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +331,32 @@ def test_a_refresh_does_not_interrupt_answers(system: System) -> None:
     assert wrong == []
     assert met == {first, second.id}
     assert system.ask(users[0])["epoch"] == announced.epoch
+
+
+def test_a_withdrawn_item_leaves_the_lists_of_worker_and_server_until_its_metadata_is_back(
+    system: System,
+) -> None:
+    """The worker also writes the withdrawal where compaction leaves it."""
+    topic, gone = system.settings.topics.items, item_id(17)
+    carried = dictionary_key(item_hash(gone))
+
+    def say(value: bytes | None) -> None:
+        system.producer.send(topic, key=gone.encode(), value=value).get(timeout=30)
+
+    def listed(user: str) -> set[bool]:
+        """Whether the item is in what server and worker say now, to a user who likes it and to a stranger."""
+        message = message_at(system.settings, system.send_and_see(user, [17, 17, 17]))
+        asked = system.ask(user, k=1000), system.ask("stranger", k=1000), message
+        return {any(item["item_id"] == gone for item in answer["items"]) for answer in asked}
+
+    assert listed("withdrawing") == {True}
+    for number, withdrawal in enumerate([None, encode({"item_id": gone, "available": False})]):
+        say(withdrawal)
+        eventually(lambda number=number: listed(f"withdrawn-{number}") == {False})  # type: ignore[misc]
+        if withdrawal is None:
+            eventually(lambda: b"withdrawn" in newest(system.settings, topic).get(carried, b""))
+        say(encode({"item_id": gone}))
+        eventually(lambda number=number: listed(f"back-{number}") == {True})  # type: ignore[misc]
 
 
 def test_metrics_tell_of_rows_requests_and_freshness(system: System) -> None:

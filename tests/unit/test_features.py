@@ -35,7 +35,8 @@ from models.tensors import Inputs, Window
 from models.train import Trained, train
 from models.vocabulary import Catalogue
 from serving.view import MaterialisedView
-from stream.items import dictionary_records, metadata
+from stream.availability import dictionary_records
+from stream.items import metadata
 from stream.schema import Announcement
 from stream.settings import Settings
 from stream.shared import Shared

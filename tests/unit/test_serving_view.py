@@ -16,8 +16,8 @@ from models.hashing import item_hashes
 from models.registry import Version
 from serving.recommend import Answer, Question, answer
 from serving.view import MaterialisedView
+from stream.availability import dictionary_records
 from stream.engine import Engine
-from stream.items import dictionary_records
 from stream.ranking import REFRESH_MS
 from stream.rows import encode_rows
 from stream.schema import Item, encode
