@@ -64,7 +64,9 @@ def last_items(query: Query, window: Window, lags: int) -> Tensor:
 
 
 class Weights(NamedTuple):
-    """How much transitions count by how common the items are that they lead to and from: float32[N] each."""
+    """How much transitions count by how common the items are that they lead to and from: float32[N or more]
+    each.
+    """
 
     to: Tensor
     origin: Tensor

@@ -142,7 +142,7 @@ class AskedCompiled:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""
         room: NDArray[np.float32] | None = getattr(self._spaces, name, None)
         if room is None or room.size < rows * columns:
-            room = np.empty(rows * columns, np.float32)
+            room = np.empty(rows * columns * 5 // 4, np.float32)  # the catalogue grows
             setattr(self._spaces, name, room)
         return room[: rows * columns].reshape(rows, columns)
 
@@ -153,7 +153,7 @@ class AskedCompiled:
         touched += self._rows.source.shape[1] * self._shared.successor.shape[1]
         space: rowwise.Space | None = getattr(self._spaces, "space", None)
         if space is None or len(space.mark) < items or len(space.touched) < touched:
-            space = rowwise.space(self._matrix.padded, touched)
+            space = rowwise.space(self._matrix.padded * 5 // 4, touched)  # the catalogue grows
             self._spaces.space = space
         return space, items
 

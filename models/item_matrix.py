@@ -20,7 +20,7 @@ from models import products
 from models.features import Bags, bags
 from models.products import Precision, Product
 from models.recommender import Recommender
-from models.tensors import all_finite, to_device
+from models.tensors import all_finite, roomy, to_device
 from models.topk import BLOCK
 from models.vocabulary import Catalogue, Vocabulary
 
@@ -49,7 +49,7 @@ class Items:
     popularity: Tensor
     """[N, F + TREND]"""
     moving: Tensor
-    """[F + TREND, padded]: the same by column"""
+    """[F + TREND, padded or more]: the same by column"""
     finite: bool
     """whether all of that are numbers"""
     tile: int
@@ -125,7 +125,7 @@ class ItemMatrix:
     @property
     def rows(self) -> Tensor:
         """[N, columns], a copy"""
-        return torch.cat([self._vectors[: self.items], self._popularity], dim=1)
+        return torch.cat([self._vectors[: self.items], self._popularity[: self.items]], dim=1)
 
     def grow(self) -> None:
         """Take in the catalogue's new items."""
@@ -134,9 +134,7 @@ class ItemMatrix:
         if items == start:
             return
         if items > len(self._vectors) - BLOCK:
-            room = self._vectors.new_zeros(max(items, start * 5 // 4) + BLOCK, self.fixed)
-            room[:start] = self._vectors[:start]
-            self._vectors = room
+            self._vectors = roomy(self._vectors[:start], max(items, start * 5 // 4) + BLOCK)
         self._set_fixed(slice(start, items), self._catalogue.hashes[start:items])
         self.items = items
         if not self._recommender.columns:
@@ -192,7 +190,18 @@ class ItemMatrix:
     def set_popularity(self, columns: Tensor) -> None:
         """columns[N, F + TREND]"""
         self._moving_finite = all_finite(columns)
-        self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK))
+        self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK)).contiguous()
+        self._now = None
+
+    def add_popularity(self, columns: Tensor) -> None:
+        """columns[n, F + TREND] of the last n items, which `set_popularity` was not given."""
+        start, room = self.items - len(columns), len(self._vectors)
+        if -(-self.items // BLOCK) * BLOCK > self._moving.shape[1] or self.items > len(self._popularity):
+            self._popularity = roomy(self._popularity[:start], room)
+            self._moving = roomy(self._moving[:, :start], room, dim=1)
+        self._moving_finite &= all_finite(columns)
+        self._popularity[start : self.items] = columns
+        self._moving[:, start : self.items] = columns.T
         self._now = None
 
     def now(self) -> Items:
@@ -212,7 +221,7 @@ class ItemMatrix:
             self._now = Items(
                 self.items,
                 vectors,
-                self._popularity,
+                self._popularity[: self.items],
                 self._moving,
                 finite,
                 self.tile,

@@ -16,6 +16,7 @@ from concurrent.futures import wait as wait_for
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.asked import Asked, Exclude, Found, Weights, last_items
@@ -26,7 +27,7 @@ from models.products import Precision
 from models.recommender import Recommender
 from models.rowwise import Tables
 from models.statistics import Statistics
-from models.tensors import Query, Window, all_finite, to_device
+from models.tensors import Query, Window, all_finite, roomy, to_device
 from models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
@@ -96,6 +97,8 @@ class Scorer:
         """whether the compiled loops are used where all is finite: they do not expect NaN"""
         self._tables: Tables | None = None
         self._weights: Weights | None = None
+        self._counted = torch.zeros(0)
+        """[F] sums over the items of the decayed counts that popularity is taken from"""
         self._threads = threads
         self._pool = None
         if threads > 1 and self._on_cpu:  # a GPU works beside the caller anyway
@@ -125,21 +128,54 @@ class Scorer:
         """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock). What is
         still being scored stays as it was asked.
         """
-        if self._matrix.features_changed:
-            wait_for(self._under_way)
-        self._matrix.grow()
+        self._grow()
         self.now = now
         mixture, known = self.recommender.mixture, self.recommender.config.older
         usable = self.compiled and all_finite(*mixture.parameters())
         self._tables = tables_of(mixture, known) if usable else None
         if self.recommender.config.half_lives_ms:
-            popularity = log_popularity(self.statistics, self.items, now)
-            popularity = popularity.to(self.recommender.item_bias.device)
+            counts = _floored(self.statistics.popularity(self.items, now))
+            self._counted = counts.sum(dim=1, keepdim=True)
+            popularity = self._log_shares(counts)
             self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
-            damping = self.recommender.config.damping
-            if damping is not None:
-                common, equal = popularity[:, damping], torch.ones_like(popularity[:, damping])
-                self._weights = Weights(mixture.damped(equal, common), mixture.boost_of(common))
+            self._weights = self._weights_of(popularity)
+
+    @torch.inference_mode()
+    def take_in_items(self) -> None:
+        """After a `refresh`: take in the catalogue's new items, and their popularity as it was then, at the
+        cost of these items alone.
+        """
+        start = self.items
+        self._grow()
+        if self.items == start or not self.recommender.config.half_lives_ms:
+            return
+        counted = self.statistics.popularity_of(np.arange(start, self.items), self.now)
+        popularity = self._log_shares(_floored(counted))
+        self._matrix.add_popularity(self.recommender.popularity_columns(popularity))
+        new = self._weights_of(popularity)
+        if self._weights is not None and new is not None:
+            if self.items > len(self._weights.to):
+                room = self.items * 5 // 4
+                self._weights = Weights(*(roomy(part[:start], room) for part in self._weights))
+            for part, added in zip(self._weights, new, strict=True):
+                part[start : self.items] = added
+
+    def _grow(self) -> None:
+        if self._matrix.features_changed:
+            wait_for(self._under_way)
+        self._matrix.grow()
+
+    def _log_shares(self, counts: Tensor) -> Tensor:
+        """Logarithms of the shares that counts [F,n] are of all: [n,F]"""
+        return torch.log(counts / self._counted).T.to(self.recommender.item_bias.device)
+
+    def _weights_of(self, popularity: Tensor) -> Weights | None:
+        """Of items with these logarithms of shares [n,F]."""
+        damping = self.recommender.config.damping
+        if damping is None:
+            return None
+        common, mixture = popularity[:, damping], self.recommender.mixture
+        return Weights(mixture.damped(torch.ones_like(common), common), mixture.boost_of(common))
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -287,7 +323,11 @@ class Scorer:
         return result
 
 
+def _floored(counts: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(counts).float() + POPULARITY_FLOOR
+
+
 def log_popularity(statistics: Statistics, items: int, now: float) -> Tensor:
     """log((decayed count + floor) / sum), float32[items, F] at `now`."""
-    counts = torch.from_numpy(statistics.popularity(items, now)).float() + POPULARITY_FLOOR
+    counts = _floored(statistics.popularity(items, now))
     return torch.log(counts / counts.sum(dim=1, keepdim=True)).T

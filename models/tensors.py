@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 GAP_BUCKETS = 34
 """Time gaps are told apart by powers of two of a second, up to centuries; bucket 0 = no previous event."""
@@ -53,6 +54,13 @@ class Sparse(NamedTuple):
     transition: Tensor  # float32[B,C] share of Z
     pointer: Tensor  # float32[B,C] share of Z
     shift: Tensor  # float32[B,C]
+
+
+def roomy(part: Tensor, length: int, dim: int = 0) -> Tensor:
+    """A copy with zeros at the end of a dimension, so that there is room for so many; what is added to an
+    array that is copied once in a while costs what is added.
+    """
+    return pad(part, [0, 0] * (part.dim() - 1 - dim) + [0, length - part.shape[dim]])
 
 
 def gap_bucket(gap_ms: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.compiled import Ints, compiled
 from models.errors import EddyError
 from models.features import ItemFeatures
+from models.growable import Growable
 from models.hashing import item_hashes, type_hashes
 
 log = logging.getLogger("eddy.vocabulary")
@@ -49,34 +50,28 @@ class HashIndex:
     """
 
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
-        self._held = np.zeros(max(len(hashes), 16), np.uint64)
-        self._length = 0
+        self._held = Growable(np.zeros(0, np.uint64))
         self._bits = self._mask = 0
         self.append(hashes)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._held)
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
         """uint64[n], by position."""
-        return self._held[: self._length]
+        return self._held.now
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Position of each hash, -1 where absent: int64[n]."""
         position = np.empty(len(hashes), np.int64)
-        _find(hashes, self._held, self._table, np.uint64(64 - self._bits), position)
+        _find(hashes, self.hashes, self._table, np.uint64(64 - self._bits), position)
         return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:
         """Add distinct hashes that `find` does not know."""
-        start, end = self._length, self._length + len(hashes)
-        if end > len(self._held):
-            held = np.zeros(max(end, 2 * len(self._held)), np.uint64)
-            held[:start] = self.hashes
-            self._held = held
-        self._held[start:end] = hashes
-        self._length = end
+        start, end = len(self), len(self) + len(hashes)
+        self._held.append(hashes)
         if self._bits == 0 or end * _SPARSE > self._mask + 1:
             self._bits = max(4, int(end * _SPARSE * 2 - 1).bit_length())
             self._mask = (1 << self._bits) - 1
@@ -88,7 +83,7 @@ class HashIndex:
         return (hashes >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def _insert(self, position: NDArray[np.int32]) -> None:
-        slot = self._home(self._held[position])
+        slot = self._home(self.hashes[position])
         while len(position):
             free = self._table[slot] < 0
             self._table[slot[free]] = position[free]  # of several that want one slot the last gets it

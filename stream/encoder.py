@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.growable import Growable
 from models.hashing import item_hash
 from models.registry import Version
 from models.rules import MOVES, NEGATIVE, TARGET, Flags
@@ -41,7 +42,7 @@ class Encoder:
         type_input = np.full(MAX_TYPES, len(known))
         type_input[catalogue.types.name(known)] = np.arange(len(known))
         self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
-        self._item_input = np.zeros(0, np.int64)
+        self._item_input = Growable(np.zeros(0, np.int64))
 
     @property
     def state_size(self) -> int:
@@ -51,9 +52,9 @@ class Encoder:
     def _item_inputs(self, item: NDArray[np.int32]) -> NDArray[np.int64]:
         known = len(self._item_input)
         if known < len(self._catalogue):
-            added = self.version.vocabulary.input_index(self._catalogue.hashes[known : len(self._catalogue)])
-            self._item_input = np.concatenate((self._item_input, added))
-        return np.asarray(self._item_input[item], np.int64)
+            new = self._catalogue.hashes[known:]
+            self._item_input.append(self.version.vocabulary.input_index(new))
+        return self._item_input.now[item]
 
     def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
         """What the rules that the version was trained with say of events, in the shape given."""

@@ -54,8 +54,10 @@ class Ranker:
         vocabulary = encoder.version.vocabulary
         self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._refreshed = -REFRESH_MS
-        self._scored_as_of: tuple[int, int] | None = None
-        """the stream's now and `Statistics.changes` that the scores were last brought up to"""
+        self._scored_as_of: tuple[int, int, int] | None = None
+        """the stream's now, `Statistics.changes` and `ItemFeatures.revision` that the scores were last
+        brought up to
+        """
         self._period_ms = float(REFRESH_MS)
         self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
@@ -65,21 +67,25 @@ class Ranker:
         long; otherwise a moment on the wall can be days of the log, and it is always time.
         """
         live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
-        return not live or self.scorer.items < len(self.names.catalogue)
+        return not live
 
     def refresh(self, now: int, wall: int) -> None:
-        """Bring the scorer to the stream's `now` (ms), as of new items and of item statistics, if that is
-        due and something changed: where the stream stands still, its scores do as well.
+        """Bring the scorer to the stream's `now` (ms), as of item statistics and metadata, if that is due and
+        something changed: where the stream stands still, its scores do as well. New items are taken in at
+        once.
         """
-        as_of = now, self.scorer.statistics.changes
-        changed = as_of != self._scored_as_of or self.scorer.items < len(self.names.catalogue)
-        if changed and self.due(now, wall):
+        catalogue, statistics = self.names.catalogue, self.scorer.statistics
+        as_of = now, statistics.changes, catalogue.features.revision
+        new_items = self.scorer.items < len(catalogue)
+        if (new_items or as_of != self._scored_as_of) and self.due(now, wall):
             began = time.thread_time()
             self.scorer.refresh(float(now))
             took_ms = 1000 * (time.thread_time() - began)
             self._period_ms = max(REFRESH_MS, took_ms / REFRESH_SHARE)
             self._popularity = None
             self._refreshed, self._scored_as_of = wall, as_of
+        elif new_items:
+            self.scorer.take_in_items()
 
     def window(self, view: View) -> Window:
         """The recent windows in the version's terms."""
@@ -138,7 +144,9 @@ class Ranker:
             found[self.names.unlisted()] = -1.0
             self._popularity = found, np.sort(found)
         popularity, in_order = self._popularity
-        return np.asarray(len(in_order) - np.searchsorted(in_order, popularity[target]), np.int64)
+        known = np.minimum(target, len(popularity) - 1)
+        of_target = np.where(target < len(popularity), popularity[known], -1.0)  # one that came since: last
+        return np.asarray(len(in_order) - np.searchsorted(in_order, of_target), np.int64)
 
     def _left_out(
         self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None
