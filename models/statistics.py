@@ -21,6 +21,10 @@ MAX_HALF_LIVES = 60.0
 """The reference moves before a weight exceeds 2^60: far inside float32, and what is that old has vanished."""
 
 
+_MOST_HALVINGS = 512
+"""After which a count is still far from float64's least number."""
+
+
 class PartitionStatistics:
     """Sums over one partition's events, by catalogue index; arrays grow with the largest index seen."""
 
@@ -91,6 +95,52 @@ class PartitionStatistics:
             self.total = np.pad(self.total, (0, room))
         self.rows = rows
 
+    def idle(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
+        """Which of the first `items` items had no event that counts for so long at `now`: bool[items].
+
+        Told from the decayed count with the shortest half-life that does not underflow until then, none
+        without one: what is left of one event of that age, or less, is idle. An item that was popular counts
+        as idle some half-lives later.
+        """
+        idle = np.zeros(items, np.bool_)
+        lasting = np.where(self.half_lives >= longer_than_ms / _MOST_HALVINGS, self.half_lives, np.inf)
+        if not np.isfinite(lasting).any():
+            return idle
+        f = int(lasting.argmin())
+        known = min(items, self.popularity.shape[1])
+        least = np.exp2(-longer_than_ms / self.half_lives[f])
+        idle[:known] = self.popularity[f, :known] * self.decay(now)[f, 0] <= least * (1 + 1e-9)
+        idle[known:] = True
+        return idle
+
+    def mentioned(self, items: int) -> NDArray[np.bool_]:
+        """Which of the first `items` items anything is counted of: bool[items]."""
+        mentioned = np.zeros(items, np.bool_)
+        known = min(items, len(self.row))
+        mentioned[:known] = self.popularity[:, :known].any(axis=0) | (self.row[:known] >= 0)
+        successor = self.successor[: self.rows]
+        mentioned[successor[successor >= 0]] = True
+        return mentioned
+
+    def drop(self, gone: NDArray[np.bool_]) -> None:
+        """Forget what is counted of some items: gone[N], N at least the items mentioned."""
+        known = len(self.row)
+        gone = np.concatenate((gone[:known], np.zeros(max(known - len(gone), 0), np.bool_)))
+        self.popularity[:, gone] = 0.0
+        self.row[gone] = -1
+        source = np.flatnonzero(self.row >= 0)
+        row = self.row[source]
+        self.successor, self.count, self.total = self.successor[row], self.count[row], self.total[row]
+        self.row[source], self.rows = np.arange(len(source)), len(source)
+        left = (self.successor >= 0) & gone[self.successor]
+        self.successor[left], self.count[left] = -1, 0.0
+
+    def renumber(self, place: Ints) -> None:
+        """Give items other numbers: place[N] of each, -1 for those that left, of which nothing is counted."""
+        kept = np.flatnonzero(place[: len(self.row)] >= 0)
+        self.popularity, self.row = self.popularity[:, kept], self.row[kept]
+        self.successor = np.where(self.successor >= 0, place[self.successor], -1).astype(np.int32)
+
     def collect(
         self, items: Ints, now: float, index: NDArray[np.int32], count: Floats, total: Floats
     ) -> None:
@@ -129,6 +179,33 @@ class Statistics:
     def forget(self, partition: int) -> None:
         """Drop all that is known of a partition."""
         self.partitions.pop(partition, None)
+        self.changes += 1
+
+    def idle(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
+        """Which of the first `items` items no partition had an event of for so long at `now`: bool[items]."""
+        if not self.half_lives_ms:
+            return np.zeros(items, np.bool_)
+        idle = np.ones(items, np.bool_)
+        for part in self.partitions.values():
+            idle &= part.idle(items, now, longer_than_ms)
+        return idle
+
+    def mentioned(self, items: int) -> NDArray[np.bool_]:
+        """Which of the first `items` items anything is counted of in any partition: bool[items]."""
+        mentioned = np.zeros(items, np.bool_)
+        for part in self.partitions.values():
+            mentioned |= part.mentioned(items)
+        return mentioned
+
+    def drop(self, partition: int, gone: NDArray[np.bool_]) -> None:
+        """Forget what a partition counted of some items: gone[N]."""
+        self.partition(partition).drop(gone)
+        self.changes += 1
+
+    def renumber(self, place: Ints) -> None:
+        """Give items other numbers: place[N] of each, -1 for those that left; see `Catalogue.keep`."""
+        for part in self.partitions.values():
+            part.renumber(place)
         self.changes += 1
 
     def popularity(self, items: int, now: float) -> NDArray[np.float64]:

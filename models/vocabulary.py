@@ -202,7 +202,7 @@ class EventTypes:
 
 
 class Catalogue:
-    """The growing set of candidate items: every item that was ever seen, numbered by arrival.
+    """The set of candidate items, numbered by arrival: all that were ever seen, but for those that left.
 
     One catalogue outlives model versions; statistics, windows and scores are in its numbering. `features` is
     what is known of items, these and others; `types` numbers event types in the same way.
@@ -212,6 +212,8 @@ class Catalogue:
         self, hashes: NDArray[np.uint64] | None = None, features: ItemFeatures | None = None
     ) -> None:
         self._index = HashIndex(np.zeros(0, np.uint64) if hashes is None else hashes)
+        self.renumbered = 0
+        """how often the items were given other numbers"""
         self.features = ItemFeatures() if features is None else features
         self.types = EventTypes()
 
@@ -236,3 +238,14 @@ class Catalogue:
             self._index.append(unknown[np.sort(first)])
             found = self.find(hashes)
         return found
+
+    def keep(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Forget all items but these, in increasing order: each item's new index, -1 for the forgotten.
+
+        Whoever holds indices has to renumber them. Views of `hashes` stay as they were.
+        """
+        place = np.full(len(self), -1, np.int64)
+        place[index] = np.arange(len(index))
+        self._index = HashIndex(self.hashes[index])
+        self.renumbered += 1
+        return place

@@ -169,6 +169,7 @@ class Service:
     async def _take_items(self, tp: TopicPartition, records: Records) -> None:
         pairs = [(record.key, record.value) for record in records]
         self._report(tp.topic, await self._run(lambda: self.view.take_items(pairs)))
+        await self._run(self.view.forget_items)
 
     async def _follow_statistics(self) -> None:
         await self._first_version.wait()  # it says how events are counted
@@ -178,6 +179,7 @@ class Service:
     async def _take_statistics(self, tp: TopicPartition, records: Records) -> None:
         pairs = [(record.key, record.value) for record in records]
         self._report(tp.topic, await self._run(lambda: self.view.take_statistics(tp.partition, pairs)))
+        await self._run(self.view.forget_items)
 
     async def _take_rows(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}

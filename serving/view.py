@@ -22,6 +22,7 @@ from stream.encoder import Encoder
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
 from stream.ranking import Ranker
+from stream.retirement import Forgetting
 from stream.rows import RowFormatError, Rows, decode_rows
 from stream.schema import DICTIONARY_KEY, Item
 from stream.slab import Slab
@@ -54,6 +55,7 @@ class MaterialisedView:
         self.slabs: dict[int, Slab] = {}
         self.rankers: dict[int, Ranker] = {}
         self._stats: Reader | None = None
+        self._forgetting = Forgetting(self.names)
 
     def __len__(self) -> int:
         return sum(map(len, self.slabs.values()))
@@ -101,13 +103,32 @@ class MaterialisedView:
                 f"epoch {epoch} have {held.state_size}: they were made by another version"
             )
         self.catalogue.features.add(version.features)
-        self.names.add(version.vocabulary.items)
+        self.names.add_vocabulary(version.vocabulary.items)
         encoder = Encoder(version, epoch, self.catalogue, torch.device("cpu"))
-        ranker = Ranker(encoder, self.names, counted)
-        ranker.refresh(self.now(), self.wall())  # now, not at somebody's request
+        ranker = self._new_ranker(encoder, counted)
         ranker.scorer.warm_up()
         self.rankers[epoch] = ranker
         self._drop_unused()
+
+    def forget_items(self) -> None:
+        """Forget the items that cannot be listed and that nothing names, if they are many."""
+        if self._stats is None:
+            return
+        statistics = self._stats.statistics
+        kept = self._forgetting.kept(statistics, self.slabs.values())
+        if kept is None:
+            return
+        place = self.names.keep(kept)
+        statistics.renumber(place)
+        for slab in self.slabs.values():
+            slab.renumber(place)
+        for epoch, ranker in self.rankers.items():
+            self.rankers[epoch] = self._new_ranker(ranker.encoder, statistics)
+
+    def _new_ranker(self, encoder: Encoder, statistics: Statistics) -> Ranker:
+        ranker = Ranker(encoder, self.names, statistics)
+        ranker.refresh(self.now(), self.wall())  # now, not at somebody's request
+        return ranker
 
     def without_model(self, live: int) -> set[int]:
         """Of the live epoch and those that rows name: the ones whose model is not here."""

@@ -33,6 +33,7 @@ class Availability:
         self._described: set[int] = set()
         self._carried: set[int] = set()
         self._to_carry: dict[int, str] = {}
+        self._removed: set[int] = set()
 
     def __contains__(self, item: int) -> bool:
         return item in self._withdrawn
@@ -41,18 +42,23 @@ class Availability:
         """Whether there is metadata of the item with this hash on `items` now."""
         return item in self._described
 
+    def removed(self, item: int) -> bool:
+        """Whether the last records taken took an item without metadata out of the dictionary."""
+        return item in self._removed and item not in self._described
+
     def take(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> set[int]:
-        """Records (key, value) of `items` in log order; returns the items that they speak of. What cannot be
-        read says nothing.
+        """Records (key, value) of `items` in log order; returns the items of which they may have changed what
+        is known. What cannot be read says nothing.
         """
-        spoken_of: set[int] = set()
+        changed: set[int] = set()
+        self._removed.clear()
         for key, value in records:
             if not key:
                 continue
             item = self._take_entry(key, value) if key.startswith(DICTIONARY_KEY) else self._take(key, value)
             if item is not None:
-                spoken_of.add(item)
-        return spoken_of
+                changed.add(item)
+        return changed
 
     def _take(self, key: bytes, value: bytes | None) -> int | None:
         if value is None:
@@ -81,7 +87,12 @@ class Availability:
             return None
         item = int.from_bytes(key[len(DICTIONARY_KEY) :], "big")
         self._carried.discard(item)
-        if value is not None:
+        self._removed.discard(item)
+        if value is not None and item not in self._withdrawn and b'"withdrawn"' not in value:
+            return None  # nearly all of the dictionary, and all of it is read at every start
+        if value is None:
+            self._removed.add(item)
+        else:
             try:
                 entry = _decode_entry(value)
             except _UNREADABLE:

@@ -62,6 +62,11 @@ class Counting:
         self._waiting.clear()
         self._events = 0
 
+    def renumber(self, place: NDArray[np.int64]) -> None:
+        """Items get other numbers, place[N] of each; what still waits must have been counted."""
+        for number, counted in self._counted.items():
+            self._counted[number] = [one.renumbered(place) for one in counted]
+
     def take(self, partition: int) -> list[Counted]:
         """What the statistics took in of a partition since the last call, one entry per update; counts
         what waits.

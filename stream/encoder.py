@@ -41,6 +41,7 @@ class Encoder:
         known = version.vocabulary.types
         type_input = np.full(MAX_TYPES, len(known))
         type_input[catalogue.types.name(known)] = np.arange(len(known))
+        self._numbering = catalogue.renumbered
         self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
         self._item_input = Growable(np.zeros(0, np.int64))
 
@@ -50,6 +51,8 @@ class Encoder:
         return self.recommender.state_size
 
     def _item_inputs(self, item: NDArray[np.int32]) -> NDArray[np.int64]:
+        if self._numbering != self._catalogue.renumbered:
+            self._numbering, self._item_input = self._catalogue.renumbered, Growable(np.zeros(0, np.int64))
         known = len(self._item_input)
         if known < len(self._catalogue):
             new = self._catalogue.hashes[known:]

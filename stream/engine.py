@@ -27,6 +27,7 @@ from stream.items import ItemNames
 from stream.prequential import Prequential, in_sample
 from stream.rank_budget import RankBudget
 from stream.ranking import Made, Ranker
+from stream.retirement import Forgetting, drop_idle
 from stream.rows import Rows, encode_rows
 from stream.slab import Known, Slab, Slots
 
@@ -119,6 +120,7 @@ class Engine:
         self.may_be_stale = False
         """whether `migrate` has to look"""
         self.counting = Counting(statistics)
+        self._forgetting = Forgetting(names)
 
     def _new_ranker(self) -> Ranker:
         options = self.options
@@ -213,6 +215,7 @@ class Engine:
             columns, partition = columns.take(fresh), partition[fresh]
         adopted = self.adopt(slot[accepted])
         report = self._move(columns, outcome)
+        self.names.touch(item[item >= 0], self.clock.now(self.wall()))
         again = None
         if self.options.emit == "latest":
             again = np.unique(slot[accepted])
@@ -230,6 +233,31 @@ class Engine:
         if len(adopted):
             outcome.dirty = np.union1d(outcome.dirty, adopted)
         return outcome
+
+    # -- items that leave -------------------------------------------------------------------------------
+
+    def drop_idle_items(self, partition: int) -> bool:
+        """Take what cannot be listed and is idle out of a partition's item statistics; whether they changed,
+        and are to be written whole.
+        """
+        self.counting.count()
+        return drop_idle(self.names, self.statistics, partition, self.clock.now(self.wall()))
+
+    def forget_items(self) -> bool:
+        """Forget the items that cannot be listed and that nothing names, if they are many, and give the
+        others new numbers. Lists under way keep the old ones, and names for them.
+        """
+        kept = self._forgetting.kept(self.statistics, [self.slab])
+        if kept is None:
+            return False
+        self.counting.count()
+        place = self.names.keep(kept)
+        for holder in (self.slab, self.statistics, self.counting):
+            holder.renumber(place)
+        self.ranker = self._new_ranker()
+        return True
+
+    # -- users that leave -------------------------------------------------------------------------------
 
     def idle(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
         """Users of a partition idle for longer than this whose last event's offset lies below `before`."""

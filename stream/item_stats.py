@@ -88,6 +88,11 @@ class Counted:
     offset: int
     """of the last of them on `events`"""
 
+    def renumbered(self, place: NDArray[np.int64]) -> "Counted":
+        """The same events after items got other numbers: place[N] of each, -1 for one that left."""
+        previous = np.where(self.previous >= 0, place[self.previous], -1)
+        return Counted(place[self.item], self.time, previous, self.offset)
+
 
 @dataclass
 class Journal:
@@ -107,6 +112,12 @@ class Journal:
         """Remember what `Statistics.update` was just given."""
         self._noted.append(counted)
         self.offset = max(self.offset, counted.offset)
+
+    def rewrite(self) -> None:
+        """Say all at the next `drain`: the sums changed by more than events."""
+        self.since_base = BASE_EVERY
+        nothing = np.zeros(0, np.int64)
+        self.note(Counted(nothing, nothing, np.zeros((0, 1), np.int64), self.offset))
 
     def drain(self, statistics: Statistics, catalogue: Catalogue) -> Callable[[], list[Message]]:
         """What makes the records (key, value) that bring readers to where the statistics are now, on any

@@ -6,7 +6,7 @@ are not recommended, nor are those that were withdrawn (stream.availability).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from models.growable import Growable
 from models.hashing import item_hash, item_hashes
 from models.vocabulary import Catalogue
 from stream.availability import Availability
+from stream.rows import NO_TIME
 from stream.schema import DICTIONARY_KEY, encode
 
 _decode_fields = msgspec.json.Decoder(dict[str, object]).decode
@@ -61,13 +62,26 @@ class JsonIds(NamedTuple):
 class ItemNames:
     """Ids of the catalogue's items, and which of them may be listed."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, idle_ms: float | None = None) -> None:
+        """An item that was touched less than `idle_ms` ago keeps its id, whoever takes it out of the
+        dictionary.
+        """
         self.catalogue = catalogue
         self.availability = Availability()
+        self.idle_ms = idle_ms
+        self.now = NO_TIME
+        """the stream's now, ms, when items were last touched"""
         self.ids: list[str | None] = []
+        self._touched = Growable(np.zeros(0, np.int64))
+        self._lasting = Growable(np.zeros(0, np.bool_))
+        self._described = Growable(np.zeros(0, np.bool_))
+        self._new: list[str] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        """Nothing that follows from ids is there yet."""
         self._index: dict[str, int] = {}
         self._collided: set[str] = set()
-        self._new: list[str] = []
         self._unlisted = Growable(np.zeros(0, np.bool_))
         self._unlisted_now: NDArray[np.int64] | None = None
         self._json_number = Growable(np.zeros(0, np.int64))
@@ -100,12 +114,14 @@ class ItemNames:
         index = self.catalogue.add(hashes)
         self._extend()
         named = []
-        unlisted = self._unlisted.now
+        unlisted, described, touched = self._unlisted.now, self._described.now, self._touched.now
         for item, at, value in zip(new, index.tolist(), hashes.tolist(), strict=True):
             if self.ids[at] is None:
                 self.ids[at] = item
                 self._index[item] = at
                 unlisted[at] = value in self.availability
+                described[at] = self.availability.described(value)
+                touched[at] = max(touched[at], self.now)
                 named.append(item)
                 self._without_json.append(at)
             elif self.ids[at] != item:
@@ -118,10 +134,25 @@ class ItemNames:
         if have < now:
             self.ids.extend([None] * (now - have))
             self._unlisted.extend(now, True)
+            self._touched.extend(now, NO_TIME)
+            self._lasting.extend(now, False)
+            self._described.extend(now, False)
             self._unlisted_now = None
 
+    def add_vocabulary(self, ids: Sequence[str]) -> None:
+        """Name items that a version knows: they never leave."""
+        self.add(ids)
+        self._lasting.now[self.catalogue.find(item_hashes(ids))] = True
+
+    def touch(self, index: NDArray[np.integer], now: int) -> None:
+        """Items have events at the stream's `now` (ms)."""
+        self._extend()
+        self._touched.now[index] = self.now = max(now, self.now)
+
     def take_availability(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
-        """Records (key, value) of `items`: what they withdraw, and bring back."""
+        """Records (key, value) of `items`: what they withdraw and bring back, and what they take out of the
+        dictionary.
+        """
         items = self.availability.take(records)
         if not items:
             return
@@ -130,9 +161,54 @@ class ItemNames:
         index = self.catalogue.find(hashes)
         unlisted = self._unlisted.now
         for item, at in zip(hashes.tolist(), index.tolist(), strict=True):
-            if at >= 0:
-                unlisted[at] = self.ids[at] is None or item in self.availability
+            if at < 0:
+                continue
+            name = self.ids[at]
+            if name is not None and self.availability.removed(item) and not self._lasting.now[at]:
+                if self._touched_lately(self._touched.now[at]):
+                    self._new.append(name)
+                else:
+                    self.ids[at] = None
+                    del self._index[name]
+            unlisted[at] = self.ids[at] is None or item in self.availability
+            self._described.now[at] = self.availability.described(item)
         self._unlisted_now = None
+
+    def _touched_lately(self, time: Any) -> Any:
+        """Whether that was less than `idle_ms` ago; element by element."""
+        return (time != NO_TIME) & (time > self.now - (self.idle_ms or 0))
+
+    def untouched(self) -> NDArray[np.int64]:
+        """Catalogue indices of items that leave unless somebody else has touched them: named, in no
+        vocabulary, without metadata or withdrawal, and not touched here for `idle_ms`.
+        """
+        if self.idle_ms is None:
+            return np.zeros(0, np.int64)
+        self._extend()
+        stays = self._unlisted.now | self._lasting.now | self._described.now
+        return np.flatnonzero(~(stays | self._touched_lately(self._touched.now)))
+
+    def leaving(self) -> NDArray[np.bool_]:
+        """Which items are only there as long as a row or a count names them, since they cannot be listed:
+        bool[N].
+        """
+        self._extend()
+        return np.asarray(self._unlisted.now & ~self._lasting.now, np.bool_)
+
+    def keep(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Forget all other items; see `Catalogue.keep`."""
+        self._extend()
+        place = self.catalogue.keep(index)
+        self.ids = [self.ids[at] for at in index.tolist()]
+        self._touched = Growable(self._touched.now[index])
+        self._lasting = Growable(self._lasting.now[index])
+        self._described = Growable(self._described.now[index])
+        unlisted, collided = Growable(self._unlisted.now[index]), self._collided
+        self._clear()
+        self._unlisted, self._collided = unlisted, collided
+        self._without_json = [at for at, name in enumerate(self.ids) if name is not None]
+        self._index = {name: at for at, name in enumerate(self.ids) if name is not None}
+        return place
 
     def unlisted(self) -> NDArray[np.int64]:
         """Catalogue indices of what may not be listed: its id is not known (yet), or it was withdrawn."""
@@ -153,6 +229,8 @@ class ItemNames:
         if self._without_json:
             texts = [encode(self.ids[at]) for at in self._without_json]
             ends = self._json_ends.now[-1] + np.cumsum([len(text) for text in texts])
+            if (self._json_number.now[self._without_json] >= 0).any():  # earlier ones must not see the change
+                self._json_number = Growable(self._json_number.now.copy())
             self._json_number.now[self._without_json] = np.arange(len(texts)) + len(self._json_ends) - 1
             self._json_ends.append(ends)
             self._json_bytes.append(np.frombuffer(b"".join(texts), np.uint8))

@@ -32,6 +32,7 @@ class WorkerMetrics:
             "eddy_unanswered_batches", "Micro-batches whose lists or ranks are still being made", registry=r
         )
         self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
+        self.items = Gauge("eddy_items", "Items in the catalogue", registry=r)
         self.stale_rows = Gauge(
             "eddy_rows_of_older_epochs", "Rows still to be encoded for the live version", registry=r
         )

@@ -36,6 +36,8 @@ class Owned:
     """offset that the last checkpoint committed"""
     _dirty: list[NDArray[np.int64]] = field(default_factory=list)
     _erased: dict[str, None] = field(default_factory=dict)
+    _rewrites: bool = False
+    """whether the next checkpoint writes the item statistics whole"""
 
     def accept(self, chunk: Chunk) -> None:
         """Check that nothing was dropped between this chunk and the one before. Errors: EddyError."""
@@ -56,6 +58,10 @@ class Owned:
         engine.erase([(self.number, user) for user in users])
         self._erased.update(dict.fromkeys(users))
 
+    def rewrite_statistics(self) -> None:
+        """Let the next checkpoint write the item statistics whole."""
+        self._rewrites = True
+
     def advance(self, position: int) -> None:
         """Everything before this offset is applied."""
         self.position = max(position, self.position or 0)
@@ -63,7 +69,7 @@ class Owned:
     @property
     def pending(self) -> bool:
         """Whether a checkpoint has something to do."""
-        return bool(self._dirty or self._erased) or self.position != self.committed
+        return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
 
     def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> Capture:
         """Copy out what the next checkpoint writes."""
@@ -82,6 +88,9 @@ class Owned:
 
         for counted in engine.counting.take(self.number):
             self.journal.note(counted)
+        if self._rewrites:
+            self._rewrites = False
+            self.journal.rewrite()
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
         return Capture(self.number, self.position, rows, statistics, names)
 

@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     )
     stall_s: float = Field(default=120, gt=0, description="no progress for longer ends the worker")
     idle_days: float | None = Field(default=None, gt=0, description="rows idle for longer are dropped")
+    item_idle_days: float = Field(
+        default=90, gt=0, description="items that nobody touched for longer and no version knows leave"
+    )
     threads: int = Field(default=2, ge=1, le=1024, description="that score lists, side by side")
     precision: Literal["float32", "bfloat16", "int8", "auto"] = Field(
         default="auto", description="of the first pass over the items; auto: float32 up to 4,096 items"

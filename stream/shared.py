@@ -13,6 +13,7 @@ from models.registry import Version
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.announced import AnnouncedVersion, OtherStatistics
+from stream.clock import DAY_MS
 from stream.encoder import Encoder
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
@@ -33,7 +34,7 @@ class Shared:
     def __init__(self, settings: Settings, run: OnThread) -> None:
         self.settings = settings
         self.catalogue = Catalogue()
-        self.names = ItemNames(self.catalogue)
+        self.names = ItemNames(self.catalogue, settings.item_idle_days * DAY_MS)
         self.version = AnnouncedVersion(self._load)
         self._run = run
         self._statistics: Reader | None = None
@@ -70,7 +71,7 @@ class Shared:
                     "than the live one: stop all workers, then start them on it"
                 )
         self.catalogue.features.add(version.features)
-        self.names.add(version.vocabulary.items)
+        self.names.add_vocabulary(version.vocabulary.items)
         device = torch.device(self.settings.torch_device)
         log.info("epoch %d: version %s", epoch, version.id)
         return Encoder(version, epoch, self.catalogue, device)

@@ -218,6 +218,40 @@ class Slab:
         length = self.length[slots].astype(np.int64)
         return np.where(length > 0, self.time[slots, np.maximum(length - 1, 0)], self.anchor_time[slots])
 
+    def mentioned(self, items: int) -> NDArray[np.bool_]:
+        """Which of the catalogue's first `items` items the rows name: bool[items]."""
+        mentioned = np.zeros(items, np.bool_)
+        for slots in self._blocks():
+            window = np.arange(WINDOW) < self.length[slots][:, None]
+            mentioned[self.item[slots][window]] = True
+            older = self._older(slots)[1]
+            mentioned[older[older > 0] - 1] = True
+        return mentioned
+
+    def renumber(self, place: NDArray[np.int64]) -> None:
+        """Give items other numbers: place[N] of each, -1 for those that left, which no row names."""
+        one_more = np.concatenate(([0], place + 1)).astype(np.int32)
+        for slots in self._blocks():
+            window = np.arange(WINDOW) < self.length[slots][:, None]
+            item = self.item[slots]
+            item[window], item[~window] = place[item[window]], 0
+            self.item[slots] = item
+            remembering, older = self._older(slots)
+            self.older[remembering, : older.shape[1]] = one_more[older]
+
+    def _blocks(self, rows: int = 4096) -> list[Slots]:
+        """The slots of all rows, as many at a time as may be copied."""
+        slots = np.flatnonzero(self.partition[: len(self.user_of)] >= 0)
+        return [slots[start : start + rows] for start in range(0, len(slots), rows)]
+
+    def _older(self, slots: Slots) -> tuple[Slots, NDArray[np.int32]]:
+        """Those of some rows that name older items, and these: the others' memory may never have been
+        written.
+        """
+        count = self.remembered[slots]
+        slots = slots[count > 0]
+        return slots, self.older[slots, : int(count.max(initial=0))]
+
     def windows(self) -> Windows:
         """The columns that compiled loops move; until the slab grows."""
         return Windows(

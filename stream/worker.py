@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from models.errors import EddyError
 from stream.applying import Applied, apply_chunks
@@ -31,6 +32,7 @@ from stream.partitioner import OtherPartitioner
 from stream.partitions import Owned
 from stream.producers import Message, new_producer, send_all
 from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
+from stream.retirement import removals
 from stream.settings import Settings
 from stream.shared import Shared
 from stream.snapshots import snapshot_path, sweep_snapshots, write_snapshot
@@ -63,6 +65,9 @@ REBALANCE_SESSIONS = 2.0
 """Session timeouts within which a worker that was fenced must have heard of the rebalance that did it."""
 
 IDLE_CHECK_S = 60.0
+
+ITEM_CHECK_S, ITEM_CHECK_SHARE = 5.0, 0.01
+"""How often to look for items that leave: at most so often, and in so much of the time."""
 
 
 class Worker:
@@ -156,6 +161,7 @@ class Worker:
         self._spawn(self._work(), "work")
         self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
         self._spawn(self._watch(), "watch")
+        self._spawn(self._retire_items(), "items that leave")
 
     async def _unless_failed(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
@@ -422,6 +428,38 @@ class Worker:
         if ids:
             records = await self._run(lambda: dictionary_records(ids, availability))
             await asyncio.gather(*await send_all(self._answers, self.topics.items, 0, records))
+
+    async def _retire_items(self) -> None:
+        """Let items leave that nobody touches: see `stream.retirement`."""
+        names, took = self.shared.names, 0.0
+        while True:
+            await asyncio.sleep(max(ITEM_CHECK_S, took / ITEM_CHECK_SHARE))
+            if not self._settled.is_set():
+                continue
+            try:
+                await self.shared.item_stats.caught_up()  # what is not read yet may have touched an item
+            except KafkaError:  # the cluster is away
+                continue
+            began = time.monotonic()
+            removed = await self._run(self._retire)
+            took = time.monotonic() - began
+            if removed:
+                assert self._answers is not None
+                await asyncio.gather(*await send_all(self._answers, self.topics.items, 0, removed))
+            self.metrics.items.set(len(names.catalogue))
+
+    def _retire(self) -> list[Message]:
+        """On the engine's thread; returns what is to be written to `items`, by one worker of all."""
+        if not self._settled.is_set():  # partitions are on their way, and their statistics with them
+            return []
+        engine, owned = self.engine, dict(self.owned)
+        for number, partition in owned.items():
+            if engine.drop_idle_items(number):
+                partition.rewrite_statistics()
+        engine.forget_items()
+        if 0 not in owned:
+            return []
+        return removals(engine.names, engine.statistics, engine.clock.now(engine.wall()))
 
     async def _checkpoint(self) -> None:
         async with self._checkpointing:

@@ -68,7 +68,7 @@ def random_version(
 def new_encoder(engine: Engine | None, version: Version, epoch: int) -> Encoder:
     """An encoder of a version, on an engine's names or on new ones."""
     names = engine.names if engine else ItemNames(Catalogue())
-    names.add(version.vocabulary.items)
+    names.add_vocabulary(version.vocabulary.items)
     return Encoder(version, epoch, names.catalogue, torch.device("cpu"))
 
 
@@ -81,7 +81,7 @@ def new_engine(
     """
     torch.set_num_threads(1)
     names = ItemNames(Catalogue())
-    names.add(version.vocabulary.items)
+    names.add_vocabulary(version.vocabulary.items)
     encoder = Encoder(version, epoch, names.catalogue, torch.device(device))
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)

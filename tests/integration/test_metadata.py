@@ -1,20 +1,26 @@
-"""An item that nobody has touched is recommended by its metadata as soon as that is on `items`."""
+"""An item that nobody has touched is recommended by its metadata as soon as that is on `items`; items that
+nobody touches any more leave.
+"""
 
 from __future__ import annotations
 
 import json
 
+import httpx
 from kafka import KafkaProducer
 
+from models.hashing import item_hash
 from models.registry import publish
 from models.rules import EVERY_EVENT
 from models.train import train
+from stream.availability import dictionary_key
 from stream.clients import client_config
 from stream.schema import Event, encode
 from stream.settings import Settings
 from stream.versions import announce
 from tests.conftest import eventually
-from tests.integration.test_serving import START, message_at, process, server, with_topics
+from tests.engines import item_id, random_version
+from tests.integration.test_serving import START, message_at, newest, process, server, with_topics
 from tests.unit.test_features import FAST, ITEMS, SMALL, kinds, kinds_log
 
 
@@ -43,3 +49,49 @@ def test_worker_and_server_rank_a_new_item_by_what_is_known_of_it(settings: Sett
         places = [item["item_id"] for item in listed["items"]]
         assert len(places) == settings.k
         assert places.index("follows") < places.index("does-not")
+
+
+def test_items_that_nobody_touched_for_long_leave_the_lists_and_the_dictionary(settings: Settings) -> None:
+    """Of a bad client, whose random ids cost everybody's lists time; also after a restart of everything."""
+    settings = settings.model_copy(update={"k": 1000, "item_idle_days": 1.0})
+    announce(with_topics(settings), random_version(settings.registry, items=20))
+    producer = KafkaProducer(**client_config(settings), acks="all")
+    events, items = settings.topics.events, settings.topics.items
+    junk = [f"junk-{number}" for number in range(700)]
+
+    def send(user: str, chosen: list[str], time: int) -> tuple[int, int]:
+        for number, item in enumerate(chosen):
+            event = encode(Event(user, item, time + number))
+            sent = producer.send(events, key=user.encode(), value=event)
+        at = sent.get(timeout=30)
+        return at.partition, at.offset
+
+    def listed(client: httpx.Client, at: tuple[int, int]) -> list[set[str]]:
+        """Items in what worker and server say of the user, and the server to a stranger."""
+        answers = [message_at(settings, at)]
+        answers += [client.get(f"/v1/users/{user}/recommendations?k=1000").json() for user in ("u", "nobody")]
+        return [{item["item_id"] for item in answer["items"]} for answer in answers]
+
+    def in_dictionary(names: list[str]) -> set[bytes]:
+        return newest(settings, items).keys() & {dictionary_key(item_hash(name)) for name in names}
+
+    usual = [item_id(number) for number in range(20)]
+    for restart in range(2):
+        with process(settings, "stream.app", "run_worker"), server(settings) as client:
+            eventually(lambda client=client: client.get("/readyz").status_code == 200, within_s=60)  # type: ignore[misc]
+            if not restart:
+                send("bad", junk, START)
+                send("u", ["news", *usual], START)
+                eventually(lambda client=client: "junk-699" in listed(client, send("u", usual, START))[1])  # type: ignore[misc]
+                assert len(in_dictionary(junk)) == len(junk)
+            later = START + (2 + restart) * 86_400_000
+            send("u", ["news", *usual], later)
+            eventually(lambda: not in_dictionary(junk))
+            eventually(
+                lambda client=client, later=later: all(  # type: ignore[misc]
+                    {"news", *usual} <= found and not found & set(junk)
+                    for found in listed(client, send("u", ["news"], later))
+                )
+            )
+            assert in_dictionary(["news"])
+    producer.close()

@@ -55,7 +55,15 @@ def process(
 ) -> Iterator[subprocess.Popen[str]]:
     """One of Eddy's processes, ended by SIGTERM; it must then end by itself and well."""
     own = settings.model_dump(
-        include={"bootstrap_servers", "topic_prefix", "group", "partitions", "registry", "k"}
+        include={
+            "bootstrap_servers",
+            "topic_prefix",
+            "group",
+            "partitions",
+            "registry",
+            "k",
+            "item_idle_days",
+        }
     )
     environment = {**os.environ, **{f"EDDY_{name.upper()}": str(value) for name, value in own.items()}}
     environment |= {"EDDY_PORT": "0", "EDDY_CACHE_DIR": str(settings.registry.parent / "cache")}
