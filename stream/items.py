@@ -113,20 +113,18 @@ class ItemNames:
         hashes = item_hashes(new)
         index = self.catalogue.add(hashes)
         self._extend()
-        named = []
-        unlisted, described, touched = self._unlisted.now, self._described.now, self._touched.now
-        for item, at, value in zip(new, index.tolist(), hashes.tolist(), strict=True):
+        named, places = [], []
+        for item, at in zip(new, index.tolist(), strict=True):
             if self.ids[at] is None:
                 self.ids[at] = item
                 self._index[item] = at
-                unlisted[at] = value in self.availability
-                described[at] = self.availability.described(value)
-                touched[at] = max(touched[at], self.now)
                 named.append(item)
-                self._without_json.append(at)
+                places.append(at)
             elif self.ids[at] != item:
                 self._collided.add(item)
-        self._unlisted_now = None
+        self._without_json += places
+        self._touched.now[places] = np.maximum(self._touched.now[places], self.now)
+        self._look_up_availability(np.array(places, np.int64))
         return named
 
     def _extend(self) -> None:
@@ -159,19 +157,29 @@ class ItemNames:
         self._extend()
         hashes = np.fromiter(items, np.uint64, len(items))
         index = self.catalogue.find(hashes)
-        unlisted = self._unlisted.now
-        for item, at in zip(hashes.tolist(), index.tolist(), strict=True):
-            if at < 0:
-                continue
+        hashes, index = hashes[index >= 0], index[index >= 0]
+        removed = np.fromiter(map(self.availability.removed, hashes.tolist()), np.bool_, len(hashes))
+        removed &= ~self._lasting.now[index]
+        lately = self._touched_lately(self._touched.now[index[removed]])
+        for at, keeps_its_id in zip(index[removed].tolist(), lately.tolist(), strict=True):
             name = self.ids[at]
-            if name is not None and self.availability.removed(item) and not self._lasting.now[at]:
-                if self._touched_lately(self._touched.now[at]):
-                    self._new.append(name)
-                else:
-                    self.ids[at] = None
-                    del self._index[name]
-            unlisted[at] = self.ids[at] is None or item in self.availability
-            self._described.now[at] = self.availability.described(item)
+            if name is not None and not keeps_its_id:
+                self.ids[at] = None
+                del self._index[name]
+            elif name is not None:
+                self._new.append(name)
+        self._look_up_availability(index)
+
+    def _look_up_availability(self, index: NDArray[np.int64]) -> None:
+        """Note whether these items may be listed, and have metadata."""
+        hashes, availability = self.catalogue.hashes[index].tolist(), self.availability
+        unnamed = (self.ids[at] is None for at in index.tolist())
+        self._unlisted.now[index] = np.fromiter(
+            (without or item in availability for without, item in zip(unnamed, hashes, strict=True)),
+            np.bool_,
+            len(index),
+        )
+        self._described.now[index] = np.fromiter(map(availability.described, hashes), np.bool_, len(index))
         self._unlisted_now = None
 
     def _touched_lately(self, time: Any) -> Any:

@@ -27,17 +27,20 @@ from stream.slab import Slab
 WORTHWHILE = 0.1
 """Share of the items that must be gone in the end for a pass over everything."""
 
+AT_A_TIME = 20_000
+"""Items that leave the dictionary at a time: whoever reads of them is held up for so long."""
+
 SHARE = 0.01
 """Of the time, at most, goes into looking whether there are so many."""
 
 
 def removals(names: ItemNames, statistics: Statistics, now: int) -> list[Message]:
-    """Step 1: records for `items`."""
+    """Step 1: records for `items`, for some of the items first where there are many."""
     untouched = names.untouched()
     if names.idle_ms is None or not len(untouched):
         return []
     idle = statistics.idle(len(names.catalogue), now, names.idle_ms)
-    hashes = names.catalogue.hashes[untouched[idle[untouched]]]
+    hashes = names.catalogue.hashes[untouched[idle[untouched]][:AT_A_TIME]]
     return [(dictionary_key(item), None) for item in hashes.tolist()]
 
 
