@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from models.event_limits import MAX_ID
 from models.hashing import item_hash
-from stream.schema import DICTIONARY_KEY, MAX_ID_BYTES, WithdrawableEntry, encode
+from stream.schema import DICTIONARY_KEY, WithdrawableEntry, encode
 
 
 class _Offer(msgspec.Struct, gc=False):
@@ -62,9 +63,9 @@ class Availability:
 
     def _take(self, key: bytes, value: bytes | None) -> int | None:
         if value is None:
-            if len(key) > MAX_ID_BYTES:
-                return None  # no event can name it
             name = key.decode(errors="replace")
+            if len(name) > MAX_ID:
+                return None  # no event can name it
             item = item_hash(name)
             self._described.discard(item)
             self._withdrawn[item] = name

@@ -119,7 +119,7 @@ def test_a_server_lists_no_withdrawn_item_to_anybody(tmp_path: Path, withdrawal:
     version = random_version(tmp_path, items=50)
     engine = fed_engine(version)
     view = new_view(version)
-    view.take_rows(records(engine))
+    view.take_rows(0, records(engine))
     assert view.statistics is not None
     view.statistics.update(0, np.arange(10), np.full(10, NOW), np.full((10, 1), -1))
 

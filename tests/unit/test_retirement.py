@@ -214,9 +214,9 @@ def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> N
     slots = engine.slab.find(["user-0"])
     engine.refresh(now, 0)
     made = engine.ranker.start(engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_))
-    one = Lists(["user-0"], engine.slab.hash[slots], np.zeros(1, np.int32), np.zeros(1, np.int64),
-                np.zeros(1, np.int64), made)  # fmt: skip
-    origin = origin_of(engine, TOPIC_ID, 1)
+    zero = np.zeros(1, np.int64)
+    one = Lists(["user-0"], zero.astype(np.int32), zero, zero, made)
+    origin = origin_of(engine, TOPIC_ID)
     expected = encode_lists(one, origin)
     assert engine.forget_items()
     stream.happen(junk(31.5, items=50))
@@ -255,7 +255,7 @@ def test_a_server_lists_what_is_left_and_forgets_the_rest(version: Version) -> N
     def follow() -> None:
         view.take_items(stream.written)
         view.take_statistics(0, stream.journalled)
-        view.take_rows(records(stream.engine))
+        view.take_rows(0, records(stream.engine))
 
     stream.happen(junk(0))
     stream.happen(visits(0.1))
@@ -271,7 +271,7 @@ def test_a_server_lists_what_is_left_and_forgets_the_rest(version: Version) -> N
     view.forget_items()
     assert len(view.catalogue) < items
     started = new_view(version)
-    started.take_rows(records(stream.engine))
+    started.take_rows(0, records(stream.engine))
     started.take_items(list(dict(stream.written).items()))
     started.take_statistics(0, stream.journalled)
     started.forget_items()
