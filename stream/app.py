@@ -12,7 +12,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import faust
-from aiokafka import TopicPartition
 from faust.types import TP
 from prometheus_client import start_http_server
 
@@ -89,14 +88,19 @@ def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
     app.on_partitions_assigned.connect(cast(Any, on_assigned))
     app.on_partitions_revoked.connect(cast(Any, on_revoked))
 
+    def consumer() -> BatchConsumer:
+        return cast(BatchConsumer, app.consumer)
+
+    def events_of(number: int) -> TP:
+        return TP(settings.topics.events, number)
+
     async def commit(offsets: dict[int, int]) -> bool:
-        consumer = app.consumer
-        assert isinstance(consumer, BatchConsumer)
-        topic = settings.topics.events
-        return await consumer.commit_durable({TP(topic, number): at for number, at in offsets.items()})
+        return await consumer().commit_durable({events_of(number): at for number, at in offsets.items()})
 
     worker.commit = commit
-    worker.highwater = lambda number: app.consumer.highwater(TopicPartition(settings.topics.events, number))
+    worker.read_again = lambda seeks: consumer().read_again(seeks)
+    worker.reading = lambda number: consumer().reading(events_of(number))
+    worker.take_gone = lambda number, start: consumer().take_gone(events_of(number), start)
     return app
 
 

@@ -48,7 +48,12 @@ class WorkerMetrics:
         self.restore_progress = Gauge(
             "eddy_restore_progress", "Share of the changelog read while restoring", ["partition"], registry=r
         )
-        self.lag = Gauge("eddy_lag", "Records of events not applied yet", ["partition"], registry=r)
+        self.lag = Gauge(
+            "eddy_lag", "Records of events left to apply; 0 where none can be read", ["partition"], registry=r
+        )
+        self.gone = Counter(
+            "eddy_events_gone", "Records that retention had removed before they were read", registry=r
+        )
         self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)
         self.prequential_sample = Gauge(
             "eddy_prequential_sample",

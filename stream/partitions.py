@@ -7,7 +7,6 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
-from models.errors import EddyError
 from stream.checkpoint import Capture
 from stream.engine import Engine
 from stream.item_stats import Journal
@@ -39,14 +38,12 @@ class Owned:
     _rewrites: bool = False
     """whether the next checkpoint writes the item statistics whole"""
 
-    def accept(self, chunk: Chunk) -> None:
-        """Check that nothing was dropped between this chunk and the one before. Errors: EddyError."""
+    def accept(self, chunk: Chunk) -> bool:
+        """Take a chunk in; not if records between it and the one before were fetched but never came."""
         if chunk.follows is not None and (self.received is None or chunk.follows > self.received):
-            raise EddyError(
-                f"events partition {self.number}: records between {self.received} and {chunk.follows} were "
-                "fetched but not handed over; restarting from the committed offset"
-            )
+            return False
         self.received = max(chunk.end, self.received or 0)
+        return True
 
     def changed(self, slots: NDArray[np.int64]) -> None:
         """Note rows that are to be written."""

@@ -28,6 +28,7 @@ async def _consumer(
         **aiokafka_config(settings),
         isolation_level="read_committed",
         enable_auto_commit=False,
+        auto_offset_reset="earliest",  # where a log's beginning has passed us: "latest" would skip the rest
         fetch_max_wait_ms=_POLL_MS,
         max_partition_fetch_bytes=_FETCH_BYTES,
         fetch_max_bytes=_FETCH_BYTES * 4,
@@ -169,11 +170,16 @@ class Follower:
             if self._failed is not None:
                 raise self._failed
 
-    async def ends(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """End offsets of any partitions, asked of the cluster now. Errors: aiokafka's, when it is away."""
+    async def spans(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First and end offset of any partitions, asked of the cluster now. Errors: aiokafka's, when it is
+        away.
+        """
         if self._consumer is None:
             return {}
-        return dict(await self._consumer.end_offsets(list(tps)))
+        starts, ends = await asyncio.gather(
+            self._consumer.beginning_offsets(list(tps)), self._consumer.end_offsets(list(tps))
+        )
+        return {tp: (starts[tp], ends[tp]) for tp in tps}
 
     async def rewind(self, partition: int) -> None:
         """Read one partition from the beginning again."""

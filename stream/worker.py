@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from models.errors import EddyError
@@ -36,8 +36,8 @@ from stream.retirement import removals
 from stream.settings import Settings
 from stream.shared import Shared
 from stream.snapshots import snapshot_path, sweep_snapshots, write_snapshot
-from stream.stall import progress
-from stream.transport import Chunk
+from stream.stall import StallWatch, Standing
+from stream.transport import Chunk, Reading
 
 log = logging.getLogger("eddy.worker")
 T = TypeVar("T")
@@ -65,13 +65,17 @@ REBALANCE_SESSIONS = 2.0
 """Session timeouts within which a worker that was fenced must have heard of the rebalance that did it."""
 
 IDLE_CHECK_S = 60.0
+LOOK_S = 5.0
+"""Between looks at how the partitions stand in the log."""
 
 ITEM_CHECK_S, ITEM_CHECK_SHARE = 5.0, 0.01
 """How often to look for items that leave: at most so often, and in so much of the time."""
 
 
 class Worker:
-    """See the module. `commit` and `highwater` are given by stream.app once the consumer exists."""
+    """See the module. `commit`, `read_again`, `reading` and `take_gone` are the consumer's, once there is one
+    (stream.app).
+    """
 
     def __init__(
         self, settings: Settings, topic_id: bytes, on_step: Callable[[str], None] = lambda _: None
@@ -81,7 +85,9 @@ class Worker:
         self.topic_id = topic_id
         self.metrics = WorkerMetrics()
         self.commit: Callable[[dict[int, int]], Awaitable[bool]] | None = None
-        self.highwater: Callable[[int], int | None] = lambda _: None
+        self.read_again: Callable[[int], Awaitable[None]] | None = None
+        self.reading: Callable[[int], Reading | None] = lambda _: None
+        self.take_gone: Callable[[int, int], int] = lambda _number, _start: 0
         self.on_step = on_step
         self.owned: dict[int, Owned] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -387,7 +393,9 @@ class Worker:
             owned = self.owned.get(one.chunk.partition)
             if owned is None or one.chunk.generation != owned.generation:
                 continue  # from before a rebalance: its records will come again
-            owned.accept(one.chunk)
+            if not owned.accept(one.chunk):
+                self._read_again(one.chunk.partition, one.chunk.seeks)
+                continue
             taken.setdefault(one.chunk.partition, []).append(one)
         if not taken:
             return
@@ -406,6 +414,16 @@ class Worker:
         assert self._outbox is not None
         self._outbox.put(applied)
 
+    def _read_again(self, number: int, seeks: int) -> None:
+        """Have records fetched once more that were lost between Kafka and here."""
+        assert self.read_again is not None
+        log.warning(
+            "partition %d: records were fetched but not handed over; going back to the committed offset",
+            number,
+        )
+        # Not awaited: a rebalance may be waiting for this batch, and the seek for the rebalance.
+        self._spawn(self.read_again(seeks), "read again")
+
     # -- durability -------------------------------------------------------------------------------------
 
     async def _checkpoints(self) -> None:
@@ -415,9 +433,10 @@ class Worker:
             await self._checkpoint()
             await self._carry_withdrawals()
             for number, owned in list(self.owned.items()):
-                end = self.highwater(number)
-                if end is not None and owned.position is not None:
-                    self.metrics.lag.labels(number).set(max(end - owned.position, 0))
+                reading = self.reading(number)
+                if reading is not None and reading.end is not None:
+                    standing = Standing(owned.position, reading, 0, reading.end)
+                    self.metrics.lag.labels(number).set(standing.left)
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
 
     async def _carry_withdrawals(self) -> None:
@@ -491,18 +510,59 @@ class Worker:
                 await self._lose(one)
 
     async def _watch(self) -> None:
-        """End the worker when its commits stand still although the cluster answers and has more."""
-
-        def committed() -> dict[int, int | None]:
-            return (
-                {number: one.committed for number, one in self.owned.items()}
-                if self._settled.is_set()
-                else {}
-            )
-
-        async for stalled in progress(self.settings, committed, self.shared.items.ends):
-            self.metrics.stalled.set(stalled)
+        """End the worker when its commits stand still although the cluster answers and has more; tell of
+        records that were gone before they were read, and go back for those that were lost on their way.
+        """
+        watch = StallWatch(self.settings.stall_s)
+        unreceived: dict[int, Reading] = {}
+        while True:
+            await asyncio.sleep(LOOK_S)
             sweep_snapshots(self.settings.cache_dir, self.settings.group, MAX_SNAPSHOT_AGE_MS)
+            spans = await self._spans()
+            if not self._settled.is_set():
+                spans = {}
+            standings = {
+                number: Standing(owned.committed, self.reading(number), *spans[number])
+                for number, owned in self.owned.items()
+                if number in spans
+            }
+            self.metrics.stalled.set(watch.observe(standings))
+            for number, standing in standings.items():
+                self._note_gone(number, standing.start)
+            before, unreceived = unreceived, self._unreceived(standings)
+            for number, reading in unreceived.items():
+                if before.get(number) == reading:
+                    self._read_again(number, reading.seeks)
+
+    async def _spans(self) -> dict[int, tuple[int, int]]:
+        """First and end offset of the owned partitions in the log; none when the cluster does not answer."""
+        events = [TopicPartition(self.topics.events, number) for number in self.owned]
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                spans = await self.shared.items.spans(events)
+                return {tp.partition: span for tp, span in spans.items()}
+        return {}
+
+    def _note_gone(self, number: int, start: int) -> None:
+        gone = self.take_gone(number, start)
+        if gone:
+            log.warning(
+                "%s partition %d: %d offsets before %d were gone (retention) before they were read",
+                self.topics.events, number, gone, start,
+            )  # fmt: skip
+            self.metrics.gone.inc(gone)
+            self.owned[number].advance(start)  # committed next, so that no later owner tells of them again
+
+    def _unreceived(self, standings: Mapping[int, Standing]) -> dict[int, Reading]:
+        """Partitions whose last chunk was handed out but has not come, though nothing is on its way."""
+        readings = {number: standing.reading for number, standing in standings.items()}
+        return {
+            number: reading
+            for number, reading in readings.items()
+            if reading is not None
+            and not self._inbox.events
+            and (reading.handed or 0) > (self.owned[number].received or 0)
+        }
 
     def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
         """On the engine's thread, so between batches: copy out what is to be written."""

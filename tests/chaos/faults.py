@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from stream.inbox import Arrived, Inbox
+
 
 @dataclass
 class Die:
@@ -50,6 +52,32 @@ class Hold:
             self.reached.touch()
             while not self.release.exists():
                 time.sleep(0.02)
+
+
+@dataclass
+class LoseChunk:
+    """From the first arrival at a step on, the next chunk is lost between Kafka and the engine, as Faust can
+    lose what it was handed when a rebalance comes.
+    """
+
+    fatal: ClassVar[bool] = False
+    step: str
+    folder: Path
+
+    @property
+    def lost(self) -> Path:
+        """Exists once it has happened."""
+        return self.folder / "lost-chunk"
+
+    def __call__(self, step: str) -> None:
+        if step == self.step and not self.lost.exists():
+            put = Inbox.put
+
+            async def lose(_inbox: Inbox, _arrived: Arrived) -> None:
+                setattr(Inbox, "put", put)  # noqa: B010
+                self.lost.touch()
+
+            setattr(Inbox, "put", lose)  # noqa: B010
 
 
 def nothing(step: str) -> None:

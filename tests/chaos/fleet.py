@@ -21,12 +21,12 @@ from urllib.request import urlopen
 
 from stream.app import run_worker
 from stream.settings import Settings
-from tests.chaos.faults import Die, Hold, nothing
+from tests.chaos.faults import Die, Hold, LoseChunk, nothing
 from tests.chaos.waiting import eventually
 
 EXIT_S = 60.0
 _OBEYS = "process %d obeys"
-Fault = Die | Hold
+Fault = Die | Hold | LoseChunk
 
 
 def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:

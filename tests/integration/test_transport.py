@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-from tests.chaos.faults import Hold
+import pytest
+from kafka import TopicPartition
+
+from stream.clients import admin_client
+from tests.chaos.faults import Hold, LoseChunk
 from tests.chaos.fleet import Worker
 from tests.chaos.traffic import traffic
 from tests.chaos.waiting import eventually
@@ -64,6 +68,46 @@ def test_commits_of_moved_partitions_reach_the_end_after_a_worker_joins_and_afte
     stage.fleet.remove(first)
     stage.send(traffic(1_000, users=50, seed=4))
     stage.await_end()
+    stage.fleet.stop()
+    assert stage.fleet.unexpected == []
+    assert stage.verdict().problems == []
+
+
+@pytest.mark.parametrize("more", [1_000, 0], ids=["with more after it", "as the last"])
+def test_a_chunk_lost_on_its_way_is_read_again_and_costs_no_worker(stage: Stage, more: int) -> None:
+    fault = LoseChunk("committed", stage.folder)
+    worker = stage.fleet.start(fault=fault)
+    stage.send(traffic(100, users=20, seed=1))
+    stage.await_end()
+    stage.send(traffic(100, users=20, seed=2))
+    eventually(fault.lost.exists, PATIENCE_S, "a chunk lost")
+    stage.send(traffic(more, users=20, seed=3))
+    stage.await_end()
+    assert b"fetched but not handed over" in worker.log()
+    stage.fleet.stop()
+    assert stage.fleet.unexpected == []
+    assert stage.verdict().problems == []
+
+
+def test_a_quiet_worker_stays_where_retention_has_removed_what_it_had_not_read(stage: Stage) -> None:
+    stage.send(traffic(100, users=20, seed=1))
+    ends = stage.ends()
+    events = stage.settings.topics.events
+    with admin_client(stage.settings) as admin:
+        admin.delete_records({TopicPartition(events, number): end for number, end in ends.items()})
+    worker = stage.fleet.start()
+    eventually(lambda: stage.cluster.committed() == ends, PATIENCE_S, "the log's beginning committed")
+    told = worker.metrics()
+    assert told["eddy_events_gone_total"] == sum(ends.values())
+    assert told["eddy_stalled_seconds"] == 0
+    assert worker.log().count(b"were gone (retention) before they were read") == len(ends)
+    eventually(
+        lambda: {worker.metrics().get(f'eddy_lag{{partition="{number}"}}') for number in ends} == {0},
+        PATIENCE_S, "no lag",
+    )  # fmt: skip
+    stage.send(traffic(100, users=20, seed=2))
+    stage.await_end()
+    assert worker.metrics()["eddy_events_gone_total"] == sum(ends.values())
     stage.fleet.stop()
     assert stage.fleet.unexpected == []
     assert stage.verdict().problems == []
