@@ -23,14 +23,17 @@ TINY = ("hidden=8", "dim=8", "epochs=1", "gate_epochs=1", "gate_events=50", "thr
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eddy", *arguments],
+    """A command, which leaves nothing unclosed and shows no warning of Python's."""
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-m", "eddy", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert "Warning" not in done.stderr
+    return done
 
 
 def tiny() -> list[str]:
@@ -165,7 +168,7 @@ def test_what_is_replayed_can_be_exported(events_file: Path, settings: Settings)
 
 def test_ctrl_c_ends_a_waiting_worker(tmp_path: Path, settings: Settings) -> None:
     worker = subprocess.Popen(
-        [sys.executable, "-m", "eddy", "worker"],
+        [sys.executable, "-W", "always::ResourceWarning", "-m", "eddy", "worker"],
         cwd=tmp_path,
         env={
             **os.environ,
@@ -182,3 +185,4 @@ def test_ctrl_c_ends_a_waiting_worker(tmp_path: Path, settings: Settings) -> Non
     rest = worker.communicate(timeout=60)[1]
     assert worker.returncode == 0
     assert "Traceback" not in rest
+    assert "ResourceWarning" not in rest

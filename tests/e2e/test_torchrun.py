@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from filelock import FileLock
 
 from models.registry import latest, versions
 from tests.chaos.waiting import eventually
@@ -68,6 +69,7 @@ def test_two_processes_learn_what_one_learns(events_file: Path, tmp_path: Path) 
         code, out, err = finished(start(command(processes, "epochs=3"), tmp_path))
         assert code == 0, err
         assert len(out.splitlines()) == 1  # one process speaks for all
+        assert not re.search("Warning|terminate called|Traceback", err)
         figures[processes] = json.loads((tmp_path / f"of-{processes}.json").read_text())
     one, two = figures[1], figures[2]
     for measure in ("loss", "validation_loss"):
@@ -77,6 +79,23 @@ def test_two_processes_learn_what_one_learns(events_file: Path, tmp_path: Path) 
     assert two["gates"]["nll"] == pytest.approx(one["gates"]["nll"], rel=1e-3)
     assert len(versions(tmp_path / "registry")) == 2
     assert latest(tmp_path / "registry").id == two["version"]
+
+
+def test_nobody_leaves_before_the_first_process_has_published(events_file: Path, tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    registry.mkdir()
+    with FileLock(registry / ".lock"):
+        running = start(command(2, "epochs=1"), tmp_path)
+        assert running.stderr is not None
+        assert any("waiting for another training to publish" in line for line in running.stderr)
+        children = psutil.Process(running.pid).children(recursive=True)
+        members = [child for child in children if "eddy" in child.cmdline()]
+        # Without anything left to do, the other one would end at once.
+        assert psutil.wait_procs(members, timeout=5)[0] == []
+        assert not versions(registry)
+    code, out, err = finished(running)
+    assert code == 0, err
+    assert [Path(line).name for line in out.splitlines()] == versions(registry)
 
 
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(events_file: Path, tmp_path: Path) -> None:
