@@ -17,7 +17,7 @@ from filelock import FileLock
 from models.registry import latest, versions
 from tests.chaos.waiting import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # each process imports torch: slow on a busy machine
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (
@@ -59,7 +59,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=400)
     return process.returncode, out, err
 
 
