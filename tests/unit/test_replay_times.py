@@ -1,0 +1,33 @@
+"""A log that workers would refuse is refused before any of it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from models.errors import EddyError
+from models.events import read_events
+from stream.replay import replay
+from stream.settings import load_settings
+
+
+@pytest.mark.parametrize("times", [",timestamp", ",position"])
+def test_a_log_whose_clock_begins_at_zero_or_that_has_none_is_refused_in_one_line(
+    tmp_path: Path, times: str
+) -> None:
+    file = tmp_path / "zero.csv"
+    file.write_text(f"user_id,item_id{times}\nada,heat,0\nada,alien,5\n")
+    with pytest.raises(
+        EddyError, match=r"2 of 2 events are before 1990-01-01.*EDDY_EARLIEST_EVENT=0"
+    ) as told:
+        asyncio.run(replay(load_settings(), read_events(file)))
+    assert "\n" not in str(told.value)
+
+
+def test_with_the_setting_it_goes_on_to_the_cluster(tmp_path: Path) -> None:
+    file = tmp_path / "zero.csv"
+    file.write_text("user_id,item_id,timestamp\nada,heat,0\n")
+    with pytest.raises(EddyError, match="no Kafka cluster is named"):
+        asyncio.run(replay(load_settings(earliest_event=0), read_events(file)))
