@@ -72,11 +72,11 @@ class Forgetting:
         leaving = self._names.leaving()
         if not _worthwhile(leaving) or time.monotonic() < self._not_before:
             return None
-        began = time.monotonic()
+        began = time.thread_time()
         leaving &= ~statistics.mentioned(len(leaving))
         for slab in slabs:
             leaving &= ~slab.mentioned(len(leaving))
-        self._not_before = time.monotonic() + (time.monotonic() - began) / SHARE
+        self._not_before = time.monotonic() + (time.thread_time() - began) / SHARE
         return np.flatnonzero(~leaving) if _worthwhile(leaving) else None
 
 

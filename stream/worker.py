@@ -459,26 +459,28 @@ class Worker:
                 await self.shared.item_stats.caught_up()  # what is not read yet may have touched an item
             except KafkaError:  # the cluster is away
                 continue
-            began = time.monotonic()
-            removed = await self._run(self._retire)
-            took = time.monotonic() - began
+            removed, took = await self._run(self._retire)
             if removed:
                 assert self._answers is not None
                 await asyncio.gather(*await send_all(self._answers, self.topics.items, 0, removed))
             self.metrics.items.set(len(names.catalogue))
 
-    def _retire(self) -> list[Message]:
-        """On the engine's thread; returns what is to be written to `items`, by one worker of all."""
+    def _retire(self) -> tuple[list[Message], float]:
+        """On the engine's thread: what is to be written to `items`, by one worker of all, and the seconds
+        that this took.
+        """
         if not self._settled.is_set():  # partitions are on their way, and their statistics with them
-            return []
+            return [], 0.0
+        began = time.thread_time()
         engine, owned = self.engine, dict(self.owned)
         for number, partition in owned.items():
             if engine.drop_idle_items(number):
                 partition.rewrite_statistics()
         engine.forget_items()
-        if 0 not in owned:
-            return []
-        return removals(engine.names, engine.statistics, engine.clock.now(engine.wall()))
+        removed: list[Message] = []
+        if 0 in owned:
+            removed = removals(engine.names, engine.statistics, engine.clock.now(engine.wall()))
+        return removed, time.thread_time() - began
 
     async def _checkpoint(self) -> None:
         async with self._checkpointing:

@@ -86,7 +86,7 @@ def test_items_that_nobody_touched_for_long_leave_the_lists_and_the_dictionary(s
                 assert len(in_dictionary(junk)) == len(junk)
             later = START + (2 + restart) * 86_400_000
             send("u", ["news", *usual], later)
-            eventually(lambda: not in_dictionary(junk))
+            eventually(lambda: not in_dictionary(junk), within_s=120)
             eventually(
                 lambda client=client, later=later: all(  # type: ignore[misc]
                     {"news", *usual} <= found and not found & set(junk)

@@ -345,26 +345,32 @@ def test_a_withdrawn_item_leaves_the_lists_of_worker_and_server_until_its_metada
     system: System,
 ) -> None:
     """The worker also writes the withdrawal where compaction leaves it."""
-    topic, gone = system.settings.topics.items, item_id(17)
+    topic, user = system.settings.topics.items, "withdrawing"
+    message = message_at(system.settings, system.send_and_see(user, [17, 18, 19]))
+    gone = message["items"][0]["item_id"]
     carried = dictionary_key(item_hash(gone))
 
     def say(value: bytes | None) -> None:
         system.producer.send(topic, key=gone.encode(), value=value).get(timeout=30)
 
-    def listed(user: str) -> set[bool]:
-        """Whether the item is in what server and worker say now, to a user who likes it and to a stranger."""
-        message = message_at(system.settings, system.send_and_see(user, [17, 17, 17]))
-        asked = system.ask(user, k=1000), system.ask("stranger", k=1000), message
-        return {any(item["item_id"] == gone for item in answer["items"]) for answer in asked}
+    def listed_everywhere(whether: bool) -> bool:
+        """In what server and worker say now to the user, and the server to a stranger."""
+        message = message_at(system.settings, system.send_and_see(user, [17, 18, 19, number_of(gone)]))
+        lists = system.ask(user, k=1000), system.ask("stranger", k=1000), message
+        return all(any(item["item_id"] == gone for item in one["items"]) == whether for one in lists)
 
-    assert listed("withdrawing") == {True}
-    for number, withdrawal in enumerate([None, encode({"item_id": gone, "available": False})]):
+    eventually(lambda: listed_everywhere(True))
+    for withdrawal in (None, encode({"item_id": gone, "available": False})):
         say(withdrawal)
-        eventually(lambda number=number: listed(f"withdrawn-{number}") == {False})  # type: ignore[misc]
+        eventually(lambda: listed_everywhere(False))
         if withdrawal is None:
             eventually(lambda: b"withdrawn" in newest(system.settings, topic).get(carried, b""))
         say(encode({"item_id": gone}))
-        eventually(lambda number=number: listed(f"back-{number}") == {True})  # type: ignore[misc]
+        eventually(lambda: listed_everywhere(True))
+
+
+def number_of(item: str) -> int:
+    return int(item.removeprefix("item-"))
 
 
 def test_metrics_tell_of_rows_requests_and_freshness(system: System) -> None:
