@@ -38,6 +38,7 @@ class Log:
         self.consumer.__dict__.update(
             app=SimpleNamespace(consumer_generation_id=1, in_recovery=False),
             _stopped=asyncio.Event(), _crashed=asyncio.Event(), flow_active=True,
+            _thread=SimpleNamespace(seek_to_beginning=self._seek_to_beginning),
             _handed={}, _expected={}, _skipped={}, _seeks_begun=0, _seeks_ended=0, _read_offset={},
         )  # fmt: skip
         self.position = {FIRST: 0, SECOND: 0}
