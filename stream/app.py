@@ -18,6 +18,7 @@ from prometheus_client import start_http_server
 from models.errors import EddyError
 from stream.clients import admin_client, require_servers, ssl_context
 from stream.settings import Settings
+from stream.static_member import NameTaken, keep_out_of_the_way, name_is_taken
 from stream.topic_watch import TopicWatch, require_same_rows
 from stream.topics import ensure_topics, topic_ids, topic_specs
 from stream.transport import CHUNK_CODEC, BatchConsumer, BatchTransport
@@ -28,6 +29,14 @@ log = logging.getLogger("eddy.worker")
 FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
 HEARTBEATS_PER_SESSION = 4
+REBALANCE_TIMEOUT_S = 60.0
+"""How long the group waits for its members to join again, at least; a longer session makes it longer, since
+the last flush before it may take a share of the session (see stream.worker).
+"""
+
+REQUEST_MARGIN_S = 30.0
+"""By which a request may take longer than a rebalance: joining is a request that waits for the others."""
+
 GC_ALLOCATIONS = 100_000
 TOPIC_WATCH_S = 2.0
 
@@ -52,6 +61,7 @@ def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
         folder.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
     except OSError as error:
         raise EddyError(f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to another folder") from None
+    rebalance_timeout = max(REBALANCE_TIMEOUT_S, settings.session_timeout_s)
     app = faust.App(
         settings.group,
         broker=[f"aiokafka://{server}" for server in require_servers(settings).split(",")],
@@ -61,6 +71,8 @@ def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
+        broker_request_timeout=rebalance_timeout + REQUEST_MARGIN_S,
+        broker_rebalance_timeout=rebalance_timeout,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / HEARTBEATS_PER_SESSION,
         broker_max_poll_records=FETCH_RECORDS,
@@ -71,6 +83,15 @@ def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.transport.note = note
+    if settings.worker_id is not None:
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:  # called on the consumer's thread
+            loop.call_soon_threadsafe(worker.fail, NameTaken(settings))
+
+        app.transport.prepare = lambda consumer: keep_out_of_the_way(
+            consumer, lambda member_id: name_is_taken(settings, member_id), end
+        )
     events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
 
     @app.agent(events)
@@ -127,8 +148,11 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     starting = asyncio.ensure_future(worker.start())
     first: list[asyncio.Future[Any]] = [starting, stopping]
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    if stop.is_set():
+    if not starting.done() or starting.exception() is not None:
         starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await worker.stop()
+    if stop.is_set():
         return
     await starting
     gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles

@@ -56,6 +56,16 @@ class Encoded:
     statistics: list[Message]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a checkpoint made durable."""
+
+    lost: list[PartitionLost]
+    """partitions of which nothing was written; the rows of the others are durable"""
+    committed: bool
+    """whether their offsets are committed; a group that is rebalancing refuses"""
+
+
 def encode_captures(captures: Iterable[Capture]) -> list[Encoded]:
     """Not on the event loop: it takes milliseconds."""
     return [Encoded(capture.rows(), capture.statistics()) for capture in captures]
@@ -89,12 +99,11 @@ async def checkpoint(
     answers: Awaitable[object],
     commit: Callable[[dict[int, int]], Awaitable[bool]],
     on_step: Callable[[str], None],
-) -> list[PartitionLost]:
+) -> Outcome:
     """Make captures durable; `answers` ends when the batch's recommendations and dead letters are
-    confirmed.
+    confirmed, and `commit` says whether it could.
 
-    Returns the partitions that turned out to be lost; the others are durable. Any other failure is raised
-    and must end the process.
+    Any failure but those that the outcome tells of is raised and must end the process.
     """
     on_step("captured")
     encoding = asyncio.to_thread(encode_captures, [capture for _, capture in captures.values()])
@@ -118,16 +127,16 @@ async def checkpoint(
         for number, (_, capture) in captures.items()
         if number not in gone and capture.position is not None
     }
-    if offsets:
-        await commit(offsets)
+    committed = await commit(offsets) if offsets else True
     on_step("committed")
-    return lost
+    return Outcome(lost, committed)
 
 
 __all__ = [
     "STEPS",
     "Capture",
     "Encoded",
+    "Outcome",
     "PartitionLost",
     "checkpoint",
     "encode_captures",

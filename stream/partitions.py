@@ -91,9 +91,10 @@ class Owned:
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
         return Capture(self.number, self.position, rows, statistics, names)
 
-    def durable(self, capture: Capture) -> None:
-        """A checkpoint has written and committed this capture."""
-        self.committed = capture.position
+    def durable(self, capture: Capture, committed: bool) -> None:
+        """A checkpoint has written this capture, and has `committed` its position or could not."""
+        if committed:
+            self.committed = capture.position
         self.changelog_end = max(self.changelog_end, capture.changelog_end)
 
     def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:

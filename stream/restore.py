@@ -14,7 +14,7 @@ from stream.item_stats import Journal, Reader
 from stream.metrics import WorkerMetrics
 from stream.partitioner import partition_of
 from stream.partitions import Owned
-from stream.producers import new_producer
+from stream.producers import new_producer, stop_producers
 from stream.reader import Records, read_to_end
 from stream.rows import Rows, decode_rows
 from stream.settings import Settings
@@ -31,6 +31,11 @@ RESERVE_ROWS = 1 << 20
 """Room made at most before a changelog is read: how many rows its records are is not known yet."""
 
 TELL_S = 5.0
+
+GOODBYE_S = 1.0
+"""How long the producer of a partition that is not restored after all may take to close: a revocation may be
+waiting.
+"""
 
 
 class OnThread(Protocol):
@@ -66,14 +71,14 @@ class Restorer:
         """
         started = self._told = time.monotonic()
         producer = new_producer(self.settings, f"{self.settings.group}-{number}")
-        await producer.start()  # from here on no former owner can write
         try:
+            await producer.start()  # from here on no former owner can write
             await caught_up()
             position = await self._run(lambda: self._load_snapshot(number))
             topic = self.settings.topics.user_state
             end = await read_to_end(self.settings, topic, [number], self._take, position, self._expect)
         except BaseException:
-            await producer.stop()
+            await stop_producers([producer], GOODBYE_S)
             await self._run(lambda: self.forget(number))
             self.metrics.drop_partition(number)
             raise

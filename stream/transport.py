@@ -6,12 +6,12 @@ not: Faust's bookkeeping supposes one message per offset, so offsets are committ
 which the checkpoint calls.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
 from faust.serializers import codecs
@@ -85,6 +85,7 @@ class _CommittedThread(driver.AIOKafkaConsumerThread):
             await commit({tp: OffsetAndMetadata(at.offset, transport.note) for tp, at in offsets.items()})
 
         consumer.commit = commit_with_note
+        transport.prepare(consumer)
         return consumer
 
 
@@ -218,5 +219,8 @@ class BatchTransport(driver.Transport):
 
     note = ""
     """kept on the cluster beside each committed offset"""
+
+    prepare: Callable[[AIOKafkaConsumer], None] = staticmethod(lambda _: None)
+    """what is done with the consumer before it starts"""
 
     Consumer = BatchConsumer

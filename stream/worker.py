@@ -30,7 +30,7 @@ from stream.metrics import WorkerMetrics
 from stream.outbox import Outbox
 from stream.partitioner import OtherPartitioner
 from stream.partitions import Owned
-from stream.producers import Message, new_producer, send_all
+from stream.producers import Message, new_producer, send_all, stop_producers
 from stream.restore import MAX_SNAPSHOT_AGE_MS, Restorer
 from stream.retirement import removals
 from stream.settings import Settings
@@ -56,7 +56,10 @@ LINGER_S = 0.002
 MIGRATE_ROWS = 1024
 NO_GENERATION = -2
 REVOKE_BUDGET = 0.5
-"""Share of the session timeout that the last flush of revoked partitions may take."""
+"""Share of the session timeout that giving up revoked partitions may take, their last flush and all else."""
+
+GOODBYE_S = 5.0
+"""How long the producer of a partition that was taken over may take to close."""
 
 ABORT_S = 0.5
 """How long an abandoned checkpoint may take to abort its transactions."""
@@ -106,10 +109,11 @@ class Worker:
         self._busy = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._names_again: list[Message] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._restore: asyncio.Task[None] | None = None
         self._checkpointer: asyncio.Task[None] | None = None
         self._generation = NO_GENERATION
+        self._commits = True
 
     @property
     def engine(self) -> Engine:
@@ -128,12 +132,17 @@ class Worker:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
-                if not self.failed.done():
-                    self.failed.set_exception(error)
+                self.fail(error)
 
         task = asyncio.create_task(guarded(), name=name)
-        self._tasks.append(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with this error; the first one counts."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     # -- life -------------------------------------------------------------------------------------------
 
@@ -203,9 +212,10 @@ class Worker:
     async def stop(self) -> None:
         """Flush what was applied, leave snapshots, and give up all partitions."""
         await self.revoked(set(self.owned), snapshots=True)
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._answers is not None:
             await self._answers.stop()
         if self._outbox is not None:
@@ -266,6 +276,8 @@ class Worker:
 
     async def revoked(self, partitions: set[int], snapshots: bool = False) -> None:
         """Partitions are about to be lost: flush within the budget, then forget them in any case."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.session_timeout_s * REVOKE_BUDGET
         self._settled.clear()
         await self._end_restore()
         await self._inbox.clear()
@@ -275,7 +287,7 @@ class Worker:
         flushed = False
         flush = asyncio.ensure_future(self._checkpoint())
         try:
-            await asyncio.wait([flush], timeout=self.settings.session_timeout_s * REVOKE_BUDGET)
+            await asyncio.wait([flush], timeout=max(deadline - loop.time(), 0))
             if flush.done():
                 flush.result()
                 flushed = True
@@ -290,7 +302,7 @@ class Worker:
                 held = self.owned.get(owned.number) is owned  # the flush may have found it taken over
                 if snapshots and flushed and held and not owned.pending:
                     await self._run(lambda owned=owned: self._snapshot(owned))  # type: ignore[misc]
-                await self._drop(owned, keep_statistics=flushed)
+            await self._drop(leaving, keep_statistics=flushed, within_s=deadline - loop.time())
             if not flushed:  # the abandoned checkpoint may have been about to forget one of them
                 for number in partitions - {owned.number for owned in leaving}:
                     await self._forget(number)
@@ -312,18 +324,21 @@ class Worker:
         except EddyError as error:
             log.warning("%s; the next start reads the changelog instead", error)
 
-    async def _drop(self, owned: Owned, keep_statistics: bool) -> None:
+    async def _drop(self, leaving: Sequence[Owned], keep_statistics: bool, within_s: float) -> None:
+        """Forget partitions; their producers have so long, all together, to close."""
+        if not leaving:
+            return
         assert self._restorer is not None
         restorer = self._restorer
-        self.owned.pop(owned.number, None)
-        with contextlib.suppress(Exception):  # a fenced producer cannot say goodbye
-            async with asyncio.timeout(5):
-                await owned.producer.stop()
-        if keep_statistics:
-            await self._run(lambda: restorer.forget(owned.number))
-        else:
-            await self._forget(owned.number)
-        self.metrics.drop_partition(owned.number)
+        for owned in leaving:
+            self.owned.pop(owned.number, None)
+        await stop_producers([owned.producer for owned in leaving], max(within_s, ABORT_S))
+        for number in [owned.number for owned in leaving]:
+            if keep_statistics:
+                await self._run(lambda number=number: restorer.forget(number))  # type: ignore[misc]
+            else:
+                await self._forget(number)
+            self.metrics.drop_partition(number)
         self.metrics.rows.set(len(self.engine.slab))
 
     async def _forget(self, number: int) -> None:
@@ -362,7 +377,7 @@ class Worker:
                 await self._migrate()
                 if time.monotonic() - idle_checked > IDLE_CHECK_S:
                     idle_checked = time.monotonic()
-                    await self._run(self._forget_idle)
+                    await self._forget_idle()
 
     async def _migrate(self) -> None:
         """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
@@ -375,17 +390,22 @@ class Worker:
                 owned.changed(changed[home == number])
         self.metrics.stale_rows.set(self.engine.stale)
 
-    def _forget_idle(self) -> None:
-        """On the engine's thread: drop rows that nobody touched for longer than the setting says."""
+    async def _forget_idle(self) -> None:
+        """Drop rows that nobody touched for longer than the setting says."""
         days = self.settings.idle_days
         if days is None:
             return
-        for number, owned in self.owned.items():
-            users = self.engine.idle(number, round(days * 86_400_000), owned.committed or 0)
-            if users:
-                owned.erase(self.engine, users)
-                self.metrics.idle.inc(len(users))
-                log.info("partition %d: %d rows idle for more than %g days dropped", number, len(users), days)
+        for owned in list(self.owned.values()):  # partitions may come and go meanwhile
+            idle = await self._run(lambda owned=owned: self._erase_idle(owned, days))  # type: ignore[misc]
+            if idle:
+                self.metrics.idle.inc(idle)
+                log.info("partition %d: %d rows idle for more than %g days dropped", owned.number, idle, days)
+
+    def _erase_idle(self, owned: Owned, days: float) -> int:
+        """On the engine's thread: returns how many rows were dropped."""
+        users = self.engine.idle(owned.number, round(days * 86_400_000), owned.committed or 0)
+        owned.erase(self.engine, users)
+        return len(users)
 
     async def _process(self, arrived: Sequence[Arrived]) -> None:
         taken: dict[int, list[Arrived]] = {}
@@ -493,7 +513,7 @@ class Worker:
                 confirmed = self._outbox.take_unconfirmed()
             with self.metrics.checkpoint_seconds.time():
                 try:
-                    lost = await checkpoint(
+                    outcome = await checkpoint(
                         {number: (owners[number].producer, capture) for number, capture in captures.items()},
                         self.topics,
                         confirmed,
@@ -503,11 +523,19 @@ class Worker:
                 except asyncio.CancelledError:
                     self._names_again += [name for capture in captures.values() for name in capture.names]
                     raise
-            gone = {one.partition for one in lost}
+            if self._commits != outcome.committed:
+                self._commits = outcome.committed
+                log.info(
+                    "offsets are committed again"
+                    if outcome.committed
+                    else "the group is rebalancing and offsets are not committed; rows are written, and the "
+                    "next checkpoint tries again"
+                )
+            gone = {one.partition for one in outcome.lost}
             for number, capture in captures.items():
                 if number not in gone:
-                    owners[number].durable(capture)
-            for one in lost:
+                    owners[number].durable(capture, outcome.committed)
+            for one in outcome.lost:
                 self._names_again += captures[one.partition].names
                 await self._lose(one)
 
@@ -580,7 +608,7 @@ class Worker:
     async def _lose(self, lost: PartitionLost) -> None:
         log.warning("%s: forgetting it", lost)
         if lost.partition in self.owned:
-            await self._drop(self.owned[lost.partition], keep_statistics=False)
+            await self._drop([self.owned[lost.partition]], keep_statistics=False, within_s=GOODBYE_S)
         self._spawn(self._await_rebalance(lost, self._generation), "rebalance")
 
     async def _await_rebalance(self, lost: PartitionLost, generation: int) -> None:
