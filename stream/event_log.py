@@ -259,6 +259,7 @@ def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
         **client_config(settings),
         enable_auto_commit=False,
         group_id=None,
+        auto_offset_reset="earliest",  # when retention overtakes us: the default skips all that is left
         isolation_level="read_committed",
     )
     try:

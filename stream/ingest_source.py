@@ -164,8 +164,17 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self.topic], listener=self)
 
     def at_end(self) -> bool:
-        """Whether the group has read, and committed, all that was there at the start."""
-        return all((self._consumer.committed(tp) or 0) >= end for tp, end in self._ends.items() if end > 0)
+        """Whether the group is past all that was there at the start; right after a `poll` that gave nothing.
+
+        Of our partitions the position counts: it passes what retention has removed and the markers of
+        transactions, which are nothing to commit.
+        """
+        ours = self._consumer.assignment()
+        return all(
+            (self._consumer.position(tp) if tp in ours else self._consumer.committed(tp) or 0) >= end
+            for tp, end in self._ends.items()
+            if end > 0
+        )
 
     def close(self) -> None:
         """Leave the group at once."""

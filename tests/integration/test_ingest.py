@@ -248,3 +248,15 @@ def test_a_topic_that_does_not_exist_is_one_clear_line(settings: Settings) -> No
 def test_one_of_eddys_own_topics_is_refused_as_a_source(settings: Settings) -> None:
     with pytest.raises(EddyError, match="events is one of Eddy's own topics"):
         run(settings, settings.topics.events)
+
+
+def test_what_retention_removed_before_it_was_read_is_no_reason_to_wait_at_the_end(
+    settings: Settings, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.ingest_source._RECOMMIT_S", 1e9)
+    send(settings, source, [record(number) for number in range(100)])
+    assert run(settings, source, until_end=True) == Counts(written=100)
+    send(settings, source, [record(number) for number in range(100, 200)])
+    with admin_client(settings) as admin:
+        admin.delete_records({TopicPartition(source, number): -1 for number in range(SOURCE_PARTITIONS)})
+    assert run(settings, source, until_end=True) == Counts()
