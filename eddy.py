@@ -32,15 +32,22 @@ EventsFile = Annotated[
     Path,
     typer.Option(
         "--events",
-        help="Parquet, CSV or JSON lines (or a folder of Parquet) with user_id, item_id, timestamp "
+        help="Parquet, CSV or JSON, or a folder of such files, with user_id, item_id, timestamp "
         "and, if you have them, event_type, value, event_id.",
+    ),
+]
+TimeUnit = Annotated[
+    str,
+    typer.Option(
+        "--time-unit",
+        help="Of timestamps that are numbers: s, ms or auto (what all of them agree on; small ones are s).",
     ),
 ]
 ItemsFile = Annotated[
     Path | None,
     typer.Option(
         "--items",
-        help="What is known of items: Parquet, CSV or JSON lines with item_id and any columns such as title, "
+        help="What is known of items: Parquet, CSV or JSON with item_id and any columns such as title, "
         "genres, brand. New items are scored by it at once.",
     ),
 ]
@@ -143,6 +150,7 @@ def train(
     cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
     items: ItemsFile = None,
     set_: Set = None,
+    time_unit: TimeUnit = "auto",
     announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
     checkpoint: Annotated[
         Path | None,
@@ -168,7 +176,7 @@ def train(
 
     settings = load_settings(registry=registry)
     model, training = configs(cell, set_ or [])
-    log = read_events(events)
+    log = read_events(events, time_unit)
     features = read_features(items) if items else None
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
     if items:
@@ -218,6 +226,7 @@ def replay(
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
     ] = None,
+    time_unit: TimeUnit = "auto",
 ) -> None:
     """Write an event log into `events`.
 
@@ -233,7 +242,7 @@ def replay(
     from stream.topics import ensure_topics
 
     settings = load_settings()
-    log = read_events(events)
+    log = read_events(events, time_unit)
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
     with progress_bar() as show:
@@ -353,6 +362,7 @@ def evaluate(
     ] = "all",
     items: ItemsFile = None,
     set_: Set = None,
+    time_unit: TimeUnit = "auto",
     json_: Json = None,
 ) -> None:
     """Judge a recommender beside all baselines.
@@ -376,7 +386,7 @@ def evaluate(
     version = latest(registry) if registry else None
     with progress_bar() as show:
         report = judge(
-            read_events(events), protocol, mode, version, model, training,  # type: ignore[arg-type]
+            read_events(events, time_unit), protocol, mode, version, model, training,  # type: ignore[arg-type]
             training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
             features=read_features(items) if items else None,
         )  # fmt: skip
@@ -394,6 +404,7 @@ def compare(
         str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
     ] = "all",
     set_: Set = None,
+    time_unit: TimeUnit = "auto",
     json_: Json = None,
 ) -> None:
     """Train every cell on the same events and compare them.
@@ -411,7 +422,7 @@ def compare(
     model, training = configs("gru", set_ or [])
     with progress_bar() as show:
         found = compare_cells(
-            read_events(events), protocol, model, training, mode=mode,  # type: ignore[arg-type]
+            read_events(events, time_unit), protocol, model, training, mode=mode,  # type: ignore[arg-type]
             progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
         )  # fmt: skip
     typer.echo(found.table())

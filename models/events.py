@@ -15,13 +15,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.errors import EddyError
-from models.files import ids, numbers, read_columns, strings, times, values
+from models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
+from models.event_times import event_times
+from models.files import Columns, Kind, joined_names, read_columns, records
 from models.rules import EventRules, Flags
 
 DEFAULT_TYPE = "view"
 """The type of an event that names none; in a log with `rating` instead of `value` it is "rating"."""
 
-_OPTIONAL = ("timestamp", "position", "event_type", "value", "rating", "event_id")
+RATING_TYPE = "rating"
+
+_WANTED = {
+    "user_id": Kind.NAME, "item_id": Kind.NAME, "timestamp": Kind.TIME, "position": Kind.NUMBER,
+    "event_type": Kind.NAME, "value": Kind.NUMBER, "rating": Kind.NUMBER, "event_id": Kind.TEXT,
+}  # fmt: skip
+_REQUIRED = ("user_id", "item_id")
+_LIMITS = {"user_id": MAX_ID, "item_id": MAX_ID, "event_type": MAX_TYPE, "event_id": MAX_ID}
 
 
 @dataclass(frozen=True)
@@ -59,48 +68,76 @@ class Events:
 def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     """Read user_id, item_id, timestamp (and event_type, value or rating, event_id) from a file or a folder.
 
-    Takes Parquet (a file, or a folder of them, hive-partitioned or not), CSV with a header, and JSON lines;
-    ids of any scalar type become strings. `timestamp` is an Arrow/ISO timestamp, or a number in `time_unit`:
-    "s", "ms" or "auto" (see models.files). A file without `timestamp` has no clock: `position` orders it, or
-    else its rows do.
+    Takes what models.files does. Fields are what `models.event_limits` says, so that what is trained on can
+    be streamed too. `timestamp` is a date, ISO 8601, or a number in `time_unit`: "s", "ms" or "auto" (see
+    models.event_times). A file without `timestamp` has no clock: `position` orders it, or else its rows do.
 
-    Errors: EddyError for a file that is missing, unreadable, empty, lacks a column, or holds a null, NaN,
-    negative or impossible value, with the row (counted from 1).
+    Errors: EddyError for a file that is missing, unreadable, empty, lacks a column, or holds an absent, too
+    long, not finite, negative or impossible value, with the row (counted from 1).
     """
     path = Path(path)
-    table = read_columns(path, required=("user_id", "item_id"), optional=_OPTIONAL)
-    if table.num_rows == 0:
+    columns = read_columns(path, _WANTED, _REQUIRED)
+    n = len(columns)
+    if n == 0:
         raise EddyError(f"{path}: no events in it; give a file with at least one row")
-    clock = "timestamp" in table.column_names
-    timestamp = times(table["timestamp"], path, time_unit) if clock else np.zeros(table.num_rows, np.int64)
-    order_by = (
-        timestamp
-        if clock or "position" not in table.column_names
-        else numbers(table["position"], path, "position")
-    )
+    for name, limit in _LIMITS.items():
+        _refuse_length(columns, name, limit)
+    clock = "timestamp" in columns
+    timestamp = event_times(columns, time_unit) if clock else np.zeros(n, np.int64)
+    order_by: NDArray[np.float64] | NDArray[np.int64] = timestamp
+    if not clock and "position" in columns:
+        order_by = columns.numbers["position"]
     order = np.argsort(order_by, kind="stable")
 
-    value, default_type = np.full(table.num_rows, np.nan, np.float32), DEFAULT_TYPE
-    if "value" in table.column_names:
-        value = values(table["value"], path, "value")
-    elif "rating" in table.column_names:
-        value, default_type = values(table["rating"], path, "rating"), "rating"
-    type_column = pa.repeat(default_type, table.num_rows)
-    if "event_type" in table.column_names:
-        type_column = pc.fill_null(strings(table["event_type"], path, "event_type"), default_type)
-    user, users = _numbered(ids(table["user_id"], path, "user_id"), order)
-    item, items = _numbered(ids(table["item_id"], path, "item_id"), order)
-    type_, types = _numbered(type_column, order)
+    value, is_rating = _values(columns)
+    type_, types = _types(columns, is_rating, order)
+    user, users = _numbered(columns.names["user_id"], order)
+    item, items = _numbered(columns.names["item_id"], order)
     event_id = None
-    if "event_id" in table.column_names:
-        event_id = (
-            pc.fill_null(strings(table["event_id"], path, "event_id"), "").take(pa.array(order)).to_pylist()
-        )
+    if "event_id" in columns:
+        event_id = pc.fill_null(columns.texts["event_id"], "").take(pa.array(order)).to_pylist()
     return Events(
-        user=user.astype(np.int32), item=item.astype(np.int32), timestamp=timestamp[order],
-        type=type_.astype(np.int32), value=value[order], users=users, items=items, types=types,
-        event_id=event_id, clock=clock, source=str(path),
+        user=user, item=item, timestamp=timestamp[order], type=type_, value=value[order], users=users,
+        items=items, types=types, event_id=event_id, clock=clock, source=str(path),
     )  # fmt: skip
+
+
+def _refuse_length(columns: Columns, name: str, limit: int) -> None:
+    length = columns.lengths(name)
+    if name in _REQUIRED:
+        columns.refuse(length == 0, lambda _: f"{name} is empty; every row needs one")
+    columns.refuse(
+        length > limit, lambda row: f"{name} has {length[row]:,} characters; at most {limit:,} are taken"
+    )
+
+
+def _values(columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Each event's value, and whether it is a rating: a file with `rating` has no need of `value`."""
+    value, is_rating = np.full(len(columns), np.nan), np.zeros(len(columns), np.bool_)
+    for part in columns.parts:
+        name = "rating" if "rating" in part.names and "value" not in part.names else "value"
+        is_rating[part.rows] = name == "rating"
+        if name in columns:
+            value[part.rows] = columns.numbers[name][part.rows]
+    columns.refuse(
+        np.isinf(value),
+        lambda row: (
+            f"{'rating' if is_rating[row] else 'value'} is not a finite number; correct it or leave it empty"
+        ),
+    )
+    return value.clip(-MAX_VALUE, MAX_VALUE).astype(np.float32), is_rating
+
+
+def _types(
+    columns: Columns, is_rating: NDArray[np.bool_], order: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], list[str]]:
+    default = pc.if_else(pa.array(is_rating), RATING_TYPE, DEFAULT_TYPE)
+    named = (
+        pc.coalesce(columns.names["event_type"].dictionary_decode(), default)
+        if "event_type" in columns
+        else default
+    )
+    return _numbered(named.dictionary_encode(), order)
 
 
 def concat(parts: Sequence[Events]) -> Events:
@@ -114,9 +151,14 @@ def concat(parts: Sequence[Events]) -> Events:
         )
     order = np.argsort(np.concatenate([part.timestamp for part in parts]), kind="stable")
 
-    def column(name: str) -> tuple[NDArray[np.int64], list[str]]:
-        tables = [pa.array(getattr(part, f"{name}s")).take(pa.array(getattr(part, name))) for part in parts]
-        return _numbered(pa.chunked_array(tables, pa.string()), order)
+    def column(name: str) -> tuple[NDArray[np.int32], list[str]]:
+        tables = [
+            pa.DictionaryArray.from_arrays(
+                pa.array(getattr(part, name), pa.int32()), pa.array(getattr(part, f"{name}s"), pa.string())
+            )
+            for part in parts
+        ]
+        return _numbered(joined_names(tables), order)
 
     user, users = column("user")
     item, items = column("item")
@@ -126,8 +168,8 @@ def concat(parts: Sequence[Events]) -> Events:
         joined = [id_ for part in parts for id_ in part.event_id or [""] * len(part)]
         event_id = [joined[row] for row in order]
     return Events(
-        user=user.astype(np.int32), item=item.astype(np.int32),
-        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_.astype(np.int32),
+        user=user, item=item,
+        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_,
         value=np.concatenate([part.value for part in parts])[order], users=users, items=items, types=types,
         event_id=event_id, clock=parts[0].clock, source=parts[0].source,
     )  # fmt: skip
@@ -143,24 +185,25 @@ class Items:
 
 def read_items(path: str | Path) -> Items:
     """Read item_id and, where present, title and genres ("Action|Drama" or a list), from a file as above."""
-    path = Path(path)
-    table = read_columns(path, required=("item_id",), optional=("title", "genres"))
-    item_ids = ids(table["item_id"], path, "item_id").to_pylist()
     title: dict[str, str] = {}
     genres: dict[str, list[str]] = {}
-    if "title" in table.column_names:
-        title = dict(zip(item_ids, strings(table["title"], path, "title").to_pylist(), strict=True))
-    if "genres" in table.column_names:
-        for item_id, found in zip(item_ids, table["genres"].to_pylist(), strict=True):
-            genres[item_id] = found.split("|") if isinstance(found, str) else list(found or ())
-    return Items({item_id: text for item_id, text in title.items() if text}, genres)
+    for block in records(Path(path), "item_id"):
+        for item_id, fields in zip(block.key.to_pylist(), block.fields, strict=True):
+            if name := fields.get("title"):
+                title[item_id] = str(name)
+            if "genres" in fields:
+                of_item = fields["genres"]
+                genres[item_id] = of_item.split("|") if isinstance(of_item, str) else list(of_item or ())
+    return Items(title, genres)
 
 
-def _numbered(
-    column: pa.Array | pa.ChunkedArray, order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Number the strings of `column`, taken in `order`, by first appearance: (int[n], the strings)."""
-    encoded = column.take(pa.array(order)).dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+def _numbered(names: pa.DictionaryArray, order: NDArray[np.int64]) -> tuple[NDArray[np.int32], list[str]]:
+    """Number the names, taken in `order`, by first appearance: (int32[n], the names)."""
+    codes = names.indices.to_numpy()[order]
+    first = np.full(len(names.dictionary), len(codes))
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of what is assigned to one place, the last stays
+    used = np.flatnonzero(first < len(codes))
+    by_appearance = used[np.argsort(first[used])]
+    number = np.zeros(len(first), np.int32)
+    number[by_appearance] = np.arange(len(used))
+    return number[codes], names.dictionary.take(pa.array(by_appearance)).to_pylist()

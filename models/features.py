@@ -6,6 +6,7 @@ several items of its vocabulary have (models.vocabulary), and has a vector for e
 the items' own (from attributes to factors: Gantner et al., ICDM 2010); it passes over others.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.files import ids, path_error, read_columns
+from models.files import records
+from models.formats.source import path_error
 from models.hashing import feature_hash, item_hashes
 
 MIN_ITEMS = 5
@@ -34,7 +35,11 @@ MAX_FEATURES, MAX_FIELDS, MAX_TEXT = 64, 32, 2_000
 NO_FEATURES = ("item_id", "available")
 
 NONE = np.zeros(0, np.uint64)
+log = logging.getLogger("eddy.features")
+
 _WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
+"""As CSV files write them; 007 is a text."""
 
 
 class Bags(NamedTuple):
@@ -49,8 +54,9 @@ class Bags(NamedTuple):
 def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
     """Hashed features of an item's fields: distinct, uint64[at most MAX_FEATURES].
 
-    A text gives itself and its words; "a|b" is a list of two texts; numbers are categories. Nulls, NaN,
-    nested values and the fields that say which item it is and whether it may be listed give nothing.
+    A text gives itself and its words; "a|b" is a list of two texts; numbers are categories, written as text
+    or not. Nulls, NaN, nested values and the fields that say which item it is and whether it may be listed
+    give nothing.
     """
     found: dict[int, None] = {}
     for name, value in list(fields.items())[:MAX_FIELDS]:
@@ -65,14 +71,22 @@ def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
 
 def _named(name: str, value: object) -> Iterator[str]:
     if isinstance(value, str):
-        for part in value[:MAX_TEXT].casefold().split("|"):
-            yield from (f"{name}={text}" for text in (part.strip(), *_WORD.findall(part)) if text)
+        for part in (part.strip() for part in value[:MAX_TEXT].casefold().split("|")):
+            if _NUMBER.fullmatch(part):
+                yield f"{name}={_category(float(part) if '.' in part else int(part))}"
+            else:
+                yield from (f"{name}={text}" for text in (part, *_WORD.findall(part)) if text)
     elif isinstance(value, list | tuple):
         for part in value[:MAX_FEATURES]:
             if isinstance(part, str | int | float):
-                yield from _named(name, part if isinstance(part, str) else float(part))
-    elif isinstance(value, bool | int | float) and math.isfinite(value):
-        yield f"{name}={float(value):g}"
+                yield from _named(name, part)
+    elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        yield f"{name}={_category(value)}"
+
+
+def _category(number: float) -> str:
+    """A number's name: whole ones exactly, others as far as a float32 is exact."""
+    return str(int(number)) if number == int(number) else f"{number:.7g}"
 
 
 class ItemFeatures:
@@ -144,36 +158,31 @@ def worth_knowing(features: Iterable[NDArray[np.uint64]]) -> list[int]:
 
 
 def read_features(path: Path) -> ItemFeatures:
-    """Features from a file (see models.files) with item_id and any further columns: texts, numbers, lists of
-    them. Of rows with the same item_id the last counts.
+    """Features from a file or folder (see models.files) with item_id and any further columns: texts, numbers,
+    dates, lists of texts or numbers. Of rows with the same item_id the last counts; columns of another kind
+    are left out, with a warning that names them.
 
-    Errors: EddyError for a file that is unreadable or too long, or has no further column, or one of another
-    kind.
+    Errors: EddyError for a file that is unreadable or too long, or has no column that gives features.
     """
-    table = read_columns(path, required=("item_id",))
-    if table.num_rows > MAX_ITEMS:
-        raise path_error(path, f"{table.num_rows:,} items; at most {MAX_ITEMS:,} are read")
-    columns = [name for name in table.column_names if name != "item_id"]
-    if not columns:
-        raise path_error(path, "nothing beside item_id; add columns such as title, genres or category")
-    for name in columns:
-        _require_plain(path, name, table[name].type)
-    hashes = item_hashes(ids(table["item_id"], path, "item_id").to_pylist()).tolist()
     found = ItemFeatures()
-    at = 0
-    for batch in table.select(columns).to_batches(max_chunksize=65_536):
-        for fields in batch.to_pylist():
-            found.put(hashes[at], features_of(fields))
-            at += 1
+    left_out: dict[str, str] = {}
+    names: set[str] = set()
+    rows = 0
+    for block in records(path, "item_id"):
+        rows += len(block.fields)
+        if rows > MAX_ITEMS:
+            raise path_error(path, f"more than {MAX_ITEMS:,} items; at most so many are read")
+        left_out |= block.left_out
+        ids = block.key.to_pylist()
+        for item, fields in zip(item_hashes(ids).tolist(), block.fields, strict=True):
+            names |= fields.keys() - set(NO_FEATURES)
+            found.put(item, features_of(fields))
+    of_other_kinds = ", ".join(f"column {name} is {kind}" for name, kind in left_out.items())
+    if not names:
+        raise path_error(
+            path, "nothing beside item_id" + (f" that gives features: {of_other_kinds}" if left_out else "")
+            + "; add columns such as title, genres or category",
+        )  # fmt: skip
+    if left_out:
+        log.warning("%s: left out, since no features are made of it: %s", path, of_other_kinds)
     return found
-
-
-def _require_plain(path: Path, name: str, kind: pa.DataType) -> None:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    plain = (
-        pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating,
-        pa.types.is_boolean, pa.types.is_null,
-    )  # fmt: skip
-    if not any(is_kind(kind) for is_kind in plain):
-        raise path_error(path, f"column {name} is {kind}; write texts, numbers, or lists of them")

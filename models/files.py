@@ -1,137 +1,176 @@
-"""Columns from files of users: Parquet, CSV or JSON lines, told apart by their first bytes.
+"""Columns from files of users: Parquet, CSV, JSON lines or a JSON array, one file or a folder of them.
 
-Guarantee: what cannot be used (unreadable, missing, empty, null, NaN, impossible) is refused in one line that
-names the file, the column or the row (counted from 1), and what to do. Integer times: with the unit "auto",
-values below `MILLISECONDS_FROM` throughout the file are seconds, otherwise milliseconds.
+Guarantee: the same content gives the same columns in every format, whatever else is in the files and however
+it is spread over them; what cannot be used is refused in one line that names the file, the row (counted from
+1) and the column, and says what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.dataset
-import pyarrow.json
 from numpy.typing import NDArray
 
-from models.errors import EddyError
+from models.formats import cells
+from models.formats.cells import Column, Times
+from models.formats.read import Records, read_blocks, read_records
+from models.formats.source import files_of, path_error, row_error
+from models.formats.tables import Block
 
-MILLISECONDS_FROM = 10**11
-"""1973 counted in ms, 5138 counted in s."""
-
-_MS_PER_UNIT = {"s": 1000, "ms": 1}
-_LATEST_MS = 10**14
-_ID_COLUMNS = ("user_id", "item_id", "event_id")
-
-
-def path_error(path: Path, message: str) -> EddyError:
-    """An EddyError about this file."""
-    return EddyError(f"{path}: {message}")
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_NAMES = pa.dictionary(pa.int32(), pa.string())
 
 
-def read_columns(path: Path, required: Sequence[str], optional: Sequence[str] | None = None) -> pa.Table:
-    """The required columns, and those of the optional ones (None: any) that the file or folder has, in the
-    file's row order.
+class Kind(Enum):
+    """What a column is read as."""
 
-    Errors: EddyError when the path is missing, unreadable, in no known format, or lacks a required column.
+    NAME = "text that recurs"
+    TEXT = "text"
+    NUMBER = "numbers"
+    TIME = "times"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file among those of a path."""
+
+    file: Path
+    rows: slice
+    names: frozenset[str]
+    """those wanted columns that it has"""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The wanted columns that are in some file, over the n rows of all files, one file after the other."""
+
+    path: Path
+    parts: Sequence[Part]
+    names: Mapping[str, pa.DictionaryArray]
+    texts: Mapping[str, pa.ChunkedArray]
+    numbers: Mapping[str, NDArray[np.float64]]
+    """float64[n] each, NaN = absent"""
+    times: Mapping[str, Times]
+
+    def __len__(self) -> int:
+        return int(self.parts[-1].rows.stop)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in columns for columns in (self.names, self.texts, self.numbers, self.times))
+
+    def lengths(self, name: str) -> NDArray[np.int32]:
+        """Characters of a column of text, int32[n]; 0 where it is absent."""
+        if name in self.names:
+            column = self.names[name]
+            length = pc.utf8_length(column.dictionary).take(column.indices)
+        else:
+            length = pc.utf8_length(self.texts.get(name, pa.nulls(len(self), pa.string())))
+        return np.asarray(pc.fill_null(length, 0).to_numpy(zero_copy_only=False), np.int32)
+
+    def refuse(self, bad: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
+        """Raise for the first bad row [n]; `reason` is given its index."""
+        if bad.any():
+            index = int(bad.argmax())
+            raise row_error(*self.place(index), reason(index))
+
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file and the row in it, counted from 1, of a row among all."""
+        part = next(part for part in self.parts if index < part.rows.stop)
+        return part.file, index - part.rows.start + 1
+
+
+def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:
+    """The wanted columns of a file or folder; a file that lacks an optional one has absent cells there.
+    Folders named column=value (Hive) are columns of text.
+
+    Errors: EddyError when the path is missing, unreadable, in no known format, lacks a required column, or
+    has cells that are not of their kind.
     """
-    try:
-        table = _table(path, None if optional is None else [*required, *optional])
-    except FileNotFoundError:
-        raise path_error(path, "no such file; check the path") from None
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise path_error(
-            path, f"cannot be read ({reason}); give an undamaged Parquet, CSV or JSON-lines file"
-        ) from None
-    missing = [name for name in required if name not in table.column_names]
-    if missing:
-        raise path_error(
-            path, f"no column {' and no '.join(missing)}; it has {', '.join(table.column_names) or 'none'}"
-        )
-    if optional is None:
-        return table
-    return table.select([name for name in [*required, *optional] if name in table.column_names])
+    parts: list[Part] = []
+    read: dict[str, list[Any]] = {name: [] for name in wanted}
+    rows = 0
+    for file in files_of(path):
+        start, names, had = rows, set[str](), list[str]()
+        for block in _blocks(path, file, wanted, required):
+            for name, kind in wanted.items():
+                read[name].append(_canonical(file, block, name, kind))
+            names |= block.columns.keys()
+            had = list(block.names)
+            rows += block.rows
+        missing = [name for name in required if name not in names]
+        if missing:
+            has = f"; it has {', '.join(had) or 'none'}" if had else ""
+            raise path_error(file, f"no column {' and no '.join(missing)}{has}")
+        parts.append(Part(file, slice(start, rows), frozenset(names)))
+    present = frozenset[str]().union(*(part.names for part in parts))
+
+    def of(kind: Kind) -> dict[str, list[Any]]:
+        return {name: read[name] for name in wanted if name in present and wanted[name] is kind}
+
+    return Columns(
+        path, parts,
+        {name: joined_names(chunks) for name, chunks in of(Kind.NAME).items()},
+        {name: pa.chunked_array(chunks, pa.string()) for name, chunks in of(Kind.TEXT).items()},
+        {name: np.concatenate(chunks) for name, chunks in of(Kind.NUMBER).items()},
+        {
+            name: Times(*(np.concatenate(each) for each in zip(*chunks, strict=True)))
+            for name, chunks in of(Kind.TIME).items()
+        },
+    )  # fmt: skip
 
 
-def _table(path: Path, wanted: Sequence[str] | None) -> pa.Table:
-    if path.is_dir():
-        dataset = pa.dataset.dataset(path, format="parquet", partitioning="hive")
-        if not dataset.files:
-            raise path_error(path, "no Parquet file in this folder")
-        return dataset.to_table(columns=_present(dataset.schema.names, wanted))
-    with path.open("rb") as file:
-        start = file.read(256).lstrip()
-    if not start:
-        raise path_error(path, "the file is empty")
-    if start.startswith(b"PAR1") or path.suffix in (".parquet", ".pq"):
-        dataset = pa.dataset.dataset(path, format="parquet")
-        return dataset.to_table(columns=_present(dataset.schema.names, wanted))
-    if start.startswith(b"{") or ".jsonl" in path.suffixes:
-        return pa.json.read_json(path)
-    as_text = {name: pa.string() for name in _ID_COLUMNS}  # "007" stays "007"
-    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=as_text))
+def _canonical(file: Path, block: Block, name: str, kind: Kind) -> Any:
+    """A block's column as its kind wants it; all absent where the file lacks it."""
+    column = Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
+    if kind is Kind.NUMBER:
+        return cells.numbers(column)
+    if kind is Kind.TIME:
+        return cells.times(column)
+    return cells.text(column).dictionary_encode() if kind is Kind.NAME else cells.text(column)
 
 
-def _present(names: Sequence[str], wanted: Sequence[str] | None) -> list[str] | None:
-    """The wanted columns that there are; None, all of them, where that is asked for or there are none."""
-    return None if wanted is None else [name for name in names if name in wanted] or None
+def joined_names(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
+    """Columns of names, one after the other, as one."""
+    return pa.chunked_array(chunks, _NAMES).unify_dictionaries().combine_chunks()
 
 
-def strings(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
-    """Any scalar column as text; nulls stay."""
-    try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise path_error(path, f"column {name} is {column.type}; it must hold strings or numbers") from None
+def _blocks(path: Path, file: Path, wanted: Iterable[str], expected: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns of one file under a path, those of its folders' names too."""
+    folders = _partitions(file.relative_to(path).parts[:-1])
+    for block in read_blocks(file, list(wanted), expected):
+        columns = {
+            name: pa.repeat(pa.scalar(value, pa.string()), block.rows)
+            for name, value in folders.items()
+            if name in wanted
+        }
+        yield replace(block, columns=columns | block.columns, names=[*block.names, *folders])
 
 
-def ids(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray:
-    """A column of ids as text, none of them empty."""
-    text = strings(column, path, name)
-    _refuse(pc.fill_null(pc.equal(text, ""), True).to_numpy(), path, f"{name} is empty; every row needs one")
-    return text
+def _partitions(folders: Sequence[str]) -> dict[str, str | None]:
+    """Columns by the names of folders: column=value."""
+    pairs = (folder.partition("=") for folder in folders)
+    return {
+        unquote(name): None if value == _NO_PARTITION else unquote(value)
+        for name, equals, value in pairs
+        if equals
+    }
 
 
-def numbers(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float64]:
-    """A column of numbers, float64[n]; null is NaN."""
-    try:
-        return np.asarray(column.cast(pa.float64()).to_numpy())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise path_error(path, f"column {name} is {column.type}; it must hold numbers") from None
+def records(path: Path, key: str) -> Iterator[Records]:
+    """All fields of the rows of a file or folder; `key` is the field by which they are known.
 
-
-def values(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float32]:
-    """A column of values, float32[n]; null and NaN mean absent, infinity is refused."""
-    found = numbers(column, path, name).astype(np.float32)
-    _refuse(np.isinf(found), path, f"{name} is not a finite number; correct it or leave it empty")
-    return found
-
-
-def times(column: pa.ChunkedArray, path: Path, unit: str) -> NDArray[np.int64]:
-    """Event times as int64[n] ms, from Arrow timestamps or from numbers in `unit` ("auto", "s" or "ms")."""
-    if unit != "auto" and unit not in _MS_PER_UNIT:
-        raise EddyError(f"time unit {unit!r} is not known; use auto, s or ms")
-    _refuse(column.is_null(nan_is_null=True).to_numpy(), path, "timestamp is empty; every event needs a time")
-    if pa.types.is_temporal(column.type) and not pa.types.is_time(column.type):
-        found = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_numpy()
-    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        given = column.to_numpy()
-        if unit == "auto":
-            unit = "s" if given.max() < MILLISECONDS_FROM else "ms"
-        in_ms = np.rint(given.astype(np.float64) * _MS_PER_UNIT[unit])
-        found = in_ms.clip(-1, _LATEST_MS).astype(np.int64)
-    else:
-        raise path_error(path, f"column timestamp is {column.type}; write numbers in s or ms, or timestamps")
-    bad = (found < 0) | (found >= _LATEST_MS)
-    _refuse(bad, path, "timestamp is no time between 1970 and 5138 in s or ms; correct it or give the unit")
-    return np.ascontiguousarray(found)
-
-
-def _refuse(bad: NDArray[np.bool_], path: Path, reason: str) -> None:
-    if bad.any():
-        raise path_error(path, f"row {int(bad.argmax()) + 1}: {reason}")
+    Errors: EddyError as `read_columns`, and for a row without the key.
+    """
+    for file in files_of(path):
+        for block in read_records(file, key):
+            absent = block.key.is_null().to_numpy(zero_copy_only=False)
+            if absent.any():
+                row = block.first + int(absent.argmax())
+                raise row_error(file, row, f"{key} is empty; every row needs one")
+            yield block

@@ -50,7 +50,7 @@ def published(file: Path) -> Version:
         ({"item_id": ["i0"] * 60}, "a ranking needs at least two"),
         ({"timestamp": [1_370_000_000.0] * 59 + [NAN]}, "row 60: timestamp is empty"),
         ({"rating": [1.0] * 59 + [float("inf")]}, "row 60: rating is not a finite number"),
-        ({"rating": ["good"] * 60}, "column rating is string; it must hold numbers"),
+        ({"rating": ["good"] * 60}, "row 1: rating is 'good', which is no number"),
         ({"user_id": [None] * 60}, "row 1: user_id is empty"),
     ],
 )
