@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
 from models.event_times import event_times
-from models.files import Columns, Kind, joined_names, read_columns, records
+from models.files import Columns, joined_names, read_columns, records
+from models.formats.cells import Kind
 from models.rules import EventRules, Flags
 
 DEFAULT_TYPE = "view"

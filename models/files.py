@@ -5,9 +5,8 @@ it is spread over them; what cannot be used is refused in one line that names th
 1) and the column, and says what to do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,22 +17,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.formats import cells
-from models.formats.cells import Column, Times
+from models.formats.cells import Column, Kind, Times
 from models.formats.read import Records, read_blocks, read_records
 from models.formats.source import files_of, path_error, row_error
 from models.formats.tables import Block
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _NAMES = pa.dictionary(pa.int32(), pa.string())
-
-
-class Kind(Enum):
-    """What a column is read as."""
-
-    NAME = "text that recurs"
-    TEXT = "text"
-    NUMBER = "numbers"
-    TIME = "times"
 
 
 @dataclass(frozen=True)
@@ -140,10 +130,10 @@ def joined_names(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
     return pa.chunked_array(chunks, _NAMES).unify_dictionaries().combine_chunks()
 
 
-def _blocks(path: Path, file: Path, wanted: Iterable[str], expected: Sequence[str]) -> Iterator[Block]:
+def _blocks(path: Path, file: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
     """The wanted columns of one file under a path, those of its folders' names too."""
     folders = _partitions(file.relative_to(path).parts[:-1])
-    for block in read_blocks(file, list(wanted), expected):
+    for block in read_blocks(file, wanted, expected):
         columns = {
             name: pa.repeat(pa.scalar(value, pa.string()), block.rows)
             for name, value in folders.items()

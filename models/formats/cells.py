@@ -8,6 +8,7 @@ time where one is wanted, and blank text is absent.
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,15 @@ _EXACT_TO = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
 
 _DATED = r"^\d{4}-\d\d-\d\d"
 _ZONED = r":.*\d(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+class Kind(Enum):
+    """What a column is read as."""
+
+    NAME = "text that recurs"
+    TEXT = "text"
+    NUMBER = "numbers"
+    TIME = "times"
 
 
 @dataclass(frozen=True)

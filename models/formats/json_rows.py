@@ -3,14 +3,18 @@ block of lines is in memory at a time, an array is read whole.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from models.formats.cells import Kind
 from models.formats.source import Source, path_error, row_error
+
+_NUMBER_OR_TEXT = float | str | None | msgspec.UnsetType
 
 _BLOCK_BYTES = 8 << 20
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -74,25 +78,29 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
 
 
-def fields_decoder(names: Sequence[str]) -> "msgspec.json.Decoder[Any]":
-    """A decoder of these fields of an object, for `column_texts`."""
-    fields = [(name, Any, msgspec.UNSET) for name in names]
+def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":
+    """A decoder of these fields of an object, for `columns_of`."""
+    types = {kind: _NUMBER_OR_TEXT if kind in (Kind.NUMBER, Kind.TIME) else Any for kind in Kind}
+    fields = [(name, types[kind], msgspec.UNSET) for name, kind in wanted.items()]
     return msgspec.json.Decoder(msgspec.defstruct("Row", fields, gc=False), float_hook=_number_text)
 
 
-def column_texts(source: Source, first: int, names: Sequence[str], rows: list[Any]) -> dict[str, pa.Array]:
-    """Those fields that some of the rows have, as text: rows from a `fields_decoder`.
+def columns_of(
+    source: Source, first: int, wanted: Mapping[str, Kind], rows: list[Any]
+) -> dict[str, pa.Array]:
+    """Those fields that some of the rows have, as text or numbers: rows from a `fields_decoder`.
 
     Errors: EddyError naming the row of an object or a list.
     """
     columns = {}
-    for name in names:
-        values = [getattr(row, name) for row in rows]
-        if msgspec.UNSET in values:
-            if all(value is msgspec.UNSET for value in values):
-                continue
-            values = [None if value is msgspec.UNSET else value for value in values]
-        columns[name] = texts(source, first, name, values)
+    for name, kind in wanted.items():
+        values: list[Any] = list(map(attrgetter(name), rows))
+        expected = pa.float64() if kind in (Kind.NUMBER, Kind.TIME) else pa.string()
+        try:
+            columns[name] = pa.array(values, expected)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # absent in some rows, or of different types
+            if any(value is not msgspec.UNSET for value in values):
+                columns[name] = texts(source, first, name, values)
     return columns
 
 
@@ -105,22 +113,20 @@ def _number_text(literal: str) -> str:
     return format(number, "f")
 
 
-def texts(source: Source, first: int, name: str, values: list[Any]) -> pa.Array:
-    """Decoded values as text: a number's digits, exactly; None is null.
+def texts(source: Source, first: int, name: str, values: Iterable[Any]) -> pa.Array:
+    """Decoded values as text: a number's digits, exactly; null where there is none.
 
     Errors: EddyError naming the row of an object or a list.
     """
-    try:
-        return pa.array(values, pa.string())  # all of them text, as a rule
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        pass
     written: list[str | None] = []
     for row, value in enumerate(values, first):
-        if value is None or isinstance(value, str):
+        if isinstance(value, str):
             written.append(value)
+        elif value is None or value is msgspec.UNSET:
+            written.append(None)
         elif isinstance(value, bool):
             written.append(str(value).lower())
-        elif isinstance(value, int):
+        elif isinstance(value, int | float):
             written.append(str(value))
         else:
             what = "an object" if isinstance(value, dict) else "a list"

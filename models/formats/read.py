@@ -1,6 +1,6 @@
 """One file's rows, whatever its format: as blocks of wanted columns, or as records of all its fields."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +9,13 @@ import msgspec
 import pyarrow as pa
 
 from models.formats import cells
-from models.formats.json_rows import column_texts, fields_decoder, json_rows, texts
+from models.formats.cells import Kind
+from models.formats.json_rows import columns_of, fields_decoder, json_rows, texts
 from models.formats.source import READABLE, path_error, source_of
 from models.formats.tables import Block, csv_blocks, parquet_blocks
 
 
-def read_blocks(path: Path, wanted: Sequence[str], expected: Sequence[str]) -> Iterator[Block]:
+def read_blocks(path: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
     """The wanted columns, block by block; `expected` are those by which a CSV's separator is found.
 
     Errors: EddyError for what cannot be read, with the row where there is one.
@@ -22,12 +23,12 @@ def read_blocks(path: Path, wanted: Sequence[str], expected: Sequence[str]) -> I
     with _readable(path):
         source = source_of(path)
         if source.kind == "parquet":
-            yield from parquet_blocks(source, wanted)
+            yield from parquet_blocks(source, list(wanted))
         elif source.kind == "csv":
-            yield from csv_blocks(source, wanted, expected)
+            yield from csv_blocks(source, list(wanted), expected)
         else:
             for first, rows in json_rows(source, fields_decoder(wanted)):
-                yield Block(first, len(rows), column_texts(source, first, wanted, rows), [])
+                yield Block(first, len(rows), columns_of(source, first, wanted, rows), [])
 
 
 class Records(NamedTuple):
