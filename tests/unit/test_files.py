@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -375,9 +375,9 @@ def test_a_row_is_named_in_whatever_block_of_the_file_it_stands(tmp_path: Path) 
 def test_a_text_is_as_long_as_the_stream_takes_it_and_no_longer(
     tmp_path: Path, field: str, limit: int
 ) -> None:
-    assert len(read_events(table(tmp_path, **{field: ["é" * limit, "b"]}))) == 2
+    assert len(read_events(table(tmp_path, **cast(Any, {field: ["é" * limit, "b"]})))) == 2
     message = f"row 2: {field} has {limit + 1:,} characters; at most {limit:,}"
-    refused(table(tmp_path, **{field: ["a", "é" * (limit + 1)]}), message)
+    refused(table(tmp_path, **cast(Any, {field: ["a", "é" * (limit + 1)]})), message)
 
 
 def test_a_value_is_finite_and_taken_within_what_rows_keep(tmp_path: Path) -> None:

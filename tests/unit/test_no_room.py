@@ -39,7 +39,7 @@ def test_a_snapshot_that_does_not_fit_leaves_the_one_before(tmp_path: Path) -> N
 def test_a_version_that_does_not_fit_is_not_in_the_registry(tmp_path: Path, file_bytes: int) -> None:
     with no_room(file_bytes), pytest.raises(EddyError, match=FULL):
         registry.publish(tmp_path, trained(), {})
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
     assert registry.publish(tmp_path, trained(), {}).id.startswith("v000001-")
 
 
