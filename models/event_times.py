@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.errors import EddyError
 from models.event_limits import EARLIEST_MS
-from models.files import Columns
+from models.files import Columns, place_in
 
 _MS_PER_UNIT = {"s": 1000, "ms": 1}
 _FROM_S, _UNTIL_S = EARLIEST_MS // 1000, 4_102_444_800
@@ -69,7 +69,7 @@ def _unit(columns: Columns, given: NDArray[np.float64], numbers: NDArray[np.int6
         differs[numbers] = looks[numbers] == _SECONDS
 
     def reason(row: int) -> str:
-        file, at = columns.place(first)
+        file, at = place_in(columns.parts, first)
         return (
             f"timestamp {given[row]:.15g} is {_LOOKS[looks[row]]}, where row {at} of {file.name} has "
             f"{given[first]:.15g}, {_LOOKS[looks[first]]}; use one unit throughout, or dates"

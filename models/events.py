@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
 from models.event_times import event_times
-from models.files import Columns, joined_names, read_columns, records
+from models.files import Columns, Part, joined_names, place_in, read_columns, records
 from models.formats.cells import Kind
 from models.rules import EventRules, Flags
 
@@ -35,6 +35,14 @@ _LIMITS = {"user_id": MAX_ID, "item_id": MAX_ID, "event_type": MAX_TYPE, "event_
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where n events were read from."""
+
+    parts: Sequence[Part]
+    row: NDArray[np.int64]  # [n] of all rows of all parts
+
+
+@dataclass(frozen=True)
 class Events:
     """n events in (timestamp, arrival) order."""
 
@@ -49,6 +57,7 @@ class Events:
     event_id: list[str] | None = None  # [n] "" = absent; None when the log has no such column
     clock: bool = True  # False: only the order of each user's events is known
     source: str = "events"  # for error messages
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -57,13 +66,21 @@ class Events:
         """Which events move states, are targets, are negative: bool[n] each."""
         return rules.flags(self.types, self.type, self.value)
 
+    def place(self, event: int) -> str:
+        """The file and the row of an event, for error messages."""
+        if self.origin is None:
+            return self.source
+        file, row = place_in(self.origin.parts, int(self.origin.row[event]))
+        return f"{file}: row {row}"
+
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Events":
         """The events of these rows; users, items and types keep their numbers."""
         ids = self.event_id
         if ids is not None:
             ids = ids[rows] if isinstance(rows, slice) else np.array(ids, object)[rows].tolist()
         columns = {name: getattr(self, name)[rows] for name in ("user", "item", "timestamp", "type", "value")}
-        return replace(self, event_id=ids, **columns)
+        origin = self.origin and replace(self.origin, row=self.origin.row[rows])
+        return replace(self, event_id=ids, origin=origin, **columns)
 
 
 def read_events(path: str | Path, time_unit: str = "auto") -> Events:
@@ -100,6 +117,7 @@ def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     return Events(
         user=user, item=item, timestamp=timestamp[order], type=type_, value=value[order], users=users,
         items=items, types=types, event_id=event_id, clock=clock, source=str(path),
+        origin=Origin(columns.parts, order),
     )  # fmt: skip
 
 

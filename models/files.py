@@ -36,6 +36,12 @@ class Part:
     """those wanted columns that it has"""
 
 
+def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
+    """The file and the row in it, counted from 1, of a row among all."""
+    part = next(part for part in parts if row < part.rows.stop)
+    return part.file, row - part.rows.start + 1
+
+
 @dataclass(frozen=True)
 class Columns:
     """The wanted columns that are in some file, over the n rows of all files, one file after the other."""
@@ -67,12 +73,7 @@ class Columns:
         """Raise for the first bad row [n]; `reason` is given its index."""
         if bad.any():
             index = int(bad.argmax())
-            raise row_error(*self.place(index), reason(index))
-
-    def place(self, index: int) -> tuple[Path, int]:
-        """The file and the row in it, counted from 1, of a row among all."""
-        part = next(part for part in self.parts if index < part.rows.stop)
-        return part.file, index - part.rows.start + 1
+            raise row_error(*place_in(self.parts, index), reason(index))
 
 
 def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.events import Events
 from stream.admission import date_of
+from stream.clock import wall_ms
 from stream.partitioner import partition_of
 from stream.producers import Message, new_producer, send_all
 from stream.schema import Event, encode
@@ -33,21 +34,27 @@ def event_messages(events: Events, rows: NDArray[np.int64]) -> list[Message]:
             timestamp=int(events.timestamp[row]),
             event_type=events.types[events.type[row]],
             value=None if np.isnan(value) else value,
-            event_id=events.event_id[row] if events.event_id is not None else None,
+            event_id=(events.event_id[row] or None) if events.event_id is not None else None,
         )
         messages.append((user.encode(), encode(event)))
     return messages
 
 
-def _refuse_early(settings: Settings, events: Events) -> None:
-    early = int((events.timestamp < settings.earliest_event).sum())
-    if early:
+def _refuse_mistimed(settings: Settings, events: Events) -> None:
+    """Refuse a log with times that workers refuse; `read_events` has refused all else that they would."""
+    if not len(events):
+        return
+    early = events.timestamp < settings.earliest_event
+    if early.any():
         raise EddyError(
-            f"{events.source}: {early} of {len(events)} events are before "
-            f"{date_of(settings.earliest_event)}, where workers refuse them. If the log's clock begins at "
-            "zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; else correct the "
-            "column timestamp"
+            f"{events.place(int(early.argmax()))}: {early.sum()} of {len(events)} events are before "
+            f"{date_of(settings.earliest_event)}, this the first; workers refuse them. If the log's clock "
+            "begins at zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; else "
+            "correct the column timestamp"
         )
+    latest = int(events.timestamp.argmax())
+    for reason in settings.admission.mistimed(events.timestamp[[latest]], np.array([wall_ms()])).values():
+        raise EddyError(f"{events.place(latest)}: {reason}; correct the column timestamp")
 
 
 async def replay(
@@ -59,10 +66,10 @@ async def replay(
     """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were
     confirmed.
 
-    Events are in the log's order within each partition. Errors: EddyError for events that are too early for
-    `events`, before any is written.
+    Events are in the log's order within each partition. Errors: EddyError for events that are too early or
+    too late for `events`, before any is written.
     """
-    _refuse_early(settings, events)
+    _refuse_mistimed(settings, events)
     keys = [user.encode() for user in events.users]
     home = partition_of(keys, settings.partitions, settings.partitioner)[events.user]
     producer = new_producer(settings)

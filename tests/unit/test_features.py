@@ -1,6 +1,9 @@
 """Metadata: what features an item has, what is learned from them, and that new items are scored by them."""
 
 import asyncio
+import datetime
+import decimal
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +101,11 @@ def test_an_items_file_of_any_columns_is_read(tmp_path: Path) -> None:
     [
         ({"title": ["a"]}, "no column item_id"),
         ({"item_id": ["a"]}, "nothing beside item_id"),
-        ({"item_id": ["a"], "x": [{"y": 1}]}, "column x is struct"),
+        (
+            {"item_id": ["a"], "x": [{"y": 1}]},
+            "nothing beside item_id that gives features: column x is struct",
+        ),
+        ({"item_id": ["a"], "available": [False]}, "nothing beside item_id"),
         ({"item_id": [None], "x": [1]}, "row 1: item_id is empty"),
     ],
 )
@@ -108,6 +115,62 @@ def test_an_items_file_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(EddyError, match=message) as caught:
         read_features(write(tmp_path / "items.parquet", **columns))
     assert "\n" not in str(caught.value)
+
+
+ITEM = {
+    "item_id": "a", "title": "Heat 1995", "code": "007", "genres": "Drama|War", "year": 1995, "price": 9.5,
+    "number": 12345678, "released": "1995-12-01", "added": "2020-01-02 12:00:00",
+}  # fmt: skip
+
+
+def test_an_item_has_the_same_features_in_every_format_whatever_the_types_of_its_columns(
+    tmp_path: Path,
+) -> None:
+    typed = {
+        **{name: [value] for name, value in ITEM.items()},
+        "year": pa.array([1995.0]),
+        "price": pa.array([decimal.Decimal("9.50")]),
+        "number": pa.array([12345678], pa.int32()),
+        "released": pa.array([datetime.date(1995, 12, 1)]),
+        "added": pa.array([datetime.datetime(2020, 1, 2, 12)], pa.timestamp("ns", "UTC")),
+        "genres": pa.array(["Drama|War"]).dictionary_encode(),
+    }
+    write(tmp_path / "a.parquet", **typed)
+    (tmp_path / "a.jsonl").write_text(json.dumps(ITEM))
+    (tmp_path / "a.csv").write_text(",".join(ITEM) + "\n" + ",".join(map(str, ITEM.values())))
+    for name in ("a.parquet", "a.jsonl", "a.csv"):
+        found = read_features(tmp_path / name).of(item_hashes(["a"]))[0]
+        assert set(found.tolist()) == set(features_of(ITEM).tolist()), name
+
+
+def test_a_release_date_is_a_feature_by_its_year_too(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.parquet", item_id=["a"], released=[datetime.date(1995, 12, 1)])
+    features = read_features(file).of(item_hashes(["a"]))[0].tolist()
+    assert {feature_hash("released=1995-12-01"), feature_hash("released=1995")} <= set(features)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[0.1, 0.2]], pa.list_(pa.float32(), 2)),
+        pa.array([{"y": 1}]),
+        pa.array([[{"y": 1}]]),
+        pa.array([datetime.timedelta(1)]),
+        pa.array([b"\x01\x02"], pa.binary(2)),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_column_that_gives_no_features_is_left_out_by_name(
+    tmp_path: Path, column: pa.Array, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = read_features(write(tmp_path / "a.parquet", item_id=["a"], title=["Heat"], odd=column))
+    assert found.of(item_hashes(["a"]))[0].tolist() == [feature_hash("title=heat")]
+    assert "column odd is" in caplog.text
+
+
+def test_numbers_of_many_digits_are_told_apart() -> None:
+    assert features_of({"x": 12345678}).tolist() != features_of({"x": 12345679}).tolist()
+    assert features_of({"x": float("1e19")}).tolist() == features_of({"x": 10**19}).tolist()
 
 
 def test_a_truncated_items_file_is_refused(tmp_path: Path) -> None:

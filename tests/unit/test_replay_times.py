@@ -31,3 +31,12 @@ def test_with_the_setting_it_goes_on_to_the_cluster(tmp_path: Path) -> None:
     file.write_text("user_id,item_id,timestamp\nada,heat,0\n")
     with pytest.raises(EddyError, match="no Kafka cluster is named"):
         asyncio.run(replay(load_settings(earliest_event=0), read_events(file)))
+
+
+def test_a_time_that_has_not_come_is_refused_with_its_file_and_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nada,heat,2020-01-01\n")
+    (tmp_path / "b.csv").write_text(
+        "user_id,item_id,timestamp\nada,heat,2020-01-01\nada,alien,2098-01-01\nada,heat,2020-01-01\n"
+    )
+    with pytest.raises(EddyError, match=r"b\.csv: row 2: timestamp 4039372800000 is more than an hour ahead"):
+        asyncio.run(replay(load_settings(), read_events(tmp_path)))
