@@ -18,14 +18,16 @@ from models.registry import Version
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.clock import StreamClock
+from stream.decoding import Unreadable, decoded, text
 from stream.encoder import Encoder
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
 from stream.ranking import Ranker
 from stream.retirement import Forgetting
-from stream.rows import RowFormatError, Rows, decode_rows
+from stream.rows import Rows
 from stream.schema import DICTIONARY_KEY, Item
 from stream.slab import Slab
+from stream.stored_rows import decode_newest
 
 _decode_item = msgspec.json.Decoder(Item).decode
 _COLUMNS = [field.name for field in fields(Rows) if field.name not in ("user", "topic_id")]
@@ -149,13 +151,13 @@ class MaterialisedView:
         for key, value in records:
             if not key:
                 continue
-            if value is None:
-                self.metadata.pop(key.decode(errors="replace"), None)
-                continue
             try:
-                item = _decode_item(value)
-            except msgspec.DecodeError as error:
-                unreadable.append(f"key {key!r}: {error}")
+                if value is None:
+                    self.metadata.pop(text(key), None)
+                    continue
+                item = decoded(_decode_item, value)
+            except Unreadable as reason:
+                unreadable.append(f"key {key!r}: {reason}")
                 continue
             ids.append(item.item_id)
             if not key.startswith(DICTIONARY_KEY):
@@ -172,32 +174,16 @@ class MaterialisedView:
         """Records (key, value) of `item-stats`; a version must be there."""
         if self._stats is None:
             raise RuntimeError("no model version yet")
-        unreadable = []
-        for record in records:
-            try:
-                self._stats.take(partition, [record])
-            except EddyError as error:
-                unreadable.append(str(error))
-        return unreadable
+        return self._stats.take(partition, records)
 
     def take_rows(self, partition: int, newest: Mapping[bytes, bytes | None]) -> list[str]:
         """The newest record of each user of some stretch of a partition of `user-state`; None erases users
         whose rows are of this partition, as at a worker's restore.
         """
-        erased = [user.decode(errors="replace") for user, value in newest.items() if value is None]
-        self._remove(partition, erased)
-        unreadable: list[str] = []
-        users: list[bytes] = []
-        values: list[bytes] = []
-        for user, value in newest.items():
-            if value is None:
-                continue
-            if _is_text(user):
-                users.append(user)
-                values.append(value)
-            else:
-                unreadable.append(f"row of user {user!r}: the key is not UTF-8")
-        for rows in _decode(users, values, unreadable):
+        stored = decode_newest(newest)
+        self._remove(partition, stored.erased)
+        unreadable = [*stored.damaged.values(), *(f"key {key!r} is not UTF-8" for key in stored.foreign)]
+        for rows in stored.rows:
             for epoch in np.unique(rows.epoch).tolist():
                 unreadable += self._load(int(epoch), _rows_at(rows, np.flatnonzero(rows.epoch == epoch)))
         self._drop_unused()
@@ -244,28 +230,6 @@ class MaterialisedView:
             stale |= same & ahead
             slab.remove(slots[held & ~(same & ahead)])
         return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
-
-
-def _is_text(key: bytes) -> bool:
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _decode(users: list[bytes], values: list[bytes], unreadable: list[str]) -> list[Rows]:
-    """Rows by group; those that cannot be read are left out and told of in `unreadable`."""
-    if not users:
-        return []
-    try:
-        return decode_rows(users, values)
-    except RowFormatError as error:
-        if len(users) == 1:
-            unreadable.append(str(error))
-            return []
-    half = len(users) // 2
-    return _decode(users[:half], values[:half], unreadable) + _decode(users[half:], values[half:], unreadable)
 
 
 def _rows_at(rows: Rows, index: NDArray[np.intp]) -> Rows:

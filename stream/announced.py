@@ -4,7 +4,8 @@ be. Meanwhile the version before stays live; rows of the newer epoch have to wai
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 from models.errors import EddyError
 from stream.encoder import Encoder
@@ -37,13 +38,14 @@ class AnnouncedVersion:
         self._moved = asyncio.Condition()
 
     async def take(self, announcements: Iterable[Announcement]) -> None:
-        """Load the newest announcement if it is newer than those before. Errors: EddyError when it cannot be
-        loaded and there is no version to go on with.
+        """Load the newest announcement if it is newer than those before; where it cannot be loaded and there
+        is no version to go on with, the newest before it that can. Errors: EddyError when there is none.
         """
-        newest = max(announcements, key=lambda one: one.epoch, default=None)
-        if newest is not None and (self.announced is None or newest.epoch > self.announced.epoch):
-            self.announced, self.problem, self._hopeless = newest, "", False
-            await self._try()
+        by_epoch = {each.epoch: each for each in announcements}
+        newest_first = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
+        if newest_first and (self.announced is None or newest_first[0].epoch > self.announced.epoch):
+            self.announced, self.problem, self._hopeless = newest_first[0], "", False
+            await self._try(newest_first[1:])
 
     async def keep_trying(self) -> None:
         """Until cancelled, load again what could not be loaded."""
@@ -72,7 +74,7 @@ class AnnouncedVersion:
             "it is loaded within seconds"
         )
 
-    async def _try(self) -> None:
+    async def _try(self, older: Sequence[Announcement] = ()) -> None:
         async with self._loading:
             announcement = self.announced
             if announcement is None or announcement.epoch == self.epoch:
@@ -80,7 +82,7 @@ class AnnouncedVersion:
             try:
                 encoder = await self._load(announcement)
             except EddyError as error:
-                if self.epoch is None:
+                if self.epoch is None and not await self._fall_back(older):
                     raise
                 self._hopeless = isinstance(error, OtherStatistics)
                 if self.problem != str(error):
@@ -92,8 +94,20 @@ class AnnouncedVersion:
                         error,
                     )
                 return
-            if self.on_loaded is not None:
-                await self.on_loaded(encoder)
-            async with self._moved:
-                self.epoch, self.problem = announcement.epoch, ""
-                self._moved.notify_all()
+            await self._go_live(announcement.epoch, encoder)
+            self.problem = ""
+
+    async def _fall_back(self, older: Sequence[Announcement]) -> bool:
+        """Whether one of these versions, the newest first, could be loaded."""
+        for announcement in older:
+            with suppress(EddyError):
+                await self._go_live(announcement.epoch, await self._load(announcement))
+                return True
+        return False
+
+    async def _go_live(self, epoch: int, encoder: Encoder) -> None:
+        if self.on_loaded is not None:
+            await self.on_loaded(encoder)
+        async with self._moved:
+            self.epoch = epoch
+            self._moved.notify_all()

@@ -12,6 +12,7 @@ import msgspec
 
 from models.event_limits import MAX_ID
 from models.hashing import item_hash
+from stream.decoding import Unreadable, decoded, text
 from stream.schema import DICTIONARY_KEY, WithdrawableEntry, encode
 
 
@@ -23,7 +24,6 @@ class _Offer(msgspec.Struct, gc=False):
 _decode_offer = msgspec.json.Decoder(_Offer).decode
 _decode_entry = msgspec.json.Decoder(WithdrawableEntry).decode
 _KEY_BYTES = len(DICTIONARY_KEY) + 8
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Availability:
@@ -63,7 +63,10 @@ class Availability:
 
     def _take(self, key: bytes, value: bytes | None) -> int | None:
         if value is None:
-            name = key.decode(errors="replace")
+            try:
+                name = text(key)
+            except Unreadable:
+                return None
             if len(name) > MAX_ID:
                 return None  # no event can name it
             item = item_hash(name)
@@ -71,9 +74,9 @@ class Availability:
             self._withdrawn[item] = name
         else:
             try:
-                offer = _decode_offer(value)
+                offer = decoded(_decode_offer, value)
                 item = item_hash(offer.item_id)
-            except _UNREADABLE:
+            except Unreadable:
                 return None
             self._described.add(item)
             if offer.available is False:
@@ -95,8 +98,8 @@ class Availability:
             self._removed.add(item)
         else:
             try:
-                entry = _decode_entry(value)
-            except _UNREADABLE:
+                entry = decoded(_decode_entry, value)
+            except Unreadable:
                 return None
             if entry.withdrawn:
                 self._carried.add(item)

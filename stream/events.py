@@ -19,13 +19,13 @@ from models.event_limits import MAX_ID, MAX_VALUE
 from models.events import DEFAULT_TYPE
 from models.hashing import event_id_hash, type_hashes
 from stream.admission import Admission
+from stream.decoding import FAILURES, Unreadable, reason_of, text
 from stream.schema import Event
 
 _END = np.iinfo(np.int64).max
 
 _timestamp, _offset = attrgetter("timestamp"), attrgetter("offset")
 _decoder = msgspec.json.Decoder(Event)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Record(Protocol):
@@ -118,15 +118,9 @@ def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
         return None
     try:
         events = _decoder.decode_lines(joined)
-    except _UNREADABLE:
+    except FAILURES:
         return None
     return events if len(events) == n else None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -178,8 +172,8 @@ def accept_events(records: Sequence[Record], partition: int, admission: Admissio
             try:
                 events.append(_decoder.decode(record.value))
                 accepted.append(record)
-            except _UNREADABLE as error:
-                rejected.append(Rejected(record, _reason(error)))
+            except FAILURES as error:
+                rejected.append(Rejected(record, reason_of(error)))
     keys = [event.user_id.encode() for event in events]
     n = len(events)
     misplaced = admission.misplaced(keys, partition)
@@ -208,8 +202,8 @@ def _erasures(
     for i, record in enumerate(tombstones):
         reason, user = None, ""
         try:
-            user = (record.key or b"").decode()
-        except UnicodeDecodeError:
+            user = text(record.key or b"")
+        except Unreadable:
             reason = "a tombstone's key is the user_id: this one is not UTF-8"
         if reason is None and not 1 <= len(user) <= MAX_ID:
             reason = f"a tombstone's key is the user_id: 1 to {MAX_ID} characters, not {len(user)}"

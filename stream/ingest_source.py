@@ -18,6 +18,7 @@ from kafka.errors import CommitFailedError, RebalanceInProgressError
 from stream.clients import client_config
 from stream.clock import wall_ms
 from stream.dead_letters import Letter, dead_letter
+from stream.decoding import Unreadable, decoded
 from stream.events import Rejected
 from stream.mapping import FieldMap, Unmappable
 from stream.schema import Event
@@ -184,8 +185,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 def _name(value: bytes) -> list[tuple[str, str]]:
     """(user_id, event_id) of a record of `events`, if it has both."""
     try:
-        event = _decode_event(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        event = decoded(_decode_event, value)
+    except Unreadable:
         return []
     return [(event.user_id, event.event_id)] if event.event_id is not None else []
 

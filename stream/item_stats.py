@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
+from stream.decoding import FAILURES, Unreadable, decoded
 from stream.producers import Message
 
 BASE_EVERY = 256
@@ -73,8 +74,8 @@ def _pack(array: NDArray[np.generic]) -> _Array:
 
 def _unpack(array: _Array) -> NDArray[np.generic]:
     if array.dtype not in _DTYPES:
-        raise EddyError(f"item-stats: unknown type {array.dtype!r}")
-    return np.frombuffer(array.data, array.dtype).reshape(array.shape)
+        raise Unreadable(f"unknown type {array.dtype!r}")
+    return decoded(lambda data: np.frombuffer(data, array.dtype).reshape(array.shape), array.data)
 
 
 @dataclass(frozen=True)
@@ -182,36 +183,41 @@ class Reader:
         self.sequence: dict[int, int] = {}
         self.offset: dict[int, int] = {}
         """by partition: the last record of `events` that is counted"""
+        self.seen: dict[int, int] = {}
+        """by partition: the greatest sequence of any record, also of those that wait for a base"""
         self._parts: dict[int, list[_Part]] = {}
 
     def forget(self, partition: int) -> None:
         """Start over with a partition: what is held of it is not known to be durable."""
         self.sequence.pop(partition, None)
+        self.seen.pop(partition, None)
         self.offset.pop(partition, None)
         self._parts.pop(partition, None)
         self.statistics.forget(partition)
 
-    def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> None:
-        """Records (key, value) of one partition in log order. Errors: EddyError for one that cannot be
-        read.
+    def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
+        """Records (key, value) of one partition in log order; returns why records were passed over, since
+        they cannot be read.
+
+        Sequence numbers tell when one of the owner's records is missing: the sums then stay as they were,
+        until the next base. Errors: EddyError for a record of another version of Eddy.
         """
+        unreadable = []
         for key, value in values:
             if key is None or value is None:
                 continue
             try:
                 if b"/base/" in key:
-                    self._take_part(partition, _decode_part(value))
+                    self._take_part(partition, decoded(_decode_part, value))
                 else:
-                    self._take_journal(partition, _decode_journals(value))
-            except (msgspec.DecodeError, ValueError, IndexError, zlib.error) as error:
-                raise EddyError(
-                    f"item-stats partition {partition}, key {key.decode(errors='replace')}: unreadable "
-                    f"({error}); was it written by another version of Eddy?"
-                ) from None
+                    self._take_journal(partition, decoded(_decode_journals, value))
+            except Unreadable as reason:
+                unreadable.append(f"item-stats partition {partition}, key {key!r}: unreadable ({reason})")
+        return unreadable
 
     def _take_part(self, partition: int, part: _Part) -> None:
-        if part.format != FORMAT:
-            raise ValueError(f"format {part.format}, this program reads {FORMAT}")
+        _require_format(part.format)
+        self._see(partition, part.sequence)
         if part.sequence <= self.sequence.get(partition, -1):
             self.offset[partition] = max(part.offset, self.offset.get(partition, -1))
             return
@@ -220,35 +226,63 @@ class Reader:
             parts.clear()
         parts.append(part)
         if len(parts) == part.parts:
-            blob = zlib.decompress(b"".join(one.data for one in sorted(parts, key=lambda one: one.part)))
-            arrays = {name: _unpack(array) for name, array in _decode_base(blob).items()}
-            self.statistics.replace(partition, arrays, self.catalogue)
+            pieces = [one.data for one in sorted(parts, key=lambda one: one.part)]
+            parts.clear()
+            self._replace(partition, pieces)
             self.sequence[partition] = part.sequence
             self.offset[partition] = part.offset
-            parts.clear()
+
+    def _replace(self, partition: int, pieces: Sequence[bytes]) -> None:
+        try:
+            blob = zlib.decompress(b"".join(pieces))
+            arrays = {name: _unpack(array) for name, array in decoded(_decode_base, blob).items()}
+            self.statistics.replace(partition, arrays, self.catalogue)
+        except (zlib.error, EddyError, TypeError, IndexError, *FAILURES) as error:
+            raise Unreadable(f"a base that is none: {error}") from None
 
     def _take_journal(self, partition: int, journals: list[_Journal]) -> None:
         if not journals:
             return
+        for journal in journals:
+            _require_format(journal.format)
+        self._see(partition, journals[0].sequence)
         if journals[0].sequence <= self.sequence.get(partition, -1):
             self.offset[partition] = max(journals[0].offset, self.offset.get(partition, -1))
             return
         if journals[0].sequence != self.sequence.get(partition, -2) + 1:
             return  # older than the base that is to come
-        for journal in journals:
-            if journal.format != FORMAT:
-                raise ValueError(f"format {journal.format}, this program reads {FORMAT}")
-            hashes = np.asarray(_unpack(journal.items), np.uint64)
-            index = np.full(len(hashes), -1, np.int64)
-            index[hashes != 0] = self.catalogue.add(hashes[hashes != 0])
-            self.statistics.update(
-                partition,
-                index[np.asarray(_unpack(journal.item), np.int64)],
-                np.asarray(_unpack(journal.time), np.int64),
-                index[np.asarray(_unpack(journal.previous), np.int64)],
-            )
+        for counted in [self._counted(journal) for journal in journals]:  # none is applied unless all can be
+            self.statistics.update(partition, *counted)
         self.sequence[partition] = journals[0].sequence
         self.offset[partition] = journals[0].offset
+
+    def _see(self, partition: int, sequence: int) -> None:
+        self.seen[partition] = max(sequence, self.seen.get(partition, -1))
+
+    def _counted(self, journal: _Journal) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Items, times and previous items, as `Statistics.update` takes them. Errors: Unreadable."""
+        hashes = np.asarray(_unpack(journal.items), np.uint64)
+        item, time, previous = (
+            np.asarray(_unpack(column), np.int64) for column in (journal.item, journal.time, journal.previous)
+        )
+        within = all(column.min(initial=0) >= 0 for column in (item, previous)) and all(
+            column.max(initial=-1) < len(hashes) for column in (item, previous)
+        )
+        if not within or hashes.ndim != 1 or item.ndim != 1 or item.shape != time.shape:
+            raise Unreadable("columns of a journal that do not fit together")
+        if previous.ndim != 2 or len(previous) != len(item) or (hashes[item] == 0).any():
+            raise Unreadable("columns of a journal that do not fit together")
+        index = np.full(len(hashes), -1, np.int64)
+        index[hashes != 0] = self.catalogue.add(hashes[hashes != 0])
+        return index[item], time, index[previous]
+
+
+def _require_format(number: int) -> None:
+    if number != FORMAT:
+        raise EddyError(
+            f"item-stats is in format {number}, this program reads {FORMAT}: use the version of Eddy that "
+            "wrote it"
+        )
 
 
 __all__ = ["BASE_EVERY", "RING", "Counted", "Journal", "Reader"]

@@ -18,6 +18,7 @@ from models.growable import Growable
 from models.hashing import item_hash, item_hashes
 from models.vocabulary import Catalogue
 from stream.availability import Availability
+from stream.decoding import Unreadable, decoded, text
 from stream.rows import NO_TIME
 from stream.schema import DICTIONARY_KEY, encode
 
@@ -34,12 +35,12 @@ def metadata(
     for key, value in records:
         if not key or key.startswith(DICTIONARY_KEY):
             continue
-        if value is None:
-            found.append((item_hash(key.decode(errors="replace")), NONE))
-            continue
         try:
-            fields = _decode_fields(value)
-        except msgspec.DecodeError:
+            if value is None:
+                found.append((item_hash(text(key)), NONE))
+                continue
+            fields = decoded(_decode_fields, value)
+        except Unreadable:
             continue
         item = fields.get("item_id")
         if isinstance(item, str) and item:

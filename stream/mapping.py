@@ -16,6 +16,7 @@ from models.errors import EddyError
 from models.event_limits import EARLIEST_MS
 from models.events import DEFAULT_TYPE
 from stream.admission import date_of
+from stream.decoding import Unreadable, decoded
 from stream.schema import Event
 
 TimeUnit = Literal["ms", "s", "iso"]
@@ -56,9 +57,9 @@ class FieldMap:
         if value is None:
             raise Unmappable("empty value")
         try:
-            record = _decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unmappable(f"not a JSON object ({error})") from None
+            record = decoded(_decode, value)
+        except Unreadable as reason:
+            raise Unmappable(f"not a JSON object ({reason})") from None
         found = {name: _look_up(record, path) for name, path in self.paths.items()}
         for name in REQUIRED:
             if found[name] is None:

@@ -255,7 +255,8 @@ class _Repartition:
         reader = Reader(Statistics(config.half_lives_ms, config.successors), Catalogue())
 
         async def take(tp: TopicPartition, records: Records) -> None:
-            reader.take(tp.partition, [(record.key, record.value) for record in records])
+            for reason in reader.take(tp.partition, [(record.key, record.value) for record in records]):
+                log.warning("%s; passed over", reason)
 
         topic = self.settings.topics.item_stats
         await read_to_end(self.settings, topic, range(self.topics.partitions(topic)), take)

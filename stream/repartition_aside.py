@@ -12,6 +12,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from models.errors import EddyError
+from stream.decoding import Unreadable, decoded
 from stream.partitioner import partition_of
 from stream.producers import Message, send_all
 from stream.reader import Records, read_to_end
@@ -46,6 +47,9 @@ class Notes(msgspec.Struct):
     """the new topics hold all rows and statistics"""
 
 
+_decode_notes = msgspec.json.Decoder(Notes).decode
+
+
 class Aside:
     """Writing to the topic and reading it; one process at a time."""
 
@@ -77,7 +81,14 @@ class Aside:
 
         async def take(records: Records) -> None:
             nonlocal notes
-            notes = msgspec.json.decode(records[-1].value or b"", type=Notes)
+            try:
+                notes = decoded(_decode_notes, records[-1].value)
+            except Unreadable as reason:
+                place = f"topic {self._topics.aside}, partition {3 * self.partitions}"
+                raise EddyError(
+                    f"{place}: the last record does not say how far the repartition is ({reason}); write the "
+                    "one before it there again"
+                ) from None
 
         await self._read(3 * self.partitions, take)
         return notes

@@ -16,10 +16,11 @@ from stream.partitioner import partition_of
 from stream.partitions import Owned
 from stream.producers import new_producer, stop_producers
 from stream.reader import Records, read_to_end
-from stream.rows import Rows, decode_rows
+from stream.rows import RowFormatError, Rows
 from stream.settings import Settings
 from stream.slab import Known
 from stream.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
+from stream.stored_rows import decode_newest
 from stream.topics import TOMBSTONE_DAYS
 
 log = logging.getLogger("eddy.worker")
@@ -61,6 +62,8 @@ class Restorer:
         self._run = run
         self._span: dict[int, tuple[int, int]] = {}
         self._told = 0.0
+        self._damaged: dict[bytes, str] = {}
+        """of the partition that is being restored: users whose newest row so far cannot be read, and why"""
 
     async def take_over(
         self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
@@ -76,7 +79,9 @@ class Restorer:
             await caught_up()
             position = await self._run(lambda: self._load_snapshot(number))
             topic = self.settings.topics.user_state
+            self._damaged.clear()
             end = await read_to_end(self.settings, topic, [number], self._take, position, self._expect)
+            self._require_readable(number)
         except BaseException:
             await stop_producers([producer], GOODBYE_S)
             await self._run(lambda: self.forget(number))
@@ -88,10 +93,21 @@ class Restorer:
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         counted = self.statistics.offset.get(number, -1)
         self.engine.counting.begin(number, counted)
-        journal = Journal(
-            number, self.statistics.sequence.get(number, -1), counted, known=self.statistics.sequence
-        )
+        # Where a record is missing, what comes next must still be newer than all that others have read.
+        sequence = self.statistics.seen.get(number, -1)
+        journal = Journal(number, sequence, counted, known=self.statistics.sequence)
         return Owned(number, producer, journal, generation, changelog_end=end[number])
+
+    def _require_readable(self, number: int) -> None:
+        """Errors: RowFormatError when a user's newest row cannot be read. The events that it includes are
+        committed, so to go on without it would lose them unnoticed.
+        """
+        if self._damaged:
+            topic, (user, why) = self.settings.topics.user_state, next(iter(self._damaged.items()))
+            raise RowFormatError(
+                f"{topic} partition {number}, {len(self._damaged)} rows: {why}; to go on without the row, "
+                f"write an empty value under the key {user!r} to this partition of {topic}"
+            )
 
     def forget(self, number: int) -> None:
         """Drop a partition's rows from memory."""
@@ -145,15 +161,17 @@ class Restorer:
             log.info("partition %d: %.0f %% of the changelog restored", number, 100 * share)
 
     def _load_records(self, number: int, newest: dict[bytes, bytes | None]) -> None:
-        erased = [(number, user.decode()) for user, value in newest.items() if value is None]
-        self.engine.erase(erased)
-        if erased:  # a crash must not find them again in an older snapshot
+        stored = decode_newest(newest)
+        for key in stored.foreign:
+            log.warning("partition %d: key %r is not UTF-8, so no user's; passed over", number, key)
+        self._damaged = {user: why for user, why in self._damaged.items() if user not in newest}
+        self._damaged |= stored.damaged
+        self.engine.erase([(number, user) for user in stored.erased])
+        if stored.erased:  # a crash must not find them again in an older snapshot
             group = self.settings.group
             discard_snapshot(snapshot_path(self.settings.cache_dir, group, self.topic_id, number))
-        stored = [(user, value) for user, value in newest.items() if value is not None]
-        if stored:
-            for rows in decode_rows([user for user, _ in stored], [value for _, value in stored]):
-                self._load(rows, number)
+        for rows in stored.rows:
+            self._load(rows, number)
 
     def _load(self, rows: Rows, number: int, known: Known | None = None) -> None:
         if rows.topic_id != self.topic_id or np.any(rows.partition != number):

@@ -258,7 +258,7 @@ def _refusal(user: bytes, header: np.void, reason: str, size: int) -> RowFormatE
     found = f"format {header['format']} after {bytes(header['magic'])!r}, {size} bytes"
     return RowFormatError(
         f"row of user {user.decode(errors='replace')!r} {reason} ({found}): "
-        "use the version of Eddy that wrote it, or erase the user"
+        "use the version of Eddy that wrote it"
     )
 
 

@@ -28,6 +28,9 @@ from models.events import DEFAULT_TYPE
 MAX_INT64 = (1 << 63) - 1
 """Without it a number of any length would be a timestamp."""
 
+MAX_EPOCH = (1 << 32) - 1
+"""What a row has room for."""
+
 DICTIONARY_KEY = b"\0"
 """First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
 
@@ -94,8 +97,8 @@ class Recommendation(msgspec.Struct, gc=False):
 class Announcement(msgspec.Struct, gc=False):
     """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
 
-    epoch: int
-    version: str
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     folder: str
     announced_at: int
     """wall clock, ms"""

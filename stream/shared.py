@@ -14,6 +14,7 @@ from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.announced import AnnouncedVersion, OtherStatistics
 from stream.clock import DAY_MS
+from stream.decoding import Unreadable, decoded
 from stream.encoder import Encoder
 from stream.item_stats import Reader
 from stream.items import ItemNames, metadata
@@ -102,12 +103,18 @@ class Shared:
 
     async def _take_stats(self, tp: TopicPartition, records: Records) -> None:
         values = [(record.key, record.value) for record in records]
-        await self._run(lambda: self.statistics.take(tp.partition, values))
+        for reason in await self._run(lambda: self.statistics.take(tp.partition, values)):
+            log.warning("%s; passed over", reason)
 
-    async def _take_versions(self, _: TopicPartition, records: Records) -> None:
-        await self.version.take(
-            [decode_announcement(record.value) for record in records if record.value is not None]
-        )
+    async def _take_versions(self, tp: TopicPartition, records: Records) -> None:
+        announcements = []
+        for record in records:
+            if record.value is not None:
+                try:
+                    announcements.append(decode_announcement(record.value))
+                except Unreadable as reason:
+                    log.error("%s offset %d: %s; passed over", tp.topic, record.offset, reason)
+        await self.version.take(announcements)
 
 
 def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
@@ -115,7 +122,7 @@ def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
     if record.value is None:
         return None
     try:
-        return _decode_named(record.value).item_id
-    except msgspec.DecodeError:
-        log.warning("items offset %d: not an item; passed over", record.offset)
+        return decoded(_decode_named, record.value).item_id
+    except Unreadable as reason:
+        log.warning("%s offset %d: not an item (%s); passed over", record.topic, record.offset, reason)
         return None

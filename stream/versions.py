@@ -4,6 +4,7 @@ The topic is compacted; key "live" holds the newest announcement, key "epoch-N" 
 row's epoch can be looked up. Epochs only grow.
 """
 
+import logging
 import time
 from pathlib import Path
 
@@ -13,23 +14,26 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from models.errors import EddyError
 from models.registry import Version, load
 from stream.clients import client_config
-from stream.schema import Announcement, encode
+from stream.decoding import FAILURES, Unreadable, decoded, reason_of
+from stream.schema import MAX_EPOCH, Announcement, encode
 from stream.settings import Settings
 
 _decode = msgspec.json.Decoder(Announcement).decode
 _TIMEOUT_S = 30
 
+log = logging.getLogger("eddy.versions")
+
 
 def decode_announcement(value: bytes) -> Announcement:
-    """Errors: EddyError when it is none."""
+    """Errors: Unreadable when it is none."""
     try:
-        return _decode(value)
-    except msgspec.DecodeError as error:
-        raise EddyError(f"model-versions: unreadable announcement ({error})") from None
+        return decoded(_decode, value)
+    except Unreadable as reason:
+        raise Unreadable(f"not an announcement of a model version ({reason})") from None
 
 
 def live_announcement(settings: Settings) -> Announcement | None:
-    """The announcement with the greatest epoch, None before the first."""
+    """The announcement with the greatest epoch, None before the first; what is none is passed over."""
     topic = TopicPartition(settings.topics.model_versions, 0)
     consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
     try:
@@ -43,9 +47,14 @@ def live_announcement(settings: Settings) -> Announcement | None:
                 raise EddyError(f"topic {topic.topic} cannot be read to its end within {_TIMEOUT_S} s")
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
-                    if record.value is not None:
+                    if record.value is None:
+                        continue
+                    try:
                         found = decode_announcement(record.value)
-                        best = found if best is None or found.epoch > best.epoch else best
+                    except Unreadable as reason:
+                        log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
+                        continue
+                    best = found if best is None or found.epoch > best.epoch else best
         return best
     finally:
         consumer.close()
@@ -59,6 +68,11 @@ def announce(settings: Settings, version: Version) -> Announcement:
     """
     _require_served(version)
     before = live_announcement(settings)
+    if before is not None and before.epoch == MAX_EPOCH:
+        raise EddyError(
+            f"{settings.topics.model_versions} holds an announcement with the last possible epoch "
+            f"({MAX_EPOCH}), which Eddy did not write: remove it by a tombstone under its key"
+        )
     announcement = Announcement(
         epoch=before.epoch + 1 if before else 1,
         version=version.id,
@@ -80,10 +94,17 @@ def announce(settings: Settings, version: Version) -> Announcement:
 def open_version(announcement: Announcement, registry: Path) -> Version:
     """The announced version's files: from this machine's registry, or from the folder that was announced.
 
-    Errors: EddyError when they cannot be used, or describe a model that the stream cannot serve.
+    Errors: EddyError, whatever an announcement names, and when it is a model that the stream cannot serve.
     """
-    here = registry / announcement.version
-    version = load(here if here.is_dir() else Path(announcement.folder))
+    try:
+        here = registry / announcement.version
+        version = load(here if here.is_dir() else Path(announcement.folder))
+    except (OSError, TypeError, AttributeError, *FAILURES) as error:
+        raise EddyError(
+            f"version {announcement.version}: its files cannot be read ({reason_of(error)})"
+        ) from None
+    if version.id != announcement.version:
+        raise EddyError(f"version {announcement.version} was announced, {version.path} holds {version.id}")
     _require_served(version)
     return version
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import EddyError
 from stream.clients import client_config
+from stream.decoding import Unreadable, decoded
 from stream.schema import Recommendation
 from stream.settings import Settings
 
@@ -87,7 +88,10 @@ class Freshness:
         self.appended[record.partition, record.offset] = (record.key or b"", record.timestamp)
 
     def _take_list(self, record: Any, now: float) -> None:
-        answer = _decode(record.value)
+        try:
+            answer = decoded(_decode, record.value)
+        except Unreadable:  # a tombstone, or not of these workers
+            return
         self.readable.setdefault((answer.partition, answer.offset), now)
         self.on_list(answer)
 

@@ -151,18 +151,30 @@ def test_damage_inside_a_snapshot_is_noticed_and_nothing_of_it_stays(
 
 
 def test_a_restore_that_fails_leaves_neither_rows_nor_metrics(changelog: Settings, version: Version) -> None:
-    async def spoil() -> None:
-        producer = new_producer(changelog)
-        await producer.start()
-        await producer.send_and_wait(changelog.topics.user_state, key=b"ada", value=b"{" * 100)
-        await producer.stop()
-
-    asyncio.run(spoil())
+    asyncio.run(spoil(changelog, b"ada", b"{" * 100))
     restoring = Restoring(changelog, version)
     with pytest.raises(RowFormatError, match="row of user 'ada' has a format"):
         restoring.take_over()
     assert len(restoring.engine.slab) == 0
     assert restoring.told() == (None, None)
+
+
+async def spoil(settings: Settings, key: bytes, value: bytes | None) -> None:
+    producer = new_producer(settings)
+    await producer.start()
+    await producer.send_and_wait(settings.topics.user_state, key=key, value=value)
+    await producer.stop()
+
+
+def test_what_is_no_row_ends_no_restore_once_a_tombstone_took_its_place_or_if_it_is_no_users(
+    changelog: Settings, version: Version, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key, value in ((b"\xff", b"no row"), (b"\xfe", None), (b"ada", b"{" * 100), (b"ada", None)):
+        asyncio.run(spoil(changelog, key, value))
+    restoring = Restoring(changelog, version)
+    restoring.take_over()
+    assert len(restoring.engine.slab) == BLOCK_ROWS + 100
+    assert caplog.text.count("is not UTF-8, so no user's; passed over") == 2
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.errors import EddyError
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
-from stream.item_stats import BASE_EVERY, RING, Counted, Journal, Reader
+from stream.item_stats import BASE_EVERY, FORMAT, RING, Counted, Journal, Reader
 from stream.producers import Message
 
 LIVES, SUCCESSORS, LAGS = (86_400_000, 3_600_000), 4, 3
@@ -161,8 +161,35 @@ def test_nothing_counted_writes_nothing() -> None:
     assert writer.log == []
 
 
-def test_unreadable_bytes_are_one_line_that_names_their_place() -> None:
-    with pytest.raises(EddyError, match="item-stats partition 3, key 3/journal/7: unreadable"):
-        new_reader().take(3, [(b"3/journal/7", b"\xc1 not ours")])
-    with pytest.raises(EddyError, match="item-stats partition 3, key 3/base/0: unreadable"):
-        new_reader().take(3, [(b"3/base/0", b"\xc1")])
+@pytest.mark.parametrize("key", [b"3/journal/7", b"3/base/0", b"\xff"])
+def test_unreadable_bytes_are_passed_over_with_one_line_that_names_their_place(key: bytes) -> None:
+    (reason,) = new_reader().take(3, [(key, b"\xc1 not ours")])
+    assert f"item-stats partition 3, key {key!r}: unreadable" in reason
+
+
+def test_a_record_that_cannot_be_read_changes_nothing_and_the_owners_next_base_makes_up_for_it() -> None:
+    writer, reader = Writer(7), new_reader()
+    for _ in range(BASE_EVERY + 2):
+        writer.batch()
+        writer.checkpoint()
+    garbage = [(b"0/journal/3", b"\xc1"), (b"anything", b"{}")]
+    log = [*writer.log[:3], garbage[0], *writer.log[4:9], garbage[1]]  # it took the place of a record
+    assert len(reader.take(0, log)) == 2
+    assert reader.sequence[0] == 2, "records behind the gap wait"
+    assert reader.seen[0] == 8, "but an owner knows what others have seen"
+    assert reader.take(0, writer.log[9:]) == []
+    assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
+
+
+def test_a_record_of_another_format_is_not_passed_over_but_ends_the_reader() -> None:
+    writer = Writer(8)
+    writer.batch()
+    writer.checkpoint()
+    writer.batch()
+    writer.checkpoint()
+    for (key, value), first in zip(writer.log, (0, 1), strict=True):  # a base, and a list of one journal
+        other = bytearray(value or b"")
+        assert other[first + 1] == FORMAT
+        other[first + 1] = FORMAT + 1
+        with pytest.raises(EddyError, match="item-stats is in format 2, this program reads 1"):
+            new_reader().take(0, [(key, bytes(other))])
