@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -60,7 +61,8 @@ class Counts:
 async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bool = False) -> Counts:
     """Copy `topic` onto `events` until SIGTERM or SIGINT, or up to where its partitions end now.
 
-    Errors: EddyError for a topic that does not exist or is Eddy's own, and when Kafka refuses to go on.
+    Errors: EddyError for a topic that does not exist or is Eddy's own, or of whose first records none can be
+    mapped, and when Kafka refuses to go on.
     """
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -115,10 +117,14 @@ async def _copy(
         polled = await _on(thread, source.poll)
         if not polled:
             await _on(thread, source.commit_if_old)
-            if until_end and await _on(thread, source.at_end):
-                break
+            if until_end:
+                await _on(thread, source.require_proven_at_end)
+                if await _on(thread, source.at_end):
+                    break
             continue
-        events, letters = source.events(polled)
+        mapped = await _on(thread, partial(source.events, polled))
+        if mapped.held_back:
+            continue
         if len(await producer.partitions_for(settings.topics.events)) != settings.partitions:
             raise EddyError(
                 f"topic {settings.topics.events} no longer has {settings.partitions} partitions: set "
@@ -128,11 +134,11 @@ async def _copy(
             log.warning("suspended for longer than the session timeout; joining the group again")
             await _on(thread, source.rejoin)
             continue
-        await _write(producer, settings, events, letters)
+        await _write(producer, settings, mapped.events, mapped.letters)
         await _on(thread, source.commit)
-        counts.written += len(events)
-        counts.rejected += len(letters)
-        counts.known += sum(map(len, polled.values())) - len(events) - len(letters)
+        counts.written += len(mapped.events)
+        counts.rejected += len(mapped.letters)
+        counts.known += mapped.known
     log.info("%d events written, %d dead letters, %d known", counts.written, counts.rejected, counts.known)
     return counts
 

@@ -3,11 +3,17 @@ which of their records are in `events` already.
 
 Synchronous, and all of it on one thread. Guarantee: what `events` returns is neither in `events` by a writer
 that died before its commit, nor left out; see stream.ingest for the one exception.
+
+A topic of which nothing can be mapped was most likely not understood: a wrong `--map`, or no JSON. Therefore
+the first records that a group ever reads are held back, neither written nor committed, until one of them can
+be mapped. That the group is still so far is noted beside its committed offsets, so a restart keeps the rule.
 """
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -15,6 +21,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, RebalanceInProgressError
 
+from models.errors import EddyError
 from stream.clients import client_config
 from stream.clock import wall_ms
 from stream.dead_letters import Letter, dead_letter
@@ -30,7 +37,9 @@ Polled: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 """Records by partition of the source, in offset order."""
 
 BATCH_RECORDS = 5_000
-"""Records read, written and committed at once, and so what a crash can leave in doubt."""
+"""Records read, written and committed at once; what a crash can leave in doubt are these and the first ones,
+which may have been held back before.
+"""
 
 _POLL_MS = 200
 _RECOMMIT_S = 60.0
@@ -39,6 +48,14 @@ _RECOMMIT_S = 60.0
 _CLOCK_MARGIN_MS = 60_000
 """By how much the clocks of hosts and brokers may differ."""
 
+FIRST_RECORDS = 1_000
+"""When so many records of a group's first give no event, it stops."""
+
+_UNPROVEN = " unproven"
+"""Behind the time of a commit: until then the group could map nothing. Offsets that somebody sets by hand
+come without it, so whoever knows what the first records are can go on behind them.
+"""
+
 _decode_event = msgspec.json.Decoder(Event).decode
 _LOST = (CommitFailedError, RebalanceInProgressError)
 
@@ -46,6 +63,18 @@ _LOST = (CommitFailedError, RebalanceInProgressError)
 def group_of(settings: Settings, topic: str) -> str:
     """The consumer group that ingests this topic."""
     return f"{settings.group}-ingest-{topic}"
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What became of records."""
+
+    events: list[Event]
+    letters: list[Letter]
+    known: int
+    """in `events` already"""
+    held_back: bool = False
+    """nothing is to be written or committed yet"""
 
 
 class Source(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -57,6 +86,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._in_doubt: dict[int, int] = {}
         """by partition: how many of the next records may be in `events` already"""
         self._written: set[tuple[str, str]] = set()
+        self._held_back: list[Letter] = []
+        """of the group's first records, while none could be mapped"""
+        self._read_again = False
+        """from the committed offsets on"""
         self._consumer = KafkaConsumer(
             **client_config(settings),
             group_id=group_of(settings, topic),
@@ -67,13 +100,18 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             session_timeout_ms=round(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=round(settings.session_timeout_s * 250),
         )
-        numbers = self._consumer.partitions_for_topic(topic) or ()
-        self._ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
+        self._numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        self._ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in self._numbers])
+        self._proven = self._group_is_proven()
         self._consumer.subscribe([topic], listener=self)
         self._committed_at = time.monotonic()
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Nothing to do: `poll` is only called when everything before is written and committed."""
+        """Before each `poll` all is written and committed, or held back: that must be read again, for the
+        client goes on where it was with the partitions that it keeps.
+        """
+        self._read_again = self._read_again or bool(self._held_back)
+        self._held_back.clear()
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Only noted: the client would swallow an error here."""
@@ -84,6 +122,11 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         polled: Polled = self._consumer.poll(timeout_ms=_POLL_MS)
         try:
             self._look_into_gained()
+            if self._read_again:
+                self._read_again = False
+                for tp in self._consumer.assignment():
+                    self._consumer.seek(tp, self._consumer.committed(tp) or 0)
+                return {}
         except _LOST:
             self.rejoin()
             return {}
@@ -95,10 +138,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             committed = self._consumer.committed(tp, metadata=True)
             if committed is None:  # a first commit before the first write: from then on the time is known
                 start = self._consumer.beginning_offsets([tp])[tp]
-                self._consumer.commit({tp: OffsetAndMetadata(start, str(wall_ms()))})
+                self._consumer.commit({tp: OffsetAndMetadata(start, self._note())})
             else:
-                since.append(int(committed.metadata or 0) - _CLOCK_MARGIN_MS)
-                self._in_doubt[tp.partition] = BATCH_RECORDS
+                since.append(_committed_ms(committed.metadata) - _CLOCK_MARGIN_MS)
+                self._in_doubt[tp.partition] = FIRST_RECORDS + BATCH_RECORDS
         self._gained.clear()
         if since:
             self._written |= self._tail_of_events(max(min(since), 0))
@@ -124,10 +167,14 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             consumer.close()
         return found
 
-    def events(self, polled: Polled) -> tuple[list[Event], list[Letter]]:
-        """What records become, in their order; leaves out what is in `events` already."""
+    def events(self, polled: Polled) -> Mapped:
+        """What records become, in their order; leaves out what is in `events` already.
+
+        Errors: EddyError when none of the group's first records could be mapped.
+        """
         events: list[Event] = []
         letters: list[Letter] = []
+        records_read = sum(map(len, polled.values()))
         for tp, records in polled.items():
             number, doubt = tp.partition, self._in_doubt.get(tp.partition, 0)
             for i, record in enumerate(records):
@@ -141,11 +188,61 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             self._in_doubt[number] = max(doubt - len(records), 0)
         if not any(self._in_doubt.values()):
             self._written.clear()
-        return events, letters
+        known = records_read - len(events) - len(letters)
+        self._proven = self._proven or len(letters) < records_read
+        if not self._proven:
+            return self._hold_back(letters)
+        held_back, self._held_back = self._held_back, []
+        return Mapped(events, held_back + letters, known)
+
+    # -- a group's first records ------------------------------------------------------------------------
+
+    def _group_is_proven(self) -> bool:
+        """Whether a member of the group has mapped a record, or somebody has set its offsets."""
+        tps = [TopicPartition(self.topic, number) for number in self._numbers]
+        committed = [self._consumer.committed(tp, metadata=True) for tp in tps]
+        return any(at is not None and not at.metadata.endswith(_UNPROVEN) for at in committed)
+
+    def _hold_back(self, letters: list[Letter]) -> Mapped:
+        if not self._held_back and letters:
+            log.warning(
+                "%s: none of the first records can be mapped so far (%s); they are neither written nor "
+                "committed until one can",
+                self.topic, letters[0]["headers"][0][1].decode(),
+            )  # fmt: skip
+        self._held_back += letters
+        if len(self._held_back) >= FIRST_RECORDS:
+            self._require_proven()
+        return Mapped([], [], 0, held_back=not self._proven)
+
+    def require_proven_at_end(self) -> None:
+        """Errors: EddyError when all that there is was read, and nothing of it could be mapped."""
+        read = all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in self._consumer.assignment())
+        if self._held_back and read:
+            self._require_proven()
+
+    def _require_proven(self) -> None:
+        self._proven = self._group_is_proven()  # by another member meanwhile
+        if self._proven:
+            return
+        reasons = Counter(letter["headers"][0][1].decode() for letter in self._held_back)
+        ((reason, count),) = reasons.most_common(1)
+        group = group_of(self.settings, self.topic)
+        raise EddyError(
+            f"{self.topic}: none of the first {len(self._held_back)} records can be mapped; {count} of them: "
+            f"{reason}. Nothing was written or committed: check --map and --time-unit. If they are right and "
+            f"these records are not, set the offsets of group {group} behind them by kafka-consumer-groups"
+        )
+
+    # -- commits ----------------------------------------------------------------------------------------
+
+    def _note(self) -> str:
+        """What a commit says beside its offset."""
+        return f"{wall_ms()}{'' if self._proven else _UNPROVEN}"
 
     def commit(self) -> None:
         """Everything polled is durable. Losing partitions is no error: their next owner looks into them."""
-        now = str(wall_ms())
+        now = self._note()
         positions = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
         try:
             self._consumer.commit({tp: OffsetAndMetadata(at, now) for tp, at in positions.items()})
@@ -156,11 +253,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def commit_if_old(self) -> None:
         """Keep the time in the commit's metadata young while nothing comes."""
-        if time.monotonic() - self._committed_at > _RECOMMIT_S:
+        if not self._held_back and time.monotonic() - self._committed_at > _RECOMMIT_S:
             self.commit()
 
     def rejoin(self) -> None:
         """Give all partitions up and go on from the committed offsets of those that come back."""
+        self._held_back.clear()
         self._consumer.unsubscribe()
         self._consumer.subscribe([self.topic], listener=self)
 
@@ -182,6 +280,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.close()
 
 
+def _committed_ms(note: str) -> int:
+    """When that was committed; 0, the beginning of time, for offsets that somebody else has set."""
+    time_ms = note.removesuffix(_UNPROVEN)
+    return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
+
+
 def _name(value: bytes) -> list[tuple[str, str]]:
     """(user_id, event_id) of a record of `events`, if it has both."""
     try:
@@ -191,4 +295,4 @@ def _name(value: bytes) -> list[tuple[str, str]]:
     return [(event.user_id, event.event_id)] if event.event_id is not None else []
 
 
-__all__ = ["BATCH_RECORDS", "Polled", "Source", "group_of"]
+__all__ = ["BATCH_RECORDS", "FIRST_RECORDS", "Mapped", "Polled", "Source", "group_of"]

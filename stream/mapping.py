@@ -1,6 +1,8 @@
 """From the records of a user's own topic to events: which field is what, written like
 `user_id=uid,item_id=product.sku,timestamp=ts`.
 
+Values are JSON, bare or with the frame that Confluent's JSON Schema serializer puts before it.
+
 Guarantee: whatever a record holds, it becomes either an event that `events` takes, or a reason why not. Only
 whether an event time is ahead of its time is left to the readers of `events`, who know when it was appended.
 """
@@ -30,6 +32,11 @@ _LAST_MS = 253_402_300_799_999
 
 _ABSENT = (None, "")
 
+_MAGIC, _FRAME_BYTES = b"\0", 5
+"""Confluent's serializers write a zero byte and the four bytes of a schema's id before each value. No JSON
+begins like this.
+"""
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -56,9 +63,16 @@ class FieldMap:
         """
         if value is None:
             raise Unmappable("empty value")
+        framed = value[:1] == _MAGIC and len(value) > _FRAME_BYTES
         try:
-            record = decoded(_decode, value)
+            record = decoded(_decode, value[_FRAME_BYTES:] if framed else value)
         except Unreadable as reason:
+            if framed:
+                schema = int.from_bytes(value[1:_FRAME_BYTES], "big")
+                raise Unmappable(
+                    f"framed for a schema registry (magic byte 0, schema id {schema}), and no JSON object "
+                    "follows but Avro or Protobuf, say: only JSON can be read"
+                ) from None
             raise Unmappable(f"not a JSON object ({reason})") from None
         found = {name: _look_up(record, path) for name, path in self.paths.items()}
         for name in REQUIRED:

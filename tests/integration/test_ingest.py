@@ -24,7 +24,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetad
 from models.errors import EddyError
 from stream.clients import admin_client, client_config
 from stream.ingest import Counts, ingest
-from stream.ingest_source import group_of
+from stream.ingest_source import FIRST_RECORDS, Mapped, Source, group_of
 from stream.mapping import parse_map
 from stream.partitioner import partition_of
 from stream.schema import Event
@@ -134,6 +134,76 @@ def test_records_that_cannot_be_mapped_become_dead_letters_and_hold_up_no_others
     assert letters[b"not json"]["topic"].decode() == source
     assert b"not a JSON object" in letters[b"not json"]["reason"]
     assert b"no user_id: field who.uid is absent or null" in letters[b'{"who": {}}']["reason"]
+
+
+WRONG = "user_id=who,item_id=sku,timestamp=ts"
+
+
+def committed(settings: Settings, admin: KafkaAdminClient, topic: str) -> int:
+    group = group_of(settings, topic)
+    return sum(at.offset for at in admin.list_group_offsets([group])[group].values())
+
+
+def test_a_topic_of_which_nothing_can_be_mapped_is_left_as_it_is_however_often_it_is_tried(
+    settings: Settings, source: str, admin: KafkaAdminClient
+) -> None:
+    send(settings, source, [record(number) for number in range(200)])
+    for _ in range(2):
+        with pytest.raises(EddyError, match="none of the first 200 records can be mapped"):
+            run(settings, source, WRONG, until_end=True)
+        assert read(settings, settings.topics.dead_letters) == written(settings) == []
+        assert committed(settings, admin, source) == 0
+    assert run(settings, source, until_end=True) == Counts(written=200)
+    send(settings, source, [b"no JSON"] * 20)
+    assert run(settings, source, until_end=True) == Counts(rejected=20), "not the group's first records"
+
+
+def test_the_first_thousand_records_without_an_event_stop_a_group_that_follows_a_topic(
+    settings: Settings, source: str, admin: KafkaAdminClient
+) -> None:
+    avro = b"\0\0\0\0\1\x04u1\x04i1"
+    send(settings, source, [avro] * (FIRST_RECORDS - 1))
+    with pytest.raises(EddyError, match="framed for a schema registry"):
+        run(settings, source, until_end=True)
+    send(settings, source, [avro])
+    with pytest.raises(EddyError, match=f"none of the first {FIRST_RECORDS} records can be mapped"):
+        run(settings, source)
+    tps = [TopicPartition(source, number) for number in range(SOURCE_PARTITIONS)]
+    admin.alter_group_offsets(group_of(settings, source), {tp: OffsetAndMetadata(0, "") for tp in tps})
+    assert run(settings, source, until_end=True) == Counts(rejected=FIRST_RECORDS), "set by hand: go on"
+
+
+def test_first_records_held_back_are_read_again_when_partitions_come_and_go(
+    settings: Settings, source: str
+) -> None:
+    send(settings, source, [b"no JSON"] * 200)
+    with admin_client(settings) as admin:
+        topic_id = str(topic_ids(admin, [source])[source])
+    reading = Source(settings, source, topic_id, parse_map(FIELDS))
+    for _ in range(2):
+        letters = 0
+        while letters < 200:
+            polled = reading.poll()
+            letters += sum(map(len, polled.values()))
+            assert reading.events(polled) == Mapped([], [], 0, held_back=True)
+        reading.on_partitions_revoked([])  # a rebalance after which it keeps its partitions
+    reading.close()
+
+
+def test_first_records_that_cannot_be_mapped_are_dead_letters_once_a_later_one_can(
+    settings: Settings, source: str
+) -> None:
+    send(settings, source, [b"no JSON"] * 20)
+    process = run_process(settings, source)
+    with admin_client(settings) as admin:
+        eventually(lambda: group_of(settings, source) in {g["group_id"] for g in admin.list_groups()}, 60)
+    send(settings, source, [record(number) for number in range(30)])
+    eventually(lambda: ends(settings, settings.topics.dead_letters) == 20, within_s=60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 0
+    assert len(written(settings)) == 30
 
 
 def test_what_was_committed_is_not_read_again(settings: Settings, source: str) -> None:

@@ -116,6 +116,17 @@ def test_what_is_no_json_object_is_refused(value: bytes | None) -> None:
         parse_map(PLAIN).event(value, "T:0:7")
 
 
+def test_the_frame_of_a_schema_registry_before_json_is_passed_over() -> None:
+    framed = b"\0\0\0\1\7" + msgspec.json.encode(RECORD)
+    assert parse_map(PLAIN).event(framed, "T:0:7") == mapped(RECORD)
+
+
+def test_what_is_framed_and_no_json_is_called_by_its_name() -> None:
+    avro = b"\0\0\0\1\7\4u1\4i1"
+    with pytest.raises(Unmappable, match=r"schema registry \(magic byte 0, schema id 263\)"):
+        parse_map(PLAIN).event(avro, "T:0:7")
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow])  # the first text drawn builds Unicode's tables
 @given(record=st.dictionaries(st.sampled_from(["uid", "sku", "ts", "what", "stars", "id"]), anything))
 def test_whatever_a_record_holds_it_is_an_event_or_refused(record: dict[str, object]) -> None:
