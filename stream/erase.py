@@ -1,8 +1,9 @@
 """Erasing a user: a tombstone on `events`, and the date by which nothing of them is left anywhere.
 
 The owner of the partition drops the row and writes tombstones to `user-state` and `recommendations`;
-snapshots with the row are discarded, the next export removes the user's events from the event log,
-compaction removes what the tombstones cover, and retention the rest (`events`, `dead-letters`).
+snapshots with the row are discarded, the next export, or the one that follows, removes the user's events from
+the event log, compaction removes what the tombstones cover and later themselves, and retention the rest
+(`events`, `dead-letters`).
 """
 
 import time
@@ -19,12 +20,17 @@ from models.event_limits import MAX_ID
 from stream.clients import admin_client, client_config
 from stream.partitioner import partition_of
 from stream.settings import Settings
-from stream.topics import committed_offsets
+from stream.topics import TOMBSTONE_DAYS, committed_offsets
 
 _SEND_TIMEOUT_S = 30
 _POLL_S = 0.2
 SEGMENT_DAYS = 1
 """Retention and compaction work on closed segments; `stream.topics` closes them after a day."""
+
+COMPACTED_DAYS = SEGMENT_DAYS + 1 + TOMBSTONE_DAYS
+"""When the tombstone of a compacted topic, which names the user, may go: its segment is closed, is compacted
+within a day, and from then on the tombstone is kept for readers that were away.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
             f"erase: the tombstone is written ({at}), but whether a worker has applied it is not known "
             f"({type(error).__name__}: {error}); run it again"
         ) from None
-    days = max(settings.events_retention_days, settings.recommendations_retention_days)
+    days = max(settings.events_retention_days, settings.recommendations_retention_days, COMPACTED_DAYS)
     gone_by = datetime.now(UTC) + timedelta(days=days + SEGMENT_DAYS)
     return Erased(partition, offset, applied, gone_by)
 

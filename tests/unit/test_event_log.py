@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from models.errors import EddyError
 from models.event_limits import MAX_VALUE
 from models.events import read_events
+from stream import event_log
 from stream.admission import Admission
 from stream.event_log import POSITION, opened
 from stream.events import Record
@@ -156,29 +158,54 @@ def test_what_lies_in_a_wrong_partition_is_not_in_the_log_and_erases_nobody(
     assert places(tmp_path) == []
 
 
-def test_an_erasure_outlives_a_crash_at_any_moment_before_it_is_done(
+def read_and_forget(folder: Path, records: list[Record]) -> None:
+    """What an export does, three records at a time, with what it has not read yet."""
+    with opened(folder, "events", TOPIC_ID) as log:
+        unread = [record for record in records if record.offset >= log.position.offsets.get(0, 0)]
+        for at in range(0, len(unread), 3):
+            log.append({0: unread[at : at + 3]}, ONE_PARTITION)
+        log.forget()
+
+
+class Killed(BaseException):
+    """Nothing is cleaned up behind it."""
+
+
+def test_an_erasure_that_was_read_is_finished_wherever_the_export_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append(tmp_path, [event(0), event(1, timestamp=MARCH_1_2013 + DAY_MS), event(2, timestamp=MARCH_1_2013)])
-    append(tmp_path, [Written(3, None)])
-    write_table = pq.write_table
+    day = MARCH_1_2013 + DAY_MS
+    records: list[Record] = [
+        event(0), event(1, user="bob"), event(2, timestamp=day), event(3, user="bob", timestamp=day), event(4),
+        Written(5, None), event(6),
+    ]  # fmt: skip
+    sync = event_log._sync
 
-    def crash(*_: object) -> None:
-        raise KeyboardInterrupt
+    def run(folder: Path, killed_at: int | None) -> int:
+        """Every step is made durable by a call, one of which ends the process; returns how many there were."""
+        calls = 0
 
-    def crash_at_the_second(table: pa.Table, where: Path) -> None:
-        write_table(table, where)
-        monkeypatch.setattr(pq, "write_table", crash)
+        def step(path: Path) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == killed_at:
+                raise Killed
+            sync(path)
 
-    monkeypatch.setattr(pq, "write_table", crash_at_the_second)
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path, "events", TOPIC_ID) as log:
-        log.forget()
-    monkeypatch.undo()
-    assert places(tmp_path) == [(0, 1)], "one of two files was done"
-    with opened(tmp_path, "events", TOPIC_ID) as log:
-        assert log.forget() == 1
-        assert log.forget() == 0
-    assert places(tmp_path) == []
+        monkeypatch.setattr(event_log, "_sync", step)
+        with suppress(Killed):
+            read_and_forget(folder, records)
+        return calls
+
+    steps = run(tmp_path / "undisturbed", None)
+    assert steps > 20
+    for killed_at in range(1, steps + 1):
+        folder = tmp_path / str(killed_at)
+        run(folder, killed_at)
+        run(folder, None)
+        assert places(folder) == [(0, 1), (0, 3), (0, 6)]
+        assert not list(folder.rglob("*.writing"))
+        assert "ada" not in (folder / POSITION).read_text(), "nothing is left to do"
 
 
 def test_an_erasure_leaves_files_without_the_user_alone(tmp_path: Path) -> None:
