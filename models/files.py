@@ -154,12 +154,16 @@ def _partitions(folders: Sequence[str]) -> dict[str, str | None]:
 
 
 def records(path: Path, key: str) -> Iterator[Records]:
-    """All fields of the rows of a file or folder; `key` is the field by which they are known.
+    """All fields of the rows of a file or folder, and of folders' names; `key` is the field by which rows are
+    known.
 
     Errors: EddyError as `read_columns`, and for a row without the key.
     """
     for file in files_of(path):
+        folders = _partitions(file.relative_to(path).parts[:-1])
         for block in read_records(file, key):
+            for fields in block.fields if folders else []:
+                fields.update({name: value for name, value in folders.items() if name not in fields})
             absent = block.key.is_null().to_numpy(zero_copy_only=False)
             if absent.any():
                 row = block.first + int(absent.argmax())

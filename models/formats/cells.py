@@ -224,7 +224,7 @@ def _number_texts(column: Column) -> Column:
 
 def _times_of_text(column: Column) -> Times:
     column = _number_texts(column)
-    cells, nothing = column.cells, pa.scalar(None, pa.string())
+    cells, nothing = pc.replace_substring_regex(column.cells, " UTC$", "Z"), pa.scalar(None, pa.string())
     dated = pc.fill_null(pc.match_substring_regex(cells, _DATED), False)
     zoned = pc.fill_null(pc.match_substring_regex(cells, _ZONED), False)
 

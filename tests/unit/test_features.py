@@ -149,6 +149,12 @@ def test_a_release_date_is_a_feature_by_its_year_too(tmp_path: Path) -> None:
     assert {feature_hash("released=1995-12-01"), feature_hash("released=1995")} <= set(features)
 
 
+def test_values_of_folders_names_are_features_too(tmp_path: Path) -> None:
+    (tmp_path / "kind=Film").mkdir()
+    write(tmp_path / "kind=Film" / "a.parquet", item_id=["a"])
+    assert read_features(tmp_path).of(item_hashes(["a"]))[0].tolist() == [feature_hash("kind=film")]
+
+
 @pytest.mark.parametrize(
     "column",
     [
