@@ -176,13 +176,13 @@ def test_an_erasure_that_was_read_is_finished_wherever_the_export_was_killed(
 ) -> None:
     day = MARCH_1_2013 + DAY_MS
     records: list[Record] = [
-        event(0), event(1, user="bob"), event(2, timestamp=day), event(3, user="bob", timestamp=day), event(4),
-        Written(5, None), event(6),
+        event(0), event(1, user="bob"), event(2, timestamp=day), event(3, user="bob", timestamp=day),
+        event(4), Written(5, None), event(6),
     ]  # fmt: skip
     sync = event_log._sync
 
     def run(folder: Path, killed_at: int | None) -> int:
-        """Every step is made durable by a call, one of which ends the process; returns how many there were."""
+        """Every step is made durable by a call, one of which ends the process; returns how many."""
         calls = 0
 
         def step(path: Path) -> None:
