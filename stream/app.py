@@ -13,7 +13,7 @@ from uuid import UUID
 
 import faust
 from faust.types import TP
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from models.errors import EddyError
 from stream.clients import admin_client, require_servers, ssl_context
@@ -142,8 +142,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     names = settings.topics
     worker = Worker(settings, ids[names.events].bytes, on_step)
     if settings.metrics_port is not None:
-        server, _ = start_http_server(settings.metrics_port, settings.host, worker.metrics.registry)
-        log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
+        serve_metrics(settings, settings.metrics_port, worker.metrics.registry)
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(worker.start())
     first: list[asyncio.Future[Any]] = [starting, stopping]
@@ -175,6 +174,18 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     finally:
         watching.cancel()
         await app.stop()
+
+
+def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) -> None:
+    """Serve a worker's metrics over HTTP from now on. Errors: EddyError when the address cannot be had."""
+    try:
+        server, _ = start_http_server(port, settings.host, registry)
+    except OSError as error:
+        raise EddyError(
+            f"metrics cannot be served at {settings.host}:{port} ({error}): choose another EDDY_METRICS_PORT "
+            "(0: any free one) or EDDY_HOST"
+        ) from None
+    log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
 
 
 def _prepare(settings: Settings) -> dict[str, UUID]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import EddyError
@@ -60,6 +60,8 @@ class TopicNames:
 
 
 _DAY_MS = 86_400_000
+MAX_DAYS = 36_500
+"""A hundred years: no setting in days means more."""
 
 
 def _moment(value: Any) -> Any:
@@ -79,7 +81,9 @@ def _moment(value: Any) -> Any:
 class Settings(BaseSettings):
     """Settings of all parts. Build it with `load_settings`, which words errors for users."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", regex_engine="python-re"
+    )
 
     # The cluster. Without servers, `eddy broker`, `eddy demo` and the tests start one of their own.
     bootstrap_servers: str | None = None
@@ -105,23 +109,31 @@ class Settings(BaseSettings):
         le=253_402_300_799_999,
         description="a date or ms; events before it are refused; 0: none is",
     )
-    replication: int = Field(default=-1, ge=-1, description="-1: the cluster's default")
-    events_retention_days: float = Field(default=30, gt=0)
-    recommendations_retention_days: float = Field(default=1, gt=0)
+    replication: int = Field(default=-1, ge=-1, le=32_767, description="-1: the cluster's default")
+    events_retention_days: float = Field(default=30, gt=0, le=MAX_DAYS)
+    recommendations_retention_days: float = Field(default=1, gt=0, le=MAX_DAYS)
 
     # Workers.
-    group: str = Field(default="eddy", pattern=r"^[A-Za-z0-9._-]{1,150}$")
+    group: str = Field(default="eddy", pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,150}$")
     session_timeout_s: float = Field(default=10, ge=6, le=300, description="how fast a crash heals")
     checkpoint_ms: int = Field(default=200, ge=1, le=60_000)
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
     worker_id: str | None = Field(
         default=None,
+        pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$",
         description="a stable name makes a restarted worker take its partitions up at once (KIP-345)",
     )
-    stall_s: float = Field(default=120, gt=0, description="no progress for longer ends the worker")
-    idle_days: float | None = Field(default=None, gt=0, description="rows idle for longer are dropped")
+    stall_s: float = Field(
+        default=120, ge=1, le=604_800, description="no progress for longer ends the worker"
+    )
+    idle_days: float | None = Field(
+        default=None, gt=0, le=MAX_DAYS, description="rows idle for longer are dropped"
+    )
     item_idle_days: float = Field(
-        default=90, gt=0, description="items that nobody touched for longer and no version knows leave"
+        default=90,
+        gt=0,
+        le=MAX_DAYS,
+        description="items that nobody touched for longer and no version knows leave",
     )
     threads: int = Field(default=2, ge=1, le=1024, description="that score lists, side by side")
     precision: Literal["float32", "bfloat16", "int8", "auto"] = Field(
@@ -157,6 +169,24 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")
 
+    @field_validator("replication")
+    @classmethod
+    def _some_replica(cls, replication: int) -> int:
+        if replication == 0:
+            raise ValueError("give 1 or more, or -1 for the cluster's default")
+        return replication
+
+    @field_validator("stall_s")
+    @classmethod
+    def _longer_than_a_checkpoint(cls, stall_s: float, info: ValidationInfo) -> float:
+        checkpoint_ms = info.data.get("checkpoint_ms", 0)
+        if stall_s * 1000 < 2 * checkpoint_ms:
+            raise ValueError(
+                f"offsets are committed every EDDY_CHECKPOINT_MS ({checkpoint_ms}) only: give at least "
+                f"{2 * checkpoint_ms / 1000:g}"
+            )
+        return stall_s
+
     @property
     def topics(self) -> TopicNames:
         return TopicNames(self.topic_prefix)
@@ -172,12 +202,18 @@ class Settings(BaseSettings):
 
     @property
     def torch_device(self) -> str:
-        """The device by torch's name: "auto" is the GPU where there is one."""
-        if self.device != "auto":
-            return self.device
+        """The device by torch's name: "auto" is the GPU where there is one. Errors: EddyError when there is
+        no such device here.
+        """
         import torch
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        gpus = torch.cuda.device_count()
+        if self.device == "auto":
+            return "cuda" if gpus else "cpu"
+        device = torch.device(self.device)
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise EddyError(f"EDDY_DEVICE={self.device}: torch sees {gpus} GPUs here; give cpu, or auto")
+        return self.device
 
     def replace(self, **values: Any) -> Settings:
         """Returns a validated copy with these values; the environment is not read again."""

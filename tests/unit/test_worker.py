@@ -30,7 +30,7 @@ async def at_once() -> None:
 def worker_of(tmp_path: Path, partitions: int, on_stop: Callable[[], Awaitable[None]] = at_once) -> Worker:
     """A worker that owns restored partitions, none of which has rows."""
     worker = Worker(Settings(registry=tmp_path, cache_dir=tmp_path, idle_days=1), bytes(16))
-    worker._engine = new_engine(random_version(tmp_path), partitions=partitions)
+    worker._engine = new_engine(random_version(tmp_path))
     worker._restorer = SimpleNamespace(forget=lambda number: None)  # type: ignore[assignment]
     for number in range(partitions):
         producer: Any = Producer(on_stop)
