@@ -126,10 +126,9 @@ class _Row:
         self._tp = TopicPartition(settings.topics.user_state, partition)
 
     def _consumer(self) -> KafkaConsumer:
-        config = client_config(self._settings)
-        return KafkaConsumer(
-            **config, group_id=None, enable_auto_commit=False, isolation_level="read_committed"
-        )
+        # Uncommitted records, too: the marker that makes a transaction's records committed may come to the
+        # partition later than the worker's offset, which it commits only after the transaction.
+        return KafkaConsumer(**client_config(self._settings), group_id=None, enable_auto_commit=False)
 
     def end(self) -> int:
         """Where the partition ends now; 0 before there is the topic."""
