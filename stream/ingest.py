@@ -115,16 +115,19 @@ async def _copy(
     while not stop.is_set():
         polled_at = time.monotonic()
         polled = await _on(thread, source.poll)
-        if not polled:
+        if polled:
+            mapped = await _on(thread, partial(source.events, polled))
+            if mapped.held_back:
+                continue
+        else:
             await _on(thread, source.commit_if_old)
-            if until_end:
-                await _on(thread, source.require_proven_at_end)
+            if not until_end:
+                continue
+            mapped = await _on(thread, source.rest_at_end)
+            if not mapped.letters:
                 if await _on(thread, source.at_end):
                     break
-            continue
-        mapped = await _on(thread, partial(source.events, polled))
-        if mapped.held_back:
-            continue
+                continue
         if len(await producer.partitions_for(settings.topics.events)) != settings.partitions:
             raise EddyError(
                 f"topic {settings.topics.events} no longer has {settings.partitions} partitions: set "

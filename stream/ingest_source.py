@@ -192,8 +192,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._proven = self._proven or len(letters) < records_read
         if not self._proven:
             return self._hold_back(letters)
-        held_back, self._held_back = self._held_back, []
-        return Mapped(events, held_back + letters, known)
+        return Mapped(events, self._released() + letters, known)
 
     # -- a group's first records ------------------------------------------------------------------------
 
@@ -201,31 +200,41 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether a member of the group has mapped a record, or somebody has set its offsets."""
         tps = [TopicPartition(self.topic, number) for number in self._numbers]
         committed = [self._consumer.committed(tp, metadata=True) for tp in tps]
-        return any(at is not None and not at.metadata.endswith(_UNPROVEN) for at in committed)
+        return any(at is not None and not (at.metadata or "").endswith(_UNPROVEN) for at in committed)
 
     def _hold_back(self, letters: list[Letter]) -> Mapped:
         if not self._held_back and letters:
             log.warning(
                 "%s: none of the first records can be mapped so far (%s); they are neither written nor "
                 "committed until one can",
-                self.topic, letters[0]["headers"][0][1].decode(),
+                self.topic, _reason(letters[0]),
             )  # fmt: skip
         self._held_back += letters
-        if len(self._held_back) >= FIRST_RECORDS:
-            self._require_proven()
-        return Mapped([], [], 0, held_back=not self._proven)
+        if len(self._held_back) < FIRST_RECORDS:
+            return Mapped([], [], 0, held_back=True)
+        self._require_proven()
+        return Mapped([], self._released(), 0)
 
-    def require_proven_at_end(self) -> None:
-        """Errors: EddyError when all that there is was read, and nothing of it could be mapped."""
-        read = all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in self._consumer.assignment())
-        if self._held_back and read:
+    def _released(self) -> list[Letter]:
+        released, self._held_back = self._held_back, []
+        return released
+
+    def rest_at_end(self) -> Mapped:
+        """What was held back, when all that there was of our partitions at the start is read.
+
+        Errors: EddyError when nothing of it could be mapped, by no member of the group.
+        """
+        ours = self._consumer.assignment()
+        if self._held_back and all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in ours):
             self._require_proven()
+            return Mapped([], self._released(), 0)
+        return Mapped([], [], 0)
 
     def _require_proven(self) -> None:
         self._proven = self._group_is_proven()  # by another member meanwhile
         if self._proven:
             return
-        reasons = Counter(letter["headers"][0][1].decode() for letter in self._held_back)
+        reasons = Counter(map(_reason, self._held_back))
         ((reason, count),) = reasons.most_common(1)
         group = group_of(self.settings, self.topic)
         raise EddyError(
@@ -280,9 +289,13 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.close()
 
 
-def _committed_ms(note: str) -> int:
+def _reason(letter: Letter) -> str:
+    return dict(letter["headers"])["reason"].decode()
+
+
+def _committed_ms(note: str | None) -> int:
     """When that was committed; 0, the beginning of time, for offsets that somebody else has set."""
-    time_ms = note.removesuffix(_UNPROVEN)
+    time_ms = (note or "").removesuffix(_UNPROVEN)
     return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
 
 

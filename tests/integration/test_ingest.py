@@ -174,19 +174,26 @@ def test_the_first_thousand_records_without_an_event_stop_a_group_that_follows_a
 
 
 def test_first_records_held_back_are_read_again_when_partitions_come_and_go(
-    settings: Settings, source: str
+    settings: Settings, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(settings, source, [b"no JSON"] * 200)
     with admin_client(settings) as admin:
         topic_id = str(topic_ids(admin, [source])[source])
     reading = Source(settings, source, topic_id, parse_map(FIELDS))
-    for _ in range(2):
+
+    def read_all() -> None:
         letters = 0
         while letters < 200:
             polled = reading.poll()
             letters += sum(map(len, polled.values()))
             assert reading.events(polled) == Mapped([], [], 0, held_back=True)
-        reading.on_partitions_revoked([])  # a rebalance after which it keeps its partitions
+
+    read_all()
+    reading.on_partitions_revoked([])  # a rebalance after which it keeps its partitions
+    assert reading.rest_at_end() == Mapped([], [], 0)
+    read_all()
+    monkeypatch.setattr(reading, "_group_is_proven", lambda: True)  # another member could map one
+    assert len(reading.rest_at_end().letters) == 200
     reading.close()
 
 
