@@ -18,7 +18,7 @@ _NUMBER_OR_TEXT = float | str | None | msgspec.UnsetType
 
 _BLOCK_BYTES = 8 << 20
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_ROW_OF_ARRAY = re.compile(r" - at `\$\[(\d+)\].*")
+_ROW_OF_ARRAY = re.compile(r"(?<=`\$)\[(\d+)\]")
 
 _MAX_EXPONENT = 400
 """Beyond it every float64 is 0 or infinite, and a number's digits could fill the memory."""

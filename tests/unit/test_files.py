@@ -336,6 +336,7 @@ def line(**changed: Any) -> str:
         ("e.jsonl", (line() + line(item_id=None)).encode(), "row 2: item_id is empty"),
         ("e.jsonl", (line() + line() + '{"x":' + "[" * 9999 + "]" * 9999 + "}").encode(), "row 3: nested"),
         ("e.json", f"[{line()}, 5]".encode(), "row 2: Expected `object`"),
+        ("e.json", f"[{line()}, {line(value=[])}]".encode(), "got `array` - at `$.value`"),
         ("e.json", f"[{line()}, ".encode(), "no JSON array of objects"),
         ("e.csv", "user_id,item_id\nu,a\n".encode("utf-16"), "UTF-16"),
         ("e.csv", b"PK\x03\x04" + b"\0" * 40, "a ZIP archive or a spreadsheet"),
