@@ -12,7 +12,7 @@ from models.errors import EddyError
 from stream.settings import Settings
 from tests.bench.observe import Observer
 from tests.bench.place import Place
-from tests.bench.programs import PeerName, peer, running, worker
+from tests.bench.programs import PeerName, Program, peer, running, worker
 from tests.bench.subprograms import result_of
 from tests.bench.throughput import EddyRun
 
@@ -20,6 +20,12 @@ KNOWN_EVENTS, KNOWN_S = 40_000, 5.0
 """The backlog that a program takes in before: so many events, or what it does in that time."""
 
 PATIENCE_S = 90.0
+
+QUIET_PER_S = 100.0
+"""A stream on which every event can be answered by itself."""
+
+IDLE_S = 5.0
+"""For how long the processor time of a program is looked at that has nothing to do."""
 
 
 def name_of(program: EddyRun | PeerName) -> str:
@@ -38,6 +44,7 @@ class _Live:
     """whether the n-th answer of a partition is to its n-th event, instead of naming it"""
     done: Callable[[], int]
     """events answered so far"""
+    program: Program
 
 
 def measure_freshness(
@@ -49,7 +56,9 @@ def measure_freshness(
     steady_s: float,
     go_on: Callable[[str], bool],
 ) -> Iterator[dict[str, Any]]:
-    """One program that has taken in a first backlog; then each load in turn, as long as `go_on` says so."""
+    """One program that has taken in a first backlog; then a quiet stream and each load in turn, as long as
+    `go_on` says so.
+    """
     name = name_of(program)
     sent = min(KNOWN_EVENTS, round(KNOWN_S * capacity))
     partitions = 4 if isinstance(program, str) else program.partitions
@@ -57,7 +66,9 @@ def measure_freshness(
         observer = Observer(settings)
         try:
             with _live(place, settings, program, observer) as live:
-                for number, load in enumerate(loads):
+                _until_idle(live, sent)
+                idle = live.program.cores(IDLE_S)
+                for number, load in enumerate((QUIET_PER_S / capacity, *loads)):
                     _until_idle(live, sent)
                     found: dict[str, Any] = result_of(
                         "freshness", settings.bootstrap_servers, settings.topic_prefix, settings.partitions,
@@ -65,9 +76,9 @@ def measure_freshness(
                         limit_s=warm_s + steady_s + PATIENCE_S,
                     )  # fmt: skip
                     sent = observer.count(settings.topics.events)
-                    yield {"run": name, "load": load, **found}
+                    yield {"run": name, "load": round(load, 4), "idle_cores": idle, **found}
                     delays = f"p50 {found.get('p50_ms')}, p99 {found.get('p99_ms')} ms"
-                    if not go_on(f"{name} at {load:.0%}: {delays}"):
+                    if not go_on(f"{name} at {capacity * load:,.0f}/s ({load:.1%}): {delays}"):
                         return
         finally:
             observer.close()
@@ -80,12 +91,12 @@ def _live(
     folder = place.work_folder()
     if isinstance(program, str):
         topic = place.result_topic(settings, program)
-        with running([peer(program, settings, topic, folder)]):
-            yield _Live(settings, topic, True, lambda: observer.count(topic))
+        with running([peer(program, settings, topic, folder)]) as (started,):
+            yield _Live(settings, topic, True, lambda: observer.count(topic), started)
     else:
         place.go_live(settings, place.version(program.score))
-        with running([worker(settings, folder, 0, program.environment)]):
-            yield _Live(settings, settings.topics.recommendations, False, observer.committed)
+        with running([worker(settings, folder, 0, program.environment)]) as (started,):
+            yield _Live(settings, settings.topics.recommendations, False, observer.committed, started)
 
 
 def _until_idle(live: _Live, events: int) -> None:

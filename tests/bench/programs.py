@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,13 @@ class Program:
     def rss(self) -> int:
         """Bytes resident."""
         return int(self.process.memory_info().rss)
+
+    def cores(self, seconds: float) -> float:
+        """Processors that it keeps busy, in the mean of the next so many seconds."""
+        before = self.process.cpu_times()
+        time.sleep(seconds)
+        now = self.process.cpu_times()
+        return round((now.user + now.system - before.user - before.system) / seconds, 4)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 while the program does not answer yet."""

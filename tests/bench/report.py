@@ -140,7 +140,10 @@ def table(found: Figures, result: Figures) -> str:
         ]
         parts.append(_markdown(["stage alone", "per s", "÷ fetch", "÷ fetch, before the project"], rows))
     for name, columns in (
-        ("freshness", ("run", "load", "rate", "p50_ms", "p99_ms", "p999_ms", "answers", "missing")),
+        (
+            "freshness",
+            ("run", "load", "rate", "p50_ms", "p99_ms", "p999_ms", "answers", "missing", "idle_cores"),
+        ),
         (
             "topk",
             (

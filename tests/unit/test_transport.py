@@ -15,6 +15,7 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream.fetch_pace import FetchPace, Patience
 from stream.transport import BatchConsumer, Chunk
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
@@ -34,11 +35,13 @@ class Log:
     """Stands in for Faust's consumer and the cluster: ten records in each partition, none committed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patience: list[Patience] = []
         self.consumer: Any = BatchConsumer.__new__(BatchConsumer)
         self.consumer.__dict__.update(
             app=SimpleNamespace(consumer_generation_id=1, in_recovery=False),
             _stopped=asyncio.Event(), _crashed=asyncio.Event(), flow_active=True,
             _thread=SimpleNamespace(seek_to_beginning=self._seek_to_beginning),
+            _pace=FetchPace(), _wait_at_broker=self._patience.append,
             _handed={}, _expected={}, _skipped={}, _seeks_begun=0, _seeks_ended=0, _read_offset={},
         )  # fmt: skip
         self.position = {FIRST: 0, SECOND: 0}
