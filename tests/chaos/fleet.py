@@ -25,6 +25,9 @@ from tests.chaos.faults import Die, Hold, LoseChunk, nothing
 from tests.chaos.waiting import eventually
 
 EXIT_S = 60.0
+LAST_LINES = 5
+"""Of its log, told when a worker ends unexpectedly."""
+
 _OBEYS = "process %d obeys"
 Fault = Die | Hold | LoseChunk
 
@@ -63,6 +66,8 @@ class Worker:
     name: str
     process: ForkServerProcess
     log_file: Path
+    static_name: str | None = None
+    """a successor takes it over"""
     doomed: bool = False
     """kills itself"""
 
@@ -123,7 +128,7 @@ class Fleet:
         )
         process = self._processes.Process(target=work, args=(own, log_file, fault), name=name, daemon=True)
         process.start()
-        worker = Worker(name, process, log_file, fault is not None and fault.fatal)
+        worker = Worker(name, process, log_file, static_name, fault is not None and fault.fatal)
         self.workers.append(worker)
         return worker
 
@@ -160,12 +165,13 @@ class Fleet:
         for worker in gone:
             self.workers.remove(worker)
             self._remember(worker, worker.process.exitcode)
-            self.start()
+            self.start(worker.static_name)
         return len(gone)
 
     def _remember(self, worker: Worker, code: int | None) -> None:
         lines = worker.log().decode(errors="replace").strip().splitlines()
-        self.unexpected.append(f"{worker.name} exit {code}: {lines[-1] if lines else ''}")
+        self.unexpected.append("\n".join([f"{worker.name} ended with {code}:", *lines[-LAST_LINES:]]))
+        print(f"  {self.unexpected[-1]}", flush=True)
 
     def interrogate(self) -> None:
         """Have every worker write into its log where it stands."""

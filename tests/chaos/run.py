@@ -1,8 +1,8 @@
-"""`make chaos`: kill, pause and move workers and the broker under load, then hold every row against an
-undisturbed run.
+"""`make chaos`: kill, pause and move workers and the broker under load, erase users and change the live
+version meanwhile, then hold every row against an undisturbed run.
 
 Prints what it does and `missing N doubled N`; writes tests/chaos/results/chaos.json; exits with 1 if a
-promise was broken.
+promise was broken, or a worker ended that nobody had ended.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,20 +25,23 @@ from models.registry import Version
 from stream.broker import LocalBroker
 from stream.checkpoint import STEPS
 from stream.clients import admin_client
+from stream.rows import decode_rows
 from stream.settings import Settings, load_settings
 from stream.topics import ensure_topics, topic_ids
 from stream.versions import announce
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
-from tests.chaos.fleet import Fleet
-from tests.chaos.traffic import Feeder
-from tests.chaos.verify import Verdict, verify
+from tests.chaos.fleet import Fleet, Worker
+from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
+from tests.chaos.verify import Verdict, found_rows, verify
 from tests.chaos.waiting import eventually
 from tests.engines import random_version
 
 RESULTS = Path(__file__).parent / "results"
 HEAL_S = 120.0
 """The longest that a group may stand still after anything that is done to it."""
+START_S = 360.0
+"""The longest that the first workers may take: on a busy machine that has compiled nothing yet."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,23 @@ class Plan:
     broker_restarts: int
     moves: int
     """workers added, and as many removed, beside those that every other act brings"""
+    erasures: int
+    """rebalances with tombstones before, in and after them"""
+    swaps: int
+    """version changes, with tombstones and a kill in each; after all else, with `swap_events` in all"""
+    swap_events: int
     partitions: int = 4
     seed: int = 1
 
 
-FULL = Plan(events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1, moves=2)
-SHORT = Plan(events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0, moves=0)
+FULL = Plan(
+    events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1, moves=2,
+    erasures=4, swaps=3, swap_events=60_000,
+)  # fmt: skip
+SHORT = Plan(
+    events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0, moves=0,
+    erasures=1, swaps=1, swap_events=3_000,
+)  # fmt: skip
 
 
 @dataclass
@@ -69,6 +84,9 @@ class Story:
     stalls: int = 0
     joins: int = 0
     leaves: int = 0
+    erasures: int = 0
+    """tombstones sent, three at a time (see `Feeder.erase`)"""
+    swaps: int = 0
     broker_restarts: int = 0
     survived_broker_restarts: int = 0
     unexpected_exits: list[str] = field(default_factory=list)
@@ -92,28 +110,36 @@ class Chaos:
         acts += [("step", step) for step in STEPS] * plan.step_kills
         acts += [("restart broker", "")] * plan.broker_restarts
         acts += [("join", ""), ("leave", "")] * plan.moves
+        acts += [("erase", "")] * plan.erasures
         self._random.shuffle(acts)
         return acts
 
+    def _eventually(self, condition: Callable[[], object], what: str, within_s: float = HEAL_S) -> None:
+        """Wait; workers that ended by themselves are replaced meanwhile, as by a supervisor."""
+
+        def mended() -> object:
+            self.fleet.mend()
+            return condition()
+
+        eventually(mended, within_s, what)
+
     def _moved(self, records: int) -> None:
-        """Wait until the group has committed so many records more; workers that ended are replaced
-        meanwhile.
-        """
+        """Wait until the group has committed so many records more."""
         started = time.monotonic()
         before = sum(self.cluster.committed().values())
         goal = min(before + records, self.feeder.sent)
 
-        def done() -> bool:
-            self.fleet.mend()
-            return sum(self.cluster.committed().values()) >= goal
-
-        eventually(done, HEAL_S, f"{goal} records committed ({before} were)")
+        self._eventually(
+            lambda: sum(self.cluster.committed().values()) >= goal,
+            f"{goal} records committed ({before} were)",
+        )
         self.story.slowest_heal_s = max(self.story.slowest_heal_s, time.monotonic() - started)
 
     def play(self) -> None:
         """All acts, each while records are coming in, and then until the log's end is committed."""
         self.fleet.start(static_name="static-a")
         self.fleet.start()
+        self._settled(START_S)
         acts = self.acts()
         share = self.plan.events // (len(acts) + 1)
         for number, (act, detail) in enumerate(acts):
@@ -121,21 +147,59 @@ class Chaos:
             self.feeder.send(share)
             self._moved(self._random.randrange(1, share))
             self._act(act, detail)
-        self.feeder.send(self.plan.events)
-        self._moved(self.plan.events)
+        self.feeder.send(max(self.plan.events - self.feeder.sent, 1))
+        self._moved(self.feeder.sent)
         self._settled()
+
+    def swap(self, epoch: int, version: Version) -> None:
+        """Announce a version while records and tombstones come in and a worker is killed; returns when the
+        log's end is committed and every row is of this epoch.
+
+        No event is late any more: where it belongs would depend on the anchors that the versions before left.
+        """
+        print(f"  swap to epoch {epoch}", flush=True)
+        self._settled()
+        share = self.plan.swap_events // self.plan.swaps
+        start = START_MS + (10 * self.plan.events + epoch * share) * MAX_GAP_MS  # after all that was sent
+        seed = 1_000_000 * epoch + self.plan.seed
+        self.feeder.go_on(traffic(share, self.plan.users, seed, start, late_share=0.0))
+        self.feeder.send(share // 4)
+        self._erase()
+        announce(self.cluster.settings, version)
+        for part in range(2):
+            self._erase()
+            self.feeder.send(share // 4)
+            if part == 0:
+                self._kill(self._random.choice(self.fleet.workers))
+        self._erase()
+        self.feeder.send(share)
+        self._moved(self.feeder.sent)
+        self._settled()
+        self._eventually(lambda: self._epochs() == {epoch}, f"every row of epoch {epoch}")
+        self.story.swaps += 1
+
+    def _epochs(self) -> set[int]:
+        rows = found_rows(self.cluster)
+        groups = decode_rows(list(rows), [value for _, value in rows.values()])
+        return {epoch for group in groups for epoch in group.epoch.tolist()}
+
+    def end(self) -> None:
+        """Stop all workers."""
         self.fleet.stop()
         self.story.unexpected_exits = self.fleet.unexpected
+
+    def close(self) -> None:
+        """Leave the cluster."""
         self.feeder.close()
+        self.cluster.close()
 
-    def _settled(self) -> None:
+    def _settled(self, within_s: float = HEAL_S) -> None:
         """Wait until every worker is a member of a stable group."""
-
-        def settled() -> bool:
-            self.fleet.mend()
-            return self.cluster.members() == len(self.fleet.workers)
-
-        eventually(settled, HEAL_S, "every worker in a stable group")
+        self._eventually(
+            lambda: self.cluster.members() == len(self.fleet.workers),
+            "every worker in a stable group",
+            within_s,
+        )
 
     def _act(self, act: str, detail: str) -> None:
         fleet, story = self.fleet, self.story
@@ -145,13 +209,13 @@ class Chaos:
             self._leave()
         victim = self._random.choice(fleet.workers)
         if act == "kill":
-            fleet.kill(victim)
-            fleet.start(victim.name if victim.name.startswith("static") else None)
-            story.kills += 1
+            self._kill(victim)
         elif act == "step":
             self._kill_at(detail)
         elif act == "stall":
             self._stall()
+        elif act == "erase":
+            self._erase_in_a_rebalance()
         elif act == "join":
             fleet.start()
             story.joins += 1
@@ -159,6 +223,29 @@ class Chaos:
             self._leave()
         else:
             self._restart_broker()
+
+    def _kill(self, victim: Worker) -> None:
+        self.fleet.kill(victim)
+        self.fleet.start(victim.static_name)
+        self.story.kills += 1
+
+    def _erase(self) -> None:
+        self.feeder.erase()
+        self.story.erasures += 3
+
+    def _erase_in_a_rebalance(self) -> None:
+        """A worker comes and one goes, with tombstones and records all the while."""
+        self._erase()
+        self.fleet.start()
+
+        def joined() -> bool:
+            self._erase()
+            self.feeder.send(20)
+            return self.cluster.members() == len(self.fleet.workers)
+
+        self._eventually(joined, "the group with one worker more")
+        self._leave()
+        self._erase()
 
     def _leave(self) -> None:
         self.fleet.remove(self._random.choice(self.fleet.workers))
@@ -174,13 +261,14 @@ class Chaos:
             self._leave()
         self._settled()
         doomed = self.fleet.start(fault=Die(step, self._random.randrange(1, 6)))
-        eventually(
-            lambda: not doomed.alive or self.cluster.members() == 2, HEAL_S, "the doomed worker joined"
-        )
-        deadline = time.monotonic() + HEAL_S
-        while doomed.alive and time.monotonic() < deadline:
+        self._eventually(lambda: not doomed.alive or self.cluster.members() == 2, "the doomed worker joined")
+
+        def dead() -> bool:
             self.feeder.send(20)
             doomed.process.join(0.2)
+            return not doomed.alive
+
+        self._eventually(dead, f"the doomed worker at {step}")
         self.fleet.await_death(doomed, within_s=1)
         self.fleet.start()
         self.story.kills += 1
@@ -197,13 +285,11 @@ class Chaos:
         self.feeder.send(500)
         sleeper.signal(signal.SIGSTOP)
         self.feeder.send(500)
-        eventually(
-            lambda: 0 < self.cluster.members() < members, HEAL_S, "the sleeper thrown out of the group"
-        )
-        self._moved(self.plan.events)
+        self._eventually(lambda: 0 < self.cluster.members() < members, "the sleeper thrown out of the group")
+        self._moved(self.feeder.sent)
         self.feeder.send(500)
         sleeper.signal(signal.SIGCONT)
-        self._moved(self.plan.events)
+        self._moved(self.feeder.sent)
         self.story.stalls += 1
 
     def _restart_broker(self) -> None:
@@ -212,12 +298,14 @@ class Chaos:
         self.broker.restart()
         self.story.broker_restarts += 1
         self.feeder.send(500)
-        self._moved(self.plan.events)
+        self._moved(self.feeder.sent)
         self.story.survived_broker_restarts += all(worker.alive for worker in before)
 
 
-def run(plan: Plan, settings: Settings, folder: Path, broker: LocalBroker | None) -> tuple[Story, Verdict]:
-    """Set the scene, play, and verify."""
+def run(
+    plan: Plan, settings: Settings, folder: Path, broker: LocalBroker | None
+) -> tuple[Story, Verdict, Verdict]:
+    """Set the scene, play, and verify; the second verdict is that after the version changes."""
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
         topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
@@ -227,12 +315,17 @@ def run(plan: Plan, settings: Settings, folder: Path, broker: LocalBroker | None
         chaos = Chaos(plan, settings, fleet, broker)
         try:
             chaos.play()
-            return chaos.story, verify(chaos.cluster, version, topic_id)
+            first = verify(chaos.cluster, version, topic_id)
+            for epoch in range(2, 2 + plan.swaps):
+                version = random_version(settings.registry, seed=epoch)
+                chaos.swap(epoch, version)
+            chaos.end()
+            return chaos.story, first, verify(chaos.cluster, version, topic_id, 1 + plan.swaps, swapped=True)
         except BaseException:
             fleet.interrogate()
             raise
         finally:
-            chaos.cluster.close()
+            chaos.close()
 
 
 def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> Settings:
@@ -258,26 +351,30 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
         folder = Path(name)
         try:
-            story, verdict = run(plan, chaos_settings(broker.bootstrap_servers, folder, plan), folder, broker)
+            story, *verdicts = run(
+                plan, chaos_settings(broker.bootstrap_servers, folder, plan), folder, broker
+            )
         except BaseException:
             for log in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[-6:]:
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-20_000:]}", file=sys.stderr)
             raise
-    print(json.dumps(asdict(story) | asdict(verdict), indent=1))
-    print(f"missing {verdict.missing} doubled {verdict.doubled}")
+    told = {"story": asdict(story), "verdict": asdict(verdicts[0]), "after_swaps": asdict(verdicts[1])}
+    print(json.dumps(told, indent=1))
+    missing, doubled = (sum(getattr(one, name) for one in verdicts) for name in ("missing", "doubled"))
+    print(f"missing {missing} doubled {doubled} unexpected exits {len(story.unexpected_exits)}")
     report = {
         "commit": _commit(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - started),
         "plan": asdict(plan),
-        "story": asdict(story),
-        "verdict": asdict(verdict),
+        **told,
     }
     RESULTS.mkdir(exist_ok=True)
     name = "chaos-short.json" if chosen.short else "chaos.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n")
-    return 1 if verdict.problems or verdict.missing or verdict.doubled else 0
+    broken = missing or doubled or any(one.problems for one in verdicts) or story.unexpected_exits
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -1,29 +1,40 @@
 """The events that the workers live through: in order, late, too late, re-sent, and some that are no
-events at all.
+events at all; and tombstones in between.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 
 import numpy as np
 from kafka import KafkaProducer
 
 from stream.clients import client_config
+from stream.partitioner import partition_of
 from stream.settings import Settings
 from tests.engines import item_id
 
 START_MS = 1_380_000_000_000
 LATE, RESENT, BAD = 0.05, 0.05, 0.001
+MAX_GAP_MS = 2_000
+"""Between an event and the next."""
 
 
-def traffic(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
+def traffic(
+    events: int, users: int, seed: int, start_ms: int = START_MS, late_share: float = LATE
+) -> Iterator[tuple[bytes, bytes]]:
     """(key, value) of each record: `events` of them in all."""
     rng = np.random.default_rng(seed)
     who = rng.zipf(1.3, events) % users  # a few users with long histories, many with short ones
-    items, gaps, chance = rng.integers(0, 230, events), rng.integers(0, 2000, events), rng.random((events, 3))
-    clock, last = START_MS, dict[int, bytes]()
+    items, gaps, chance = (
+        rng.integers(0, 230, events),
+        rng.integers(0, MAX_GAP_MS, events),
+        rng.random((events, 3)),
+    )
+    clock, last = start_ms, dict[int, bytes]()
     for i in range(events):
         clock += int(gaps[i])
         user = int(who[i])
@@ -34,13 +45,13 @@ def traffic(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]
         if chance[i, 1] < RESENT and user in last:
             yield key, last[user]
             continue
-        late = int(chance[i, 0] * 1e9) if chance[i, 2] < LATE else 0
+        late = int(chance[i, 0] * 1e9) if chance[i, 2] < late_share else 0
         rated = i % 3 == 0
         event = {
             "user_id": f"user-{user}",
             "item_id": item_id(int(items[i])),
             "timestamp": clock - late,
-            "event_id": f"event-{i}",
+            "event_id": f"event-{seed}-{i}",
             "event_type": "rating" if rated else "view",
             "value": float(items[i] % 10 + 1) if rated else None,
         }
@@ -48,23 +59,58 @@ def traffic(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]
         yield key, last[user]
 
 
+def endless(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
+    """Such traffic, and as much again, and so on: nobody knows how often a test has to send some more."""
+    for part in count():
+        yield from traffic(events, users, seed + 10_000 * part, START_MS + part * events * MAX_GAP_MS)
+
+
 class Feeder:
     """Sends the traffic in slices, in one order per partition, whatever happens to the broker meanwhile."""
 
     def __init__(self, settings: Settings, events: int, users: int, seed: int) -> None:
-        self._topic = settings.topics.events
+        self._settings = settings
         self._producer = KafkaProducer(
             **client_config(settings), acks="all", enable_idempotence=True, delivery_timeout_ms=300_000,
             linger_ms=5, batch_size=128 << 10,
         )  # fmt: skip
-        self._records = traffic(events, users, seed)
+        self._random = random.Random(seed)
+        self._records = endless(events, users, seed)
+        self._users: dict[bytes, None] = {}
+        """who has sent something and is not gone, in order of their first event"""
         self.sent = 0
+        self.gone: set[bytes] = set()
+        """erased, and never heard of again"""
 
-    def send(self, count: int) -> None:
-        """Send the next records and return when they are confirmed."""
-        futures = []
-        for (key, value), _ in zip(self._records, range(count), strict=False):
-            futures.append(self._producer.send(self._topic, key=key, value=value))
+    def go_on(self, records: Iterator[tuple[bytes, bytes]]) -> None:
+        """Send these from now on."""
+        self._records = records
+
+    def send(self, number: int) -> None:
+        """Send so many of the next records, less those of users who are gone; returns when they are
+        confirmed.
+        """
+        records = [record for record in islice(self._records, number) if record[0] not in self.gone]
+        self._users.update(dict.fromkeys(key for key, _ in records))
+        self._confirmed([(key, value, None) for key, value in records])
+
+    def erase(self) -> None:
+        """Three tombstones: for a user who never comes back, for one who may, and for one in another
+        partition than theirs, which must erase nothing. Returns when they are confirmed.
+        """
+        gone, back, spared = self._random.sample(list(self._users), 3)
+        del self._users[gone]
+        self.gone.add(gone)
+        partitions = self._settings.partitions
+        home = int(partition_of([spared], partitions, self._settings.partitioner)[0])
+        self._confirmed([(gone, None, None), (back, None, None), (spared, None, (home + 1) % partitions)])
+
+    def _confirmed(self, records: Sequence[tuple[bytes, bytes | None, int | None]]) -> None:
+        topic = self._settings.topics.events
+        futures = [
+            self._producer.send(topic, key=key, value=value, partition=partition)
+            for key, value, partition in records
+        ]
         self._producer.flush()
         for future in futures:
             future.get(timeout=300)

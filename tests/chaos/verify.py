@@ -13,11 +13,10 @@ from models.registry import Version
 from models.statistics import Statistics
 from models.vocabulary import Catalogue
 from stream.engine import Engine
-from stream.events import decode_events
+from stream.events import decode_events, rounds
 from stream.item_stats import Reader
 from stream.rows import Rows, decode_rows
 from stream.schema import Recommendation
-from stream.settings import Settings
 from tests.chaos.cluster import Cluster
 from tests.engines import TOLERANCE, new_engine
 
@@ -31,6 +30,10 @@ class Verdict:
 
     events: int = 0
     users: int = 0
+    erased: int = 0
+    """who are gone in the end"""
+    spared: int = 0
+    """tombstones refused, since they were in the wrong partition"""
     applied: int = 0
     missing: int = 0
     doubled: int = 0
@@ -46,12 +49,28 @@ class Verdict:
             self.problems.append(promise)
 
 
-def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[Engine, set[str]]:
-    """The engine after the whole log, partition by partition, and the keys of the dead letters due."""
+@dataclass
+class Undisturbed:
+    """What one pass over the whole log, partition by partition, leads to."""
+
+    engine: Engine
+    dead_letters: set[str] = field(default_factory=set)
+    """keys of those that are due"""
+    erased: set[str] = field(default_factory=set)
+    """users of tombstones that were not refused"""
+
+    @property
+    def gone(self) -> set[str]:
+        """Who was erased and has had no event since."""
+        return self.erased - self.engine.slab.slot_of.keys()
+
+
+def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict) -> Undisturbed:
+    """The pass."""
     settings = cluster.settings
-    engine = new_engine(version, wall=WALL_MS)
-    due: set[str] = set()
-    records = cluster.read(settings.topics.events, settings.partitions)
+    expected = Undisturbed(new_engine(version, epoch=epoch, wall=WALL_MS))
+    topic = settings.topics.events
+    records = cluster.read(topic, settings.partitions)
     for partition, chunk in groupby(
         sorted(records, key=lambda r: (r.partition, r.offset)), lambda r: r.partition
     ):
@@ -59,32 +78,47 @@ def undisturbed(cluster: Cluster, version: Version, verdict: Verdict) -> tuple[E
         verdict.events += len(all_of_it)
         for start in range(0, len(all_of_it), BATCH):
             decoded = decode_events(all_of_it[start : start + BATCH], partition, settings.admission)
-            verdict.applied += engine.apply([decoded.batch]).applied
-            due |= {f"{settings.topics.events}:{partition}:{one.record.offset}" for one in decoded.rejected}
-    verdict.rejected = len(due)
-    return engine, due
+            for batches, erased in rounds([decoded]):
+                verdict.applied += expected.engine.apply(batches).applied
+                expected.engine.erase(erased)
+                expected.erased |= {user for _, user in erased}
+            refused = [one.record for one in decoded.rejected]
+            expected.dead_letters |= {f"{topic}:{partition}:{record.offset}" for record in refused}
+            verdict.spared += sum(record.value is None for record in refused)
+    verdict.rejected = len(expected.dead_letters)
+    verdict.erased = len(expected.gone)
+    return expected
 
 
 def found_rows(cluster: Cluster) -> dict[bytes, tuple[int, bytes]]:
-    """user -> (partition, row), the last one on `user-state`."""
+    """user -> (partition, row), the last one on `user-state`; without those whose last one is a tombstone."""
     settings = cluster.settings
-    return {
+    newest = {
         record.key: (record.partition, record.value)
         for record in cluster.read(settings.topics.user_state, settings.partitions)
     }
+    return {user: row for user, row in newest.items() if row[1] is not None}
 
 
 def _by_user(rows: Rows, name: str) -> dict[bytes, Any]:
     return dict(zip(rows.user, getattr(rows, name), strict=True))
 
 
-def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdict) -> None:
-    """0 missing, 0 doubled, equal windows and digests, states within tolerance, and the row invariant."""
+def check_rows(
+    cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdict, swapped: bool = False
+) -> None:
+    """0 missing, 0 doubled, equal windows and digests, states within tolerance, and the row invariant.
+
+    `swapped`: another version was live before. A row that was encoded anew for this one has no anchor from
+    before its window, so that its state is held against its own anchor and window only.
+    """
     found = found_rows(cluster)
     slots = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
     expected = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
     verdict.users = len(expected.user)
-    verdict.must(set(found) == set(expected.user), "the users with rows are those with events")
+    back, lost = set(found) - set(expected.user), set(expected.user) - set(found)
+    verdict.must(not back, f"no user has a row who was erased or never came ({sorted(back)[:3]} have)")
+    verdict.must(not lost, f"every user with events has a row ({sorted(lost)[:3]} have none)")
     users = [user for user in expected.user if user in found]
     (rows,) = decode_rows(users, [found[user][1] for user in users])
     verdict.must(rows.topic_id == topic_id, "rows name their source topic's id")
@@ -95,7 +129,7 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
         verdict.doubled += max(surplus, 0)
     at = {user: i for i, user in enumerate(expected.user)}
     order = np.array([at[user] for user in users])
-    for name in ("partition", "offset", "digest", "anchor_time", "length"):
+    for name in ("partition", "offset", "digest", "length", "epoch" if swapped else "anchor_time"):
         verdict.must(
             (getattr(rows, name) == getattr(expected, name)[order]).all(), f"equal {name} in every row"
         )
@@ -103,8 +137,9 @@ def check_rows(cluster: Cluster, engine: Engine, topic_id: bytes, verdict: Verdi
     for name in ("item", "time", "type", "event_id"):
         same = getattr(rows, name)[filled] == getattr(expected, name)[order][filled]
         verdict.must(same.all(), f"equal {name}s in every window")
-    verdict.largest_state_difference = float(np.abs(rows.hidden - expected.hidden[order]).max())
-    verdict.must(verdict.largest_state_difference < TOLERANCE, "states equal within tolerance")
+    if not swapped:
+        verdict.largest_state_difference = float(np.abs(rows.hidden - expected.hidden[order]).max())
+        verdict.must(verdict.largest_state_difference < TOLERANCE, "states equal within tolerance")
     verdict.largest_invariant_difference = invariant_difference(engine, rows)
     verdict.must(
         verdict.largest_invariant_difference < TOLERANCE, "hidden = encode(anchor, window) in every row"
@@ -122,22 +157,30 @@ def invariant_difference(engine: Engine, rows: Rows) -> float:
     return float(np.abs(fresh.numpy() - rows.hidden).max())
 
 
-def check_answers(cluster: Cluster, engine: Engine, due: set[str], verdict: Verdict) -> None:
-    """Every user's last event was answered; every bad record is a dead letter, and nothing else is."""
+def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> None:
+    """Every user's last event was answered, the lists of whoever is gone are withdrawn; every bad record is a
+    dead letter, and nothing else is.
+    """
     import msgspec
 
-    settings: Settings = cluster.settings
+    settings, engine = cluster.settings, expected.engine
     decode = msgspec.json.Decoder(Recommendation).decode
     newest: dict[str, int] = {}
+    withdrawn: dict[str, bool] = {}
     for record in cluster.read(settings.topics.recommendations, settings.partitions):
-        answer = decode(record.value)
-        verdict.recommendations += 1
-        newest[answer.user_id] = max(newest.get(answer.user_id, -1), answer.offset)
+        user = record.key.decode()
+        withdrawn[user] = record.value is None
+        if record.value is not None:
+            answer = decode(record.value)
+            verdict.recommendations += 1
+            newest[user] = max(newest.get(user, -1), answer.offset)
     late = [u for u, slot in engine.slab.slot_of.items() if newest.get(u, -1) != engine.slab.offset[slot]]
     verdict.must(not late, f"a recommendation for every user's last event ({len(late)} without)")
+    listed = [user for user in expected.gone if not withdrawn.get(user, True)]
+    verdict.must(not listed, f"no list of an erased user stands ({listed[:3]} have one)")
     letters = {record.key.decode() for record in cluster.read(settings.topics.dead_letters, 1)}
     verdict.dead_letters = len(letters)
-    verdict.must(letters == due, "dead letters for the bad records, and only for those")
+    verdict.must(letters == expected.dead_letters, "dead letters for the bad records, and only for those")
 
 
 def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None:
@@ -168,12 +211,14 @@ def check_offsets(cluster: Cluster, verdict: Verdict) -> None:
     verdict.must(committed == ends, f"committed {committed} at the log's end {ends}")
 
 
-def verify(cluster: Cluster, version: Version, topic_id: bytes) -> Verdict:
-    """Everything that was promised."""
+def verify(
+    cluster: Cluster, version: Version, topic_id: bytes, epoch: int = 1, swapped: bool = False
+) -> Verdict:
+    """Everything that was promised, with `version` live as `epoch`; `swapped`: see `check_rows`."""
     verdict = Verdict()
-    engine, due = undisturbed(cluster, version, verdict)
-    check_rows(cluster, engine, topic_id, verdict)
-    check_answers(cluster, engine, due, verdict)
-    check_statistics(cluster, engine, verdict)
+    expected = undisturbed(cluster, version, epoch, verdict)
+    check_rows(cluster, expected.engine, topic_id, verdict, swapped)
+    check_answers(cluster, expected, verdict)
+    check_statistics(cluster, expected.engine, verdict)
     check_offsets(cluster, verdict)
     return verdict
