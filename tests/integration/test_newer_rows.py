@@ -70,7 +70,7 @@ def test_a_worker_without_the_newest_version_leaves_its_rows_alone_until_it_has_
     after = rows_now(stage)
     assert set(after.epoch.tolist()) == {2}
     assert after.applied.tolist() == [3 * EVENTS_A_ROUND] * USERS
-    assert invariant_difference(new_engine(newer, epoch=2, partitions=2), after) < TOLERANCE
+    assert invariant_difference(new_engine(newer, epoch=2), after) < TOLERANCE
     ours = before.epoch == 2
     epochs: dict[bytes, int] = {}
     for record in stage.cluster.read(stage.settings.topics.user_state, 2):
