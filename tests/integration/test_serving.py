@@ -139,6 +139,8 @@ def message_at(settings: Settings, at: tuple[int, int]) -> dict[str, Any]:
     )
     try:
         for record in consumer:
+            if record.value is None:  # a user was erased
+                continue
             message: dict[str, Any] = json.loads(record.value)
             if (message["partition"], message["offset"]) == at:
                 return message
