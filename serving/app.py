@@ -33,6 +33,7 @@ from serving.protocol import MAX_HEAD_BYTES, JsonErrorProtocol, error_body
 from serving.recommend import MAX_K, Question
 from serving.service import Service
 from stream.clients import admin_client
+from stream.decoding import Unreadable, decoded
 from stream.settings import Settings
 from stream.topics import ensure_topics
 
@@ -86,8 +87,8 @@ def parse_posted(user_id: str, body: bytes, settings: Settings) -> Question:
     """A question from the path and a JSON body. Errors: QuestionError naming what is wrong with it."""
     _require_user(user_id)
     try:
-        posted = _decode_body(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        posted = decoded(_decode_body, body)
+    except Unreadable as error:
         raise QuestionError(f"the body is no question in JSON: {error}") from None
     return Question(
         user_id,
