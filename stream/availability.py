@@ -122,6 +122,13 @@ class Availability:
         self._to_carry.clear()
         return ids
 
+    def carry_again(self, ids: Iterable[str]) -> None:
+        """Writing these did not come to its end: those that are still only withdrawn by a tombstone are given
+        out again.
+        """
+        for item in map(item_hash, ids):
+            self._note(item)
+
 
 def dictionary_records(
     ids: Iterable[str], availability: Availability | None = None

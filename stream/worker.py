@@ -464,9 +464,14 @@ class Worker:
         assert self._answers is not None
         availability = self.shared.names.availability
         ids = await self._run(availability.take_to_carry)
-        if ids:
+        if not ids:
+            return
+        try:
             records = await self._run(lambda: dictionary_records(ids, availability))
             await asyncio.gather(*await send_all(self._answers, self.topics.items, 0, records))
+        except asyncio.CancelledError:  # abandoned with its checkpoint: the next one carries them
+            self._thread.submit(availability.carry_again, ids)
+            raise
 
     async def _retire_items(self) -> None:
         """Let items leave that nobody touches: see `stream.retirement`."""

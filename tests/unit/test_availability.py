@@ -169,3 +169,14 @@ def test_a_worker_that_names_a_withdrawn_item_first_says_that_it_is_withdrawn(tm
     assert names.may_be_listed(names.find(["y"])).all()
     written = dictionary_records(names.take_new(), names.availability)
     assert dict(written) == dict([CARRIED, *dictionary_records(["y"])])
+
+
+def test_a_withdrawal_whose_carrying_was_abandoned_is_carried_again_unless_it_came_about_otherwise() -> None:
+    availability = after(TOMBSTONE)
+    taken = availability.take_to_carry()
+    assert taken == ["x"]
+    availability.carry_again(taken)
+    assert availability.take_to_carry() == ["x"]
+    availability.take([CARRIED])
+    availability.carry_again(taken)
+    assert availability.take_to_carry() == []
