@@ -304,28 +304,37 @@ class _Advance:
             if in_waves.any():
                 self._in_waves(begin[in_waves], prefix[in_waves])
             if alone.any():
-                self._apply_each(self.order[begin[alone]])
+                self._insert_and_look(begin[alone])
             taken = np.where(in_waves, prefix, 1)
             if together.any():
-                taken[together] = self._insert(begin[together], end[together], looked_at)
+                taken[together], moved = self._insert(begin[together], end[together], looked_at)
+                self._settle_now(moved)
             begin = begin + taken
             begin, end = begin[begin < end], end[begin < end]
 
-    def _insert(self, begin: Ints, end: Ints, looked_at: NDArray[np.bool_]) -> Ints:
+    def _insert_and_look(self, begin: Ints) -> None:
+        """One event of each of some users, at which rows are looked at; a repeat changes nothing between."""
+        event = self.order[begin]
+        self._look_at(event, self.row_before)
+        _, moved = self._insert(begin, begin + 1, np.zeros(len(self.kept), np.bool_))
+        self._look_at(event, self.row_after)  # while the windows still hold all of it
+        self._settle_now(moved)
+
+    def _insert(self, begin: Ints, end: Ints, stop_at: NDArray[np.bool_]) -> tuple[Ints, Slots]:
         """Put events into their windows until some state is wanted, then bring the states up to date; returns
-        how many events of each user that were.
+        how many events of each user that were, and the rows that changed, which are still to be settled.
         """
         slab, encoder = self.slab, self.encoder
         slot = self.columns.slot[self.order[begin]]
         before = slab.length[slot].astype(np.int64)
         taken, changed = np.empty((2, len(begin)), np.int64)
         repeats, late, too_late = window_loops.insert(
-            self.windows, self.given, self.order, begin, end, looked_at, TIME_SPAN, self.kept, self.previous,
+            self.windows, self.given, self.order, begin, end, stop_at, TIME_SPAN, self.kept, self.previous,
             taken, changed,
         )  # fmt: skip
-        self.repeats, self.late, self.too_late = (
-            self.repeats + repeats, self.late + late, self.too_late + too_late,
-        )  # fmt: skip
+        self.repeats += repeats
+        self.late += late
+        self.too_late += too_late
         moved = changed < WINDOW
         slot, before, changed = slot[moved], before[moved], changed[moved]
         length = slab.length[slot].astype(np.int64)
@@ -344,64 +353,12 @@ class _Advance:
                 slab.hidden[where] = encoder.encode(
                     slab, slot[chosen], start[chosen], length[chosen], states[where]
                 )
-        self._settle(slot, length, self._where(slot), slab.hidden[self._where(slot)])
-        return taken
+        return taken, slot
 
-    def _apply_each(self, event: Ints) -> None:
-        """One event of each of some users, in any place of the window that its time asks for."""
-        slab, encoder = self.slab, self.encoder
-        slot, event_id = self.given.slot[event], self.given.event_id[event]
-        entries = np.arange(WINDOW) < slab.length[slot][:, None]
-        repeat = (event_id > 0) & ((slab.event_id[slot] == event_id[:, None]) & entries).any(axis=1)
-        self.repeats += int(repeat.sum())
-        self.kept[event[repeat]] = False
-        if repeat.any():
-            # A repeat is still ranked and answered: nothing changes between.
-            self._look_at(event[repeat], self.row_before)
-            self._look_at(event[repeat], self.row_after)
-        event, slot, entries = event[~repeat], slot[~repeat], entries[~repeat]
-        if not len(event):
-            return
-        self._look_at(event, self.row_before)
-        time, last = self.given.time[event], slab.last_time(slot)
-        length = slab.length[slot].astype(np.int64)
-        behind = (length > 0) & (time < last)
-        too_late = behind & (time < slab.anchor_time[slot])
-        self.late += int((behind & ~too_late).sum())
-        self.too_late += int(too_late.sum())
-        time = np.where(too_late, last, time)  # applied on arrival: for the row it happened now
-        self.given.time[event] = time
-        inside = behind & ~too_late
-        place = np.where(inside, ((slab.time[slot] <= time[:, None]) & entries).sum(axis=1), length)
-        self._make_room(slot[inside], place[inside])
-        gap = self._append(event, place)
-        slab.time[slot] = np.minimum(slab.time[slot], slab.time[slot, :1] + TIME_SPAN)
-        slab.length[slot] = length + 1
-        append = np.flatnonzero(~inside)
-        if len(append):
-            where = self._where(slot[append])
-            waves = pack(np.arange(len(append)), np.ones(len(append), np.int64))
-            inputs = self._inputs(event[append], gap[append])
-            _, slab.hidden[where] = encoder.run(inputs, waves, slab.hidden[where])
-        young = inside & ((place < HALF) | ~slab.middle_known[slot])
-        if young.any():
-            encoder.re_encode(slab, slot[young])
-        old = np.flatnonzero(inside & ~young)
-        if len(old):
-            where = self._where(slot[old])
-            begin = np.full(len(old), HALF, np.int64)
-            slab.hidden[where] = encoder.encode(slab, slot[old], begin, length[old] + 1, slab.middle[where])
-        self._look_at(event, self.row_after)
+    def _settle_now(self, slot: Slots) -> None:
+        """`_settle` rows as they are in the slab."""
         where = self._where(slot)
-        self._settle(slot, length + 1, where, slab.hidden[where])
-
-    def _make_room(self, slot: Slots, place: Ints) -> None:
-        """Move the entries from `place` on one to the right."""
-        slab = self.slab
-        target = np.arange(WINDOW)
-        source = np.where(target > place[:, None], target - 1, target)
-        for column in (slab.item, slab.time, slab.type, slab.value, slab.event_id):
-            column[slot] = np.take_along_axis(column[slot], source, axis=1)
+        self._settle(slot, self.slab.length[slot].astype(np.int64), where, self.slab.hidden[where])
 
     def _look_at(self, event: Ints, row_of: Ints) -> None:
         row = row_of[event]
