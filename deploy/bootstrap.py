@@ -159,7 +159,7 @@ def has_nvidia_driver() -> bool:
 def fetch_kafka() -> None:
     if os.environ.get("EDDY_BOOTSTRAP_SERVERS"):
         return
-    run("fetching Apache Kafka failed (see above)", str(PYTHON), "-m", "stream.kafka_jars")
+    run("fetching Apache Kafka failed (see above)", str(PYTHON), "-m", "eddy.stream.local_kafka.jars")
 
 
 def run(failure: str, *command: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from models.errors import EddyError
+from eddy.models.errors import EddyError
 
 PRECISIONS = ("float32", "bfloat16")
 CELLS = ("rnn", "lstm", "gru", "esn", "mingru")

@@ -31,14 +31,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.config import ModelConfig
-from models.errors import EddyError
-from models.features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
-from models.locks import locked
-from models.recommender import Recommender
-from models.rules import EventRules
-from models.train import Trained
-from models.vocabulary import Vocabulary
+from eddy.models.config import ModelConfig
+from eddy.models.errors import EddyError
+from eddy.models.locks import locked
+from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
+from eddy.models.network.recommender import Recommender
+from eddy.models.rules import EventRules
+from eddy.models.trained import Trained
+from eddy.models.vocabulary import Vocabulary
 
 FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])

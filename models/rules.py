@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import EddyError
+from eddy.models.errors import EddyError
 
 ANY = "*"
 _CLAUSE = re.compile(r"^(?P<type>[^<>=,]*?[^<>=,\s])\s*(?:(?P<op><=|>=|<|>)\s*(?P<number>[-+0-9.eE]+))?$")

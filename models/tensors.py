@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-GAP_BUCKETS = 34
-"""Time gaps are told apart by powers of two of a second, up to centuries; bucket 0 = no previous event."""
+from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 
 SPARSE_GATES = 4
 """Per state: log mass of the transitions, log mass of the pointer, shift of items in the window, and log mass

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import Ints, compiled
-from models.errors import EddyError
-from models.features import ItemFeatures
-from models.growable import Growable
-from models.hashing import item_hashes, type_hashes
+from eddy.models.errors import EddyError
+from eddy.models.growable import Growable
+from eddy.models.hashing import item_hashes, type_hashes
+from eddy.models.kernels.hash_table import find
+from eddy.models.logs.item_features import ItemFeatures
 
 log = logging.getLogger("eddy.vocabulary")
 
@@ -26,20 +26,6 @@ MAX_TYPES_OF_EVENTS = 40_000
 
 MAX_VOCABULARY_TYPES = 10_000
 """Event types that a version knows at most, so that two versions with nothing in common find room."""
-
-
-@compiled
-def _find(
-    hashes: NDArray[np.uint64], held: NDArray[np.uint64], table: NDArray[np.int32], shift: np.uint64,
-    position: Ints,
-) -> None:  # fmt: skip
-    for i in range(len(hashes)):
-        slot = np.int64(hashes[i] >> shift)
-        at = table[slot]
-        while at >= 0 and held[at] != hashes[i]:  # a slot that another hash took: look at the next one
-            slot = (slot + 1) & (len(table) - 1)
-            at = table[slot]
-        position[i] = at
 
 
 class HashIndex:
@@ -65,7 +51,7 @@ class HashIndex:
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Position of each hash, -1 where absent: int64[n]."""
         position = np.empty(len(hashes), np.int64)
-        _find(hashes, self.hashes, self._table, np.uint64(64 - self._bits), position)
+        find(hashes, self.hashes, self._table, np.uint64(64 - self._bits), position)
         return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:

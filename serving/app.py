@@ -28,14 +28,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.errors import EddyError
-from serving.protocol import MAX_HEAD_BYTES, JsonErrorProtocol, error_body
-from serving.recommend import MAX_K, Question
-from serving.service import Service
-from stream.clients import admin_client
-from stream.decoding import Unreadable, decoded
-from stream.settings import Settings
-from stream.topics import ensure_topics
+from eddy.models.errors import EddyError
+from eddy.models.untrusted import Unreadable, decoded
+from eddy.serving.protocol import MAX_HEAD_BYTES, JsonErrorProtocol, error_body
+from eddy.serving.recommend import MAX_K, Question
+from eddy.serving.service import Service
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.asked import Exclude
-from models.hashing import item_hashes
-from models.topk import topk
-from serving.view import MaterialisedView, Place
-from stream.ranking import Ranker, decayed_popularity
+from eddy.models.hashing import item_hashes
+from eddy.models.kernels.topk import topk
+from eddy.models.scoring.backend import Exclude
+from eddy.serving.view import MaterialisedView, Place
+from eddy.stream.engine.ranker import Ranker, decayed_popularity
 
 MAX_K = 1000
 

@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 import torch
 from aiokafka import TopicPartition
 
-from models.errors import EddyError
-from models.registry import Version
-from serving.metrics import ServerMetrics
-from serving.recommend import Answer, Question, answer
-from serving.view import MaterialisedView
-from stream.clock import wall_ms
-from stream.reader import Follower, Records, Take
-from stream.schema import Announcement
-from stream.settings import Settings
-from stream.versions import decode_announcement, open_version
+from eddy.models.errors import EddyError
+from eddy.models.registry import Version
+from eddy.serving.metrics import ServerMetrics
+from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.view import MaterialisedView
+from eddy.stream.kafka.reader import Follower, Records, Take
+from eddy.stream.kafka.versions import decode_announcement, open_version
+from eddy.stream.records.clock import wall_ms
+from eddy.stream.records.schema import Announcement
+from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
 T = TypeVar("T")

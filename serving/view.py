@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.errors import EddyError
-from models.registry import Version
-from models.statistics import Statistics
-from models.vocabulary import Catalogue
-from stream.clock import StreamClock
-from stream.decoding import Unreadable, decoded, text
-from stream.encoder import Encoder
-from stream.item_stats import Reader
-from stream.items import ItemNames, metadata
-from stream.ranking import Ranker
-from stream.retirement import Forgetting
-from stream.rows import Rows
-from stream.schema import DICTIONARY_KEY, Item
-from stream.slab import Slab
-from stream.stored_rows import decode_newest
+from eddy.models.errors import EddyError
+from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.untrusted import Unreadable, decoded, text
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.records.clock import StreamClock
+from eddy.stream.records.schema import DICTIONARY_KEY, Item
+from eddy.stream.state.item_names import ItemNames, metadata
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.retirement import Forgetting
+from eddy.stream.state.rows import Rows
+from eddy.stream.state.slab import Slab
+from eddy.stream.state.stored_rows import decode_newest
 
 _decode_item = msgspec.json.Decoder(Item).decode
 _COLUMNS = [field.name for field in fields(Rows) if field.name not in ("user", "topic_id")]

@@ -15,17 +15,17 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.errors import KafkaTimeoutError as SendTimeoutError
 
-from models.errors import EddyError
-from models.event_limits import MAX_ID
-from stream.clients import admin_client, client_config
-from stream.partitioner import partition_of
-from stream.settings import Settings
-from stream.topics import TOMBSTONE_DAYS, committed_offsets
+from eddy.models.errors import EddyError
+from eddy.models.event_limits import MAX_ID
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.settings import Settings
 
 _SEND_TIMEOUT_S = 30
 _POLL_S = 0.2
 SEGMENT_DAYS = 1
-"""Retention and compaction work on closed segments; `stream.topics` closes them after a day."""
+"""Retention and compaction work on closed segments; `eddy.stream.kafka.topics` closes them after a day."""
 
 COMPACTED_DAYS = SEGMENT_DAYS + 1 + TOMBSTONE_DAYS
 """When the tombstone of a compacted topic, which names the user, may go: its segment is closed, is compacted

@@ -30,14 +30,14 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
-from models.errors import EddyError
-from stream.admission import Admission
-from stream.clients import admin_client, client_config
-from stream.clock import DAY_MS, wall_ms
-from stream.events import Record, accept_events, event_ids_of, types_of, values_of
-from stream.partitioner import OtherPartitioner
-from stream.settings import Settings
-from stream.topics import topic_ids
+from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import topic_ids
+from eddy.stream.records.admission import Admission
+from eddy.stream.records.clock import DAY_MS, wall_ms
+from eddy.stream.records.decode import Record, accept_events, event_ids_of, types_of, values_of
+from eddy.stream.records.partitioner import OtherPartitioner
+from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.event_log")
 

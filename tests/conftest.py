@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
-from stream.clients import admin_client
-from stream.settings import Settings, load_settings
-from tests.kafka_clusters import MakeSettings, cluster
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.records.settings import Settings, load_settings
+from tests.support.kafka_clusters import MakeSettings, cluster
 
 KINDS = ("unit", "integration", "e2e")
 

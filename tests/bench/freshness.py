@@ -25,8 +25,8 @@ import numpy as np
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from numpy.typing import NDArray
 
-from models.errors import EddyError
-from stream.settings import Settings, load_settings
+from eddy.models.errors import EddyError
+from eddy.stream.records.settings import Settings, load_settings
 from tests.bench.workload import Workload, message
 
 SLICE_S = 0.005

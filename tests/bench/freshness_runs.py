@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from models.errors import EddyError
-from stream.settings import Settings
+from eddy.models.errors import EddyError
+from eddy.stream.records.settings import Settings
 from tests.bench.observe import Observer
 from tests.bench.place import Place
 from tests.bench.programs import PeerName, Program, peer, running, worker

@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.config import DAY_MS, ModelConfig, TrainConfig
-from models.errors import EddyError
-from models.events import Events
-from models.products import Precision
-from models.registry import load
-from models.rules import EVERY_EVENT
-from models.train import train
-from stream.broker import broker_or_local
-from stream.engine import Engine
-from stream.events import EventBatch
-from stream.settings import load_settings
+from eddy.models.config import DAY_MS, ModelConfig, TrainConfig
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import Events
+from eddy.models.registry import load
+from eddy.models.rules import EVERY_EVENT
+from eddy.models.scoring.approximate_products import Precision
+from eddy.models.training.train import train
+from eddy.stream.engine.engine import Engine
+from eddy.stream.local_kafka.broker import broker_or_local
+from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.settings import load_settings
 from tests.bench import growth, parts
 from tests.bench.machine import describe
 from tests.bench.place import Place

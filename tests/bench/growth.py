@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from models.hashing import type_hash
-from stream.engine import Engine
-from stream.events import EventBatch
-from stream.settings import load_settings
-from stream.worker import MAX_BATCH_EVENTS
+from eddy.models.hashing import type_hash
+from eddy.stream.engine.engine import Engine
+from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.settings import load_settings
+from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.bench import parts
 from tests.bench.versions import make_version
 from tests.bench.workload import STEP_MS, Workload, user_id
-from tests.engines import item_id
+from tests.support.engines import item_id
 
 POINTS = (
     (10_000, 10_000, 128), (100_000, 10_000, 128), (1_000_000, 10_000, 128),

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.versions import make_version
-from tests.engines import Happening, batch, item_id, new_engine
+from tests.support.engines import Happening, batch, item_id, new_engine
 
 START, EVENTS, ITEMS, USERS = 1_370_000_000_000, 1000, 10_000, 5_000
 BATCHES = 6

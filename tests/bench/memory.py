@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.errors import EddyError
+from eddy.models.errors import EddyError
 from tests.bench.observe import Observer
 from tests.bench.place import Place
 from tests.bench.programs import running, worker

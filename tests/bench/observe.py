@@ -13,8 +13,8 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from stream.clients import client_config
-from stream.settings import Settings
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.records.settings import Settings
 from tests.chaos.cluster import Cluster
 
 POLL_S = 0.1

@@ -15,25 +15,25 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from numpy.typing import NDArray
 
-from models.products import Precision
-from models.registry import Version
-from models.scoring import Scorer
-from models.tensors import Query, Window
-from stream.answers import encode_lists, origin_of
-from stream.app import FETCH_RECORDS
-from stream.checkpoint import Capture, encode_captures, write_partition
-from stream.clients import aiokafka_config
-from stream.clock import wall_ms
-from stream.engine import Engine, Lists
-from stream.events import EventBatch, decode_events
-from stream.prequential import in_sample
-from stream.producers import send_all
-from stream.rank_budget import RankBudget
-from stream.rows import keyed
-from stream.settings import Settings
-from stream.slab import Slots
-from stream.worker import MAX_BATCH_EVENTS
-from tests.engines import TOPIC_ID, new_engine
+from eddy.models.registry import Version
+from eddy.models.scoring.approximate_products import Precision
+from eddy.models.scoring.scorer import Scorer
+from eddy.models.tensors import Query, Window
+from eddy.stream.engine.engine import Engine, Lists
+from eddy.stream.engine.rank_budget import RankBudget
+from eddy.stream.kafka.clients import aiokafka_config
+from eddy.stream.kafka.producers import send_all
+from eddy.stream.records.clock import wall_ms
+from eddy.stream.records.decode import EventBatch, decode_events
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.rows import keyed
+from eddy.stream.state.sampling import in_sample
+from eddy.stream.state.slab import Slots
+from eddy.stream.worker.answers import encode_lists, origin_of
+from eddy.stream.worker.app import FETCH_RECORDS
+from eddy.stream.worker.checkpoint import Capture, encode_captures, write_partition
+from eddy.stream.worker.worker import MAX_BATCH_EVENTS
+from tests.support.engines import TOPIC_ID, new_engine
 
 Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 

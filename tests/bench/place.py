@@ -13,11 +13,11 @@ from pathlib import Path
 
 from kafka.admin import NewTopic
 
-from models.registry import Version
-from stream.clients import admin_client
-from stream.settings import Settings, load_settings
-from stream.topics import ensure_topics
-from stream.versions import announce
+from eddy.models.registry import Version
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.versions import announce
+from eddy.stream.records.settings import Settings, load_settings
 from tests.bench.versions import Score, make_version
 from tests.bench.workload import Workload, write_events
 

@@ -13,9 +13,9 @@ from typing import Literal
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.demo.children import Child
-from stream.ports import free_port
-from stream.settings import Settings
+from eddy.demo.children import Child
+from eddy.stream.local_kafka.free_port import free_port
+from eddy.stream.records.settings import Settings
 
 HOST = "127.0.0.1"
 PEERS = Path(__file__).parent / "peers"

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 
-from models.products import Precision
+from eddy.models.scoring.approximate_products import Precision
 from tests.bench.plan import PEERS
 from tests.bench.stages import allowed, rows_per_event
 from tests.bench.throughput import ratio

@@ -31,22 +31,22 @@ import numpy as np
 import psutil
 from aiokafka import TopicPartition
 
-from models.hashing import item_hashes, type_hash
-from models.registry import Version
-from stream.broker import broker_or_local
-from stream.clients import admin_client
-from stream.engine import Engine
-from stream.item_stats import Reader
-from stream.metrics import WorkerMetrics
-from stream.partitions import Owned
-from stream.producers import new_producer, send_all
-from stream.reader import Records, read_to_end
-from stream.restore import Restorer
-from stream.rows import NO_TIME, WINDOW, Rows, encode_rows
-from stream.settings import Settings, load_settings
-from stream.snapshots import snapshot_path, write_snapshot
-from stream.topics import ensure_topics
-from tests.engines import TOPIC_ID, new_engine, random_version
+from eddy.models.hashing import item_hashes, type_hash
+from eddy.models.registry import Version
+from eddy.stream.engine.engine import Engine
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.kafka.reader import Records, read_to_end
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.local_kafka.broker import broker_or_local
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.rows import NO_TIME, WINDOW, Rows, encode_rows
+from eddy.stream.state.snapshots import snapshot_path, write_snapshot
+from eddy.stream.worker.metrics import WorkerMetrics
+from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.restore import Restorer
+from tests.support.engines import TOPIC_ID, new_engine, random_version
 
 HIDDEN = 128
 ITEMS = 10_000

@@ -20,10 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.errors import EddyError
-from models.products import Precision
-from stream.broker import broker_or_local
-from stream.settings import load_settings
+from eddy.models.errors import EddyError
+from eddy.models.scoring.approximate_products import Precision
+from eddy.stream.local_kafka.broker import broker_or_local
+from eddy.stream.records.settings import load_settings
 from tests.bench import report
 from tests.bench.freshness_runs import measure_freshness, name_of
 from tests.bench.machine import describe

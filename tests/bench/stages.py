@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.products import Precision
-from models.registry import Version, load
-from stream.events import EventBatch
-from stream.producers import new_producer
-from stream.settings import Settings, load_settings
-from stream.worker import MAX_BATCH_EVENTS
+from eddy.models.registry import Version, load
+from eddy.models.scoring.approximate_products import Precision
+from eddy.stream.kafka.producers import new_producer
+from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.bench import parts
 from tests.bench.workload import STEP_MS
 

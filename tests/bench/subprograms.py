@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from models.errors import EddyError
+from eddy.models.errors import EddyError
 
 
 def result_of(module: str, *arguments: object, limit_s: float) -> Any:

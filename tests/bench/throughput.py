@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.errors import EddyError
-from models.products import Precision
-from stream.settings import Settings
+from eddy.models.errors import EddyError
+from eddy.models.scoring.approximate_products import Precision
+from eddy.stream.records.settings import Settings
 from tests.bench.observe import Observer, Window, follow
 from tests.bench.place import Place
 from tests.bench.programs import PeerName, Program, peer, running, worker

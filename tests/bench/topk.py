@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.products import Precision
-from stream.settings import load_settings
+from eddy.models.scoring.approximate_products import Precision
+from eddy.stream.records.settings import load_settings
 from tests.bench import parts
 from tests.bench.versions import make_version
 

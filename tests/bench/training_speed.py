@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.evaluate import judge
-from models.events import read_events
-from models.protocols import trial
-from models.rules import EVERY_EVENT
-from models.train import train
+from eddy.models.evaluation.evaluate import judge
+from eddy.models.evaluation.protocols import trial
+from eddy.models.logs.events import read_events
+from eddy.models.rules import EVERY_EVENT
+from eddy.models.training.train import train
 from tests.reproduce.runs import RUNS
 
 ROOT = Path(__file__).parents[2]

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 
-from models.config import ModelConfig
-from models.recommender import Recommender
-from models.registry import Version, publish
-from models.rules import EventRules
-from models.train import Trained
-from models.vocabulary import Vocabulary
-from tests.engines import item_id
+from eddy.models.config import ModelConfig
+from eddy.models.network.recommender import Recommender
+from eddy.models.registry import Version, publish
+from eddy.models.rules import EventRules
+from eddy.models.trained import Trained
+from eddy.models.vocabulary import Vocabulary
+from tests.support.engines import item_id
 
 Score = Literal["cell", "whole"]
 

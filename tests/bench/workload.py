@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.partitioner import partition_of
-from stream.producers import Message, new_producer, send_all
-from stream.settings import Settings
-from tests.engines import item_id
+from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.records.messages import Message
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.settings import Settings
+from tests.support.engines import item_id
 
 SEED = 1
 STEP_MS = 20

@@ -12,8 +12,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from stream.clients import client_config
-from stream.settings import Settings
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.records.settings import Settings
 
 T = TypeVar("T")
 _PATIENCE_S = 60.0

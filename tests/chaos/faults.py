@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from stream.inbox import Arrived, Inbox
+from eddy.stream.worker.inbox import Arrived, Inbox
 
 
 @dataclass

@@ -19,8 +19,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from urllib.request import urlopen
 
-from stream.app import run_worker
-from stream.settings import Settings
+from eddy.stream.records.settings import Settings
+from eddy.stream.worker.app import run_worker
 from tests.chaos.faults import Die, Hold, LoseChunk, nothing
 from tests.chaos.waiting import eventually
 

@@ -21,21 +21,21 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from models.registry import Version
-from stream.broker import LocalBroker
-from stream.checkpoint import STEPS
-from stream.clients import admin_client
-from stream.rows import decode_rows
-from stream.settings import Settings, load_settings
-from stream.topics import ensure_topics, topic_ids
-from stream.versions import announce
+from eddy.models.registry import Version
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.kafka.versions import announce
+from eddy.stream.local_kafka.broker import LocalBroker
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.state.rows import decode_rows
+from eddy.stream.worker.checkpoint import STEPS
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
 from tests.chaos.verify import Verdict, found_rows, verify
 from tests.chaos.waiting import eventually
-from tests.engines import random_version
+from tests.support.engines import random_version
 
 RESULTS = Path(__file__).parent / "results"
 HEAL_S = 120.0

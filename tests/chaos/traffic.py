@@ -12,10 +12,10 @@ from itertools import count, islice
 import numpy as np
 from kafka import KafkaProducer
 
-from stream.clients import client_config
-from stream.partitioner import partition_of
-from stream.settings import Settings
-from tests.engines import item_id
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.settings import Settings
+from tests.support.engines import item_id
 
 START_MS = 1_380_000_000_000
 LATE, RESENT, BAD = 0.05, 0.05, 0.001

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.registry import Version
-from models.statistics import Statistics
-from models.vocabulary import Catalogue
-from stream.engine import Engine
-from stream.events import decode_events, rounds
-from stream.item_stats import Reader
-from stream.rows import Rows, decode_rows
-from stream.schema import Recommendation
+from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.engine import Engine
+from eddy.stream.records.decode import decode_events, rounds
+from eddy.stream.records.schema import Recommendation
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.rows import Rows, decode_rows
 from tests.chaos.cluster import Cluster
-from tests.engines import TOLERANCE, new_engine
+from tests.support.engines import TOLERANCE, new_engine
 
 WALL_MS = 10**13
 BATCH = 1000

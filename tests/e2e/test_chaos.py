@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.run import SHORT, run
-from tests.kafka_clusters import MakeSettings
+from tests.support.kafka_clusters import MakeSettings
 
 
 @pytest.mark.timeout(600)

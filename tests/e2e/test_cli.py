@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import eddy
-from eddy import app
-from models.events import read_events
-from stream.settings import Settings
+from eddy import __main__ as eddy
+from eddy.models.logs.events import read_events
+from eddy.stream.records.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback)
+COMMANDS = sorted(command.callback.__name__ for command in eddy.app.registered_commands if command.callback)
 TINY = ("hidden=8", "dim=8", "epochs=1", "gate_epochs=1", "gate_events=50", "threads=1")
 
 
@@ -53,7 +52,7 @@ def events_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"])
+    shown = CliRunner().invoke(eddy.app, [command, "--help"])
     assert shown.exit_code == 0
     assert "Example: " in shown.output
     assert f"eddy {command}" in shown.output

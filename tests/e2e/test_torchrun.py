@@ -14,7 +14,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from models.registry import latest, versions
+from eddy.models.registry import latest, versions
 from tests.chaos.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # each process imports torch: slow on a busy machine

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka_clusters import MakeSettings
-from tests.stage import Stage, staged
+from tests.support.kafka_clusters import MakeSettings
+from tests.support.stage import Stage, staged
 
 
 @pytest.fixture

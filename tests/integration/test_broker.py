@@ -17,13 +17,13 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 
-from models.errors import EddyError
-from stream import broker as broker_module
-from stream.broker import LocalBroker, broker_or_local
-from stream.broker_config import HOST
-from stream.disk import require_disk
-from stream.ports import free_port
-from stream.settings import load_settings
+from eddy.models.errors import EddyError
+from eddy.stream.local_kafka import broker as broker_module
+from eddy.stream.local_kafka.broker import LocalBroker, broker_or_local
+from eddy.stream.local_kafka.config import HOST
+from eddy.stream.local_kafka.disk import require_disk
+from eddy.stream.local_kafka.free_port import free_port
+from eddy.stream.records.settings import load_settings
 from tests.conftest import eventually
 
 UNREACHABLE_PROXY = "http://127.0.0.1:9"
@@ -58,7 +58,7 @@ def parent_of_a_broker(with_broker: str = "", **environment: str) -> subprocess.
     """A process group that starts a broker, prints its pid and folder, and waits for its input's end."""
     script = f"""
 import os, sys
-from stream.broker import LocalBroker
+from eddy.stream.local_kafka.broker import LocalBroker
 with LocalBroker() as broker:
     {with_broker or "pass"}
     print(broker.pid, broker._home, flush=True)

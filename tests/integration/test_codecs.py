@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from stream.clients import admin_client, aiokafka_config
-from stream.event_log import export
-from stream.ingest import Counts, ingest
-from stream.mapping import parse_map
-from stream.reader import Records, read_to_end
-from stream.schema import Announcement, Event, encode
-from stream.settings import Settings
-from stream.topics import ensure_topics
-from stream.versions import live_announcement
-from tests.kafka_clusters import MakeSettings
+from eddy.stream.event_log import export
+from eddy.stream.ingest.ingest import Counts, ingest
+from eddy.stream.ingest.mapping import parse_map
+from eddy.stream.kafka.clients import admin_client, aiokafka_config
+from eddy.stream.kafka.reader import Records, read_to_end
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.versions import live_announcement
+from eddy.stream.records.schema import Announcement, Event, encode
+from eddy.stream.records.settings import Settings
+from tests.support.kafka_clusters import MakeSettings
 
 EVENT = Event("ada", "heat", 1_700_000_000_000, event_id="e")
 

@@ -6,7 +6,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from tests.chaos.traffic import traffic
-from tests.stage import PATIENCE_S, Stage
+from tests.support.stage import PATIENCE_S, Stage
 
 
 def last_error(log: bytes) -> str:

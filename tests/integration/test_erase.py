@@ -18,24 +18,24 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
-from models.errors import EddyError
-from models.events import read_events
-from stream.broker import LocalBroker
-from stream.clients import admin_client, client_config
-from stream.erase import erase
-from stream.event_log import export
-from stream.partitioner import partition_of
-from stream.rows import Rows, decode_rows
-from stream.schema import Event, encode
-from stream.settings import Settings, load_settings
-from stream.topics import ensure_topics
-from stream.versions import announce
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import read_events
+from eddy.stream.erase import erase
+from eddy.stream.event_log import export
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.versions import announce
+from eddy.stream.local_kafka.broker import LocalBroker
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.schema import Event, encode
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.state.rows import Rows, decode_rows
 from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.traffic import START_MS
 from tests.conftest import eventually
-from tests.engines import random_version
-from tests.kafka_clusters import MakeSettings
+from tests.support.engines import random_version
+from tests.support.kafka_clusters import MakeSettings
 
 ERASED, OTHERS = "user-to-be-forgotten", [f"other-{i}" for i in range(8)]
 

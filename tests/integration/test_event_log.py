@@ -10,14 +10,14 @@ import pyarrow.dataset as ds
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from models.errors import EddyError
-from models.events import read_events
-from stream.clients import client_config
-from stream.erase import erase
-from stream.event_log import export
-from stream.schema import Event, encode
-from stream.settings import Settings
-from stream.topics import ensure_topics
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import read_events
+from eddy.stream.erase import erase
+from eddy.stream.event_log import export
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.records.schema import Event, encode
+from eddy.stream.records.settings import Settings
 from tests.chaos.traffic import START_MS
 from tests.conftest import eventually
 
@@ -25,8 +25,8 @@ DAY_MS = 86_400_000
 CRASHES = """
 import os, sys
 from pathlib import Path
-from stream import event_log
-from stream.settings import load_settings
+from eddy.stream import event_log
+from eddy.stream.records.settings import load_settings
 
 store, calls = event_log._store, 0
 
@@ -45,8 +45,8 @@ event_log.export(load_settings(), Path(sys.argv[1]))
 FOLLOWS = """
 import sys
 from pathlib import Path
-from stream import event_log
-from stream.settings import load_settings
+from eddy.stream import event_log
+from eddy.stream.records.settings import load_settings
 
 event_log._FLUSH_MS = 200
 event_log.export(load_settings(), Path(sys.argv[1]), until_end=False)

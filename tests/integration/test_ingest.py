@@ -21,17 +21,17 @@ import msgspec
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from models.errors import EddyError
-from stream.clients import admin_client, client_config
-from stream.ingest import Counts, ingest
-from stream.ingest_source import FIRST_RECORDS, Mapped, Source, group_of
-from stream.mapping import parse_map
-from stream.partitioner import partition_of
-from stream.schema import Event
-from stream.settings import Settings
-from stream.topics import ensure_topics, topic_ids
+from eddy.models.errors import EddyError
+from eddy.stream.ingest.ingest import Counts, ingest
+from eddy.stream.ingest.mapping import parse_map
+from eddy.stream.ingest.source import FIRST_RECORDS, Mapped, Source, group_of
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.schema import Event
+from eddy.stream.records.settings import Settings
 from tests.conftest import eventually
-from tests.kafka_clusters import MakeSettings
+from tests.support.kafka_clusters import MakeSettings
 
 FIELDS = "user_id=who.uid,item_id=sku,timestamp=ts"
 SOURCE_PARTITIONS = 3
@@ -330,7 +330,7 @@ def test_one_of_eddys_own_topics_is_refused_as_a_source(settings: Settings) -> N
 def test_what_retention_removed_before_it_was_read_is_no_reason_to_wait_at_the_end(
     settings: Settings, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.ingest_source._RECOMMIT_S", 1e9)
+    monkeypatch.setattr("eddy.stream.ingest.source._RECOMMIT_S", 1e9)
     send(settings, source, [record(number) for number in range(100)])
     assert run(settings, source, until_end=True) == Counts(written=100)
     send(settings, source, [record(number) for number in range(100, 200)])

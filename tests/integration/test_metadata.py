@@ -9,19 +9,19 @@ import json
 import httpx
 from kafka import KafkaProducer
 
-from models.hashing import item_hash
-from models.registry import publish
-from models.rules import EVERY_EVENT
-from models.train import train
-from stream.availability import dictionary_key
-from stream.clients import client_config
-from stream.schema import Event, encode
-from stream.settings import Settings
-from stream.versions import announce
+from eddy.models.hashing import item_hash
+from eddy.models.registry import publish
+from eddy.models.rules import EVERY_EVENT
+from eddy.models.training.train import train
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.versions import announce
+from eddy.stream.records.schema import Event, encode
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.availability import dictionary_key
 from tests.conftest import eventually
-from tests.engines import item_id, random_version
 from tests.integration.test_serving import START, message_at, newest, process, server, with_topics
-from tests.unit.test_features import FAST, ITEMS, SMALL, kinds, kinds_log
+from tests.support.engines import item_id, random_version
+from tests.unit.logs.test_item_features import FAST, ITEMS, SMALL, kinds, kinds_log
 
 
 def test_worker_and_server_rank_a_new_item_by_what_is_known_of_it(settings: Settings) -> None:
@@ -36,7 +36,7 @@ def test_worker_and_server_rank_a_new_item_by_what_is_known_of_it(settings: Sett
     for item, kind in new.items():
         value = json.dumps({"item_id": item, "kind": kind}).encode()
         producer.send(settings.topics.items, key=item.encode(), value=value).get(timeout=30)
-    with process(settings, "stream.app", "run_worker"), server(settings) as client:
+    with process(settings, "eddy.stream.worker.app", "run_worker"), server(settings) as client:
         eventually(lambda: client.get("/readyz").status_code == 200, within_s=60)
         event = encode(Event("user", "i0", START, "rating"))
         sent = producer.send(settings.topics.events, key=b"user", value=event).get(timeout=30)
@@ -77,7 +77,7 @@ def test_items_that_nobody_touched_for_long_leave_the_lists_and_the_dictionary(s
 
     usual = [item_id(number) for number in range(20)]
     later = START + 2 * 86_400_000
-    with process(settings, "stream.app", "run_worker"), server(settings) as client:
+    with process(settings, "eddy.stream.worker.app", "run_worker"), server(settings) as client:
         eventually(lambda: client.get("/readyz").status_code == 200, within_s=60)
         send("bad", junk, START)
         send("u", ["news", *usual], START)

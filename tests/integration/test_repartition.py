@@ -15,24 +15,24 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetad
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import MessageSizeTooLargeError
 
-from models.errors import EddyError
-from models.registry import Version
-from models.statistics import Statistics
-from models.vocabulary import Catalogue
-from stream.clients import admin_client, client_config
-from stream.engine import Engine
-from stream.item_stats import Reader
-from stream.partitioner import partition_of
-from stream.repartition import STEPS, prospect, repartition
-from stream.rows import decode_rows
-from stream.settings import Settings
-from stream.topics import ensure_topics, topic_ids
-from stream.versions import announce
+from eddy.models.errors import EddyError
+from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.engine import Engine
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.kafka.versions import announce
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.settings import Settings
+from eddy.stream.repartition.repartition import STEPS, prospect, repartition
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.rows import decode_rows
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet
 from tests.conftest import eventually
-from tests.engines import (
+from tests.support.engines import (
     TOLERANCE,
     WINDOW_COLUMNS,
     Happening,
@@ -42,8 +42,8 @@ from tests.engines import (
     random_version,
     stored_rows,
 )
-from tests.kafka_clusters import MakeSettings
-from tests.unit.test_rehome import sums
+from tests.support.kafka_clusters import MakeSettings
+from tests.unit.repartition.test_moved_rows import sums
 
 USERS, ITEMS = 40, 8
 START_MS = 1_380_000_000_000

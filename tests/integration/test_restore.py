@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.registry import Version
-from stream.clients import admin_client
-from stream.item_stats import Reader
-from stream.metrics import WorkerMetrics
-from stream.partitions import Owned
-from stream.producers import new_producer
-from stream.restore import Restorer
-from stream.rows import RowFormatError
-from stream.settings import Settings
-from stream.snapshots import BLOCK_ROWS, snapshot_path, write_snapshot
-from stream.topics import ensure_topics
+from eddy.models.registry import Version
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.producers import new_producer
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.rows import RowFormatError
+from eddy.stream.state.snapshots import BLOCK_ROWS, snapshot_path, write_snapshot
+from eddy.stream.worker.metrics import WorkerMetrics
+from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.restore import Restorer
 from tests.bench.restore import HIDDEN, ITEMS, write
 from tests.chaos.traffic import traffic
-from tests.engines import TOPIC_ID, new_engine, random_version, stored_rows
-from tests.kafka_clusters import MakeSettings
-from tests.stage import Stage
+from tests.support.engines import TOPIC_ID, new_engine, random_version, stored_rows
+from tests.support.kafka_clusters import MakeSettings
+from tests.support.stage import Stage
 
 
 def snapshots(stage: Stage, name: str) -> list[Path]:

@@ -23,19 +23,19 @@ import httpx
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from models.hashing import item_hash
-from models.registry import Version
-from serving.app import new_app
-from serving.service import Service
-from stream.availability import dictionary_key
-from stream.clients import admin_client, client_config
-from stream.schema import Announcement, Event, encode
-from stream.settings import Settings, load_settings
-from stream.topics import ensure_topics
-from stream.versions import announce
+from eddy.models.hashing import item_hash
+from eddy.models.registry import Version
+from eddy.serving.app import new_app
+from eddy.serving.service import Service
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.versions import announce
+from eddy.stream.records.schema import Announcement, Event, encode
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.state.availability import dictionary_key
 from tests.conftest import eventually
-from tests.engines import item_id, random_version
-from tests.kafka_clusters import MakeSettings
+from tests.support.engines import item_id, random_version
+from tests.support.kafka_clusters import MakeSettings
 
 START = 1_370_000_000_000  # 2013: replayed logs live in their own time
 ITEMS = 200
@@ -43,7 +43,7 @@ ITEMS = 200
 _RUN = """
 import asyncio, logging, sys
 logging.basicConfig(level=logging.WARNING)
-from stream.settings import load_settings
+from eddy.stream.records.settings import load_settings
 from {module} import {function}
 asyncio.run({function}(load_settings(){more}))
 """
@@ -83,7 +83,7 @@ def process(
 @contextmanager
 def server(settings: Settings) -> Iterator[httpx.Client]:
     """A client of a server process of its own."""
-    with process(settings, "serving.app", "run_server", ", lambda url: print(url, flush=True)") as child:
+    with process(settings, "eddy.serving.app", "run_server", ", lambda url: print(url, flush=True)") as child:
         assert child.stdout is not None
         url = child.stdout.readline().strip()
         with httpx.Client(base_url=url, timeout=30) as client:
@@ -176,7 +176,7 @@ def system(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sy
     announce(with_topics(settings), random_version(settings.registry, items=ITEMS))
     producer = KafkaProducer(**client_config(settings), acks="all")
     try:
-        with process(settings, "stream.app", "run_worker"), server(settings) as client:
+        with process(settings, "eddy.stream.worker.app", "run_worker"), server(settings) as client:
             eventually(lambda: client.get("/readyz").status_code == 200, within_s=60)
             yield System(settings, client, producer)
     finally:

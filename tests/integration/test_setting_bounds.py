@@ -9,9 +9,9 @@ import pytest
 
 from tests.chaos.traffic import traffic
 from tests.chaos.waiting import eventually
-from tests.kafka_clusters import MakeSettings
-from tests.setting_bounds import FIELDS, extremes
-from tests.stage import PATIENCE_S, staged
+from tests.support.kafka_clusters import MakeSettings
+from tests.support.setting_bounds import FIELDS, extremes
+from tests.support.stage import PATIENCE_S, staged
 
 NOT_HERE = {
     "partitions",  # ten thousand would keep one broker busy for minutes

@@ -7,10 +7,10 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from models.errors import EddyError
-from stream.clients import admin_client, client_config
-from stream.settings import Settings
-from stream.topics import ensure_topics, topic_ids, topic_specs
+from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
+from eddy.stream.records.settings import Settings
 from tests.conftest import eventually
 
 

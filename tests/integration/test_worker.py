@@ -14,20 +14,20 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.partitioner import murmur2
 
-from models.errors import EddyError
-from models.event_limits import EARLIEST_MS
-from stream.broker import LocalBroker
-from stream.clients import admin_client, client_config
-from stream.dead_letters import MAX_VALUE_BYTES
-from stream.erase import erase
-from stream.event_log import export
-from stream.partitioner import Partitioner, partition_of
+from eddy.models.errors import EddyError
+from eddy.models.event_limits import EARLIEST_MS
+from eddy.stream.erase import erase
+from eddy.stream.event_log import export
+from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.local_kafka.broker import LocalBroker
+from eddy.stream.records.dead_letters import MAX_VALUE_BYTES
+from eddy.stream.records.partitioner import Partitioner, partition_of
 from tests.chaos.traffic import START_MS, traffic
 from tests.chaos.waiting import eventually
-from tests.engines import item_id
-from tests.kafka_clusters import MakeSettings
-from tests.stage import PATIENCE_S, SCALE, Stage, staged
-from tests.unit.test_stream_events import JSON, ODD
+from tests.support.engines import item_id
+from tests.support.kafka_clusters import MakeSettings
+from tests.support.stage import PATIENCE_S, SCALE, Stage, staged
+from tests.unit.records.test_decode import JSON, ODD
 
 
 def event(user: str, item: str, time: int = START_MS, **more: object) -> tuple[bytes, bytes]:

@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 
-from models.errors import EddyError
-from models.evaluate import judge
-from models.events import read_events
-from models.gates import SCORE_PARTS
-from models.protocols import Trial, trial
-from models.recommender import Recommender
-from models.rules import EVERY_EVENT
-from models.tensors import SPARSE_GATES
-from models.train import train
-from models.trainer import Progress
+from eddy.models.errors import EddyError
+from eddy.models.evaluation.evaluate import judge
+from eddy.models.evaluation.protocols import Trial, trial
+from eddy.models.logs.events import read_events
+from eddy.models.network.recommender import Recommender
+from eddy.models.rules import EVERY_EVENT
+from eddy.models.tensors import SPARSE_GATES
+from eddy.models.training.gate_fitting import SCORE_PARTS
+from eddy.models.training.train import train
+from eddy.models.training.trainer import Progress
 from tests.reproduce.report import write_table
 from tests.reproduce.runs import RUNS, Run
 

@@ -4,7 +4,7 @@ named.
 
 from dataclasses import dataclass, replace
 
-from models.config import ModelConfig, TrainConfig
+from eddy.models.config import ModelConfig, TrainConfig
 
 PLAIN = ModelConfig(
     hidden=128,

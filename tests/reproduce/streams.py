@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.baselines import baselines
-from models.config import ModelConfig, TrainConfig
-from models.errors import EddyError
-from models.events import read_events
-from models.protocols import MODES, Trial, trial
+from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.errors import EddyError
+from eddy.models.evaluation.baselines import baselines
+from eddy.models.evaluation.protocols import MODES, Trial, trial
+from eddy.models.logs.events import read_events
 from tests.reproduce.report import line, replace_between
 from tests.reproduce.run import HERE, keep, perform
 from tests.reproduce.runs import Run

@@ -1,0 +1,438 @@
+"""The command line: one short function per command, the table of contents of the program.
+
+Guarantee: what a user can cause is one line on standard error and exit code 1; Ctrl-C is exit code 130. Heavy
+packages are imported by the command that needs them.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from eddy.cli.ending import end_process
+from eddy.cli.options import EventsFile, ItemsFile, Json, Set, TimeUnit
+from eddy.models.errors import EddyError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="One recurrent hidden state per user, moved forward by every event on Kafka: "
+    "what next, for whom, now.\n\n"
+    "Start with `eddy demo`. Settings come from the environment (EDDY_*), for example "
+    "EDDY_BOOTSTRAP_SERVERS=host:9092 to use your Kafka.",
+)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up after the summary, until Ctrl-C.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A short form with few events (for tests); its figures say little."),
+    ] = False,
+) -> None:
+    """Run the whole system here, live.
+
+    Takes about five minutes. Starts a real Kafka, trains a recommender, replays real events, shows freshness,
+    quality and throughput, and exchanges the model while it runs. Writes demo-summary.json.
+
+    Example: eddy demo
+    """
+    from eddy.demo.runner import run_demo
+    from eddy.stream.records.settings import load_settings
+
+    run_demo(load_settings(), keep=keep, quick=quick)
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Where clients connect.")] = 9092,
+    data: Annotated[
+        Path | None, typer.Option(help="Where its data stays; by default in the user's cache folder.")
+    ] = None,
+) -> None:
+    """Run a real Kafka here, for development.
+
+    Needs no Docker and no Java; Ctrl-C ends it.
+
+    Example: eddy broker --port 9092
+    """
+    import signal
+
+    from eddy.stream.local_kafka.broker import LocalBroker
+    from eddy.stream.records.settings import load_settings
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    folder = data or load_settings().cache_dir / "broker"
+    with LocalBroker(folder, port, progress=lambda line: typer.echo(line, err=True)) as running:
+        typer.echo(
+            f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"
+        )
+        signal.pause()
+
+
+@app.command()
+def worker() -> None:
+    """Follow `events`, answer on `recommendations`.
+
+    Keeps the state of every user of its partitions; start more workers to share the work.
+
+    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 eddy worker
+    """
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+    from eddy.stream.worker.app import run_worker
+
+    set_up_logging()
+    asyncio.run(run_worker(load_settings()))
+
+
+@app.command()
+def serve() -> None:
+    """Answer over HTTP.
+
+    GET /v1/users/USER/recommendations?k=20
+
+    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve
+    """
+    from eddy.cli.terminal import set_up_logging
+    from eddy.serving.app import run_server
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    asyncio.run(run_server(load_settings()))
+
+
+@app.command()
+def train(
+    events: EventsFile,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+    ] = None,
+    cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
+    items: ItemsFile = None,
+    set_: Set = None,
+    time_unit: TimeUnit = "auto",
+    announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Keep every epoch in this file: after a kill the same command goes on from there."),
+    ] = None,
+    json_: Json = None,
+) -> None:
+    """Train a model version on an event log.
+
+    By backpropagation through time; the version is a new folder in the registry, whose path is printed.
+    On several GPUs or machines: torchrun --nproc-per-node 4 -m eddy train …
+
+    Example: eddy train --events events.parquet --registry registry --cell gru
+    """
+    from eddy.cli.terminal import make_live, of_training, progress_bar, write_figures
+    from eddy.models.config import configs
+    from eddy.models.logs.events import read_events
+    from eddy.models.logs.item_features import read_features
+    from eddy.models.registry import publish
+    from eddy.models.training.distributed import joined
+    from eddy.models.training.train import train as train_version
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings(registry=registry)
+    model, training = configs(cell, set_ or [])
+    log = read_events(events, time_unit)
+    features = read_features(items) if items else None
+    lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    if items:
+        lineage["items"] = str(items.resolve())
+    with joined(training.device) as group:
+        with progress_bar(silent=not group.first) as show:
+            trained = train_version(
+                log, model, training, settings.rules, of_training(show), checkpoint, group, features
+            )
+        if group.first:
+            version = publish(settings.registry, trained, lineage)
+            write_figures(
+                json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics}
+            )
+            typer.echo(version.path)
+            if warning := trained.metrics.get("gradients", {}).get("warning"):
+                typer.echo(f"Take care: {warning}", err=True)
+            if announce:
+                make_live(settings, version)
+        group.wait_for_first()
+
+
+@app.command()
+def announce(
+    version: Annotated[str | None, typer.Argument(help="A version's id [default: the newest]")] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+    ] = None,
+) -> None:
+    """Make a version the live one.
+
+    Workers and servers move to it without stopping. Also the way back to an older version.
+
+    Example: eddy announce v000007-1a2b3c4d
+    """
+    from eddy.cli.terminal import make_live
+    from eddy.models.registry import latest, load
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings(registry=registry)
+    make_live(settings, load(settings.registry / version) if version else latest(settings.registry))
+
+
+@app.command()
+def replay(
+    events: EventsFile,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
+    ] = None,
+    time_unit: TimeUnit = "auto",
+) -> None:
+    """Write an event log into `events`.
+
+    In time order; needs a running Kafka.
+
+    Example: eddy replay --events events.csv --rate 100
+    """
+    from eddy.cli.terminal import progress_bar
+    from eddy.models.logs.events import read_events
+    from eddy.stream.feed import replay as replay_events
+    from eddy.stream.kafka.clients import admin_client
+    from eddy.stream.kafka.topics import ensure_topics
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings()
+    log = read_events(events, time_unit)
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    with progress_bar() as show:
+        sent = asyncio.run(replay_events(settings, log, rate, lambda done: show("replaying", done, len(log))))
+    typer.echo(f"{sent} events written to {settings.topics.events}")
+
+
+@app.command()
+def ingest(
+    topic: Annotated[str, typer.Option(help="Your topic: JSON objects, whatever its key and partitions.")],
+    fields: Annotated[
+        str, typer.Option("--map", help="user_id=…,item_id=…,timestamp=…[,event_type=…,value=…,event_id=…]")
+    ],
+    event_type: Annotated[str, typer.Option("--type", help="Of records without one.")] = "interaction",
+    time_unit: Annotated[str, typer.Option(help="Of the timestamp: ms, s or iso (ISO 8601).")] = "ms",
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop at what is there now.")] = False,
+) -> None:
+    """Bring a topic of yours onto `events`.
+
+    Nothing is lost, and nothing written twice by a crash; dots in field names go into nested objects.
+
+    Example: eddy ingest --topic clicks --map user_id=user.id,item_id=sku,timestamp=ts --type view
+    """
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.ingest.ingest import ingest as ingest_topic
+    from eddy.stream.ingest.mapping import parse_map
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    settings = load_settings()
+    mapping = parse_map(fields, time_unit, event_type, settings.earliest_event)
+    counts = asyncio.run(ingest_topic(settings, topic, mapping, until_end))
+    typer.echo(f"{counts.written} events written, {counts.rejected} dead letters, {counts.known} known")
+
+
+@app.command()
+def repartition(
+    partitions: Annotated[int, typer.Option(min=1, max=10_000, help="The new number of partitions.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
+) -> None:
+    """Change the partition count of `events`.
+
+    Stop all workers first. States, statistics and unread events are taken along. If it is killed, run it
+    again.
+
+    Example: eddy repartition --partitions 8 --yes
+    """
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+    from eddy.stream.repartition.repartition import prospect
+    from eddy.stream.repartition.repartition import repartition as repartition_topics
+
+    set_up_logging()
+    settings = load_settings()
+    typer.echo(str(asyncio.run(prospect(settings, partitions))))
+    if not yes:
+        typer.echo("Nothing was changed; go on with --yes.")
+        return
+    moved = asyncio.run(repartition_topics(settings, partitions))
+    typer.echo(f"{moved.rows} users and {moved.carried} unread events moved.")
+    typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your writers.")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path | None, typer.Argument(help="[default: EDDY_EVENT_LOG or ./event-log]")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+) -> None:
+    """Keep `events` as Parquet files, to train on.
+
+    Brings the event log (a folder per day, each event once) up to the topic's end as of now.
+
+    Example: eddy export event-log && eddy train --events event-log
+    """
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.event_log import export as export_events
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    settings = load_settings(event_log=folder)
+    added = export_events(settings, settings.event_log, until_end=not follow)
+    typer.echo(f"{added} events added to {settings.event_log}")
+
+
+@app.command()
+def erase(
+    user: Annotated[str, typer.Argument(help="The user_id to forget.")],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a worker to apply it.")] = 15,
+) -> None:
+    """Forget a user.
+
+    Removes their state and lists at once, and says by when nothing of them is left anywhere.
+
+    Example: eddy erase user-42
+    """
+    from eddy.stream.erase import erase as erase_user
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings()
+    done = erase_user(settings, user, wait)
+    state = "removed" if done.applied else "will be removed when a worker reads the tombstone"
+    typer.echo(f"state and lists of {user}: {state} (partition {done.partition}, offset {done.offset})")
+    typer.echo("event log: their events are removed by the next `eddy export`, or soon by one that follows")
+    typer.echo(f"last copies in Kafka's topics: gone by {done.gone_by:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command()
+def evaluate(
+    events: EventsFile,
+    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")],
+    cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Or: judge the newest version in this folder.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
+    ] = "all",
+    items: ItemsFile = None,
+    set_: Set = None,
+    time_unit: TimeUnit = "auto",
+    json_: Json = None,
+) -> None:
+    """Judge a recommender beside all baselines.
+
+    On the same events, among the same candidates, at the same moments.
+
+    Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
+    """
+    from eddy.cli.terminal import of_training, progress_bar, write_figures
+    from eddy.models.config import configs
+    from eddy.models.evaluation.evaluate import evaluate as judge
+    from eddy.models.logs.events import read_events
+    from eddy.models.logs.item_features import read_features
+    from eddy.models.registry import latest
+
+    if (cell is None) == (registry is None):
+        raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
+    if items and registry:
+        raise EddyError("--items goes with --cell; a version in the registry has its own")
+    model, training = configs(cell, set_ or []) if cell else (None, None)
+    version = latest(registry) if registry else None
+    with progress_bar() as show:
+        report = judge(
+            read_events(events, time_unit), protocol, mode, version, model, training,  # type: ignore[arg-type]
+            training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
+            features=read_features(items) if items else None,
+        )  # fmt: skip
+    typer.echo(report.table())
+    if report.warning:
+        typer.echo(f"Take care: {report.warning}", err=True)
+    write_figures(json_, report.to_dict())
+
+
+@app.command()
+def compare(
+    events: EventsFile,
+    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")] = "prequential",
+    mode: Annotated[
+        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
+    ] = "all",
+    set_: Set = None,
+    time_unit: TimeUnit = "auto",
+    json_: Json = None,
+) -> None:
+    """Train every cell on the same events and compare them.
+
+    Accuracy, reach of the gradient, bytes of state, parameters of the cell, events per second in training and
+    in the stream; minutes per cell.
+
+    Example: eddy compare --events events.parquet --set epochs=5
+    """
+    from eddy.cli.terminal import of_training, progress_bar, write_figures
+    from eddy.models.config import configs
+    from eddy.models.evaluation.compare import compare as compare_cells
+    from eddy.models.logs.events import read_events
+
+    model, training = configs("gru", set_ or [])
+    with progress_bar() as show:
+        found = compare_cells(
+            read_events(events, time_unit), protocol, model, training, mode=mode,  # type: ignore[arg-type]
+            progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
+        )  # fmt: skip
+    typer.echo(found.table())
+    write_figures(
+        json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()}
+    )
+
+
+@app.command()
+def figures(
+    folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
+) -> None:
+    """Draw how the networks work.
+
+    The network unrolled through time, and the cells side by side: paths of state and gradient.
+
+    Example: eddy figures pictures
+    """
+    from eddy.models.figures.diagrams import draw_diagrams
+
+    for path in draw_diagrams(folder):
+        typer.echo(path)
+
+
+def run() -> NoReturn:
+    """Run the command that `sys.argv` names; ends with SystemExit."""
+    try:
+        app()
+    except EddyError as error:
+        print(f"eddy: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def main() -> NoReturn:
+    """The console script: run a command, then end this process."""
+    try:
+        run()
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            end_process(ended.code or 0)
+        raise
+
+
+if __name__ == "__main__":
+    main()

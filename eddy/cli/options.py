@@ -1,0 +1,38 @@
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EventsFile = Annotated[
+    Path,
+    typer.Option(
+        "--events",
+        help="Parquet, CSV or JSON, or a folder of such files, with user_id, item_id, timestamp "
+        "and, if you have them, event_type, value, event_id.",
+    ),
+]
+TimeUnit = Annotated[
+    str,
+    typer.Option(
+        "--time-unit",
+        help="Of timestamps that are numbers: s, ms or auto (what all of them agree on; small ones are s).",
+    ),
+]
+ItemsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--items",
+        help="What is known of items: Parquet, CSV or JSON with item_id and any columns such as title, "
+        "genres, brand. New items are scored by it at once.",
+    ),
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of the model or its training (models/config.py), for example hidden=64; repeatable.",
+    ),
+]

@@ -1,0 +1,98 @@
+"""What commands share: log lines, a progress bar (plain lines where nobody watches), figures in a file, and
+making a version live.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from eddy.models.errors import EddyError
+
+if TYPE_CHECKING:
+    from eddy.models.registry import Version
+    from eddy.models.training.trainer import Progress as Training
+    from eddy.stream.records.settings import Settings
+
+LINE_EVERY_S = 2.0
+_QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access")
+
+Show = Callable[[str, int, int], None]
+"""(what, done, of)"""
+
+
+def set_up_logging() -> None:
+    """Our own news and everybody's warnings, one line each, on standard error."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("eddy").setLevel(logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def progress_bar(silent: bool = False) -> Iterator[Show]:
+    """A bar for one thing after the other; in a file or a pipe, a line every two seconds."""
+    if silent:
+        yield lambda what, done, of: None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        bar = bars.add_task("starting", total=None)
+        yield lambda what, done, of: bars.update(bar, description=what, completed=done, total=of)
+
+
+def _lines() -> Show:
+    said_at, said = -LINE_EVERY_S, ""
+
+    def show(what: str, done: int, of: int) -> None:
+        nonlocal said_at, said
+        line = f"{what} ({100 * done // max(of, 1)} %)"
+        if line != said and (time.monotonic() - said_at >= LINE_EVERY_S or done >= of):
+            print(line, file=sys.stderr, flush=True)
+            said_at, said = time.monotonic(), line
+
+    return show
+
+
+def of_training(show: Show) -> "Callable[[Training], None]":
+    """The trainer's progress on a bar."""
+    return lambda at: show(
+        f"{at.phase}, epoch {at.epoch} of at most {max(at.epoch, at.epochs)}, loss {at.loss:.3f}",
+        at.done,
+        at.total,
+    )
+
+
+def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
+    """Figures as JSON, if a file is given for them. Errors: EddyError when it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
+    except OSError as error:
+        raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
+
+
+def make_live(settings: "Settings", version: "Version") -> None:
+    """Announce a version, and say so."""
+    from eddy.stream.kafka.clients import admin_client
+    from eddy.stream.kafka.topics import ensure_topics
+    from eddy.stream.kafka.versions import announce
+
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+    made = announce(settings, version)
+    print(f"{made.version} is live as epoch {made.epoch}", file=sys.stderr)

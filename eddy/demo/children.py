@@ -1,0 +1,97 @@
+"""The demo's own processes: `eddy worker`, `eddy serve` and the others, each with its log.
+
+Guarantee: they end with the demo, whatever ends it: each runs under the watchdog that also guards the broker.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from eddy.models.errors import EddyError
+from eddy.stream.local_kafka import watchdog as broker_watchdog
+
+_STOP_S = 30.0
+
+
+class Child:
+    """One running `eddy` command."""
+
+    def __init__(self, name: str, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", broker_watchdog.__file__, str(os.getpid()), str(log), "", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+        )
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its log, empty before the first."""
+        with suppress(OSError):
+            lines = self.log.read_text(errors="replace").splitlines()
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+    def check(self) -> None:
+        """Errors: EddyError when it has ended."""
+        status = self.process.poll()
+        if status is not None:
+            said = self.last_line.removeprefix("eddy: ")
+            raise EddyError(f"`eddy {self.name}` ended (exit code {status}): {said} (log: {self.log})")
+
+    def ended(self) -> bool:
+        """Whether it has ended well. Errors: EddyError when it has failed."""
+        if self.process.poll():
+            self.check()
+        return self.process.returncode == 0
+
+    def tell(self, order: str) -> None:
+        """`stop` lets it finish what it has begun, `kill` does not; the watchdog takes one order."""
+        if self.process.poll() is None and self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(order + "\n")
+                self.process.stdin.flush()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        with suppress(subprocess.TimeoutExpired, BrokenPipeError):
+            self.process.communicate(timeout=_STOP_S)
+
+
+class Children:
+    """All of them; a context manager that ends those still running."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = dict(environment)
+        self.running: list[Child] = []
+
+    def start(self, *arguments: str, nice: bool = False) -> Child:
+        """Start `eddy` with these arguments; its output goes to a log named after the command."""
+        name = arguments[0]
+        count = sum(child.name == name for child in self.running)
+        log = self.folder / (f"{name}-{count + 1}.log" if count else f"{name}.log")
+        command = [*(("nice", "-n", "10") if nice else ()), sys.executable, "-m", "eddy", *arguments]
+        child = Child(name, command, log, self.environment)
+        self.running.append(child)
+        return child
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self.running:
+            child.tell("stop" if kind is None else "kill")
+        for child in self.running:
+            child.wait()

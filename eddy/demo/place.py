@@ -1,0 +1,91 @@
+"""Where a demo runs: its folder in the user's cache, its ports, and topics of its own."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.topics import ensure_topics, topic_specs
+from eddy.stream.local_kafka.free_port import free_port, is_free
+from eddy.stream.records.settings import Settings
+
+_OLD_S = 7 * 86_400.0
+
+
+@contextmanager
+def run_folder(cache: Path) -> Iterator[Path]:
+    """The run's files: registry, event log, logs. They stay, for a week, only when something failed."""
+    runs = cache / "demo" / "runs"
+    folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    try:
+        (folder / "registry").mkdir(parents=True)
+    except OSError as error:
+        raise EddyError(
+            f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to a folder of yours"
+        ) from None
+    for old in runs.iterdir():
+        if time.time() - old.stat().st_mtime > _OLD_S:
+            shutil.rmtree(old, ignore_errors=True)
+    failed = True
+    try:
+        yield folder
+        failed = False
+    except KeyboardInterrupt:
+        failed = False
+        raise
+    finally:
+        if not failed:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Settings]:
+    """Settings of the run, its topics made; on a cluster that is not the demo's they are deleted at the end.
+
+    Errors: EddyError when a port that was asked for is taken, or the topics cannot be made.
+    """
+    guest = settings.bootstrap_servers is not None
+    name = f"eddy-demo-{secrets.token_hex(4)}"
+    own = settings.replace(
+        bootstrap_servers=servers,
+        topic_prefix=f"{name}." if guest else "",
+        group=name,
+        registry=folder / "registry",
+        event_log=folder / "event-log",
+        port=_port(settings),
+        metrics_port=free_port(settings.host),
+        prequential_sample=1.0,
+        prequential_time=1.0,
+    )
+    try:
+        with admin_client(own) as admin:
+            ensure_topics(admin, own)
+        yield own
+    finally:
+        if guest:
+            with suppress(Exception), admin_client(own) as admin:
+                admin.delete_topics([spec.name for spec in topic_specs(own)])
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the run's processes need to know beside the EDDY_* variables that they inherit."""
+    names = (
+        "bootstrap_servers", "topic_prefix", "group", "registry", "event_log", "port", "metrics_port",
+        "prequential_sample", "prequential_time",
+    )  # fmt: skip
+    return {f"EDDY_{name.upper()}": str(getattr(settings, name)) for name in names}
+
+
+def _port(settings: Settings) -> int:
+    """The port that was asked for; without a wish the usual one, or any free one when that is taken."""
+    if is_free(settings.host, settings.port):
+        return settings.port or free_port(settings.host)
+    if "port" in settings.model_fields_set:
+        raise EddyError(
+            f"port {settings.port} is taken: stop what listens there, or set EDDY_PORT to another one"
+        )
+    return free_port(settings.host)

@@ -1,0 +1,205 @@
+"""Baselines of the evaluation: rules that count, each tuned on the validation part of the trial.
+
+A baseline is a counting rule and a way to treat the user's own items: as they score, never, or first (the
+most recent one before the others). The walk ranks each judged event by every rule before the rules learn from
+it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.evaluation.counts import CountRules, Transitions
+from eddy.models.evaluation.metrics import MISS, Metrics, metrics
+from eddy.models.evaluation.protocols import MODES, Mode, Trial
+
+TUNED_BY = "mrr@20"
+
+_DAY_MS = 86_400_000.0
+HALF_LIVES_DAYS = (1 / 24, 1 / 6, 0.5, 1, 3, 7, 14, 30, 90, 365)
+HALF_LIVES_EVENTS = (30, 300, 1_000, 3_000, 10_000, 30_000)
+"""Half-lives counted in events of the whole log, for streams whose pace changes."""
+
+LAGS = 20
+DAMPING = 0.5
+
+Own = Literal["as scored", "never", "first"]
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A half-life, and the clock that it is measured on."""
+
+    name: str
+    half_life: float
+    clock: NDArray[np.float64]  # [n] the time of each event
+
+
+Group = tuple[CountRules, Sequence[Decay]]
+"""Rules that share their transitions, and the decay of the popularity behind each."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Strict ranks of m judged events by one rule, int64[m] each."""
+
+    all: NDArray[np.int64]  # among all candidates
+    unseen: NDArray[np.int64]  # among the candidates that are new to the user; of no meaning for a repeat
+
+
+@dataclass(frozen=True)
+class History:
+    """The user's own items before each of m judged events."""
+
+    count: NDArray[np.int64]  # [m] distinct items
+    recency: NDArray[np.int64]  # [m] the target's place among them, 1 = most recent; 0 = new to the user
+    candidates: NDArray[np.int64]  # [m]
+
+    @property
+    def new(self) -> NDArray[np.bool_]:
+        """Which targets are new to their user: what mode "unseen" judges."""
+        return np.equal(self.recency, 0)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline as tuned for each mode, and its metrics on the reported part."""
+
+    name: str
+    settings: dict[Mode, dict[str, str]]
+    metrics: dict[Mode, Metrics]
+
+
+def group(
+    trial: Trial, decays: Sequence[Decay], lags: int = 0, damping: float = 0.0, frozen: bool = False
+) -> Group:
+    """Rules by transitions over so many lags (0 = none), then by popularity with each of the decays."""
+    items = len(trial.events.items)
+    transitions = Transitions(items, lags) if lags else None
+    return CountRules(items, [decay.half_life for decay in decays], transitions, damping, frozen), decays
+
+
+def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
+    """Rank every judged event of the trial by each rule of each group."""
+    judged, counted = trial.judged, trial.counted
+    learned = np.flatnonzero(counted[: trial.train])
+    for rules, decays in groups:
+        rules.begin(trial.events.item[learned], [decay.clock[learned] for decay in decays])
+    ranks = [np.full((2, len(decays), len(judged)), MISS) for _, decays in groups]
+    count, recency = np.zeros((2, len(judged)), np.int64)
+    place = 0
+    for row, item, own, recent in histories(trial):
+        if place < len(judged) and row == judged[place]:
+            candidates = int(trial.candidates[row])
+            others = np.fromiter(own, np.int64, len(own))
+            count[place] = len(own)
+            if item in own:
+                recency[place] = len(own) - int(np.flatnonzero(others == item)[0])
+                others = others[others != item]
+            if item < candidates:
+                others = others[others < candidates]
+                for (rules, _), found in zip(groups, ranks, strict=True):
+                    for index, not_below in enumerate(rules.not_below(recent, item, candidates)):
+                        rank = np.count_nonzero(not_below)
+                        found[:, index, place] = rank, rank - np.count_nonzero(not_below[others])
+            place += 1
+        if counted[row]:
+            for rules, decays in groups:
+                if row < trial.train:
+                    rules.learn_transitions(recent, item)
+                elif trial.learns and not rules.frozen:
+                    rules.learn_transitions(recent, item)
+                    rules.learn_popularity(item, [float(decay.clock[row]) for decay in decays])
+    history = History(count, recency, trial.candidates[judged])
+    return history, [[Ranks(*both) for both in zip(*found, strict=True)] for found in ranks]
+
+
+def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
+    """Per row: (row, item, the user's own items oldest first, recent items newest first), as before it."""
+    users = len(trial.events.users)
+    own: list[dict[int, None]] = [{} for _ in range(users)]
+    recent: list[deque[int]] = [deque(maxlen=LAGS) for _ in range(users)]
+    columns = (trial.events.user, trial.events.item, trial.flags.moves)
+    for row, (user, item, moves) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        yield row, item, own[user], recent[user]
+        if moves:
+            own[user].pop(item, None)
+            own[user][item] = None
+            recent[user].appendleft(item)
+
+
+def treat_own(ranks: Ranks, history: History, own: Own, mode: Mode) -> NDArray[np.int64]:
+    """The ranks of the judged events when the user's own items are treated so, int64[m]."""
+    if mode == "unseen":
+        return ranks.unseen
+    if own == "as scored":
+        return ranks.all
+    if own == "never":
+        return np.where(history.new, ranks.unseen, history.candidates)
+    missed = ranks.unseen == MISS
+    behind_own = np.where(missed, MISS, np.where(missed, 0, ranks.unseen) + history.count)
+    return np.where(history.new, behind_own, history.recency)
+
+
+def baselines(trial: Trial) -> list[Baseline]:
+    """Every baseline on the trial, tuned by MRR@20 on its tuning part, separately for each mode."""
+    decays = _decays(trial)
+    history, (frozen, moving) = walk(trial, [group(trial, decays[:1], frozen=True), group(trial, decays)])
+    plain: tuple[Own, ...] = ("as scored", "never")
+    repeats: tuple[Own, ...] = ("first", "never")
+    by_popularity = [
+        _tuned(trial, history, "popularity", decays, frozen, plain),
+        _tuned(trial, history, "popularity_online", decays, moving[:1], plain),
+        _tuned(trial, history, "decayed_popularity", decays, moving, plain),
+        _tuned(trial, history, "repeats_then_popularity", decays, moving, repeats),
+    ]
+    tuned = {baseline.settings[mode]["half-life"] for baseline in by_popularity for mode in MODES}
+    behind = [decay for decay in decays if decay.name in tuned]
+    _, (last, last_20) = walk(trial, [group(trial, behind, 1), group(trial, behind, LAGS, DAMPING)])
+    return [
+        *by_popularity,
+        _tuned(trial, history, "markov_last", behind, last, plain),
+        _tuned(trial, history, "markov_last_20", behind, last_20, plain),
+        _tuned(trial, history, "repeats_then_markov", behind, last, repeats),
+    ]
+
+
+def _decays(trial: Trial) -> list[Decay]:
+    """The settings of popularity: first plain counts; half-lives only where there is a clock for them."""
+    by_time = trial.events.timestamp.astype(np.float64)
+    by_order = np.arange(len(trial.events), dtype=np.float64)
+    found = [Decay("none", math.inf, by_time)]
+    if trial.events.clock:
+        found += [Decay(f"{days:.2g} d", days * _DAY_MS, by_time) for days in HALF_LIVES_DAYS]
+    if trial.learns:
+        found += [Decay(f"{events} events", float(events), by_order) for events in HALF_LIVES_EVENTS]
+    return found
+
+
+def _tuned(
+    trial: Trial,
+    history: History,
+    name: str,
+    decays: Sequence[Decay],
+    ranks: Sequence[Ranks],
+    treatments: Sequence[Own],
+) -> Baseline:
+    """The best of all settings on the tuning part, for each mode, with its metrics on the reported part."""
+    settings: dict[Mode, dict[str, str]] = {}
+    reported: dict[Mode, Metrics] = {}
+    for mode in MODES:
+        asked = history.new if mode == "unseen" else np.ones_like(history.new)
+        best = -math.inf
+        for decay, by_rule in zip(decays, ranks, strict=False):
+            for own in treatments:
+                treated = treat_own(by_rule, history, own, mode)
+                score = metrics(treated[trial.tuning & asked])[TUNED_BY]
+                if score > best or mode not in settings:
+                    best, settings[mode] = score, {"half-life": decay.name, "own items": own}
+                    reported[mode] = metrics(treated[~trial.tuning & asked])
+    return Baseline(name, settings, reported)

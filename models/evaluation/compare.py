@@ -1,0 +1,167 @@
+"""The cells compared on one log: accuracy, size, speed of training and of stepping, reach of the gradient."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from eddy.models.config import CELLS, ModelConfig, TrainConfig
+from eddy.models.evaluation.baselines import Baseline, baselines
+from eddy.models.evaluation.evaluate import Judged, judge
+from eddy.models.evaluation.metrics import Metrics
+from eddy.models.evaluation.protocols import Mode, Protocol, require_mode, trial
+from eddy.models.logs.events import Events
+from eddy.models.network.recommender import Recommender
+from eddy.models.rules import EVERY_EVENT, EventRules
+from eddy.models.tensors import Inputs
+from eddy.models.trained import Trained
+from eddy.models.training.gradients import GradientReach, Windows, gradient_reach, long_enough, windows
+from eddy.models.training.train import train
+from eddy.models.training.trainer import ProgressCallback
+
+STEP_USERS = 2048
+LAGS = 40
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One trained cell."""
+
+    cell: str
+    trained: Trained
+    judged: Judged
+    reach: GradientReach
+    mode: Mode
+    step_events_per_s: float
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the mode that was asked for."""
+        return self.judged.reported[self.mode]
+
+    @property
+    def gradient_horizon(self) -> int:
+        """Events until the gradient has fallen to a hundredth; the windows' length when it never does."""
+        return self.reach.horizon()
+
+    @property
+    def state_bytes(self) -> int:
+        """Per user."""
+        return 4 * self.trained.recommender.state_size
+
+    @property
+    def cell_parameters(self) -> int:
+        """Learned numbers of the cell itself: items, types and the score have the same with every cell."""
+        return sum(weight.numel() for weight in self.trained.recommender.cell.parameters())
+
+    @property
+    def training_events_per_s(self) -> float:
+        """Median over epochs."""
+        return float(np.median([point["events_per_s"] for point in self.trained.metrics["curve"]]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "cell": self.cell,
+            "mode": self.mode,
+            "metrics": self.judged.reported,
+            "gradient_horizon": self.gradient_horizon,
+            "state_bytes": self.state_bytes,
+            "cell_parameters": self.cell_parameters,
+            "training_events_per_s": self.training_events_per_s,
+            "step_events_per_s": self.step_events_per_s,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells on the same events, and the baselines that they are measured against."""
+
+    protocol: Protocol
+    mode: Mode
+    rows: list[CellRow]
+    baselines: list[Baseline]
+    windows: Windows  # what gradients were measured on
+
+    def best_baseline(self, metric: str = "mrr@20") -> tuple[str, float]:
+        """Name and value."""
+        best = max(self.baselines, key=lambda baseline: baseline.metrics[self.mode][metric])
+        return best.name, best.metrics[self.mode][metric]
+
+    def table(self, metrics: Sequence[str] = ("mrr@20", "recall@20", "hr@10", "ndcg@10")) -> str:
+        """Plain text, a line for each cell."""
+        columns = [*metrics, "horizon", "bytes/user", "cell weights", "train ev/s", "step ev/s"]
+        lines = [
+            f"{self.protocol}, mode {self.mode}",
+            " ".join(["cell", *(f"{name:>12}" for name in columns)]),
+        ]
+        for row in self.rows:
+            numbers = (row.training_events_per_s, row.step_events_per_s)
+            whole = (row.gradient_horizon, row.state_bytes, row.cell_parameters, *map(round, numbers))
+            cells = [f"{row.metrics[name]:12.4f}" for name in metrics] + [f"{value:12,}" for value in whole]
+            lines.append(" ".join([f"{row.cell:4}", *cells]))
+        name, value = self.best_baseline()
+        return "\n".join([*lines, f"best baseline: {name}, mrr@20 {value:.4f}"])
+
+
+def compare(
+    events: Events,
+    protocol: Protocol,
+    config: ModelConfig,
+    settings: TrainConfig,
+    rules: EventRules = EVERY_EVENT,
+    mode: Mode = "all",
+    cells: Sequence[str] = CELLS,
+    progress: Callable[[str], ProgressCallback] | None = None,
+) -> Comparison:
+    """Train each cell with the same settings on the protocol's training part and judge it; minutes each.
+
+    `progress` gives, for a cell's name, the callback that follows its training.
+    """
+    require_mode(mode)
+    found = trial(events, protocol, rules)
+    measured: Windows | None = None
+    rows = []
+    for cell in cells:
+        own = train(
+            found.training_part,
+            replace(config, cell=cell),
+            settings,
+            rules,
+            progress(cell) if progress else None,
+        )
+        if measured is None:
+            length = long_enough(events, own.vocabulary, rules, LAGS)
+            measured = windows(events, own.vocabulary, rules, length, users=256)
+        rows.append(
+            CellRow(
+                cell=cell,
+                trained=own,
+                judged=judge(found, own, rules),
+                reach=gradient_reach(own.recommender, measured),
+                mode=mode,
+                step_events_per_s=step_speed(own.recommender),
+            )
+        )
+    assert measured is not None
+    return Comparison(protocol, mode, rows, baselines(found), measured)
+
+
+@torch.inference_mode()
+def step_speed(recommender: Recommender, seconds: float = 1.0) -> float:
+    """Events per second of the cell's step alone, STEP_USERS users at a time, as the stream steps waves."""
+    inputs = Inputs(
+        torch.randint(recommender.items, (STEP_USERS,)),
+        torch.zeros(STEP_USERS, dtype=torch.int64),
+        torch.zeros(STEP_USERS, dtype=torch.bool),
+        torch.full((STEP_USERS,), 60_000),
+    )
+    state = recommender.step(inputs, recommender.initial(STEP_USERS))
+    began, steps = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - began) < seconds:
+        state = recommender.step(inputs, state)
+        steps += 1
+    return steps * STEP_USERS / elapsed

@@ -1,0 +1,111 @@
+"""What a trained recommender does with time: how far gradients reach back, how long an event still moves the
+ranking, and how a real user's hidden state moves. Everything is measured on real sequences of a log.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eddy.models.errors import EddyError
+from eddy.models.kernels.topk import topk
+from eddy.models.logs.events import Events
+from eddy.models.network.recommender import Recommender
+from eddy.models.rules import EventRules
+from eddy.models.tensors import Inputs
+from eddy.models.training.gradients import Windows
+from eddy.models.training.sequences import sequences
+from eddy.models.vocabulary import Vocabulary
+
+TOP = 20
+
+
+def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) -> Recommender:
+    """A copy whose recurrent weights U, and whose input weights W and biases, are multiplied.
+
+    Small U makes gradients vanish. Large U makes them explode where inputs are too weak to saturate the
+    units.
+    """
+    scaled = copy.deepcopy(recommender)
+    with torch.no_grad():
+        for name, weight in [*scaled.cell.named_parameters(), *scaled.cell.named_buffers()]:
+            if "weight_hh" in name or name == "strength":
+                weight.mul_(recurrent)
+            elif "weight_ih" in name or "bias" in name or name in ("w", "b"):
+                weight.mul_(inputs)
+    return scaled
+
+
+@torch.no_grad()
+def memory(recommender: Recommender, found: Windows, top: int = TOP) -> NDArray[np.float64]:
+    """How much an event still matters k events later: share of the top items that change when it is another
+    one.
+
+    Each user's item k events back is exchanged for another user's of the same place: float64[K], lag 0 first.
+    Items are ranked by the network alone (hidden state and item vectors), without item statistics.
+    """
+    recommender.eval()
+    before = _top(recommender, found, found.inputs, top)
+    changed = []
+    for lag in range(found.inputs.item.shape[1]):
+        place = found.inputs.item.shape[1] - 1 - lag
+        item = found.inputs.item.clone()
+        item[:, place] = item[:, place].roll(1)
+        after = _top(recommender, found, found.inputs._replace(item=item), top)
+        kept = (before[:, :, None] == after[:, None, :]).any(dim=2).double().mean(dim=1)
+        differs = item[:, place] != found.inputs.item[:, place]
+        changed.append(float((1 - kept[differs]).mean()) if differs.any() else 0.0)
+    return np.array(changed)
+
+
+def _top(recommender: Recommender, found: Windows, inputs: Inputs, top: int) -> Tensor:
+    users, steps = inputs.item.shape
+    lengths = torch.full((users,), steps)
+    _, state = recommender.sequence(inputs, recommender.initial(users), lengths)
+    vector = recommender.query(state, found.idle_ms).vector[:, : recommender.config.dim + 1]
+    columns = recommender.item_columns(torch.arange(recommender.items))
+    index, _ = topk(vector @ columns.T, top)
+    return index
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A user's hidden state after each of T events."""
+
+    user: str
+    items: list[str]  # [T]
+    timestamp: NDArray[np.int64]  # [T] ms
+    hidden: NDArray[np.float32]  # [T,H]
+
+    @property
+    def move(self) -> NDArray[np.float32]:
+        """How far each event moved the state, [T]: norm of h' - h."""
+        before = np.vstack([np.zeros_like(self.hidden[:1]), self.hidden[:-1]])
+        return np.asarray(np.linalg.norm(self.hidden - before, axis=1))
+
+
+@torch.no_grad()
+def trajectory(
+    recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules, user: str
+) -> Trajectory:
+    """Errors: EddyError for a user without events in the log."""
+    if user not in events.users:
+        raise EddyError(f"{events.source}: no user {user!r}")
+    data = sequences(events, vocabulary, rules)
+    number = events.users.index(user)
+    own = slice(data.start[number], data.start[number + 1])
+    inputs = Inputs(*(part[None, own] for part in data.inputs))
+    lengths = torch.tensor([inputs.item.shape[1]])
+    outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
+    row = data.moved[own]
+    items = [events.items[item] for item in events.item[row]]
+    return Trajectory(user, items, events.timestamp[row], outputs[0].numpy())
+
+
+def typical_user(events: Events, length: int) -> str:
+    """The user whose number of events is nearest to `length` (ties: who came first)."""
+    count = np.bincount(events.user, minlength=len(events.users))
+    return events.users[int(np.abs(count - length).argmin())]

@@ -1,0 +1,109 @@
+"""Evaluation protocols: which events are learned from, which are ranked, among which candidates.
+
+Every protocol becomes a `Trial`: one walk over events in which each judged event is ranked from what came
+before it and then enters its user's history. Rankings are full (never against sampled negatives), in two
+modes: "all", with nothing left out, and "unseen", without the items of the user's history. An event that
+repeats one of its user's items cannot be asked for in mode "unseen", so it is not judged there. A target that
+is no candidate (an item's first appearance) is a miss for everyone.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import Events
+from eddy.models.logs.splits import boundary, leave_one_out
+from eddy.models.rules import EVERY_EVENT, EventRules, Flags
+
+Protocol = Literal["leave-one-out", "temporal", "prequential"]
+Mode = Literal["all", "unseen"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Rows in the order of the walk: [0, train) are learned, [train, test) tune, [test, n) are reported."""
+
+    protocol: Protocol
+    events: Events
+    flags: Flags
+    train: int
+    test: int
+    learns: bool  # statistics learn from judged events too, after ranking them
+    candidates: NDArray[np.int64]  # [n] items below this number are ranked
+
+    @property
+    def training_part(self) -> Events:
+        """What a recommender may be trained on."""
+        return self.events.take(slice(0, self.train))
+
+    @property
+    def judged(self) -> NDArray[np.int64]:
+        """The rows that are ranked, in order."""
+        return np.flatnonzero(self.flags.target[self.train :]) + self.train
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which rows item statistics learn from: those that move a state and are not negative."""
+        return self.flags.moves & ~self.flags.negative
+
+    @property
+    def tuning(self) -> NDArray[np.bool_]:
+        """Which of the judged rows are for tuning."""
+        return self.judged < self.test
+
+
+def require_mode(mode: str) -> None:
+    """Errors: EddyError for a mode that there is not."""
+    if mode not in MODES:
+        raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
+
+
+def trial(
+    events: Events,
+    protocol: Protocol,
+    rules: EventRules = EVERY_EVENT,
+    train: float = 0.8,
+    validation: float = 0.1,
+) -> Trial:
+    """Set up a protocol on an event log.
+
+    - "leave-one-out": each user's last event is judged, the one before tunes; statistics come from the rest;
+      every item of the log is a candidate.
+    - "temporal": the first `train` of the log is learned, the next `validation` tunes, what follows is
+      judged;
+      states follow the true history, statistics stay as they were at the end of the training part.
+    - "prequential": the same parts, but statistics learn from every event once it has been ranked.
+
+    Errors: EddyError for a log without a clock in a protocol that needs one, or with nothing to judge.
+    """
+    if protocol not in get_args(Protocol):
+        raise EddyError(f"protocol {protocol!r} is not known; use {', '.join(get_args(Protocol))}")
+    if protocol == "leave-one-out":
+        split = leave_one_out(events)
+        events = events.take(np.concatenate([split.train, split.validation, split.test]))
+        start, test = len(split.train), len(split.train) + len(split.validation)
+        candidates = np.full(len(events), len(events.items))
+    else:
+        if not events.clock:
+            raise EddyError(
+                f"{events.source}: no timestamp column, and {protocol} evaluation needs event times;"
+                " use --protocol leave-one-out"
+            )
+        start, test = boundary(events, train), boundary(events, train + validation)
+        candidates = _known_before(events)
+        if protocol == "temporal":
+            candidates = np.minimum(candidates, candidates[start])
+    found = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
+    if found.tuning.all() or not found.tuning.any():
+        raise EddyError(f"{events.source}: no event to judge is left; give more events or other event rules")
+    return found
+
+
+def _known_before(events: Events) -> NDArray[np.int64]:
+    """How many items had appeared before each event: items are numbered by first appearance."""
+    newest = np.maximum.accumulate(events.item.astype(np.int64))
+    return np.concatenate([[0], newest[:-1] + 1])

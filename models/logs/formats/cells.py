@@ -1,0 +1,258 @@
+"""What a column's cells mean, whatever their type: text, numbers, times.
+
+The same content means the same in every format: whole numbers are their digits (7, 7.0 and decimal 7.00 are
+"7", while the text "7.0" or "007" stays as it is), UUIDs their 36 characters, text is read as a number or a
+time where one is wanted, and blank text is absent.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from eddy.models.errors import EddyError
+from eddy.models.logs.formats.source import path_error, row_error
+
+_UUID_BYTES = 16
+_ABSENT_NUMBERS = pa.array(pa.csv.ConvertOptions().null_values)
+"""How CSV files spell that there is no number: "", NaN, NULL, N/A and the like."""
+
+_EXACT_TO = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
+"""Whole numbers beyond it may have lost digits in a float of so many bits."""
+
+_DATED = r"^\d{4}-\d\d-\d\d"
+_ZONED = r":.*\d(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+class Kind(Enum):
+    """What a column is read as."""
+
+    NAME = "text that recurs"
+    TEXT = "text"
+    NUMBER = "numbers"
+    TIME = "times"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A block's cells of one column, and where they are from."""
+
+    file: Path
+    first: int
+    """the row of the first cell in the file, counted from 1"""
+    name: str
+    cells: pa.Array
+
+    def refuse(self, bad: NDArray[np.bool_], reason: Callable[[object], str]) -> None:
+        """Raise for the first of the cells that are bad; `reason` is given what it holds."""
+        if bad.any():
+            at = int(bad.argmax())
+            cell = reason(self.cells[at].as_py())
+            raise row_error(self.file, self.first + at, f"{self.name} {cell}")
+
+    def impossible(self, needed: str) -> EddyError:
+        """That no cell of this column's type can be used."""
+        return path_error(self.file, f"column {self.name} is {self.cells.type}; it must hold {needed}")
+
+
+class Times(NamedTuple):
+    """Event times of n rows."""
+
+    given: NDArray[np.float64]
+    """ms since 1970 where dated, otherwise a number in a unit that is still to be known; NaN where absent"""
+    dated: NDArray[np.bool_]
+
+
+def text(column: Column) -> pa.StringArray:
+    """The cells as text; null where there is none."""
+    column = _stored(column)
+    cells, kind = column.cells, column.cells.type
+    if pa.types.is_floating(kind):
+        cells = _whole_numbers(column)
+    elif pa.types.is_decimal(kind):
+        cells = _plain_decimals(cells)
+    elif pa.types.is_fixed_size_binary(kind) and kind.byte_width == _UUID_BYTES:
+        cells = _uuids(cells)
+    elif pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_duration(kind):
+        raise column.impossible("text or numbers")
+    else:
+        cells = _cast(column, pa.string(), lambda _: "is not UTF-8; correct it")
+    return pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
+
+
+def numbers(column: Column) -> NDArray[np.float64]:
+    """The cells as numbers, float64[n]; NaN where there is none."""
+    column = _stored(column)
+    kind = column.cells.type
+    if _is_text(kind):
+        column = _number_texts(column)
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise column.impossible("numbers")
+    cells = _cast(column, pa.float64(), lambda cell: f"is {_short(cell)}, which is no number; correct it")
+    return _array(cells)
+
+
+def times(column: Column) -> Times:
+    """The cells as times: from dates, text by ISO 8601 (UTC where it names no zone) and numbers."""
+    column = _stored(column)
+    kind = column.cells.type
+    if _is_text(kind):
+        return _times_of_text(column)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return Times(_array(_ms(column.cells)), np.ones(len(column.cells), np.bool_))
+    if pa.types.is_temporal(kind):
+        raise column.impossible("numbers in s or ms, or timestamps")
+    return Times(numbers(column), np.zeros(len(column.cells), np.bool_))
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether `plain` knows what to do with a column of this type."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+        if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+            return False
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_fixed_size_binary(kind):
+        return bool(kind.byte_width == _UUID_BYTES)
+    return not (pa.types.is_nested(kind) or pa.types.is_duration(kind))
+
+
+def plain(column: Column) -> list[object]:
+    """The cells as Python's texts, numbers and lists of them: dates and decimals are text."""
+    column = _stored(column)
+    kind = column.cells.type
+    if pa.types.is_timestamp(kind):
+        column = replace(column, cells=column.cells.cast(pa.timestamp("s"), safe=False))
+    elif not (
+        _is_text(kind)
+        or pa.types.is_temporal(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    ):
+        return list(column.cells.to_pylist())
+    return list(text(column).to_pylist())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _stored(column: Column) -> Column:
+    """The column without dictionary and extension type."""
+    cells = column.cells
+    while isinstance(cells, pa.ExtensionArray | pa.DictionaryArray):
+        cells = cells.storage if isinstance(cells, pa.ExtensionArray) else cells.dictionary_decode()
+    if pa.types.is_string_view(cells.type) or pa.types.is_binary_view(cells.type):
+        cells = cells.cast(pa.large_binary())
+    return replace(column, cells=cells)
+
+
+def _cast(column: Column, kind: pa.DataType, reason: Callable[[object], str]) -> pa.Array:
+    """The cells as another type; the first that cannot be is refused."""
+    exact = not pa.types.is_floating(kind)
+    try:
+        return column.cells.cast(kind, safe=exact)
+    except pa.ArrowInvalid:
+        low, high = 0, len(column.cells)  # the first failing cell is in [low, high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                column.cells.slice(low, middle - low).cast(kind, safe=exact)
+                low = middle
+            except pa.ArrowInvalid:
+                high = middle
+        message = reason(column.cells[low].as_py())
+        raise row_error(column.file, column.first + low, f"{column.name} {message}") from None
+    except pa.ArrowNotImplementedError:
+        raise column.impossible("text or numbers") from None
+
+
+def _whole_numbers(column: Column) -> pa.Array:
+    """Floats as text, whole ones as whole numbers are; NaN is null."""
+    exact_to = _EXACT_TO[column.cells.type.bit_width]
+    given = column.cells.cast(pa.float64())
+    value = _array(given)
+    column.refuse(
+        np.abs(value) > exact_to,
+        lambda cell: f"is {cell:g}, a float that may have lost digits; write text or whole numbers",
+    )
+    whole = pa.array(value == np.rint(value))
+    digits = pc.if_else(whole, given, pa.scalar(0.0)).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(
+        pa.array(np.isnan(value)), pa.scalar(None, pa.string()),
+        pc.if_else(whole, digits, column.cells.cast(pa.string())),
+    )  # fmt: skip
+
+
+def _plain_decimals(cells: pa.Array) -> pa.Array:
+    digits = cells.cast(pa.string())
+    return pc.replace_substring_regex(
+        pc.replace_substring_regex(digits, r"^(-?\d+\.\d*?)0+$", r"\1"), r"\.$", ""
+    )
+
+
+def _uuids(cells: pa.Array) -> pa.Array:
+    encoded = cells.dictionary_encode()
+    written = [None if one is None else str(uuid.UUID(bytes=one)) for one in encoded.dictionary.to_pylist()]
+    return pa.array(written, pa.string()).take(encoded.indices)
+
+
+def _number_texts(column: Column) -> Column:
+    """Text that stands for numbers, without spaces around it; null where it says that there is none."""
+    cells = _cast(column, pa.string(), lambda _: "is not UTF-8; correct it")
+    cells = pc.utf8_trim_whitespace(cells)
+    absent = pc.is_in(cells, value_set=_ABSENT_NUMBERS)
+    return replace(column, cells=pc.if_else(absent, pa.scalar(None, pa.string()), cells))
+
+
+def _times_of_text(column: Column) -> Times:
+    column = _number_texts(column)
+    cells, nothing = pc.replace_substring_regex(column.cells, " UTC$", "Z"), pa.scalar(None, pa.string())
+    dated = pc.fill_null(pc.match_substring_regex(cells, _DATED), False)
+    zoned = pc.fill_null(pc.match_substring_regex(cells, _ZONED), False)
+
+    def cast(rows: pa.Array, kind: pa.DataType) -> pa.Array:
+        return _cast(
+            replace(column, cells=pc.if_else(rows, cells, nothing)), kind,
+            lambda cell: f"is {_short(cell)}, which is no time; write ISO 8601 or a number in s or ms",
+        )  # fmt: skip
+
+    given = cast(pc.invert(dated), pa.float64())
+    if pc.any(dated).as_py():
+        local = cast(pc.and_not(dated, zoned), pa.timestamp("ns"))
+        world = cast(pc.and_(dated, zoned), pa.timestamp("ns", "UTC"))
+        given = pc.coalesce(given, _ms(local), _ms(world))
+    return Times(_array(given), dated.to_numpy(zero_copy_only=False))
+
+
+def _ms(cells: pa.Array) -> pa.Array:
+    """Dates as ms since 1970, float64[n]."""
+    kind = pa.timestamp("ms", getattr(cells.type, "tz", None))
+    return cells.cast(kind, safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+
+
+def _array(cells: pa.Array) -> NDArray[np.float64]:
+    """float64[n], NaN for null."""
+    return np.array(pc.fill_null(cells, np.nan).to_numpy(zero_copy_only=False))
+
+
+def _short(cell: object) -> str:
+    written = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)
+    return repr(written if len(written) <= 40 else written[:40] + "…")

@@ -1,0 +1,134 @@
+"""Rows from JSON lines or a JSON array. Fields that nobody asked for are passed over, whatever they hold; one
+block of lines is in memory at a time, an array is read whole.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from eddy.models.logs.formats.cells import Kind
+from eddy.models.logs.formats.source import Source, path_error, row_error
+
+_NUMBER_OR_TEXT = float | str | None | msgspec.UnsetType
+
+_BLOCK_BYTES = 8 << 20
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_ROW_OF_ARRAY = re.compile(r"(?<=`\$)\[(\d+)\]")
+
+_MAX_EXPONENT = 400
+"""Beyond it every float64 is 0 or infinite, and a number's digits could fill the memory."""
+
+Row = TypeVar("Row")
+
+
+def json_rows(source: Source, decoder: "msgspec.json.Decoder[Row]") -> Iterator[tuple[int, list[Row]]]:
+    """The rows block by block, with the number of each block's first, counted from 1.
+
+    Errors: EddyError naming the first row that cannot be decoded.
+    """
+    with source.opened() as stream:
+        if source.kind == "json array":
+            yield 1, _array(source, stream.read(), decoder)
+            return
+        first, rest = 1, b""
+        while block := stream.read(_BLOCK_BYTES):
+            end = block.rfind(b"\n") + 1
+            if end:
+                rows = _lines(source, rest + block[:end], decoder, first)
+                yield first, rows
+                first += len(rows)
+            rest = block[end:] if end else rest + block
+        if rest.strip():
+            yield first, _lines(source, rest, decoder, first)
+
+
+def _lines(source: Source, lines: bytes, decoder: "msgspec.json.Decoder[Row]", first: int) -> list[Row]:
+    try:
+        return decoder.decode_lines(lines)
+    except _UNREADABLE:  # now one by one, to know which
+        rows = []
+        for line in filter(bytes.strip, lines.split(b"\n")):
+            try:
+                rows.append(decoder.decode(line))
+            except _UNREADABLE as error:
+                reason = f"{_reason(error)}; write one JSON object on each line, or an array of them"
+                raise row_error(source.path, first + len(rows), reason) from None
+        return rows
+
+
+def _array(source: Source, text: bytes, decoder: "msgspec.json.Decoder[Row]") -> list[Row]:
+    whole = msgspec.json.Decoder(list[decoder.type], float_hook=decoder.float_hook)  # type: ignore[name-defined]
+    try:
+        return list(whole.decode(text))
+    except _UNREADABLE as error:
+        reason = _reason(error)
+        if place := _ROW_OF_ARRAY.search(reason):
+            raise row_error(source.path, int(place[1]) + 1, _ROW_OF_ARRAY.sub("", reason)) from None
+        raise path_error(source.path, f"no JSON array of objects ({reason}); correct it") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
+
+
+def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":
+    """A decoder of these fields of an object, for `columns_of`."""
+    types = {kind: _NUMBER_OR_TEXT if kind in (Kind.NUMBER, Kind.TIME) else Any for kind in Kind}
+    fields = [(name, types[kind], msgspec.UNSET) for name, kind in wanted.items()]
+    return msgspec.json.Decoder(msgspec.defstruct("Row", fields, gc=False), float_hook=_number_text)
+
+
+def columns_of(
+    source: Source, first: int, wanted: Mapping[str, Kind], rows: list[Any]
+) -> dict[str, pa.Array]:
+    """Those fields that some of the rows have, as text or numbers: rows from a `fields_decoder`.
+
+    Errors: EddyError naming the row of an object or a list.
+    """
+    columns = {}
+    for name, kind in wanted.items():
+        values: list[Any] = list(map(attrgetter(name), rows))
+        expected = pa.float64() if kind in (Kind.NUMBER, Kind.TIME) else pa.string()
+        try:
+            columns[name] = pa.array(values, expected)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # absent in some rows, or of different types
+            if any(value is not msgspec.UNSET for value in values):
+                columns[name] = texts(source, first, name, values)
+    return columns
+
+
+def _number_text(literal: str) -> str:
+    """A number with a fraction or an exponent as text: 7.0 and 7e0 are "7", as the whole number is."""
+    number = Decimal(literal).normalize()
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or abs(exponent) > _MAX_EXPONENT:
+        return literal
+    return format(number, "f")
+
+
+def texts(source: Source, first: int, name: str, values: Iterable[Any]) -> pa.Array:
+    """Decoded values as text: a number's digits, exactly; null where there is none.
+
+    Errors: EddyError naming the row of an object or a list.
+    """
+    written: list[str | None] = []
+    for row, value in enumerate(values, first):
+        if isinstance(value, str):
+            written.append(value)
+        elif value is None or value is msgspec.UNSET:
+            written.append(None)
+        elif isinstance(value, bool):
+            written.append(str(value).lower())
+        elif isinstance(value, int | float):
+            written.append(str(value))
+        else:
+            what = "an object" if isinstance(value, dict) else "a list"
+            raise row_error(source.path, row, f"{name} is {what}; it must be text or a number")
+    return pa.array(written, pa.string())

@@ -1,0 +1,94 @@
+"""One file's rows, whatever its format: as blocks of wanted columns, or as records of all its fields."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from eddy.models.logs.formats import cells
+from eddy.models.logs.formats.cells import Kind
+from eddy.models.logs.formats.json_rows import columns_of, fields_decoder, json_rows, texts
+from eddy.models.logs.formats.source import READABLE, path_error, source_of
+from eddy.models.logs.formats.tables import Block, csv_blocks, parquet_blocks
+
+
+def read_blocks(path: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns, block by block; `expected` are those by which a CSV's separator is found.
+
+    Errors: EddyError for what cannot be read, with the row where there is one.
+    """
+    with _readable(path):
+        source = source_of(path)
+        if source.kind == "parquet":
+            yield from parquet_blocks(source, list(wanted))
+        elif source.kind == "csv":
+            yield from csv_blocks(source, list(wanted), expected)
+        else:
+            for first, rows in json_rows(source, fields_decoder(wanted)):
+                yield Block(first, len(rows), columns_of(source, first, wanted, rows), [])
+
+
+class Records(NamedTuple):
+    """Rows of a file, one after the other, with all their fields."""
+
+    first: int
+    """the first row's number in the file, counted from 1"""
+    key: pa.StringArray
+    """[n] the text of the field by which records are known, null where it is absent"""
+    fields: list[dict[str, Any]]
+    """the other fields: Python's texts, numbers and lists of them"""
+    left_out: dict[str, str]
+    """fields that are none of these, with what they are"""
+
+
+def read_records(path: Path, key: str) -> Iterator[Records]:
+    """All fields, block by block; `key` is the field by which records are known.
+
+    Errors: EddyError as `read_blocks`, and for a file without the key.
+    """
+    with _readable(path):
+        source = source_of(path)
+        if source.kind.startswith("json"):
+            for first, rows in json_rows(source, msgspec.json.Decoder(dict[str, Any])):
+                found = texts(source, first, key, [fields.pop(key, None) for fields in rows])
+                yield Records(first, found, rows, _without_objects(rows))
+            return
+        blocks = parquet_blocks(source, None) if source.kind == "parquet" else csv_blocks(source, None, [key])
+        for block in blocks:
+            if key not in block.columns:
+                raise path_error(path, f"no column {key}; it has {', '.join(block.names) or 'none'}")
+            columns = {
+                name: cells.Column(path, block.first, name, column) for name, column in block.columns.items()
+            }
+            of_key = cells.text(columns.pop(key))
+            left_out = {
+                name: str(column.cells.type)
+                for name, column in columns.items()
+                if not cells.is_plain(column.cells.type)
+            }
+            plain = {name: cells.plain(column) for name, column in columns.items() if name not in left_out}
+            fields = [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+            yield Records(block.first, of_key, fields or [{} for _ in range(block.rows)], left_out)
+
+
+def _without_objects(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Take nested objects out of the rows; returns the fields that were some."""
+    nested = {}
+    for fields in rows:
+        for name in [name for name, value in fields.items() if isinstance(value, dict)]:
+            del fields[name]
+            nested[name] = "an object"
+    return nested
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What reading it can raise, as EddyError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise path_error(path, f"cannot be read ({reason}); give undamaged {READABLE}") from None

@@ -1,0 +1,115 @@
+"""Rows from CSV and Parquet as Arrow columns, block by block. A CSV's cells are the text that is written, and
+blank ones null; a Parquet file's columns have their types. Only the wanted columns are parsed.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from eddy.models.logs.formats.source import Source, path_error, row_error
+
+_BLOCK_BYTES = 16 << 20
+"""A row of a CSV file must fit into it."""
+
+_BLOCK_ROWS = 1 << 17
+_SEPARATORS = (",", "\t", ";", "|")
+_FIELD_TYPE = re.compile(r":(token|float)(_seq)?$")
+"""What the atomic files of RecBole add to the names of their columns."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a file, one after the other."""
+
+    first: int
+    """the first row's number in the file, counted from 1"""
+    rows: int
+    columns: dict[str, pa.Array]
+    """[rows] each: those wanted columns that the file has"""
+    names: Sequence[str]
+    """all columns of the file"""
+
+
+def _wanted(source: Source, names: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    present = [name for name in names if wanted is None or name in wanted]
+    for name in present:
+        if present.count(name) > 1:
+            raise path_error(source.path, f"column {name} is there more than once; rename or remove one")
+    return present
+
+
+def parquet_blocks(source: Source, wanted: Sequence[str] | None) -> Iterator[Block]:
+    """The wanted columns (None: all) of a Parquet file."""
+    with pq.ParquetFile(source.path) as file:
+        names = file.schema_arrow.names
+        present = _wanted(source, names, wanted)
+        first = 1
+        for batch in file.iter_batches(_BLOCK_ROWS, columns=present):
+            yield Block(first, batch.num_rows, dict(zip(present, batch.select(present), strict=True)), names)
+            first += batch.num_rows
+        if first == 1:
+            columns = {name: pa.nulls(0, file.schema_arrow.field(name).type) for name in present}
+            yield Block(first, 0, columns, names)
+
+
+def csv_blocks(source: Source, wanted: Sequence[str] | None, expected: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns (None: all) of a CSV file with a header, as bytes. The separator is the one that
+    gives the most of the `expected` columns.
+    """
+    separator, header = _header(source, expected)
+    names = [_FIELD_TYPE.sub("", name) for name in header]
+    present = _wanted(source, names, wanted)
+    written = [header[names.index(name)] for name in present]
+    ragged: list[pa.csv.InvalidRow] = []
+
+    def refuse(row: pa.csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    first = 1
+    with source.opened() as stream:
+        try:
+            reader = pa.csv.open_csv(
+                stream,
+                # Threads lose the numbers of rows.
+                pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=refuse),
+                pa.csv.ConvertOptions(
+                    check_utf8=False, include_columns=written, null_values=[""], strings_can_be_null=True,
+                    column_types=dict.fromkeys(written, pa.binary()),
+                ),
+            )  # fmt: skip
+            for batch in reader:
+                yield Block(first, batch.num_rows, dict(zip(present, batch, strict=True)), names)
+                first += batch.num_rows
+        except pa.ArrowInvalid:
+            if not ragged:
+                raise
+            row = ragged[0]
+            raise row_error(
+                source.path, row.number - 1,
+                f"has {row.actual_columns} cells where the header has {row.expected_columns}; correct it",
+            ) from None  # fmt: skip
+    if first == 1:
+        yield Block(first, 0, {name: pa.nulls(0, pa.binary()) for name in present}, names)
+
+
+def _header(source: Source, expected: Sequence[str]) -> tuple[str, list[str]]:
+    """(separator, names of the columns)"""
+    try:
+        lines = source.head.decode("utf-8-sig", "ignore").lstrip("\r\n").splitlines(keepends=True)
+        headers = {separator: next(csv.reader(lines, delimiter=separator)) for separator in _SEPARATORS}
+    except csv.Error as error:
+        raise path_error(source.path, f"its first line is no CSV header ({error}); correct it") from None
+
+    def fit(separator: str) -> tuple[int, int]:
+        names = {_FIELD_TYPE.sub("", name) for name in headers[separator]}
+        return len(names.intersection(expected)), len(names)
+
+    best = max(_SEPARATORS, key=fit)
+    return best, headers[best]

@@ -1,0 +1,188 @@
+"""What is known of items beside their ids: metadata as hashed features, by which new items are scored.
+
+An item's features are its categories and the words of its texts ("genres=drama", "year=1999", "title=star"),
+each as a 64-bit hash, so they mean the same in every process and every version. A version knows those that
+several items of its vocabulary have (eddy.models.vocabulary), and has a vector for each, learned to stand in
+for the items' own (from attributes to factors: Gantner et al., ICDM 2010); it passes over others.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eddy.models.hashing import feature_hash, item_hashes
+from eddy.models.logs.columns import records
+from eddy.models.logs.formats.source import path_error
+
+MIN_ITEMS = 5
+"""A version knows the features of at least so many of its items: fewer teach nothing about others."""
+
+MAX_KNOWN = 1 << 16
+"""And at most so many features, those of the most items."""
+
+MAX_ITEMS = 5_000_000
+MAX_FEATURES, MAX_FIELDS, MAX_TEXT = 64, 32, 2_000
+"""Of one item: features, fields, and characters of a field; what is beyond is passed over."""
+
+NO_FEATURES = ("item_id", "available")
+
+NONE = np.zeros(0, np.uint64)
+log = logging.getLogger("eddy.features")
+
+_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
+"""As CSV files write them; 007 is a text."""
+
+
+class Bags(NamedTuple):
+    """The features of n items that a version knows, one item after the other."""
+
+    feature: Tensor  # int64[m] number of the feature
+    start: Tensor  # int64[n] first feature of each item
+    weight: Tensor  # float32[m] 1 / sqrt(features of the item): sums are of one size
+    some: Tensor  # float32[n] 1 where there are any, else 0
+
+
+def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
+    """Hashed features of an item's fields: distinct, uint64[at most MAX_FEATURES].
+
+    A text gives itself and its words; "a|b" is a list of two texts; numbers are categories, written as text
+    or not. Nulls, NaN, nested values and the fields that say which item it is and whether it may be listed
+    give nothing.
+    """
+    found: dict[int, None] = {}
+    for name, value in list(fields.items())[:MAX_FIELDS]:
+        if name in NO_FEATURES:
+            continue
+        for feature in _named(name[:MAX_TEXT], value):
+            found[feature_hash(feature)] = None
+            if len(found) == MAX_FEATURES:
+                return np.fromiter(found, np.uint64)
+    return np.fromiter(found, np.uint64)
+
+
+def _named(name: str, value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        for part in (part.strip() for part in value[:MAX_TEXT].casefold().split("|")):
+            if _NUMBER.fullmatch(part):
+                yield f"{name}={_category(float(part) if '.' in part else int(part))}"
+            else:
+                yield from (f"{name}={text}" for text in (part, *_WORD.findall(part)) if text)
+    elif isinstance(value, list | tuple):
+        for part in value[:MAX_FEATURES]:
+            if isinstance(part, str | int | float):
+                yield from _named(name, part)
+    elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        yield f"{name}={_category(value)}"
+
+
+def _category(number: float) -> str:
+    """A number's name: whole ones exactly, others as far as a float32 is exact."""
+    return str(int(number)) if number == int(number) else f"{number:.7g}"
+
+
+class ItemFeatures:
+    """Features by item hash, in the order in which they came; what came last is true.
+
+    `revision` counts the changes, so that whoever derived something can ask what changed since.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+        self.revision = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def put(self, item: int, features: NDArray[np.uint64]) -> None:
+        """Know these features, and no others, of the item with this hash."""
+        self.revision += 1
+        self._held.pop(item, None)  # the last to come is the last in the dictionary
+        self._held[item] = self.revision, features
+
+    def add(self, other: "ItemFeatures") -> None:
+        """Take over what `other` knows of items that nothing is known of here."""
+        for item, features in other.items():
+            if item not in self._held:
+                self.put(item, features)
+
+    def items(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """(item hash, features) of all items, the one that changed last at the end."""
+        return ((item, features) for item, (_, features) in self._held.items())
+
+    def of(self, hashes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
+        """Features of items by their hashes; none of an item that nothing is known of."""
+        nothing = (0, NONE)
+        return [self._held.get(item, nothing)[1] for item in hashes.tolist()]
+
+    def changed_since(self, revision: int) -> NDArray[np.uint64]:
+        """Hashes of the items that changed after this revision."""
+        changed = []
+        for item, (when, _) in reversed(self._held.items()):
+            if when <= revision:
+                break
+            changed.append(item)
+        return np.array(changed, np.uint64)
+
+
+def bags(features: Iterable[NDArray[np.uint64]], known: Mapping[int, int]) -> Bags:
+    """Of each item's features those that a version knows, numbered as `known` does."""
+    numbers: list[int] = []
+    start: list[int] = []
+    for own in features:
+        start.append(len(numbers))
+        numbers += [known[feature] for feature in own.tolist() if feature in known]
+    begin = np.array([*start, len(numbers)], np.int64)
+    count = np.diff(begin)
+    weight = np.repeat(1 / np.sqrt(np.maximum(count, 1)), count).astype(np.float32)
+    return Bags(
+        torch.tensor(numbers, dtype=torch.int64), torch.from_numpy(begin[:-1]), torch.from_numpy(weight),
+        torch.from_numpy(np.minimum(count, 1).astype(np.float32)),
+    )  # fmt: skip
+
+
+def worth_knowing(features: Iterable[NDArray[np.uint64]]) -> list[int]:
+    """The features that at least MIN_ITEMS of these items have, at most MAX_KNOWN, most frequent first."""
+    every = np.concatenate([NONE, *features])
+    feature, count = np.unique(every, return_counts=True)
+    order = np.argsort(-count, kind="stable")[:MAX_KNOWN]
+    return [int(feature[i]) for i in order if count[i] >= MIN_ITEMS]
+
+
+def read_features(path: Path) -> ItemFeatures:
+    """Features from a file or folder (see eddy.models.logs.columns) with item_id and any further columns:
+    texts, numbers, dates, lists of texts or numbers. Of rows with the same item_id the last counts; columns
+    of another kind are left out, with a warning that names them.
+
+    Errors: EddyError for a file that is unreadable or too long, or has no column that gives features.
+    """
+    found = ItemFeatures()
+    left_out: dict[str, str] = {}
+    names: set[str] = set()
+    rows = 0
+    for block in records(path, "item_id"):
+        rows += len(block.fields)
+        if rows > MAX_ITEMS:
+            raise path_error(path, f"more than {MAX_ITEMS:,} items; at most so many are read")
+        left_out |= block.left_out
+        ids = block.key.to_pylist()
+        for item, fields in zip(item_hashes(ids).tolist(), block.fields, strict=True):
+            names |= fields.keys() - set(NO_FEATURES)
+            found.put(item, features_of(fields))
+    of_other_kinds = ", ".join(f"column {name} is {kind}" for name, kind in left_out.items())
+    if not names:
+        raise path_error(
+            path, "nothing beside item_id" + (f" that gives features: {of_other_kinds}" if left_out else "")
+            + "; add columns such as title, genres or category",
+        )  # fmt: skip
+    if left_out:
+        log.warning("%s: left out, since no features are made of it: %s", path, of_other_kinds)
+    return found

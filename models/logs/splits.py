@@ -1,0 +1,56 @@
+"""Splits of an event log: always by time, never at random."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import Events
+
+MIN_EVENTS = 3
+"""Leave-one-out tests users with at least this many events: one each to train, to validate and to test."""
+
+
+def boundary(events: Events, fraction: float) -> int:
+    """The row where the first `fraction` of the log, by time, ends; EddyError when a side would be empty."""
+    row = int(len(events) * fraction)
+    if not 0 < row < len(events):
+        raise EddyError(
+            f"{events.source}: {len(events)} events cannot be split at {fraction:.0%}; more are needed"
+        )
+    return row
+
+
+def first_fraction(events: Events, fraction: float) -> tuple[Events, Events]:
+    """The log before and after `boundary`."""
+    row = boundary(events, fraction)
+    return events.take(slice(0, row)), events.take(slice(row, len(events)))
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Rows of a log: every user's last event is the test target, the one before it the validation target."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def leave_one_out(events: Events) -> LeaveOneOut:
+    """Split every user's sequence; users with fewer than three events are training data only.
+
+    Errors: EddyError when no user has three events.
+    """
+    by_user = np.argsort(events.user, kind="stable")
+    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
+    length = np.diff(last, prepend=-1)
+    long = last[length >= MIN_EVENTS]
+    if not len(long):
+        raise EddyError(
+            f"{events.source}: leave-one-out needs users with at least three events; no user has them"
+        )
+    held_out = np.zeros(len(events), bool)
+    validation, test = by_user[long - 1], by_user[long]
+    held_out[validation] = held_out[test] = True
+    return LeaveOneOut(np.flatnonzero(~held_out), np.sort(validation), np.sort(test))

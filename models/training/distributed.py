@@ -1,0 +1,135 @@
+"""Several processes that train one model, as `torchrun` starts them: GPUs or cores, on one machine or many.
+
+Each process has its share of every batch's users, and keeps their states; DistributedDataParallel averages
+the gradients (Li et al., VLDB 2020, arXiv:2006.15704), so the weights are the same everywhere. What only one
+process can do (fitting gates in time order, writing files) the first does, and tells the others.
+
+torchrun ends all processes as soon as one of them fails, so nobody leaves the group before the first process
+has written everything: the others wait for it in `Group.wait_for_first`.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eddy.models.errors import EddyError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=2)
+"""The others wait so long while the first process fits the gates; a process that ended is noticed at once."""
+
+_WITHOUT_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+"""Buffers are the same in all processes, and nothing changes them in training. The setting that says so has
+another name in newer versions of torch, which warn of the former one.
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One of `size` processes; a group of one does nothing beside its own work."""
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+    """where this process computes; None leaves it to the settings"""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over the group in the backward pass."""
+        if self.size == 1:
+            return module
+        # The gates are in the module but not in its loss.
+        return DistributedDataParallel(
+            module, find_unused_parameters=True, gradient_as_bucket_view=True, **_WITHOUT_BUFFERS
+        )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the group."""
+        if self.size == 1:
+            return tensor
+        there = tensor.to(self.device or tensor.device, copy=True)  # NCCL sums on GPUs only
+        dist.all_reduce(there)
+        return there.to(tensor.device)
+
+    def firsts(self, value: T) -> T:
+        """What the first process has for `value`."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+    def wait_for_first(self) -> None:
+        """Return when the first process has come here: what it wrote before is complete then.
+
+        Errors: EddyError, from `joined`, when the first process ended before.
+        """
+        self.firsts(None)
+
+    def take_firsts_weights(self, module: nn.Module) -> None:
+        """Overwrite the module's weights with the first process's."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """The group that torchrun started this process in, computing on `device`: a "cuda" becomes the GPU of the
+    process's own number on its machine. Without torchrun, a group of one.
+
+    Errors: EddyError when there is no such GPU, and when another process of the group ended.
+    """
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        if local >= torch.cuda.device_count():
+            raise EddyError(
+                f"torchrun: process {local} of this machine has no GPU of its own, there are "
+                f"{torch.cuda.device_count()}: give --nproc-per-node so many, or --set device=cpu"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield Group(rank, size, f"cuda:{local}" if on_gpu else None)
+        # Leave together. Whoever is here has done all of its work: a process that is gone is no error.
+        with suppress(RuntimeError):
+            dist.barrier()
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise EddyError(
+            f"training: process {rank} of {size} lost the others: one of them ended, and its message, or "
+            "torchrun's report, says why; with --checkpoint the same command goes on from the last epoch"
+        ) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Gloo has no exception of its own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -1,0 +1,58 @@
+"""What popularity alone predicted at each moment of the log: the network learns what to add to it.
+
+Were the network trained without it, its biases and vectors would learn the popularities of the training
+months, which are stale when the version is served; with it, they learn who deviates from what is popular, and
+how.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eddy.models.config import ModelConfig
+from eddy.models.hashing import item_hashes
+from eddy.models.logs.events import Events
+from eddy.models.rules import EventRules
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.scorer import log_popularity
+from eddy.models.vocabulary import Vocabulary
+
+MOMENTS = 512
+MAX_FLOATS = 1 << 26
+
+
+@dataclass(frozen=True)
+class Prior:
+    """log of a mixture, in equal parts, of the moving popularities, at G moments of the log."""
+
+    log_p: Tensor  # float32[G,V]
+    moment: Tensor  # int64[n]: of every row of the log, the last moment not after it
+
+
+def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules: EventRules) -> Prior | None:
+    """Replay the log's popularities; None where the score has no popularity."""
+    if not config.half_lives_ms:
+        return None
+    items = len(vocabulary)
+    moments = int(min(MOMENTS, max(16, MAX_FLOATS // items), len(events)))
+    flags = events.flags(rules)
+    index = vocabulary.input_index(item_hashes(events.items))[events.item]
+    counted = flags.moves & ~flags.negative & (index < items)
+    starts = np.linspace(0, len(events), moments + 1).astype(np.int64)[:-1]
+    if not events.clock:  # without a clock all is one moment: everything that is known
+        starts = np.array([len(events)])
+    statistics = Statistics(config.half_lives_ms, 1)
+    log_p = torch.empty(len(starts), items)
+    done = 0
+    for g, start in enumerate(starts):
+        rows = np.flatnonzero(counted[done:start]) + done
+        statistics.update(0, index[rows], events.timestamp[rows], np.zeros((len(rows), 0), np.int64))
+        done = start
+        now = float(events.timestamp[min(start, len(events) - 1)])
+        log_p[g] = torch.logsumexp(log_popularity(statistics, items, now), dim=1) - np.log(
+            len(config.half_lives_ms)
+        )
+    moment = np.maximum(np.searchsorted(starts, np.arange(len(events)), side="right") - 1, 0)
+    return Prior(log_p, torch.from_numpy(moment))

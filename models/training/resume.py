@@ -1,0 +1,64 @@
+"""Training that survives a kill: one file with all that the next epoch depends on, replaced whole after every
+epoch.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eddy.models.errors import EddyError
+
+
+@dataclass
+class TrainingState:
+    """After `epoch` epochs of the first phase."""
+
+    epoch: int
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]  # the running average of weights; empty when there is none
+    averaged: int  # optimiser steps in it
+    best_weights: dict[str, Tensor]
+    best_loss: float
+    best_epoch: int
+    optimizer: dict[str, Any]
+    curve: list[dict[str, float]]
+
+
+def save(path: Path, state: TrainingState, identity: str) -> None:
+    """Write the state aside and move it into place; `identity` names the run that may go on from it.
+
+    Errors: EddyError when it cannot be written; the one before stays then.
+    """
+    aside = path.with_name(f"{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            torch.save({"identity": identity, **vars(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own word for a failed write is a RuntimeError
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise EddyError(f"{path}: cannot be written ({reason}); check space and permissions") from None
+
+
+def load(path: Path, identity: str) -> TrainingState | None:
+    """The saved state; None when there is none. EddyError for a damaged file or that of another run."""
+    if not path.exists():
+        return None
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        found = stored.pop("identity")
+        state = TrainingState(**stored)
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise EddyError(f"{path}: not a training checkpoint ({type(error).__name__}); delete it") from None
+    if found != identity:
+        raise EddyError(f"{path}: from a run with other events or settings; delete it or name another file")
+    return state

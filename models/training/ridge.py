@@ -1,0 +1,92 @@
+"""The echo-state network's readout in closed form: ridge regression instead of gradients (Jaeger 2001;
+Lukoševičius, "A Practical Guide to Applying Echo State Networks", 2012, section 4).
+
+The reservoir's states h at the n predictions of a log, with a constant 1 beside them, are the rows of
+X[n, H + 1]; the item vectors of their targets are the rows of Y[n, D]. The readout P, b of query = P h + b
+minimises ‖X [P, b]ᵀ - Y‖² + λ n ‖P‖²:
+
+    (XᵀX + λ n J) [P, b]ᵀ = XᵀY,    J = identity, but 0 for the constant.
+
+The item vectors stay as they were drawn, nearly orthogonal, so query · item vector is a random projection of
+the regression of one-hot targets. Regression gives shares, a softmax wants logarithms: the scale between
+them, one number, is what has the least cross entropy.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from eddy.models.network.recommender import Recommender
+
+SCALES = tuple(2.0**power for power in range(-2, 9))
+"""Tried for the scale of the query: shares are at most 1, logarithms of shares differ by several nats."""
+
+
+class NormalEquations:
+    """XᵀX and XᵀY, summed in float64, a chunk of predictions at a time."""
+
+    def __init__(self, hidden: int, dim: int) -> None:
+        self.xx = torch.zeros(hidden + 1, hidden + 1, dtype=torch.float64)
+        self.xy = torch.zeros(hidden + 1, dim, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, h: Tensor, y: Tensor) -> None:
+        """h[n,H], y[n,D]"""
+        x = torch.cat([h, h.new_ones(len(h), 1)], dim=1).double().cpu()
+        self.xx.addmm_(x.T, x)
+        self.xy.addmm_(x.T, y.double().cpu())
+        self.count += len(h)
+
+    def sum_up(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums by those over all processes."""
+        self.xx, self.xy = total(self.xx), total(self.xy)
+        self.count = int(total(torch.tensor(self.count)))
+
+    def solve(self, strength: float) -> tuple[Tensor, Tensor]:
+        """λ = strength > 0 -> P[D,H] and b[D]."""
+        penalty = torch.full((len(self.xx),), strength * max(self.count, 1), dtype=torch.float64)
+        penalty[-1] = 0.0
+        factor = torch.linalg.cholesky(self.xx + torch.diag(penalty))
+        solution = torch.cholesky_solve(self.xy, factor).T
+        return solution[:, :-1].float(), solution[:, -1].float()
+
+
+@torch.no_grad()
+def fit_readout(
+    recommender: Recommender, chunks: Iterable[tuple[Tensor, Tensor]], strength: float, scale: float = 1.0,
+    total: Callable[[Tensor], Tensor] = lambda own: own,
+) -> None:  # fmt: skip
+    """Set the readout from chunks of cell outputs h[n,H] and targets[n] (vocabulary indices).
+
+    total: the sum over all processes that have chunks.
+    """
+    equations = NormalEquations(recommender.config.hidden, recommender.config.dim)
+    for h, target in chunks:
+        equations.add(h, recommender.item_vectors[target])
+    equations.sum_up(total)
+    weight, bias = equations.solve(strength)
+    recommender.project.weight.copy_(weight * scale)
+    recommender.project.bias.copy_(bias * scale)
+
+
+@torch.no_grad()
+def fit_scale(recommender: Recommender, loss: Callable[[], float]) -> list[dict[str, float]]:
+    """Scale a readout by what `loss` (cross entropy, convex in the scale) is least with; what was tried up to
+    that.
+    """
+    readout = [part.clone() for part in recommender.project.parameters()]
+
+    def scale_to(scale: float) -> None:
+        for part, unscaled in zip(recommender.project.parameters(), readout, strict=True):
+            part.copy_(unscaled * scale)
+
+    tried: list[dict[str, float]] = []
+    for scale in SCALES:
+        scale_to(scale)
+        found = loss()
+        if tried and not found < tried[-1]["validation_loss"]:
+            break
+        tried.append({"scale": scale, "validation_loss": found})
+    scale_to(tried[-1]["scale"])
+    return tried

@@ -1,0 +1,271 @@
+"""The optimiser's work: epochs of truncated backpropagation through time, early stopping, the last pass.
+
+In a group of processes (eddy.models.training.distributed) every one does the same on its own share of each
+batch; sums and decisions are made over all of them.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eddy.models.errors import EddyError
+from eddy.models.training.distributed import ALONE, Group
+from eddy.models.training.gate_fitting import SCORE_PARTS
+from eddy.models.training.objective import Objective
+from eddy.models.training.resume import TrainingState, load, save
+from eddy.models.training.ridge import fit_readout, fit_scale
+from eddy.models.training.sequences import Batch, batches
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, for a progress bar."""
+
+    phase: str  # "network", "metadata" or "whole log"
+    epoch: int
+    epochs: int
+    done: int  # targets of this epoch
+    total: int
+    loss: float  # running mean, nats
+
+
+ProgressCallback = Callable[[Progress], None]
+
+MIN_STEPS, MIN_EVENTS = 200, 256
+"""An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
+
+
+TELL_EVERY = 16
+"""Steps on a GPU after which the loss is looked at: to look is to wait for it."""
+
+STANDING_IN = 0.5
+"""Share of items that features stand in for while they learn to."""
+
+
+class Trainer:
+    """One network, one log, one optimiser."""
+
+    def __init__(
+        self, objective: Objective, progress: ProgressCallback, checkpoint: Path | None = None,
+        group: Group = ALONE,
+    ) -> None:  # fmt: skip
+        self.objective = objective
+        self.recommender, self.data, self.settings = objective.recommender, objective.data, objective.settings
+        self.group = group
+        self._loss_of = group.wrapped(self.objective)
+        self.progress = progress
+        self.checkpoint = checkpoint
+        self.device = objective.device
+        self.tell_every = TELL_EVERY if self.device.type == "cuda" else 1
+        self.users = np.flatnonzero(np.diff(self.data.start))
+        self.optimizer = self._new_optimizer()
+        self.average: dict[str, Tensor] = {}
+        self.averaged = 0
+        self.started = time.perf_counter()
+        self.identity = repr(
+            (self.recommender.config, replace(self.settings, device=""), objective.fingerprint())
+        )
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        r = self.recommender
+        network = [p for n, p in r.named_parameters() if not n.startswith(SCORE_PARTS)]
+        return torch.optim.AdamW(
+            network, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+
+    def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
+        """Early-stopped training without the held-out part; leaves the best epoch's weights."""
+        settings = self.settings
+        state = self._restored()
+        began = time.process_time() - (state.curve[-1]["cpu_s"] if state.curve else 0.0)
+        for epoch in range(state.epoch + 1, settings.epochs + 1):
+            if epoch - 1 - state.best_epoch >= settings.patience:
+                break
+            if self.group.firsts(self._elapsed()) > settings.seconds:
+                break
+            loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
+            point = {
+                "epoch": epoch,
+                "loss": loss,
+                "events_per_s": speed,
+                "cpu_s": time.process_time() - began,
+            }
+            state.weights = self._weights()
+            state.average = {name: weight.detach().cpu().clone() for name, weight in self.average.items()}
+            state.averaged = self.averaged
+            candidate = state.weights | state.average
+            self.recommender.load_state_dict(candidate)
+            watched = loss
+            if held_out.any():
+                point["validation_loss"] = watched = self.loss(held_out)
+            self.recommender.load_state_dict(state.weights)
+            state.epoch = epoch
+            state.curve.append(point)
+            if watched < state.best_loss:
+                state.best_loss, state.best_epoch, state.best_weights = watched, epoch, candidate
+            if self.checkpoint is not None and self.group.first:
+                state.optimizer = self.optimizer.state_dict()
+                save(self.checkpoint, state, self.identity)
+        self.recommender.load_state_dict(state.best_weights)
+        return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
+
+    def fit_ridge(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
+        """The readout in closed form (eddy.models.training.ridge), with the scale that the held-out part
+        likes best.
+        """
+        everything = np.ones(len(self.data.row), bool)
+        fit_readout(self.recommender, self._states(~held_out), self.settings.ridge, total=self.group.sum)
+        watched = held_out if held_out.any() else everything
+        curve = fit_scale(self.recommender, lambda: self.loss(watched))
+        return {"curve": curve, "seconds": self._elapsed()}
+
+    @torch.no_grad()
+    def _states(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The cell's outputs [q,H] at the wanted predictions, and the targets [q], a batch at a time."""
+        self.recommender.eval()
+        state = self.recommender.initial(1)
+        for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
+            if len(batch.event):
+                outputs, state = self.objective.outputs(batch, state)
+                yield outputs, self.data.target[batch.prediction].to(self.device)
+
+    def _batches(
+        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int
+    ) -> Iterator[Batch]:
+        return batches(self.data, wanted, users, window, events, self.group.rank, self.group.size)
+
+    def fit_whole(self, metrics: dict[str, Any]) -> None:
+        """One more pass over the whole log; the learning rate falls from its share of the peak to 0."""
+        everything = np.ones(len(self.data.row), bool)
+        if self.settings.ridge:
+            scale = metrics["curve"][-1]["scale"]
+            states = self._states(everything)
+            fit_readout(self.recommender, states, self.settings.ridge, scale, self.group.sum)
+            return
+        self.optimizer = self._new_optimizer()
+        epoch = self.settings.epochs + 1
+        peak = self.settings.whole
+        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: peak * (epoch - at))
+        metrics["whole_loss"] = loss
+
+    def fit_features(self) -> None:
+        """One pass over the whole log in which features learn to stand in for items' own vectors: in each
+        step for half of the items, among the others as they are. Nothing else learns.
+        """
+        everything, settings = np.ones(len(self.data.row), bool), self.settings
+        self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
+        self.objective.standing_in = STANDING_IN
+        epoch = settings.epochs + 2
+        self._epoch("metadata", epoch, epoch, everything, lambda at: epoch - at)
+        self.objective.standing_in = 0.0
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.recommender.state_dict().items()}
+
+    def _restored(self) -> TrainingState:
+        state = None
+        if self.checkpoint is not None and self.group.first:
+            state = load(self.checkpoint, self.identity)
+        state = self.group.firsts(state)
+        if state is None:
+            weights = self._weights()
+            return TrainingState(0, weights, {}, 0, weights, math.inf, 0, {}, [])
+        self.recommender.load_state_dict(state.weights)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.average = {name: weight.to(self.device) for name, weight in state.average.items()}
+        self.averaged = state.averaged
+        return state
+
+    @torch.no_grad()
+    def _take_into_average(self) -> None:
+        """Move the running average towards the weights as they are; the first steps fade fast."""
+        keep = min(self.settings.average, (1 + self.averaged) / (10 + self.averaged))
+        for name, weight in self.recommender.named_parameters():
+            if name in self.average:
+                self.average[name].lerp_(weight, 1 - keep)
+            else:
+                self.average[name] = weight.detach().clone()
+        self.averaged += 1
+
+    def _falling(self, at: float) -> float:
+        """Share of the peak learning rate after `at` epochs: up over half an epoch, then down to 2 % at the
+        last.
+        """
+        return min(1.0, 0.05 + at / 0.5) * (1 - 0.98 * min(at / self.settings.epochs, 1.0))
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _epoch(
+        self,
+        phase: str,
+        epoch: int,
+        epochs: int,
+        wanted: NDArray[np.bool_],
+        schedule: Callable[[float], float],
+    ) -> tuple[float, float]:
+        """One pass: mean loss and events per second."""
+        settings, recommender = self.settings, self.recommender
+        self._seed(epoch)
+        users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
+        recommender.train()
+        count = int(wanted.sum())
+        done, seen, began = 0, 0, time.perf_counter()
+        summed = torch.zeros((), dtype=torch.float64, device=self.device)
+        state = recommender.initial(1)
+        # A small log in large batches is too few steps to learn from.
+        per_step = min(settings.bptt_steps * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
+        steps = self._batches(wanted, users, settings.bptt_steps, per_step)
+        for number, batch in enumerate(steps, 1):
+            loss, state = self._loss_of(batch, state)
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
+            self.optimizer.zero_grad()
+            # The group's gradients are averaged; what is wanted is the gradient of the mean over predictions.
+            torch.autograd.backward(loss * (self.group.size / max(1, len(batch.everyones))))
+            learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            torch.nn.utils.clip_grad_norm_(learning, settings.clip)
+            self.optimizer.step()
+            if settings.average and phase == "network":
+                self._take_into_average()
+            summed += self.group.sum(loss.detach())
+            done += len(batch.everyones)
+            seen += len(batch.event)
+            if done < count and number % self.tell_every:
+                continue
+            total = summed.item()
+            if not math.isfinite(total):
+                raise EddyError(
+                    f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
+                    f"({settings.learning_rate}) or clip ({settings.clip})"
+                )
+            self.progress(Progress(phase, epoch, epochs, done, count, total / max(done, 1)))
+        seen = int(self.group.sum(torch.tensor(seen)))
+        return summed.item() / max(done, 1), seen / (time.perf_counter() - began)
+
+    def _seed(self, epoch: int) -> None:
+        """Dropout differs between processes; the sampled items are the same, those of a lone process."""
+        seed = self.settings.seed * 100_003 + epoch
+        torch.manual_seed(seed + self.group.rank * 1_000_000_007)
+        if self.group.size > 1:
+            self.objective.draws = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def loss(self, wanted: NDArray[np.bool_]) -> float:
+        """Mean full-softmax loss of these predictions, each from its user's whole history."""
+        self.recommender.eval()
+        total, count = 0.0, 0
+        state = self.recommender.initial(1)
+        for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
+            loss, state = self.objective(batch, state)
+            total += loss.item()
+            count += len(batch.everyones)
+        return self.group.sum(torch.tensor(total, dtype=torch.float64)).item() / max(count, 1)

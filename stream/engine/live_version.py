@@ -1,0 +1,130 @@
+"""One model version applied to the slab: what the cell is fed, and states encoded anew from anchor and
+window.
+
+Everything fed to the cell follows from an event's own fields, the time of the event before it, and the
+version, so a row is a function of its records and its version.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eddy.models.growable import Growable
+from eddy.models.hashing import item_hash
+from eddy.models.registry import Version
+from eddy.models.rules import MOVES, NEGATIVE, TARGET, Flags
+from eddy.models.tensors import Inputs, to_device
+from eddy.models.vocabulary import MAX_TYPES, Catalogue
+from eddy.stream.kernels.waves import Waves, pack
+from eddy.stream.kernels.window_loops import Terms
+from eddy.stream.state.rows import NO_TIME
+from eddy.stream.state.slab import HALF, Slab, Slots
+
+_CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
+
+
+class Encoder:
+    """A version, bound to the catalogue's numbers of items and event types."""
+
+    def __init__(self, version: Version, epoch: int, catalogue: Catalogue, device: torch.device) -> None:
+        self.version = version
+        self.epoch = epoch
+        self.version_hash = item_hash(version.id)
+        self.recommender = version.recommender.to(device).eval()
+        self.device = device
+        self._catalogue = catalogue
+        # What the version or its rules name gets its number now; all other numbers, of whichever types they
+        # are or come to be, stand for an unknown type that no rule names.
+        self._rules, row_of = version.rules.table()
+        rules_of = np.full(MAX_TYPES, len(self._rules) - 1)
+        rules_of[catalogue.types.name(list(row_of))] = list(row_of.values())
+        known = version.vocabulary.types
+        type_input = np.full(MAX_TYPES, len(known))
+        type_input[catalogue.types.name(known)] = np.arange(len(known))
+        self._numbering = catalogue.renumbered
+        self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
+        self._item_input = Growable(np.zeros(0, np.int64))
+
+    @property
+    def state_size(self) -> int:
+        """S, floats per state."""
+        return self.recommender.state_size
+
+    def _item_inputs(self, item: NDArray[np.int32]) -> NDArray[np.int64]:
+        if self._numbering != self._catalogue.renumbered:
+            self._numbering, self._item_input = self._catalogue.renumbered, Growable(np.zeros(0, np.int64))
+        known = len(self._item_input)
+        if known < len(self._catalogue):
+            new = self._catalogue.hashes[known:]
+            self._item_input.append(self.version.vocabulary.input_index(new))
+        return self._item_input.now[item]
+
+    def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
+        """What the rules that the version was trained with say of events, in the shape given."""
+        found = self._rules[self.terms.rules_of[type_], value.view(np.uint16)]
+        return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
+
+    def inputs(
+        self,
+        item: NDArray[np.int32],
+        type_: NDArray[np.uint16],
+        negative: NDArray[np.bool_],
+        gap: NDArray[np.float32],
+    ) -> Inputs:
+        """Cell inputs of n events; `gap` is ms since the user's event before, -1 for a first event."""
+
+        def tensor(column: NDArray[np.generic]) -> torch.Tensor:
+            return to_device(column, self.device)
+
+        return Inputs(
+            item=tensor(self._item_inputs(item)),
+            type=tensor(self.terms.type_input[type_]),
+            negative=tensor(negative),
+            gap_ms=tensor(gap),
+        )
+
+    def run(self, inputs: Inputs, waves: Waves, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u,
+        S].
+        """
+        return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
+
+    def encode(self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor) -> torch.Tensor:
+        """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from
+        `state` [m, S].
+        """
+        result = state.clone()
+        busy = np.flatnonzero(end > begin)
+        for start in range(0, len(busy), _CHUNK):
+            chosen = busy[start : start + _CHUNK]
+            waves = pack(np.zeros(len(chosen), np.int64), (end - begin)[chosen])
+            chosen = chosen[waves.user]
+            slot = slots[chosen][waves.row]
+            entry = begin[chosen][waves.row] + waves.rank
+            time = slab.time[slot, entry]
+            before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])
+            type_ = slab.type[slot, entry]
+            negative = self.flags(type_, slab.value[slot, entry]).negative
+            gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
+            inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
+            where = to_device(chosen, self.device)
+            _, result[where] = self.run(inputs, waves, state[where])
+        return result
+
+    def re_encode(self, slab: Slab, slots: Slots) -> None:
+        """Rebuild hidden and middle states of rows from their anchors and windows."""
+        length = slab.length[slots].astype(np.int64)
+        zero = np.zeros(len(slots), np.int64)
+        where = to_device(slots, self.device)
+        middle = self.encode(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
+        long = to_device(np.flatnonzero(length >= HALF), self.device)
+        slab.middle[where[long]] = middle[long]
+        slab.middle_known[slots] = length >= HALF
+        slab.hidden[where] = self.encode(slab, slots, np.minimum(length, HALF), length, middle)
+
+    def adopt(self, slab: Slab, slots: Slots) -> None:
+        """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""
+        slab.anchor_time[slots] = NO_TIME
+        slab.anchor[to_device(slots, self.device)] = 0.0
+        self.re_encode(slab, slots)
+        slab.epoch[slots] = self.epoch

@@ -1,0 +1,82 @@
+"""Prequential metrics of the live system: each sampled event is ranked from the row just before it, then
+applied.
+
+Ranked against all items known before its micro-batch (mode "all"), ties against us, statistics as at the
+batch's start; popularity decayed with the shortest half-life is ranked beside it on the same events and
+candidates. An item's first appearance is a miss for both.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.evaluation.metrics import MISS, metrics
+
+K = 20
+
+Ranks = Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Waits for ranks that are being made: of targets by the model and by decayed popularity, int64[n] each, 1 =
+first.
+"""
+
+
+@dataclass
+class Prequential:
+    """Running sums over ranked events."""
+
+    started: int = 0
+    """how often `start` was called"""
+    events: int = 0
+    recall: float = 0.0
+    reciprocal: float = 0.0
+    popularity_recall: float = 0.0
+    popularity_reciprocal: float = 0.0
+    sample: float = 0.0
+    """share of users whose events were ranked in the last micro-batch that had any of sampled users"""
+    _finished: int = 0
+    _waiting: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
+
+    def start(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+        """Take in ranks once they are asked for: of those `counted` [n]; a target not `known` [n] is a
+        miss.
+        """
+        self._waiting.append((ranks, counted, known))
+        self.started += 1
+
+    def finish(self, started: int | None = None) -> None:
+        """Wait for the first so many of what was started (None = all), and for no more: later ones are still
+        being made. One thread may start while another finishes.
+        """
+        until = self.started if started is None else started
+        while self._finished < until:
+            self._finished += 1
+            ranks, counted, known = self._waiting.popleft()
+            ours, theirs = (np.where(known, rank, MISS)[counted] for rank in ranks())
+            self.add(ours, theirs)
+
+    def add(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
+        """Take in ranks of targets, int64[n], 1 = first, by the model and by decayed popularity."""
+        n = len(rank)
+        if not n:
+            return
+        self.events += n
+        ours, theirs = metrics(rank, (K,)), metrics(popularity_rank, (K,))
+        self.recall += n * ours[f"recall@{K}"]
+        self.reciprocal += n * ours[f"mrr@{K}"]
+        self.popularity_recall += n * theirs[f"recall@{K}"]
+        self.popularity_reciprocal += n * theirs[f"mrr@{K}"]
+
+    def metrics(self) -> dict[str, float]:
+        """Means of what is finished; empty before the first event."""
+        if not self.events:
+            return {}
+        return {
+            "events": self.events,
+            f"recall_at_{K}": self.recall / self.events,
+            f"mrr_at_{K}": self.reciprocal / self.events,
+            f"popularity_recall_at_{K}": self.popularity_recall / self.events,
+            f"popularity_mrr_at_{K}": self.popularity_reciprocal / self.events,
+        }

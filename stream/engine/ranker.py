@@ -1,0 +1,179 @@
+"""From rows to lists: what a model version makes of rows, alike for the engine and for serving."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eddy.models.scoring.approximate_products import Precision
+from eddy.models.scoring.backend import Exclude
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.scorer import Scorer
+from eddy.models.tensors import Query, Window, to_device
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.move_rows import View, view_now
+from eddy.stream.records.clock import DAY_MS
+from eddy.stream.state.item_names import ItemNames
+from eddy.stream.state.rows import NO_TIME
+from eddy.stream.state.slab import Slab, Slots
+
+REFRESH_MS = 100
+"""How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
+
+REFRESH_SHARE = 0.1
+"""Of the time, at most, goes into bringing live scores up to date: with a million items, 250 ms at once, they
+may be older.
+"""
+
+
+class Made(NamedTuple):
+    """Lists for the first rows asked about, ranks for the last r ones."""
+
+    item: NDArray[np.int64]
+    """[m - r, k] catalogue indices, best first, -1 where nothing may be recommended"""
+    score: NDArray[np.float32]
+    """[m - r, k]"""
+    rank: NDArray[np.int64]
+    """[r] of the targets, 1 = first; ties count against them"""
+
+
+_NO_TARGETS = np.zeros(0, np.int64)
+
+
+class Ranker:
+    """A version's encoder and scorer on the catalogue and statistics of this process."""
+
+    def __init__(
+        self, encoder: Encoder, names: ItemNames, statistics: Statistics,
+        precision: Precision = "float32", threads: int = 1,
+    ) -> None:  # fmt: skip
+        self.encoder, self.names = encoder, names
+        vocabulary = encoder.version.vocabulary
+        self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
+        self._refreshed = -REFRESH_MS
+        self._scored_as_of: tuple[int, int, int] | None = None
+        """the stream's now, `Statistics.changes` and `ItemFeatures.revision` that the scores were last
+        brought up to
+        """
+        self._period_ms = float(REFRESH_MS)
+        self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def due(self, now: int, wall: int) -> bool:
+        """Whether it is time to bring the scores up to date. Live, that is while the stream's `now` (ms) is
+        about the time on the wall, item statistics may be REFRESH_MS old, or older where taking them in takes
+        long; otherwise a moment on the wall can be days of the log, and it is always time.
+        """
+        live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
+        return not live
+
+    def refresh(self, now: int, wall: int) -> None:
+        """Bring the scorer to the stream's `now` (ms), as of item statistics and metadata, if that is due and
+        something changed: where the stream stands still, its scores do as well. New items are taken in at
+        once.
+        """
+        catalogue, statistics = self.names.catalogue, self.scorer.statistics
+        as_of = now, statistics.changes, catalogue.features.revision
+        new_items = self.scorer.items < len(catalogue)
+        if (new_items or as_of != self._scored_as_of) and self.due(now, wall):
+            began = time.thread_time()
+            self.scorer.refresh(float(now))
+            took_ms = 1000 * (time.thread_time() - began)
+            self._period_ms = max(REFRESH_MS, took_ms / REFRESH_SHARE)
+            self._popularity = None
+            self._refreshed, self._scored_as_of = wall, as_of
+        elif new_items:
+            self.scorer.take_in_items()
+
+    def window(self, view: View) -> Window:
+        """The recent windows in the version's terms."""
+        recent, device = view.recent, self.encoder.device
+        columns = (recent.item, recent.time, recent.type, recent.negative, recent.length, recent.older)
+        return Window(*(to_device(column, device) for column in columns))
+
+    def query(self, view: View, now: NDArray[np.int64] | int) -> Query:
+        """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
+        last = view.recent.last_time
+        idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
+        idle_ms = to_device(idle.astype(np.float32), self.encoder.device)
+        return self.encoder.recommender.query_of_output(view.output, idle_ms)
+
+    @torch.inference_mode()
+    def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> View:
+        """Rows as they are now; `state` [m, S] stands in for hidden states that are of another version."""
+        if state is None:
+            state = slab.hidden[to_device(slots, slab.device)]
+        output = self.encoder.recommender.cell.output(state)
+        return view_now(slab, self.encoder, slots, output)
+
+    @torch.inference_mode()
+    def start(
+        self,
+        view: View,
+        now: NDArray[np.int64] | int,
+        k: int,
+        exclude_seen: NDArray[np.bool_],
+        also: Exclude | None = None,
+        target: NDArray[np.int64] = _NO_TARGETS,
+    ) -> Callable[[], Made]:
+        """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
+        [r] for the last r; made beside the caller. `refresh` first.
+
+        Left out: items whose id is not known yet or that are withdrawn, the user's own that the row knows
+        where `exclude_seen` [m] says so, and the pairs of `also`.
+        """
+        window = self.window(view)
+        left_out = self._left_out(window, exclude_seen, also)
+        targets = to_device(target, self.encoder.device)
+        wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
+
+        def made() -> Made:
+            found = wait()
+            return Made(found.item.cpu().numpy(), found.score.cpu().numpy(), 1 + found.above.cpu().numpy())
+
+        return made
+
+    def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ranks of targets [r] among all that may be listed by `decayed_popularity`; ties count against
+        them.
+        """
+        if self._popularity is None:
+            found = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
+            found[self.names.unlisted()] = -1.0
+            self._popularity = found, np.sort(found)
+        popularity, in_order = self._popularity
+        known = np.minimum(target, len(popularity) - 1)
+        of_target = np.where(target < len(popularity), popularity[known], -1.0)  # one that came since: last
+        return np.asarray(len(in_order) - np.searchsorted(in_order, of_target), np.int64)
+
+    def _left_out(
+        self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None
+    ) -> Exclude | None:
+        rows, items = [], []
+        if also is not None:
+            rows.append(also.row)
+            items.append(also.item)
+        if exclude_seen.any():
+            chosen = to_device(exclude_seen, window.item.device)[:, None]
+            for own in (window.item, window.older):
+                row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
+                rows.append(row)
+                items.append(own[row, place].long())
+        unlisted = to_device(self.names.unlisted(), window.item.device)
+        if not rows and not len(unlisted):
+            return None
+        none = torch.zeros(0, dtype=torch.int64, device=window.item.device)
+        return Exclude(torch.cat([none, *rows]), torch.cat([none, *items]), unlisted)
+
+
+def decayed_popularity(statistics: Statistics, items: int, now: float) -> NDArray[np.float64]:
+    """What is recommended when nothing is known of a user: decayed counts of the catalogue's first `items`
+    items at `now` (ms), float64[items]; half-life one day where that is among those counted.
+    """
+    lives = statistics.half_lives_ms
+    if not lives:
+        return np.zeros(items)
+    counts = statistics.popularity(items, now)
+    return np.asarray(counts[lives.index(DAY_MS) if DAY_MS in lives else 0], np.float64)

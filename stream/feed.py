@@ -1,0 +1,99 @@
+"""Replaying an event log into `events`: in time order, paced or as fast as it goes, keyed and partitioned
+as Kafka's own clients would.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import Events
+from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.records.admission import date_of
+from eddy.stream.records.clock import wall_ms
+from eddy.stream.records.messages import Message
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.schema import Event, encode
+from eddy.stream.records.settings import Settings
+
+_SLICE_S = 0.1
+_AT_ONCE = 5_000
+
+
+def event_messages(events: Events, rows: NDArray[np.int64]) -> list[Message]:
+    """(key, value) of the given rows of a log."""
+    messages: list[Message] = []
+    for row in rows.tolist():
+        user = events.users[events.user[row]]
+        value = float(events.value[row])
+        event = Event(
+            user_id=user,
+            item_id=events.items[events.item[row]],
+            timestamp=int(events.timestamp[row]),
+            event_type=events.types[events.type[row]],
+            value=None if np.isnan(value) else value,
+            event_id=(events.event_id[row] or None) if events.event_id is not None else None,
+        )
+        messages.append((user.encode(), encode(event)))
+    return messages
+
+
+def _refuse_mistimed(settings: Settings, events: Events) -> None:
+    """Refuse a log with times that workers refuse; `read_events` has refused all else that they would."""
+    if not len(events):
+        return
+    early = events.timestamp < settings.earliest_event
+    if early.any():
+        raise EddyError(
+            f"{events.place(int(early.argmax()))}: {early.sum()} of {len(events)} events are before "
+            f"{date_of(settings.earliest_event)}, this the first; workers refuse them. If the log's clock "
+            "begins at zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; else "
+            "correct the column timestamp"
+        )
+    latest = int(events.timestamp.argmax())
+    for reason in settings.admission.mistimed(events.timestamp[[latest]], np.array([wall_ms()])).values():
+        raise EddyError(f"{events.place(latest)}: {reason}; correct the column timestamp")
+
+
+async def replay(
+    settings: Settings,
+    events: Events,
+    rate: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were
+    confirmed.
+
+    Events are in the log's order within each partition. Errors: EddyError for events that are too early or
+    too late for `events`, before any is written.
+    """
+    _refuse_mistimed(settings, events)
+    keys = [user.encode() for user in events.users]
+    home = partition_of(keys, settings.partitions, settings.partitioner)[events.user]
+    producer = new_producer(settings)
+    await producer.start()
+    started = time.monotonic()
+    done = 0
+    try:
+        while done < len(events):
+            size = (
+                _AT_ONCE
+                if rate is None
+                else max(1, round((time.monotonic() - started + _SLICE_S) * rate) - done)
+            )
+            rows = np.arange(done, min(done + size, len(events)))
+            futures = []
+            for partition in np.unique(home[rows]).tolist():
+                messages = event_messages(events, rows[home[rows] == partition])
+                futures += await send_all(producer, settings.topics.events, partition, messages)
+            await asyncio.gather(*futures)
+            done += len(rows)
+            progress(done)
+            if rate is not None:
+                await asyncio.sleep(max(0.0, started + done / rate - time.monotonic()))
+    finally:
+        await producer.stop()
+    return done

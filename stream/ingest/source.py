@@ -1,0 +1,311 @@
+"""The reading side of `eddy ingest`: a member of a consumer group that knows, when it takes partitions over,
+which of their records are in `events` already.
+
+Synchronous, and all of it on one thread. Guarantee: what `events` returns is neither in `events` by a writer
+that died before its commit, nor left out; see eddy.stream.ingest.ingest for the one exception.
+
+A topic of which nothing can be mapped was most likely not understood: a wrong `--map`, or no JSON. Therefore
+the first records that a group ever reads are held back, neither written nor committed, until one of them can
+be mapped. That the group is still so far is noted beside its committed offsets, so a restart keeps the rule.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import CommitFailedError, RebalanceInProgressError
+
+from eddy.models.errors import EddyError
+from eddy.models.untrusted import Unreadable, decoded
+from eddy.stream.ingest.mapping import FieldMap, Unmappable
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.records.clock import wall_ms
+from eddy.stream.records.dead_letters import Letter, dead_letter
+from eddy.stream.records.decode import Rejected
+from eddy.stream.records.schema import Event
+from eddy.stream.records.settings import Settings
+
+log = logging.getLogger("eddy.ingest")
+
+Polled: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
+"""Records by partition of the source, in offset order."""
+
+BATCH_RECORDS = 5_000
+"""Records read, written and committed at once; what a crash can leave in doubt are these and the first ones,
+which may have been held back before.
+"""
+
+_POLL_MS = 200
+_RECOMMIT_S = 60.0
+"""A quiet source is committed again this often, so that the tail of `events` to read stays short."""
+
+_CLOCK_MARGIN_MS = 60_000
+"""By how much the clocks of hosts and brokers may differ."""
+
+FIRST_RECORDS = 1_000
+"""When so many records of a group's first give no event, it stops."""
+
+_UNPROVEN = " unproven"
+"""Behind the time of a commit: until then the group could map nothing. Offsets that somebody sets by hand
+come without it, so whoever knows what the first records are can go on behind them.
+"""
+
+_decode_event = msgspec.json.Decoder(Event).decode
+_LOST = (CommitFailedError, RebalanceInProgressError)
+
+
+def group_of(settings: Settings, topic: str) -> str:
+    """The consumer group that ingests this topic."""
+    return f"{settings.group}-ingest-{topic}"
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What became of records."""
+
+    events: list[Event]
+    letters: list[Letter]
+    known: int
+    """in `events` already"""
+    held_back: bool = False
+    """nothing is to be written or committed yet"""
+
+
+class Source(ConsumerRebalanceListener):  # type: ignore[misc]
+    """See the module. Partitions gained inside `poll` are looked into before it returns."""
+
+    def __init__(self, settings: Settings, topic: str, topic_id: str, fields: FieldMap) -> None:
+        self.settings, self.topic, self.topic_id, self.fields = settings, topic, topic_id, fields
+        self._gained: set[TopicPartition] = set()
+        self._in_doubt: dict[int, int] = {}
+        """by partition: how many of the next records may be in `events` already"""
+        self._written: set[tuple[str, str]] = set()
+        self._held_back: list[Letter] = []
+        """of the group's first records, while none could be mapped"""
+        self._read_again = False
+        """from the committed offsets on"""
+        self._consumer = KafkaConsumer(
+            **client_config(settings),
+            group_id=group_of(settings, topic),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_poll_records=BATCH_RECORDS,
+            session_timeout_ms=round(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=round(settings.session_timeout_s * 250),
+        )
+        self._numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        self._ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in self._numbers])
+        self._proven = self._group_is_proven()
+        self._consumer.subscribe([topic], listener=self)
+        self._committed_at = time.monotonic()
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Before each `poll` all is written and committed, or held back: that must be read again, for the
+        client goes on where it was with the partitions that it keeps.
+        """
+        self._read_again = self._read_again or bool(self._held_back)
+        self._held_back.clear()
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """Only noted: the client would swallow an error here."""
+        self._gained.update(assigned)
+
+    def poll(self) -> Polled:
+        """The next records, none if there are none now."""
+        polled: Polled = self._consumer.poll(timeout_ms=_POLL_MS)
+        try:
+            self._look_into_gained()
+            if self._read_again:
+                self._read_again = False
+                for tp in self._consumer.assignment():
+                    self._consumer.seek(tp, self._consumer.committed(tp) or 0)
+                return {}
+        except _LOST:
+            self.rejoin()
+            return {}
+        return polled
+
+    def _look_into_gained(self) -> None:
+        since: list[int] = []
+        for tp in sorted(self._gained & self._consumer.assignment()):
+            committed = self._consumer.committed(tp, metadata=True)
+            if committed is None:  # a first commit before the first write: from then on the time is known
+                start = self._consumer.beginning_offsets([tp])[tp]
+                self._consumer.commit({tp: OffsetAndMetadata(start, self._note())})
+            else:
+                since.append(_committed_ms(committed.metadata) - _CLOCK_MARGIN_MS)
+                self._in_doubt[tp.partition] = FIRST_RECORDS + BATCH_RECORDS
+        self._gained.clear()
+        if since:
+            self._written |= self._tail_of_events(max(min(since), 0))
+
+    def _tail_of_events(self, since: int) -> set[tuple[str, str]]:
+        """(user_id, event_id) of events appended at or after `since` (ms) that may come from this source."""
+        topic = self.settings.topics.events
+        own = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
+        found: set[tuple[str, str]] = set()
+        consumer = KafkaConsumer(**client_config(self.settings), group_id=None, enable_auto_commit=False)
+        try:
+            tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            consumer.assign(tps)
+            end = consumer.end_offsets(tps)
+            for tp, start in consumer.offsets_for_times(dict.fromkeys(tps, since)).items():
+                consumer.seek(tp, end[tp] if start is None else start.offset)
+            while any(consumer.position(tp) < end[tp] for tp in tps):
+                for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                    for record in records:
+                        if record.value is not None and own in record.value:
+                            found.update(_name(record.value))
+        finally:
+            consumer.close()
+        return found
+
+    def events(self, polled: Polled) -> Mapped:
+        """What records become, in their order; leaves out what is in `events` already.
+
+        Errors: EddyError when none of the group's first records could be mapped.
+        """
+        events: list[Event] = []
+        letters: list[Letter] = []
+        records_read = sum(map(len, polled.values()))
+        for tp, records in polled.items():
+            number, doubt = tp.partition, self._in_doubt.get(tp.partition, 0)
+            for i, record in enumerate(records):
+                try:
+                    event = self.fields.event(record.value, f"{self.topic_id}:{number}:{record.offset}")
+                except Unmappable as reason:
+                    letters.append(dead_letter(self.topic, number, Rejected(record, str(reason))))
+                    continue
+                if i >= doubt or (event.user_id, event.event_id) not in self._written:
+                    events.append(event)
+            self._in_doubt[number] = max(doubt - len(records), 0)
+        if not any(self._in_doubt.values()):
+            self._written.clear()
+        known = records_read - len(events) - len(letters)
+        self._proven = self._proven or len(letters) < records_read
+        if not self._proven:
+            return self._hold_back(letters)
+        return Mapped(events, self._released() + letters, known)
+
+    # -- a group's first records ------------------------------------------------------------------------
+
+    def _group_is_proven(self) -> bool:
+        """Whether a member of the group has mapped a record, or somebody has set its offsets."""
+        tps = [TopicPartition(self.topic, number) for number in self._numbers]
+        committed = [self._consumer.committed(tp, metadata=True) for tp in tps]
+        return any(at is not None and not (at.metadata or "").endswith(_UNPROVEN) for at in committed)
+
+    def _hold_back(self, letters: list[Letter]) -> Mapped:
+        if not self._held_back and letters:
+            log.warning(
+                "%s: none of the first records can be mapped so far (%s); they are neither written nor "
+                "committed until one can",
+                self.topic, _reason(letters[0]),
+            )  # fmt: skip
+        self._held_back += letters
+        if len(self._held_back) < FIRST_RECORDS:
+            return Mapped([], [], 0, held_back=True)
+        self._require_proven()
+        return Mapped([], self._released(), 0)
+
+    def _released(self) -> list[Letter]:
+        released, self._held_back = self._held_back, []
+        return released
+
+    def rest_at_end(self) -> Mapped:
+        """What was held back, when all that there was of our partitions at the start is read.
+
+        Errors: EddyError when nothing of it could be mapped, by no member of the group.
+        """
+        ours = self._consumer.assignment()
+        if self._held_back and all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in ours):
+            self._require_proven()
+            return Mapped([], self._released(), 0)
+        return Mapped([], [], 0)
+
+    def _require_proven(self) -> None:
+        self._proven = self._group_is_proven()  # by another member meanwhile
+        if self._proven:
+            return
+        reasons = Counter(map(_reason, self._held_back))
+        ((reason, count),) = reasons.most_common(1)
+        group = group_of(self.settings, self.topic)
+        raise EddyError(
+            f"{self.topic}: none of the first {len(self._held_back)} records can be mapped; {count} of them: "
+            f"{reason}. Nothing was written or committed: check --map and --time-unit. If they are right and "
+            f"these records are not, set the offsets of group {group} behind them by kafka-consumer-groups"
+        )
+
+    # -- commits ----------------------------------------------------------------------------------------
+
+    def _note(self) -> str:
+        """What a commit says beside its offset."""
+        return f"{wall_ms()}{'' if self._proven else _UNPROVEN}"
+
+    def commit(self) -> None:
+        """Everything polled is durable. Losing partitions is no error: their next owner looks into them."""
+        now = self._note()
+        positions = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        try:
+            self._consumer.commit({tp: OffsetAndMetadata(at, now) for tp, at in positions.items()})
+        except _LOST:
+            log.warning("%s: the group is being rebalanced; joining again", self.topic)
+            self.rejoin()
+        self._committed_at = time.monotonic()
+
+    def commit_if_old(self) -> None:
+        """Keep the time in the commit's metadata young while nothing comes."""
+        if not self._held_back and time.monotonic() - self._committed_at > _RECOMMIT_S:
+            self.commit()
+
+    def rejoin(self) -> None:
+        """Give all partitions up and go on from the committed offsets of those that come back."""
+        self._held_back.clear()
+        self._consumer.unsubscribe()
+        self._consumer.subscribe([self.topic], listener=self)
+
+    def at_end(self) -> bool:
+        """Whether the group is past all that was there at the start; right after a `poll` that gave nothing.
+
+        Of our partitions the position counts: it passes what retention has removed and the markers of
+        transactions, which are nothing to commit.
+        """
+        ours = self._consumer.assignment()
+        return all(
+            (self._consumer.position(tp) if tp in ours else self._consumer.committed(tp) or 0) >= end
+            for tp, end in self._ends.items()
+            if end > 0
+        )
+
+    def close(self) -> None:
+        """Leave the group at once."""
+        self._consumer.close()
+
+
+def _reason(letter: Letter) -> str:
+    return dict(letter["headers"])["reason"].decode()
+
+
+def _committed_ms(note: str | None) -> int:
+    """When that was committed; 0, the beginning of time, for offsets that somebody else has set."""
+    time_ms = (note or "").removesuffix(_UNPROVEN)
+    return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
+
+
+def _name(value: bytes) -> list[tuple[str, str]]:
+    """(user_id, event_id) of a record of `events`, if it has both."""
+    try:
+        event = decoded(_decode_event, value)
+    except Unreadable:
+        return []
+    return [(event.user_id, event.event_id)] if event.event_id is not None else []
+
+
+__all__ = ["BATCH_RECORDS", "FIRST_RECORDS", "Mapped", "Polled", "Source", "group_of"]

@@ -1,0 +1,76 @@
+"""Writing to Kafka in batches: records grouped by partition, whole batches sent at once."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
+
+from eddy.stream.kafka.clients import aiokafka_config
+from eddy.stream.records.messages import Message
+from eddy.stream.records.settings import Settings
+
+BATCH_BYTES = 512 << 10
+
+
+def new_producer(settings: Settings, transactional_id: str | None = None) -> AIOKafkaProducer:
+    """An idempotent producer, or a transactional one (which fences older producers of the same id when
+    started).
+    """
+    return AIOKafkaProducer(
+        **aiokafka_config(settings),
+        acks="all",
+        enable_idempotence=True,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=30_000,
+        compression_type="snappy",  # aiokafka's lz4 takes 18 times as long for a row, its zstd 5 times
+        max_batch_size=BATCH_BYTES,
+        max_request_size=16 << 20,
+        linger_ms=0,
+    )
+
+
+async def stop_producers(producers: Iterable[AIOKafkaProducer], within_s: float) -> None:
+    """Close producers side by side; those that do not manage within the time are left as they are, and one
+    that fails (a fenced one cannot say goodbye) holds up no other.
+    """
+
+    async def stop(producer: AIOKafkaProducer) -> None:
+        with suppress(Exception):
+            await producer.stop()
+
+    stops = [asyncio.ensure_future(stop(producer)) for producer in producers]
+    if stops:
+        try:
+            await asyncio.wait(stops, timeout=within_s)
+        finally:
+            for one in stops:
+                one.cancel()
+
+
+async def send_all(
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
+) -> list["asyncio.Future[RecordMetadata]"]:
+    """Queue messages for one partition in as few batches as fit; returns a future per batch, done when
+    confirmed.
+    """
+    futures = []
+    batch: BatchBuilder = producer.create_batch()
+    for key, value in messages:
+        if batch.append(key=key, value=value, timestamp=None) is None:
+            futures.append(await _send(producer, batch, topic, partition))
+            batch = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None)
+    if batch.record_count():
+        futures.append(await _send(producer, batch, topic, partition))
+    return futures
+
+
+async def _send(
+    producer: AIOKafkaProducer, batch: BatchBuilder, topic: str, partition: int
+) -> "asyncio.Future[RecordMetadata]":
+    batch.close()
+    future: asyncio.Future[RecordMetadata] = await producer.send_batch(batch, topic, partition=partition)
+    return future

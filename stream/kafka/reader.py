@@ -1,0 +1,192 @@
+"""Reading compacted topics: once to their end (restore), or on and on (follow). Committed records only."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from eddy.stream.kafka.clients import aiokafka_config
+from eddy.stream.records.settings import Settings
+
+Records = Sequence[ConsumerRecord[bytes, bytes]]
+Take = Callable[[TopicPartition, Records], Awaitable[None]]
+
+_POLL_MS = 200
+_MAX_RECORDS = 5_000
+_FETCH_BYTES = 16 << 20
+_AHEAD = 4
+"""Batches read while another is taken: about what one fetch holds, so that the next one is under way."""
+
+
+@asynccontextmanager
+async def _consumer(
+    settings: Settings, partitions: Iterable[TopicPartition]
+) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **aiokafka_config(settings),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # where a log's beginning has passed us: "latest" would skip the rest
+        fetch_max_wait_ms=_POLL_MS,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_bytes=_FETCH_BYTES * 4,
+    )
+    await consumer.start()
+    try:
+        consumer.assign(list(partitions))
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def read_to_end(
+    settings: Settings,
+    topic: str,
+    partitions: Sequence[int],
+    take: Take,
+    start: int | None = None,
+    expect: Callable[[TopicPartition, int, int], Awaitable[None]] | None = None,
+) -> dict[int, int]:
+    """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each.
+
+    `take` works beside the reading, one batch after another; if it fails, no later batch is handed over and
+    its exception is raised here. `expect` is told the first offset and the end of each partition before.
+    `start`: the first offset to read, from the beginning if None. A transaction still open when this is
+    called is not waited for: whoever must see its outcome fences its producer first.
+    """
+    tps = [TopicPartition(topic, partition) for partition in partitions]
+    async with _consumer(settings, tps) as consumer, _beside(take) as hand_over:
+        if start is None:
+            await consumer.seek_to_beginning(*tps)
+        else:
+            for tp in tps:
+                consumer.seek(tp, start)
+        end = await consumer.end_offsets(tps)
+        if expect is not None:
+            for tp in tps:
+                await expect(tp, await consumer.position(tp), end[tp])
+        waiting = set(tps)
+        while True:
+            for tp in list(waiting):
+                if await consumer.position(tp) >= end[tp]:
+                    waiting.discard(tp)
+                    consumer.pause(tp)
+            if not waiting:
+                return {tp.partition: end[tp] for tp in tps}
+            for tp, records in (
+                await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            ).items():
+                await hand_over(tp, records)
+
+
+@asynccontextmanager
+async def _beside(take: Take) -> AsyncIterator[Take]:
+    """A `take` that returns while the one given is still at work, a few batches behind; all is done on
+    leaving.
+    """
+    at_work: deque[asyncio.Task[None]] = deque()
+
+    async def after(before: asyncio.Task[None] | None, tp: TopicPartition, records: Records) -> None:
+        if before is not None:
+            await before
+        await take(tp, records)
+
+    async def hand_over(tp: TopicPartition, records: Records) -> None:
+        before = at_work[-1] if at_work else None
+        at_work.append(asyncio.create_task(after(before, tp, records)))
+        if len(at_work) > _AHEAD:
+            await at_work.popleft()
+
+    try:
+        yield hand_over
+        if at_work:
+            await at_work[-1]
+    finally:
+        for task in at_work:
+            task.cancel()
+        await asyncio.gather(*at_work, return_exceptions=True)
+
+
+class Follower:
+    """Keeps handing new records of all partitions of a topic to `take`, from the beginning on.
+
+    Failures of the connection are retried by the client; an exception from `take` ends the task and is
+    raised by `caught_up` and `run`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        partitions: Sequence[int],
+        take: Take,
+    ) -> None:
+        self._settings = settings
+        self._tps = [TopicPartition(topic, partition) for partition in partitions]
+        self._take = take
+        self._position: dict[TopicPartition, int] = {}
+        self._rewound = 0
+        self._moved = asyncio.Condition()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._failed: BaseException | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        try:
+            async with _consumer(self._settings, self._tps) as consumer:
+                await consumer.seek_to_beginning(*self._tps)
+                self._consumer = consumer
+                while True:
+                    batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+                    for tp, records in batches.items():
+                        await self._take(tp, records)
+                    rewound = self._rewound
+                    position = {tp: await consumer.position(tp) for tp in self._tps}
+                    async with self._moved:
+                        if rewound == self._rewound:  # otherwise it may still be where it was before
+                            self._position = position
+                        self._moved.notify_all()
+        except Exception as error:
+            async with self._moved:
+                self._failed = error
+                self._moved.notify_all()
+            raise
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is in the topic at this moment was handed over."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._consumer is not None or self._failed is not None)
+            if self._consumer is None:
+                raise self._failed or RuntimeError("not running")
+        end = await self._consumer.end_offsets(self._tps)
+        async with self._moved:
+            await self._moved.wait_for(
+                lambda: (
+                    self._failed is not None or all(self._position.get(tp, -1) >= end[tp] for tp in self._tps)
+                )
+            )
+            if self._failed is not None:
+                raise self._failed
+
+    async def spans(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First and end offset of any partitions, asked of the cluster now. Errors: aiokafka's, when it is
+        away.
+        """
+        if self._consumer is None:
+            return {}
+        starts, ends = await asyncio.gather(
+            self._consumer.beginning_offsets(list(tps)), self._consumer.end_offsets(list(tps))
+        )
+        return {tp: (starts[tp], ends[tp]) for tp in tps}
+
+    async def rewind(self, partition: int) -> None:
+        """Read one partition from the beginning again."""
+        if self._consumer is not None:
+            for tp in self._tps:
+                if tp.partition == partition:
+                    self._position.pop(tp, None)
+                    await self._consumer.seek_to_beginning(tp)
+                    self._position.pop(tp, None)
+                    self._rewound += 1

@@ -1,0 +1,116 @@
+"""Model versions on `model-versions`: announcing, and knowing the live one.
+
+The topic is compacted; key "live" holds the newest announcement, key "epoch-N" each one, so that an old
+row's epoch can be looked up. Epochs only grow.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from eddy.models.errors import EddyError
+from eddy.models.registry import Version, load
+from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.records.schema import MAX_EPOCH, Announcement, encode
+from eddy.stream.records.settings import Settings
+
+_decode = msgspec.json.Decoder(Announcement).decode
+_TIMEOUT_S = 30
+
+log = logging.getLogger("eddy.versions")
+
+
+def decode_announcement(value: bytes) -> Announcement:
+    """Errors: Unreadable when it is none."""
+    try:
+        return decoded(_decode, value)
+    except Unreadable as reason:
+        raise Unreadable(f"not an announcement of a model version ({reason})") from None
+
+
+def live_announcement(settings: Settings) -> Announcement | None:
+    """The announcement with the greatest epoch, None before the first; what is none is passed over."""
+    topic = TopicPartition(settings.topics.model_versions, 0)
+    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
+    try:
+        consumer.assign([topic])
+        consumer.seek_to_beginning(topic)
+        end = consumer.end_offsets([topic])[topic]
+        best: Announcement | None = None
+        deadline = time.monotonic() + _TIMEOUT_S
+        while consumer.position(topic) < end:
+            if time.monotonic() > deadline:
+                raise EddyError(f"topic {topic.topic} cannot be read to its end within {_TIMEOUT_S} s")
+            for records in consumer.poll(timeout_ms=500).values():
+                for record in records:
+                    if record.value is None:
+                        continue
+                    try:
+                        found = decode_announcement(record.value)
+                    except Unreadable as reason:
+                        log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
+                        continue
+                    best = found if best is None or found.epoch > best.epoch else best
+        return best
+    finally:
+        consumer.close()
+
+
+def announce(settings: Settings, version: Version) -> Announcement:
+    """Make a version the live one; workers and servers move to it without stopping. Returns what was
+    announced.
+
+    Errors: EddyError for a version that the stream cannot serve.
+    """
+    _require_served(version)
+    before = live_announcement(settings)
+    if before is not None and before.epoch == MAX_EPOCH:
+        raise EddyError(
+            f"{settings.topics.model_versions} holds an announcement with the last possible epoch "
+            f"({MAX_EPOCH}), which Eddy did not write: remove it by a tombstone under its key"
+        )
+    announcement = Announcement(
+        epoch=before.epoch + 1 if before else 1,
+        version=version.id,
+        folder=str(version.path.resolve()),
+        announced_at=time.time_ns() // 1_000_000,
+    )
+    producer = KafkaProducer(**client_config(settings), acks="all")
+    try:
+        value = encode(announcement)
+        for key in (f"epoch-{announcement.epoch}", "live"):
+            producer.send(settings.topics.model_versions, key=key.encode(), value=value).get(
+                timeout=_TIMEOUT_S
+            )
+    finally:
+        producer.close()
+    return announcement
+
+
+def open_version(announcement: Announcement, registry: Path) -> Version:
+    """The announced version's files: from this machine's registry, or from the folder that was announced.
+
+    Errors: EddyError, whatever an announcement names, and when it is a model that the stream cannot serve.
+    """
+    try:
+        here = registry / announcement.version
+        version = load(here if here.is_dir() else Path(announcement.folder))
+    except (OSError, TypeError, AttributeError, *FAILURES) as error:
+        raise EddyError(
+            f"version {announcement.version}: its files cannot be read ({reason_of(error)})"
+        ) from None
+    if version.id != announcement.version:
+        raise EddyError(f"version {announcement.version} was announced, {version.path} holds {version.id}")
+    _require_served(version)
+    return version
+
+
+def _require_served(version: Version) -> None:
+    try:
+        version.recommender.config.require_served()
+    except EddyError as error:
+        raise EddyError(f"version {version.id} cannot be served: {error}") from None

@@ -1,0 +1,25 @@
+"""What one fetch brought of a partition."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eddy.stream.records.decode import Record
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Records of one partition, contiguous in the log."""
+
+    partition: int
+    records: Sequence[Record]
+    generation: int
+    """of the consumer group when it was fetched"""
+    follows: int | None
+    """end of the chunk handed out just before, None for the first one since the position was set"""
+    seeks: int = 0
+    """how often positions had been set when it was fetched"""
+
+    @property
+    def end(self) -> int:
+        """Offset after the last record."""
+        return int(self.records[-1].offset) + 1

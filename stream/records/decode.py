@@ -1,0 +1,276 @@
+"""From a chunk of `events` records to columns: decoded once, by whole batches; bad records are told apart,
+not lost.
+
+Every record comes out either in the batch, as an erasure, or rejected with a reason. Nothing in a record
+can raise. `eddy.models.event_limits` and `eddy.stream.records.admission` say what is accepted.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.event_limits import MAX_ID, MAX_VALUE
+from eddy.models.hashing import event_id_hash, type_hashes
+from eddy.models.logs.events import DEFAULT_TYPE
+from eddy.models.untrusted import FAILURES, Unreadable, reason_of, text
+from eddy.stream.records.admission import Admission
+from eddy.stream.records.schema import Event
+
+_END = np.iinfo(np.int64).max
+
+_timestamp, _offset = attrgetter("timestamp"), attrgetter("offset")
+_decoder = msgspec.json.Decoder(Event)
+
+
+class Record(Protocol):
+    """What is needed of a consumed Kafka record."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """append time, ms"""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that is no event, and why."""
+
+    record: Record
+    reason: str
+    misplaced: bool = False
+    """refused for its partition"""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A tombstone: this user is to be forgotten."""
+
+    user: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """n accepted events of one partition in offset order."""
+
+    partition: int
+    user: list[str]
+    item: list[str]
+    type: NDArray[np.uint64]
+    """[n] hashes of the types' names"""
+    value: NDArray[np.float16]
+    """[n], NaN = none"""
+    time: NDArray[np.int64]
+    """[n] ms"""
+    event_id: NDArray[np.uint64]
+    """[n] 40-bit hashes, 0 = none"""
+    offset: NDArray[np.int64]
+    """[n]"""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def between(self, start: int, end: int) -> "EventBatch":
+        """The events with start <= offset < end."""
+        low, high = np.searchsorted(self.offset, (start, end)).tolist()
+        columns = {name: column[low:high] for name, column in vars(self).items() if name != "partition"}
+        return EventBatch(self.partition, **columns)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a chunk held."""
+
+    batch: EventBatch
+    erasures: list[Erasure]
+    rejected: list[Rejected]
+
+
+def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
+    """All values decoded in one call, or None if they must be looked at one by one.
+
+    Lines can be decoded together only if no value can reach into the next: none holds a line break, each
+    starts with { and ends with }. A value cut inside a string or an object then still fails, since a raw
+    line break is not allowed in a string and } { do not join.
+    """
+    try:
+        joined = b"\n".join(values)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    n = len(values)
+    if (
+        joined.count(b"\n") != n - 1
+        or joined.count(b"}\n{") != n - 1
+        or joined[:1] != b"{"
+        or joined[-1:] != b"}"
+    ):
+        return None
+    try:
+        events = _decoder.decode_lines(joined)
+    except FAILURES:
+        return None
+    return events if len(events) == n else None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What records of one partition hold; `events` and `records` go side by side."""
+
+    events: list[Event]
+    """as they were sent; `types_of`, `values_of` and `event_ids_of` say what absent fields mean"""
+    records: Sequence[Record]
+    erasures: list[Erasure]
+    rejected: list[Rejected]
+    """in offset order"""
+
+
+def types_of(events: Sequence[Event]) -> list[str]:
+    """The type of each event."""
+    return [event.event_type or DEFAULT_TYPE for event in events]
+
+
+def values_of(events: Sequence[Event]) -> NDArray[np.float64]:
+    """The value of each event within ±MAX_VALUE, NaN = none: float64[n]."""
+    numbers = [event.value for event in events]
+    if numbers.count(None) == len(numbers):
+        return np.full(len(numbers), np.nan)
+    return np.clip(np.array(numbers, np.float64), -MAX_VALUE, MAX_VALUE)  # None becomes NaN
+
+
+def event_ids_of(events: Sequence[Event]) -> list[str | None]:
+    """The id of each event, None = none."""
+    return [event.event_id or None for event in events]
+
+
+def _times(of: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
+    return np.fromiter(map(_timestamp, of), np.int64, len(of))
+
+
+def accept_events(records: Sequence[Record], partition: int, admission: Admission) -> Accepted:
+    """Tell one partition's events, tombstones and other records apart."""
+    tombstones: list[Record] = []
+    rejected: list[Rejected] = []
+    events = _all_at_once([record.value for record in records])
+    accepted: Sequence[Record] = records
+    if events is None:
+        events, accepted = [], []
+        for record in records:
+            if record.value is None:
+                tombstones.append(record)
+                continue
+            try:
+                events.append(_decoder.decode(record.value))
+                accepted.append(record)
+            except FAILURES as error:
+                rejected.append(Rejected(record, reason_of(error)))
+    keys = [event.user_id.encode() for event in events]
+    n = len(events)
+    misplaced = admission.misplaced(keys, partition)
+    wrong = admission.mistimed(_times(events), _times(accepted))
+    wrong |= misplaced
+    if keys != [record.key for record in accepted]:
+        for i, (key, record) in enumerate(zip(keys, accepted, strict=True)):
+            if key != record.key:
+                wrong[i] = "the record's key is not its user_id"
+    if wrong:
+        rejected += [Rejected(accepted[i], reason, i in misplaced) for i, reason in wrong.items()]
+        keep = [i for i in range(n) if i not in wrong]
+        events, accepted = [events[i] for i in keep], [accepted[i] for i in keep]
+    erasures, refused = _erasures(tombstones, partition, admission) if tombstones else ([], [])
+    rejected = sorted([*rejected, *refused], key=lambda one: one.record.offset)
+    return Accepted(events, accepted, erasures, rejected)
+
+
+def _erasures(
+    tombstones: Sequence[Record], partition: int, admission: Admission
+) -> tuple[list[Erasure], list[Rejected]]:
+    """An erasure happens everywhere or not at all: only the user's own partition can order it."""
+    misplaced = admission.misplaced([record.key or b"" for record in tombstones], partition)
+    erasures: list[Erasure] = []
+    rejected: list[Rejected] = []
+    for i, record in enumerate(tombstones):
+        reason, user = None, ""
+        try:
+            user = text(record.key or b"")
+        except Unreadable:
+            reason = "a tombstone's key is the user_id: this one is not UTF-8"
+        if reason is None and not 1 <= len(user) <= MAX_ID:
+            reason = f"a tombstone's key is the user_id: 1 to {MAX_ID} characters, not {len(user)}"
+        if reason is None and i in misplaced:
+            reason = f"nobody was erased; {misplaced[i]}"
+        if reason is None:
+            erasures.append(Erasure(user, record.offset))
+        else:
+            rejected.append(Rejected(record, reason, i in misplaced and bool(user)))
+    return erasures, rejected
+
+
+def decode_events(records: Sequence[Record], partition: int, admission: Admission) -> Decoded:
+    """Decode one partition's records."""
+    accepted = accept_events(records, partition, admission)
+    return Decoded(
+        _columns(accepted.events, accepted.records, partition), accepted.erasures, accepted.rejected
+    )
+
+
+def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventBatch:
+    n = len(events)
+    event_id = np.zeros(n, np.uint64)
+    ids = [event.event_id for event in events]
+    if any(ids):
+        event_id[:] = [event_id_hash(name) if name else 0 for name in ids]
+    return EventBatch(
+        partition=partition,
+        user=[event.user_id for event in events],
+        item=[event.item_id for event in events],
+        type=type_hashes(types_of(events)),
+        value=values_of(events).astype(np.float16),
+        time=_times(events),
+        event_id=event_id,
+        offset=np.fromiter(map(_offset, records), np.int64, n),
+    )
+
+
+def joined(parts: Sequence[Decoded]) -> Decoded:
+    """Decoded chunks of one partition, one after another, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    batches = [part.batch for part in parts]
+    columns: dict[str, Any] = {}
+    for name, column in vars(batches[0]).items():
+        if isinstance(column, list):
+            columns[name] = list(chain.from_iterable(getattr(batch, name) for batch in batches))
+        elif isinstance(column, np.ndarray):
+            columns[name] = np.concatenate([getattr(batch, name) for batch in batches])
+    return Decoded(
+        EventBatch(partition=batches[0].partition, **columns),
+        [one for part in parts for one in part.erasures],
+        [one for part in parts for one in part.rejected],
+    )
+
+
+def rounds(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[tuple[int, str]]]]:
+    """Batches to apply and (partition, user) to erase after them, so that every tombstone takes its turn."""
+    starts = [0] * len(decoded)
+    for turn in range(max((len(one.erasures) for one in decoded), default=0)):
+        batches, erased = [], []
+        for i, one in enumerate(decoded):
+            if turn < len(one.erasures):
+                erasure = one.erasures[turn]
+                batches.append(one.batch.between(starts[i], erasure.offset))
+                erased.append((one.batch.partition, erasure.user))
+                starts[i] = erasure.offset
+        yield batches, erased
+    last = [one.batch.between(at, _END) if at else one.batch for one, at in zip(decoded, starts, strict=True)]
+    yield last, []

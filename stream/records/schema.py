@@ -1,0 +1,108 @@
+"""The messages on Eddy's topics, in one place. JSON; ids are strings; times are ms since 1970 in event
+time.
+
+| topic | key | value |
+| --- | --- | --- |
+| events | user_id | Event, or a tombstone (no value), which erases the user |
+| items | item_id | Item, written by whoever owns the catalogue, or a tombstone |
+| items | 0x00 + hash | WithdrawableEntry, written by workers |
+| recommendations | user_id | Recommendation |
+| user-state | user_id | a binary row, see eddy.stream.state.rows; empty: erased |
+| item-stats | partition/part | binary arrays, see eddy.stream.state.item_statistics |
+| model-versions | "live" and "epoch-N" | Announcement |
+| dead-letters | topic:partition:offset | the original bytes; the headers tell the rest |
+
+A record of `events` lies in the partition that `eddy.stream.records.partitioner` gives its key. Every field
+of an Item (texts, numbers, lists of them) but `available` is a feature, by which a new item is scored
+(`eddy.models.logs.item_features`). `"available": false`, or a tombstone, withdraws the item from all lists. A
+worker's entry on `items` gives the name of a hash, for the rows that hold it, and lets a withdrawal outlive
+its tombstone. The headers of a dead letter are reason, topic, partition, offset, length and sha256.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from eddy.models.event_limits import MAX_ID, MAX_TYPE
+from eddy.models.logs.events import DEFAULT_TYPE
+
+MAX_INT64 = (1 << 63) - 1
+"""Without it a number of any length would be a timestamp."""
+
+MAX_EPOCH = (1 << 32) - 1
+"""What a row has room for."""
+
+DICTIONARY_KEY = b"\0"
+"""First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+
+
+class Event(msgspec.Struct, gc=False):
+    """One user-item interaction, as `eddy.models.event_limits` says; `eddy.stream.records.decode` checks what
+    types cannot. Unknown fields (such as `context`) are left alone.
+    """
+
+    user_id: Id
+    item_id: Id
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT64)]
+    event_type: Annotated[str, msgspec.Meta(max_length=MAX_TYPE)] | None = DEFAULT_TYPE
+    value: float | None = None
+    event_id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
+
+
+class Item(msgspec.Struct, gc=False):
+    """What is known of an item beside its id."""
+
+    item_id: Id
+    title: str | None = None
+    genres: list[str] = []
+
+
+class DictionaryEntry(msgspec.Struct, gc=False):
+    """An item id under the key of its hash."""
+
+    item_id: Id
+
+
+class WithdrawableEntry(DictionaryEntry, gc=False, omit_defaults=True):
+    """A dictionary entry that may carry over what a tombstone under the item's id said."""
+
+    withdrawn: bool = False
+    """overruled by metadata, where there is any"""
+
+
+class Recommended(msgspec.Struct, gc=False):
+    """One place of a list."""
+
+    item_id: str
+    score: float
+
+
+class Recommendation(msgspec.Struct, gc=False):
+    """A user's list, best first, as of one record of `events`: consumers drop repeats by (topic_id,
+    partition, offset).
+    """
+
+    user_id: str
+    items: list[Recommended]
+    topic_id: str
+    partition: int
+    offset: int
+    timestamp: int
+    """event time of the user's last event, ms"""
+    epoch: int
+    version: str
+
+
+class Announcement(msgspec.Struct, gc=False):
+    """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    folder: str
+    announced_at: int
+    """wall clock, ms"""
+
+
+encode = msgspec.json.Encoder().encode

@@ -1,0 +1,240 @@
+"""The one settings class: every value that a deployment can choose, with its default and its unit.
+
+Read from the environment (`EDDY_*`, for example `EDDY_BOOTSTRAP_SERVERS`); the command line's options
+override it. Guarantee: a wrong value is one `EddyError` line that names the variable; no repr shows a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eddy.models.errors import EddyError
+from eddy.models.event_limits import EARLIEST_MS
+from eddy.models.rules import EventRules
+from eddy.stream.records.admission import Admission
+from eddy.stream.records.partitioner import Partitioner
+
+ENV_PREFIX = "EDDY_"
+
+
+@dataclass(frozen=True)
+class TopicNames:
+    """The seven topics of one installation: the plain names of the design behind an optional prefix."""
+
+    prefix: str = ""
+
+    @property
+    def events(self) -> str:
+        return self.prefix + "events"
+
+    @property
+    def items(self) -> str:
+        return self.prefix + "items"
+
+    @property
+    def recommendations(self) -> str:
+        return self.prefix + "recommendations"
+
+    @property
+    def user_state(self) -> str:
+        return self.prefix + "user-state"
+
+    @property
+    def model_versions(self) -> str:
+        return self.prefix + "model-versions"
+
+    @property
+    def item_stats(self) -> str:
+        return self.prefix + "item-stats"
+
+    @property
+    def dead_letters(self) -> str:
+        return self.prefix + "dead-letters"
+
+
+_DAY_MS = 86_400_000
+MAX_DAYS = 36_500
+"""A hundred years: no setting in days means more."""
+
+
+def _moment(value: Any) -> Any:
+    """ms since 1970 from an ISO date or time (UTC unless it says otherwise), or as they are."""
+    text = str(value)
+    if text.isdecimal():
+        if 0 < int(text) < _DAY_MS:  # "1990" is no count of milliseconds
+            raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970")
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970") from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+class Settings(BaseSettings):
+    """Settings of all parts. Build it with `load_settings`, which words errors for users."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", regex_engine="python-re"
+    )
+
+    # The cluster. Without servers, `eddy broker`, `eddy demo` and the tests start one of their own.
+    bootstrap_servers: str | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_password: SecretStr | None = None
+    ssl_check_hostname: bool = True
+
+    # Topics. Partitions and prefix are fixed once events exist: offsets in rows count on them.
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,150}$")
+    partitions: int = Field(default=4, ge=1, le=10_000)
+    partitioner: Partitioner = Field(
+        default="murmur2", description="of the producers of events; crc32: librdkafka's default"
+    )
+    earliest_event: Annotated[int, BeforeValidator(_moment)] = Field(
+        default=EARLIEST_MS,
+        ge=0,
+        le=253_402_300_799_999,
+        description="a date or ms; events before it are refused; 0: none is",
+    )
+    replication: int = Field(default=-1, ge=-1, le=32_767, description="-1: the cluster's default")
+    events_retention_days: float = Field(default=30, gt=0, le=MAX_DAYS)
+    recommendations_retention_days: float = Field(default=1, gt=0, le=MAX_DAYS)
+
+    # Workers.
+    group: str = Field(default="eddy", pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,150}$")
+    session_timeout_s: float = Field(default=10, ge=6, le=300, description="how fast a crash heals")
+    checkpoint_ms: int = Field(default=200, ge=1, le=60_000)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")
+    worker_id: str | None = Field(
+        default=None,
+        pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$",
+        description="a stable name makes a restarted worker take its partitions up at once (KIP-345)",
+    )
+    stall_s: float = Field(
+        default=120, ge=1, le=604_800, description="no progress for longer ends the worker"
+    )
+    idle_days: float | None = Field(
+        default=None, gt=0, le=MAX_DAYS, description="rows idle for longer are dropped"
+    )
+    item_idle_days: float = Field(
+        default=90,
+        gt=0,
+        le=MAX_DAYS,
+        description="items that nobody touched for longer and no version knows leave",
+    )
+    threads: int = Field(default=2, ge=1, le=1024, description="that score lists, side by side")
+    precision: Literal["float32", "bfloat16", "int8", "auto"] = Field(
+        default="auto", description="of the first pass over the items; auto: float32 up to 4,096 items"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="Prometheus; 0: any free port"
+    )
+    prequential_sample: float = Field(
+        default=0.1, ge=0, le=1, description="share of users ranked before applying"
+    )
+    prequential_time: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="share of the time for these ranks, the sample is thinned to keep it; 1: no limit",
+    )
+    k: int = Field(default=20, ge=1, le=1_000, description="length of an emitted list")
+    exclude_seen: bool = False
+    emit: Literal["every", "latest", "off"] = "latest"
+
+    # Which event types move the state, are targets, are negative: `eddy.models.rules.EventRules` says the
+    # grammar.
+    state_events: str = "*"
+    target_events: str = "*"
+    negative_events: str = "rating<3,dislike,remove"
+
+    # Files.
+    registry: Path = Path("registry")
+    event_log: Path = Path("event-log")
+    cache_dir: Path = Path(platformdirs.user_cache_dir("eddy-streams", appauthor=False))
+
+    # Serving.
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")
+
+    @field_validator("replication")
+    @classmethod
+    def _some_replica(cls, replication: int) -> int:
+        if replication == 0:
+            raise ValueError("give 1 or more, or -1 for the cluster's default")
+        return replication
+
+    @field_validator("stall_s")
+    @classmethod
+    def _longer_than_a_checkpoint(cls, stall_s: float, info: ValidationInfo) -> float:
+        checkpoint_ms = info.data.get("checkpoint_ms", 0)
+        if stall_s * 1000 < 2 * checkpoint_ms:
+            raise ValueError(
+                f"offsets are committed every EDDY_CHECKPOINT_MS ({checkpoint_ms}) only: give at least "
+                f"{2 * checkpoint_ms / 1000:g}"
+            )
+        return stall_s
+
+    @property
+    def topics(self) -> TopicNames:
+        return TopicNames(self.topic_prefix)
+
+    @property
+    def admission(self) -> Admission:
+        """Which records of `events` are taken."""
+        return Admission(self.partitions, self.partitioner, self.earliest_event)
+
+    @property
+    def rules(self) -> EventRules:
+        return EventRules(self.state_events, self.target_events, self.negative_events)
+
+    @property
+    def torch_device(self) -> str:
+        """The device by torch's name: "auto" is the GPU where there is one. Errors: EddyError when there is
+        no such device here.
+        """
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if self.device == "auto":
+            return "cuda" if gpus else "cpu"
+        device = torch.device(self.device)
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise EddyError(f"EDDY_DEVICE={self.device}: torch sees {gpus} GPUs here; give cpu, or auto")
+        return self.device
+
+    def replace(self, **values: Any) -> Settings:
+        """Returns a validated copy with these values; the environment is not read again."""
+        return _validated({**self.model_dump(), **values})
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the environment; an override that is None leaves the environment's value or the default.
+
+    Raises EddyError that names each wrong variable and what is wrong with it.
+    """
+    return _validated({name: value for name, value in overrides.items() if value is not None})
+
+
+def _validated(values: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}"
+            for entry in error.errors(include_input=False, include_url=False)
+        )
+        raise EddyError(f"wrong settings: {wrong}") from None

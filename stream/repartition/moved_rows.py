@@ -1,0 +1,124 @@
+"""What changes in rows and item statistics when `events` gets another partition count; no I/O.
+
+Rows keep everything but their place: state, window, count and digest go on (the digest then sums over the
+offsets of all topics that the row has lived in). Statistics keep their sums.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.records.messages import Message
+from eddy.stream.state.item_statistics import Counted, Journal
+from eddy.stream.state.rows import decode_rows, keyed
+from eddy.stream.state.slab import NO_OFFSET
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list[Message]:
+    """Rows (distinct users) at home in a partition of a new topic of which they include nothing yet."""
+    moved: list[Message] = []
+    for group in decode_rows([user or b"" for user, _ in rows], [value or b"" for _, value in rows]):
+        n = len(group.user)
+        new = replace(
+            group,
+            topic_id=topic_id,
+            partition=np.full(n, partition, np.int32),
+            offset=np.full(n, NO_OFFSET, np.int64),
+        )
+        moved += keyed(new)
+    return moved
+
+
+def moved_statistics(
+    statistics: Statistics, catalogue: Catalogue, partitions: int
+) -> dict[int, list[Message]]:
+    """Records of `item-stats` by new partition: old partition p goes into p modulo `partitions`."""
+    moved: dict[int, list[Message]] = {}
+    old = sorted(statistics.partitions)
+    for number in range(min(partitions, max(old, default=-1) + 1)):
+        parts = [statistics.export(p, catalogue.hashes) for p in old if p % partitions == number]
+        if not parts:
+            continue
+        target = Statistics(statistics.half_lives_ms, statistics.successors)
+        target.replace(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
+        journal = Journal(number, sequence=-1, offset=NO_OFFSET)
+        nothing = np.zeros(0, np.int64)
+        journal.note(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))
+        moved[number] = journal.drain(target, catalogue)()  # the first record of a journal is a base
+    return moved
+
+
+def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
+    """Exports of several partitions as one.
+
+    Popularities and transition totals are exact sums. An item keeps its `successors` most counted successors:
+    two partitions may have had more between them.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    lives = np.array(statistics.half_lives_ms, np.float64)
+    reference = _latest([part["reference"] for part in parts])
+    at = _latest([part["transition_reference"] for part in parts])
+    item, place = np.unique(np.concatenate([part["item"] for part in parts]), return_inverse=True)
+    source, row = np.unique(np.concatenate([part["source"] for part in parts]), return_inverse=True)
+    popularity, total = np.zeros((len(lives), len(item))), np.zeros(len(source), np.float32)
+    pairs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    items = rows = 0
+    for part in parts:
+        here = place[items : items + len(part["item"])]
+        there = row[rows : rows + len(part["source"])]
+        items, rows = items + len(here), rows + len(there)
+        weight = np.nan_to_num(np.exp2((part["reference"] - reference) / lives))
+        popularity[:, here] += part["popularity"] * weight[:, None]
+        decay = np.float32(
+            np.nan_to_num(np.exp2((part["transition_reference"] - at) / TRANSITION_HALF_LIFE_MS))[0]
+        )
+        total[there] += part["total"] * decay
+        used = part["successor"] != 0
+        pairs.append((there[np.nonzero(used)[0]], part["successor"][used], part["count"][used] * decay))
+    successor, count = _most_counted(pairs, len(source), statistics.successors)
+    return {
+        "item": item,
+        "popularity": popularity,
+        "reference": reference,
+        "source": source,
+        "successor": successor,
+        "count": count,
+        "total": total,
+        "transition_reference": at,
+    }
+
+
+def _latest(references: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The greatest of each, NaN where nothing was counted anywhere."""
+    return np.fmax.reduce(references)  # type: ignore[no-any-return]
+
+
+def _most_counted(
+    pairs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: int, keep: int
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """The greatest sums of each row's pairs: successor[rows, keep] (0 = none), count[rows, keep]."""
+    row, name, count = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    order = np.lexsort((name, row))
+    row, name, count = row[order], name[order], count[order]
+    first = np.flatnonzero(np.r_[True, (row[1:] != row[:-1]) | (name[1:] != name[:-1])][: len(row)])
+    row, name = row[first], name[first]
+    summed = np.add.reduceat(count, first) if len(first) else count
+    order = np.lexsort((-summed, row))
+    row, name, summed = row[order], name[order], summed[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = rank < keep
+    successor, counts = np.zeros((rows, keep), np.uint64), np.zeros((rows, keep), np.float32)
+    successor[row[kept], rank[kept]] = name[kept]
+    counts[row[kept], rank[kept]] = summed[kept]
+    return successor, counts
+
+
+__all__ = ["moved_rows", "moved_statistics"]

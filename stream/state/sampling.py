@@ -1,0 +1,19 @@
+"""Which users' events are ranked before they are applied."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.stream.records.partitioner import murmur2
+from eddy.stream.state.rows import mix
+
+
+def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
+    """A stable sample of users by the murmur2 of their ids, spread evenly over partitions whatever the
+    partitioner: bool[n].
+    """
+    if share <= 0:
+        return np.zeros(len(users), np.bool_)
+    spread = mix(murmur2(users).astype(np.int64)) >> np.uint64(40)
+    return np.asarray(spread < share * (1 << 24), np.bool_)

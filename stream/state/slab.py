@@ -1,0 +1,358 @@
+"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot
+in it.
+
+Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots
+of released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so
+a column that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
+Growing stops the stream (1.4 s at 262,144 rows), so there is much room from the beginning.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from eddy.models.tensors import to_device
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.kernels.filled_prefix import looked_up, used
+from eddy.stream.kernels.window_loops import Windows
+from eddy.stream.state.rows import NO_TIME, OLDER, WINDOW, Rows
+from eddy.stream.state.sampling import in_sample
+
+HALF = WINDOW // 2
+NO_OFFSET = -1
+
+COLUMN_BYTES = 512 << 20
+"""Room for the widest column from the beginning, where untouched memory costs nothing: some 262,000 rows with
+states of up to 511 floats.
+"""
+
+DEVICE_ROWS = 1024
+"""The same on a device, where it costs."""
+
+Slots = NDArray[np.int64]
+
+_COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
+    "partition": (np.int32, (), -1),
+    "offset": (np.int64, (), NO_OFFSET),
+    "applied": (np.uint32, (), 0),
+    "digest": (np.uint64, (), 0),
+    "epoch": (np.uint32, (), 0),
+    "anchor_time": (np.int64, (), NO_TIME),
+    "length": (np.uint8, (), 0),
+    "middle_known": (np.bool_, (), False),
+    "sampled": (np.bool_, (), False),
+    "item": (np.int32, (WINDOW,), None),
+    "time": (np.int64, (WINDOW,), None),
+    "type": (np.uint16, (WINDOW,), None),
+    "value": (np.float16, (WINDOW,), None),
+    "event_id": (np.uint64, (WINDOW,), 0),
+    "older": (np.int32, (OLDER,), 0),
+    "remembered": (np.uint16, (), 0),
+    "mark": (np.int32, (), 0),
+}
+_STATES = ("hidden", "anchor", "middle")
+
+
+class Known(NamedTuple):
+    """The items and event types of n rows, as the slab has them."""
+
+    item: NDArray[np.int32]
+    """[n, WINDOW] catalogue indices, 0 past the rows' lengths"""
+    older: NDArray[np.int32]
+    """[n, 0 … OLDER] catalogue indices + 1, 0 = none"""
+    type: NDArray[np.uint16]
+    """[n, WINDOW] the catalogue's numbers of event types, 0 past the rows' lengths"""
+
+
+class Slab:
+    """Rows by slot; see `eddy.stream.state.rows.Rows` for what the columns mean.
+
+    Beside a row's own columns: `item` holds catalogue indices instead of hashes, `older` these plus one (0 =
+    none, so that a column of zeros is one of no items), `type` the catalogue's numbers of event types, and
+    `middle` the state
+    after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
+    stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `sampled`
+    says whether the user's events are ranked for prequential metrics. `remembered` is how many of `older` are
+    in use, and `mark` is zero but inside a compiled loop.
+    """
+
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    applied: NDArray[np.uint32]
+    digest: NDArray[np.uint64]
+    epoch: NDArray[np.uint32]
+    anchor_time: NDArray[np.int64]
+    length: NDArray[np.uint8]
+    middle_known: NDArray[np.bool_]
+    sampled: NDArray[np.bool_]
+    item: NDArray[np.int32]
+    time: NDArray[np.int64]
+    type: NDArray[np.uint16]
+    value: NDArray[np.float16]
+    event_id: NDArray[np.uint64]
+    older: NDArray[np.int32]
+    remembered: NDArray[np.uint16]
+    mark: NDArray[np.int32]
+    hidden: torch.Tensor
+    anchor: torch.Tensor
+    middle: torch.Tensor
+
+    def __init__(
+        self,
+        state_size: int,
+        device: torch.device | str = "cpu",
+        sample: float = 0.0,
+        capacity: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self._sample = sample
+        self.slot_of: dict[str, int] = {}
+        self.user_of: list[str | None] = []
+        self._free: list[int] = []
+        roomy = COLUMN_BYTES // (4 * max(state_size, OLDER)) if self.device.type == "cpu" else DEVICE_ROWS
+        self._capacity = roomy if capacity is None else capacity
+        for name, (dtype, shape, _) in _COLUMNS.items():
+            setattr(self, name, np.zeros((self._capacity, *shape), dtype))
+        self.reset_states(state_size)
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    @property
+    def state_size(self) -> int:
+        """S, floats per state."""
+        return self.hidden.shape[1]
+
+    def reset_states(self, state_size: int) -> None:
+        """Drop all states for those of another model: zeros, to be encoded anew from the windows."""
+        for name in _STATES:
+            setattr(self, name, self._zeros((self._capacity, state_size)))
+
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if self.device.type == "cpu":  # numpy's zeros are untouched pages; torch's are written
+            return torch.from_numpy(np.zeros(shape, np.float32))
+        return torch.zeros(shape, device=self.device)
+
+    def reserve(self, users: int) -> None:
+        """Make room for so many users at once; room that is never written costs no memory."""
+        if users > self._capacity:
+            self._grow(users)
+
+    def _grow(self, capacity: int) -> None:
+        old, self._capacity = self._capacity, max(capacity, self._capacity * 2)
+        for name, (dtype, shape, _) in _COLUMNS.items():
+            column = np.zeros((self._capacity, *shape), dtype)
+            _copy_written(column, getattr(self, name))
+            setattr(self, name, column)
+        for name in _STATES:
+            state, before = self._zeros((self._capacity, self.state_size)), getattr(self, name)
+            if self.device.type == "cpu":
+                _copy_written(state.numpy(), before.numpy())
+            else:
+                state[:old] = before
+            setattr(self, name, state)
+
+    def find(self, users: Sequence[str]) -> Slots:
+        """Slots int64[n] of `users`, -1 for those without a row."""
+        get = self.slot_of.get
+        return np.fromiter((get(user, -1) for user in users), np.int64, len(users))
+
+    def add(
+        self,
+        users: Sequence[str],
+        partition: NDArray[np.int32],
+        epoch: int,
+        keys: Sequence[bytes] | None = None,
+    ) -> Slots:
+        """Slots for distinct new users: empty rows at `epoch`. Consecutive when no slot is used again.
+
+        `keys`: the users in UTF-8, where the caller has them.
+        """
+        n = len(users)
+        reused = [self._free.pop() for _ in range(min(n, len(self._free)))]
+        start = len(self.user_of)
+        needed = start + n - len(reused)
+        if needed > self._capacity:
+            self._grow(needed)
+        slots = np.array(reused + list(range(start, needed)), np.int64)
+        self.slot_of.update(zip(users, slots.tolist(), strict=True))
+        for user, slot in zip(users, reused, strict=False):
+            self.user_of[slot] = user
+        self.user_of.extend(users[len(reused) :])
+        if reused:
+            self._clear(np.array(reused, np.int64))
+        self.offset[start:needed] = NO_OFFSET
+        self.anchor_time[start:needed] = NO_TIME
+        self.partition[slots] = partition
+        self.epoch[slots] = epoch
+        self.sampled[slots] = in_sample(keys or [user.encode() for user in users], self._sample)
+        return slots
+
+    def _clear(self, slots: Slots) -> None:
+        for name, (_, _, empty) in _COLUMNS.items():
+            if empty is not None:
+                getattr(self, name)[slots] = empty
+        index = to_device(slots, self.device)
+        for name in _STATES:
+            getattr(self, name)[index] = 0.0
+
+    def remove(self, slots: Slots) -> None:
+        """Forget rows; their slots are used again."""
+        for slot in slots.tolist():
+            user = self.user_of[slot]
+            if user is not None:
+                del self.slot_of[user]
+                self.user_of[slot] = None
+                self._free.append(slot)
+        self.partition[slots] = -1
+
+    def of_partition(self, partition: int) -> Slots:
+        """Slots of all rows of one partition."""
+        return np.flatnonzero(self.partition[: len(self.user_of)] == partition)
+
+    def last_time(self, slots: Slots) -> NDArray[np.int64]:
+        """Time in ms of each row's last event (NO_TIME for an empty row): int64[n]."""
+        length = self.length[slots].astype(np.int64)
+        return np.where(length > 0, self.time[slots, np.maximum(length - 1, 0)], self.anchor_time[slots])
+
+    def mentioned(self, items: int) -> NDArray[np.bool_]:
+        """Which of the catalogue's first `items` items the rows name: bool[items]."""
+        mentioned = np.zeros(items, np.bool_)
+        for slots in self._blocks():
+            window = np.arange(WINDOW) < self.length[slots][:, None]
+            mentioned[self.item[slots][window]] = True
+            older = self._older(slots)[1]
+            mentioned[older[older > 0] - 1] = True
+        return mentioned
+
+    def renumber(self, place: NDArray[np.int64]) -> None:
+        """Give items other numbers: place[N] of each, -1 for those that left, which no row names."""
+        one_more = np.concatenate(([0], place + 1)).astype(np.int32)
+        for slots in self._blocks():
+            window = np.arange(WINDOW) < self.length[slots][:, None]
+            item = self.item[slots]
+            item[window], item[~window] = place[item[window]], 0
+            self.item[slots] = item
+            remembering, older = self._older(slots)
+            self.older[remembering, : older.shape[1]] = one_more[older]
+
+    def _blocks(self, rows: int = 4096) -> list[Slots]:
+        """The slots of all rows, as many at a time as may be copied."""
+        slots = np.flatnonzero(self.partition[: len(self.user_of)] >= 0)
+        return [slots[start : start + rows] for start in range(0, len(slots), rows)]
+
+    def _older(self, slots: Slots) -> tuple[Slots, NDArray[np.int32]]:
+        """Those of some rows that name older items, and these: the others' memory may never have been
+        written.
+        """
+        count = self.remembered[slots]
+        slots = slots[count > 0]
+        return slots, self.older[slots, : int(count.max(initial=0))]
+
+    def windows(self) -> Windows:
+        """The columns that compiled loops move; until the slab grows."""
+        return Windows(
+            self.length, self.anchor_time, self.item, self.time, self.type, self.value.view(np.uint16),
+            self.event_id, self.older, self.remembered,
+        )  # fmt: skip
+
+    def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
+        """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
+        length = self.length[slots]
+        index = to_device(slots, self.device)
+        epoch = self.epoch[slots]
+        epochs, place = np.unique(epoch, return_inverse=True)
+        hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
+        remembered = self.remembered[slots].astype(np.int64)
+        return Rows(
+            user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
+            epoch=epoch,
+            version=hashes,
+            topic_id=topic_id,
+            partition=self.partition[slots],
+            offset=self.offset[slots],
+            applied=self.applied[slots],
+            digest=self.digest[slots],
+            anchor_time=self.anchor_time[slots],
+            hidden=self.hidden[index].cpu().numpy(),
+            anchor=self.anchor[index].cpu().numpy(),
+            length=length,
+            item=looked_up(self.item, slots, catalogue.hashes, length.astype(np.int64), WINDOW),
+            time=self.time[slots],
+            type=looked_up(self.type, slots, catalogue.types.hashes, length.astype(np.int64), WINDOW),
+            value=self.value[slots],
+            event_id=self.event_id[slots],
+            older=looked_up(
+                self.older, slots, catalogue.hashes, remembered, int(remembered.max(initial=0)), first=1
+            ),
+        )
+
+    def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:
+        """Take rows (distinct users) as they were stored; a row that includes less than the one held is
+        ignored. `known`: the rows' items and types, where the caller has looked them up already.
+
+        States of another size than the slab's are left zero: such rows wait to be encoded for the model in
+        use. Returns the slots written, int64[m].
+        """
+        users = [user.decode() for user in rows.user]
+        if self.slot_of.keys().isdisjoint(users):
+            slots = self.add(users, rows.partition, 0, rows.user)
+        else:
+            slots = self.find(users)
+            absent = np.flatnonzero(slots < 0)
+            slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
+        stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
+        keep: slice | NDArray[np.int64] = slice(None)
+        if stale.any():
+            keep = np.flatnonzero(~stale)
+            slots = slots[keep]
+        if not len(slots):
+            return slots
+        # Slots of new users follow each other: plain copies then, instead of one row here, one row there.
+        at = slice(int(slots[0]), int(slots[0]) + len(slots)) if np.all(np.diff(slots) == 1) else slots
+        had_anchor = self.anchor_time[at] != NO_TIME
+        for name in ("partition", "offset", "applied", "digest", "epoch", "anchor_time", "length"):
+            getattr(self, name)[at] = getattr(rows, name)[keep]
+        for name in ("time", "value"):
+            getattr(self, name)[at] = getattr(rows, name)[keep]
+        if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
+            self.event_id[at] = rows.event_id[keep]
+        known = _look_up(rows, catalogue) if known is None else known
+        self.item[at], self.type[at] = known.item[keep], known.type[keep]
+        older = known.older[keep]
+        self.older[at, : older.shape[1]] = older
+        self.remembered[at] = used(older)
+        self.middle_known[at] = False
+        if rows.hidden.shape[1] == self.state_size:
+            self._put(self.hidden, at, rows.hidden[keep])
+            anchored = np.flatnonzero((rows.anchor_time[keep] != NO_TIME) | had_anchor)
+            self._put(self.anchor, slots[anchored], rows.anchor[keep][anchored])
+        return slots
+
+    def _put(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
+        if self.device.type == "cpu":
+            states.numpy()[at] = values
+        else:
+            states[at] = to_device(values, self.device)
+
+
+def _look_up(rows: Rows, catalogue: Catalogue) -> Known:
+    """The rows' items and event types, new ones added to the catalogue."""
+    filled = np.arange(WINDOW) < rows.length[:, None]
+    item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
+    item[filled] = catalogue.add(rows.item[filled])
+    older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
+    type_ = np.zeros(rows.type.shape, np.uint16)
+    type_[filled] = catalogue.types.add(rows.type[filled])
+    return Known(item, older, type_)
+
+
+def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:
+    """Copy `old` to the head of `new`, leaving blocks that are all zero untouched."""
+    for start in range(0, len(old), block):
+        part = old[start : start + block]
+        if part.any():
+            new[start : start + len(part)] = part

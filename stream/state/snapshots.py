@@ -1,0 +1,258 @@
+"""Local snapshots: a partition's rows by columns in one file, so that a restart reads only the changelog's
+tail.
+
+    blocks of up to 2,048 rows | hashes of items | hashes of event types | description (JSON) | its length
+    and checksum (16 bytes)
+
+Blocks and hashes have checksums in the description, each is verified before anything of it is used, and a
+column of zeros is left out. Windows name items and event types by their place among the hashes, which are
+looked up once for all rows. Files are written aside, synced and renamed; one that is torn, of another topic,
+or old enough that the changelog may have forgotten a tombstone since, is discarded with a message: the
+changelog alone is always enough.
+"""
+
+import io
+import json
+import logging
+import os
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from eddy.models.errors import EddyError
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.state.rows import WINDOW, Rows
+from eddy.stream.state.slab import Known
+
+log = logging.getLogger("eddy.snapshots")
+
+FORMAT = 4
+BLOCK_ROWS = 2_048
+"""Rows of a block: a few megabytes, which stay in the processor's cache from reading to loading."""
+
+_TAIL = struct.Struct("<QQ")
+_STATE, _OLDER = -1, -2  # stand for the floats of a state, and the most older items in the block
+# Widest first, so that each column of a block lies at a multiple of its width.
+_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "version": ("<u8", ()),
+    "offset": ("<i8", ()),
+    "digest": ("<u8", ()),
+    "anchor_time": ("<i8", ()),
+    "time": ("<i8", (WINDOW,)),
+    "event_id": ("<u8", (WINDOW,)),
+    "hidden": ("<f4", (_STATE,)),
+    "anchor": ("<f4", (_STATE,)),
+    "item": ("<i4", (WINDOW,)),
+    "epoch": ("<u4", ()),
+    "partition": ("<i4", ()),
+    "applied": ("<u4", ()),
+    "key_bytes": ("<u4", ()),
+    "older": ("<i4", (_OLDER,)),
+    "type": ("<u2", (WINDOW,)),
+    "value": ("<f2", (WINDOW,)),
+    "length": ("u1", ()),
+}
+
+
+class Unusable(EddyError):
+    """A snapshot that is not to be trusted; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A partition's rows at one moment of its changelog, on their way to a file."""
+
+    position: int
+    """offset of `user-state` from which on the changelog holds what is newer"""
+    topic_id: bytes
+    blocks: Iterable[Rows]
+    """each of at most BLOCK_ROWS rows"""
+
+
+def snapshot_path(folder: Path, group: str, topic_id: bytes, partition: int) -> Path:
+    """Where a worker of this group keeps the partition's snapshot."""
+    return folder / "snapshots" / group / f"{topic_id.hex()}-{partition}.snapshot"
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Replace the file atomically. Errors: EddyError when it cannot be written; the old one stays then."""
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            _write(file, snapshot)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise EddyError(
+            f"snapshot {path}: cannot be written ({error}); check space and permissions"
+        ) from None
+
+
+def _write(file: BinaryIO, snapshot: Snapshot) -> None:
+    # Place 0 is no item and no type. A slab has as many types as two bytes can tell apart, so its rows do.
+    items, types = Catalogue(np.zeros(1, np.uint64)), Catalogue(np.zeros(1, np.uint64))
+    blocks = []
+    for rows in snapshot.blocks:
+        absent, parts = [], []
+        for name, (dtype, _) in _COLUMNS.items():
+            column = _stored(rows, name, items, types)
+            if column.any():
+                parts.append(np.ascontiguousarray(column, dtype).tobytes())
+            else:
+                absent.append(name)
+        data = b"".join([*parts, *rows.user])
+        file.write(data)
+        blocks.append(
+            {
+                "rows": len(rows.user),
+                "state_size": rows.hidden.shape[1],
+                "older": rows.older.shape[1],
+                "absent": absent,
+                "bytes": len(data),
+                "xxh3": xxh3_64_intdigest(data),
+            }
+        )
+    about = {
+        "format": FORMAT,
+        "topic_id": snapshot.topic_id.hex(),
+        "position": snapshot.position,
+        "written_at": time.time_ns() // 1_000_000,
+        "blocks": blocks,
+        "items": _write_hashes(file, items),
+        "types": _write_hashes(file, types),
+    }
+    description = json.dumps(about).encode()
+    file.write(description)
+    file.write(_TAIL.pack(len(description), xxh3_64_intdigest(description)))
+
+
+def _write_hashes(file: BinaryIO, named: Catalogue) -> dict[str, int]:
+    """Returns what the description says of them."""
+    data = named.hashes.astype("<u8").tobytes()
+    file.write(data)
+    return {"bytes": len(data), "xxh3": xxh3_64_intdigest(data)}
+
+
+def _stored(rows: Rows, name: str, items: Catalogue, types: Catalogue) -> NDArray[Any]:
+    if name in ("item", "older", "type"):
+        hashes, named = getattr(rows, name), types if name == "type" else items
+        return named.add(np.ravel(hashes)).reshape(hashes.shape)
+    if name == "key_bytes":
+        return np.fromiter(map(len, rows.user), np.uint32, len(rows.user))
+    return np.asarray(getattr(rows, name))
+
+
+class Reader:
+    """An open snapshot."""
+
+    def __init__(self, file: BinaryIO, topic_id: bytes, max_age_ms: int) -> None:
+        self._file, self._topic_id = file, topic_id
+        file.seek(-_TAIL.size, io.SEEK_END)
+        end = file.tell()
+        length, checksum = _TAIL.unpack(file.read(_TAIL.size))
+        if length > end:
+            raise Unusable("its end is missing")
+        file.seek(end - length)
+        description = file.read(length)
+        if xxh3_64_intdigest(description) != checksum:
+            raise Unusable("checksum of its description is wrong")
+        about = json.loads(description)
+        if about["format"] != FORMAT:
+            raise Unusable(f"format {about['format']}, this version reads {FORMAT}")
+        if about["topic_id"] != topic_id.hex():
+            raise Unusable("of another topic")
+        age = time.time_ns() // 1_000_000 - int(about["written_at"])
+        if age > max_age_ms:
+            raise Unusable(f"{age / 3_600_000:.1f} hours old, tombstones may be forgotten since")
+        self.position = int(about["position"])
+        self._blocks = about["blocks"]
+        self.rows = sum(block["rows"] for block in self._blocks)
+        file.seek(sum(block["bytes"] for block in self._blocks))
+        self.items: NDArray[np.uint64] = np.frombuffer(self._read(about["items"], "the items"), "<u8")
+        """item hashes by place; place 0 stands for no item"""
+        self.types: NDArray[np.uint64] = np.frombuffer(self._read(about["types"], "the event types"), "<u8")
+        """hashes of event types by place; place 0 stands for no type"""
+
+    def _read(self, part: dict[str, Any], what: str) -> bytes:
+        data = self._file.read(part["bytes"])
+        if xxh3_64_intdigest(data) != part["xxh3"]:
+            raise Unusable(f"checksum of {what} is wrong")
+        return data
+
+    def blocks(self) -> Iterator[tuple[Rows, Known]]:
+        """Rows in parts of bounded size, and their items and types as places among `items` and `types`.
+
+        Errors: Unusable; what was given before is right, but not all.
+        """
+        self._file.seek(0)
+        for number, block in enumerate(self._blocks):
+            yield self._decode(block, self._read(block, f"block {number}"))
+
+    def _decode(self, block: dict[str, Any], data: bytes) -> tuple[Rows, Known]:
+        n, at = int(block["rows"]), 0
+        sizes = {_STATE: int(block["state_size"]), _OLDER: int(block["older"])}
+        columns: dict[str, NDArray[Any]] = {}
+        for name, (dtype, inner) in _COLUMNS.items():
+            shape = (n, *(sizes.get(size, size) for size in inner))
+            if name in block["absent"]:
+                columns[name] = np.zeros(shape, dtype)
+            else:
+                columns[name] = np.ndarray(shape, dtype, data, at)
+                at += columns[name].nbytes
+        ends = (at + np.cumsum(columns.pop("key_bytes"), dtype=np.int64)).tolist()
+        user = [data[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)]
+        place = Known(columns.pop("item"), columns.pop("older"), columns.pop("type"))
+        rows = Rows(
+            user=user,
+            topic_id=self._topic_id,
+            item=self.items[place.item],
+            older=self.items[place.older],
+            type=self.types[place.type],
+            **columns,
+        )
+        return rows, place
+
+
+@contextmanager
+def open_snapshot(path: Path, topic_id: bytes, max_age_ms: int) -> Iterator[Reader]:
+    """Read a snapshot. Errors: FileNotFoundError; Unusable, also from reading its blocks inside."""
+    try:
+        with path.open("rb") as file:
+            yield Reader(file, topic_id, max_age_ms)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unusable(f"unreadable: {error}") from None
+
+
+def discard_snapshot(path: Path) -> None:
+    """Remove the file, if it is there. One that cannot be removed is told of: its bytes outlive an erasure,
+    but what the changelog says of its users wins over it until it is too old to be read.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("snapshot %s: cannot be removed (%s); remove it by hand", path, error)
+
+
+def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
+    """Remove what is too old to be used, whichever partition or process it is of: an erased user may be in
+    it.
+    """
+    oldest = time.time() - max_age_ms / 1000
+    for path in (folder / "snapshots" / group).glob("*"):
+        with suppress(OSError):  # another process may sweep here, too
+            if path.stat().st_mtime < oldest:
+                path.unlink()

@@ -1,0 +1,113 @@
+"""The version that the newest announcement names: loaded when it is announced, and tried again until it can
+be. Meanwhile the version before stays live; rows of the newer epoch have to wait (see `waiting_for`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+
+from eddy.models.errors import EddyError
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.records.schema import Announcement
+
+log = logging.getLogger("eddy.worker")
+
+RETRY_S = 5.0
+"""Between two attempts at loading a version that could not be loaded."""
+
+
+class OtherStatistics(EddyError):
+    """A version that counts item statistics in another way: no further attempt can make it fit."""
+
+
+class AnnouncedVersion:
+    """Feed it announcements; `on_loaded` is called with the encoder of each newer epoch that was loaded."""
+
+    def __init__(self, load: Callable[[Announcement], Awaitable[Encoder]], retry_s: float = RETRY_S) -> None:
+        self.announced: Announcement | None = None
+        self.epoch: int | None = None
+        """the newest epoch that was loaded"""
+        self.problem = ""
+        """why the announced version is not loaded, empty when it is"""
+        self.on_loaded: Callable[[Encoder], Awaitable[None]] | None = None
+        self._load = load
+        self._retry_s = retry_s
+        self._hopeless = False
+        self._loading = asyncio.Lock()
+        self._moved = asyncio.Condition()
+
+    async def take(self, announcements: Iterable[Announcement]) -> None:
+        """Load the newest announcement if it is newer than those before; where it cannot be loaded and there
+        is no version to go on with, the newest before it that can. Errors: EddyError when there is none.
+        """
+        by_epoch = {each.epoch: each for each in announcements}
+        newest_first = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
+        if newest_first and (self.announced is None or newest_first[0].epoch > self.announced.epoch):
+            self.announced, self.problem, self._hopeless = newest_first[0], "", False
+            await self._try(newest_first[1:])
+
+    async def keep_trying(self) -> None:
+        """Until cancelled, load again what could not be loaded."""
+        while True:
+            await asyncio.sleep(self._retry_s)
+            if self.problem and not self._hopeless:
+                await self._try()
+
+    async def reached(self, epoch: int) -> None:
+        """Wait until this epoch, or a newer one, is loaded."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.epoch is not None and self.epoch >= epoch)
+
+    def waiting_for(self, epoch: int, registry: object) -> str:
+        """What a user should know who waits for rows of this epoch: why, and what to do."""
+        if self.announced is None or self.announced.epoch < epoch:
+            return (
+                f"no announcement on model-versions reaches epoch {epoch}: was that topic made anew? "
+                f"Repeat `eddy announce VERSION` until it says epoch {epoch}"
+            )
+        name = f"epoch {self.announced.epoch}, version {self.announced.version}"
+        if self._hopeless:
+            return f"{name}, cannot be loaded: {self.problem}"
+        return (
+            f"{name}, cannot be loaded: {self.problem}; put its folder into EDDY_REGISTRY ({registry}), and "
+            "it is loaded within seconds"
+        )
+
+    async def _try(self, older: Sequence[Announcement] = ()) -> None:
+        async with self._loading:
+            announcement = self.announced
+            if announcement is None or announcement.epoch == self.epoch:
+                return
+            try:
+                encoder = await self._load(announcement)
+            except EddyError as error:
+                if self.epoch is None and not await self._fall_back(older):
+                    raise
+                self._hopeless = isinstance(error, OtherStatistics)
+                if self.problem != str(error):
+                    self.problem = str(error)
+                    log.error(
+                        "epoch %d, version %s, is not taken, the version before stays live: %s",
+                        announcement.epoch,
+                        announcement.version,
+                        error,
+                    )
+                return
+            await self._go_live(announcement.epoch, encoder)
+            self.problem = ""
+
+    async def _fall_back(self, older: Sequence[Announcement]) -> bool:
+        """Whether one of these versions, the newest first, could be loaded."""
+        for announcement in older:
+            with suppress(EddyError):
+                await self._go_live(announcement.epoch, await self._load(announcement))
+                return True
+        return False
+
+    async def _go_live(self, epoch: int, encoder: Encoder) -> None:
+        if self.on_loaded is not None:
+            await self.on_loaded(encoder)
+        async with self._moved:
+            self.epoch = epoch
+            self._moved.notify_all()

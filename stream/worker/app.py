@@ -1,0 +1,207 @@
+"""The Faust app of a worker: group membership, rebalancing, flow control and one agent that takes whole
+chunks.
+
+With eddy.stream.worker.transport the only file that knows Faust.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+from typing import Any, cast
+from uuid import UUID
+
+import faust
+from faust.types import TP
+from prometheus_client import CollectorRegistry, start_http_server
+
+from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client, require_servers, ssl_context
+from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
+from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
+from eddy.stream.records.settings import Settings
+from eddy.stream.worker.static_member import NameTaken, keep_out_of_the_way, name_is_taken
+from eddy.stream.worker.transport import CHUNK_CODEC, BatchConsumer, BatchTransport
+from eddy.stream.worker.worker import Worker
+
+log = logging.getLogger("eddy.worker")
+
+FETCH_RECORDS = 4096
+BUFFERED_CHUNKS = 4
+HEARTBEATS_PER_SESSION = 4
+REBALANCE_TIMEOUT_S = 60.0
+"""How long the group waits for its members to join again, at least; a longer session makes it longer, since
+the last flush before it may take a share of the session (see eddy.stream.worker.worker).
+"""
+
+REQUEST_MARGIN_S = 30.0
+"""By which a request may take longer than a rebalance: joining is a request that waits for the others."""
+
+GC_ALLOCATIONS = 100_000
+TOPIC_WATCH_S = 2.0
+
+
+def _credentials(settings: Settings) -> Any:
+    context = ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
+    if settings.sasl_mechanism:
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        return faust.SASLCredentials(
+            mechanism=settings.sasl_mechanism,
+            username=settings.sasl_username,
+            password=password,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
+    """A Faust app whose agent feeds `worker`; `note` is committed beside offsets."""
+    folder = settings.cache_dir / "faust"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
+    except OSError as error:
+        raise EddyError(f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to another folder") from None
+    rebalance_timeout = max(REBALANCE_TIMEOUT_S, settings.session_timeout_s)
+    app = faust.App(
+        settings.group,
+        broker=[f"aiokafka://{server}" for server in require_servers(settings).split(",")],
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        datadir=str(folder),
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        broker_request_timeout=rebalance_timeout + REQUEST_MARGIN_S,
+        broker_rebalance_timeout=rebalance_timeout,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / HEARTBEATS_PER_SESSION,
+        broker_max_poll_records=FETCH_RECORDS,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.worker_id,
+        stream_buffer_maxsize=BUFFERED_CHUNKS,
+        stream_wait_empty=False,
+    )
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.transport.note = note
+    if settings.worker_id is not None:
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:  # called on the consumer's thread
+            loop.call_soon_threadsafe(worker.fail, NameTaken(settings))
+
+        app.transport.prepare = lambda consumer: keep_out_of_the_way(
+            consumer, lambda member_id: name_is_taken(settings, member_id), end
+        )
+    events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
+
+    @app.agent(events)
+    async def take_chunks(stream: Any) -> None:
+        # Not acknowledged here: a chunk is done when a checkpoint has made it durable (see
+        # eddy.stream.worker.transport).
+        async for event in stream.noack().events():
+            await worker.put(event.value)
+
+    async def on_assigned(app: Any, assigned: set[TP], **_: Any) -> None:
+        await worker.assigned(_of(settings, assigned), app.consumer_generation_id)
+
+    async def on_revoked(app: Any, revoked: set[TP], **_: Any) -> None:
+        await worker.revoked(_of(settings, revoked))
+
+    app.on_partitions_assigned.connect(cast(Any, on_assigned))
+    app.on_partitions_revoked.connect(cast(Any, on_revoked))
+
+    def consumer() -> BatchConsumer:
+        return cast(BatchConsumer, app.consumer)
+
+    def events_of(number: int) -> TP:
+        return TP(settings.topics.events, number)
+
+    async def commit(offsets: dict[int, int]) -> bool:
+        return await consumer().commit_durable({events_of(number): at for number, at in offsets.items()})
+
+    worker.commit = commit
+    worker.read_again = lambda seeks: consumer().read_again(seeks)
+    worker.reading = lambda number: consumer().reading(events_of(number))
+    worker.take_gone = lambda number, start: consumer().take_gone(events_of(number), start)
+    return app
+
+
+def _of(settings: Settings, partitions: set[TP]) -> set[int]:
+    return {tp.partition for tp in partitions if tp.topic == settings.topics.events}
+
+
+async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
+    """Run a worker until SIGTERM or SIGINT; returns after a last flush.
+
+    Errors: EddyError, or whatever ended the worker.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    ids = await asyncio.to_thread(_prepare, settings)
+    names = settings.topics
+    worker = Worker(settings, ids[names.events].bytes, on_step)
+    if settings.metrics_port is not None:
+        serve_metrics(settings, settings.metrics_port, worker.metrics.registry)
+    stopping = asyncio.ensure_future(stop.wait())
+    starting = asyncio.ensure_future(worker.start())
+    first: list[asyncio.Future[Any]] = [starting, stopping]
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done() or starting.exception() is not None:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await worker.stop()
+    if stop.is_set():
+        return
+    await starting
+    gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles
+    gc.set_threshold(GC_ALLOCATIONS, 50, 100)
+    app = new_app(settings, worker, ids[names.user_state].hex)
+    await app.start()
+    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids)))
+    try:
+        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.failed, watching]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        if worker.failed.done():
+            worker.failed.result()
+        if crashed.done() and not stop.is_set():
+            raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
+        app.consumer.stop_flow()
+        await worker.stop()
+    finally:
+        watching.cancel()
+        await app.stop()
+
+
+def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) -> None:
+    """Serve a worker's metrics over HTTP from now on. Errors: EddyError when the address cannot be had."""
+    try:
+        server, _ = start_http_server(port, settings.host, registry)
+    except OSError as error:
+        raise EddyError(
+            f"metrics cannot be served at {settings.host}:{port} ({error}): choose another EDDY_METRICS_PORT "
+            "(0: any free one) or EDDY_HOST"
+        ) from None
+    log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
+
+
+def _prepare(settings: Settings) -> dict[str, UUID]:
+    """Make the topics that are missing; returns the ids of all."""
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+        ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
+        require_same_rows(admin, settings, ids[settings.topics.user_state])
+        return ids
+
+
+async def _watch(topics: TopicWatch) -> None:
+    try:
+        while True:
+            await asyncio.sleep(TOPIC_WATCH_S)
+            await asyncio.to_thread(topics.look)
+    finally:
+        topics.close()

@@ -1,0 +1,128 @@
+"""What a worker knows beside its own partitions: items, model versions and everybody's item statistics,
+followed from Kafka for as long as it runs.
+"""
+
+import asyncio
+import logging
+
+import msgspec
+import torch
+from aiokafka import ConsumerRecord, TopicPartition
+
+from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.untrusted import Unreadable, decoded
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.kafka.reader import Follower, Records
+from eddy.stream.kafka.versions import decode_announcement, open_version
+from eddy.stream.records.clock import DAY_MS
+from eddy.stream.records.schema import Announcement, DictionaryEntry
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.item_names import ItemNames, metadata
+from eddy.stream.state.item_statistics import Reader
+from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
+from eddy.stream.worker.restore import OnThread
+
+log = logging.getLogger("eddy.worker")
+
+_decode_named = msgspec.json.Decoder(DictionaryEntry).decode
+
+
+class Shared:
+    """Catalogue, names and statistics, and the newest version that was announced."""
+
+    def __init__(self, settings: Settings, run: OnThread) -> None:
+        self.settings = settings
+        self.catalogue = Catalogue()
+        self.names = ItemNames(self.catalogue, settings.item_idle_days * DAY_MS)
+        self.version = AnnouncedVersion(self._load)
+        self._run = run
+        self._statistics: Reader | None = None
+        topics, partitions = settings.topics, range(settings.partitions)
+        self.items = Follower(settings, topics.items, [0], self._take_items)
+        self.versions = Follower(settings, topics.model_versions, [0], self._take_versions)
+        self.item_stats = Follower(settings, topics.item_stats, partitions, self._take_stats)
+
+    @property
+    def statistics(self) -> Reader:
+        """The reader of item statistics; exists once `count_for` was called."""
+        if self._statistics is None:
+            raise RuntimeError("no model version yet")
+        return self._statistics
+
+    def count_for(self, encoder: Encoder) -> None:
+        """Keep the item statistics that a version's score asks for."""
+        config = encoder.recommender.config
+        self._statistics = Reader(Statistics(config.half_lives_ms, config.successors), self.catalogue)
+
+    async def _load(self, announcement: Announcement) -> Encoder:
+        """Read a version's files, beside the engine's work; name its items, on the engine's thread."""
+        version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
+        encoder: Encoder = await self._run(lambda: self._encoder(version, announcement.epoch))
+        return encoder
+
+    def _encoder(self, version: Version, epoch: int) -> Encoder:
+        config = version.recommender.config
+        if self._statistics is not None:
+            held = self._statistics.statistics
+            if (held.half_lives_ms, held.successors) != (config.half_lives_ms, config.successors):
+                raise OtherStatistics(
+                    f"version {version.id} counts item statistics with other half_lives_ms or successors "
+                    "than the live one: stop all workers, then start them on it"
+                )
+        self.catalogue.features.add(version.features)
+        self.names.add_vocabulary(version.vocabulary.items)
+        device = torch.device(self.settings.torch_device)
+        log.info("epoch %d: version %s", epoch, version.id)
+        return Encoder(version, epoch, self.catalogue, device)
+
+    async def caught_up(self) -> None:
+        """Wait until all that is in the followed topics now has been taken in."""
+        for follower in (self.versions, self.items, self.item_stats):
+            await follower.caught_up()
+
+    async def forget_statistics(self, partition: int) -> None:
+        """Build a partition's statistics anew: what is held may hold counts that never became durable."""
+        reader = self.statistics
+        await self._run(lambda: reader.forget(partition))
+        await self.item_stats.rewind(partition)
+
+    async def _take_items(self, _: TopicPartition, records: Records) -> None:
+        ids = [item for record in records if (item := _item_id(record)) is not None]
+        pairs = [(record.key, record.value) for record in records]
+        features = metadata(pairs)
+
+        def take() -> None:
+            self.names.add(ids)
+            self.names.take_availability(pairs)
+            for item, own in features:
+                self.catalogue.features.put(item, own)
+
+        await self._run(take)
+
+    async def _take_stats(self, tp: TopicPartition, records: Records) -> None:
+        values = [(record.key, record.value) for record in records]
+        for reason in await self._run(lambda: self.statistics.take(tp.partition, values)):
+            log.warning("%s; passed over", reason)
+
+    async def _take_versions(self, tp: TopicPartition, records: Records) -> None:
+        announcements = []
+        for record in records:
+            if record.value is not None:
+                try:
+                    announcements.append(decode_announcement(record.value))
+                except Unreadable as reason:
+                    log.error("%s offset %d: %s; passed over", tp.topic, record.offset, reason)
+        await self.version.take(announcements)
+
+
+def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
+    """The item that a record of `items` names, None if it cannot be read."""
+    if record.value is None:
+        return None
+    try:
+        return decoded(_decode_named, record.value).item_id
+    except Unreadable as reason:
+        log.warning("%s offset %d: not an item (%s); passed over", record.topic, record.offset, reason)
+        return None

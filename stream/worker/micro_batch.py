@@ -1,0 +1,136 @@
+"""From chunks to a moved engine and the messages that say so: the work of one micro-batch on the
+engine's thread.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eddy.stream.engine.engine import Engine, Lists, Outcome
+from eddy.stream.engine.prequential import Prequential
+from eddy.stream.records.dead_letters import Letter, dead_letter
+from eddy.stream.records.decode import Rejected, rounds
+from eddy.stream.records.messages import Message
+from eddy.stream.records.partitioner import OtherPartitioner
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
+from eddy.stream.worker.answers import Origin, encode_lists, origin_of
+from eddy.stream.worker.inbox import Arrived, decode
+from eddy.stream.worker.metrics import WorkerMetrics
+from eddy.stream.worker.partition_task import Owned
+
+log = logging.getLogger("eddy.worker")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a micro-batch says on `recommendations` up to an erasure or to its end."""
+
+    lists: Lists | None
+    origin: Origin
+    erased: dict[int, list[Message]]
+    """tombstones, by partition; they follow the lists"""
+
+
+@dataclass
+class Applied:
+    """What a micro-batch says; lists may still be in the making."""
+
+    turns: list[Turn]
+    letters: list[Letter]
+    """for `dead-letters`"""
+    ranked: Callable[[], None]
+    """waits for the batch's prequential ranks and shows their metrics"""
+
+    def answers(self) -> dict[int, list[Message]]:
+        """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
+        the engine's, batch after batch.
+        """
+        messages: dict[int, list[Message]] = {}
+        for turn in self.turns:
+            listed = encode_lists(turn.lists, turn.origin) if turn.lists else {}
+            for part in (listed, turn.erased):
+                for to, some in part.items():
+                    messages.setdefault(to, []).extend(some)
+        self.ranked()
+        return messages
+
+
+def apply_chunks(
+    engine: Engine,
+    settings: Settings,
+    topic_id: bytes,
+    owners: Mapping[int, Owned],
+    taken: Mapping[int, Sequence[Arrived]],
+    metrics: WorkerMetrics,
+    other: OtherPartitioner,
+) -> Applied:
+    """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
+    read = sum(len(one.chunk.records) for part in taken.values() for one in part)
+    metrics.read.inc(read)
+    metrics.batch_events.observe(read)
+    decoded = [decode(part, settings.admission) for part in taken.values()]
+    rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
+    _warn_of_partitioner(rejected, other)
+    metrics.unanswered.inc()
+    turns: list[Turn] = []
+    for batches, erased in rounds(decoded):
+        outcome = engine.apply(batches)
+        _count(outcome, metrics)
+        home = engine.slab.partition[outcome.dirty]
+        for number, owned in owners.items():
+            owned.changed(outcome.dirty[home == number])
+        if outcome.refused:
+            at = {
+                (number, record.offset): record
+                for number, part in taken.items()
+                for one in part
+                for record in one.chunk.records
+            }
+            rejected += [
+                (number, Rejected(at[number, offset], why)) for number, offset, why in outcome.refused
+            ]
+        tombstones: dict[int, list[Message]] = {}
+        for number, user in erased:
+            owners[number].erase(engine, [user])
+            discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
+            tombstones.setdefault(number, []).append((user.encode(), None))
+            metrics.erased.inc()
+        origin = origin_of(engine, topic_id)
+        turns.append(Turn(outcome.lists, origin, tombstones))
+        metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
+    for number, part in taken.items():
+        owners[number].advance(part[-1].chunk.end)
+    letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
+    metrics.dead.inc(len(rejected))
+    metrics.rows.set(len(engine.slab))
+    started = engine.prequential.started
+    return Applied(turns, letters, lambda: _show(engine.prequential, started, metrics))
+
+
+def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherPartitioner) -> None:
+    """Say so, once, when the refused records look like the work of another partitioner."""
+    misplaced: dict[int, list[bytes]] = {}
+    for number, bad in rejected:
+        if bad.misplaced:
+            misplaced.setdefault(number, []).append(bad.record.key or b"")
+    for number, keys in misplaced.items():
+        if said := other.recognised(keys, number):
+            log.warning("records are refused for their partition; %s", said)
+
+
+def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
+    prequential.finish(started)
+    for name, value in prequential.metrics().items():
+        metrics.prequential.labels(name).set(value)
+    metrics.prequential_sample.set(prequential.sample)
+    metrics.unanswered.dec()
+
+
+def _count(outcome: Outcome, metrics: WorkerMetrics) -> None:
+    metrics.applied.inc(outcome.applied)
+    metrics.replayed.inc(outcome.replayed)
+    metrics.ignored.inc(outcome.ignored)
+    metrics.repeats.inc(outcome.repeats)
+    metrics.late.inc(outcome.late)
+    metrics.too_late.inc(outcome.too_late)

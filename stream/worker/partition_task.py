@@ -1,0 +1,108 @@
+"""What a worker holds of one owned partition between restore and revocation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from numpy.typing import NDArray
+
+from eddy.stream.engine.engine import Engine
+from eddy.stream.records.chunk import Chunk
+from eddy.stream.records.messages import Message
+from eddy.stream.state.item_statistics import Journal
+from eddy.stream.state.rows import keyed
+from eddy.stream.state.snapshots import BLOCK_ROWS, Snapshot
+from eddy.stream.worker.checkpoint import Capture
+
+
+@dataclass
+class Owned:
+    """An owned, restored partition."""
+
+    number: int
+    producer: AIOKafkaProducer
+    """transactional, fences former owners"""
+    journal: Journal
+    generation: int
+    changelog_end: int
+    """offset of `user-state` up to which everything is in memory"""
+    received: int | None = None
+    """end of the last chunk taken in"""
+    position: int | None = None
+    """offset of the next record to apply"""
+    committed: int | None = None
+    """offset that the last checkpoint committed"""
+    _dirty: list[NDArray[np.int64]] = field(default_factory=list)
+    _erased: dict[str, None] = field(default_factory=dict)
+    _rewrites: bool = False
+    """whether the next checkpoint writes the item statistics whole"""
+
+    def accept(self, chunk: Chunk) -> bool:
+        """Take a chunk in; not if records between it and the one before were fetched but never came."""
+        if chunk.follows is not None and (self.received is None or chunk.follows > self.received):
+            return False
+        self.received = max(chunk.end, self.received or 0)
+        return True
+
+    def changed(self, slots: NDArray[np.int64]) -> None:
+        """Note rows that are to be written."""
+        if len(slots):
+            self._dirty.append(slots)
+
+    def erase(self, engine: Engine, users: Sequence[str]) -> None:
+        """Forget users; the next checkpoint writes their tombstones."""
+        engine.erase([(self.number, user) for user in users])
+        self._erased.update(dict.fromkeys(users))
+
+    def rewrite_statistics(self) -> None:
+        """Let the next checkpoint write the item statistics whole."""
+        self._rewrites = True
+
+    def advance(self, position: int) -> None:
+        """Everything before this offset is applied."""
+        self.position = max(position, self.position or 0)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint has something to do."""
+        return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
+
+    def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> Capture:
+        """Copy out what the next checkpoint writes."""
+        erased: list[Message] = [(user.encode(), None) for user in self._erased]
+        self._erased.clear()
+        stored = None
+        if self._dirty:
+            slots = np.unique(np.concatenate(self._dirty))
+            self._dirty.clear()
+            slots = slots[engine.slab.partition[slots] == self.number]
+            engine.adopt(slots)  # a version may have been exchanged since they changed
+            stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
+
+        def rows() -> list[Message]:
+            return erased if stored is None else [*erased, *keyed(stored)]
+
+        for counted in engine.counting.take(self.number):
+            self.journal.note(counted)
+        if self._rewrites:
+            self._rewrites = False
+            self.journal.rewrite()
+        statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
+        return Capture(self.number, self.position, rows, statistics, names)
+
+    def durable(self, capture: Capture, committed: bool) -> None:
+        """A checkpoint has written this capture, and has `committed` its position or could not."""
+        if committed:
+            self.committed = capture.position
+        self.changelog_end = max(self.changelog_end, capture.changelog_end)
+
+    def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:
+        """All rows as they are; only while nothing is pending, so that no row is ahead of the changelog."""
+        slots = engine.slab.of_partition(self.number)
+        engine.adopt(slots)
+        parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))
+        blocks = (
+            engine.slab.export(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
+        )
+        return Snapshot(self.changelog_end, topic_id, blocks)

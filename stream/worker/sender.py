@@ -1,0 +1,56 @@
+"""Recommendations and dead letters on their way to Kafka, beside the engine's next batch: in order, and
+bounded.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+
+from aiokafka import AIOKafkaProducer
+
+from eddy.stream.kafka.producers import send_all
+from eddy.stream.records.settings import TopicNames
+from eddy.stream.worker.micro_batch import Applied
+
+BATCHES = 4
+"""Micro-batches that may wait for their scores or for room in the producer: then the engine waits, too."""
+
+
+class Outbox:
+    """Sends a batch's messages after those of the batch before."""
+
+    def __init__(self, producer: AIOKafkaProducer, topics: TopicNames) -> None:
+        self._producer, self._topics = producer, topics
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Semaphore(BATCHES)
+        self._unconfirmed: list[asyncio.Task[None]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="eddy-answers")
+
+    async def room(self) -> None:
+        """Wait until another batch's messages may come."""
+        async with self._room:
+            pass
+
+    def put(self, applied: Applied) -> None:
+        """Take over the messages of a batch."""
+        self._unconfirmed.append(asyncio.create_task(self._send(applied)))
+
+    def take_unconfirmed(self) -> Awaitable[object]:
+        """Ends when everything that was put since the last call is confirmed. Errors: the producer's."""
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        return asyncio.gather(*unconfirmed)
+
+    def close(self) -> None:
+        """End the thread that messages are made on."""
+        self._thread.shutdown()
+
+    async def _send(self, applied: Applied) -> None:
+        confirmations: list[asyncio.Future[object]] = []
+        async with self._room, self._turn:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, applied.answers)
+            for partition, messages in answers.items():
+                topic = self._topics.recommendations
+                confirmations += await send_all(self._producer, topic, partition, messages)
+            for letter in applied.letters:
+                confirmations.append(await self._producer.send(self._topics.dead_letters, **letter))
+        await asyncio.gather(*confirmations)

@@ -1,0 +1,109 @@
+"""A worker's stable name (EDDY_WORKER_ID, KIP-345) belongs to one process at a time: to the last that joined.
+
+aiokafka takes a member whose name was taken over for one whose session expired. It would join again under the
+name and so take it back, and the other process would do the same, without end and without a word.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import BrokerResponseError, KafkaError, kafka_errors
+from aiokafka.protocol.group import JoinGroupRequest
+from kafka.errors import KafkaError as ClientError
+
+from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.records.settings import Settings
+
+_RETRY_S = 1.0
+
+logging.getLogger("kafka.admin").setLevel(logging.ERROR)  # it warns of what Faust adds to a subscription
+
+
+class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]
+    """The broker's answer to who joins while another one joins under the same name; aiokafka has no word
+    for it.
+    """
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "another member of the group has the same group.instance.id"
+
+
+kafka_errors.setdefault(FencedInstanceIdError.errno, FencedInstanceIdError)
+
+
+class NameTaken(EddyError):
+    """Another process goes by this worker's name."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            f"EDDY_WORKER_ID={settings.worker_id} is also the name of a worker that joined the group "
+            f"{settings.group} later and took the partitions over: this one ends; give every worker a name "
+            "of its own"
+        )
+
+
+def name_is_taken(settings: Settings, member_id: str) -> bool:
+    """Whether the group's member of this worker's name is another than `member_id`. Errors: kafka-python's
+    and EddyError when the cluster does not say.
+    """
+    with admin_client(settings) as admin:
+        members = admin.describe_groups([settings.group])[settings.group]["members"]
+    return any(
+        member["group_instance_id"] == settings.worker_id and member["member_id"] != member_id
+        for member in members
+    )
+
+
+def keep_out_of_the_way(
+    consumer: AIOKafkaConsumer, taken: Callable[[str], bool], on_taken: Callable[[], None]
+) -> None:
+    """Have a consumer that lost its membership look whether its name is `taken` by another than the member
+    that it was (asked on a thread), before it joins again. If so, `on_taken` is called, and it does not join
+    any more.
+    """
+    start = consumer.start
+
+    async def guarded_start() -> None:
+        await start()
+        coordinator = consumer._coordinator
+        coordinator.ensure_active_group = _guarded(coordinator, taken, on_taken)
+
+    consumer.start = guarded_start
+
+
+def _guarded(
+    coordinator: Any, taken: Callable[[str], bool], on_taken: Callable[[], None]
+) -> Callable[[Any, Any], Awaitable[Any]]:
+    join = coordinator.ensure_active_group
+    member_id: str = JoinGroupRequest.UNKNOWN_MEMBER_ID
+
+    async def step_aside() -> None:
+        on_taken()
+        await asyncio.wait([coordinator._closing])
+
+    async def ensure_active_group(subscription: Any, previous: Any) -> Any:
+        nonlocal member_id
+        if coordinator.member_id == JoinGroupRequest.UNKNOWN_MEMBER_ID != member_id:
+            try:
+                if await asyncio.to_thread(taken, member_id):
+                    return await step_aside()
+            except (ClientError, EddyError):  # the coordinator's loop comes again
+                await asyncio.sleep(_RETRY_S)
+                return None
+            # Not asked again before it is a member: the answer that made it one may have been lost.
+            member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
+        try:
+            assignment = await join(subscription, previous)
+        except KafkaError as error:
+            if FencedInstanceIdError.__name__ not in str(error):
+                raise
+            return await step_aside()
+        member_id = coordinator.member_id
+        return assignment
+
+    return ensure_active_group

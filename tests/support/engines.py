@@ -1,0 +1,132 @@
+"""Small engines with random weights for tests: quick to build, and sensitive to everything that is fed
+to the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eddy.models.config import ModelConfig
+from eddy.models.hashing import event_id_hash, type_hashes
+from eddy.models.network.recommender import Recommender
+from eddy.models.registry import Version, publish
+from eddy.models.rules import EventRules
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.trained import Trained
+from eddy.models.vocabulary import Catalogue, Vocabulary
+from eddy.stream.engine.engine import Engine, Options
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.records.decode import EventBatch
+from eddy.stream.state.item_names import ItemNames
+from eddy.stream.state.rows import Rows
+
+TOPIC_ID = bytes(range(16))
+TYPES = ("view", "rating")
+TOLERANCE = 2e-5
+"""Between two states reached by different batchings: float32 sums in another order, and cells forget
+such errors.
+"""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One event as tests write it."""
+
+    user: str
+    item: str
+    time: int
+    type: str = "view"
+    value: float | None = None
+    event_id: str | None = None
+
+
+def item_id(number: int) -> str:
+    return f"item-{number}"
+
+
+def random_version(
+    registry: Path, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0, **config: Any
+) -> Version:
+    """A published version whose weights are all random: no input is without effect on the state."""
+    torch.manual_seed(seed)
+    model = ModelConfig(cell=cell, hidden=hidden, dim=16, item_buckets=8, successors=8, **config)
+    recommender = Recommender(model, items, len(TYPES))
+    with torch.no_grad():
+        for name, parameter in recommender.named_parameters():
+            if not name.startswith("cell"):
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    vocabulary = Vocabulary([item_id(i) for i in range(items)], TYPES, model.item_buckets)
+    return publish(registry, Trained(recommender.eval(), vocabulary, EventRules()), {})
+
+
+def new_encoder(engine: Engine | None, version: Version, epoch: int) -> Encoder:
+    """An encoder of a version, on an engine's names or on new ones."""
+    names = engine.names if engine else ItemNames(Catalogue())
+    names.add_vocabulary(version.vocabulary.items)
+    return Encoder(version, epoch, names.catalogue, torch.device("cpu"))
+
+
+def new_engine(
+    version: Version, epoch: int = 1, wall: int = 10**13, device: str = "cpu",
+    **options: Any,
+) -> Engine:  # fmt: skip
+    """An engine with nothing in it; `wall` is what its clock on the wall says, in ms. The version's weights
+    are moved to the device.
+    """
+    torch.set_num_threads(1)
+    names = ItemNames(Catalogue())
+    names.add_vocabulary(version.vocabulary.items)
+    encoder = Encoder(version, epoch, names.catalogue, torch.device(device))
+    config = version.recommender.config
+    statistics = Statistics(config.half_lives_ms, config.successors)
+    chosen = Options(**{"k": 5, "emit": "off", "sample": 0.0, **options})
+    return Engine(encoder, names, statistics, chosen, lambda: wall)
+
+
+def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventBatch:
+    """The happenings as the decoder would give them."""
+    n = len(happenings)
+    return EventBatch(
+        partition=partition,
+        user=[one.user for one in happenings],
+        item=[one.item for one in happenings],
+        type=type_hashes([one.type for one in happenings]),
+        value=np.array([np.nan if one.value is None else one.value for one in happenings], np.float16),
+        time=np.fromiter((one.time for one in happenings), np.int64, n),
+        event_id=np.fromiter(
+            (event_id_hash(one.event_id) if one.event_id else 0 for one in happenings), np.uint64, n
+        ),
+        offset=np.fromiter(offsets, np.int64, n),
+    )
+
+
+def stored_rows(engine: Engine, partition: int = 0) -> Rows:
+    """All rows of a partition in their lasting form, by user."""
+    slots = engine.slab.of_partition(partition)
+    slots = slots[np.argsort([engine.slab.user_of[slot] or "" for slot in slots.tolist()])]
+    return engine.slab.export(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
+
+
+EXACT = ("offset", "applied", "digest", "epoch", "anchor_time", "length", "older")
+WINDOW_COLUMNS = ("item", "time", "type", "value", "event_id")
+
+
+def assert_same_rows(found: Rows, expected: Rows, but: Sequence[str] = ()) -> None:
+    """Equal in every column; states within TOLERANCE."""
+    assert list(found.user) == list(expected.user)
+    for name in EXACT:
+        if name not in but:
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    filled = np.arange(found.item.shape[1]) < found.length[:, None]
+    for name in WINDOW_COLUMNS:
+        if name not in but:
+            here, there = getattr(found, name)[filled], getattr(expected, name)[filled]
+            np.testing.assert_array_equal(here, there, err_msg=name)
+    np.testing.assert_allclose(found.anchor, expected.anchor, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(found.hidden, expected.hidden, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,303 @@
+"""The event log's files: each record once, by day, whatever was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from eddy.models.errors import EddyError
+from eddy.models.event_limits import MAX_VALUE
+from eddy.models.logs.events import read_events
+from eddy.stream import event_log
+from eddy.stream.event_log import POSITION, opened
+from eddy.stream.records.admission import Admission
+from eddy.stream.records.decode import Record
+from eddy.stream.records.schema import Event, encode
+
+DAY_MS = 86_400_000
+MARCH_1_2013 = 1_362_096_000_000
+TOPIC_ID = "0b8a1f6e-0000-4000-8000-000000000001"
+ONE_PARTITION, FOUR = Admission(), Admission(partitions=4)
+EVE, ADA, LEA = ("eve", 0), ("ada", 1), ("lea", 3)
+"""Users and where they are at home among four partitions."""
+
+
+@dataclass
+class Written:
+    """A record as a consumer returns it."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = b"ada"
+    timestamp: int = MARCH_1_2013 + 10 * DAY_MS
+    """of its append"""
+
+
+def event(
+    offset: int, item: str = "heat", timestamp: int = MARCH_1_2013, user: str = "ada", **fields: object
+) -> Record:
+    value = encode(Event(user, item, timestamp, **fields))  # type: ignore[arg-type]
+    return Written(offset, value, user.encode())
+
+
+def append(
+    folder: Path, records: list[Record], partition: int = 0, admission: Admission = ONE_PARTITION
+) -> int:
+    with opened(folder, "events", TOPIC_ID) as log:
+        return log.append({partition: records}, admission)
+
+
+def places(folder: Path) -> list[tuple[int, int]]:
+    table = ds.dataset(folder, format="parquet").to_table(columns=["partition", "offset"])
+    return sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
+
+
+def next_offsets(folder: Path) -> dict[int, int]:
+    with opened(folder, "events", TOPIC_ID) as log:
+        return log.position.offsets
+
+
+def test_events_lie_in_the_folder_of_their_own_day(tmp_path: Path) -> None:
+    append(
+        tmp_path,
+        [event(0), event(1, timestamp=MARCH_1_2013 + DAY_MS - 1), event(2, timestamp=MARCH_1_2013 + DAY_MS)],
+    )
+    assert sorted(path.name for path in tmp_path.glob("day=*")) == ["day=2013-03-01", "day=2013-03-02"]
+    first = ds.dataset(tmp_path / "day=2013-03-01", format="parquet").to_table()
+    assert first["offset"].to_pylist() == [0, 1]
+
+
+def test_the_log_is_what_training_reads(tmp_path: Path) -> None:
+    append(tmp_path, [event(0, "heat", event_type="rating", value=4.25, event_id="e-1"), event(1, "alien")])
+    events = read_events(tmp_path)
+    assert [events.items[item] for item in events.item] == ["heat", "alien"]
+    assert events.timestamp.tolist() == [MARCH_1_2013, MARCH_1_2013]
+    assert events.value[0] == 4.25
+    assert events.value[1] != events.value[1]
+    assert events.event_id == ["e-1", ""]
+    assert [events.types[kind] for kind in events.type] == ["rating", "view"]
+
+
+def test_what_is_no_event_is_left_out_and_not_read_again(tmp_path: Path) -> None:
+    records = [
+        event(0),
+        Written(1, b"not JSON"),
+        Written(2, None),
+        Written(3, encode(Event("bob", "heat", MARCH_1_2013))),
+        event(4, timestamp=MARCH_1_2013 // 1000),
+        event(5, timestamp=MARCH_1_2013 + 11 * DAY_MS),
+    ]
+    assert append(tmp_path, records) == 1
+    assert places(tmp_path) == [(0, 0)]
+    assert next_offsets(tmp_path) == {0: 6}
+
+
+def test_a_time_names_its_unit_so_that_nobody_has_to_guess(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    log = ds.dataset(tmp_path, format="parquet")
+    assert log.schema.field("timestamp").type == pa.timestamp("ms", "UTC")
+    assert log.to_table()["timestamp"].to_pylist() == [datetime(2013, 3, 1, tzinfo=UTC)]
+    early = tmp_path / "zero"
+    append(early, [event(0, timestamp=1_700_000_000)], admission=Admission(earliest=0))
+    assert read_events(early).timestamp.tolist() == [1_700_000_000], (
+        "milliseconds, though they look like seconds"
+    )
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_log_whose_older_parts_have_times_as_numbers_is_read_and_goes_on(tmp_path: Path, days: int) -> None:
+    append(tmp_path, [event(0)])
+    (path,) = tmp_path.glob("day=*/*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, "timestamp", table["timestamp"].cast(pa.int64())), path)
+    append(
+        tmp_path, [event(1, timestamp=MARCH_1_2013 + days * DAY_MS), event(2, user="eve"), Written(3, None)]
+    )
+    assert sorted(read_events(tmp_path).timestamp.tolist()) == sorted(
+        [MARCH_1_2013, MARCH_1_2013 + days * DAY_MS, MARCH_1_2013]
+    )
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 2
+    assert read_events(tmp_path).users == ["eve"]
+
+
+def test_values_and_absent_fields_are_what_the_workers_take_them_for(tmp_path: Path) -> None:
+    huge = event(0, value=1e300)
+    empty = Written(
+        1, b'{"user_id":"ada","item_id":"i","timestamp":1362096000000,"event_type":null,"event_id":""}'
+    )
+    append(tmp_path, [huge, empty])
+    table = ds.dataset(tmp_path, format="parquet").to_table()
+    assert table["value"].to_pylist() == [MAX_VALUE, None]
+    assert table["event_type"].to_pylist() == ["view", "view"]
+    assert table["event_id"].to_pylist() == [None, None]
+    assert len(read_events(tmp_path)) == 2
+
+
+def test_what_lies_in_a_wrong_partition_is_not_in_the_log_and_erases_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (eve, right), (_, wrong) = EVE, LEA
+    append(tmp_path, [event(0, user=eve)], right, FOUR)
+    append(tmp_path, [event(0, user=eve), Written(1, None, eve.encode())], wrong, FOUR)
+    assert caplog.messages == ["2 records lie in a wrong partition: left out, as workers refuse them"]
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 0
+    assert places(tmp_path) == [(right, 0)]
+    append(tmp_path, [Written(1, None, eve.encode())], right, FOUR)
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 1
+    assert places(tmp_path) == []
+
+
+def read_and_forget(folder: Path, records: list[Record]) -> None:
+    """What an export does, three records at a time, with what it has not read yet."""
+    with opened(folder, "events", TOPIC_ID) as log:
+        unread = [record for record in records if record.offset >= log.position.offsets.get(0, 0)]
+        for at in range(0, len(unread), 3):
+            log.append({0: unread[at : at + 3]}, ONE_PARTITION)
+        log.forget()
+
+
+class Killed(BaseException):
+    """Nothing is cleaned up behind it."""
+
+
+def test_an_erasure_that_was_read_is_finished_wherever_the_export_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = MARCH_1_2013 + DAY_MS
+    records: list[Record] = [
+        event(0), event(1, user="bob"), event(2, timestamp=day), event(3, user="bob", timestamp=day),
+        event(4), Written(5, None), event(6),
+    ]  # fmt: skip
+    sync = event_log._sync
+
+    def run(folder: Path, killed_at: int | None) -> int:
+        """Every step is made durable by a call, one of which ends the process; returns how many."""
+        calls = 0
+
+        def step(path: Path) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == killed_at:
+                raise Killed
+            sync(path)
+
+        monkeypatch.setattr(event_log, "_sync", step)
+        with suppress(Killed):
+            read_and_forget(folder, records)
+        return calls
+
+    steps = run(tmp_path / "undisturbed", None)
+    assert steps > 20
+    for killed_at in range(1, steps + 1):
+        folder = tmp_path / str(killed_at)
+        run(folder, killed_at)
+        run(folder, None)
+        assert places(folder) == [(0, 1), (0, 3), (0, 6)]
+        assert not list(folder.rglob("*.writing"))
+        assert "ada" not in (folder / POSITION).read_text(), "nothing is left to do"
+
+
+def test_an_erasure_leaves_files_without_the_user_alone(tmp_path: Path) -> None:
+    append(tmp_path, [event(0), event(1, user="bob", timestamp=MARCH_1_2013 + DAY_MS)])
+    (others,) = tmp_path.glob("day=2013-03-02/*.parquet")
+    before = others.stat()
+    append(tmp_path, [Written(2, None)])
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.forget() == 1
+    assert others.stat() == before
+    assert places(tmp_path) == [(0, 1)]
+
+
+def test_a_torn_file_does_not_hide_who_is_in_it(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    append(tmp_path, [Written(1, None)])
+    (torn,) = tmp_path.glob("day=*/*.parquet")
+    torn.write_bytes(torn.read_bytes()[:-9])
+    with (
+        pytest.raises(EddyError, match=r"part-00000000\.parquet: cannot be read .*erased users may be in it"),
+        opened(tmp_path, "events", TOPIC_ID) as log,
+    ):
+        log.forget()
+
+
+def test_a_part_without_any_event_moves_the_position_too(tmp_path: Path) -> None:
+    assert append(tmp_path, [Written(7, b"{}")]) == 0
+    assert next_offsets(tmp_path) == {0: 8}
+
+
+def test_partitions_have_their_own_positions(tmp_path: Path) -> None:
+    for (user, partition), offsets in ((EVE, (0, 1)), (LEA, (0,))):
+        append(tmp_path, [event(offset, user=user) for offset in offsets], partition, FOUR)
+    assert next_offsets(tmp_path) == {0: 2, 3: 1}
+    assert places(tmp_path) == [(0, 0), (0, 1), (3, 0)]
+
+
+def test_after_a_crash_between_files_and_position_nothing_is_there_twice(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    shutil.copy(tmp_path / POSITION, tmp_path / "before")
+    append(tmp_path, [event(1), event(2, timestamp=MARCH_1_2013 + DAY_MS)])
+    (tmp_path / "before").rename(tmp_path / POSITION)  # the crash: files were renamed, the position was not
+    assert next_offsets(tmp_path) == {0: 1}
+    assert places(tmp_path) == [(0, 0)]
+    append(tmp_path, [event(1), event(2, timestamp=MARCH_1_2013 + DAY_MS), event(3)])
+    assert places(tmp_path) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+
+
+def test_a_file_that_is_half_written_is_never_read_and_goes(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    half = tmp_path / "day=2013-03-01" / ".part-00000001.writing"
+    half.write_bytes(b"PAR1")
+    assert len(read_events(tmp_path)) == 1
+    next_offsets(tmp_path)
+    assert not half.exists()
+
+
+def test_the_log_of_another_topic_is_refused(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    with (
+        pytest.raises(EddyError, match="exported from another topic"),
+        opened(tmp_path, "events", "another id"),
+    ):
+        pass
+
+
+def test_only_one_export_writes_at_a_time(tmp_path: Path) -> None:
+    with (
+        opened(tmp_path, "events", TOPIC_ID),
+        pytest.raises(EddyError, match="another export"),
+        opened(tmp_path, "events", TOPIC_ID),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"topic": "t", "topic_id": "i", "part": 0, "offsets": {"a": 1}}']
+)
+def test_a_position_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / POSITION).write_text(content)
+    with pytest.raises(EddyError, match=f"{POSITION}: unreadable"), opened(tmp_path, "events", TOPIC_ID):
+        pass
+
+
+def test_files_without_a_position_are_refused(tmp_path: Path) -> None:
+    append(tmp_path, [event(0)])
+    (tmp_path / POSITION).unlink()
+    with pytest.raises(EddyError, match="has files but no"), opened(tmp_path, "events", TOPIC_ID):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EddyError, match="cannot be written"), opened(tmp_path / "file", "events", TOPIC_ID):
+        pass

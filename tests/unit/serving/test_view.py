@@ -1,0 +1,335 @@
+"""What the server holds and answers, without Kafka: rows come from an engine, as workers would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from eddy.models.errors import EddyError
+from eddy.models.hashing import item_hashes
+from eddy.models.registry import Version
+from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.view import MaterialisedView
+from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.ranker import REFRESH_MS
+from eddy.stream.records.schema import Item, encode
+from eddy.stream.state.availability import dictionary_records
+from eddy.stream.state.rows import encode_rows
+from tests.support.engines import (
+    Happening,
+    batch,
+    item_id,
+    new_encoder,
+    new_engine,
+    random_version,
+    stored_rows,
+)
+
+NOW = 1_400_000_000_000
+WALL = 10**13  # long after: the stream clock lives in the log's own time
+ITEMS = 200
+
+MakeVersion = Callable[..., Version]
+
+
+@pytest.fixture
+def make_version(tmp_path: Path) -> MakeVersion:
+    """Versions whose lists depend on rows alone, so that the engine's statistics need not be copied."""
+
+    def make(**config: Any) -> Version:
+        chosen: dict[str, Any] = {"half_lives_ms": (), "transition_lags": 0, **config}
+        return random_version(tmp_path / "registry", items=ITEMS, **chosen)
+
+    return make
+
+
+@pytest.fixture
+def version(make_version: MakeVersion) -> Version:
+    return make_version()
+
+
+@pytest.fixture
+def engine(version: Version) -> Engine:
+    return fed_engine(version)
+
+
+def fed_engine(version: Version, users: int = 8, events: int = 60) -> Engine:
+    """An engine that has seen some events of each user."""
+    engine = new_engine(version, wall=WALL)
+    rng = np.random.default_rng(5)
+    happenings = [
+        Happening(f"user-{rng.integers(users)}", item_id(int(rng.integers(ITEMS))), NOW - 1000 * (events - i))
+        for i in range(events)
+    ]
+    engine.apply([batch(happenings, range(events))])
+    return engine
+
+
+def records(engine: Engine) -> dict[bytes, bytes | None]:
+    rows = stored_rows(engine)
+    return dict(zip(rows.user, encode_rows(rows), strict=True))
+
+
+def new_view(version: Version) -> MaterialisedView:
+    """A view with this version as epoch 1."""
+    view = MaterialisedView(lambda: WALL)
+    view.put_version(version, 1)
+    return view
+
+
+def ask(view: MaterialisedView, user: str, **filters: object) -> Answer:
+    question = replace(DEFAULTS, user_id=user, **filters)  # type: ignore[arg-type]
+    return answer(view, [question])[0]
+
+
+DEFAULTS = Question("", k=5)
+
+
+def listed(found: Answer) -> list[str]:
+    return [item.item_id for item in found.items]
+
+
+def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
+    """What a worker emits for these users as of now."""
+    view = engine.ranker.latest(engine.slab, engine.slab.find(users))
+    engine.ranker.refresh(engine.clock.now(WALL), WALL)
+    item, *_ = engine.ranker.start(view, engine.clock.now(WALL), 5, np.zeros(len(users), np.bool_))()
+    return [[engine.names.ids[i] or "" for i in row] for row in item.tolist()]
+
+
+# -- answers ----------------------------------------------------------------------------------------------
+
+
+def test_a_user_gets_the_list_that_the_engine_makes_of_the_same_row(engine: Engine, version: Version) -> None:
+    view = new_view(version)
+    assert view.take_rows(0, records(engine)) == []
+    users = sorted(engine.slab.slot_of)
+    assert [listed(ask(view, user)) for user in users] == engine_lists(engine, users)
+    one = ask(view, users[0])
+    slot = engine.slab.slot_of[users[0]]
+    assert (one.known, one.epoch, one.version) == (True, 1, version.id)
+    assert (one.partition, one.offset, one.stream_time) == (0, engine.slab.offset[slot], NOW - 1000)
+
+
+def test_questions_answered_together_are_answered_as_one_by_one(engine: Engine, version: Version) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    questions = [
+        Question("user-0", k=3),
+        Question("nobody", k=2),
+        Question("user-1", k=50, exclude_seen=True),
+        Question("user-0", k=5, exclude=(item_id(1), item_id(2), "never-seen")),
+    ]
+    together = answer(view, questions)
+    assert [listed(one) for one in together] == [listed(answer(view, [one])[0]) for one in questions]
+    assert [len(one.items) for one in together] == [3, 0, 50, 5]
+
+
+def test_filters_leave_out_what_they_name_and_nothing_else(engine: Engine, version: Version) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    everything = listed(ask(view, "user-0", k=1000))
+    assert len(everything) == ITEMS
+    unwanted = tuple(everything[:3])
+    assert listed(ask(view, "user-0", k=1000, exclude=unwanted)) == everything[3:]
+    slot = engine.slab.slot_of["user-0"]
+    seen = {engine.names.ids[i] for i in engine.slab.item[slot, : engine.slab.length[slot]].tolist()}
+    assert listed(ask(view, "user-0", k=1000, exclude_seen=True)) == [i for i in everything if i not in seen]
+
+
+def test_an_unknown_user_gets_what_is_popular_now(make_version: MakeVersion) -> None:
+    view = new_view(make_version(half_lives_ms=(86_400_000,)))
+    index = view.catalogue.find(item_hashes([item_id(1)] * 3 + [item_id(2)] * 2 + [item_id(3)] * 9))
+    when = np.array([NOW] * 5 + [NOW - 10 * 86_400_000] * 9)
+    assert view.statistics is not None
+    view.statistics.update(0, index, when, np.full((len(index), 1), -1))
+    view.clock.observe(NOW, WALL)
+    found = ask(view, "nobody\u2028\U0001f600\x00")
+    assert listed(found) == [item_id(1), item_id(2), item_id(3)], "items that nobody touched are not popular"
+    assert found.items[0].score == 3.0
+    assert (found.known, found.epoch, found.version, found.offset) == (False, None, None, None)
+    assert listed(ask(view, "nobody", k=1, exclude=(item_id(1),))) == [item_id(2)]
+
+
+def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every_request(
+    engine: Engine, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = [NOW]
+    view = new_view(version)
+    view.wall = lambda: wall[0]
+    view.take_rows(0, records(engine))
+    scorer = view.rankers[1].scorer
+    refreshed: list[float] = []
+    monkeypatch.setattr(scorer, "refresh", refreshed.append)
+    for _ in range(3):
+        ask(view, "user-0")
+    assert len(refreshed) == 1
+    wall[0] += REFRESH_MS
+    ask(view, "user-0")
+    assert len(refreshed) == 2
+
+
+def test_with_nothing_to_say_the_list_is_empty() -> None:
+    found = ask(MaterialisedView(lambda: WALL), "anybody")
+    assert (found.items, found.known, found.stream_time) == ([], False, -1)
+
+
+def test_titles_come_from_items_and_go_with_their_tombstone(engine: Engine, version: Version) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    best = ask(view, "user-0").items[0].item_id
+    unreadable = view.take_items([(b"x", b"{"), (best.encode(), encode(Item(best, "A title", ["Drama"])))])
+    assert len(unreadable) == 1
+    assert ask(view, "user-0").items[0].title == "A title"
+    assert b"title" not in msgspec.json.encode(ask(view, "user-0").items[1]), "absent rather than null"
+    view.take_items([(best.encode(), None)])
+    assert ask(view, "user-0").items[0].title is None
+
+
+def test_an_item_whose_id_is_not_known_yet_waits_for_its_name(make_version: MakeVersion) -> None:
+    version = make_version()
+    engine = new_engine(version, wall=WALL)
+    engine.apply([batch([Happening("user-0", "newcomer", NOW)], [0])])
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    assert "newcomer" not in listed(ask(view, "user-0", k=1000))
+    view.take_items(dictionary_records(["newcomer"]))
+    assert "newcomer" in listed(ask(view, "user-0", k=1000))
+
+
+def test_a_type_that_only_the_rules_name_is_still_negative(version: Version) -> None:
+    engine = new_engine(version, wall=WALL)
+    engine.apply([batch([Happening("user-0", item_id(7), NOW, type="dislike")], [0])])
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    assert item_id(7) not in listed(ask(view, "user-0", k=1000))
+
+
+def test_users_of_two_unknown_types_get_the_same_list(version: Version) -> None:
+    engine = new_engine(version, wall=WALL)
+    sent = [
+        Happening(f"user-{who}", item_id(n), NOW + n, type="view" if n < 2 else last)
+        for n in range(3)
+        for who, last in enumerate(("page_1", "page_31292"))
+    ]
+    engine.apply([batch(sent, range(len(sent)))])
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    first, second = (listed(ask(view, user, k=1000)) for user in ("user-0", "user-1"))
+    assert first == second
+    assert item_id(2) in second
+
+
+# -- rows -------------------------------------------------------------------------------------------------
+
+
+def test_a_tombstone_makes_the_user_unknown(engine: Engine, version: Version) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    view.take_rows(0, {b"user-0": None, b"never-there": None})
+    assert not ask(view, "user-0").known
+    assert ask(view, "user-1").known
+
+
+def test_a_tombstone_in_another_partition_than_the_row_makes_nobody_unknown(
+    engine: Engine, version: Version
+) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    view.take_rows(1, {b"user-0": None})
+    assert ask(view, "user-0").known
+
+
+def test_a_row_that_cannot_be_read_is_told_of_and_the_others_are_taken(
+    engine: Engine, version: Version
+) -> None:
+    view = new_view(version)
+    stored = records(engine)
+    before = stored[b"user-0"]
+    assert before is not None
+    view.take_rows(0, {b"user-0": before})
+    for damaged in (b"", b"nonsense" * 30, before[:-1], before[:60] + b"?" + before[61:]):
+        assert len(view.take_rows(0, {**stored, b"user-0": damaged, b"\xff": before})) == 2
+    assert all(ask(view, user).known for user in engine.slab.slot_of), "what was known of user-0 stays"
+
+
+def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:
+    older = records(fed_engine(version, users=1, events=10))
+    newer = records(fed_engine(version, users=1, events=20))
+    view = new_view(version)
+    view.take_rows(0, newer)
+    view.take_rows(0, older)
+    assert ask(view, "user-0").offset == 19
+
+
+# -- model versions ---------------------------------------------------------------------------------------
+
+
+def encoded_for(engine: Engine, version: Version, epoch: int) -> None:
+    """Let the engine go on with another version and encode all rows anew."""
+    engine.exchange(new_encoder(engine, version, epoch))
+    engine.migrate(1_000_000)
+
+
+def test_during_a_refresh_each_row_is_scored_by_the_version_of_its_epoch(
+    engine: Engine, version: Version, make_version: MakeVersion
+) -> None:
+    second = make_version(hidden=24, seed=1)
+    users = sorted(engine.slab.slot_of)
+    before, old = engine_lists(engine, users), records(engine)
+    encoded_for(engine, second, 2)
+    after, new = engine_lists(engine, users), records(engine)
+    assert before != after
+    view = new_view(version)
+    view.take_rows(0, old)
+    view.put_version(second, 2)
+    view.take_rows(0, {user.encode(): new[user.encode()] for user in users[:3]})
+    assert [listed(ask(view, user)) for user in users] == after[:3] + before[3:]
+    assert [ask(view, user).epoch for user in users] == [2] * 3 + [1] * (len(users) - 3)
+    view.take_rows(0, old)
+    assert [listed(ask(view, user)) for user in users[:3]] == after[:3], "epochs of a user only grow"
+
+
+def test_an_older_version_is_dropped_when_no_row_names_it(
+    engine: Engine, version: Version, make_version: MakeVersion
+) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    second = make_version(seed=1)
+    view.put_version(second, 2)
+    assert set(view.rankers) == {1, 2}
+    encoded_for(engine, second, 2)
+    view.take_rows(0, records(engine))
+    assert set(view.rankers) == set(view.slabs) == {2}
+
+
+def test_rows_of_an_epoch_that_cannot_be_loaded_are_answered_by_the_version_before(
+    engine: Engine, version: Version, make_version: MakeVersion
+) -> None:
+    users = sorted(engine.slab.slot_of)
+    before = engine_lists(engine, users)
+    encoded_for(engine, make_version(hidden=24, seed=1), 2)
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    assert view.without_model(2) == {2}
+    assert [listed(ask(view, user)) for user in users] == before, "their windows are what it would have read"
+    assert {ask(view, user).version for user in users} == {version.id}
+
+
+def test_a_version_that_does_not_fit_what_is_held_is_refused(
+    engine: Engine, version: Version, make_version: MakeVersion
+) -> None:
+    view = new_view(version)
+    with pytest.raises(EddyError, match="item statistics"):
+        view.put_version(make_version(half_lives_ms=(1000,)), 2)
+    encoded_for(engine, make_version(hidden=24), 2)
+    view.take_rows(0, records(engine))
+    with pytest.raises(EddyError, match="made by another version"):
+        view.put_version(version, 2)
+    assert ask(view, "user-0").known

@@ -1,0 +1,195 @@
+"""Item statistics through base and journal: whoever reads them holds, to the bit, what the writer holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eddy.models.errors import EddyError
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.records.messages import Message
+from eddy.stream.state.item_statistics import BASE_EVERY, FORMAT, RING, Counted, Journal, Reader
+
+LIVES, SUCCESSORS, LAGS = (86_400_000, 3_600_000), 4, 3
+
+
+class Writer:
+    """An owner's side: statistics, and the records that its checkpoints wrote."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.catalogue = Catalogue()
+        self.catalogue.add(np.arange(1, 60, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        self.statistics = Statistics(LIVES, SUCCESSORS)
+        self.journal = Journal(0, -1, -1)
+        self.log: list[Message] = []
+        self.offset = 0
+
+    def batch(self) -> None:
+        n = int(self.rng.integers(1, 20))
+        self.offset += n
+        item = self.rng.integers(0, 59, n)
+        time = 1_380_000_000_000 + self.offset * 50_000 + self.rng.integers(0, 10**6, n)
+        previous = self.rng.integers(-1, 59, (n, LAGS))
+        counted = Counted(item, time, previous, self.offset)
+        self.statistics.update(0, item, time, previous)
+        self.journal.note(counted)
+
+    def checkpoint(self) -> None:
+        self.log += self.journal.drain(self.statistics, self.catalogue)()
+
+
+def new_reader() -> Reader:
+    return Reader(Statistics(LIVES, SUCCESSORS), Catalogue())
+
+
+def compacted(log: list[Message], until: int) -> list[Message]:
+    """What the log cleaner leaves of the first `until` records: the last of each key, in place."""
+    last = {key: i for i, (key, _) in enumerate(log[:until])}
+    return [record for i, record in enumerate(log) if i >= until or last[record[0]] == i]
+
+
+def sums(statistics: Statistics, catalogue: Catalogue) -> dict[str, bytes]:
+    """Everything that is counted, named by hash and so comparable between numberings."""
+    arrays = statistics.export(0, catalogue.hashes)
+    by_item = np.argsort(arrays["item"])
+    by_source = np.argsort(arrays["source"])
+    return {
+        "item": arrays["item"][by_item].tobytes(),
+        "popularity": arrays["popularity"][:, by_item].tobytes(),
+        "reference": arrays["reference"].tobytes(),
+        "source": arrays["source"][by_source].tobytes(),
+        "successor": arrays["successor"][by_source].tobytes(),
+        "count": arrays["count"][by_source].tobytes(),
+        "total": arrays["total"][by_source].tobytes(),
+        "transition_reference": arrays["transition_reference"].tobytes(),
+    }
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_a_reader_that_joins_at_any_point_after_compaction_holds_the_writer_s_sums(
+    seed: int, data: st.DataObject
+) -> None:
+    writer = Writer(seed)
+    checkpoints = data.draw(st.integers(1, 2 * BASE_EVERY + 20))
+    for _ in range(checkpoints):
+        for _ in range(int(writer.rng.integers(0, 3))):
+            writer.batch()
+        writer.checkpoint()
+    log = compacted(writer.log, data.draw(st.integers(0, len(writer.log))))
+    reader = new_reader()
+    half = data.draw(st.integers(0, len(log)))
+    reader.take(0, log[:half])
+    again = data.draw(st.integers(0, half))
+    reader.take(0, log[again:half])  # what was read before may be read again
+    reader.take(0, log[half:])
+    assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
+    assert reader.offset.get(0, -1) == writer.journal.offset
+
+
+def test_a_new_owner_goes_on_from_what_it_read() -> None:
+    first = Writer(1)
+    for _ in range(10):
+        first.batch()
+        first.checkpoint()
+    second = Writer(2)
+    reader = Reader(second.statistics, second.catalogue)
+    reader.take(0, first.log)
+    second.journal = Journal(0, reader.sequence[0], reader.offset[0])
+    second.offset = first.offset
+    for _ in range(10):
+        second.batch()
+        second.checkpoint()
+    bystander = new_reader()
+    bystander.take(0, first.log + second.log)
+    assert sums(bystander.statistics, bystander.catalogue) == sums(second.statistics, second.catalogue)
+
+
+def test_what_was_never_written_is_forgotten_when_the_partition_is_read_anew() -> None:
+    writer = Writer(3)
+    for _ in range(5):
+        writer.batch()
+        writer.checkpoint()
+    reader = new_reader()
+    reader.take(0, writer.log)
+    durable = sums(reader.statistics, reader.catalogue)
+    reader.statistics.update(0, np.array([1]), np.array([1_390_000_000_000]), np.array([[2, 3, -1]]))
+    reader.forget(0)
+    reader.take(0, writer.log)
+    assert sums(reader.statistics, reader.catalogue) == durable
+
+
+def test_journal_keys_are_used_again_only_after_two_bases() -> None:
+    assert RING > 2 * BASE_EVERY
+
+
+def test_an_owner_s_own_records_come_back_and_change_nothing() -> None:
+    owner = Writer(5)
+    follower = Reader(owner.statistics, owner.catalogue)
+    owner.journal = Journal(0, -1, -1, known=follower.sequence)
+    for _ in range(BASE_EVERY + 20):  # a base comes back, too
+        written = len(owner.log)
+        owner.batch()
+        owner.checkpoint()
+        owner.batch()  # counted before the records of the checkpoint are read back
+        before = sums(owner.statistics, owner.catalogue)
+        follower.take(0, owner.log[written:])
+        assert sums(owner.statistics, owner.catalogue) == before
+        assert follower.offset[0] < owner.journal.offset  # of what is durable
+
+
+def test_records_are_of_the_moment_of_the_checkpoint_however_late_they_are_made() -> None:
+    writer, prompt = Writer(6), Writer(6)
+    late, at_once = [], []
+    for _ in range(BASE_EVERY + 3):  # bases, too
+        writer.batch()
+        prompt.batch()
+        late.append(writer.journal.drain(writer.statistics, writer.catalogue))
+        at_once += prompt.journal.drain(prompt.statistics, prompt.catalogue)()
+        writer.catalogue.add(np.array([len(late)], np.uint64))
+        prompt.catalogue.add(np.array([len(late)], np.uint64))
+    assert [record for make in late for record in make()] == at_once
+
+
+def test_nothing_counted_writes_nothing() -> None:
+    writer = Writer(4)
+    writer.checkpoint()
+    assert writer.log == []
+
+
+@pytest.mark.parametrize("key", [b"3/journal/7", b"3/base/0", b"\xff"])
+def test_unreadable_bytes_are_passed_over_with_one_line_that_names_their_place(key: bytes) -> None:
+    (reason,) = new_reader().take(3, [(key, b"\xc1 not ours")])
+    assert f"item-stats partition 3, key {key!r}: unreadable" in reason
+
+
+def test_a_record_that_cannot_be_read_changes_nothing_and_the_owners_next_base_makes_up_for_it() -> None:
+    writer, reader = Writer(7), new_reader()
+    for _ in range(BASE_EVERY + 2):
+        writer.batch()
+        writer.checkpoint()
+    garbage = [(b"0/journal/3", b"\xc1"), (b"anything", b"{}")]
+    log = [*writer.log[:3], garbage[0], *writer.log[4:9], garbage[1]]  # it took the place of a record
+    assert len(reader.take(0, log)) == 2
+    assert reader.sequence[0] == 2, "records behind the gap wait"
+    assert reader.seen[0] == 8, "but an owner knows what others have seen"
+    assert reader.take(0, writer.log[9:]) == []
+    assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
+
+
+def test_a_record_of_another_format_is_not_passed_over_but_ends_the_reader() -> None:
+    writer = Writer(8)
+    writer.batch()
+    writer.checkpoint()
+    writer.batch()
+    writer.checkpoint()
+    for (key, value), first in zip(writer.log, (0, 1), strict=True):  # a base, and a list of one journal
+        other = bytearray(value or b"")
+        assert other[first + 1] == FORMAT
+        other[first + 1] = FORMAT + 1
+        with pytest.raises(EddyError, match="item-stats is in format 2, this program reads 1"):
+            new_reader().take(0, [(key, bytes(other))])

@@ -1,0 +1,466 @@
+"""Training by truncated backpropagation through time: what it sees, what it learns, what stops it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+
+from eddy.models.config import CELLS, DAY_MS, ModelConfig, TrainConfig, configs
+from eddy.models.errors import EddyError
+from eddy.models.hashing import item_hashes
+from eddy.models.logs.events import Events
+from eddy.models.network.recommender import Recommender
+from eddy.models.rules import EVERY_EVENT, EventRules
+from eddy.models.tensors import Inputs
+from eddy.models.trained import Trained
+from eddy.models.training.gate_fitting import collect
+from eddy.models.training.losses import LeftOut, full_softmax, sampled_softmax
+from eddy.models.training.objective import Objective
+from eddy.models.training.sequences import Sequences, batches, carried, outputs_at, sequences
+from eddy.models.training.train import _held_out, train, vocabulary_of
+from eddy.models.training.trainer import Progress, Trainer
+
+pytestmark = pytest.mark.unit
+
+SMALL = ModelConfig(hidden=16, dim=16, dropout=0.0, item_buckets=4, recent_window=10, transition_lags=3)
+FAST = TrainConfig(epochs=2, batch=4, bptt_steps=8, gate_epochs=1, threads=1)
+
+
+def log(user: np.ndarray, item: np.ndarray, value: np.ndarray | None = None, clock: bool = True) -> Events:
+    """A log whose events are a minute apart."""
+    n = len(user)
+    return Events(
+        user=user.astype(np.int32), item=item.astype(np.int32),
+        timestamp=np.arange(n) * 60_000 + 1_370_000_000_000 if clock else np.zeros(n, np.int64),
+        type=np.zeros(n, np.int16), value=np.full(n, np.nan, np.float32) if value is None else value,
+        users=[f"u{i}" for i in range(user.max() + 1)], items=[f"i{i}" for i in range(item.max() + 1)],
+        types=["rating"], clock=clock,
+    )  # fmt: skip
+
+
+def random_log(seed: int = 1, n: int = 400, users: int = 23, items: int = 31) -> Events:
+    rng = np.random.default_rng(seed)
+    return log(
+        rng.zipf(1.5, n) % users, rng.integers(items, size=n), rng.integers(1, 11, n).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("rules", [EVERY_EVENT, EventRules(), EventRules(state="rating>=3", negative="")])
+def test_every_target_is_predicted_once_from_exactly_the_events_before_it(rules: EventRules) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, rules)
+    data = sequences(events, vocabulary, rules)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    flags = events.flags(rules)
+    wanted = np.ones(len(data.row), bool)
+    outputs = outputs_at(recommender, data, wanted)
+    assert sorted(data.row.tolist()) == np.flatnonzero(flags.target).tolist()
+    with torch.no_grad():
+        for p in range(0, len(data.row), 7):
+            row = data.row[p]
+            earlier = np.flatnonzero((events.user[:row] == events.user[row]) & flags.moves[:row])
+            state, before = recommender.initial(1), None
+            for e in earlier:
+                gap = -1 if before is None else int(events.timestamp[e] - events.timestamp[before])
+                state = recommender.step(
+                    Inputs(
+                        torch.from_numpy(vocabulary.input_index(item_hashes([events.items[events.item[e]]]))),
+                        torch.tensor([0]), torch.from_numpy(flags.negative[e : e + 1]), torch.tensor([gap]),
+                    ),
+                    state,
+                )  # fmt: skip
+                before = e
+            torch.testing.assert_close(outputs[p], recommender.cell.output(state)[0], atol=1e-5, rtol=1e-5)
+            idle = -1 if before is None else int(events.timestamp[row] - events.timestamp[before])
+            assert data.idle_ms[p] == idle
+
+
+def random_walk() -> tuple[Recommender, Sequences, NDArray[np.bool_], torch.Tensor, NDArray[np.int64]]:
+    """A recommender and a log, all of its predictions wanted, their outputs, and the users in any order."""
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    wanted = np.ones(len(data.row), bool)
+    expected = outputs_at(recommender, data, wanted)
+    return recommender, data, wanted, expected, np.random.default_rng(0).permutation(len(data.start) - 1)
+
+
+@pytest.mark.parametrize("window", [1, 3, 50])
+def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
+    recommender, data, wanted, expected, users = random_walk()
+    found = torch.full_like(expected, torch.nan)
+    state = recommender.initial(1)
+    with torch.no_grad():
+        for batch in batches(data, wanted, users, window, events=40):
+            inputs = Inputs(*(part[batch.event] for part in data.inputs))
+            outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
+            start = recommender.cell.output(recommender.initial(1))
+            assert torch.isnan(found[batch.prediction]).all()
+            found[batch.prediction] = torch.cat([start, outputs])[batch.output]
+            assert len(batch.batch_sizes) <= window
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_processes_share_every_batch_and_keep_their_users_states() -> None:
+    recommender, data, wanted, expected, users = random_walk()
+    objective = Objective(recommender, data, FAST)
+    whole = [sorted(batch.prediction.tolist()) for batch in batches(data, wanted, users, 5, 40)]
+    shared: list[list[int]] = [[] for _ in whole]
+    with torch.no_grad():
+        for share in range(3):
+            state = recommender.initial(1)
+            walk = list(batches(data, wanted, users, 5, 40, share, 3))
+            assert [sorted(batch.everyones.tolist()) for batch in walk] == whole
+            for batch, found in zip(walk, shared, strict=True):
+                found.extend(batch.prediction.tolist())
+                if len(batch.event):
+                    outputs, state = objective.outputs(batch, state)
+                    torch.testing.assert_close(outputs, expected[batch.prediction], atol=1e-5, rtol=1e-5)
+    assert [sorted(found) for found in shared] == whole
+
+
+def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
+    events = log(np.zeros(40, int), np.arange(40) % 7)
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    objective = Objective(Recommender(SMALL, len(vocabulary), 1), data, FAST)
+    (batch,) = batches(data, np.ones(len(data.row), bool), np.arange(1), 50, 100, share=1, shares=2)
+    assert len(batch.everyones) == 40
+    loss, _ = objective(batch, objective.recommender.initial(1))
+    torch.autograd.backward(loss)  # as the others' averaging of gradients waits for
+    assert loss == 0
+
+
+def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eddy.models.training.losses.TILE_FLOATS", 700)
+    torch.manual_seed(1)
+    parts = [torch.randn(30, 8), torch.randn(200, 8), torch.randn(200)]
+    prior, moment, target = torch.randn(5, 200), torch.randint(5, (30,)), torch.randint(200, (30,))
+    for used in (None, prior):
+        query, items, bias = (part.clone().requires_grad_() for part in parts)
+        logits = query @ items.T + bias + (0 if used is None else used[moment])
+        expected = cross_entropy(logits, target, reduction="sum")
+        loss = full_softmax(query, items, bias, target, used, moment)
+        torch.testing.assert_close(loss, expected)
+        wanted = torch.autograd.grad(expected, (query, items, bias))
+        for gradient, want in zip(torch.autograd.grad(loss, (query, items, bias)), wanted, strict=True):
+            torch.testing.assert_close(gradient, want, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss that trains is cross entropy over what is new to the user and the target, repeated or not."""
+    monkeypatch.setattr("eddy.models.training.losses.TILE_FLOATS", 100)
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1)
+    trainer = Trainer(Objective(recommender, data, replace(FAST, unseen=True)), lambda _: None)
+    wanted = np.ones(len(data.row), bool)
+    query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
+    logits = query @ recommender.item_vectors[: len(vocabulary)].T
+    expected, repeats = 0.0, 0
+    for p, (state, user) in enumerate(zip(data.state, data.user, strict=True)):
+        target = int(data.target[p])
+        own = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
+        repeats += target in own
+        allowed = [item for item in range(len(vocabulary)) if item == target or item not in own]
+        expected -= float(torch.log_softmax(logits[p, allowed], 0)[allowed.index(target)])
+    assert repeats > 10
+    assert trainer.loss(wanted) == pytest.approx(expected / len(wanted), rel=1e-4)
+
+
+def test_the_sampled_softmax_leaves_out_what_the_full_one_does() -> None:
+    torch.manual_seed(3)
+    query, items, bias = torch.randn(5, 8), torch.randn(40, 8), torch.randn(40)
+    target, moment = torch.tensor([1, 2, 3, 2, 1]), torch.zeros(5, dtype=torch.int64)
+    left_out = LeftOut(torch.tensor([0, 2, 2, 5, 6, 6]), torch.tensor([7, 9, 30, 4, 5, 39]))
+    full = full_softmax(query, items, bias, target, None, moment, left_out)
+    assert full < full_softmax(query, items, bias, target, None, moment)
+    every, certain = torch.arange(40), torch.ones(40)
+    sampled = sampled_softmax(query, items, bias, target, None, moment, every, certain, left_out)
+    torch.testing.assert_close(sampled, full)
+    few = sampled_softmax(
+        query, items, bias, target, None, moment, torch.tensor([30, 30, 8]), certain, left_out
+    )
+    kept = [1, 2, 3, 8, 30]
+    for_all = query @ items[kept].T + bias[kept]
+    for_all[2, 4] = -torch.inf  # the only candidate that is left out, by the third prediction
+    torch.testing.assert_close(few, cross_entropy(for_all, target - 1, reduction="sum"))
+
+
+def test_the_sampled_softmax_estimates_the_full_one() -> None:
+    """log Z over candidates, weighed by 1 / (probability to be one), is log Z within its error."""
+    torch.manual_seed(2)
+    query, items, bias = torch.randn(20, 8) * 0.3, torch.randn(3000, 8) * 0.5, torch.randn(3000) * 0.5
+    target = torch.multinomial(torch.softmax(bias, 0), 20, replacement=True)
+    share = torch.softmax(bias * 0.5, 0)
+    inclusion = 1 - (1 - share) ** 1000
+    inclusion[target] = 1.0  # these are candidates for certain
+    nothing = torch.zeros(20, dtype=torch.int64)
+    full = full_softmax(query, items, bias, target, None, nothing) / 20
+    sampled = torch.stack(
+        [
+            sampled_softmax(
+                query,
+                items,
+                bias,
+                target,
+                None,
+                nothing,
+                torch.multinomial(share, 1000, replacement=True),
+                inclusion,
+            )
+            / 20
+            for _ in range(30)
+        ]
+    )
+    assert abs(sampled.mean() - full) < 0.03
+    naive = full_softmax(query, items[:1000], bias[:1000], target % 1000, None, nothing) / 20
+    assert abs(naive - full) > 0.3  # the correction is not a formality
+
+
+def cyclic_log() -> Events:
+    """Each user walks round a circle of 12 items: what comes next follows from the last item."""
+    user = np.tile(np.arange(20), 40)
+    step = np.repeat(np.arange(40), 20)
+    return log(user, (user * 5 + step) % 12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_learns_what_follows_what(cell: str) -> None:
+    config = ModelConfig.from_dict({**SMALL.to_dict(), "cell": cell, "hidden": 32})
+    settings = TrainConfig(epochs=30, batch=4, bptt_steps=8, gate_epochs=0, threads=1, learning_rate=0.01)
+    trained = train(cyclic_log(), config, settings, EVERY_EVENT)
+    curve = trained.metrics["curve"]
+    assert curve[trained.metrics["best_epoch"] - 1]["validation_loss"] < 0.5 < np.log(12)
+
+
+def same(a: Trained, b: Trained) -> bool:
+    pairs = zip(a.recommender.state_dict().values(), b.recommender.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_seed_fixes_every_weight() -> None:
+    first, second = (train(random_log(), SMALL, FAST, EVERY_EVENT) for _ in range(2))
+    assert same(first, second)
+    other = train(random_log(), SMALL, TrainConfig.from_dict({**FAST.to_dict(), "seed": 2}), EVERY_EVENT)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1)
+    pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
+    assert pools is not None
+    assert len(pools) == 50
+    known = np.unique(events.item[:350])
+    assert len(known) == len(vocabulary)  # so few that a pool holds them all
+    for q, row in enumerate(range(350, 400)):
+        own = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {events.item[row]}
+        held = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
+        assert (pools.rival[q] & held).sum() == len(known) - (len(own) if unseen else 0)
+        assert pools.rival[q, pools.target[q]]
+        assert pools.likely[q].sum() >= pools.rival[q].sum()
+
+
+@pytest.mark.parametrize("average", [0.5, 0.999])
+def test_the_average_of_the_weights_is_what_is_kept(average: float) -> None:
+    """With few steps behind it, a slow average must already have left the random weights it began from."""
+    settings = {
+        **FAST.to_dict(),
+        "epochs": 30,
+        "patience": 30,
+        "learning_rate": 0.01,
+        "gate_epochs": 0,
+        "whole": 0.0,
+    }
+    last = train(cyclic_log(), SMALL, TrainConfig.from_dict(settings), EVERY_EVENT)
+    averaged = train(
+        cyclic_log(), SMALL, TrainConfig.from_dict({**settings, "average": average}), EVERY_EVENT
+    )
+    assert not same(last, averaged)
+    assert [p["loss"] for p in averaged.metrics["curve"]] == [p["loss"] for p in last.metrics["curve"]]
+    assert averaged.metrics["curve"][-1]["validation_loss"] < 0.7 < np.log(12)
+
+
+def test_without_a_clock_every_users_last_event_is_held_out() -> None:
+    events = log(np.repeat(np.arange(9), [5, 2, 9, 1, 3, 7, 4, 2, 6]), np.arange(39) % 13, clock=False)
+    ordered, first = _held_out(events, 0.1)
+    assert len(ordered) - first == 6  # three users have fewer than three events
+    for row in range(first, len(ordered)):
+        own = np.flatnonzero(events.user == ordered.user[row])
+        assert ordered.item[row] == events.item[own[-1]]
+    for user in range(9):
+        assert (ordered.item[ordered.user == user] == events.item[events.user == user]).all()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 4, "patience": 4, "average": 0.9})
+    straight = train(random_log(), SMALL, settings, EVERY_EVENT)
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "network" and progress.epoch == 3:
+            raise Killed
+
+    file = tmp_path / "training.pt"
+    with pytest.raises(Killed):
+        train(random_log(), SMALL, settings, EVERY_EVENT, kill, file)
+    seen: list[int] = []
+    resumed = train(
+        random_log(), SMALL, settings, EVERY_EVENT,
+        lambda progress: seen.append(progress.epoch) if progress.phase == "network" else None, file,
+    )  # fmt: skip
+    assert min(seen) == 3
+    assert same(straight, resumed)
+    assert [p["loss"] for p in resumed.metrics["curve"]] == [p["loss"] for p in straight.metrics["curve"]]
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "training.pt"
+    train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+    with pytest.raises(EddyError, match="other events or settings"):
+        train(random_log(seed=2), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(EddyError, match="not a training checkpoint"):
+        train(random_log(), SMALL, FAST, EVERY_EVENT, checkpoint=file)
+
+
+def test_a_version_keeps_its_learning_curve_and_how_far_its_gradients_reach() -> None:
+    user, item = np.arange(40 * 20) % 40, np.random.default_rng(1).integers(9, size=800)
+    metrics = train(log(user, item), SMALL, FAST, EVERY_EVENT).metrics
+    assert [point["epoch"] for point in metrics["curve"]] == [1, 2]
+    assert {"loss", "validation_loss", "events_per_s"} < set(metrics["curve"][0])
+    assert metrics["gradients"]["window"] == FAST.bptt_steps
+    assert 1 <= metrics["gradients"]["horizon"] <= FAST.bptt_steps
+
+
+def test_early_stopping_keeps_the_best_epoch() -> None:
+    settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 30, "patience": 2, "learning_rate": 0.05})
+    trained = train(random_log(), SMALL, settings, EVERY_EVENT)  # nothing to learn: it soon overfits
+    losses = [point["validation_loss"] for point in trained.metrics["curve"]]
+    assert len(losses) < 30
+    assert trained.metrics["best_epoch"] == 1 + int(np.argmin(losses)) == len(losses) - 2
+
+
+def test_without_a_clock_users_last_events_are_held_out() -> None:
+    events = random_log()
+    timeless = log(events.user, events.item, events.value, clock=False)
+    trained = train(timeless, SMALL, FAST, EVERY_EVENT)
+    assert trained.metrics["gates"]["targets"] > 0
+    assert np.isfinite(trained.metrics["curve"][-1]["validation_loss"])
+
+
+def test_the_network_is_not_trained_on_what_the_gates_are_fitted_on() -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    changed = events.item.copy()
+    changed[int(len(events) * 0.9) :] = 0  # the held-out part tells another story
+    other = sequences(log(events.user, changed, events.value), vocabulary, EVERY_EVENT)
+    weights = []
+    for each in (data, other):
+        torch.manual_seed(1)
+        recommender = Recommender(SMALL, len(vocabulary), 1)
+        settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 1, "sampled": 0})
+        held_out = each.row >= int(len(events) * 0.9)
+        Trainer(Objective(recommender, each, settings), lambda _: None).fit_network(held_out)
+        weights.append(recommender.project.weight)
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("events", "rules", "message"),
+    [
+        (log(np.array([0, 0, 1]), np.array([0, 0, 0])), EVERY_EVENT, "at least two"),
+        (random_log(), EventRules(state="buy", negative=""), "no event moves"),
+        (random_log(), EventRules(target="buy"), "no event is a target"),
+    ],
+)  # fmt: skip
+def test_a_log_that_teaches_nothing_is_refused_in_one_line(
+    events: Events, rules: EventRules, message: str
+) -> None:
+    with pytest.raises(EddyError, match=message) as caught:
+        train(events, SMALL, FAST, rules)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_user_is_enough() -> None:
+    trained = train(log(np.zeros(60, int), np.arange(60) % 7), SMALL, FAST, EVERY_EVENT)
+    assert all(torch.isfinite(p).all() for p in trained.recommender.parameters())
+
+
+def test_one_event_per_user_is_enough() -> None:
+    trained = train(log(np.arange(60), np.arange(60) % 7), SMALL, FAST, EVERY_EVENT)
+    assert all(torch.isfinite(p).all() for p in trained.recommender.parameters())
+
+
+def test_a_diverging_run_stops_and_says_what_to_change() -> None:
+    wild = TrainConfig.from_dict({**FAST.to_dict(), "learning_rate": 1e30, "clip": 1e30, "epochs": 10})
+    with pytest.raises(EddyError, match="learning_rate"):
+        train(random_log(), SMALL, wild, EVERY_EVENT)
+
+
+@pytest.mark.parametrize(
+    "values", [{"cell": "transformer"}, {"hidden": 0}, {"hidden": "12"}, {"dropout": 1.0}, {"nope": 1}]
+)
+def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(EddyError, match=next(iter(values))):
+        ModelConfig.from_dict(values)
+
+
+def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None:
+    model, training = configs("lstm", ["hidden=32", "older=20", "bptt_steps=7", "device=cuda", "clip=2"])
+    assert (model.cell, model.hidden, model.older) == ("lstm", 32, 20)
+    assert (training.bptt_steps, training.device, training.clip) == (7, "cuda", 2.0)
+    with pytest.raises(EddyError, match="unknown setting 'hiden'"):
+        configs("gru", ["hiden=3"])
+
+
+def test_configs_travel_as_json() -> None:
+    config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainConfig.from_dict(json.loads(json.dumps(FAST.to_dict()))) == FAST
+
+
+def test_a_bfloat16_query_makes_the_softmax_and_its_gradients_within_its_rounding() -> None:
+    torch.manual_seed(1)
+    parts = [torch.randn(60, 16), torch.randn(200, 16) / 4, torch.randn(200)]
+    target, moment = torch.randint(200, (60,)), torch.zeros(60, dtype=torch.int64)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        query, items, bias = (part.clone().requires_grad_() for part in parts)
+        loss = full_softmax(query.to(kind), items, bias, target, None, moment)
+        found.append([loss, *torch.autograd.grad(loss, (query, items, bias))])
+    for low, full in zip(*reversed(found), strict=True):
+        assert low.dtype == torch.float32
+        assert 0 < (low - full).norm() < 0.01 * full.norm()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "esn"])
+def test_mixed_precision_reaches_nearly_the_same_loss(cell: str) -> None:
+    config = replace(SMALL, cell=cell)
+    full, low = (
+        train(random_log(), config, replace(FAST, precision=precision), EVERY_EVENT)
+        for precision in ("float32", "bfloat16")
+    )
+    assert low.metrics["curve"][-1]["loss"] != full.metrics["curve"][-1]["loss"]
+    assert low.metrics["curve"][-1]["loss"] == pytest.approx(full.metrics["curve"][-1]["loss"], rel=0.01)
+    assert {weight.dtype for weight in low.recommender.parameters()} == {torch.float32}
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(EddyError, match="precision"):
+        TrainConfig(precision="float8")

@@ -1,0 +1,165 @@
+"""The newest announced version is loaded as soon as it can be, and who waits for it is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eddy.models.errors import EddyError
+from eddy.stream.engine.engine import NewerRows
+from eddy.stream.engine.live_version import Encoder
+from eddy.stream.records.schema import Announcement
+from eddy.stream.records.settings import Settings
+from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
+from eddy.stream.worker.worker import Worker
+from tests.support.engines import new_encoder, random_version
+
+
+def announced(epoch: int) -> Announcement:
+    return Announcement(epoch=epoch, version=f"v{epoch}", folder="elsewhere", announced_at=0)
+
+
+class Files:
+    """Version files that are readable or not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._version = random_version(folder)
+        self.missing: Callable[[], EddyError] | None = None
+        self.attempts = 0
+
+    async def load(self, announcement: Announcement) -> Encoder:
+        self.attempts += 1
+        if self.missing is not None:
+            raise self.missing()
+        return new_encoder(None, self._version, announcement.epoch)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def unreadable() -> EddyError:
+    return EddyError("elsewhere/version.json: unreadable")
+
+
+def test_a_version_that_comes_later_is_loaded_by_itself_and_its_absence_is_told_once(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> list[int]:
+        version, loaded = AnnouncedVersion(files.load, retry_s=0), []
+
+        async def on_loaded(encoder: Encoder) -> None:
+            loaded.append(encoder.epoch)
+
+        version.on_loaded = on_loaded
+        await version.take([announced(1)])
+        files.missing = unreadable
+        await version.take([announced(3), announced(2)])
+        trying = asyncio.create_task(version.keep_trying())
+        while files.attempts < 6:
+            await asyncio.sleep(0)
+        assert version.epoch == 1
+        assert "epoch 3, version v3, cannot be loaded: elsewhere/version.json" in version.waiting_for(3, "r")
+        files.missing = None
+        await asyncio.wait_for(version.reached(3), 30)
+        trying.cancel()
+        return loaded
+
+    caplog.set_level(logging.ERROR, "eddy.worker")
+    assert asyncio.run(run()) == [1, 3]
+    assert caplog.text.count("epoch 3, version v3, is not taken, the version before stays live") == 1
+
+
+def test_what_can_never_fit_is_not_tried_again(files: Files) -> None:
+    async def run() -> None:
+        version = AnnouncedVersion(files.load, retry_s=0)
+        await version.take([announced(1)])
+        files.missing = lambda: OtherStatistics("stop all workers, then start them on it")
+        await version.take([announced(2)])
+        trying = asyncio.create_task(version.keep_trying())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        trying.cancel()
+        assert files.attempts == 2
+        assert version.waiting_for(2, "r").endswith("start them on it")
+
+    asyncio.run(run())
+
+
+def test_without_any_version_to_go_on_with_the_reason_is_an_error(files: Files) -> None:
+    files.missing = unreadable
+    with pytest.raises(EddyError, match="unreadable"):
+        asyncio.run(AnnouncedVersion(files.load).take([announced(1)]))
+
+
+def test_rows_of_an_epoch_that_was_never_announced_name_what_to_do(files: Files) -> None:
+    version = AnnouncedVersion(files.load)
+    asyncio.run(version.take([announced(1)]))
+    assert "eddy announce" in version.waiting_for(7, "r")
+
+
+class NewerRestorer:
+    """A restorer whose partition holds rows of a newer epoch until that epoch is loaded."""
+
+    def __init__(self, version: AnnouncedVersion) -> None:
+        self._version = version
+        self.calls = 0
+
+    async def take_over(self, number: int, *_: Any) -> str:
+        self.calls += 1
+        if self._version.epoch != 2:
+            raise NewerRows(2, 1)
+        return f"partition {number}"
+
+
+def worker_with(tmp_path: Path, files: Files, stall_s: float) -> tuple[Worker, NewerRestorer]:
+    worker = Worker(Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s}), bytes(16))
+    worker.shared.version = AnnouncedVersion(files.load, retry_s=0)
+    restorer = NewerRestorer(worker.shared.version)
+    worker._restorer = restorer  # type: ignore[assignment]
+    return worker, restorer
+
+
+def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
+    files: Files, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        worker, restorer = worker_with(tmp_path, files, stall_s=60)
+        version, awaited = worker.shared.version, worker.metrics.awaited_epoch
+        await version.take([announced(1)])
+        files.missing = unreadable
+        await version.take([announced(2)])
+        taking = asyncio.create_task(worker._take_over(0, 1))
+        while not awaited._value.get():
+            await asyncio.sleep(0)
+        assert awaited._value.get() == 2
+        files.missing = None
+        trying = asyncio.create_task(version.keep_trying())
+        assert await taking == "partition 0"  # type: ignore[comparison-overlap]
+        trying.cancel()
+        assert (restorer.calls, awaited._value.get()) == (2, 0)
+        await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_waits_for_a_version_too_long_ends_and_says_why(files: Files, tmp_path: Path) -> None:
+    async def run() -> None:
+        worker, _ = worker_with(tmp_path, files, stall_s=0.01)
+        await worker.shared.version.take([announced(1)])
+        files.missing = unreadable
+        await worker.shared.version.take([announced(2)])
+        try:
+            await worker._take_over(0, 1)
+        finally:
+            await worker.stop()
+
+    with pytest.raises(EddyError, match=r"partition 0: .* epoch 2, version v2, .* EDDY_STALL_S") as ended:
+        asyncio.run(run())
+    assert "\n" not in str(ended.value)
