@@ -18,6 +18,8 @@ class Chunk:
     """end of the chunk handed out just before, None for the first one since the position was set"""
     seeks: int = 0
     """how often positions had been set when it was fetched"""
+    last: bool = True
+    """whether the same fetch brought no other partition's chunk after this one"""
 
     @property
     def end(self) -> int:

@@ -5,6 +5,7 @@ backlog.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -61,6 +62,12 @@ class Inbox:
         """Wait until there is something to take."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._waiting))
+
+    async def fetch_ended(self, within_s: float) -> None:
+        """Wait until all chunks of the latest fetch are here, or so long: a rebalance may drop some."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].chunk.last)
 
     async def take(self, most: int) -> list[Arrived]:
         """What is there, up to about `most` events (whole chunks); nothing if a `clear` came first."""

@@ -98,7 +98,8 @@ class BatchConsumer(driver.Consumer):
                 await self._fetch_again(waiting)
                 return
             records = waiting.pop(tp)
-            chunk = Chunk(tp.partition, list(records), generation, self._handed.get(tp), seeks)
+            follows, last = self._handed.get(tp), not waiting
+            chunk = Chunk(tp.partition, list(records), generation, follows, seeks, last)
             self._skip(tp, int(records[0].offset))
             self._handed[tp] = self._expected[tp] = chunk.end
             message = self._to_message(tp, records[-1])

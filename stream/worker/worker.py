@@ -52,8 +52,8 @@ DECODE_ASIDE = 256
 there.
 """
 
-LINGER_S = 0.002
-"""How long a small batch waits for the other partitions' chunks of the same fetch."""
+FETCH_ENDS_S = 0.002
+"""How long a small batch waits at most for the other partitions' chunks of the same fetch."""
 
 MIGRATE_ROWS = 1024
 NO_GENERATION = -2
@@ -371,7 +371,7 @@ class Worker:
                 async with self._busy:
                     await self._migrate()
             if self._inbox.events < DECODE_ASIDE:
-                await asyncio.sleep(LINGER_S)
+                await self._inbox.fetch_ended(FETCH_ENDS_S)
             assert self._outbox is not None
             await self._outbox.room()
             async with self._busy:

@@ -46,12 +46,12 @@ def records(start: int, end: int) -> list[Any]:
     return made
 
 
-def chunk(start: int, end: int) -> Chunk:
-    return Chunk(0, records(start, end), generation=1, follows=None)
+def chunk(start: int, end: int, last: bool = True) -> Chunk:
+    return Chunk(0, records(start, end), generation=1, follows=None, last=last)
 
 
-def arrived(start: int, end: int, aside: bool = False) -> Arrived:
-    part = chunk(start, end)
+def arrived(start: int, end: int, aside: bool = False, last: bool = True) -> Arrived:
+    part = chunk(start, end, last)
     return Arrived(part, decode_events(part.records, 0, ONE_PARTITION) if aside else None)
 
 
@@ -86,6 +86,23 @@ def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:
         await third
         assert [one.chunk.end for one in await inbox.take(100)] == [12, 18]
         assert inbox.events == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_fetch_ends_with_its_last_chunk_or_after_a_while() -> None:
+    async def scenario() -> None:
+        inbox = Inbox(limit=100)
+        await inbox.put(arrived(0, 6, last=False))
+        ended = asyncio.ensure_future(inbox.fetch_ended(60))
+        await asyncio.sleep(0)
+        assert not ended.done()
+        await inbox.put(arrived(6, 12))
+        await ended
+        await inbox.put(arrived(12, 18, last=False))
+        await inbox.fetch_ended(0.001)
+        await inbox.clear()
+        await inbox.fetch_ended(60)
 
     asyncio.run(scenario())
 

@@ -98,9 +98,11 @@ NEXT = [(0, 5, 10, 5), (1, 5, 10, 5)]
 @in_a_loop
 async def test_chunks_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch)
-    assert spans(await log.all_chunks()) == BEGINNING
+    first = await log.all_chunks()
+    assert spans(first) == BEGINNING
     assert spans(await log.all_chunks()) == NEXT
     assert log.seeks == 0
+    assert [chunk.last for chunk in first] == [False, True], "the last one of a fetch says so"
 
 
 @pytest.mark.parametrize("interruption", ["flow", "generation", "seek", "partition"])
