@@ -137,7 +137,7 @@ def train(
     from eddy.models.logs.events import read_events
     from eddy.models.logs.item_features import read_features
     from eddy.models.registry import publish
-    from eddy.models.training.distributed import joined
+    from eddy.models.training.distributed import process_group
     from eddy.models.training.train import train as train_version
     from eddy.stream.records.settings import load_settings
 
@@ -148,7 +148,7 @@ def train(
     lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
     if items:
         lineage["items"] = str(items.resolve())
-    with joined(training.device) as group:
+    with process_group(training.device) as group:
         with progress_bar(silent=not group.first) as show:
             trained = train_version(
                 log, model, training, settings.rules, of_training(show), checkpoint, group, features
@@ -188,7 +188,7 @@ def announce(
 
 
 @app.command()
-def replay(
+def feed(
     events: EventsFile,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
@@ -199,11 +199,11 @@ def replay(
 
     In time order; needs a running Kafka.
 
-    Example: eddy replay --events events.csv --rate 100
+    Example: eddy feed --events events.csv --rate 100
     """
     from eddy.cli.terminal import progress_bar
     from eddy.models.logs.events import read_events
-    from eddy.stream.feed import replay as replay_events
+    from eddy.stream.feed import feed as replay_events
     from eddy.stream.kafka.clients import admin_client
     from eddy.stream.kafka.topics import ensure_topics
     from eddy.stream.records.settings import load_settings
@@ -259,12 +259,12 @@ def repartition(
     """
     from eddy.cli.terminal import set_up_logging
     from eddy.stream.records.settings import load_settings
-    from eddy.stream.repartition.repartition import prospect
+    from eddy.stream.repartition.repartition import preview
     from eddy.stream.repartition.repartition import repartition as repartition_topics
 
     set_up_logging()
     settings = load_settings()
-    typer.echo(str(asyncio.run(prospect(settings, partitions))))
+    typer.echo(str(asyncio.run(preview(settings, partitions))))
     if not yes:
         typer.echo("Nothing was changed; go on with --yes.")
         return

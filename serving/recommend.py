@@ -84,7 +84,7 @@ def _known(
         assert view.newest is not None
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
-    ranker.refresh(now, view.wall())
+    ranker.update_statistics(now, view.wall())
     made = ranker.start(
         ranker.latest(slab, slots, state),
         now,
@@ -113,7 +113,7 @@ def _encoded_anew(
 ) -> torch.Tensor:
     slab, encoder = view.slabs[epoch], ranker.encoder
     begin, length = np.zeros(len(slots), np.int64), slab.length[slots].astype(np.int64)
-    return encoder.encode(slab, slots, begin, length, encoder.recommender.initial(len(slots)))
+    return encoder.recompute(slab, slots, begin, length, encoder.recommender.initial(len(slots)))
 
 
 def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude | None:

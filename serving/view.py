@@ -18,12 +18,12 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.ranker import Ranker
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.schema import DICTIONARY_KEY, Item
 from eddy.stream.state.item_names import ItemNames, metadata
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
 from eddy.stream.state.rows import Rows
 from eddy.stream.state.slab import Slab
@@ -56,7 +56,7 @@ class MaterialisedView:
         self.metadata: dict[str, Item] = {}
         self.slabs: dict[int, Slab] = {}
         self.rankers: dict[int, Ranker] = {}
-        self._stats: Reader | None = None
+        self._stats: StatisticsReader | None = None
         self._forgetting = Forgetting(self.names)
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class MaterialisedView:
         config = version.recommender.config
         if self._stats is None:
             statistics = Statistics(config.half_lives_ms, config.successors)
-            self._stats = Reader(statistics, self.catalogue)
+            self._stats = StatisticsReader(statistics, self.catalogue)
         counted = self._stats.statistics
         if (config.half_lives_ms, config.successors) != (counted.half_lives_ms, counted.successors):
             raise EddyError(
@@ -106,7 +106,7 @@ class MaterialisedView:
             )
         self.catalogue.features.add(version.features)
         self.names.add_vocabulary(version.vocabulary.items)
-        encoder = Encoder(version, epoch, self.catalogue, torch.device("cpu"))
+        encoder = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
         ranker = self._new_ranker(encoder, counted)
         ranker.scorer.warm_up()
         self.rankers[epoch] = ranker
@@ -127,9 +127,9 @@ class MaterialisedView:
         for epoch, ranker in self.rankers.items():
             self.rankers[epoch] = self._new_ranker(ranker.encoder, statistics)
 
-    def _new_ranker(self, encoder: Encoder, statistics: Statistics) -> Ranker:
+    def _new_ranker(self, encoder: LiveVersion, statistics: Statistics) -> Ranker:
         ranker = Ranker(encoder, self.names, statistics)
-        ranker.refresh(self.now(), self.wall())  # now, not at somebody's request
+        ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
 
     def without_model(self, live: int) -> set[int]:

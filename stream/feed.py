@@ -58,7 +58,7 @@ def _refuse_mistimed(settings: Settings, events: Events) -> None:
         raise EddyError(f"{events.place(latest)}: {reason}; correct the column timestamp")
 
 
-async def replay(
+async def feed(
     settings: Settings,
     events: Events,
     rate: float | None = None,

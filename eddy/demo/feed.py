@@ -5,7 +5,7 @@ import asyncio
 from kafka import KafkaConsumer, TopicPartition
 
 from eddy.models.logs.events import Events, Items
-from eddy.stream.feed import replay
+from eddy.stream.feed import feed
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.producers import new_producer, send_all
 from eddy.stream.records.messages import Message
@@ -28,7 +28,7 @@ class Feed:
 
     async def events(self, events: Events, rate: float | None = None) -> None:
         """Replay a log, `rate` events per second (None: as fast as it goes)."""
-        self.sent += await replay(self.settings, events, rate)
+        self.sent += await feed(self.settings, events, rate)
 
     async def items(self, items: Items) -> None:
         """Titles and genres, to `items`."""

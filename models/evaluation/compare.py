@@ -10,7 +10,7 @@ import torch
 
 from eddy.models.config import CELLS, ModelConfig, TrainConfig
 from eddy.models.evaluation.baselines import Baseline, baselines
-from eddy.models.evaluation.evaluate import Judged, judge
+from eddy.models.evaluation.evaluate import ModelMetrics, judge
 from eddy.models.evaluation.metrics import Metrics
 from eddy.models.evaluation.protocols import Mode, Protocol, require_mode, trial
 from eddy.models.logs.events import Events
@@ -32,7 +32,7 @@ class CellRow:
 
     cell: str
     trained: Trained
-    judged: Judged
+    judged: ModelMetrics
     reach: GradientReach
     mode: Mode
     step_events_per_s: float

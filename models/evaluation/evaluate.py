@@ -37,7 +37,7 @@ UNTIL = "until_ms"
 
 
 @dataclass(frozen=True)
-class Judged:
+class ModelMetrics:
     """A recommender's metrics in a trial, by mode."""
 
     reported: dict[Mode, Metrics]
@@ -51,7 +51,7 @@ class Report:
 
     trial: Trial
     mode: Mode
-    judged: Judged
+    judged: ModelMetrics
     baselines: list[Baseline]
     about: dict[str, Any]
     warning: str | None
@@ -118,7 +118,7 @@ def judge(
     rules: EventRules,
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Judged:
+) -> ModelMetrics:
     """Rank the trial's events with a recommender; `progress` hears how many of how many are done."""
     total, done = len(found.judged), 0
 
@@ -133,7 +133,7 @@ def judge(
     history, _ = walk(found, [group(found, [])])
     asked: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
     of_mode: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
-    return Judged(
+    return ModelMetrics(
         reported={mode: metrics(of_mode[mode][asked[mode] & ~found.tuning]) for mode in MODES},
         tuning={mode: metrics(of_mode[mode][asked[mode] & found.tuning]) for mode in MODES},
         events={mode: int((asked[mode] & ~found.tuning).sum()) for mode in MODES},

@@ -50,7 +50,7 @@ def recommender_ranks(
     # Where statistics do not learn, nothing changes after the training part: all that is judged is one
     # micro-batch.
     for chunk in replay.chunks(batch if trial.learns else len(trial.events), trial.learns):
-        scorer.refresh(float(trial.events.timestamp[chunk.row[0]]))
+        scorer.update_statistics(float(trial.events.timestamp[chunk.row[0]]))
         query = recommender.query_of_output(chunk.output, chunk.idle_ms)
         step = max(1, _SCORES // max(scorer.items, 1))
         for begin in range(0, len(chunk.row), step):

@@ -35,7 +35,7 @@ _FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 _HOW: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 
 
-def folder_for(package: Path, base: Path) -> Path:
+def cache_folder(package: Path, base: Path) -> Path:
     """Where to keep what is compiled from the kernels of a package: a new folder whenever a source in one of
     its folders named `kernels` changes. Numba looks at a function's own file only, not at those of the
     functions that it calls; kernels import nothing but kernels (an import contract), so these files are all
@@ -47,7 +47,7 @@ def folder_for(package: Path, base: Path) -> Path:
     return base / digest.hexdigest()[:16]
 
 
-def use(folder: Path) -> None:
+def mark_used(folder: Path) -> None:
     """Mark the folder as used today; a new one replaces those beside it that nobody used for a month."""
     try:
         new = not folder.exists()
@@ -64,8 +64,8 @@ _DIGEST = re.compile(r"^[0-9a-f]{16}$")
 _UNUSED_S = 30 * 86_400.0
 _config: Any = numba.config
 _BASE = _config.CACHE_DIR or platformdirs.user_cache_path("eddy-streams", appauthor=False) / "compiled"
-_config.CACHE_DIR = str(folder_for(Path(__file__).parents[2], Path(_BASE)))
-use(Path(_config.CACHE_DIR))
+_config.CACHE_DIR = str(cache_folder(Path(__file__).parents[2], Path(_BASE)))
+mark_used(Path(_config.CACHE_DIR))
 
 
 class _Kept(FunctionCache):

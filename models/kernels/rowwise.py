@@ -15,10 +15,10 @@ from eddy.models.kernels.compiled import Floats, Ints, compiled, inlined
 from eddy.models.kernels.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
 from eddy.models.kernels.topk import best_of, candidates_of, insert, peaks
 
-TOUCHED, HELD = np.uint8(1), np.uint8(2)
+NONZERO, IN_WINDOW = np.uint8(1), np.uint8(2)
 
 
-class Tables(NamedTuple):
+class MixtureTables(NamedTuple):
     """What `eddy.models.network.mixture.Mixture` has learned. W = 0 rows of `place` without a pointer."""
 
     place: Floats  # [W,2]
@@ -34,7 +34,7 @@ class Tables(NamedTuple):
     lag_age: Floats  # [GAP_BUCKETS]
 
 
-class Rows(NamedTuple):
+class BatchColumns(NamedTuple):
     """B users: columns of `eddy.models.tensors.Query` and `Window`, and what is left out for each."""
 
     vector: Floats  # [B,columns]
@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     left: Ints  # [X]
 
 
-class Shared(NamedTuple):
+class BatchTables(NamedTuple):
     """What all users of a batch have in common."""
 
     successor: NDArray[np.int32]  # [U,M]
@@ -63,34 +63,36 @@ class Shared(NamedTuple):
     popularity: Floats  # [N,columns - D - 1]
 
 
-class Space(NamedTuple):
+class Scratch(NamedTuple):
     """Of one thread; t, p, shift and mark are zero between rows."""
 
     t: Floats  # [N]
     p: Floats  # [N]
     shift: Floats  # [N]
     mark: NDArray[np.uint8]  # [N]
-    touched: Ints  # [W + O + L · M]
-    value: Floats  # [4, as `touched`]
+    nonzero: Ints  # [W + O + L · M]
+    value: Floats  # [4, as `nonzero`]
 
 
-def space(items: int, touched: int) -> Space:
+def new_scratch(items: int, nonzero: int) -> Scratch:
     """For so many items (N), of which a row can touch so many."""
     t, p, shift = (np.zeros(items, np.float32) for _ in range(3))
-    return Space(
+    return Scratch(
         t, p, shift, np.zeros(items, np.uint8),
-        np.empty(touched, np.int64), np.empty((4, touched), np.float32),
+        np.empty(nonzero, np.int64), np.empty((4, nonzero), np.float32),
     )  # fmt: skip
 
 
 @inlined
-def _age_bucket(rows: Rows, b: int, slot: int, latest: int) -> int:
+def _age_bucket(rows: BatchColumns, b: int, slot: int, latest: int) -> int:
     age = np.float32(max(rows.time[b, latest] - rows.time[b, slot], 0)) + max(rows.idle[b], ZERO)
     return gap_bucket(age)
 
 
 @compiled
-def _gates(b: int, length: int, rows: Rows, tables: Tables, space: Space, items: int) -> tuple[float, ...]:
+def _gates(
+    b: int, length: int, rows: BatchColumns, tables: MixtureTables, scratch: Scratch, items: int
+) -> tuple[float, ...]:
     """The user's gates by habits and the last event's type, as in `eddy.models.network.mixture.habits`."""
     item, gate = rows.item[b], rows.gates[b]
     if not len(tables.place):
@@ -103,9 +105,9 @@ def _gates(b: int, length: int, rows: Rows, tables: Tables, space: Space, items:
         j = item[latest - place]
         if 0 <= j < items:
             held += 1
-            if not space.mark[j]:
-                space.mark[j] = TOUCHED
-                space.touched[distinct] = j
+            if not scratch.mark[j]:
+                scratch.mark[j] = NONZERO
+                scratch.nonzero[distinct] = j
                 distinct += 1
             follows += place > 0 and j == before
             again = ONE if place > 0 and j == last else again
@@ -113,11 +115,11 @@ def _gates(b: int, length: int, rows: Rows, tables: Tables, space: Space, items:
         run += in_a_row
         before = j
     for n in range(distinct):
-        space.mark[space.touched[n]] = 0
-    some = np.float32(max(held, 1))
+        scratch.mark[scratch.nonzero[n]] = 0
+    filled = np.float32(max(held, 1))
     habits = (
-        np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / some, np.float32(follows) / some, again,
-        np.float32(np.log1p(run) / 2),
+        np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / filled, np.float32(follows) / filled,
+        again, np.float32(np.log1p(run) / 2),
     )  # fmt: skip
     kind = tables.last_kind[rows.type[b, latest]]
     g0, g1, g2, g3 = gate[0] + kind[0], gate[1] + kind[1], gate[2] + kind[2], gate[3] + kind[3]
@@ -130,20 +132,26 @@ def _gates(b: int, length: int, rows: Rows, tables: Tables, space: Space, items:
 
 
 @inlined
-def _touch(space: Space, j: int, how: np.uint8, count: int) -> int:
+def _note_nonzero(scratch: Scratch, j: int, how: np.uint8, count: int) -> int:
     """Note that item j is not zero; the count of those."""
-    if not space.mark[j]:
-        space.touched[count] = j
+    if not scratch.mark[j]:
+        scratch.nonzero[count] = j
         count += 1
-    space.mark[j] |= how
+    scratch.mark[j] |= how
     return count
 
 
 @compiled
 def _window(
-    b: int, length: int, gates: tuple[float, ...], rows: Rows, tables: Tables, space: Space, items: int
+    b: int,
+    length: int,
+    gates: tuple[float, ...],
+    rows: BatchColumns,
+    tables: MixtureTables,
+    scratch: Scratch,
+    items: int,
 ) -> int:
-    """Mass and shift of what is in the window, latest first; how many items are touched."""
+    """Mass and shift of what is in the window, latest first; how many items are not zero."""
     count, latest = 0, length - 1
     for place in range(min(length, len(tables.place))):
         slot = latest - place
@@ -154,37 +162,43 @@ def _window(
         negative = np.float32(rows.negative[b, slot])
         mass = tables.place[place, 0] + tables.age[bucket, 0] + kind[0] + negative * tables.negative[0]
         mass += gates[1] + (gates[3] if j == rows.item[b, latest] else ZERO)
-        if space.mark[j] & HELD:
+        if scratch.mark[j] & IN_WINDOW:
             mass += tables.earlier[0]
         else:
             shift = tables.place[place, 1] + tables.age[bucket, 1] + kind[1] + negative * tables.negative[1]
-            space.shift[j] = shift + gates[2]
-        count = _touch(space, j, TOUCHED | HELD, count)
-        space.p[j] += np.exp(mass)
+            scratch.shift[j] = shift + gates[2]
+        count = _note_nonzero(scratch, j, NONZERO | IN_WINDOW, count)
+        scratch.p[j] += np.exp(mass)
     return count
 
 
 @compiled
 def _older(
-    b: int, gates: tuple[float, ...], rows: Rows, tables: Tables, space: Space, items: int, count: int
+    b: int,
+    gates: tuple[float, ...],
+    rows: BatchColumns,
+    tables: MixtureTables,
+    scratch: Scratch,
+    items: int,
+    count: int,
 ) -> int:
-    """Mass and shift of items from before the window that are not in it; how many items are touched."""
+    """Mass and shift of items from before the window that are not in it; how many items are not zero."""
     older, of_user = rows.older[b], np.exp(gates[1])
     for place in range(min(len(older), len(tables.older_mass))):
         j = older[place]
-        if 0 <= j < items and not space.mark[j]:
-            count = _touch(space, j, TOUCHED, count)
-            space.p[j] = tables.older_mass[place] * of_user
-            space.shift[j] = tables.older_shift[place] + gates[2]
+        if 0 <= j < items and not scratch.mark[j]:
+            count = _note_nonzero(scratch, j, NONZERO, count)
+            scratch.p[j] = tables.older_mass[place] * of_user
+            scratch.shift[j] = tables.older_shift[place] + gates[2]
     return count
 
 
 @compiled
 def _transitions(
-    b: int, length: int, gate: float, rows: Rows, shared: Shared, tables: Tables, space: Space, items: int,
-    count: int,
+    b: int, length: int, gate: float, rows: BatchColumns, shared: BatchTables, tables: MixtureTables,
+    scratch: Scratch, items: int, count: int,
 ) -> int:  # fmt: skip
-    """Mass of what follows the last items; how many items are touched."""
+    """Mass of what follows the last items; how many items are not zero."""
     latest, weighted = length - 1, len(shared.to) > 0
     for place in range(min(len(tables.lag), length)):
         slot = latest - place
@@ -195,22 +209,24 @@ def _transitions(
         for m in range(shared.share.shape[1]):
             j, share = shared.successor[row, m], shared.share[row, m]
             if share > 0 and 0 <= j < items:
-                count = _touch(space, j, TOUCHED, count)
-                space.t[j] += weight * share * (shared.to[j] if weighted else ONE)
+                count = _note_nonzero(scratch, j, NONZERO, count)
+                scratch.t[j] += weight * share * (shared.to[j] if weighted else ONE)
     return count
 
 
 @compiled
-def _gather(b: int, rows: Rows, shared: Shared, tables: Tables, space: Space, items: int) -> int:
+def _gather(
+    b: int, rows: BatchColumns, shared: BatchTables, tables: MixtureTables, scratch: Scratch, items: int
+) -> int:
     """Sum t, p and shift of user b, as Mixture.weights does; how many items are not zero in them, which are
-    in `touched`.
+    in `nonzero`.
     """
     length = min(max(rows.length[b], 0), rows.item.shape[1])
-    gates = _gates(b, length, rows, tables, space, items)
-    count = _window(b, length, gates, rows, tables, space, items)
+    gates = _gates(b, length, rows, tables, scratch, items)
+    count = _window(b, length, gates, rows, tables, scratch, items)
     if len(tables.place):
-        count = _older(b, gates, rows, tables, space, items, count)
-    return _transitions(b, length, gates[0], rows, shared, tables, space, items, count)
+        count = _older(b, gates, rows, tables, scratch, items, count)
+    return _transitions(b, length, gates[0], rows, shared, tables, scratch, items, count)
 
 
 @inlined
@@ -221,28 +237,34 @@ def _mixed(d: np.float32, log_z: np.float32, t: np.float32, p: np.float32, shift
 
 
 @compiled
-def _mix(dense: Floats, log_z: np.float32, space: Space, count: int) -> None:
-    """Scores of what is touched, in place: brought together, so that the formula uses vector instructions."""
-    touched, d, t, p, shift = space.touched, space.value[0], space.value[1], space.value[2], space.value[3]
+def _mix(dense: Floats, log_z: np.float32, scratch: Scratch, count: int) -> None:
+    """Scores of what is not zero, in place: brought together, so that the formula is vectorised."""
+    nonzero, d, t, p, shift = (
+        scratch.nonzero,
+        scratch.value[0],
+        scratch.value[1],
+        scratch.value[2],
+        scratch.value[3],
+    )
     for n in range(count):
-        j = touched[n]
-        d[n], t[n], p[n], shift[n] = dense[j], space.t[j], space.p[j], space.shift[j]
+        j = nonzero[n]
+        d[n], t[n], p[n], shift[n] = dense[j], scratch.t[j], scratch.p[j], scratch.shift[j]
     for n in range(count):
         d[n] = _mixed(d[n], log_z, t[n], p[n], shift[n])
     for n in range(count):
-        dense[touched[n]] = d[n]
+        dense[nonzero[n]] = d[n]
 
 
 @compiled
-def _clear(space: Space, count: int) -> None:
+def _clear(scratch: Scratch, count: int) -> None:
     for n in range(count):
-        j = space.touched[n]
-        space.t[j] = space.p[j] = space.shift[j] = ZERO
-        space.mark[j] = 0
+        j = scratch.nonzero[n]
+        scratch.t[j] = scratch.p[j] = scratch.shift[j] = ZERO
+        scratch.mark[j] = 0
 
 
 @compiled
-def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) -> None:
+def _leave_out(b: int, rows: BatchColumns, shared: BatchTables, dense: Floats, items: int) -> None:
     for slot in range(rows.item.shape[1]):
         j = rows.item[b, slot]
         if rows.negative[b, slot] and 0 <= j < items:
@@ -257,12 +279,12 @@ def _leave_out(b: int, rows: Rows, shared: Shared, dense: Floats, items: int) ->
 
 @compiled
 def _finish(
-    b: int, dense: Floats, log_z: np.float32, rows: Rows, shared: Shared, tables: Tables, space: Space,
-    items: int,
+    b: int, dense: Floats, log_z: np.float32, rows: BatchColumns, shared: BatchTables,
+    tables: MixtureTables, scratch: Scratch, items: int,
 ) -> int:  # fmt: skip
-    """Finish user b's scores dense[N], in place; how many items are touched, which the caller clears."""
-    count = _gather(b, rows, shared, tables, space, items)
-    _mix(dense, log_z, space, count)
+    """Finish user b's scores dense[N], in place; how many items are not zero, which the caller clears."""
+    count = _gather(b, rows, shared, tables, scratch, items)
+    _mix(dense, log_z, scratch, count)
     _leave_out(b, rows, shared, dense, items)
     return count
 
@@ -272,26 +294,28 @@ def finish_rows(
     dense: Floats,
     log_z: Floats,
     first: int,
-    rows: Rows,
-    shared: Shared,
-    tables: Tables,
-    space: Space,
+    rows: BatchColumns,
+    shared: BatchTables,
+    tables: MixtureTables,
+    scratch: Scratch,
     items: int,
 ) -> None:
     """Finish the scores dense[B,N] of users from `first` on, in place."""
     for b in range(len(dense)):
-        _clear(space, _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items))
+        _clear(scratch, _finish(first + b, dense[b], log_z[b], rows, shared, tables, scratch, items))
 
 
 @inlined
-def _again(b: int, j: int, log_z: np.float32, rows: Rows, shared: Shared, space: Space) -> np.float32:
+def _rescore(
+    b: int, j: int, log_z: np.float32, rows: BatchColumns, shared: BatchTables, scratch: Scratch
+) -> np.float32:
     """User b's score of item j in float32, but for log Z."""
     vector, row, popularity, d = rows.vector[b], shared.vectors[j], shared.popularity[j], ZERO
     for column in range(len(row)):
         d += vector[column] * row[column]
     for column in range(len(popularity)):
         d += vector[len(row) + column] * popularity[column]
-    return _mixed(d, log_z, space.t[j], space.p[j], space.shift[j]) if space.mark[j] else d
+    return _mixed(d, log_z, scratch.t[j], scratch.p[j], scratch.shift[j]) if scratch.mark[j] else d
 
 
 @compiled
@@ -299,10 +323,10 @@ def list_rows(
     dense: Floats,
     log_z: Floats,
     first: int,
-    rows: Rows,
-    shared: Shared,
-    tables: Tables,
-    space: Space,
+    rows: BatchColumns,
+    shared: BatchTables,
+    tables: MixtureTables,
+    scratch: Scratch,
     items: int,
     short: int,
     item: Ints,
@@ -315,20 +339,20 @@ def list_rows(
     most = max(short, item.shape[1])
     of, listed, value = peaks(dense.shape[1], most), np.empty(most, np.int64), np.empty(most, np.float32)
     for b in range(len(dense)):
-        count = _finish(first + b, dense[b], log_z[b], rows, shared, tables, space, items)
+        count = _finish(first + b, dense[b], log_z[b], rows, shared, tables, scratch, items)
         if not short:
             best_of(dense[b], of, item[b], score[b])
         else:
-            candidates, some = of.found, candidates_of(dense[b], short, of)
-            if some < 0:
+            candidates, n_candidates = of.found, candidates_of(dense[b], short, of)
+            if n_candidates < 0:
                 best_of(dense[b], of, listed, value)
-                candidates, some = listed, most
+                candidates, n_candidates = listed, most
             item[b], score[b] = -1, NONE
-            for n in range(some):
+            for n in range(n_candidates):
                 j = candidates[n]
                 if j >= 0:
-                    insert(item[b], score[b], j, _again(first + b, j, log_z[b], rows, shared, space))
-        _clear(space, count)
+                    insert(item[b], score[b], j, _rescore(first + b, j, log_z[b], rows, shared, scratch))
+        _clear(scratch, count)
 
 
 @compiled

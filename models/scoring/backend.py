@@ -27,7 +27,7 @@ class Exclude(NamedTuple):
     everywhere: Tensor | None = None
 
 
-class Found(NamedTuple):
+class TopK(NamedTuple):
     """What was found for B users: lists for the first ones, ranks for the last R."""
 
     item: Tensor
@@ -42,13 +42,13 @@ class Found(NamedTuple):
     """int64[R] how many other items score at least as high as the target: 0 = first"""
 
 
-class Asked(Protocol):
+class ScoringBackend(Protocol):
     """B users' questions; parts of them may be answered on several threads at a time."""
 
     def scores(self, rows: slice) -> Tensor:
         """Exact scores float32[rows, N], -inf where an item is not to be ranked; until the next call."""
 
-    def found(self, rows: slice, k: int, target: Tensor) -> Found:
+    def topk(self, rows: slice, k: int, target: Tensor) -> TopK:
         """Lists of the k best items for the first of these users, ranks of target[R] for the last R."""
 
 

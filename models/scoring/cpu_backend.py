@@ -12,7 +12,7 @@ from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 from eddy.models.kernels.dense_rows import take_in
 from eddy.models.network.mixture import Mixture
 from eddy.models.network.recommender import Recommender
-from eddy.models.scoring.backend import Exclude, Found, Weights, last_items, short_list, successors
+from eddy.models.scoring.backend import Exclude, TopK, Weights, last_items, short_list, successors
 from eddy.models.scoring.item_matrix import Items
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import SPARSE_GATES, Query, Window
@@ -21,7 +21,7 @@ _NO_ITEMS = np.zeros(0, np.int64)
 _EQUAL = np.zeros(0, np.float32)
 
 
-def tables_of(mixture: Mixture, older: int) -> rowwise.Tables:
+def tables_of(mixture: Mixture, older: int) -> rowwise.MixtureTables:
     """What the compiled loops need of a mixture that knows `older` items from before the window."""
 
     weights = mixture.state_dict()
@@ -33,7 +33,7 @@ def tables_of(mixture: Mixture, older: int) -> rowwise.Tables:
         return np.ascontiguousarray(np.atleast_1d(weights[name].numpy()))
 
     log_mass, shift = mixture.of_older(older)
-    return rowwise.Tables(
+    return rowwise.MixtureTables(
         place=learned("place", 0, 2),
         age=learned("age", GAP_BUCKETS, 2),
         kind=learned("kind", 0, 2),
@@ -48,13 +48,13 @@ def tables_of(mixture: Mixture, older: int) -> rowwise.Tables:
     )
 
 
-class AskedCompiled:
-    """See `eddy.models.scoring.backend.Asked`."""
+class CpuBackend:
+    """See `eddy.models.scoring.backend.ScoringBackend`."""
 
     def __init__(
         self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
         matrix: Items, statistics: Statistics, now: float, weights: Weights | None,
-        spaces: threading.local, tables: rowwise.Tables,
+        spaces: threading.local, tables: rowwise.MixtureTables,
     ) -> None:  # fmt: skip
         self._vector, self._matrix, self._tables, self._spaces = query.vector, matrix, tables, spaces
         self._sparse = len(tables.place) > 0 or len(tables.lag) > 0
@@ -65,7 +65,7 @@ class AskedCompiled:
             order = torch.argsort(exclude.row, stable=True)
             left_row, left = exclude.row[order].numpy(), exclude.item[order].numpy()
             everywhere = _NO_ITEMS if exclude.everywhere is None else exclude.everywhere.numpy()
-        self._rows = rowwise.Rows(
+        self._rows = rowwise.BatchColumns(
             vector=_array(query.vector),
             gates=_array(query.gates),
             idle=_array(query.idle_ms.float()),
@@ -79,7 +79,7 @@ class AskedCompiled:
             left_from=np.searchsorted(left_row, np.arange(len(query.vector) + 1)),
             left=left,
         )
-        self._shared = rowwise.Shared(
+        self._shared = rowwise.BatchTables(
             successor=found.successor,
             share=found.share,
             to=_EQUAL if weights is None else weights.to.numpy(),
@@ -91,10 +91,12 @@ class AskedCompiled:
 
     def scores(self, rows: slice) -> Tensor:
         dense, log_z = self._dense(rows, exact=True)
-        rowwise.finish_rows(dense, log_z, rows.start, self._rows, self._shared, self._tables, *self._space())
+        rowwise.finish_rows(
+            dense, log_z, rows.start, self._rows, self._shared, self._tables, *self._scratch()
+        )
         return torch.from_numpy(dense[:, : self._matrix.items])
 
-    def found(self, rows: slice, k: int, target: Tensor) -> Found:
+    def topk(self, rows: slice, k: int, target: Tensor) -> TopK:
         middle, reduced = rows.stop - len(target), self._matrix.reduced
         listed, k = middle - rows.start, min(k, self._matrix.items)
         item, score = np.empty((listed, k), np.int64), np.empty((listed, k), np.float32)
@@ -104,7 +106,7 @@ class AskedCompiled:
             first = slice(rows.start, middle if reduced else rows.stop)
             dense, log_z = self._dense(first, exact=not reduced)
             rowwise.list_rows(
-                dense[:listed], log_z[:listed], rows.start, *common, *self._space(),
+                dense[:listed], log_z[:listed], rows.start, *common, *self._scratch(),
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
         if len(target):
@@ -114,9 +116,9 @@ class AskedCompiled:
                 dense, log_z = self._dense(slice(middle, rows.stop), exact=True)
             else:
                 dense, log_z = dense[listed:], log_z[listed:]
-            rowwise.finish_rows(dense, log_z, middle, *common, *self._space())
+            rowwise.finish_rows(dense, log_z, middle, *common, *self._scratch())
             rowwise.count_rows(dense, target.numpy(), own, above)
-        return Found(*(torch.from_numpy(part) for part in (item, score, own, above)))
+        return TopK(*(torch.from_numpy(part) for part in (item, score, own, above)))
 
     def _dense(self, rows: slice, exact: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Dense scores [B, padded N] of some of the users, and log Z [B]."""
@@ -124,7 +126,7 @@ class AskedCompiled:
         shift, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
         one = np.ones(len(vector), np.float32)
         moving, tiles = matrix.moving.numpy(), matrix.tiles()
-        dense = self._room("dense", len(vector), matrix.padded if len(tiles) > 1 else 0)
+        dense = self._buffer("dense", len(vector), matrix.padded if len(tiles) > 1 else 0)
         for tile in tiles:
             raw, unit = matrix.product(vector, tile, exact)
             if len(tiles) > 1:
@@ -139,7 +141,7 @@ class AskedCompiled:
             )  # fmt: skip
         return dense, shift + np.log(total) if self._sparse else shift
 
-    def _room(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
+    def _buffer(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it."""
         room: NDArray[np.float32] | None = getattr(self._spaces, name, None)
         if room is None or room.size < rows * columns:
@@ -147,14 +149,14 @@ class AskedCompiled:
             setattr(self._spaces, name, room)
         return room[: rows * columns].reshape(rows, columns)
 
-    def _space(self) -> tuple[rowwise.Space, int]:
+    def _scratch(self) -> tuple[rowwise.Scratch, int]:
         """Working space for one row, and how many items there are."""
         items = self._matrix.items
         touched = self._rows.item.shape[1] + self._rows.older.shape[1]
         touched += self._rows.source.shape[1] * self._shared.successor.shape[1]
-        space: rowwise.Space | None = getattr(self._spaces, "space", None)
-        if space is None or len(space.mark) < items or len(space.touched) < touched:
-            space = rowwise.space(self._matrix.padded * 5 // 4, touched)  # the catalogue grows
+        space: rowwise.Scratch | None = getattr(self._spaces, "space", None)
+        if space is None or len(space.mark) < items or len(space.nonzero) < touched:
+            space = rowwise.new_scratch(self._matrix.padded * 5 // 4, touched)  # the catalogue grows
             self._spaces.space = space
         return space, items
 

@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.kernels.rowwise import Tables
+from eddy.models.kernels.rowwise import MixtureTables
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Asked, Exclude, Found, Weights, last_items
-from eddy.models.scoring.cpu_backend import AskedCompiled, tables_of
+from eddy.models.scoring.backend import Exclude, ScoringBackend, TopK, Weights, last_items
+from eddy.models.scoring.cpu_backend import CpuBackend, tables_of
 from eddy.models.scoring.item_matrix import ItemMatrix
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.models.scoring.torch_backend import AskedAnywhere
+from eddy.models.scoring.torch_backend import TorchBackend
 from eddy.models.tensors import Query, Window, all_finite, roomy, to_device
 from eddy.models.vocabulary import Catalogue, Vocabulary
 
@@ -79,7 +79,7 @@ class RankingCost:
 
 
 class Scorer:
-    """Holds item vectors and popularities for one model version; call `refresh` before scoring."""
+    """Holds item vectors and popularities for one model version; call `update_statistics` before scoring."""
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, statistics: Statistics,
@@ -95,7 +95,7 @@ class Scorer:
         self._on_cpu = recommender.item_bias.device.type == "cpu"
         self.compiled = self._on_cpu
         """whether the compiled loops are used where all is finite: they do not expect NaN"""
-        self._tables: Tables | None = None
+        self._tables: MixtureTables | None = None
         self._weights: Weights | None = None
         self._counted = torch.zeros(0)
         """[F] sums over the items of the decayed counts that popularity is taken from"""
@@ -124,7 +124,7 @@ class Scorer:
         return self._matrix.rows
 
     @torch.inference_mode()
-    def refresh(self, now: float) -> None:
+    def update_statistics(self, now: float) -> None:
         """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock). What is
         still being scored stays as it was asked.
         """
@@ -142,8 +142,8 @@ class Scorer:
 
     @torch.inference_mode()
     def take_in_items(self) -> None:
-        """After a `refresh`: take in the catalogue's new items, and their popularity as it was then, at the
-        cost of these items alone.
+        """After a `update_statistics`: take in the catalogue's new items, and their popularity as it was
+        then, at the cost of these items alone.
         """
         start = self.items
         self._grow()
@@ -179,8 +179,8 @@ class Scorer:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """After a `refresh`: compile what scoring needs, so that the first question does not wait for it, ten
-        seconds on a new machine.
+        """After a `update_statistics`: compile what scoring needs, so that the first question does not wait
+        for it, ten seconds on a new machine.
         """
         counted = Statistics(self.statistics.half_lives_ms, self.statistics.successors)
         one = np.ones(1, np.int64)
@@ -214,17 +214,17 @@ class Scorer:
         """Exact scores of all catalogue items: float32[B,N]. Items that are negative in the window, and what
         `exclude` names, are -inf. The tensor is the scorer's own: valid until it is asked again.
         """
-        return self._asked(query, window, exclude).scores(slice(0, len(query.vector)))
+        return self._backend(query, window, exclude).scores(slice(0, len(query.vector)))
 
-    def _asked(self, query: Query, window: Window, exclude: Exclude | None) -> Asked:
+    def _backend(self, query: Query, window: Window, exclude: Exclude | None) -> ScoringBackend:
         items = self._matrix.now()
         given = (
             query, window, exclude, self.recommender, items, self.statistics, self.now, self._weights,
             self._spaces,
         )  # fmt: skip
         if self._tables is None or not (items.finite and all_finite(query.vector, query.gates)):
-            return AskedAnywhere(*given)
-        return AskedCompiled(*given, self._tables)
+            return TorchBackend(*given)
+        return CpuBackend(*given, self._tables)
 
     def _by_tiles(self, work: Callable[[slice], None], rows: int) -> Callable[[], None]:
         """Do `work` on tiles of users, if there are threads for it beside the caller and beside each other;
@@ -261,18 +261,18 @@ class Scorer:
     def topk(
         self, query: Query, window: Window, k: int, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Item and score of `Found` for B users."""
+        """Item and score of `TopK` for B users."""
         nothing = torch.zeros(0, dtype=torch.int64, device=query.vector.device)
         return self.start(query, window, k, nothing, exclude)()[:2]
 
     def ranks(self, query: Query, window: Window, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Own score and rank of `Found` for targets int64[B] (catalogue indices)."""
+        """Own score and rank of `TopK` for targets int64[B] (catalogue indices)."""
         return self.start(query, window, 0, target)()[2:]
 
     @torch.inference_mode()
     def start(
         self, query: Query, window: Window, k: int, target: Tensor, exclude: Exclude | None = None
-    ) -> Callable[[], Found]:
+    ) -> Callable[[], TopK]:
         """Lists of the k best items for the first users, ranks of target[R] for the last R ones, which are
         always exact. The work may go on beside the caller; what is returned waits for it. Statistics are
         read before.
@@ -280,14 +280,14 @@ class Scorer:
         device, users = query.vector.device, len(query.vector)
         reduced = self.precision in ("bfloat16", "int8")
         listed = users - len(target)
-        found = Found(
+        found = TopK(
             torch.full((listed, k), -1, dtype=torch.int64, device=device),
             torch.full((listed, k), -torch.inf, device=device),
             torch.empty(len(target), device=device),
             torch.empty(len(target), dtype=torch.int64, device=device),
         )
         began, began_thread = time.monotonic(), time.thread_time()
-        asked = self._asked(query, window, exclude)
+        asked = self._backend(query, window, exclude)
         if self._on_cpu and len(target):
             self.ranking_cost.add((time.thread_time() - began_thread) * len(target) / users)
 
@@ -295,7 +295,7 @@ class Scorer:
             lists = slice(min(rows.start, listed), min(rows.stop, listed))
             ranks = slice(max(rows.start, listed) - listed, max(rows.stop, listed) - listed)
             began = time.thread_time()
-            part = asked.found(rows, k, target[ranks])
+            part = asked.topk(rows, k, target[ranks])
             width = part.item.shape[1]
             found.item[lists, :width], found.score[lists, :width] = part.item, part.score
             found.own[ranks], found.above[ranks] = part.own, part.above
@@ -313,7 +313,7 @@ class Scorer:
 
         wait = self._by_tiles(in_parts, users)
 
-        def result() -> Found:
+        def result() -> TopK:
             wait()
             if not self._on_cpu and len(target):
                 took = time.monotonic() - began

@@ -10,7 +10,7 @@ from torch import Tensor
 from eddy.models.kernels.topk import topk
 from eddy.models.network.mixture import mixed
 from eddy.models.network.recommender import Recommender
-from eddy.models.scoring.backend import Exclude, Found, Weights, last_items, short_list, successors
+from eddy.models.scoring.backend import Exclude, TopK, Weights, last_items, short_list, successors
 from eddy.models.scoring.item_matrix import Items
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.sparse import SparseParts, SparseTile
@@ -19,8 +19,8 @@ from eddy.models.tensors import Query, Window, to_device
 _LOG2_E = 1 / math.log(2)
 
 
-class AskedAnywhere:
-    """See `eddy.models.scoring.backend.Asked`."""
+class TorchBackend:
+    """See `eddy.models.scoring.backend.ScoringBackend`."""
 
     def __init__(
         self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
@@ -53,21 +53,21 @@ class AskedAnywhere:
     def scores(self, rows: slice) -> Tensor:
         return self._scores(rows, exact=True)[0][:, : self._matrix.items]
 
-    def found(self, rows: slice, k: int, target: Tensor) -> Found:
+    def topk(self, rows: slice, k: int, target: Tensor) -> TopK:
         middle = rows.stop - len(target)
         reduced = self._matrix.reduced and middle > rows.start
         if reduced and middle < rows.stop:
-            lists = self.found(slice(rows.start, middle), k, target[:0])
-            ranks = self.found(slice(middle, rows.stop), k, target)
-            return Found(lists.item, lists.score, ranks.own, ranks.above)
+            lists = self.topk(slice(rows.start, middle), k, target[:0])
+            ranks = self.topk(slice(middle, rows.stop), k, target)
+            return TopK(lists.item, lists.score, ranks.own, ranks.above)
         listed = middle - rows.start
         scores, mixed_in = self._scores(rows, exact=not reduced)
         best, value = topk(scores[:listed], short_list(k) if reduced else k)
         if reduced:
-            best, value = self._again(self._vector[rows], mixed_in, best, k)
+            best, value = self._rescore(self._vector[rows], mixed_in, best, k)
         own = scores[listed:].gather(1, target[:, None])
         above = (scores[listed:] >= own).sum(dim=1) - 1
-        return Found(best, value, own[:, 0], above)
+        return TopK(best, value, own[:, 0], above)
 
     def _scores(self, rows: slice, exact: bool) -> tuple[Tensor, tuple[SparseTile, Tensor] | None]:
         """Scores [B, padded N] of some of the users, and their sparse parts with log Z [B,1], if any."""
@@ -75,13 +75,13 @@ class AskedAnywhere:
         parts = [self._dense(vector, tile, exact) for tile in matrix.tiles()]
         dense = parts[0]
         if len(parts) > 1:
-            dense = torch.cat(parts, dim=1, out=self._space("dense", len(vector), matrix.padded))
+            dense = torch.cat(parts, dim=1, out=self._scratch("dense", len(vector), matrix.padded))
         mixed_in = None
         if self._sparse.any:
             of_part = [self._log_sum_exp(part) for part in parts]
             log_z = of_part[0] if len(parts) == 1 else torch.logsumexp(torch.cat(of_part, dim=1), 1, True)
             sparse = self._sparse.tile(rows)
-            sparse.mix_into(dense, log_z, self._space("zero", *dense.shape))
+            sparse.mix_into(dense, log_z, self._scratch("zero", *dense.shape))
             mixed_in = sparse, log_z
         ends = torch.tensor((rows.start, rows.stop), device=self._left_row.device)
         low, high = torch.searchsorted(self._left_row, ends).tolist()
@@ -105,11 +105,11 @@ class AskedAnywhere:
     def _log_sum_exp(self, part: Tensor) -> Tensor:
         """[B,n] -> [B,1]; torch.logsumexp takes twice as long."""
         largest = part.amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
-        scratch = self._space("scratch", len(part), part.shape[1])
+        scratch = self._scratch("scratch", len(part), part.shape[1])
         torch.add(largest * -_LOG2_E, part, alpha=_LOG2_E, out=scratch)
         return largest + torch.log(scratch.exp2_().sum(dim=1, keepdim=True))
 
-    def _space(self, name: str, rows: int, columns: int) -> Tensor:
+    def _scratch(self, name: str, rows: int, columns: int) -> Tensor:
         """A matrix that is used again and again: fresh memory costs more than the arithmetic done in it. The
         one called "zero" must be left zero.
         """
@@ -119,7 +119,7 @@ class AskedAnywhere:
             setattr(self._spaces, name, space)
         return space[: rows * columns].view(rows, columns)
 
-    def _again(
+    def _rescore(
         self, vector: Tensor, mixed_in: tuple[SparseTile, Tensor] | None, found: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
         """The k best of a short list found[B,S] (-1 = none), scored in float32; log Z is the first pass's."""
@@ -128,7 +128,7 @@ class AskedAnywhere:
         score = self._matrix.exact(vector, index)
         if mixed_in is not None:
             sparse, log_z = mixed_in
-            zero = self._space("zero", len(index), self._matrix.padded)
+            zero = self._scratch("zero", len(index), self._matrix.padded)
             score = mixed(score, log_z, *sparse.at(index, zero))
         score = torch.where(order >= 0, score, -torch.inf)
         best, at = torch.sort(score, dim=1, descending=True, stable=True)

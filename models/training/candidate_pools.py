@@ -32,8 +32,8 @@ class Pools:
     source: Tensor  # float32[q,L,F]: log popularities of the items that transitions come from
     place: Tensor  # int64[q,S]: in the pool, of each entry of the mixture's Sparse
     log_weight: Tensor  # float32[q,C]: of how many items the candidate stands for
-    rival: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
-    likely: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own items
+    is_candidate: Tensor  # bool[q,C]: whether it is ranked; not what lists leave out
+    in_likelihood: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own items
     network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]
@@ -56,7 +56,7 @@ class Pooling:
     def _look(self, now: float) -> None:
         """What may be a few events old: which items are the most popular, and the sum over all items."""
         scorer = self.scorer
-        scorer.refresh(now)
+        scorer.update_statistics(now)
         count = torch.from_numpy(scorer.statistics.popularity(scorer.items, now)) + POPULARITY_FLOOR
         self._log_sum = torch.log(count.sum(dim=1))
         self._popular = count.topk(min(HEAD, scorer.items), dim=1).indices.flatten()
@@ -125,7 +125,7 @@ class Pooling:
             output=output, idle_ms=idle, window=window, successor=successor, share=share,
             source=self._log_popularity(scorer.last_items(query, window).clamp(min=0), chunk.now),
             place=torch.searchsorted(item, sparse.contiguous()), log_weight=torch.log(weight),
-            rival=unseen.gather(1, item), likely=(unseen | own).gather(1, item),
+            is_candidate=unseen.gather(1, item), in_likelihood=(unseen | own).gather(1, item),
             network=network.gather(1, item), bias=self._bias[item],
             popularity=self._log_popularity(item, chunk.now),
             fresh=self._fresh[item], target=torch.searchsorted(item, target[:, None])[:, 0],
@@ -137,7 +137,7 @@ class Pooling:
         return (torch.log(count + POPULARITY_FLOOR) - self._log_sum).float()
 
 
-def joined(parts: list[Pools]) -> Pools:
+def concatenate_pools(parts: list[Pools]) -> Pools:
     """Pools one after another (all have the same C except in a catalogue smaller than the pool: padded)."""
     widest = max(part.log_weight.shape[1] for part in parts)
 
@@ -163,8 +163,8 @@ def joined(parts: list[Pools]) -> Pools:
         share=torch.cat([part.share for part in parts]),
         source=torch.cat([part.source for part in parts]),
         place=torch.cat([pad(part.place, 1, width, 0) for part in parts]),  # older items are the last
-        log_weight=column("log_weight", -torch.inf), rival=column("rival", False),
-        likely=column("likely", False),
+        log_weight=column("log_weight", -torch.inf), is_candidate=column("is_candidate", False),
+        in_likelihood=column("in_likelihood", False),
         network=column("network", 0), bias=column("bias", 0), popularity=column("popularity", 0),
         fresh=column("fresh", 0), target=torch.cat([part.target for part in parts]),
     )  # fmt: skip

@@ -80,7 +80,7 @@ class Group:
     def wait_for_first(self) -> None:
         """Return when the first process has come here: what it wrote before is complete then.
 
-        Errors: EddyError, from `joined`, when the first process ended before.
+        Errors: EddyError, from `process_group`, when the first process ended before.
         """
         self.firsts(None)
 
@@ -95,7 +95,7 @@ ALONE = Group()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
+def process_group(device: str) -> Iterator[Group]:
     """The group that torchrun started this process in, computing on `device`: a "cuda" becomes the GPU of the
     process's own number on its machine. Without torchrun, a group of one.
 

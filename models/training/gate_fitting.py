@@ -19,7 +19,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import SPARSE_GATES, Query
-from eddy.models.training.candidate_pools import Pooling, Pools, joined, part_of
+from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, part_of
 from eddy.models.training.log_replay import Replay
 from eddy.models.vocabulary import Vocabulary
 
@@ -82,7 +82,7 @@ def collect(
     pooling = Pooling(scorer, untrained)
     found = [pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)]
     parts = [pools for pools in found if pools is not None]
-    return joined(parts) if parts else None
+    return concatenate_pools(parts) if parts else None
 
 
 def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, float]:
@@ -144,8 +144,8 @@ def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
 def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
     """Summed cross entropy, and summed smooth reciprocal rank."""
     score, target = scores_of(recommender, pools)
-    likely = torch.where(pools.likely, score + pools.log_weight, -torch.inf)
+    likely = torch.where(pools.in_likelihood, score + pools.log_weight, -torch.inf)
     nll = torch.logsumexp(likely, dim=1) - target[:, 0]
     above = torch.sigmoid((score - target) / RANK_TEMPERATURE) * torch.exp(pools.log_weight)
-    rank = (above * pools.rival).sum(dim=1)
+    rank = (above * pools.is_candidate).sum(dim=1)
     return nll.sum(), (1 / (0.5 + rank)).sum()

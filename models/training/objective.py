@@ -44,7 +44,7 @@ class Objective(nn.Module):
         counts = torch.bincount(data.target, minlength=recommender.items).double()
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
-        self.standing_in = 0.0
+        self.feature_share = 0.0
         """share of items that features stand in for, in each step's softmax"""
         self.draws: torch.Generator | None = None
         """of the sampled softmax; None = torch's own, which dropout draws from too"""
@@ -75,8 +75,8 @@ class Objective(nn.Module):
             return full_softmax(query, vectors, bias, target, prior, moment, left_out), state
         # The same candidates in every process that has a share of the batch.
         drawn = torch.multinomial(self.sampling, sampled, replacement=True, generator=self.draws)
-        others = torch.cat([data.target[batch.everyones], drawn]).to(self.device)
-        out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(batch.everyones)
+        others = torch.cat([data.target[batch.all_predictions], drawn]).to(self.device)
+        out = (1 - self.sampling) ** sampled * (1 - self.frequency) ** len(batch.all_predictions)
         inclusion = (1 - out).float().to(self.device)
         loss = sampled_softmax(query, vectors, bias, target, prior, moment, others, inclusion, left_out)
         return loss, state
@@ -90,10 +90,10 @@ class Objective(nn.Module):
         """What items are in the softmax: vectors [V,D] and biases [V]."""
         recommender = self.recommender
         own, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
-        if self.features is None or not self.standing_in:
+        if self.features is None or not self.feature_share:
             return own, bias
         of_features = recommender.of_features(self.features)
-        chosen = torch.rand(len(bias), device=self.device) < self.standing_in
+        chosen = torch.rand(len(bias), device=self.device) < self.feature_share
         return (
             torch.where(chosen[:, None], of_features[:, :-1], own.detach()),
             torch.where(chosen, of_features[:, -1], bias.detach()),

@@ -80,7 +80,7 @@ class Batch:
     carried: Tensor  # int64[B] row of the previous batch's end state, -1 = zeros
     prediction: Tensor  # int64[q] index into the predictions
     output: Tensor  # int64[q] 1 + row of the packed outputs; 0 = the initial state's output
-    everyones: Tensor  # int64[Q >= q] the predictions of all shares of the batch
+    all_predictions: Tensor  # int64[Q >= q] the predictions of all shares of the batch
 
 
 def batches(

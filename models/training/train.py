@@ -32,7 +32,7 @@ from eddy.models.training.sequences import sequences
 from eddy.models.training.trainer import ProgressCallback, Trainer
 from eddy.models.vocabulary import MAX_VOCABULARY_TYPES, Vocabulary
 
-TRUST = 0.5
+FEATURE_WEIGHT = 0.5
 """How much a new item's features count beside a vector of its own. On movietweetings, MRR@20 of new items and
 of all: .404, .1242 at 0; .409, .1238 at 0.25; .413, .1230 at 0.5. What new items gain, known ones lose.
 """
@@ -86,8 +86,8 @@ def train(
         trainer.fit_features()
         _centre(recommender, vocabulary, features, events, first)
         with torch.no_grad():
-            recommender.feature_vectors.mul_(TRUST)
-            recommender.feature_centre.mul_(TRUST)
+            recommender.feature_vectors.mul_(FEATURE_WEIGHT)
+            recommender.feature_centre.mul_(FEATURE_WEIGHT)
     recommender.cpu().eval()
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(

@@ -43,10 +43,10 @@ MIN_STEPS, MIN_EVENTS = 200, 256
 """An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
 
 
-TELL_EVERY = 16
+LOG_EVERY = 16
 """Steps on a GPU after which the loss is looked at: to look is to wait for it."""
 
-STANDING_IN = 0.5
+FEATURE_SHARE = 0.5
 """Share of items that features stand in for while they learn to."""
 
 
@@ -64,7 +64,7 @@ class Trainer:
         self.progress = progress
         self.checkpoint = checkpoint
         self.device = objective.device
-        self.tell_every = TELL_EVERY if self.device.type == "cuda" else 1
+        self.log_every = LOG_EVERY if self.device.type == "cuda" else 1
         self.users = np.flatnonzero(np.diff(self.data.start))
         self.optimizer = self._new_optimizer()
         self.average: dict[str, Tensor] = {}
@@ -162,10 +162,10 @@ class Trainer:
         """
         everything, settings = np.ones(len(self.data.row), bool), self.settings
         self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
-        self.objective.standing_in = STANDING_IN
+        self.objective.feature_share = FEATURE_SHARE
         epoch = settings.epochs + 2
         self._epoch("metadata", epoch, epoch, everything, lambda at: epoch - at)
-        self.objective.standing_in = 0.0
+        self.objective.feature_share = 0.0
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.recommender.state_dict().items()}
@@ -230,16 +230,16 @@ class Trainer:
                 group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
             # The group's gradients are averaged; what is wanted is the gradient of the mean over predictions.
-            torch.autograd.backward(loss * (self.group.size / max(1, len(batch.everyones))))
+            torch.autograd.backward(loss * (self.group.size / max(1, len(batch.all_predictions))))
             learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(learning, settings.clip)
             self.optimizer.step()
             if settings.average and phase == "network":
                 self._take_into_average()
             summed += self.group.sum(loss.detach())
-            done += len(batch.everyones)
+            done += len(batch.all_predictions)
             seen += len(batch.event)
-            if done < count and number % self.tell_every:
+            if done < count and number % self.log_every:
                 continue
             total = summed.item()
             if not math.isfinite(total):
@@ -267,5 +267,5 @@ class Trainer:
         for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
             loss, state = self.objective(batch, state)
             total += loss.item()
-            count += len(batch.everyones)
+            count += len(batch.all_predictions)
         return self.group.sum(torch.tensor(total, dtype=torch.float64)).item() / max(count, 1)

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from eddy.models.errors import EddyError
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.stream.engine.live_version import Encoder
-from eddy.stream.engine.move_rows import Columns, Report, advance, advance_once, joined_views
+from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.move_rows import Columns, MoveReport, concatenate_views, move_rows, warm_up_row_moves
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.engine.rank_budget import RankBudget
 from eddy.stream.engine.ranker import Made, Ranker
-from eddy.stream.engine.statistics_buffer import Counting
+from eddy.stream.engine.statistics_buffer import StatisticsBuffer
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.decode import EventBatch
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample
-from eddy.stream.state.slab import Known, Slab, Slots
+from eddy.stream.state.slab import CatalogueIndices, Slab, Slots
 
 Emit = Literal["every", "latest", "off"]
 
@@ -77,11 +77,11 @@ class Lists:
 
 
 @dataclass
-class Outcome:
+class BatchReport:
     """What a micro-batch did."""
 
     applied: int = 0
-    replayed: int = 0
+    already_applied: int = 0
     ignored: int = 0
     """events whose type does not move states"""
     repeats: int = 0
@@ -101,26 +101,26 @@ class Engine:
 
     def __init__(
         self,
-        encoder: Encoder,
+        live: LiveVersion,
         names: ItemNames,
         statistics: Statistics,
         options: Options,
         wall: Callable[[], int],
     ) -> None:
-        self.encoder = encoder
+        self.encoder = live
         self.names, self.statistics, self.options = names, statistics, options
-        self.slab = Slab(encoder.state_size, encoder.device, options.sample)
+        self.slab = Slab(live.state_size, live.device, options.sample)
         self.clock = StreamClock()
         self.wall = wall
         self.prequential = Prequential()
         self.rank_budget = RankBudget(options.ranking_time)
         self.ranker = self._new_ranker()
-        self.versions: dict[int, int] = {encoder.epoch: encoder.version_hash}
+        self.versions: dict[int, int] = {live.epoch: live.version_hash}
         self.stale = 0
-        """rows still of older epochs after the last `migrate`"""
+        """rows still of older epochs after the last `reencode_oldest`"""
         self.may_be_stale = False
-        """whether `migrate` has to look"""
-        self.counting = Counting(statistics)
+        """whether `reencode_oldest` has to look"""
+        self.statistics_buffer = StatisticsBuffer(statistics)
         self._forgetting = Forgetting(names)
 
     def _new_ranker(self) -> Ranker:
@@ -129,15 +129,17 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile what events, lists and checkpoints need, before the first event waits for it."""
-        self.ranker.scorer.refresh(self.wall())
+        self.ranker.scorer.update_statistics(self.wall())
         self.ranker.scorer.warm_up()
-        advance_once(self.encoder)
+        warm_up_row_moves(self.encoder)
         encode_rows(self.slab.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions))
 
     # -- the model version ------------------------------------------------------------------------------
 
-    def exchange(self, encoder: Encoder) -> None:
-        """Go on with the version of a newer epoch: rows are encoded anew when touched, or by `migrate`."""
+    def switch_version(self, encoder: LiveVersion) -> None:
+        """Go on with the version of a newer epoch: rows are encoded anew when touched, or by
+        `reencode_oldest`.
+        """
         if encoder.epoch <= self.encoder.epoch:
             raise ValueError(f"epoch {encoder.epoch} does not follow epoch {self.encoder.epoch}")
         self.encoder = encoder
@@ -146,7 +148,7 @@ class Engine:
         self.slab.reset_states(encoder.state_size)
         self.may_be_stale = True
 
-    def migrate(self, limit: int) -> Slots:
+    def reencode_oldest(self, limit: int) -> Slots:
         """Encode up to `limit` rows of older epochs anew, most recently active first; returns their slots."""
         if not self.may_be_stale:
             return np.zeros(0, np.int64)
@@ -158,9 +160,9 @@ class Engine:
         self.may_be_stale = self.stale > 0
         if len(old) > limit:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
-        return self.adopt(old)
+        return self.reencode(old)
 
-    def load(self, rows: Rows, known: Known | None = None) -> Slots:
+    def load(self, rows: Rows, known: CatalogueIndices | None = None) -> Slots:
         """Take stored rows (distinct users); returns the slots written. `known`: see `Slab.load`.
 
         Errors: NewerRows when one is of a newer epoch than the live one; then none is taken, so that every
@@ -177,11 +179,11 @@ class Engine:
 
     # -- events -----------------------------------------------------------------------------------------
 
-    def apply(self, batches: Sequence[EventBatch]) -> Outcome:
+    def apply(self, batches: Sequence[EventBatch]) -> BatchReport:
         """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls; each
         user's events in one partition, the user's own (`eddy.stream.records.admission`).
         """
-        outcome = Outcome()
+        outcome = BatchReport()
         users = [user for batch in batches for user in batch.user]
         if not users:
             return outcome
@@ -210,21 +212,21 @@ class Engine:
         outcome.ignored = int((~flags.moves).sum())
         accepted = np.flatnonzero((item >= 0) & flags.moves)
         replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
-        outcome.replayed = int(replayed.sum())
+        outcome.already_applied = int(replayed.sum())
         fresh = accepted[~replayed]
         if len(fresh) < len(columns):
             columns, partition = columns.take(fresh), partition[fresh]
-        adopted = self.adopt(slot[accepted])
+        adopted = self.reencode(slot[accepted])
         report = self._move(columns, outcome)
         self.names.touch(item[item >= 0], self.clock.now(self.wall()))
         again = None
         if self.options.emit == "latest":
             again = np.unique(slot[accepted])
-        elif self.options.emit == "every" and outcome.replayed:
+        elif self.options.emit == "every" and outcome.already_applied:
             again = np.unique(slot[accepted[replayed]])
         self._answer(report, columns, partition, again, known, outcome)
         counted = np.flatnonzero(report.kept & ~columns.negative)
-        self.counting.note(
+        self.statistics_buffer.add(
             partition[counted],
             columns.offset[counted],
             columns.item[counted].astype(np.int64),
@@ -241,7 +243,7 @@ class Engine:
         """Take what cannot be listed and is idle out of a partition's item statistics; whether they changed,
         and are to be written whole.
         """
-        self.counting.count()
+        self.statistics_buffer.flush()
         return drop_idle(self.names, self.statistics, partition, self.clock.now(self.wall()))
 
     def forget_items(self) -> bool:
@@ -251,9 +253,9 @@ class Engine:
         kept = self._forgetting.kept(self.statistics, [self.slab])
         if kept is None:
             return False
-        self.counting.count()
+        self.statistics_buffer.flush()
         place = self.names.keep(kept)
-        for holder in (self.slab, self.statistics, self.counting):
+        for holder in (self.slab, self.statistics, self.statistics_buffer):
             holder.renumber(place)
         self.ranker = self._new_ranker()
         return True
@@ -273,12 +275,12 @@ class Engine:
             slot = self.slab.find([user])
             self.slab.remove(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
 
-    def adopt(self, slots: Slots) -> Slots:
+    def reencode(self, slots: Slots) -> Slots:
         """Encode those rows anew that are of an older epoch; returns their slots."""
         old = np.unique(slots[self.slab.epoch[slots] < self.encoder.epoch])
         if len(old):
             with torch.inference_mode():
-                self.encoder.adopt(self.slab, old)
+                self.encoder.reencode(self.slab, old)
         return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
@@ -293,12 +295,12 @@ class Engine:
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots
 
-    def _move(self, columns: Columns, outcome: Outcome) -> Report:
+    def _move(self, columns: Columns, outcome: BatchReport) -> MoveReport:
         if len(columns):
             self.clock.observe(int(columns.time.max()), self.wall())
         sampled = self._sampled(columns)
         every = np.full(len(columns), self.options.emit == "every")
-        report = advance(self.slab, self.encoder, columns, sampled, every)
+        report = move_rows(self.slab, self.encoder, columns, sampled, every)
         outcome.applied = int(report.kept.sum())
         outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
         outcome.dirty = report.users
@@ -325,21 +327,21 @@ class Engine:
     # -- answers ----------------------------------------------------------------------------------------
 
     def _answer(
-        self, report: Report, columns: Columns, partition: NDArray[np.int32], again: Slots | None,
-        known: int, outcome: Outcome,
+        self, report: MoveReport, columns: Columns, partition: NDArray[np.int32], again: Slots | None,
+        known: int, outcome: BatchReport,
     ) -> None:  # fmt: skip
-        """Begin the lists of events that `advance` was asked for and those of the rows `again` as they are
+        """Begin the lists of events that `move_rows` was asked for and those of the rows `again` as they are
         now, and the ranks of sampled events from the rows just before them.
 
         `partition` [n] of the columns' events. `known`: items in the catalogue before this batch; an item's
         first appearance is a miss for everyone, as is one that is withdrawn.
         """
-        view, slab = report.seen, self.slab
+        view, slab = report.recorded, self.slab
         listed, event = view.event[: report.after], view.event[report.after :]
         slots, where, offset = columns.slot[listed], partition[listed], columns.offset[listed]
         if again is not None:
             after, before = view.part(slice(0, report.after)), view.part(slice(report.after, None))
-            view = joined_views([after, self.ranker.latest(slab, again), before])
+            view = concatenate_views([after, self.ranker.latest(slab, again), before])
             slots = np.concatenate((slots, again))
             where = np.concatenate((where, slab.partition[again]))
             offset = np.concatenate((offset, slab.offset[again]))
@@ -348,7 +350,7 @@ class Engine:
         wall = self.wall()
         now = self.clock.now(wall)
         began = time.thread_time()
-        self.refresh(now, wall)
+        self.update_statistics(now, wall)
         if not len(slots):  # only ranks want the scores brought up to date
             self.rank_budget.spend(time.thread_time() - began)
         item = columns.item[event].astype(np.int64)
@@ -366,8 +368,8 @@ class Engine:
             last_time = view.recent.last_time[: len(slots)]
             outcome.lists = Lists(users, where, offset, last_time, made)
 
-    def refresh(self, now: int, wall: int) -> None:
+    def update_statistics(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""
-        if self.ranker.due(now, wall):
-            self.counting.count()
-        self.ranker.refresh(now, wall)
+        if self.ranker.statistics_are_due(now, wall):
+            self.statistics_buffer.flush()
+        self.ranker.update_statistics(now, wall)

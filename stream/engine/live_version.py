@@ -16,14 +16,14 @@ from eddy.models.rules import MOVES, NEGATIVE, TARGET, Flags
 from eddy.models.tensors import Inputs, to_device
 from eddy.models.vocabulary import MAX_TYPES, Catalogue
 from eddy.stream.kernels.waves import Waves, pack
-from eddy.stream.kernels.window_loops import Terms
+from eddy.stream.kernels.window_loops import VersionTables
 from eddy.stream.state.rows import NO_TIME
 from eddy.stream.state.slab import HALF, Slab, Slots
 
 _CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
 
 
-class Encoder:
+class LiveVersion:
     """A version, bound to the catalogue's numbers of items and event types."""
 
     def __init__(self, version: Version, epoch: int, catalogue: Catalogue, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Encoder:
         type_input = np.full(MAX_TYPES, len(known))
         type_input[catalogue.types.name(known)] = np.arange(len(known))
         self._numbering = catalogue.renumbered
-        self.terms = Terms(type_input, (self._rules & NEGATIVE) > 0, rules_of)
+        self.tables = VersionTables(type_input, (self._rules & NEGATIVE) > 0, rules_of)
         self._item_input = Growable(np.zeros(0, np.int64))
 
     @property
@@ -61,7 +61,7 @@ class Encoder:
 
     def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
         """What the rules that the version was trained with say of events, in the shape given."""
-        found = self._rules[self.terms.rules_of[type_], value.view(np.uint16)]
+        found = self._rules[self.tables.rules_of[type_], value.view(np.uint16)]
         return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
 
     def inputs(
@@ -78,7 +78,7 @@ class Encoder:
 
         return Inputs(
             item=tensor(self._item_inputs(item)),
-            type=tensor(self.terms.type_input[type_]),
+            type=tensor(self.tables.type_input[type_]),
             negative=tensor(negative),
             gap_ms=tensor(gap),
         )
@@ -89,7 +89,9 @@ class Encoder:
         """
         return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
 
-    def encode(self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor) -> torch.Tensor:
+    def recompute(
+        self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor
+    ) -> torch.Tensor:
         """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from
         `state` [m, S].
         """
@@ -111,20 +113,20 @@ class Encoder:
             _, result[where] = self.run(inputs, waves, state[where])
         return result
 
-    def re_encode(self, slab: Slab, slots: Slots) -> None:
+    def recompute_rows(self, slab: Slab, slots: Slots) -> None:
         """Rebuild hidden and middle states of rows from their anchors and windows."""
         length = slab.length[slots].astype(np.int64)
         zero = np.zeros(len(slots), np.int64)
         where = to_device(slots, self.device)
-        middle = self.encode(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
+        middle = self.recompute(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
         long = to_device(np.flatnonzero(length >= HALF), self.device)
-        slab.middle[where[long]] = middle[long]
-        slab.middle_known[slots] = length >= HALF
-        slab.hidden[where] = self.encode(slab, slots, np.minimum(length, HALF), length, middle)
+        slab.midpoint_state[where[long]] = middle[long]
+        slab.midpoint_known[slots] = length >= HALF
+        slab.hidden[where] = self.recompute(slab, slots, np.minimum(length, HALF), length, middle)
 
-    def adopt(self, slab: Slab, slots: Slots) -> None:
+    def reencode(self, slab: Slab, slots: Slots) -> None:
         """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""
         slab.anchor_time[slots] = NO_TIME
         slab.anchor[to_device(slots, self.device)] = 0.0
-        self.re_encode(slab, slots)
+        self.recompute_rows(slab, slots)
         slab.epoch[slots] = self.epoch

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Ints
 from eddy.models.tensors import Inputs, to_device
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.kernels import window_loops
 from eddy.stream.kernels.waves import Waves, pack
-from eddy.stream.kernels.window_loops import Given, Recent, Windows
-from eddy.stream.state.rows import NO_TIME, TIME_SPAN, WINDOW, mix
+from eddy.stream.kernels.window_loops import EventTable, RecentWindows, Windows
+from eddy.stream.state.rows import NO_TIME, TIME_SPAN, WINDOW, splitmix64
 from eddy.stream.state.slab import HALF, Slab, Slots
 
 MOST_IN_ORDER = 512
@@ -52,21 +52,21 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class View:
+class RowViews:
     """What m answers are made from: the cell's output and the recent window, at one moment of each row."""
 
     event: Ints
     """[m] which event of the given columns it stands at"""
     output: torch.Tensor
     """[m, H]"""
-    recent: Recent
+    recent: RecentWindows
 
     @classmethod
-    def empty(cls, event: Ints, encoder: Encoder, older: int) -> "View":
+    def empty(cls, event: Ints, encoder: LiveVersion, older: int) -> "RowViews":
         """To be filled in, with room for so many older items."""
         m = len(event)
         wide = (m, WINDOW)
-        recent = Recent(
+        recent = RecentWindows(
             item=np.empty(wide, np.int64),
             time=np.empty(wide, np.int64),
             type=np.empty(wide, np.int64),
@@ -81,46 +81,46 @@ class View:
     def __len__(self) -> int:
         return len(self.event)
 
-    def part(self, rows: slice, older: int | None = None) -> "View":
+    def part(self, rows: slice, older: int | None = None) -> "RowViews":
         """Some of the rows, the same memory; and so many of the older items."""
-        recent = Recent(*(column[rows] for column in self.recent))  # type: ignore[arg-type]
-        return View(self.event[rows], self.output[rows], recent._replace(older=recent.older[:, :older]))
+        recent = RecentWindows(*(column[rows] for column in self.recent))  # type: ignore[arg-type]
+        return RowViews(self.event[rows], self.output[rows], recent._replace(older=recent.older[:, :older]))
 
 
-def joined_views(views: Sequence[View]) -> View:
+def concatenate_views(views: Sequence[RowViews]) -> RowViews:
     """One after another."""
-    columns = {name: [getattr(view.recent, name) for view in views] for name in Recent._fields}
+    columns = {name: [getattr(view.recent, name) for view in views] for name in RecentWindows._fields}
     width = max(older.shape[1] for older in columns["older"])
     columns["older"] = [
         np.pad(older, ((0, 0), (0, width - older.shape[1])), constant_values=-1) for older in columns["older"]
     ]
-    return View(
+    return RowViews(
         np.concatenate([view.event for view in views]),
         torch.cat([view.output for view in views]),
-        Recent(**{name: np.concatenate(parts) for name, parts in columns.items()}),
+        RecentWindows(**{name: np.concatenate(parts) for name, parts in columns.items()}),
     )
 
 
-def view_now(slab: Slab, encoder: Encoder, slots: Slots, output: torch.Tensor) -> View:
+def views_now(slab: Slab, encoder: LiveVersion, slots: Slots, output: torch.Tensor) -> RowViews:
     """Rows as they are; `event` is their number."""
-    older = min(int(slab.remembered[slots].max(initial=0)), encoder.recommender.config.older)
+    older = min(int(slab.older_count[slots].max(initial=0)), encoder.recommender.config.older)
     number = np.arange(len(slots))
-    view = View.empty(number, encoder, older)
+    view = RowViews.empty(number, encoder, older)
     length = slab.length[slots].astype(np.int64)
-    window_loops.copy_out(slab.windows(), encoder.terms, slots, length, number, view.recent)
+    window_loops.copy_out(slab.windows(), encoder.tables, slots, length, number, view.recent)
     view.output.copy_(output)
     return view
 
 
 @dataclass
-class Report:
-    """What `advance` did with n events."""
+class MoveReport:
+    """What `move_rows` did with n events."""
 
     previous: NDArray[np.int64]
     """[n, lags] items of the events before in the row's order, latest first, -1 = none"""
     kept: NDArray[np.bool_]
     """[n] False for re-sent events, which changed nothing"""
-    seen: View
+    recorded: RowViews
     """rows just after the events that this was wanted of, then rows just before others, each in order"""
     after: int
     """how many of them are rows just after"""
@@ -131,18 +131,18 @@ class Report:
     too_late: int = 0
 
 
-class _Looks:
+class RowRecorder:
     """Copies rows as they are at the moments that were asked for, each to its place in one view."""
 
-    def __init__(self, windows: Windows, encoder: Encoder, before: Ints, after: Ints, room: int) -> None:
+    def __init__(self, windows: Windows, encoder: LiveVersion, before: Ints, after: Ints, room: int) -> None:
         """`before` and `after`: the events, increasing; `room`: older items a row can come to have."""
         self._windows, self._encoder = windows, encoder
-        self._view = View.empty(np.concatenate((after, before)), encoder, room)
+        self._view = RowViews.empty(np.concatenate((after, before)), encoder, room)
         self._most = 0
 
-    def copy(self, slot: Slots, length: Ints, row: Ints, output: torch.Tensor) -> None:
+    def record(self, slot: Slots, length: Ints, row: Ints, output: torch.Tensor) -> None:
         """Rows of slots, with so many entries, to places of the view; those below 0 are passed over."""
-        terms, recent = self._encoder.terms, self._view.recent
+        terms, recent = self._encoder.tables, self._view.recent
         most = window_loops.copy_out(self._windows, terms, slot, length, row, recent)
         self._most = max(self._most, most)
         chosen = row >= 0
@@ -150,7 +150,7 @@ class _Looks:
             to = to_device(row[chosen], output.device)
             self._view.output[to] = output[to_device(np.flatnonzero(chosen), output.device)]
 
-    def view(self) -> View:
+    def recorded(self) -> RowViews:
         """All of it."""
         return self._view.part(slice(None), self._most)
 
@@ -160,26 +160,26 @@ def _rows(wanted: NDArray[np.bool_], first: int) -> tuple[Ints, Ints]:
     return np.flatnonzero(wanted), np.where(wanted, first - 1 + np.cumsum(wanted), -1)
 
 
-class _Advance:
-    """One call of `advance`: the parts share the slab, the columns and the report."""
+class _RowMove:
+    """One call of `move_rows`: the parts share the slab, the columns and the report."""
 
     def __init__(
         self,
         slab: Slab,
-        encoder: Encoder,
+        encoder: LiveVersion,
         columns: Columns,
         want_before: NDArray[np.bool_],
         want_after: NDArray[np.bool_],
     ) -> None:
         self.slab, self.encoder, self.columns = slab, encoder, columns
         self.windows = slab.windows()
-        self.given = Given(
+        self.given = EventTable(
             columns.slot, columns.item, columns.type, columns.value.view(np.uint16), columns.time.copy(),
             columns.event_id,
         )  # fmt: skip
         n = len(columns)
         self.order, start, count, users = (np.empty(n, np.int64) for _ in range(4))
-        found = window_loops.by_user(columns.slot, slab.mark, self.order, start, count, users)
+        found = window_loops.by_user(columns.slot, slab.scratch, self.order, start, count, users)
         self.start, self.count, self.users = start[:found], count[:found], users[:found]
         self.previous = np.full((n, encoder.recommender.config.transition_lags), -1, np.int64)
         self.kept = np.ones(n, np.bool_)
@@ -187,16 +187,16 @@ class _Advance:
         after, self.row_after = _rows(want_after, 0)
         before, self.row_before = _rows(want_before, len(after))
         self.after = len(after)
-        self.looks = _Looks(self.windows, encoder, before, after, self._room())
+        self.looks = RowRecorder(self.windows, encoder, before, after, self._room())
 
     def _room(self) -> int:
         """How many older items a row can have in this call, as far as the model looks at them."""
         slab, known = self.slab, self.encoder.recommender.config.older
         length = slab.length[self.users] + self.count
-        most = slab.remembered[self.users] + np.where(length >= WINDOW, length, 0)
+        most = slab.older_count[self.users] + np.where(length >= WINDOW, length, 0)
         return min(int(most.max(initial=0)), known)
 
-    def run(self) -> Report:
+    def run(self) -> MoveReport:
         start, count = self.start, self.count
         odd = np.zeros(len(start), np.bool_)
         if window_loops.irregular(self.windows, self.given, self.order, start, count, odd):
@@ -208,14 +208,14 @@ class _Advance:
         window_loops.include(
             columns.slot,
             columns.offset,
-            mix(columns.offset),
+            splitmix64(columns.offset),
             self.kept,
             slab.offset,
             slab.applied,
             slab.digest,
         )
-        return Report(
-            self.previous, self.kept, self.looks.view(), self.after, self.users, self.repeats, self.late,
+        return MoveReport(
+            self.previous, self.kept, self.looks.recorded(), self.after, self.users, self.repeats, self.late,
             self.too_late,
         )  # fmt: skip
 
@@ -247,22 +247,22 @@ class _Advance:
             state = slab.hidden[where]
             outputs, after = encoder.run(inputs, waves, state)
             slab.hidden[where] = after
-            self._look(event, place, waves, outputs, state)
+            self._record_waves(event, place, waves, outputs, state)
             self._settle(users, length + waves.length, where, after)
             start, count = start + take, count - take
             start, count = start[count > 0], count[count > 0]
 
-    def _look(
+    def _record_waves(
         self, event: Ints, place: Ints, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
     ) -> None:
         """Copy what was asked for, while the windows still hold all that this call read."""
         slot = self.columns.slot[event]
-        self.looks.copy(slot, place + 1, self.row_after[event], outputs)
+        self.looks.record(slot, place + 1, self.row_after[event], outputs)
         row = self.row_before[event]
         if row.max(initial=-1) >= 0:
             index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.row)
             known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
-            self.looks.copy(slot, place, row, known[self._where(index)])
+            self.looks.record(slot, place, row, known[self._where(index)])
 
     def _settle(self, users: Slots, length: Ints, where: torch.Tensor, state: torch.Tensor) -> None:
         """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
@@ -272,23 +272,23 @@ class _Advance:
         half, full = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
         halves, fulls = window_loops.set_lengths(self.windows, users, length, half, full)
         if halves:
-            slab.middle[where[self._where(half[:halves])]] = state[self._where(half[:halves])]
-            slab.middle_known[users[half[:halves]]] = True
+            slab.midpoint_state[where[self._where(half[:halves])]] = state[self._where(half[:halves])]
+            slab.midpoint_known[users[half[:halves]]] = True
         if fulls:
             self._drop_halves(users[full[:fulls]])
 
     def _drop_halves(self, full: Slots) -> None:
         slab = self.slab
-        unknown = full[~slab.middle_known[full]]
+        unknown = full[~slab.midpoint_known[full]]
         if len(unknown):
             begin, end = np.zeros(len(unknown), np.int64), np.full(len(unknown), HALF, np.int64)
             at = self._where(unknown)
-            slab.middle[at] = self.encoder.encode(slab, unknown, begin, end, slab.anchor[at])
+            slab.midpoint_state[at] = self.encoder.recompute(slab, unknown, begin, end, slab.anchor[at])
         at = self._where(full)
-        slab.anchor[at] = slab.middle[at]
-        slab.middle[at] = slab.hidden[at]
-        slab.middle_known[full] = True
-        window_loops.drop_halves(self.windows, self.encoder.terms, full)
+        slab.anchor[at] = slab.midpoint_state[at]
+        slab.midpoint_state[at] = slab.hidden[at]
+        slab.midpoint_known[full] = True
+        window_loops.drop_halves(self.windows, self.encoder.tables, full)
 
     def _out_of_order(self, begin: Ints, end: Ints) -> None:
         """Events of users that have late or repeated ones among them, each user's from `begin` to `end`."""
@@ -315,9 +315,9 @@ class _Advance:
     def _insert_and_look(self, begin: Ints) -> None:
         """One event of each of some users, at which rows are looked at; a repeat changes nothing between."""
         event = self.order[begin]
-        self._look_at(event, self.row_before)
+        self._record_rows(event, self.row_before)
         _, moved = self._insert(begin, begin + 1, np.zeros(len(self.kept), np.bool_))
-        self._look_at(event, self.row_after)  # while the windows still hold all of it
+        self._record_rows(event, self.row_after)  # while the windows still hold all of it
         self._settle_now(moved)
 
     def _insert(self, begin: Ints, end: Ints, stop_at: NDArray[np.bool_]) -> tuple[Ints, Slots]:
@@ -340,17 +340,17 @@ class _Advance:
         length = slab.length[slot].astype(np.int64)
         # Three places to go on from: the state before the first new event, the middle, the anchor.
         appended = changed >= before
-        from_middle = ~appended & (changed >= HALF) & slab.middle_known[slot]
+        from_middle = ~appended & (changed >= HALF) & slab.midpoint_known[slot]
         anew = ~(appended | from_middle)
         if anew.any():
-            encoder.re_encode(slab, slot[anew])
+            encoder.recompute_rows(slab, slot[anew])
         for chosen, states, start in (
             (np.flatnonzero(appended), slab.hidden, before),
-            (np.flatnonzero(from_middle), slab.middle, np.full(len(slot), HALF, np.int64)),
+            (np.flatnonzero(from_middle), slab.midpoint_state, np.full(len(slot), HALF, np.int64)),
         ):
             if len(chosen):
                 where = self._where(slot[chosen])
-                slab.hidden[where] = encoder.encode(
+                slab.hidden[where] = encoder.recompute(
                     slab, slot[chosen], start[chosen], length[chosen], states[where]
                 )
         return taken, slot
@@ -360,31 +360,31 @@ class _Advance:
         where = self._where(slot)
         self._settle(slot, self.slab.length[slot].astype(np.int64), where, self.slab.hidden[where])
 
-    def _look_at(self, event: Ints, row_of: Ints) -> None:
+    def _record_rows(self, event: Ints, row_of: Ints) -> None:
         row = row_of[event]
         if row.max(initial=-1) >= 0:
             slot = self.columns.slot[event]
             output = self.encoder.recommender.cell.output(self.slab.hidden[self._where(slot)])
-            self.looks.copy(slot, self.slab.length[slot].astype(np.int64), row, output)
+            self.looks.record(slot, self.slab.length[slot].astype(np.int64), row, output)
 
 
-def advance(
+def move_rows(
     slab: Slab,
-    encoder: Encoder,
+    encoder: LiveVersion,
     columns: Columns,
     want_before: NDArray[np.bool_],
     want_after: NDArray[np.bool_],
-) -> Report:
+) -> MoveReport:
     """Apply n events that no row includes yet; rows must be of the encoder's epoch.
 
     `want_before` and `want_after` (bool[n]) choose the events at which the row is looked at just before and
     just after.
     """
     with torch.inference_mode():
-        return _Advance(slab, encoder, columns, want_before, want_after).run()
+        return _RowMove(slab, encoder, columns, want_before, want_after).run()
 
 
-def advance_once(encoder: Encoder) -> None:
+def warm_up_row_moves(encoder: LiveVersion) -> None:
     """Move a row that is of nobody past a full window, so that all of it is compiled."""
     slab, n = Slab(encoder.state_size, encoder.device, capacity=1), WINDOW + 1
     slot = slab.add([""], np.zeros(1, np.int32), encoder.epoch)
@@ -399,4 +399,4 @@ def advance_once(encoder: Encoder) -> None:
         negative=np.zeros(n, np.bool_),
     )
     every = np.ones(n, np.bool_)
-    advance(slab, encoder, columns, every, every)
+    move_rows(slab, encoder, columns, every, every)

@@ -13,17 +13,17 @@ from eddy.models.scoring.backend import Exclude
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
-from eddy.stream.engine.live_version import Encoder
-from eddy.stream.engine.move_rows import View, view_now
+from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.move_rows import RowViews, views_now
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import NO_TIME
 from eddy.stream.state.slab import Slab, Slots
 
-REFRESH_MS = 100
+UPDATE_MS = 100
 """How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
 
-REFRESH_SHARE = 0.1
+UPDATE_SHARE = 0.1
 """Of the time, at most, goes into bringing live scores up to date: with a million items, 250 ms at once, they
 may be older.
 """
@@ -47,21 +47,21 @@ class Ranker:
     """A version's encoder and scorer on the catalogue and statistics of this process."""
 
     def __init__(
-        self, encoder: Encoder, names: ItemNames, statistics: Statistics,
+        self, live: LiveVersion, names: ItemNames, statistics: Statistics,
         precision: Precision = "float32", threads: int = 1,
     ) -> None:  # fmt: skip
-        self.encoder, self.names = encoder, names
-        vocabulary = encoder.version.vocabulary
-        self.scorer = Scorer(encoder.recommender, vocabulary, names.catalogue, statistics, precision, threads)
-        self._refreshed = -REFRESH_MS
+        self.encoder, self.names = live, names
+        vocabulary = live.version.vocabulary
+        self.scorer = Scorer(live.recommender, vocabulary, names.catalogue, statistics, precision, threads)
+        self._refreshed = -UPDATE_MS
         self._scored_as_of: tuple[int, int, int] | None = None
         """the stream's now, `Statistics.changes` and `ItemFeatures.revision` that the scores were last
         brought up to
         """
-        self._period_ms = float(REFRESH_MS)
+        self._period_ms = float(UPDATE_MS)
         self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
-    def due(self, now: int, wall: int) -> bool:
+    def statistics_are_due(self, now: int, wall: int) -> bool:
         """Whether it is time to bring the scores up to date. Live, that is while the stream's `now` (ms) is
         about the time on the wall, item statistics may be REFRESH_MS old, or older where taking them in takes
         long; otherwise a moment on the wall can be days of the log, and it is always time.
@@ -69,7 +69,7 @@ class Ranker:
         live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
         return not live
 
-    def refresh(self, now: int, wall: int) -> None:
+    def update_statistics(self, now: int, wall: int) -> None:
         """Bring the scorer to the stream's `now` (ms), as of item statistics and metadata, if that is due and
         something changed: where the stream stands still, its scores do as well. New items are taken in at
         once.
@@ -77,23 +77,23 @@ class Ranker:
         catalogue, statistics = self.names.catalogue, self.scorer.statistics
         as_of = now, statistics.changes, catalogue.features.revision
         new_items = self.scorer.items < len(catalogue)
-        if (new_items or as_of != self._scored_as_of) and self.due(now, wall):
+        if (new_items or as_of != self._scored_as_of) and self.statistics_are_due(now, wall):
             began = time.thread_time()
-            self.scorer.refresh(float(now))
+            self.scorer.update_statistics(float(now))
             took_ms = 1000 * (time.thread_time() - began)
-            self._period_ms = max(REFRESH_MS, took_ms / REFRESH_SHARE)
+            self._period_ms = max(UPDATE_MS, took_ms / UPDATE_SHARE)
             self._popularity = None
             self._refreshed, self._scored_as_of = wall, as_of
         elif new_items:
             self.scorer.take_in_items()
 
-    def window(self, view: View) -> Window:
+    def window(self, view: RowViews) -> Window:
         """The recent windows in the version's terms."""
         recent, device = view.recent, self.encoder.device
         columns = (recent.item, recent.time, recent.type, recent.negative, recent.length, recent.older)
         return Window(*(to_device(column, device) for column in columns))
 
-    def query(self, view: View, now: NDArray[np.int64] | int) -> Query:
+    def query(self, view: RowViews, now: NDArray[np.int64] | int) -> Query:
         """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
         last = view.recent.last_time
         idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
@@ -101,17 +101,17 @@ class Ranker:
         return self.encoder.recommender.query_of_output(view.output, idle_ms)
 
     @torch.inference_mode()
-    def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> View:
+    def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> RowViews:
         """Rows as they are now; `state` [m, S] stands in for hidden states that are of another version."""
         if state is None:
             state = slab.hidden[to_device(slots, slab.device)]
         output = self.encoder.recommender.cell.output(state)
-        return view_now(slab, self.encoder, slots, output)
+        return views_now(slab, self.encoder, slots, output)
 
     @torch.inference_mode()
     def start(
         self,
-        view: View,
+        view: RowViews,
         now: NDArray[np.int64] | int,
         k: int,
         exclude_seen: NDArray[np.bool_],
@@ -119,7 +119,7 @@ class Ranker:
         target: NDArray[np.int64] = _NO_TARGETS,
     ) -> Callable[[], Made]:
         """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
-        [r] for the last r; made beside the caller. `refresh` first.
+        [r] for the last r; made beside the caller. `update_statistics` first.
 
         Left out: items whose id is not known yet or that are withdrawn, the user's own that the row knows
         where `exclude_seen` [m] says so, and the pairs of `also`.

@@ -11,7 +11,7 @@ MOST_WAITING = 4096
 """Events that wait to be counted together; a call for each small batch would cost more than its answers."""
 
 
-class Counting:
+class StatisticsBuffer:
     """Of the partitions of this process."""
 
     def __init__(self, statistics: Statistics) -> None:
@@ -30,7 +30,7 @@ class Counting:
         for of_partition in (self._until, self._waiting, self._counted):
             of_partition.pop(partition, None)
 
-    def note(
+    def add(
         self,
         partition: NDArray[np.int32],
         offset: NDArray[np.int64],
@@ -51,9 +51,9 @@ class Counting:
                 self._until[number] = last
                 self._events += len(chosen)
         if self._events >= MOST_WAITING:
-            self.count()
+            self.flush()
 
-    def count(self) -> None:
+    def flush(self) -> None:
         """Bring the statistics up to all that was noted."""
         for number, waiting in self._waiting.items():
             together = _joined(waiting)
@@ -67,11 +67,11 @@ class Counting:
         for number, counted in self._counted.items():
             self._counted[number] = [one.renumbered(place) for one in counted]
 
-    def take(self, partition: int) -> list[Counted]:
+    def drain(self, partition: int) -> list[Counted]:
         """What the statistics took in of a partition since the last call, one entry per update; counts
         what waits.
         """
-        self.count()
+        self.flush()
         return self._counted.pop(partition, [])
 
 

@@ -13,7 +13,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @compiled
-def _used(table: NDArray[Any], count: NDArray[np.int64]) -> None:
+def _filled_lengths(table: NDArray[Any], count: NDArray[np.int64]) -> None:
     for i in range(len(table)):
         row, end = table[i], 0
         while end < len(row) and row[end] != 0:
@@ -22,7 +22,7 @@ def _used(table: NDArray[Any], count: NDArray[np.int64]) -> None:
 
 
 @compiled
-def _look_up(
+def _take_prefix(
     keys: NDArray[Any], rows: NDArray[np.int64], values: NDArray[Any], count: NDArray[np.int64],
     first: int, into: NDArray[Any],
 ) -> None:  # fmt: skip
@@ -33,14 +33,14 @@ def _look_up(
         own[count[i] :] = 0
 
 
-def used(table: NDArray[Any]) -> NDArray[np.int64]:
+def filled_lengths(table: NDArray[Any]) -> NDArray[np.int64]:
     """How many places of each row of table[n,k] are not zero before the first that is: int64[n]."""
     count = np.empty(len(table), np.int64)
-    _used(table, count)
+    _filled_lengths(table, count)
     return count
 
 
-def looked_up(
+def take_prefix(
     keys: NDArray[Any],
     rows: NDArray[np.int64],
     values: NDArray[Number],
@@ -50,5 +50,5 @@ def looked_up(
 ) -> NDArray[Number]:
     """values[keys - first] of the first `count[i]` keys in row `rows[i]`, zeros past them: [n, width]."""
     found = np.empty((len(rows), width), values.dtype)
-    _look_up(keys, rows, values, count, first, found)
+    _take_prefix(keys, rows, values, count, first, found)
     return found

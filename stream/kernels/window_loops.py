@@ -24,11 +24,11 @@ class Windows(NamedTuple):
     """bits of float16, which compiled code does not have"""
     event_id: NDArray[np.uint64]
     older: NDArray[np.int32]
-    remembered: NDArray[np.uint16]
+    older_count: NDArray[np.uint16]
     """how many of `older` are in use"""
 
 
-class Given(NamedTuple):
+class EventTable(NamedTuple):
     """n events; see `eddy.stream.engine.move_rows.Columns`."""
 
     slot: Ints
@@ -39,7 +39,7 @@ class Given(NamedTuple):
     event_id: NDArray[np.uint64]
 
 
-class Terms(NamedTuple):
+class VersionTables(NamedTuple):
     """What a version makes of event types and values; see `eddy.stream.engine.live_version`."""
 
     type_input: Ints
@@ -50,7 +50,7 @@ class Terms(NamedTuple):
     """[MAX_TYPES] by type's number"""
 
 
-class Recent(NamedTuple):
+class RecentWindows(NamedTuple):
     """Windows of m rows in a version's terms, as `eddy.models.tensors.Window` has them."""
 
     item: Ints
@@ -92,7 +92,7 @@ def by_user(slot: Ints, mark: NDArray[np.int32], order: Ints, start: Ints, count
 
 
 @compiled
-def _regular(windows: Windows, given: Given, order: Ints, begin: int, end: int) -> int:
+def _regular(windows: Windows, given: EventTable, order: Ints, begin: int, end: int) -> int:
     """How many of a user's events from `begin` on are neither late nor of an id that the window or the events
     before them hold.
     """
@@ -117,7 +117,7 @@ def _regular(windows: Windows, given: Given, order: Ints, begin: int, end: int) 
 
 @compiled
 def irregular(
-    windows: Windows, given: Given, order: Ints, start: Ints, count: Ints, found: NDArray[np.bool_]
+    windows: Windows, given: EventTable, order: Ints, start: Ints, count: Ints, found: NDArray[np.bool_]
 ) -> bool:
     """Which users have a late event, or one whose id their window or their own events before it hold; returns
     whether any has.
@@ -131,7 +131,7 @@ def irregular(
 
 @compiled
 def regular_prefix(
-    windows: Windows, given: Given, order: Ints, begin: Ints, end: Ints, most: int, prefix: Ints
+    windows: Windows, given: EventTable, order: Ints, begin: Ints, end: Ints, most: int, prefix: Ints
 ) -> None:
     """How many events from `begin` on, at most `most`, are in order and no repeats, by user."""
     for u in range(len(begin)):
@@ -139,7 +139,7 @@ def regular_prefix(
 
 
 @compiled
-def _write(windows: Windows, given: Given, i: int, at: int, span: int, previous: Ints) -> None:
+def _write(windows: Windows, given: EventTable, i: int, at: int, span: int, previous: Ints) -> None:
     slot, time = given.slot[i], given.time[i]
     if at > 0:
         time = min(time, windows.time[slot, 0] + span)
@@ -153,7 +153,7 @@ def _write(windows: Windows, given: Given, i: int, at: int, span: int, previous:
 
 @compiled
 def append(
-    windows: Windows, given: Given, event: Ints, place: Ints, span: int, none: int,
+    windows: Windows, given: EventTable, event: Ints, place: Ints, span: int, none: int,
     gap: NDArray[np.float32], previous: Ints,
 ) -> None:  # fmt: skip
     """Write events into their windows at `place`, each user's in order, at most `span` ms after the first
@@ -192,7 +192,7 @@ def _make_room(windows: Windows, slot: int, at: int, length: int) -> None:
 
 @compiled
 def insert(
-    windows: Windows, given: Given, order: Ints, begin: Ints, end: Ints, stop_at: NDArray[np.bool_],
+    windows: Windows, given: EventTable, order: Ints, begin: Ints, end: Ints, stop_at: NDArray[np.bool_],
     span: int, kept: NDArray[np.bool_], previous: Ints, taken: Ints, changed: Ints,
 ) -> tuple[int, int, int]:  # fmt: skip
     """Put each user's events from `begin` on where their times ask for, repeats left out, until the window is
@@ -237,7 +237,9 @@ def insert(
 
 
 @compiled
-def copy_out(windows: Windows, terms: Terms, slot: Ints, length: Ints, row: Ints, into: Recent) -> int:
+def copy_out(
+    windows: Windows, terms: VersionTables, slot: Ints, length: Ints, row: Ints, into: RecentWindows
+) -> int:
     """Copy the first `length` entries of each slot's window, and its older items, into a row of `into`, which
     is filled up with none; rows below 0 are passed over. Returns how many older items a row has at most.
     """
@@ -258,7 +260,7 @@ def copy_out(windows: Windows, terms: Terms, slot: Ints, length: Ints, row: Ints
         into.time[to, n:] = 0
         into.type[to, n:] = terms.type_input[0]  # the number of no type
         into.negative[to, n:] = False
-        older = min(windows.remembered[at], into.older.shape[1])
+        older = min(windows.older_count[at], into.older.shape[1])
         for place in range(older):
             into.older[to, place] = windows.older[at, place] - 1
         into.older[to, older:] = -1
@@ -285,7 +287,7 @@ def set_lengths(windows: Windows, slot: Ints, length: Ints, half: Ints, full: In
 
 
 @compiled
-def _remember(windows: Windows, terms: Terms, slot: int, kept: NDArray[np.int32]) -> None:
+def _remember(windows: Windows, terms: VersionTables, slot: int, kept: NDArray[np.int32]) -> None:
     leaving = 0
     for place in range(windows.item.shape[1] // 2 - 1, -1, -1):
         rules = terms.rules_of[windows.type[slot, place]]
@@ -298,7 +300,7 @@ def _remember(windows: Windows, terms: Terms, slot: int, kept: NDArray[np.int32]
             kept[leaving] = item
             leaving += 1
     n = leaving
-    for place in range(windows.remembered[slot]):
+    for place in range(windows.older_count[slot]):
         item, new = windows.older[slot, place], n < len(kept)
         for i in range(leaving):
             new &= kept[i] != item
@@ -306,7 +308,7 @@ def _remember(windows: Windows, terms: Terms, slot: int, kept: NDArray[np.int32]
             kept[n] = item
             n += 1
     windows.older[slot, :n] = kept[:n]
-    windows.remembered[slot] = n
+    windows.older_count[slot] = n
 
 
 @compiled
@@ -317,7 +319,7 @@ def _shift(column: NDArray[Any], slot: int) -> None:
 
 
 @compiled
-def drop_halves(windows: Windows, terms: Terms, slot: Ints) -> None:
+def drop_halves(windows: Windows, terms: VersionTables, slot: Ints) -> None:
     """Full windows give their older half away: what it names, unless it is negative there, goes before the
     older items, each once; its last time becomes the anchor's.
     """

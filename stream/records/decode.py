@@ -242,7 +242,7 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
     )
 
 
-def joined(parts: Sequence[Decoded]) -> Decoded:
+def concatenate(parts: Sequence[Decoded]) -> Decoded:
     """Decoded chunks of one partition, one after another, as one."""
     if len(parts) == 1:
         return parts[0]
@@ -260,7 +260,7 @@ def joined(parts: Sequence[Decoded]) -> Decoded:
     )
 
 
-def rounds(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[tuple[int, str]]]]:
+def stretches(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[tuple[int, str]]]]:
     """Batches to apply and (partition, user) to erase after them, so that every tombstone takes its turn."""
     starts = [0] * len(decoded)
     for turn in range(max((len(one.erasures) for one in decoded), default=0)):

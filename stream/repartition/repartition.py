@@ -40,9 +40,9 @@ from eddy.stream.kafka.versions import live_announcement, open_version
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
 from eddy.stream.repartition.moved_rows import moved_rows, moved_statistics
-from eddy.stream.repartition.staging import ROWS, STATISTICS, Aside, Notes, Plan
+from eddy.stream.repartition.staging import ROWS, STATISTICS, Notes, Plan, Staging
 from eddy.stream.repartition.topics import CLOSED, SIZE, Topics
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import decode_rows
 
 log = logging.getLogger("eddy.repartition")
@@ -53,7 +53,7 @@ CARRIED = "eddy-carried"
 
 
 @dataclass(frozen=True)
-class Prospect:
+class Preview:
     """What a repartition would do."""
 
     old: int
@@ -89,12 +89,12 @@ class _Rows:
     """whether a row is from another topic: `events` was made again since"""
 
 
-async def prospect(settings: Settings, partitions: int) -> Prospect:
+async def preview(settings: Settings, partitions: int) -> Preview:
     """Look only. Errors: EddyError when there is nothing to do, or it cannot be done now."""
     with admin_client(settings) as admin:
         topics = Topics(settings, admin)
         if topics.partitions(topics.aside):
-            return Prospect(0, partitions, 0, unfinished=True)
+            return Preview(0, partitions, 0, unfinished=True)
         topics.require_stopped()
         topic_id, old = topics.event_topic_id(), topics.partitions(topics.events)
         if all(topics.partitions(name) == partitions for name in topics.by_user):
@@ -105,7 +105,7 @@ async def prospect(settings: Settings, partitions: int) -> Prospect:
                 raise EddyError(f"{topics.events} has {partitions} partitions already: nothing to do")
         first, end = topics.ends()
         retained = sum(end[number] - first[number] for number in end)
-        return Prospect(old, partitions, retained, unfinished=False)
+        return Preview(old, partitions, retained, unfinished=False)
 
 
 async def repartition(
@@ -122,7 +122,7 @@ async def repartition(
             await producer.start()
             try:
                 topics = Topics(settings, admin)
-                aside = Aside(settings, topics, producer, partitions)
+                aside = Staging(settings, topics, producer, partitions)
                 return await _Repartition(settings, topics, aside, on_step).run()
             finally:
                 await producer.stop()
@@ -158,7 +158,7 @@ class _Repartition:
     """One run."""
 
     def __init__(
-        self, settings: Settings, topics: Topics, aside: Aside, on_step: Callable[[str], None]
+        self, settings: Settings, topics: Topics, aside: Staging, on_step: Callable[[str], None]
     ) -> None:
         self.settings, self.topics, self.aside, self.on_step = settings, topics, aside, on_step
         self.partitions = aside.partitions
@@ -252,7 +252,7 @@ class _Repartition:
         if announced is None:
             return  # no worker has ever counted
         config = open_version(announced, self.settings.registry).recommender.config
-        reader = Reader(Statistics(config.half_lives_ms, config.successors), Catalogue())
+        reader = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
 
         async def take(tp: TopicPartition, records: Records) -> None:
             for reason in reader.take(tp.partition, [(record.key, record.value) for record in records]):
@@ -296,4 +296,4 @@ class _Repartition:
         )
 
 
-__all__ = ["CARRIED", "STEPS", "Prospect", "prospect", "repartition"]
+__all__ = ["CARRIED", "STEPS", "Preview", "preview", "repartition"]

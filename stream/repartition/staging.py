@@ -51,7 +51,7 @@ class Notes(msgspec.Struct):
 _decode_notes = msgspec.json.Decoder(Notes).decode
 
 
-class Aside:
+class Staging:
     """Writing to the topic and reading it; one process at a time."""
 
     def __init__(
@@ -168,4 +168,4 @@ class Aside:
         await read_to_end(self._settings, self._topics.aside, [number], take_any)
 
 
-__all__ = ["EVENTS", "ROWS", "STATISTICS", "Aside", "Notes", "Plan"]
+__all__ = ["EVENTS", "ROWS", "STATISTICS", "Notes", "Plan", "Staging"]

@@ -172,7 +172,7 @@ def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.ui
 _decode_journals = msgspec.msgpack.Decoder(list[_Journal]).decode
 
 
-class Reader:
+class StatisticsReader:
     """The reading side for all partitions: applies records by sequence; those it knows already change
     nothing.
     """
@@ -285,4 +285,4 @@ def _require_format(number: int) -> None:
         )
 
 
-__all__ = ["BASE_EVERY", "RING", "Counted", "Journal", "Reader"]
+__all__ = ["BASE_EVERY", "RING", "Counted", "Journal", "StatisticsReader"]

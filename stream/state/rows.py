@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from eddy.models.config import MAX_OLDER, RECENT_WINDOW
 from eddy.models.errors import EddyError
-from eddy.stream.kernels.filled_prefix import used
+from eddy.stream.kernels.filled_prefix import filled_lengths
 from eddy.stream.kernels.row_bytes import number_types, read_types, write_rows
 
 WINDOW = RECENT_WINDOW
@@ -110,7 +110,9 @@ class Rows:
     applied: NDArray[np.uint32]
     """[n] events applied since the user was first seen"""
     digest: NDArray[np.uint64]
-    """[n] sum of `mix(offset)` over the applied events, of all topics the row has lived in, modulo 2^64"""
+    """[n] sum of `splitmix64(offset)` over the applied events, of all topics the row has lived in, modulo
+    2^64
+    """
     anchor_time: NDArray[np.int64]
     """[n] ms, the last event inside the anchor; NO_TIME while the anchor is zero"""
     hidden: NDArray[np.float32]
@@ -133,7 +135,7 @@ class Rows:
     """[n, 0 … OLDER] item hashes, latest first, 0 = none (past the others)"""
 
 
-def mix(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
+def splitmix64(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A bijection that spreads offsets over 64 bits, so that sums of sets tell the sets apart (splitmix64,
     Steele 2014).
     """
@@ -163,7 +165,7 @@ def encode_rows(rows: Rows) -> list[bytes]:
     """
     n, state_size = rows.hidden.shape
     anchored = rows.anchor_time != NO_TIME
-    length, older = rows.length.astype(np.int64), used(rows.older)
+    length, older = rows.length.astype(np.int64), filled_lengths(rows.older)
     types, type_number = np.empty((n, WINDOW), np.uint64), np.empty((n, WINDOW), np.uint8)
     type_count = np.empty(n, np.int64)
     number_types(rows.type, length, types, type_number, type_count)

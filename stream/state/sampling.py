@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.stream.records.partitioner import murmur2
-from eddy.stream.state.rows import mix
+from eddy.stream.state.rows import splitmix64
 
 
 def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
@@ -15,5 +15,5 @@ def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
     """
     if share <= 0:
         return np.zeros(len(users), np.bool_)
-    spread = mix(murmur2(users).astype(np.int64)) >> np.uint64(40)
+    spread = splitmix64(murmur2(users).astype(np.int64)) >> np.uint64(40)
     return np.asarray(spread < share * (1 << 24), np.bool_)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eddy.models.tensors import to_device
 from eddy.models.vocabulary import Catalogue
-from eddy.stream.kernels.filled_prefix import looked_up, used
+from eddy.stream.kernels.filled_prefix import filled_lengths, take_prefix
 from eddy.stream.kernels.window_loops import Windows
 from eddy.stream.state.rows import NO_TIME, OLDER, WINDOW, Rows
 from eddy.stream.state.sampling import in_sample
@@ -42,7 +42,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "epoch": (np.uint32, (), 0),
     "anchor_time": (np.int64, (), NO_TIME),
     "length": (np.uint8, (), 0),
-    "middle_known": (np.bool_, (), False),
+    "midpoint_known": (np.bool_, (), False),
     "sampled": (np.bool_, (), False),
     "item": (np.int32, (WINDOW,), None),
     "time": (np.int64, (WINDOW,), None),
@@ -50,13 +50,13 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "value": (np.float16, (WINDOW,), None),
     "event_id": (np.uint64, (WINDOW,), 0),
     "older": (np.int32, (OLDER,), 0),
-    "remembered": (np.uint16, (), 0),
-    "mark": (np.int32, (), 0),
+    "older_count": (np.uint16, (), 0),
+    "scratch": (np.int32, (), 0),
 }
-_STATES = ("hidden", "anchor", "middle")
+_STATES = ("hidden", "anchor", "midpoint_state")
 
 
-class Known(NamedTuple):
+class CatalogueIndices(NamedTuple):
     """The items and event types of n rows, as the slab has them."""
 
     item: NDArray[np.int32]
@@ -72,11 +72,11 @@ class Slab:
 
     Beside a row's own columns: `item` holds catalogue indices instead of hashes, `older` these plus one (0 =
     none, so that a column of zeros is one of no items), `type` the catalogue's numbers of event types, and
-    `middle` the state
+    `midpoint_state` the state
     after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
-    stored in rows: after a restore `middle_known` is False until it is needed and encoded anew. `sampled`
-    says whether the user's events are ranked for prequential metrics. `remembered` is how many of `older` are
-    in use, and `mark` is zero but inside a compiled loop.
+    stored in rows: after a restore `midpoint_known` is False until it is needed and encoded anew. `sampled`
+    says whether the user's events are ranked for prequential metrics. `older_count` is how many of `older`
+    are in use, and `scratch` is zero but inside a compiled loop.
     """
 
     partition: NDArray[np.int32]
@@ -86,7 +86,7 @@ class Slab:
     epoch: NDArray[np.uint32]
     anchor_time: NDArray[np.int64]
     length: NDArray[np.uint8]
-    middle_known: NDArray[np.bool_]
+    midpoint_known: NDArray[np.bool_]
     sampled: NDArray[np.bool_]
     item: NDArray[np.int32]
     time: NDArray[np.int64]
@@ -94,11 +94,11 @@ class Slab:
     value: NDArray[np.float16]
     event_id: NDArray[np.uint64]
     older: NDArray[np.int32]
-    remembered: NDArray[np.uint16]
-    mark: NDArray[np.int32]
+    older_count: NDArray[np.uint16]
+    scratch: NDArray[np.int32]
     hidden: torch.Tensor
     anchor: torch.Tensor
-    middle: torch.Tensor
+    midpoint_state: torch.Tensor
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class Slab:
         """Those of some rows that name older items, and these: the others' memory may never have been
         written.
         """
-        count = self.remembered[slots]
+        count = self.older_count[slots]
         slots = slots[count > 0]
         return slots, self.older[slots, : int(count.max(initial=0))]
 
@@ -256,7 +256,7 @@ class Slab:
         """The columns that compiled loops move; until the slab grows."""
         return Windows(
             self.length, self.anchor_time, self.item, self.time, self.type, self.value.view(np.uint16),
-            self.event_id, self.older, self.remembered,
+            self.event_id, self.older, self.older_count,
         )  # fmt: skip
 
     def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
@@ -266,7 +266,7 @@ class Slab:
         epoch = self.epoch[slots]
         epochs, place = np.unique(epoch, return_inverse=True)
         hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
-        remembered = self.remembered[slots].astype(np.int64)
+        remembered = self.older_count[slots].astype(np.int64)
         return Rows(
             user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
             epoch=epoch,
@@ -280,17 +280,17 @@ class Slab:
             hidden=self.hidden[index].cpu().numpy(),
             anchor=self.anchor[index].cpu().numpy(),
             length=length,
-            item=looked_up(self.item, slots, catalogue.hashes, length.astype(np.int64), WINDOW),
+            item=take_prefix(self.item, slots, catalogue.hashes, length.astype(np.int64), WINDOW),
             time=self.time[slots],
-            type=looked_up(self.type, slots, catalogue.types.hashes, length.astype(np.int64), WINDOW),
+            type=take_prefix(self.type, slots, catalogue.types.hashes, length.astype(np.int64), WINDOW),
             value=self.value[slots],
             event_id=self.event_id[slots],
-            older=looked_up(
+            older=take_prefix(
                 self.older, slots, catalogue.hashes, remembered, int(remembered.max(initial=0)), first=1
             ),
         )
 
-    def load(self, rows: Rows, catalogue: Catalogue, known: Known | None = None) -> Slots:
+    def load(self, rows: Rows, catalogue: Catalogue, known: CatalogueIndices | None = None) -> Slots:
         """Take rows (distinct users) as they were stored; a row that includes less than the one held is
         ignored. `known`: the rows' items and types, where the caller has looked them up already.
 
@@ -324,8 +324,8 @@ class Slab:
         self.item[at], self.type[at] = known.item[keep], known.type[keep]
         older = known.older[keep]
         self.older[at, : older.shape[1]] = older
-        self.remembered[at] = used(older)
-        self.middle_known[at] = False
+        self.older_count[at] = filled_lengths(older)
+        self.midpoint_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
             self._put(self.hidden, at, rows.hidden[keep])
             anchored = np.flatnonzero((rows.anchor_time[keep] != NO_TIME) | had_anchor)
@@ -339,7 +339,7 @@ class Slab:
             states[at] = to_device(values, self.device)
 
 
-def _look_up(rows: Rows, catalogue: Catalogue) -> Known:
+def _look_up(rows: Rows, catalogue: Catalogue) -> CatalogueIndices:
     """The rows' items and event types, new ones added to the catalogue."""
     filled = np.arange(WINDOW) < rows.length[:, None]
     item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
@@ -347,7 +347,7 @@ def _look_up(rows: Rows, catalogue: Catalogue) -> Known:
     older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
     type_ = np.zeros(rows.type.shape, np.uint16)
     type_[filled] = catalogue.types.add(rows.type[filled])
-    return Known(item, older, type_)
+    return CatalogueIndices(item, older, type_)
 
 
 def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:

@@ -30,7 +30,7 @@ from xxhash import xxh3_64_intdigest
 from eddy.models.errors import EddyError
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.state.rows import WINDOW, Rows
-from eddy.stream.state.slab import Known
+from eddy.stream.state.slab import CatalogueIndices
 
 log = logging.getLogger("eddy.snapshots")
 
@@ -154,7 +154,7 @@ def _stored(rows: Rows, name: str, items: Catalogue, types: Catalogue) -> NDArra
     return np.asarray(getattr(rows, name))
 
 
-class Reader:
+class SnapshotReader:
     """An open snapshot."""
 
     def __init__(self, file: BinaryIO, topic_id: bytes, max_age_ms: int) -> None:
@@ -191,7 +191,7 @@ class Reader:
             raise Unusable(f"checksum of {what} is wrong")
         return data
 
-    def blocks(self) -> Iterator[tuple[Rows, Known]]:
+    def blocks(self) -> Iterator[tuple[Rows, CatalogueIndices]]:
         """Rows in parts of bounded size, and their items and types as places among `items` and `types`.
 
         Errors: Unusable; what was given before is right, but not all.
@@ -200,7 +200,7 @@ class Reader:
         for number, block in enumerate(self._blocks):
             yield self._decode(block, self._read(block, f"block {number}"))
 
-    def _decode(self, block: dict[str, Any], data: bytes) -> tuple[Rows, Known]:
+    def _decode(self, block: dict[str, Any], data: bytes) -> tuple[Rows, CatalogueIndices]:
         n, at = int(block["rows"]), 0
         sizes = {_STATE: int(block["state_size"]), _OLDER: int(block["older"])}
         columns: dict[str, NDArray[Any]] = {}
@@ -213,7 +213,7 @@ class Reader:
                 at += columns[name].nbytes
         ends = (at + np.cumsum(columns.pop("key_bytes"), dtype=np.int64)).tolist()
         user = [data[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)]
-        place = Known(columns.pop("item"), columns.pop("older"), columns.pop("type"))
+        place = CatalogueIndices(columns.pop("item"), columns.pop("older"), columns.pop("type"))
         rows = Rows(
             user=user,
             topic_id=self._topic_id,
@@ -226,11 +226,11 @@ class Reader:
 
 
 @contextmanager
-def open_snapshot(path: Path, topic_id: bytes, max_age_ms: int) -> Iterator[Reader]:
+def open_snapshot(path: Path, topic_id: bytes, max_age_ms: int) -> Iterator[SnapshotReader]:
     """Read a snapshot. Errors: FileNotFoundError; Unusable, also from reading its blocks inside."""
     try:
         with path.open("rb") as file:
-            yield Reader(file, topic_id, max_age_ms)
+            yield SnapshotReader(file, topic_id, max_age_ms)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.records.schema import Announcement
 
 log = logging.getLogger("eddy.worker")
@@ -24,13 +24,15 @@ class OtherStatistics(EddyError):
 class AnnouncedVersion:
     """Feed it announcements; `on_loaded` is called with the encoder of each newer epoch that was loaded."""
 
-    def __init__(self, load: Callable[[Announcement], Awaitable[Encoder]], retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self, load: Callable[[Announcement], Awaitable[LiveVersion]], retry_s: float = RETRY_S
+    ) -> None:
         self.announced: Announcement | None = None
         self.epoch: int | None = None
         """the newest epoch that was loaded"""
         self.problem = ""
         """why the announced version is not loaded, empty when it is"""
-        self.on_loaded: Callable[[Encoder], Awaitable[None]] | None = None
+        self.on_loaded: Callable[[LiveVersion], Awaitable[None]] | None = None
         self._load = load
         self._retry_s = retry_s
         self._hopeless = False
@@ -105,7 +107,7 @@ class AnnouncedVersion:
                 return True
         return False
 
-    async def _go_live(self, epoch: int, encoder: Encoder) -> None:
+    async def _go_live(self, epoch: int, encoder: LiveVersion) -> None:
         if self.on_loaded is not None:
             await self.on_loaded(encoder)
         async with self._moved:

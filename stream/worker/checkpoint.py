@@ -33,7 +33,7 @@ class PartitionLost(Exception):
 
 
 @dataclass
-class Capture:
+class CheckpointData:
     """What one partition's part of a checkpoint writes, copied out of memory between two batches and encoded
     while the next ones are applied.
     """
@@ -50,7 +50,7 @@ class Capture:
 
 
 @dataclass
-class Encoded:
+class EncodedCheckpoint:
     """A capture as messages."""
 
     rows: list[Message]
@@ -58,7 +58,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckpointOutcome:
     """What a checkpoint made durable."""
 
     lost: list[PartitionLost]
@@ -67,13 +67,13 @@ class Outcome:
     """whether their offsets are committed; a group that is rebalancing refuses"""
 
 
-def encode_captures(captures: Iterable[Capture]) -> list[Encoded]:
+def encode_checkpoints(captures: Iterable[CheckpointData]) -> list[EncodedCheckpoint]:
     """Not on the event loop: it takes milliseconds."""
-    return [Encoded(capture.rows(), capture.statistics()) for capture in captures]
+    return [EncodedCheckpoint(capture.rows(), capture.statistics()) for capture in captures]
 
 
 async def write_partition(
-    producer: AIOKafkaProducer, topics: TopicNames, capture: Capture, encoded: Encoded
+    producer: AIOKafkaProducer, topics: TopicNames, capture: CheckpointData, encoded: EncodedCheckpoint
 ) -> None:
     """Step 2 for one partition. Errors: PartitionLost when fenced; then nothing was written."""
     if not (encoded.rows or encoded.statistics or capture.names):
@@ -95,19 +95,19 @@ async def write_partition(
 
 
 async def checkpoint(
-    captures: Mapping[int, tuple[AIOKafkaProducer, Capture]],
+    captures: Mapping[int, tuple[AIOKafkaProducer, CheckpointData]],
     topics: TopicNames,
     answers: Awaitable[object],
     commit: Callable[[dict[int, int]], Awaitable[bool]],
     on_step: Callable[[str], None],
-) -> Outcome:
+) -> CheckpointOutcome:
     """Make captures durable; `answers` ends when the batch's recommendations and dead letters are
     confirmed, and `commit` says whether it could.
 
     Any failure but those that the outcome tells of is raised and must end the process.
     """
     on_step("captured")
-    encoding = asyncio.to_thread(encode_captures, [capture for _, capture in captures.values()])
+    encoding = asyncio.to_thread(encode_checkpoints, [capture for _, capture in captures.values()])
     encoded, _ = await asyncio.gather(encoding, answers)
     on_step("answered")
     results = await asyncio.gather(
@@ -130,16 +130,16 @@ async def checkpoint(
     }
     committed = await commit(offsets) if offsets else True
     on_step("committed")
-    return Outcome(lost, committed)
+    return CheckpointOutcome(lost, committed)
 
 
 __all__ = [
     "STEPS",
-    "Capture",
-    "Encoded",
-    "Outcome",
+    "CheckpointData",
+    "CheckpointOutcome",
+    "EncodedCheckpoint",
     "PartitionLost",
     "checkpoint",
-    "encode_captures",
+    "encode_checkpoints",
     "write_partition",
 ]

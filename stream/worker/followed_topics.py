@@ -13,14 +13,14 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.models.vocabulary import Catalogue
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.kafka.reader import Follower, Records
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.schema import Announcement, DictionaryEntry
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames, metadata
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
 from eddy.stream.worker.restore import OnThread
 
@@ -29,7 +29,7 @@ log = logging.getLogger("eddy.worker")
 _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
 
-class Shared:
+class FollowedTopics:
     """Catalogue, names and statistics, and the newest version that was announced."""
 
     def __init__(self, settings: Settings, run: OnThread) -> None:
@@ -38,31 +38,32 @@ class Shared:
         self.names = ItemNames(self.catalogue, settings.item_idle_days * DAY_MS)
         self.version = AnnouncedVersion(self._load)
         self._run = run
-        self._statistics: Reader | None = None
+        self._statistics: StatisticsReader | None = None
         topics, partitions = settings.topics, range(settings.partitions)
         self.items = Follower(settings, topics.items, [0], self._take_items)
         self.versions = Follower(settings, topics.model_versions, [0], self._take_versions)
         self.item_stats = Follower(settings, topics.item_stats, partitions, self._take_stats)
 
     @property
-    def statistics(self) -> Reader:
+    def statistics(self) -> StatisticsReader:
         """The reader of item statistics; exists once `count_for` was called."""
         if self._statistics is None:
             raise RuntimeError("no model version yet")
         return self._statistics
 
-    def count_for(self, encoder: Encoder) -> None:
+    def count_for(self, encoder: LiveVersion) -> None:
         """Keep the item statistics that a version's score asks for."""
         config = encoder.recommender.config
-        self._statistics = Reader(Statistics(config.half_lives_ms, config.successors), self.catalogue)
+        statistics = Statistics(config.half_lives_ms, config.successors)
+        self._statistics = StatisticsReader(statistics, self.catalogue)
 
-    async def _load(self, announcement: Announcement) -> Encoder:
+    async def _load(self, announcement: Announcement) -> LiveVersion:
         """Read a version's files, beside the engine's work; name its items, on the engine's thread."""
         version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
-        encoder: Encoder = await self._run(lambda: self._encoder(version, announcement.epoch))
+        encoder: LiveVersion = await self._run(lambda: self._encoder(version, announcement.epoch))
         return encoder
 
-    def _encoder(self, version: Version, epoch: int) -> Encoder:
+    def _encoder(self, version: Version, epoch: int) -> LiveVersion:
         config = version.recommender.config
         if self._statistics is not None:
             held = self._statistics.statistics
@@ -75,7 +76,7 @@ class Shared:
         self.names.add_vocabulary(version.vocabulary.items)
         device = torch.device(self.settings.torch_device)
         log.info("epoch %d: version %s", epoch, version.id)
-        return Encoder(version, epoch, self.catalogue, device)
+        return LiveVersion(version, epoch, self.catalogue, device)
 
     async def caught_up(self) -> None:
         """Wait until all that is in the followed topics now has been taken in."""

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.chunk import Chunk
-from eddy.stream.records.decode import Decoded, decode_events, joined
+from eddy.stream.records.decode import Decoded, concatenate, decode_events
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def decode(arrived: Sequence[Arrived], admission: Admission) -> Decoded:
         else:
             records = [record for one in group for record in one.chunk.records]
             parts.append(decode_events(records, arrived[0].chunk.partition, admission))
-    return joined(parts)
+    return concatenate(parts)
 
 
 class Inbox:

@@ -45,7 +45,7 @@ class StallWatch:
         self._committed: dict[int, int | None] = {}
         self._since: float | None = None
 
-    def observe(self, standings: Mapping[int, Standing], now: float | None = None) -> float:
+    def stalled_seconds(self, standings: Mapping[int, Standing], now: float | None = None) -> float:
         """Seconds without progress although something is left; 0 while there is nothing.
 
         `standings`: of the owned partitions, as to commits; empty when the cluster did not answer (which is

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eddy.stream.engine.engine import Engine, Lists, Outcome
+from eddy.stream.engine.engine import BatchReport, Engine, Lists
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.records.dead_letters import Letter, dead_letter
-from eddy.stream.records.decode import Rejected, rounds
+from eddy.stream.records.decode import Rejected, stretches
 from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
@@ -17,13 +17,13 @@ from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
 from eddy.stream.worker.answers import Origin, encode_lists, origin_of
 from eddy.stream.worker.inbox import Arrived, decode
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 
 log = logging.getLogger("eddy.worker")
 
 
 @dataclass(frozen=True)
-class Turn:
+class Stretch:
     """What a micro-batch says on `recommendations` up to an erasure or to its end."""
 
     lists: Lists | None
@@ -33,10 +33,10 @@ class Turn:
 
 
 @dataclass
-class Applied:
+class BatchOutput:
     """What a micro-batch says; lists may still be in the making."""
 
-    turns: list[Turn]
+    stretches: list[Stretch]
     letters: list[Letter]
     """for `dead-letters`"""
     ranked: Callable[[], None]
@@ -47,7 +47,7 @@ class Applied:
         the engine's, batch after batch.
         """
         messages: dict[int, list[Message]] = {}
-        for turn in self.turns:
+        for turn in self.stretches:
             listed = encode_lists(turn.lists, turn.origin) if turn.lists else {}
             for part in (listed, turn.erased):
                 for to, some in part.items():
@@ -56,15 +56,15 @@ class Applied:
         return messages
 
 
-def apply_chunks(
+def apply_micro_batch(
     engine: Engine,
     settings: Settings,
     topic_id: bytes,
-    owners: Mapping[int, Owned],
+    owners: Mapping[int, PartitionTask],
     taken: Mapping[int, Sequence[Arrived]],
     metrics: WorkerMetrics,
     other: OtherPartitioner,
-) -> Applied:
+) -> BatchOutput:
     """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
     read = sum(len(one.chunk.records) for part in taken.values() for one in part)
     metrics.read.inc(read)
@@ -73,8 +73,8 @@ def apply_chunks(
     rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
-    turns: list[Turn] = []
-    for batches, erased in rounds(decoded):
+    turns: list[Stretch] = []
+    for batches, erased in stretches(decoded):
         outcome = engine.apply(batches)
         _count(outcome, metrics)
         home = engine.slab.partition[outcome.dirty]
@@ -97,15 +97,15 @@ def apply_chunks(
             tombstones.setdefault(number, []).append((user.encode(), None))
             metrics.erased.inc()
         origin = origin_of(engine, topic_id)
-        turns.append(Turn(outcome.lists, origin, tombstones))
+        turns.append(Stretch(outcome.lists, origin, tombstones))
         metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
     for number, part in taken.items():
-        owners[number].advance(part[-1].chunk.end)
+        owners[number].applied_up_to(part[-1].chunk.end)
     letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.slab))
     started = engine.prequential.started
-    return Applied(turns, letters, lambda: _show(engine.prequential, started, metrics))
+    return BatchOutput(turns, letters, lambda: _show(engine.prequential, started, metrics))
 
 
 def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherPartitioner) -> None:
@@ -127,9 +127,9 @@ def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> Non
     metrics.unanswered.dec()
 
 
-def _count(outcome: Outcome, metrics: WorkerMetrics) -> None:
+def _count(outcome: BatchReport, metrics: WorkerMetrics) -> None:
     metrics.applied.inc(outcome.applied)
-    metrics.replayed.inc(outcome.replayed)
+    metrics.replayed.inc(outcome.already_applied)
     metrics.ignored.inc(outcome.ignored)
     metrics.repeats.inc(outcome.repeats)
     metrics.late.inc(outcome.late)

@@ -13,11 +13,11 @@ from eddy.stream.records.messages import Message
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import keyed
 from eddy.stream.state.snapshots import BLOCK_ROWS, Snapshot
-from eddy.stream.worker.checkpoint import Capture
+from eddy.stream.worker.checkpoint import CheckpointData
 
 
 @dataclass
-class Owned:
+class PartitionTask:
     """An owned, restored partition."""
 
     number: int
@@ -59,7 +59,7 @@ class Owned:
         """Let the next checkpoint write the item statistics whole."""
         self._rewrites = True
 
-    def advance(self, position: int) -> None:
+    def applied_up_to(self, position: int) -> None:
         """Everything before this offset is applied."""
         self.position = max(position, self.position or 0)
 
@@ -68,7 +68,7 @@ class Owned:
         """Whether a checkpoint has something to do."""
         return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
 
-    def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> Capture:
+    def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> CheckpointData:
         """Copy out what the next checkpoint writes."""
         erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
@@ -77,21 +77,21 @@ class Owned:
             slots = np.unique(np.concatenate(self._dirty))
             self._dirty.clear()
             slots = slots[engine.slab.partition[slots] == self.number]
-            engine.adopt(slots)  # a version may have been exchanged since they changed
+            engine.reencode(slots)  # a version may have been exchanged since they changed
             stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
 
         def rows() -> list[Message]:
             return erased if stored is None else [*erased, *keyed(stored)]
 
-        for counted in engine.counting.take(self.number):
+        for counted in engine.statistics_buffer.drain(self.number):
             self.journal.note(counted)
         if self._rewrites:
             self._rewrites = False
             self.journal.rewrite()
         statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
-        return Capture(self.number, self.position, rows, statistics, names)
+        return CheckpointData(self.number, self.position, rows, statistics, names)
 
-    def durable(self, capture: Capture, committed: bool) -> None:
+    def mark_committed(self, capture: CheckpointData, committed: bool) -> None:
         """A checkpoint has written this capture, and has `committed` its position or could not."""
         if committed:
             self.committed = capture.position
@@ -100,7 +100,7 @@ class Owned:
     def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:
         """All rows as they are; only while nothing is pending, so that no row is ahead of the changelog."""
         slots = engine.slab.of_partition(self.number)
-        engine.adopt(slots)
+        engine.reencode(slots)
         parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))
         blocks = (
             engine.slab.export(part, engine.names.catalogue, topic_id, engine.versions) for part in parts

@@ -15,13 +15,13 @@ from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
-from eddy.stream.state.item_statistics import Journal, Reader
+from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.state.rows import RowFormatError, Rows
-from eddy.stream.state.slab import Known
+from eddy.stream.state.slab import CatalogueIndices
 from eddy.stream.state.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
 from eddy.stream.state.stored_rows import decode_newest
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 
 log = logging.getLogger("eddy.worker")
 
@@ -53,7 +53,7 @@ class Restorer:
         settings: Settings,
         topic_id: bytes,
         engine: Engine,
-        statistics: Reader,
+        statistics: StatisticsReader,
         metrics: WorkerMetrics,
         run: OnThread,
     ) -> None:
@@ -67,7 +67,7 @@ class Restorer:
 
     async def take_over(
         self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
-    ) -> Owned:
+    ) -> PartitionTask:
         """Restore a partition; `caught_up` ends when the topics that are followed were read to their ends.
 
         If this fails or is cancelled, nothing of the partition stays in memory.
@@ -92,11 +92,11 @@ class Restorer:
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         counted = self.statistics.offset.get(number, -1)
-        self.engine.counting.begin(number, counted)
+        self.engine.statistics_buffer.begin(number, counted)
         # Where a record is missing, what comes next must still be newer than all that others have read.
         sequence = self.statistics.seen.get(number, -1)
         journal = Journal(number, sequence, counted, known=self.statistics.sequence)
-        return Owned(number, producer, journal, generation, changelog_end=end[number])
+        return PartitionTask(number, producer, journal, generation, changelog_end=end[number])
 
     def _require_readable(self, number: int) -> None:
         """Errors: RowFormatError when a user's newest row cannot be read. The events that it includes are
@@ -112,7 +112,7 @@ class Restorer:
     def forget(self, number: int) -> None:
         """Drop a partition's rows from memory."""
         self.engine.slab.remove(self.engine.slab.of_partition(number))
-        self.engine.counting.forget(number)
+        self.engine.statistics_buffer.forget(number)
 
     def _load_snapshot(self, number: int) -> int | None:
         """Returns the changelog position to go on from, None without a snapshot that can be used."""
@@ -128,7 +128,11 @@ class Restorer:
                 older[0] = 0
                 types = self.engine.names.catalogue.types.add(snapshot.types)
                 for rows, place in snapshot.blocks():
-                    self._load(rows, number, Known(known[place.item], older[place.older], types[place.type]))
+                    self._load(
+                        rows,
+                        number,
+                        CatalogueIndices(known[place.item], older[place.older], types[place.type]),
+                    )
                     progress.inc(len(rows.user))
                 return snapshot.position
         except FileNotFoundError:
@@ -173,7 +177,7 @@ class Restorer:
         for rows in stored.rows:
             self._load(rows, number)
 
-    def _load(self, rows: Rows, number: int, known: Known | None = None) -> None:
+    def _load(self, rows: Rows, number: int, known: CatalogueIndices | None = None) -> None:
         if rows.topic_id != self.topic_id or np.any(rows.partition != number):
             names = self.settings.topics
             raise EddyError(

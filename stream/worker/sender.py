@@ -10,13 +10,13 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.settings import TopicNames
-from eddy.stream.worker.micro_batch import Applied
+from eddy.stream.worker.micro_batch import BatchOutput
 
 BATCHES = 4
 """Micro-batches that may wait for their scores or for room in the producer: then the engine waits, too."""
 
 
-class Outbox:
+class Sender:
     """Sends a batch's messages after those of the batch before."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: TopicNames) -> None:
@@ -31,7 +31,7 @@ class Outbox:
         async with self._room:
             pass
 
-    def put(self, applied: Applied) -> None:
+    def put(self, applied: BatchOutput) -> None:
         """Take over the messages of a batch."""
         self._unconfirmed.append(asyncio.create_task(self._send(applied)))
 
@@ -44,7 +44,7 @@ class Outbox:
         """End the thread that messages are made on."""
         self._thread.shutdown()
 
-    async def _send(self, applied: Applied) -> None:
+    async def _send(self, applied: BatchOutput) -> None:
         confirmations: list[asyncio.Future[object]] = []
         async with self._room, self._turn:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, applied.answers)

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import Engine, NewerRows, Options
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.kafka.producers import new_producer, send_all, stop_producers
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import wall_ms
@@ -30,15 +30,15 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.state.retirement import removals
 from eddy.stream.state.snapshots import snapshot_path, sweep_snapshots, write_snapshot
-from eddy.stream.worker.checkpoint import Capture, PartitionLost, checkpoint
-from eddy.stream.worker.followed_topics import Shared
+from eddy.stream.worker.checkpoint import CheckpointData, PartitionLost, checkpoint
+from eddy.stream.worker.followed_topics import FollowedTopics
 from eddy.stream.worker.inbox import Arrived, Inbox
 from eddy.stream.worker.liveness import StallWatch, Standing
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.micro_batch import Applied, apply_chunks
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
+from eddy.stream.worker.partition_task import PartitionTask
 from eddy.stream.worker.restore import MAX_SNAPSHOT_AGE_MS, Restorer
-from eddy.stream.worker.sender import Outbox
+from eddy.stream.worker.sender import Sender
 from eddy.stream.worker.transport import Reading
 
 log = logging.getLogger("eddy.worker")
@@ -94,24 +94,24 @@ class Worker:
         self.reading: Callable[[int], Reading | None] = lambda _: None
         self.take_gone: Callable[[int, int], int] = lambda _number, _start: 0
         self.on_step = on_step
-        self.owned: dict[int, Owned] = {}
+        self.tasks: dict[int, PartitionTask] = {}
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # One torch thread here, too: oneDNN would use all cores on a thread that is not told otherwise.
         self._thread = ThreadPoolExecutor(1, "eddy-engine", torch.set_num_threads, (1,))
-        self.shared = Shared(settings, self._run)
+        self.followed = FollowedTopics(settings, self._run)
         self._engine: Engine | None = None
         self._restorer: Restorer | None = None
         self._answers: AIOKafkaProducer | None = None
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._inbox = Inbox(2 * MAX_BATCH_EVENTS)
-        self._outbox: Outbox | None = None
+        self._sender: Sender | None = None
         self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
         self._settled = asyncio.Event()
         self._settled.set()
         self._busy = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._names_again: list[Message] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._restore: asyncio.Task[None] | None = None
         self._checkpointer: asyncio.Task[None] | None = None
         self._generation = NO_GENERATION
@@ -137,8 +137,8 @@ class Worker:
                 self.fail(error)
 
         task = asyncio.create_task(guarded(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
         return task
 
     def fail(self, error: BaseException) -> None:
@@ -153,28 +153,28 @@ class Worker:
         torch.set_num_threads(1)  # tiles are scored side by side instead: see Settings.threads
         self._answers = new_producer(self.settings)
         await self._answers.start()
-        self._outbox = Outbox(self._answers, self.topics)
+        self._sender = Sender(self._answers, self.topics)
         known = asyncio.Event()
-        first: list[Encoder] = []
+        first: list[LiveVersion] = []
 
-        async def on_first(encoder: Encoder) -> None:
+        async def on_first(encoder: LiveVersion) -> None:
             first[:] = [encoder]
             known.set()
 
-        self.shared.version.on_loaded = on_first
-        self._spawn(self.shared.items.run(), "items")
-        await self._unless_failed(self.shared.items.caught_up())
-        self._spawn(self.shared.versions.run(), "versions")
-        await self._unless_failed(self.shared.versions.caught_up())
+        self.followed.version.on_loaded = on_first
+        self._spawn(self.followed.items.run(), "items")
+        await self._unless_failed(self.followed.items.caught_up())
+        self._spawn(self.followed.versions.run(), "versions")
+        await self._unless_failed(self.followed.versions.caught_up())
         if not known.is_set():
             log.info("no model version is announced yet; waiting (make one with: eddy train --announce)")
         await self._unless_failed(known.wait())
         await self._run(lambda: self._build(first[0]))
-        self.shared.version.on_loaded = self._exchange
+        self.followed.version.on_loaded = self._switch_version
         if first[0].epoch > self.engine.encoder.epoch:
-            await self._exchange(first[0])
-        self._spawn(self.shared.version.keep_trying(), "version")
-        self._spawn(self.shared.item_stats.run(), "item-stats")
+            await self._switch_version(first[0])
+        self._spawn(self.followed.version.keep_trying(), "version")
+        self._spawn(self.followed.item_stats.run(), "item-stats")
         self._spawn(self._work(), "work")
         self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
         self._spawn(self._watch(), "watch")
@@ -189,7 +189,7 @@ class Worker:
             self.failed.result()
         await task
 
-    def _build(self, encoder: Encoder) -> None:
+    def _build(self, encoder: LiveVersion) -> None:
         settings = self.settings
         options = Options(
             k=settings.k,
@@ -200,28 +200,28 @@ class Worker:
             sample=settings.prequential_sample,
             ranking_time=settings.prequential_time if settings.prequential_time < 1 else None,
         )
-        self.shared.count_for(encoder)
-        reader = self.shared.statistics
-        self._engine = Engine(encoder, self.shared.names, reader.statistics, options, wall_ms)
+        self.followed.count_for(encoder)
+        reader = self.followed.statistics
+        self._engine = Engine(encoder, self.followed.names, reader.statistics, options, wall_ms)
         self._engine.warm_up()
         self._restorer = Restorer(settings, self.topic_id, self._engine, reader, self.metrics, self._run)
         self.metrics.epoch.set(encoder.epoch)
 
-    async def _exchange(self, encoder: Encoder) -> None:
-        await self._run(lambda: self.engine.exchange(encoder))
+    async def _switch_version(self, encoder: LiveVersion) -> None:
+        await self._run(lambda: self.engine.switch_version(encoder))
         self.metrics.epoch.set(encoder.epoch)
 
     async def stop(self) -> None:
         """Flush what was applied, leave snapshots, and give up all partitions."""
-        await self.revoked(set(self.owned), snapshots=True)
-        tasks = list(self._tasks)
+        await self.revoked(set(self.tasks), snapshots=True)
+        tasks = list(self._background)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._answers is not None:
             await self._answers.stop()
-        if self._outbox is not None:
-            self._outbox.close()
+        if self._sender is not None:
+            self._sender.close()
         self._thread.shutdown()
         self._decoder.shutdown()
 
@@ -242,15 +242,15 @@ class Worker:
             self._restore = None
 
     async def _restore_all(self, partitions: set[int], generation: int) -> None:
-        for owned in self.owned.values():
+        for owned in self.tasks.values():
             owned.generation = generation
-        for number in sorted(partitions - set(self.owned)):
-            self.owned[number] = await self._take_over(number, generation)
+        for number in sorted(partitions - set(self.tasks)):
+            self.tasks[number] = await self._take_over(number, generation)
             self.metrics.rows.set(len(self.engine.slab))
         self.metrics.ready.set(1)
         self._settled.set()
 
-    async def _take_over(self, number: int, generation: int) -> Owned:
+    async def _take_over(self, number: int, generation: int) -> PartitionTask:
         """Restore a partition. While its rows are of a newer epoch than this worker can load, they and the
         events wait: encoded for an older version they would lose what is before their windows. Errors:
         EddyError when that takes longer than a stall may; other workers get the partitions then.
@@ -258,16 +258,16 @@ class Worker:
         assert self._restorer is not None
         while True:
             try:
-                return await self._restorer.take_over(number, generation, self.shared.caught_up)
+                return await self._restorer.take_over(number, generation, self.followed.caught_up)
             except NewerRows as newer:
-                why = f"partition {number}: {newer}; " + self.shared.version.waiting_for(
+                why = f"partition {number}: {newer}; " + self.followed.version.waiting_for(
                     newer.epoch, self.settings.registry
                 )
                 log.error("its events are held back, %s", why)
                 self.metrics.awaited_epoch.set(newer.epoch)
                 try:
                     async with asyncio.timeout(self.settings.stall_s):
-                        await self.shared.version.reached(newer.epoch)
+                        await self.followed.version.reached(newer.epoch)
                 except TimeoutError:
                     raise EddyError(
                         f"{why}; ending after EDDY_STALL_S ({self.settings.stall_s:g} s), so that workers "
@@ -283,7 +283,7 @@ class Worker:
         self._settled.clear()
         await self._end_restore()
         await self._inbox.clear()
-        leaving = [self.owned[number] for number in sorted(partitions) if number in self.owned]
+        leaving = [self.tasks[number] for number in sorted(partitions) if number in self.tasks]
         for owned in leaving:
             owned.generation = NO_GENERATION  # chunks still on their way are not applied any more
         flushed = False
@@ -295,13 +295,13 @@ class Worker:
                 flushed = True
             else:
                 log.warning("the last flush took too long; its events will be read again by the next owner")
-                leaving = list(self.owned.values())  # what was captured of any is lost
+                leaving = list(self.tasks.values())  # what was captured of any is lost
                 await self._abandon(flush)
                 await self._abandon(self._checkpointer)
                 self._checkpointer = self._spawn(self._checkpoints(), "checkpoints")
         finally:
             for owned in leaving:
-                held = self.owned.get(owned.number) is owned  # the flush may have found it taken over
+                held = self.tasks.get(owned.number) is owned  # the flush may have found it taken over
                 if snapshots and flushed and held and not owned.pending:
                     await self._run(lambda owned=owned: self._snapshot(owned))  # type: ignore[misc]
             await self._drop(leaving, keep_statistics=flushed, within_s=deadline - loop.time())
@@ -317,7 +317,7 @@ class Worker:
             checkpoint.cancel()
             await asyncio.wait([checkpoint], timeout=ABORT_S)
 
-    def _snapshot(self, owned: Owned) -> None:
+    def _snapshot(self, owned: PartitionTask) -> None:
         """On the engine's thread: leave a durable partition's rows on the local disk."""
         snapshot = owned.snapshot(self.engine, self.topic_id)
         path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, owned.number)
@@ -326,14 +326,14 @@ class Worker:
         except EddyError as error:
             log.warning("%s; the next start reads the changelog instead", error)
 
-    async def _drop(self, leaving: Sequence[Owned], keep_statistics: bool, within_s: float) -> None:
+    async def _drop(self, leaving: Sequence[PartitionTask], keep_statistics: bool, within_s: float) -> None:
         """Forget partitions; their producers have so long, all together, to close."""
         if not leaving:
             return
         assert self._restorer is not None
         restorer = self._restorer
         for owned in leaving:
-            self.owned.pop(owned.number, None)
+            self.tasks.pop(owned.number, None)
         await stop_producers([owned.producer for owned in leaving], max(within_s, ABORT_S))
         for number in [owned.number for owned in leaving]:
             if keep_statistics:
@@ -348,7 +348,7 @@ class Worker:
         assert self._restorer is not None
         restorer = self._restorer
         await self._run(lambda: restorer.forget(number))
-        await self.shared.forget_statistics(number)
+        await self.followed.forget_statistics(number)
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -369,26 +369,26 @@ class Worker:
             filled = asyncio.ensure_future(self._inbox.filled())
             while not (await asyncio.wait([filled], timeout=0.05))[0]:
                 async with self._busy:
-                    await self._migrate()
+                    await self._reencode_oldest()
             if self._inbox.events < DECODE_ASIDE:
                 await self._inbox.fetch_ended(FETCH_ENDS_S)
-            assert self._outbox is not None
-            await self._outbox.room()
+            assert self._sender is not None
+            await self._sender.room()
             async with self._busy:
                 await self._process(await self._inbox.take(MAX_BATCH_EVENTS))
-                await self._migrate()
+                await self._reencode_oldest()
                 if time.monotonic() - idle_checked > IDLE_CHECK_S:
                     idle_checked = time.monotonic()
                     await self._forget_idle()
 
-    async def _migrate(self) -> None:
+    async def _reencode_oldest(self) -> None:
         """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
         if not (self._settled.is_set() and self.engine.may_be_stale):
             return
-        changed = await self._run(lambda: self.engine.migrate(MIGRATE_ROWS))
+        changed = await self._run(lambda: self.engine.reencode_oldest(MIGRATE_ROWS))
         if len(changed):
             home = self.engine.slab.partition[changed]
-            for number, owned in self.owned.items():
+            for number, owned in self.tasks.items():
                 owned.changed(changed[home == number])
         self.metrics.stale_rows.set(self.engine.stale)
 
@@ -397,13 +397,13 @@ class Worker:
         days = self.settings.idle_days
         if days is None:
             return
-        for owned in list(self.owned.values()):  # partitions may come and go meanwhile
+        for owned in list(self.tasks.values()):  # partitions may come and go meanwhile
             idle = await self._run(lambda owned=owned: self._erase_idle(owned, days))  # type: ignore[misc]
             if idle:
                 self.metrics.idle.inc(idle)
                 log.info("partition %d: %d rows idle for more than %g days dropped", owned.number, idle, days)
 
-    def _erase_idle(self, owned: Owned, days: float) -> int:
+    def _erase_idle(self, owned: PartitionTask, days: float) -> int:
         """On the engine's thread: returns how many rows were dropped."""
         users = self.engine.idle(owned.number, round(days * 86_400_000), owned.committed or 0)
         owned.erase(self.engine, users)
@@ -412,7 +412,7 @@ class Worker:
     async def _process(self, arrived: Sequence[Arrived]) -> None:
         taken: dict[int, list[Arrived]] = {}
         for one in arrived:
-            owned = self.owned.get(one.chunk.partition)
+            owned = self.tasks.get(one.chunk.partition)
             if owned is None or one.chunk.generation != owned.generation:
                 continue  # from before a rebalance: its records will come again
             if not owned.accept(one.chunk):
@@ -421,9 +421,9 @@ class Worker:
             taken.setdefault(one.chunk.partition, []).append(one)
         if not taken:
             return
-        owners = {number: self.owned[number] for number in taken}
-        applied: Applied = await self._run(
-            lambda: apply_chunks(
+        owners = {number: self.tasks[number] for number in taken}
+        output: BatchOutput = await self._run(
+            lambda: apply_micro_batch(
                 self.engine,
                 self.settings,
                 self.topic_id,
@@ -433,8 +433,8 @@ class Worker:
                 self._other_partitioner,
             )
         )
-        assert self._outbox is not None
-        self._outbox.put(applied)
+        assert self._sender is not None
+        self._sender.put(output)
 
     def _read_again(self, number: int, seeks: int) -> None:
         """Have records fetched once more that were lost between Kafka and here."""
@@ -454,7 +454,7 @@ class Worker:
             started = time.monotonic()
             await self._checkpoint()
             await self._carry_withdrawals()
-            for number, owned in list(self.owned.items()):
+            for number, owned in list(self.tasks.items()):
                 reading = self.reading(number)
                 if reading is not None and reading.end is not None:
                     standing = Standing(owned.position, reading, 0, reading.end)
@@ -464,7 +464,7 @@ class Worker:
     async def _carry_withdrawals(self) -> None:
         """Write to the dictionary what only tombstones say of items, which compaction forgets in the end."""
         assert self._answers is not None
-        availability = self.shared.names.availability
+        availability = self.followed.names.availability
         ids = await self._run(availability.take_to_carry)
         if not ids:
             return
@@ -477,13 +477,13 @@ class Worker:
 
     async def _retire_items(self) -> None:
         """Let items leave that nobody touches: see `eddy.stream.state.retirement`."""
-        names, took = self.shared.names, 0.0
+        names, took = self.followed.names, 0.0
         while True:
             await asyncio.sleep(max(ITEM_CHECK_S, took / ITEM_CHECK_SHARE))
             if not self._settled.is_set():
                 continue
             try:
-                await self.shared.item_stats.caught_up()  # what is not read yet may have touched an item
+                await self.followed.item_stats.caught_up()  # what is not read yet may have touched an item
             except KafkaError:  # the cluster is away
                 continue
             removed, took = await self._run(self._retire)
@@ -499,7 +499,7 @@ class Worker:
         if not self._settled.is_set():  # partitions are on their way, and their statistics with them
             return [], 0.0
         began = time.thread_time()
-        engine, owned = self.engine, dict(self.owned)
+        engine, owned = self.engine, dict(self.tasks)
         for number, partition in owned.items():
             if engine.drop_idle_items(number):
                 partition.rewrite_statistics()
@@ -513,11 +513,11 @@ class Worker:
         async with self._checkpointing:
             # A batch that is being applied belongs to it, too: a flush must not miss what is not noted yet.
             async with self._busy:
-                owners = {number: owned for number, owned in self.owned.items() if owned.pending}
-                if self.commit is None or self._outbox is None or not owners:
+                owners = {number: owned for number, owned in self.tasks.items() if owned.pending}
+                if self.commit is None or self._sender is None or not owners:
                     return
                 captures = await self._run(lambda: self._capture(owners))
-                confirmed = self._outbox.take_unconfirmed()
+                confirmed = self._sender.take_unconfirmed()
             with self.metrics.checkpoint_seconds.time():
                 try:
                     outcome = await checkpoint(
@@ -541,7 +541,7 @@ class Worker:
             gone = {one.partition for one in outcome.lost}
             for number, capture in captures.items():
                 if number not in gone:
-                    owners[number].durable(capture, outcome.committed)
+                    owners[number].mark_committed(capture, outcome.committed)
             for one in outcome.lost:
                 self._names_again += captures[one.partition].names
                 await self._lose(one)
@@ -560,10 +560,10 @@ class Worker:
                 spans = {}
             standings = {
                 number: Standing(owned.committed, self.reading(number), *spans[number])
-                for number, owned in self.owned.items()
+                for number, owned in self.tasks.items()
                 if number in spans
             }
-            self.metrics.stalled.set(watch.observe(standings))
+            self.metrics.stalled.set(watch.stalled_seconds(standings))
             for number, standing in standings.items():
                 self._note_gone(number, standing.start)
             before, unreceived = unreceived, self._unreceived(standings)
@@ -573,10 +573,10 @@ class Worker:
 
     async def _spans(self) -> dict[int, tuple[int, int]]:
         """First and end offset of the owned partitions in the log; none when the cluster does not answer."""
-        events = [TopicPartition(self.topics.events, number) for number in self.owned]
+        events = [TopicPartition(self.topics.events, number) for number in self.tasks]
         with contextlib.suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(LOOK_S):
-                spans = await self.shared.items.spans(events)
+                spans = await self.followed.items.spans(events)
                 return {tp.partition: span for tp, span in spans.items()}
         return {}
 
@@ -588,7 +588,9 @@ class Worker:
                 self.topics.events, number, gone, start,
             )  # fmt: skip
             self.metrics.gone.inc(gone)
-            self.owned[number].advance(start)  # committed next, so that no later owner tells of them again
+            self.tasks[number].applied_up_to(
+                start
+            )  # committed next, so that no later owner tells of them again
 
     def _unreceived(self, standings: Mapping[int, Standing]) -> dict[int, Reading]:
         """Partitions whose last chunk was handed out but has not come, though nothing is on its way."""
@@ -598,12 +600,12 @@ class Worker:
             for number, reading in readings.items()
             if reading is not None
             and not self._inbox.events
-            and (reading.handed or 0) > (self.owned[number].received or 0)
+            and (reading.handed or 0) > (self.tasks[number].received or 0)
         }
 
-    def _capture(self, owners: dict[int, Owned]) -> dict[int, Capture]:
+    def _capture(self, owners: dict[int, PartitionTask]) -> dict[int, CheckpointData]:
         """On the engine's thread, so between batches: copy out what is to be written."""
-        items = self.shared.names
+        items = self.followed.names
         names = [*self._names_again, *dictionary_records(items.take_new(), items.availability)]
         self._names_again.clear()
         captures = {}
@@ -614,8 +616,8 @@ class Worker:
 
     async def _lose(self, lost: PartitionLost) -> None:
         log.warning("%s: forgetting it", lost)
-        if lost.partition in self.owned:
-            await self._drop([self.owned[lost.partition]], keep_statistics=False, within_s=GOODBYE_S)
+        if lost.partition in self.tasks:
+            await self._drop([self.tasks[lost.partition]], keep_statistics=False, within_s=GOODBYE_S)
         self._spawn(self._await_rebalance(lost, self._generation), "rebalance")
 
     async def _await_rebalance(self, lost: PartitionLost, generation: int) -> None:

@@ -115,7 +115,7 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
         engine, _ = filled(folder, "whole", items, precision, "cuda")
         slots = parts.some_rows(engine, users, 1)
         view, now = engine.ranker.latest(engine.slab, slots), engine.clock.now(engine.wall())
-        engine.refresh(now, engine.wall())
+        engine.update_statistics(now, engine.wall())
         nobody = np.zeros(len(slots), np.bool_)
 
         def lists(engine: Engine = engine, view: Any = view, now: int = now, nobody: Any = nobody) -> Any:

@@ -31,7 +31,7 @@ from eddy.stream.state.sampling import in_sample
 from eddy.stream.state.slab import Slots
 from eddy.stream.worker.answers import encode_lists, origin_of
 from eddy.stream.worker.app import FETCH_RECORDS
-from eddy.stream.worker.checkpoint import Capture, encode_captures, write_partition
+from eddy.stream.worker.checkpoint import CheckpointData, encode_checkpoints, write_partition
 from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.support.engines import TOPIC_ID, new_engine
 
@@ -96,7 +96,7 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     """One micro-batch of answers: query, score and top-k for rows as they are."""
     slab, view = engine.slab, engine.ranker.latest(engine.slab, slots)
     now, wall = engine.clock.now(engine.wall()), engine.wall()
-    engine.refresh(now, wall)
+    engine.update_statistics(now, wall)
     started = engine.ranker.start(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
     where = slab.partition[slots], slab.offset[slots], view.recent.last_time
@@ -116,26 +116,28 @@ async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, A
     return futures
 
 
-def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Capture]:
+def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[CheckpointData]:
     """What a checkpoint writes of these rows, for each partition."""
     home = engine.slab.partition[slots]
 
-    def capture(number: int) -> Capture:
+    def capture(number: int) -> CheckpointData:
         mine = slots[home == number]
         stored = engine.slab.export(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
-        return Capture(number, None, lambda: [*keyed(stored)], list, [])
+        return CheckpointData(number, None, lambda: [*keyed(stored)], list, [])
 
     return map(capture, range(partitions))
 
 
 async def write(
-    producers: Sequence[AIOKafkaProducer], settings: Settings, captures: Sequence[Capture]
+    producers: Sequence[AIOKafkaProducer], settings: Settings, captures: Sequence[CheckpointData]
 ) -> None:
     """One transaction per partition, side by side."""
     await asyncio.gather(
         *(
             write_partition(producer, settings.topics, capture, encoded)
-            for producer, capture, encoded in zip(producers, captures, encode_captures(captures), strict=True)
+            for producer, capture, encoded in zip(
+                producers, captures, encode_checkpoints(captures), strict=True
+            )
         )
     )
 
@@ -149,7 +151,7 @@ def some_rows(engine: Engine, n: int, seed: int) -> Slots:
 def scorer(version: Version, settings: Settings, precision: Precision) -> Scorer:
     """A scorer over the version's own items."""
     made = engine(version, settings, "off", precision).ranker.scorer
-    made.refresh(0.0)
+    made.update_statistics(0.0)
     return made
 
 

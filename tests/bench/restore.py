@@ -40,11 +40,11 @@ from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.topics import ensure_topics
 from eddy.stream.local_kafka.broker import broker_or_local
 from eddy.stream.records.settings import Settings, load_settings
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import NO_TIME, WINDOW, Rows, encode_rows
 from eddy.stream.state.snapshots import snapshot_path, write_snapshot
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 from eddy.stream.worker.restore import Restorer
 from tests.support.engines import TOPIC_ID, new_engine, random_version
 
@@ -127,7 +127,7 @@ async def bare(settings: Settings) -> Seconds:
     return watch.read()
 
 
-async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, Owned]:
+async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, PartitionTask]:
     """How long until a worker could take events, and what it then owns."""
     with ThreadPoolExecutor(1) as thread:
 
@@ -137,7 +137,7 @@ async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, Owned]:
         async def caught_up() -> None:
             """Nothing is followed here."""
 
-        counts = Reader(engine.statistics, engine.names.catalogue)
+        counts = StatisticsReader(engine.statistics, engine.names.catalogue)
         restorer = Restorer(settings, TOPIC_ID, engine, counts, WorkerMetrics(), run)
         watch = Watch()
         owned = await restorer.take_over(0, 1, caught_up)

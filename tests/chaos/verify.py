@@ -13,9 +13,9 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.engine import Engine
-from eddy.stream.records.decode import decode_events, rounds
+from eddy.stream.records.decode import decode_events, stretches
 from eddy.stream.records.schema import Recommendation
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import Rows, decode_rows
 from tests.chaos.cluster import Cluster
 from tests.support.engines import TOLERANCE, new_engine
@@ -78,7 +78,7 @@ def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict
         verdict.events += len(all_of_it)
         for start in range(0, len(all_of_it), BATCH):
             decoded = decode_events(all_of_it[start : start + BATCH], partition, settings.admission)
-            for batches, erased in rounds([decoded]):
+            for batches, erased in stretches([decoded]):
                 verdict.applied += expected.engine.apply(batches).applied
                 expected.engine.erase(erased)
                 expected.erased |= {user for _, user in erased}
@@ -153,7 +153,7 @@ def invariant_difference(engine: Engine, rows: Rows) -> float:
     length = judge.slab.length[slots].astype(np.int64)
     with torch.inference_mode():
         start = judge.slab.anchor[torch.from_numpy(slots)].clone()
-        fresh = judge.encoder.encode(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
+        fresh = judge.encoder.recompute(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
     return float(np.abs(fresh.numpy() - rows.hidden).max())
 
 
@@ -189,10 +189,10 @@ def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None
     config = engine.encoder.recommender.config
     catalogue = Catalogue()
     read = Statistics(config.half_lives_ms, config.successors)
-    reader = Reader(read, catalogue)
+    reader = StatisticsReader(read, catalogue)
     for record in cluster.read(settings.topics.item_stats, settings.partitions):
         reader.take(record.partition, [(record.key, record.value)])
-    engine.counting.count()
+    engine.statistics_buffer.flush()
     counted = engine.statistics
     hashes = engine.names.catalogue.hashes
     index = catalogue.add(hashes)

@@ -25,8 +25,8 @@ from eddy.stream.kafka.topics import ensure_topics, topic_ids
 from eddy.stream.kafka.versions import announce
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
-from eddy.stream.repartition.repartition import STEPS, prospect, repartition
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.repartition.repartition import STEPS, preview, repartition
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import decode_rows
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
@@ -136,9 +136,9 @@ def assert_rows(settings: Settings, engine: Engine) -> None:
 
 
 def assert_statistics(settings: Settings, engine: Engine, now: int) -> None:
-    engine.counting.count()
+    engine.statistics_buffer.flush()
     statistics = engine.statistics
-    reader = Reader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
+    reader = StatisticsReader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
     cluster = Cluster(settings)
     for one in cluster.read(settings.topics.item_stats, settings.partitions):
         reader.take(one.partition, [(one.key, one.value)])
@@ -249,7 +249,7 @@ def test_rows_under_another_partitioner_stop_the_worker_and_repartition_moves_th
 
 def _stopped(settings: Settings) -> bool:
     try:
-        asyncio.run(prospect(settings, 5))
+        asyncio.run(preview(settings, 5))
     except EddyError:
         return False
     return True
@@ -310,7 +310,7 @@ def test_a_worker_does_not_start_between_and_another_count_does_not_mix_with_an_
 
     with pytest.raises(Stopped):
         asyncio.run(repartition(settings, 8, stop))
-    assert asyncio.run(prospect(settings, 8)).unfinished
+    assert asyncio.run(preview(settings, 8)).unfinished
     with pytest.raises(EddyError, match="events is closed: an `eddy repartition` is unfinished"):
         ensure_topics(admin, settings.replace(partitions=8))
     with pytest.raises(EddyError, match="a repartition to 8 partitions is unfinished: run that one again"):
@@ -320,7 +320,7 @@ def test_a_worker_does_not_start_between_and_another_count_does_not_mix_with_an_
 
 def test_the_count_that_is_there_already_is_nothing_to_do(settings: Settings, version: Version) -> None:
     with pytest.raises(EddyError, match="events has 4 partitions already: nothing to do"):
-        asyncio.run(prospect(settings, 4))
+        asyncio.run(preview(settings, 4))
 
 
 def test_what_an_operator_set_on_a_topic_is_set_on_the_new_one(

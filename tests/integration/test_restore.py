@@ -18,11 +18,11 @@ from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.topics import ensure_topics
 from eddy.stream.records.settings import Settings
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import RowFormatError
 from eddy.stream.state.snapshots import BLOCK_ROWS, snapshot_path, write_snapshot
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 from eddy.stream.worker.restore import Restorer
 from tests.bench.restore import HIDDEN, ITEMS, write
 from tests.chaos.traffic import traffic
@@ -85,11 +85,11 @@ class Restoring:
 
     def __init__(self, settings: Settings, version: Version) -> None:
         self.engine, self.metrics = new_engine(version), WorkerMetrics()
-        counts = Reader(self.engine.statistics, self.engine.names.catalogue)
+        counts = StatisticsReader(self.engine.statistics, self.engine.names.catalogue)
         self._restorer = Restorer(settings, TOPIC_ID, self.engine, counts, self.metrics, at_once)
 
-    def take_over(self) -> Owned:
-        async def run() -> Owned:
+    def take_over(self) -> PartitionTask:
+        async def run() -> PartitionTask:
             owned = await self._restorer.take_over(0, 1, nothing_is_followed)
             await owned.producer.stop()
             return owned

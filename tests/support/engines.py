@@ -21,7 +21,7 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Catalogue, Vocabulary
 from eddy.stream.engine.engine import Engine, Options
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.records.decode import EventBatch
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import Rows
@@ -65,11 +65,11 @@ def random_version(
     return publish(registry, Trained(recommender.eval(), vocabulary, EventRules()), {})
 
 
-def new_encoder(engine: Engine | None, version: Version, epoch: int) -> Encoder:
+def new_encoder(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:
     """An encoder of a version, on an engine's names or on new ones."""
     names = engine.names if engine else ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
-    return Encoder(version, epoch, names.catalogue, torch.device("cpu"))
+    return LiveVersion(version, epoch, names.catalogue, torch.device("cpu"))
 
 
 def new_engine(
@@ -82,7 +82,7 @@ def new_engine(
     torch.set_num_threads(1)
     names = ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
-    encoder = Encoder(version, epoch, names.catalogue, torch.device(device))
+    encoder = LiveVersion(version, epoch, names.catalogue, torch.device(device))
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)
     chosen = Options(**{"k": 5, "emit": "off", "sample": 0.0, **options})

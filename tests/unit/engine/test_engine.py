@@ -12,7 +12,7 @@ import torch
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.registry import Version
 from eddy.stream.engine.engine import Engine, Lists, NewerRows
-from eddy.stream.engine.ranker import REFRESH_MS
+from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.state.rows import decode_rows, encode_rows
 from eddy.stream.state.slab import Slab
@@ -82,7 +82,7 @@ def test_replayed_events_change_nothing_and_their_users_are_answered_again(
     first = answers(engine, engine.apply([batch(sent(10), range(10))]).lists)
     before = stored_rows(engine)
     outcome = engine.apply([batch(sent(10)[4:], range(4, 10))])
-    assert (outcome.applied, outcome.replayed, len(outcome.dirty)) == (0, 6, 0)
+    assert (outcome.applied, outcome.already_applied, len(outcome.dirty)) == (0, 6, 0)
     again = answers(engine, outcome.lists)
     assert {user: at for user, at, _ in again} == {
         user: at for user, at, _ in sorted(first, key=lambda one: one[1])
@@ -95,22 +95,22 @@ def test_replayed_events_change_nothing_and_their_users_are_answered_again(
 def test_a_replay_is_not_counted_twice_in_the_item_statistics(version: Version) -> None:
     engine = new_engine(version)
     engine.apply([batch(sent(20), range(20))])
-    assert sum(len(counted.item) for counted in engine.counting.take(0)) == 20
+    assert sum(len(counted.item) for counted in engine.statistics_buffer.drain(0)) == 20
     before = engine.statistics.popularity(50, float(START))
     engine.apply([batch(sent(20), range(20))])
-    assert engine.counting.take(0) == []
+    assert engine.statistics_buffer.drain(0) == []
     np.testing.assert_array_equal(engine.statistics.popularity(50, float(START)), before)
 
 
 def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_again(version: Version) -> None:
     engine = new_engine(version)
     engine.apply([batch(sent(20), range(20))])
-    engine.counting.take(0)
+    engine.statistics_buffer.drain(0)
     engine.erase([(0, "u-1")])
     assert "u-1" not in engine.slab.slot_of
     outcome = engine.apply([batch(sent(20), range(20))])
-    assert (outcome.applied, outcome.replayed) == (7, 13)
-    assert engine.counting.take(0) == []
+    assert (outcome.applied, outcome.already_applied) == (7, 13)
+    assert engine.statistics_buffer.drain(0) == []
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -213,7 +213,7 @@ def test_live_lists_use_item_statistics_of_up_to_a_tenth_of_a_second_ago(version
         return float(counted[1])
 
     first = popularity_column_of_the_item(0)
-    now[0] += REFRESH_MS - 1
+    now[0] += UPDATE_MS - 1
     assert popularity_column_of_the_item(1) == first
     now[0] += 1
     assert popularity_column_of_the_item(2) != first
@@ -222,7 +222,7 @@ def test_live_lists_use_item_statistics_of_up_to_a_tenth_of_a_second_ago(version
 def test_statistics_that_take_long_to_take_in_are_taken_in_less_often(version: Version) -> None:
     engine = new_engine(version)
     scorer, refreshed = engine.ranker.scorer, list[float]()
-    engine.ranker.refresh(START - 1000, START - 1000)
+    engine.ranker.update_statistics(START - 1000, START - 1000)
 
     def slow(now: float) -> None:
         refreshed.append(now)
@@ -230,9 +230,9 @@ def test_statistics_that_take_long_to_take_in_are_taken_in_less_often(version: V
         while time.thread_time() < until:
             pass
 
-    scorer.refresh = slow  # type: ignore[method-assign]
+    scorer.update_statistics = slow  # type: ignore[method-assign]
     for wall in range(START, START + 1000, 10):
-        engine.ranker.refresh(wall, wall)
+        engine.ranker.update_statistics(wall, wall)
     assert refreshed[0] == START
     assert len(refreshed) == 2, "50 ms each: not more than a tenth of the time"
 
@@ -245,24 +245,24 @@ def test_scores_of_a_stream_that_stands_still_are_brought_up_to_date_only_when_s
     engine.wall = lambda: years_later
     engine.apply([batch(sent(5), range(5))])
     scorer, brought_up = engine.ranker.scorer, list[float]()
-    bring_up = scorer.refresh
+    bring_up = scorer.update_statistics
 
     def noted(now: float) -> None:
         brought_up.append(now)
         bring_up(now)
 
-    scorer.refresh = noted  # type: ignore[method-assign]
+    scorer.update_statistics = noted  # type: ignore[method-assign]
     now = engine.clock.now(years_later)
     for wait in range(10):
-        engine.refresh(now, years_later + wait)
+        engine.update_statistics(now, years_later + wait)
     assert brought_up == [now], "once, for the events that were still to be counted"
     engine.names.add(["new"])
-    engine.refresh(now, years_later)
+    engine.update_statistics(now, years_later)
     assert len(brought_up) == 2, "for a new item"
     engine.statistics.forget(0)
-    engine.refresh(now, years_later)
+    engine.update_statistics(now, years_later)
     assert len(brought_up) == 3, "for other statistics"
-    engine.refresh(now + 1, years_later)
+    engine.update_statistics(now + 1, years_later)
     assert len(brought_up) == 4, "for a later moment"
 
 
@@ -272,12 +272,12 @@ def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_b
     engine = new_engine(version, emit="latest")
     engine.apply([batch(sent(30), range(30))])
     other = random_version(tmp_path, "rnn", hidden=8, seed=3)
-    engine.exchange(new_encoder(engine, other, 2))
+    engine.switch_version(new_encoder(engine, other, 2))
     outcome = engine.apply([batch([Happening("u-1", item_id(1), START + 10**6)], [30])])
     touched = engine.slab.find(["u-1"])
     assert engine.slab.epoch[touched].tolist() == [2]
     assert touched.tolist() == outcome.dirty.tolist()
-    assert engine.migrate(1000).tolist() == sorted(engine.slab.find(["u-0", "u-2"]).tolist())
+    assert engine.reencode_oldest(1000).tolist() == sorted(engine.slab.find(["u-0", "u-2"]).tolist())
     fresh = new_engine(other, epoch=2)
     fresh.apply([batch([*sent(30), Happening("u-1", item_id(1), START + 10**6)], range(31))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
@@ -292,7 +292,7 @@ def test_rows_of_another_size_of_model_are_taken_and_encoded_for_the_live_one(
     engine = new_engine(version, epoch=2)
     for rows in decode_rows(stored.user, encode_rows(stored)):
         engine.load(rows)
-    assert len(engine.migrate(1000)) == 3
+    assert len(engine.reencode_oldest(1000)) == 3
     fresh = new_engine(version, epoch=2)
     fresh.apply([batch(sent(30), range(30))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
@@ -314,7 +314,7 @@ def test_an_engine_never_goes_back_to_an_older_epoch(version: Version) -> None:
     engine = new_engine(version, epoch=2)
     for epoch in (1, 2):
         with pytest.raises(ValueError, match="epoch"):
-            engine.exchange(new_encoder(engine, version, epoch))
+            engine.switch_version(new_encoder(engine, version, epoch))
 
 
 def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:

@@ -18,7 +18,7 @@ from eddy.models.rules import EVERY_EVENT
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.training.train import train
 from eddy.stream.engine.engine import Engine
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.state.rows import decode_rows, encode_rows
 from tests.support.engines import (
     TOPIC_ID,
@@ -101,8 +101,8 @@ def test_stored_rows_and_a_new_version_are_taken(engine_on: NewEngine, device: s
         after.load(group)
     assert_same_rows(stored_rows(after), rows, but=("older",))
     wider = random_version(tmp_path / "wider", hidden=24, items=ITEMS, seed=1)
-    after.exchange(Encoder(wider, 2, after.names.catalogue, torch.device(device)))
-    assert len(after.migrate(1_000)) == len(rows.user)
+    after.switch_version(LiveVersion(wider, 2, after.names.catalogue, torch.device(device)))
+    assert len(after.reencode_oldest(1_000)) == len(rows.user)
     exported = after.slab.export(after.slab.of_partition(0), after.names.catalogue, TOPIC_ID, after.versions)
     assert np.isfinite(exported.hidden).all()
     assert exported.hidden.shape[1] == 24

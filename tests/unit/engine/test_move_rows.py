@@ -105,7 +105,7 @@ def invariant_error(engine: Engine) -> float:
     slots = slab.of_partition(0)
     length = slab.length[slots].astype(np.int64)
     with torch.inference_mode():
-        fresh = engine.encoder.encode(
+        fresh = engine.encoder.recompute(
             slab, slots, np.zeros(len(slots), np.int64), length, slab.anchor[torch.from_numpy(slots)].clone()
         )
         return float((fresh - slab.hidden[torch.from_numpy(slots)]).abs().max())
@@ -256,9 +256,9 @@ def test_rows_of_another_epoch_are_encoded_anew_from_their_window_alone(
     sent = [Happening(f"u-{i % 3}", item_id(i % 50), START + i) for i in range(250)]
     run(engine, sent, [(0, 250)])
     other = random_version(tmp_path, "lstm", hidden=8, seed=5)
-    engine.exchange(new_encoder(engine, other, 2))
-    assert len(engine.migrate(2)) == 2
-    assert len(engine.migrate(100)) == 1
+    engine.switch_version(new_encoder(engine, other, 2))
+    assert len(engine.reencode_oldest(2)) == 2
+    assert len(engine.reencode_oldest(100)) == 1
     rows = stored_rows(engine)
     assert set(rows.epoch.tolist()) == {2}
     assert not rows.anchor.any()

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import eddy
-from eddy.models.kernels.compiled import compiled, folder_for, use
+from eddy.models.kernels.compiled import cache_folder, compiled, mark_used
 from eddy.models.kernels.compiled_maths import exp2, log
 from tests.support.no_room import no_room
 
@@ -24,12 +24,12 @@ def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path, kernel
     """A change in any kernel counts, whichever package it is in: loops call functions of other files."""
     package = tmp_path / "eddy"
     shutil.copytree(Path(eddy.__path__[0]), package, ignore=shutil.ignore_patterns("__pycache__", "logs"))
-    before = folder_for(package, tmp_path)
+    before = cache_folder(package, tmp_path)
     (package / "stream" / "erase.py").write_text("no kernel")
-    assert folder_for(package, tmp_path) == before
+    assert cache_folder(package, tmp_path) == before
     with (package / kernel).open("a") as file:
         file.write("# changed")
-    assert folder_for(package, tmp_path) != before
+    assert cache_folder(package, tmp_path) != before
 
 
 def test_a_kernel_whose_source_changed_is_compiled_again(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_a_kernel_whose_source_changed_is_compiled_again(tmp_path: Path) -> None
     shutil.copytree(Path(eddy.__path__[0]), package, ignore=shutil.ignore_patterns("__pycache__", "logs"))
     kernel = package / "stream" / "kernels" / "filled_prefix.py"
     program = (
-        "import numpy as np; from eddy.stream.kernels.filled_prefix import used; "
-        "print(used(np.array([[3, 5, 0, 7]])))"
+        "import numpy as np; from eddy.stream.kernels.filled_prefix import filled_lengths; "
+        "print(filled_lengths(np.array([[3, 5, 0, 7]])))"
     )
 
     def outcome() -> str:
@@ -71,8 +71,8 @@ def test_what_nobody_used_for_a_month_makes_room_for_what_is_new(tmp_path: Path)
     for folder in (unused, used, of_others):
         folder.mkdir()
         os.utime(folder, (0, 0))
-    use(used)
-    use(new)
+    mark_used(used)
+    mark_used(new)
     assert sorted(tmp_path.iterdir()) == sorted((used, of_others, new))
 
 

@@ -117,7 +117,7 @@ def test_items_that_the_version_never_saw_move_states_and_are_scored(tmp_path: P
     scorer = Scorer(
         recommender, version.vocabulary, catalogue, Statistics(config.half_lives_ms, config.successors)
     )
-    scorer.refresh(1.37e12)
+    scorer.update_statistics(1.37e12)
     none = torch.full((2, config.recent_window), -1)
     window = Window(none, none.clamp(min=0), none.clamp(min=0), none > 0, nothing, none[:, :0])
     scores = scorer.scores(recommender.query(state, torch.tensor([0, 60_000])), window)

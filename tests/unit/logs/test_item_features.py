@@ -43,7 +43,7 @@ from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.state.item_names import metadata
-from eddy.stream.worker.followed_topics import Shared
+from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.unit.training.test_train import same
 
 pytestmark = pytest.mark.unit
@@ -217,7 +217,7 @@ def trained() -> Trained:
 def scores_after(model: Trained, kind: int, catalogue: Catalogue) -> torch.Tensor:
     """Scores of the catalogue's items after an item of this kind."""
     scorer = Scorer(model.recommender, model.vocabulary, catalogue, Statistics((), 8))
-    scorer.refresh(0.0)
+    scorer.update_statistics(0.0)
     return scores_by(scorer, kind)
 
 
@@ -245,12 +245,12 @@ def test_an_item_that_nobody_ever_touched_is_scored_by_its_metadata(trained: Tra
 def test_metadata_that_comes_later_changes_the_scores_at_once(trained: Trained) -> None:
     catalogue = Catalogue(item_hashes(["i0", "new", "newer"]), ItemFeatures())
     scorer = Scorer(trained.recommender, trained.vocabulary, catalogue, Statistics((), 8))
-    scorer.refresh(0.0)
+    scorer.update_statistics(0.0)
     before = scores_by(scorer, 0)
     assert before[1] == before[2]
     catalogue.features.put(item_hash("i0"), features_of({"kind": "k1"}))  # known: it has its own vector
     catalogue.features.put(item_hash("newer"), features_of({"kind": "k1"}))
-    scorer.refresh(1.0)
+    scorer.update_statistics(1.0)
     after = scores_by(scorer, 0)
     assert after[2] > before[2]
     torch.testing.assert_close(after[:2], before[:2])
@@ -275,7 +275,7 @@ def test_metadata_on_the_topic_scores_a_new_item_until_it_is_removed(
 
     def scores(*items: str) -> list[float]:
         index = view.names.find(items)
-        ranker.scorer.refresh(0.0)
+        ranker.scorer.update_statistics(0.0)
         return scores_by(ranker.scorer, 0)[index].tolist()
 
     view.take_items([(b"c", b'{"item_id": "c", "kind": "k1", "title": "C", "genres": []}'), (b"d", b"{")])
@@ -307,7 +307,7 @@ def test_without_metadata_training_is_what_it_was() -> None:
     assert "feature_vectors" not in plain.recommender.state_dict()
 
 
-async def follow(shared: Shared, *records: tuple[bytes, bytes]) -> None:
+async def follow(shared: FollowedTopics, *records: tuple[bytes, bytes]) -> None:
     tp = TopicPartition("items", 0)
     read: list[Any] = [SimpleNamespace(key=key, value=value, offset=0) for key, value in records]
     await shared._take_items(tp, read)
@@ -319,7 +319,7 @@ def test_a_worker_takes_metadata_from_the_topic_before_that_of_the_version(
     async def at_once(work: Callable[[], Any]) -> Any:
         return work()
 
-    shared = Shared(Settings(registry=tmp_path), at_once)
+    shared = FollowedTopics(Settings(registry=tmp_path), at_once)
     version = publish(tmp_path, trained, {})
     asyncio.run(follow(shared, (b"i60", b'{"item_id": "i60", "kind": "k2"}')))
     announcement = Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0)

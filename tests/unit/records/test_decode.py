@@ -20,7 +20,7 @@ from eddy.models.event_limits import EARLIEST_MS, MAX_ID, MAX_TYPE, MAX_VALUE
 from eddy.models.hashing import type_hash
 from eddy.stream.records.admission import MAX_AHEAD_MS, Admission
 from eddy.stream.records.dead_letters import dead_letter
-from eddy.stream.records.decode import Decoded, decode_events, rounds
+from eddy.stream.records.decode import Decoded, decode_events, stretches
 from eddy.stream.records.partitioner import Partitioner, partition_of
 from tests.support.engines import new_engine, random_version, stored_rows
 
@@ -250,7 +250,7 @@ def test_between_two_tombstones_every_event_takes_its_turn(kinds: list[str], spl
     two, (first, second) = Admission(2), ("u-2", "u-0")  # at home in partitions 0 and 1
     parts = [decode_events(records(first)[:split], 0, two), decode_events(records(second)[split:], 1, two)]
     seen: dict[int, list[int | str]] = {0: [], 1: []}
-    for batches, erased in rounds(parts):
+    for batches, erased in stretches(parts):
         for one in batches:
             seen[one.partition] += one.offset.tolist()
         for partition, user in erased:

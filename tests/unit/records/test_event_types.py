@@ -172,8 +172,8 @@ def test_a_type_that_a_later_version_names_is_known_to_it_in_rows_that_are_there
     engine = new_engine(version)
     sent = [Happening("u", item_id(i), START + i, f"page_{i % 7}") for i in range(20)]
     engine.apply([batch(sent, range(20))])
-    engine.exchange(new_encoder(engine, later, 2))
-    engine.migrate(10)
+    engine.switch_version(new_encoder(engine, later, 2))
+    engine.reencode_oldest(10)
     fresh = new_engine(later, epoch=2)
     fresh.apply([batch(sent, range(20))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
@@ -206,7 +206,7 @@ def test_a_log_with_thousands_of_types_trains_and_the_version_knows_each_of_them
     assert [version.vocabulary.types[i] for i in index] == types
     unknown = version.vocabulary.type_index(type_hashes(["page_2000", "Dislike"]))
     assert unknown.tolist() == [len(types)] * 2
-    assert new_engine(version).encoder.terms.type_input.max() == len(types)
+    assert new_engine(version).encoder.tables.type_input.max() == len(types)
 
 
 def test_of_more_types_than_a_version_can_know_it_knows_the_most_frequent(

@@ -25,7 +25,7 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.view import MaterialisedView
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.event_log import events_table
 from eddy.stream.ingest.mapping import Unmappable, parse_map
 from eddy.stream.ingest.source import _name as name_of_written
@@ -33,10 +33,10 @@ from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, encode
 from eddy.stream.records.settings import load_settings
 from eddy.stream.state.item_names import metadata
-from eddy.stream.state.item_statistics import Counted, Journal, Reader
+from eddy.stream.state.item_statistics import Counted, Journal, StatisticsReader
 from eddy.stream.state.rows import encode_rows
 from eddy.stream.state.stored_rows import decode_newest
-from eddy.stream.worker.followed_topics import Shared
+from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.support.engines import random_version
 from tests.unit.state.test_rows import a_row
 
@@ -141,7 +141,7 @@ def test_records_of_items_leave_the_others_readable(key: bytes, value: bytes) ->
     view = MaterialisedView(lambda: 0)
     view.take_items(records)
     assert view.metadata["i"].title == "A title"
-    shared = Shared(load_settings(), run_at_once)
+    shared = FollowedTopics(load_settings(), run_at_once)
     asyncio.run(shared._take_items(TopicPartition("items", 0), [Record(*pair) for pair in records]))
     assert "i" in shared.names.ids
 
@@ -166,7 +166,7 @@ def test_records_of_user_state_leave_the_others_readable(key: bytes, value: byte
 
 @fuzzed
 def test_records_of_item_stats_change_nothing_when_they_cannot_be_read(key: bytes, value: bytes) -> None:
-    reader = Reader(Statistics((1_000,), 2), Catalogue())
+    reader = StatisticsReader(Statistics((1_000,), 2), Catalogue())
     for name in (key, b"0/base/0", b"0/journal/0"):
         reader.take(0, [(name, value)])
     assert reader.sequence == {}
@@ -187,7 +187,7 @@ def test_a_damaged_journal_or_base_counts_nothing_or_what_fits_together(data: st
     (key, value), at = data.draw(st.sampled_from(log)), data.draw(st.integers(0, 200))
     assert value is not None
     damaged = value[:at] + data.draw(st.binary(max_size=9)) + value[at + 1 :]
-    reader = Reader(Statistics((1_000,), 2), Catalogue())
+    reader = StatisticsReader(Statistics((1_000,), 2), Catalogue())
     with suppress(EddyError):  # of another format
         reader.take(0, [log[0], (key, damaged), *log[1:]])
 
@@ -235,10 +235,10 @@ def test_a_hostile_announcement_is_not_taken_neither_live_nor_at_a_start(
 
 def live_epochs(version: Version, batches: list[list[bytes]]) -> list[int]:
     """The epochs that a worker goes live with, one after the other."""
-    shared = Shared(load_settings(registry=version.path.parent), run_at_once)
+    shared = FollowedTopics(load_settings(registry=version.path.parent), run_at_once)
     epochs = []
 
-    async def on_version(encoder: Encoder) -> None:
+    async def on_version(encoder: LiveVersion) -> None:
         epochs.append(encoder.epoch)
 
     shared.version.on_loaded = on_version

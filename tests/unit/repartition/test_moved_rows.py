@@ -15,7 +15,7 @@ from eddy.models.config import DAY_MS
 from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.repartition.moved_rows import moved_rows, moved_statistics
-from eddy.stream.state.item_statistics import Reader
+from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import decode_rows, encode_rows
 from tests.support.engines import Happening, assert_same_rows, batch, new_engine, random_version, stored_rows
 
@@ -62,7 +62,7 @@ def sums(statistics: Statistics, hashes: NDArray[np.uint64], now: int = NOW) -> 
 
 
 def read_again(statistics: Statistics, partitions: int) -> tuple[Statistics, Catalogue]:
-    reader = Reader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
+    reader = StatisticsReader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
     moved = moved_statistics(statistics, catalogue(), partitions)
     assert all(number < partitions for number in moved)
     for number, records in moved.items():

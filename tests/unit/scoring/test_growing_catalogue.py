@@ -83,7 +83,7 @@ def with_new_items(scorer: Scorer, how: str) -> torch.Tensor:
         if how == "alone":
             scorer.take_in_items()
     if how == "with everything":
-        scorer.refresh(NOW)
+        scorer.update_statistics(NOW)
     return scorer.scores(query, window).clone()
 
 
@@ -101,13 +101,13 @@ def test_a_new_item_of_a_live_stream_is_listed_at_once_and_costs_no_refresh(tmp_
     engine = new_engine(random_version(tmp_path), emit="latest", k=1000, sample=1.0)
     engine.wall = lambda: START
     scorer, refreshed = engine.ranker.scorer, list[float]()
-    refresh = scorer.refresh
+    refresh = scorer.update_statistics
 
     def noted(now: float) -> None:
         refreshed.append(now)
         refresh(now)
 
-    scorer.refresh = noted  # type: ignore[method-assign]
+    scorer.update_statistics = noted  # type: ignore[method-assign]
     for number in range(10):
         new = f"new-{number}"
         outcome = engine.apply([batch([Happening("user", new, START)], [number])])

@@ -14,7 +14,7 @@ from eddy.models.kernels.topk import topk
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.backend import Exclude
-from eddy.models.scoring.cpu_backend import AskedCompiled
+from eddy.models.scoring.cpu_backend import CpuBackend
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window
@@ -116,7 +116,7 @@ def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
         item, earlier = rng.integers(items, size=5000), rng.integers(-1, 60, (5000, 3))
         statistics.update(partition, item, np.full(5000, NOW - DAY_MS), earlier)
     scorer = Scorer(recommender, vocabulary, Catalogue(vocabulary.hashes), statistics, precision, threads)
-    scorer.refresh(NOW)
+    scorer.update_statistics(NOW)
     return scorer
 
 
@@ -129,20 +129,20 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
     many = Query(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in query))
     windows = Window(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in window))
     expected = scorer.topk(many, windows, 10)
-    begun, go_on, scores = threading.Event(), threading.Event(), AskedCompiled.found
+    begun, go_on, scores = threading.Event(), threading.Event(), CpuBackend.topk
 
     def held_back(*arguments: Any, **named: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
         return scores(*arguments, **named)
 
-    monkeypatch.setattr(AskedCompiled, "found", held_back)
+    monkeypatch.setattr(CpuBackend, "topk", held_back)
     made = scorer.start(many, windows, 10, torch.zeros(0, dtype=torch.int64))
     assert begun.wait(30)
     items = np.arange(3000)
     scorer.statistics.update(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
     scorer.catalogue.add(np.arange(1, 2000, dtype=np.uint64))
-    scorer.refresh(NOW + 100 * DAY_MS)
+    scorer.update_statistics(NOW + 100 * DAY_MS)
     go_on.set()
     for found, before in zip(made()[:2], expected, strict=True):
         torch.testing.assert_close(found, before, atol=0, rtol=0)
@@ -206,14 +206,14 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     scorer = Scorer(recommender, vocabulary, catalogue, statistics)
     if elsewhere:
         as_on_any_device(scorer)
-    scorer.refresh(NOW)
+    scorer.update_statistics(NOW)
     return scorer
 
 
 def as_on_any_device(scorer: Scorer) -> None:
     """What a GPU runs, on the CPU."""
     scorer.compiled = False
-    scorer.refresh(NOW)
+    scorer.update_statistics(NOW)
 
 
 def asked(scorer: Scorer) -> tuple[Query, Window]:
@@ -299,9 +299,9 @@ def test_scoring_twice_gives_the_same_scores(scorer: Scorer) -> None:
 def test_warming_up_leaves_nothing_behind(scorer: Scorer) -> None:
     query, window = asked(scorer)
     before = scorer.scores(query, window).clone()
-    scorer.refresh(NOW + DAY_MS)
+    scorer.update_statistics(NOW + DAY_MS)
     scorer.warm_up()
-    scorer.refresh(NOW)
+    scorer.update_statistics(NOW)
     torch.testing.assert_close(scorer.scores(query, window), before, atol=0, rtol=0)
     assert not scorer.catalogue.hashes[60:].size
 
@@ -368,5 +368,5 @@ def test_items_that_arrive_are_ranked_after_a_refresh(scorer: Scorer) -> None:
     before = scorer.scores(query, window).shape[1]
     scorer.catalogue.add(np.array([999, 1000], np.uint64))
     assert scorer.scores(query, window).shape[1] == before
-    scorer.refresh(NOW)
+    scorer.update_statistics(NOW)
     assert scorer.scores(query, window).shape[1] == before + 2

@@ -17,7 +17,7 @@ from eddy.models.registry import Version
 from eddy.serving.recommend import Answer, Question, answer
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine.engine import Engine
-from eddy.stream.engine.ranker import REFRESH_MS
+from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.schema import Item, encode
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.state.rows import encode_rows
@@ -98,7 +98,7 @@ def listed(found: Answer) -> list[str]:
 def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
     """What a worker emits for these users as of now."""
     view = engine.ranker.latest(engine.slab, engine.slab.find(users))
-    engine.ranker.refresh(engine.clock.now(WALL), WALL)
+    engine.ranker.update_statistics(engine.clock.now(WALL), WALL)
     item, *_ = engine.ranker.start(view, engine.clock.now(WALL), 5, np.zeros(len(users), np.bool_))()
     return [[engine.names.ids[i] or "" for i in row] for row in item.tolist()]
 
@@ -166,11 +166,11 @@ def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every
     view.take_rows(0, records(engine))
     scorer = view.rankers[1].scorer
     refreshed: list[float] = []
-    monkeypatch.setattr(scorer, "refresh", refreshed.append)
+    monkeypatch.setattr(scorer, "update_statistics", refreshed.append)
     for _ in range(3):
         ask(view, "user-0")
     assert len(refreshed) == 1
-    wall[0] += REFRESH_MS
+    wall[0] += UPDATE_MS
     ask(view, "user-0")
     assert len(refreshed) == 2
 
@@ -273,8 +273,8 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
 
 def encoded_for(engine: Engine, version: Version, epoch: int) -> None:
     """Let the engine go on with another version and encode all rows anew."""
-    engine.exchange(new_encoder(engine, version, epoch))
-    engine.migrate(1_000_000)
+    engine.switch_version(new_encoder(engine, version, epoch))
+    engine.reencode_oldest(1_000_000)
 
 
 def test_during_a_refresh_each_row_is_scored_by_the_version_of_its_epoch(

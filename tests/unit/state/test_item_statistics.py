@@ -11,7 +11,7 @@ from eddy.models.errors import EddyError
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.records.messages import Message
-from eddy.stream.state.item_statistics import BASE_EVERY, FORMAT, RING, Counted, Journal, Reader
+from eddy.stream.state.item_statistics import BASE_EVERY, FORMAT, RING, Counted, Journal, StatisticsReader
 
 LIVES, SUCCESSORS, LAGS = (86_400_000, 3_600_000), 4, 3
 
@@ -42,8 +42,8 @@ class Writer:
         self.log += self.journal.drain(self.statistics, self.catalogue)()
 
 
-def new_reader() -> Reader:
-    return Reader(Statistics(LIVES, SUCCESSORS), Catalogue())
+def new_reader() -> StatisticsReader:
+    return StatisticsReader(Statistics(LIVES, SUCCESSORS), Catalogue())
 
 
 def compacted(log: list[Message], until: int) -> list[Message]:
@@ -97,7 +97,7 @@ def test_a_new_owner_goes_on_from_what_it_read() -> None:
         first.batch()
         first.checkpoint()
     second = Writer(2)
-    reader = Reader(second.statistics, second.catalogue)
+    reader = StatisticsReader(second.statistics, second.catalogue)
     reader.take(0, first.log)
     second.journal = Journal(0, reader.sequence[0], reader.offset[0])
     second.offset = first.offset
@@ -129,7 +129,7 @@ def test_journal_keys_are_used_again_only_after_two_bases() -> None:
 
 def test_an_owner_s_own_records_come_back_and_change_nothing() -> None:
     owner = Writer(5)
-    follower = Reader(owner.statistics, owner.catalogue)
+    follower = StatisticsReader(owner.statistics, owner.catalogue)
     owner.journal = Journal(0, -1, -1, known=follower.sequence)
     for _ in range(BASE_EVERY + 20):  # a base comes back, too
         written = len(owner.log)

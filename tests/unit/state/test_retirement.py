@@ -19,7 +19,7 @@ from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.messages import Message
 from eddy.stream.state.availability import dictionary_key, dictionary_records
 from eddy.stream.state.item_names import ItemNames
-from eddy.stream.state.item_statistics import Journal, Reader
+from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.state.retirement import removals
 from eddy.stream.worker.answers import encode_lists, origin_of
 from tests.support.engines import (
@@ -63,7 +63,7 @@ class Stream:
     def checkpoint(self) -> None:
         names = self.engine.names
         self.written += dictionary_records(names.take_new(), names.availability)
-        for counted in self.engine.counting.take(0):
+        for counted in self.engine.statistics_buffer.drain(0):
             self.journal.note(counted)
         self.journalled += self.journal.drain(self.engine.statistics, names.catalogue)()
 
@@ -138,7 +138,7 @@ IDS_OF_JUNK = {f"junk-{n}" for n in range(JUNK)}
 def lists(engine: Engine) -> dict[str, list[tuple[str, float]]]:
     users = sorted(engine.slab.slot_of)
     now = engine.clock.now(0)
-    engine.refresh(now, 0)
+    engine.update_statistics(now, 0)
     view = engine.ranker.latest(engine.slab, engine.slab.find(users))
     item, score, _ = engine.ranker.start(view, now, MOST, np.zeros(len(users), np.bool_))()
     return {
@@ -215,7 +215,7 @@ def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> N
     stream.retire()
     now = engine.clock.now(0)
     slots = engine.slab.find(["user-0"])
-    engine.refresh(now, 0)
+    engine.update_statistics(now, 0)
     made = engine.ranker.start(engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_))
     zero = np.zeros(1, np.int64)
     one = Lists(["user-0"], zero.astype(np.int32), zero, zero, made)
@@ -232,7 +232,7 @@ def test_a_reader_of_the_journal_holds_what_the_owner_holds_and_old_records_brin
 ) -> None:
     stream = new_stream(version)
     config = version.recommender.config
-    following = Reader(Statistics(config.half_lives_ms, config.successors), Catalogue())
+    following = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
     stream.happen(junk(0))
     stream.happen(visits(0.1))
     following.take(0, stream.journalled)
@@ -245,7 +245,7 @@ def test_a_reader_of_the_journal_holds_what_the_owner_holds_and_old_records_brin
     assert counted(following.statistics, following.catalogue) == owner
     following.take(0, stream.journalled)  # a repeat
     assert counted(following.statistics, following.catalogue) == owner
-    started = Reader(Statistics(config.half_lives_ms, config.successors), Catalogue())
+    started = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
     compacted = dict(stream.journalled)
     started.take(0, list(compacted.items()))
     assert counted(started.statistics, started.catalogue) == owner

@@ -26,10 +26,10 @@ from eddy.stream.state.rows import (
     Rows,
     decode_rows,
     encode_rows,
-    mix,
     row_size,
+    splitmix64,
 )
-from tests.support.oracle import splitmix64
+from tests.support.oracle import splitmix64 as splitmix64_of_one
 
 GOLDEN = """
 RUQCAhqhhlYBAgMABwAAAO/Nq4lnRSMBAAECAwQFBgcICQoLDA0ODwIAAAAqAAAAAAAAAAUAAADA3v7K/soNAOhXaPM7AQAA0Fto
@@ -224,8 +224,8 @@ def test_rows_of_two_models_come_out_in_two_groups() -> None:
 
 
 @given(offsets=st.lists(st.integers(0, 2**62), min_size=1, max_size=50))
-def test_mix_is_splitmix64(offsets: list[int]) -> None:
-    assert mix(np.array(offsets)).tolist() == [splitmix64(offset) for offset in offsets]
+def test_hashes_of_offsets_are_splitmix64(offsets: list[int]) -> None:
+    assert splitmix64(np.array(offsets)).tolist() == [splitmix64_of_one(offset) for offset in offsets]
 
 
 def test_the_header_has_the_documented_size() -> None:

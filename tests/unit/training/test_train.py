@@ -116,7 +116,7 @@ def test_processes_share_every_batch_and_keep_their_users_states() -> None:
         for share in range(3):
             state = recommender.initial(1)
             walk = list(batches(data, wanted, users, 5, 40, share, 3))
-            assert [sorted(batch.everyones.tolist()) for batch in walk] == whole
+            assert [sorted(batch.all_predictions.tolist()) for batch in walk] == whole
             for batch, found in zip(walk, shared, strict=True):
                 found.extend(batch.prediction.tolist())
                 if len(batch.event):
@@ -131,7 +131,7 @@ def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
     data = sequences(events, vocabulary, EVERY_EVENT)
     objective = Objective(Recommender(SMALL, len(vocabulary), 1), data, FAST)
     (batch,) = batches(data, np.ones(len(data.row), bool), np.arange(1), 50, 100, share=1, shares=2)
-    assert len(batch.everyones) == 40
+    assert len(batch.all_predictions) == 40
     loss, _ = objective(batch, objective.recommender.initial(1))
     torch.autograd.backward(loss)  # as the others' averaging of gradients waits for
     assert loss == 0
@@ -267,9 +267,9 @@ def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> Non
     for q, row in enumerate(range(350, 400)):
         own = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {events.item[row]}
         held = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
-        assert (pools.rival[q] & held).sum() == len(known) - (len(own) if unseen else 0)
-        assert pools.rival[q, pools.target[q]]
-        assert pools.likely[q].sum() >= pools.rival[q].sum()
+        assert (pools.is_candidate[q] & held).sum() == len(known) - (len(own) if unseen else 0)
+        assert pools.is_candidate[q, pools.target[q]]
+        assert pools.in_likelihood[q].sum() >= pools.is_candidate[q].sum()
 
 
 @pytest.mark.parametrize("average", [0.5, 0.999])

@@ -12,7 +12,7 @@ import pytest
 
 from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import NewerRows
-from eddy.stream.engine.live_version import Encoder
+from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
@@ -32,7 +32,7 @@ class Files:
         self.missing: Callable[[], EddyError] | None = None
         self.attempts = 0
 
-    async def load(self, announcement: Announcement) -> Encoder:
+    async def load(self, announcement: Announcement) -> LiveVersion:
         self.attempts += 1
         if self.missing is not None:
             raise self.missing()
@@ -54,7 +54,7 @@ def test_a_version_that_comes_later_is_loaded_by_itself_and_its_absence_is_told_
     async def run() -> list[int]:
         version, loaded = AnnouncedVersion(files.load, retry_s=0), []
 
-        async def on_loaded(encoder: Encoder) -> None:
+        async def on_loaded(encoder: LiveVersion) -> None:
             loaded.append(encoder.epoch)
 
         version.on_loaded = on_loaded
@@ -120,8 +120,8 @@ class NewerRestorer:
 
 def worker_with(tmp_path: Path, files: Files, stall_s: float) -> tuple[Worker, NewerRestorer]:
     worker = Worker(Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s}), bytes(16))
-    worker.shared.version = AnnouncedVersion(files.load, retry_s=0)
-    restorer = NewerRestorer(worker.shared.version)
+    worker.followed.version = AnnouncedVersion(files.load, retry_s=0)
+    restorer = NewerRestorer(worker.followed.version)
     worker._restorer = restorer  # type: ignore[assignment]
     return worker, restorer
 
@@ -131,7 +131,7 @@ def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
 ) -> None:
     async def run() -> None:
         worker, restorer = worker_with(tmp_path, files, stall_s=60)
-        version, awaited = worker.shared.version, worker.metrics.awaited_epoch
+        version, awaited = worker.followed.version, worker.metrics.awaited_epoch
         await version.take([announced(1)])
         files.missing = unreadable
         await version.take([announced(2)])
@@ -152,9 +152,9 @@ def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
 def test_a_worker_that_waits_for_a_version_too_long_ends_and_says_why(files: Files, tmp_path: Path) -> None:
     async def run() -> None:
         worker, _ = worker_with(tmp_path, files, stall_s=0.01)
-        await worker.shared.version.take([announced(1)])
+        await worker.followed.version.take([announced(1)])
         files.missing = unreadable
-        await worker.shared.version.take([announced(2)])
+        await worker.followed.version.take([announced(2)])
         try:
             await worker._take_over(0, 1)
         finally:

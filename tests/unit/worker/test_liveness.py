@@ -17,18 +17,18 @@ def standing(
 
 def test_standing_still_behind_the_log_ends_the_worker() -> None:
     watch = StallWatch(limit_s=100)
-    assert watch.observe({0: standing(5, 90)}, now=0) == 0
-    assert watch.observe({0: standing(5, 90)}, now=10) == 0
-    assert watch.observe({0: standing(5, 120)}, now=60) == 50
+    assert watch.stalled_seconds({0: standing(5, 90)}, now=0) == 0
+    assert watch.stalled_seconds({0: standing(5, 90)}, now=10) == 0
+    assert watch.stalled_seconds({0: standing(5, 120)}, now=60) == 50
     with pytest.raises(EddyError, match=r"partitions \[0\] have 115 records more"):
-        watch.observe({0: standing(5, 120)}, now=111)
+        watch.stalled_seconds({0: standing(5, 120)}, now=111)
 
 
 def test_any_progress_starts_the_count_anew() -> None:
     watch = StallWatch(limit_s=100)
     for now, committed in ((0, 5), (90, 5), (95, 6), (190, 6)):
-        assert watch.observe({0: standing(committed, 90), 1: standing(None, 30)}, now=now) < 100
-    assert watch.observe({0: standing(6, 90), 1: standing(None, 30)}, now=200) == 10
+        assert watch.stalled_seconds({0: standing(committed, 90), 1: standing(None, 30)}, now=now) < 100
+    assert watch.stalled_seconds({0: standing(6, 90), 1: standing(None, 30)}, now=200) == 10
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_nothing_left_is_no_stall(quiet: Standing) -> None:
     watch = StallWatch(limit_s=1)
     assert quiet.left == 0
     for now in range(0, 1000, 100):
-        assert watch.observe({0: quiet}, now=now) == 0
+        assert watch.stalled_seconds({0: quiet}, now=now) == 0
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_nothing_left_is_no_stall(quiet: Standing) -> None:
 def test_what_is_left_counts_however_it_is_stuck(stuck: Standing, left: int) -> None:
     watch = StallWatch(limit_s=1)
     assert stuck.left == left
-    watch.observe({0: stuck}, now=0)
-    watch.observe({0: stuck}, now=1)
+    watch.stalled_seconds({0: stuck}, now=0)
+    watch.stalled_seconds({0: stuck}, now=1)
     with pytest.raises(EddyError, match=f"have {left} records more"):
-        watch.observe({0: stuck}, now=10)
+        watch.stalled_seconds({0: stuck}, now=10)
 
 
 def test_an_absent_cluster_is_no_stall_of_ours() -> None:
     watch = StallWatch(limit_s=1)
-    watch.observe({0: standing(5, 90)}, now=0)
+    watch.stalled_seconds({0: standing(5, 90)}, now=0)
     for now in range(0, 1000, 100):
-        assert watch.observe({}, now=now) == 0
+        assert watch.stalled_seconds({}, now=now) == 0

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import encode_rows
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 from tests.support.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
 
 
@@ -22,8 +22,8 @@ def chunk(start: int, end: int, follows: int | None) -> Chunk:
     return Chunk(0, [record(offset) for offset in range(start, end)], 1, follows)
 
 
-def owned() -> Owned:
-    return Owned(0, cast(AIOKafkaProducer, None), Journal(0, -1, -1), generation=1, changelog_end=0)
+def owned() -> PartitionTask:
+    return PartitionTask(0, cast(AIOKafkaProducer, None), Journal(0, -1, -1), generation=1, changelog_end=0)
 
 
 def test_chunks_that_follow_each_other_are_taken() -> None:
@@ -57,7 +57,7 @@ def test_chunks_that_come_again_are_taken_again() -> None:
 def test_nothing_is_pending_before_the_first_record_and_after_a_checkpoint() -> None:
     one = owned()
     assert not one.pending
-    one.advance(10)
+    one.applied_up_to(10)
     assert one.pending
 
 
@@ -84,7 +84,7 @@ def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Pa
     def happen(offsets: range) -> None:
         happenings = [Happening(f"u-{i % 3}", f"item-{i}", 10**12 + i) for i in offsets]
         one.changed(engine.apply([batch(happenings, offsets)]).dirty)
-        one.advance(offsets.stop)
+        one.applied_up_to(offsets.stop)
 
     happen(range(60))
     stored = stored_rows(engine)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import Journal
-from eddy.stream.worker.partition_task import Owned
+from eddy.stream.worker.partition_task import PartitionTask
 from eddy.stream.worker.worker import Worker
 from tests.support.engines import new_engine, random_version
 
@@ -34,7 +34,7 @@ def worker_of(tmp_path: Path, partitions: int, on_stop: Callable[[], Awaitable[N
     worker._restorer = SimpleNamespace(forget=lambda number: None)  # type: ignore[assignment]
     for number in range(partitions):
         producer: Any = Producer(on_stop)
-        worker.owned[number] = Owned(number, producer, Journal(number, -1, -1), 1, changelog_end=0)
+        worker.tasks[number] = PartitionTask(number, producer, Journal(number, -1, -1), 1, changelog_end=0)
     return worker
 
 
@@ -44,7 +44,7 @@ def test_partitions_may_be_lost_while_idle_rows_are_looked_for(tmp_path: Path) -
 
         def idle(number: int, *_: int) -> list[str]:
             looked_at.append(number)
-            worker.owned.pop(2, None)
+            worker.tasks.pop(2, None)
             return []
 
         with patch.object(worker.engine, "idle", idle):
@@ -60,7 +60,7 @@ def test_tasks_that_are_done_are_not_kept(tmp_path: Path) -> None:
         worker = worker_of(tmp_path, 1)
         await asyncio.gather(*(worker._spawn(at_once(), f"task {i}") for i in range(100)))
         await asyncio.sleep(0)
-        kept = len(worker._tasks)
+        kept = len(worker._background)
         await worker.stop()
         return kept
 
@@ -80,7 +80,7 @@ def test_producers_of_revoked_partitions_stop_side_by_side(tmp_path: Path) -> No
 
         worker = worker_of(tmp_path, 5, stop)
         await worker.revoked(set(range(5)))
-        assert (len(stopped), worker.owned) == (5, {})
+        assert (len(stopped), worker.tasks) == (5, {})
         await worker.stop()
 
     asyncio.run(run())
@@ -94,10 +94,10 @@ def test_a_producer_that_fails_to_stop_or_never_does_holds_up_no_revocation(tmp_
             await without_end.wait()
 
         for number, way in enumerate((at_once, broken, never)):
-            worker.owned[number].producer.stop = way
+            worker.tasks[number].producer.stop = way
         worker.settings = worker.settings.model_copy(update={"session_timeout_s": 0.1})
         await worker.revoked({0, 1, 2})
-        assert worker.owned == {}
+        assert worker.tasks == {}
         await worker.stop()
 
     async def broken() -> None:
@@ -109,15 +109,15 @@ def test_a_producer_that_fails_to_stop_or_never_does_holds_up_no_revocation(tmp_
 def test_offsets_that_the_group_refused_are_committed_by_the_next_checkpoint(tmp_path: Path) -> None:
     async def run() -> None:
         worker = worker_of(tmp_path, 1)
-        worker._outbox = SimpleNamespace(take_unconfirmed=at_once, close=lambda: None)  # type: ignore[assignment]
-        owned, asked = worker.owned[0], []
+        worker._sender = SimpleNamespace(take_unconfirmed=at_once, close=lambda: None)  # type: ignore[assignment]
+        owned, asked = worker.tasks[0], []
 
         async def commit(offsets: dict[int, int]) -> bool:
             asked.append(offsets)
             return len(asked) > 1
 
         worker.commit = commit
-        owned.advance(7)
+        owned.applied_up_to(7)
         states = []
         for _ in range(2):
             await worker._checkpoint()
