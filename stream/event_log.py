@@ -224,10 +224,9 @@ def events_table(
     erasures: list[tuple[int, int, str]] = []
     misplaced = 0
     for partition, part in records.items():
-        accepted = accept_events(part, partition, admission)
-        erasures += [(partition, one.offset, one.user) for one in accepted.erasures]
-        misplaced += sum(one.misplaced for one in accepted.rejected)
-        events = accepted.events
+        events, accepted, erased, rejected = accept_events(part, partition, admission)
+        erasures += [(partition, one.offset, one.user) for one in erased]
+        misplaced += sum(one.misplaced for one in rejected)
         columns = {
             "user_id": [event.user_id for event in events],
             "item_id": [event.item_id for event in events],
@@ -236,7 +235,7 @@ def events_table(
             "value": pa.array(values_of(events).astype(np.float32), from_pandas=True),
             "event_id": event_ids_of(events),
             "partition": np.full(len(events), partition, np.int32),
-            "offset": [record.offset for record in accepted.records],
+            "offset": [record.offset for record in accepted],
         }
         tables.append(pa.table(columns, SCHEMA))
     if misplaced:

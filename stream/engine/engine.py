@@ -19,18 +19,22 @@ from eddy.models.errors import EddyError
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.engine.move_rows import Columns, MoveReport, concatenate_views, move_rows, warm_up_row_moves
+from eddy.stream.engine.move_rows import MoveReport, concatenate_views, move_rows, warm_up_row_moves
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.engine.rank_budget import RankBudget
 from eddy.stream.engine.ranker import Made, Ranker
 from eddy.stream.engine.statistics_buffer import StatisticsBuffer
+from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
-from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.columns import join_columns, select_entries
+from eddy.stream.records.decode import EventColumns
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample
 from eddy.stream.state.slab import CatalogueIndices, Slab, Slots
+
+_SAME_HASH = "item_id has the same 64-bit hash as another item"
 
 Emit = Literal["every", "latest", "off"]
 
@@ -179,58 +183,49 @@ class Engine:
 
     # -- events -----------------------------------------------------------------------------------------
 
-    def apply(self, batches: Sequence[EventBatch]) -> BatchReport:
-        """Apply a micro-batch: at most one `EventBatch` per partition, offsets increasing over calls; each
-        user's events in one partition, the user's own (`eddy.stream.records.admission`).
+    def apply(self, batches: Sequence[EventColumns]) -> BatchReport:
+        """Apply a micro-batch: each partition's events in one of `batches`, offsets increasing over
+        calls; each user's events in one partition, the user's own (`eddy.stream.records.admission`).
         """
         outcome = BatchReport()
-        users = [user for batch in batches for user in batch.user]
-        if not users:
+        batches = [batch for batch in batches if len(batch)]
+        if not batches:
             return outcome
-        partition = np.concatenate([np.full(len(batch), batch.partition, np.int32) for batch in batches])
-        offset = np.concatenate([batch.offset for batch in batches])
+        columns = join_columns(batches)
         known = len(self.names.catalogue)
-        item = self.names.find([name for batch in batches for name in batch.item])
-        slot = self._slots(users, partition)
+        item = self.names.find(columns.item)
+        slot = self._slots(columns.user, columns.partition)
         outcome.refused = [
-            (int(partition[i]), int(offset[i]), "item_id has the same 64-bit hash as another item")
-            for i in np.flatnonzero(item < 0)
+            (int(columns.partition[i]), int(columns.offset[i]), _SAME_HASH) for i in np.flatnonzero(item < 0)
         ]
-        type_ = self.names.catalogue.types.add(np.concatenate([batch.type for batch in batches]))
-        value = np.concatenate([batch.value for batch in batches])
-        flags = self.encoder.flags(type_, value)
-        columns = Columns(
-            slot=slot,
-            item=item,
-            type=type_,
-            value=value,
-            time=np.concatenate([batch.time for batch in batches]),
-            event_id=np.concatenate([batch.event_id for batch in batches]),
-            offset=offset,
-            negative=flags.negative,
-        )
+        type_ = self.names.catalogue.types.add(columns.type)
+        flags = self.encoder.flags(type_, columns.value)
+        events = EventTable(
+            slot, item, type_, columns.value.view(np.uint16), columns.time, columns.event_id, columns.offset,
+            flags.negative,
+        )  # fmt: skip
         outcome.ignored = int((~flags.moves).sum())
         accepted = np.flatnonzero((item >= 0) & flags.moves)
-        replayed = offset[accepted] <= self.slab.offset[slot[accepted]]
+        replayed = events.offset[accepted] <= self.slab.offset[slot[accepted]]
         outcome.already_applied = int(replayed.sum())
         fresh = accepted[~replayed]
-        if len(fresh) < len(columns):
-            columns, partition = columns.take(fresh), partition[fresh]
+        if len(fresh) < len(slot):
+            events = select_entries(events, fresh)
         adopted = self.reencode(slot[accepted])
-        report = self._move(columns, outcome)
+        report = self._move(events, outcome)
         self.names.touch(item[item >= 0], self.clock.now(self.wall()))
         again = None
         if self.options.emit == "latest":
             again = np.unique(slot[accepted])
         elif self.options.emit == "every" and outcome.already_applied:
             again = np.unique(slot[accepted[replayed]])
-        self._answer(report, columns, partition, again, known, outcome)
-        counted = np.flatnonzero(report.kept & ~columns.negative)
+        self._answer(report, events, again, known, outcome)
+        counted = np.flatnonzero(report.kept & ~events.negative)
         self.statistics_buffer.add(
-            partition[counted],
-            columns.offset[counted],
-            columns.item[counted].astype(np.int64),
-            columns.time[counted],
+            self.slab.partition[events.slot[counted]],
+            events.offset[counted],
+            events.item[counted].astype(np.int64),
+            events.time[counted],
             report.previous[counted],
         )
         if len(adopted):
@@ -295,30 +290,30 @@ class Engine:
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots
 
-    def _move(self, columns: Columns, outcome: BatchReport) -> MoveReport:
-        if len(columns):
-            self.clock.observe(int(columns.time.max()), self.wall())
-        sampled = self._sampled(columns)
-        every = np.full(len(columns), self.options.emit == "every")
-        report = move_rows(self.slab, self.encoder, columns, sampled, every)
+    def _move(self, events: EventTable, outcome: BatchReport) -> MoveReport:
+        if len(events.slot):
+            self.clock.observe(int(events.time.max()), self.wall())
+        sampled = self._sampled(events)
+        every = np.full(len(events.slot), self.options.emit == "every")
+        report = move_rows(self.slab, self.encoder, events, sampled, every)
         outcome.applied = int(report.kept.sum())
         outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
         outcome.dirty = report.users
         return report
 
-    def _sampled(self, columns: Columns) -> NDArray[np.bool_]:
+    def _sampled(self, events: EventTable) -> NDArray[np.bool_]:
         """Which events are ranked before they are applied: those of sampled users, or of as many of them as
         the budget pays for: bool[n].
         """
         cost, sample = self.ranker.scorer.ranking_cost, self.options.sample
         self.rank_budget.spend(cost.take())
-        sampled = self.slab.sampled[columns.slot] & ~columns.negative
+        sampled = self.slab.sampled[events.slot] & ~events.negative
         wanted = np.count_nonzero(sampled)
         payable = self.rank_budget.pays_for(cost.per_rank())
         if wanted > payable:
             sample *= payable / wanted
             chosen = np.flatnonzero(sampled)
-            users = [(self.slab.user_of[slot] or "").encode() for slot in columns.slot[chosen].tolist()]
+            users = [(self.slab.user_of[slot] or "").encode() for slot in events.slot[chosen].tolist()]
             sampled[chosen] = in_sample(users, sample)
         if wanted:
             self.prequential.sample = sample
@@ -327,23 +322,21 @@ class Engine:
     # -- answers ----------------------------------------------------------------------------------------
 
     def _answer(
-        self, report: MoveReport, columns: Columns, partition: NDArray[np.int32], again: Slots | None,
-        known: int, outcome: BatchReport,
+        self, report: MoveReport, events: EventTable, again: Slots | None, known: int, outcome: BatchReport,
     ) -> None:  # fmt: skip
         """Begin the lists of events that `move_rows` was asked for and those of the rows `again` as they are
         now, and the ranks of sampled events from the rows just before them.
 
-        `partition` [n] of the columns' events. `known`: items in the catalogue before this batch; an item's
+        `known`: items in the catalogue before this batch; an item's
         first appearance is a miss for everyone, as is one that is withdrawn.
         """
         view, slab = report.recorded, self.slab
         listed, event = view.event[: report.after], view.event[report.after :]
-        slots, where, offset = columns.slot[listed], partition[listed], columns.offset[listed]
+        slots, offset = events.slot[listed], events.offset[listed]
         if again is not None:
             after, before = view.part(slice(0, report.after)), view.part(slice(report.after, None))
             view = concatenate_views([after, self.ranker.latest(slab, again), before])
             slots = np.concatenate((slots, again))
-            where = np.concatenate((where, slab.partition[again]))
             offset = np.concatenate((offset, slab.offset[again]))
         if not len(view):
             return
@@ -353,8 +346,8 @@ class Engine:
         self.update_statistics(now, wall)
         if not len(slots):  # only ranks want the scores brought up to date
             self.rank_budget.spend(time.thread_time() - began)
-        item = columns.item[event].astype(np.int64)
-        at = np.concatenate([np.full(len(slots), now), columns.time[event]])
+        item = events.item[event].astype(np.int64)
+        at = np.concatenate([np.full(len(slots), now), events.time[event]])
         exclude_seen = np.arange(len(at)) < (len(slots) if self.options.exclude_seen else 0)
         made = self.ranker.start(view, at, self.options.k, exclude_seen, target=item)
         if len(event):
@@ -366,7 +359,7 @@ class Engine:
         if len(slots):
             users = [slab.user_of[slot] or "" for slot in slots.tolist()]
             last_time = view.recent.last_time[: len(slots)]
-            outcome.lists = Lists(users, where, offset, last_time, made)
+            outcome.lists = Lists(users, slab.partition[slots], offset, last_time, made)
 
     def update_statistics(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""

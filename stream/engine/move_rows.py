@@ -29,29 +29,6 @@ MOST_IN_ORDER = 512
 
 
 @dataclass(frozen=True)
-class Columns:
-    """n accepted events in arrival order per user; see `eddy.stream.records.decode.EventBatch` for the
-    columns. Items and types are in the catalogue's numbers.
-    """
-
-    slot: Slots
-    item: NDArray[np.int32]
-    type: NDArray[np.uint16]
-    value: NDArray[np.float16]
-    time: NDArray[np.int64]
-    event_id: NDArray[np.uint64]
-    offset: NDArray[np.int64]
-    negative: NDArray[np.bool_]
-    """which speak against their item"""
-
-    def take(self, index: Ints) -> "Columns":
-        return Columns(**{name: column[index] for name, column in vars(self).items()})
-
-    def __len__(self) -> int:
-        return len(self.slot)
-
-
-@dataclass(frozen=True)
 class RowViews:
     """What m answers are made from: the cell's output and the recent window, at one moment of each row."""
 
@@ -167,19 +144,16 @@ class _RowMove:
         self,
         slab: Slab,
         encoder: LiveVersion,
-        columns: Columns,
+        events: EventTable,
         want_before: NDArray[np.bool_],
         want_after: NDArray[np.bool_],
     ) -> None:
-        self.slab, self.encoder, self.columns = slab, encoder, columns
+        self.slab, self.encoder = slab, encoder
         self.windows = slab.windows()
-        self.given = EventTable(
-            columns.slot, columns.item, columns.type, columns.value.view(np.uint16), columns.time.copy(),
-            columns.event_id,
-        )  # fmt: skip
-        n = len(columns)
+        self.events = events._replace(time=events.time.copy())  # too late events get another time
+        n = len(events.slot)
         self.order, start, count, users = (np.empty(n, np.int64) for _ in range(4))
-        found = window_loops.by_user(columns.slot, slab.scratch, self.order, start, count, users)
+        found = window_loops.by_user(events.slot, slab.scratch, self.order, start, count, users)
         self.start, self.count, self.users = start[:found], count[:found], users[:found]
         self.previous = np.full((n, encoder.recommender.config.transition_lags), -1, np.int64)
         self.kept = np.ones(n, np.bool_)
@@ -199,16 +173,16 @@ class _RowMove:
     def run(self) -> MoveReport:
         start, count = self.start, self.count
         odd = np.zeros(len(start), np.bool_)
-        if window_loops.irregular(self.windows, self.given, self.order, start, count, odd):
+        if window_loops.irregular(self.windows, self.events, self.order, start, count, odd):
             self._in_waves(start[~odd], count[~odd])
             self._out_of_order(start[odd], start[odd] + count[odd])
         else:
             self._in_waves(start, count)
-        slab, columns = self.slab, self.columns
+        slab, events = self.slab, self.events
         window_loops.include(
-            columns.slot,
-            columns.offset,
-            splitmix64(columns.offset),
+            events.slot,
+            events.offset,
+            splitmix64(events.offset),
             self.kept,
             slab.offset,
             slab.applied,
@@ -225,17 +199,17 @@ class _RowMove:
     def _append(self, event: Ints, place: Ints) -> NDArray[np.float32]:
         """Write events to the ends of their windows; returns the ms since the event before."""
         gap = np.empty(len(event), np.float32)
-        window_loops.append(self.windows, self.given, event, place, TIME_SPAN, NO_TIME, gap, self.previous)
+        window_loops.append(self.windows, self.events, event, place, TIME_SPAN, NO_TIME, gap, self.previous)
         return gap
 
     def _inputs(self, event: Ints, gap: NDArray[np.float32]) -> Inputs:
-        columns = self.columns
-        return self.encoder.inputs(columns.item[event], columns.type[event], columns.negative[event], gap)
+        events = self.events
+        return self.encoder.inputs(events.item[event], events.type[event], events.negative[event], gap)
 
     def _in_waves(self, start: Ints, count: Ints) -> None:
         slab, encoder = self.slab, self.encoder
         while len(start):
-            users = self.columns.slot[self.order[start]]
+            users = self.events.slot[self.order[start]]
             length = slab.length[users].astype(np.int64)
             take = np.minimum(count, np.where(length < HALF, HALF, WINDOW) - length)
             waves = pack(start, take)
@@ -256,7 +230,7 @@ class _RowMove:
         self, event: Ints, place: Ints, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
     ) -> None:
         """Copy what was asked for, while the windows still hold all that this call read."""
-        slot = self.columns.slot[event]
+        slot = self.events.slot[event]
         self.looks.record(slot, place + 1, self.row_after[event], outputs)
         row = self.row_before[event]
         if row.max(initial=-1) >= 0:
@@ -296,7 +270,7 @@ class _RowMove:
         while len(begin):
             prefix = np.empty(len(begin), np.int64)
             window_loops.regular_prefix(
-                self.windows, self.given, self.order, begin, end, MOST_IN_ORDER, prefix
+                self.windows, self.events, self.order, begin, end, MOST_IN_ORDER, prefix
             )
             looked = looked_at[self.order[begin]]
             in_waves = (prefix >= HALF) | (looked & (prefix > 0))
@@ -325,11 +299,11 @@ class _RowMove:
         how many events of each user that were, and the rows that changed, which are still to be settled.
         """
         slab, encoder = self.slab, self.encoder
-        slot = self.columns.slot[self.order[begin]]
+        slot = self.events.slot[self.order[begin]]
         before = slab.length[slot].astype(np.int64)
         taken, changed = np.empty((2, len(begin)), np.int64)
         repeats, late, too_late = window_loops.insert(
-            self.windows, self.given, self.order, begin, end, stop_at, TIME_SPAN, self.kept, self.previous,
+            self.windows, self.events, self.order, begin, end, stop_at, TIME_SPAN, self.kept, self.previous,
             taken, changed,
         )  # fmt: skip
         self.repeats += repeats
@@ -363,7 +337,7 @@ class _RowMove:
     def _record_rows(self, event: Ints, row_of: Ints) -> None:
         row = row_of[event]
         if row.max(initial=-1) >= 0:
-            slot = self.columns.slot[event]
+            slot = self.events.slot[event]
             output = self.encoder.recommender.cell.output(self.slab.hidden[self._where(slot)])
             self.looks.record(slot, self.slab.length[slot].astype(np.int64), row, output)
 
@@ -371,7 +345,7 @@ class _RowMove:
 def move_rows(
     slab: Slab,
     encoder: LiveVersion,
-    columns: Columns,
+    events: EventTable,
     want_before: NDArray[np.bool_],
     want_after: NDArray[np.bool_],
 ) -> MoveReport:
@@ -381,22 +355,22 @@ def move_rows(
     just after.
     """
     with torch.inference_mode():
-        return _RowMove(slab, encoder, columns, want_before, want_after).run()
+        return _RowMove(slab, encoder, events, want_before, want_after).run()
 
 
 def warm_up_row_moves(encoder: LiveVersion) -> None:
     """Move a row that is of nobody past a full window, so that all of it is compiled."""
     slab, n = Slab(encoder.state_size, encoder.device, capacity=1), WINDOW + 1
     slot = slab.add([""], np.zeros(1, np.int32), encoder.epoch)
-    columns = Columns(
+    events = EventTable(
         slot=np.repeat(slot, n),
         item=np.zeros(n, np.int32),
         type=np.zeros(n, np.uint16),
-        value=np.zeros(n, np.float16),
+        value=np.zeros(n, np.uint16),
         time=np.zeros(n, np.int64),
         event_id=np.zeros(n, np.uint64),
         offset=np.arange(n),
         negative=np.zeros(n, np.bool_),
     )
     every = np.ones(n, np.bool_)
-    move_rows(slab, encoder, columns, every, every)
+    move_rows(slab, encoder, events, every, every)

@@ -7,9 +7,8 @@ can raise. `eddy.models.event_limits` and `eddy.stream.records.admission` say wh
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -20,9 +19,8 @@ from eddy.models.hashing import event_id_hash, type_hashes
 from eddy.models.logs.events import DEFAULT_TYPE
 from eddy.models.untrusted import FAILURES, Unreadable, reason_of, text
 from eddy.stream.records.admission import Admission
+from eddy.stream.records.columns import select_entries
 from eddy.stream.records.schema import Event
-
-_END = np.iinfo(np.int64).max
 
 _timestamp, _offset = attrgetter("timestamp"), attrgetter("offset")
 _decoder = msgspec.json.Decoder(Event)
@@ -61,10 +59,13 @@ class Erasure:
 
 
 @dataclass(frozen=True)
-class EventBatch:
-    """n accepted events of one partition in offset order."""
+class EventColumns:
+    """n accepted events, each partition's in offset order, from the decoder to the engine. Users, items and
+    types have their names or hashes here; the engine gives them numbers
+    (`eddy.stream.kernels.window_loops.EventTable`), since compiled loops take neither text nor float16.
+    """
 
-    partition: int
+    partition: NDArray[np.int32]
     user: list[str]
     item: list[str]
     type: NDArray[np.uint64]
@@ -81,20 +82,16 @@ class EventBatch:
     def __len__(self) -> int:
         return len(self.user)
 
-    def between(self, start: int, end: int) -> "EventBatch":
-        """The events with start <= offset < end."""
-        low, high = np.searchsorted(self.offset, (start, end)).tolist()
-        columns = {name: column[low:high] for name, column in vars(self).items() if name != "partition"}
-        return EventBatch(self.partition, **columns)
-
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a chunk held."""
+    """What the records of one partition hold."""
 
-    batch: EventBatch
+    partition: int
+    events: EventColumns
     erasures: list[Erasure]
     rejected: list[Rejected]
+    """in offset order"""
 
 
 def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
@@ -123,18 +120,6 @@ def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
     return events if len(events) == n else None
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """What records of one partition hold; `events` and `records` go side by side."""
-
-    events: list[Event]
-    """as they were sent; `types_of`, `values_of` and `event_ids_of` say what absent fields mean"""
-    records: Sequence[Record]
-    erasures: list[Erasure]
-    rejected: list[Rejected]
-    """in offset order"""
-
-
 def types_of(events: Sequence[Event]) -> list[str]:
     """The type of each event."""
     return [event.event_type or DEFAULT_TYPE for event in events]
@@ -157,8 +142,14 @@ def _times(of: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
     return np.fromiter(map(_timestamp, of), np.int64, len(of))
 
 
-def accept_events(records: Sequence[Record], partition: int, admission: Admission) -> Accepted:
-    """Tell one partition's events, tombstones and other records apart."""
+def accept_events(
+    records: Sequence[Record], partition: int, admission: Admission
+) -> tuple[list[Event], Sequence[Record], list[Erasure], list[Rejected]]:
+    """Tell one partition's events, tombstones and other records apart. Returns the events as they were sent
+    (`types_of`, `values_of` and `event_ids_of` say what absent fields mean), the record of each, the
+    erasures, and the rejected records; each in offset order.
+    """
+    # 1. Parse the values: all at once, or one by one where one of them is no event.
     tombstones: list[Record] = []
     rejected: list[Rejected] = []
     events = _all_at_once([record.value for record in records])
@@ -174,22 +165,22 @@ def accept_events(records: Sequence[Record], partition: int, admission: Admissio
                 accepted.append(record)
             except FAILURES as error:
                 rejected.append(Rejected(record, reason_of(error)))
+    # 2. Look for what the form alone does not show: partition, times and key.
     keys = [event.user_id.encode() for event in events]
-    n = len(events)
     misplaced = admission.misplaced(keys, partition)
-    wrong = admission.mistimed(_times(events), _times(accepted))
-    wrong |= misplaced
+    wrong = admission.mistimed(_times(events), _times(accepted)) | misplaced
     if keys != [record.key for record in accepted]:
         for i, (key, record) in enumerate(zip(keys, accepted, strict=True)):
             if key != record.key:
                 wrong[i] = "the record's key is not its user_id"
     if wrong:
         rejected += [Rejected(accepted[i], reason, i in misplaced) for i, reason in wrong.items()]
-        keep = [i for i in range(n) if i not in wrong]
-        events, accepted = [events[i] for i in keep], [accepted[i] for i in keep]
+        right = [i for i in range(len(events)) if i not in wrong]
+        events, accepted = [events[i] for i in right], [accepted[i] for i in right]
+    # 3. Tombstones.
     erasures, refused = _erasures(tombstones, partition, admission) if tombstones else ([], [])
-    rejected = sorted([*rejected, *refused], key=lambda one: one.record.offset)
-    return Accepted(events, accepted, erasures, rejected)
+    rejected = sorted([*rejected, *refused], key=lambda rejection: rejection.record.offset)
+    return events, accepted, erasures, rejected
 
 
 def _erasures(
@@ -218,20 +209,18 @@ def _erasures(
 
 def decode_events(records: Sequence[Record], partition: int, admission: Admission) -> Decoded:
     """Decode one partition's records."""
-    accepted = accept_events(records, partition, admission)
-    return Decoded(
-        _columns(accepted.events, accepted.records, partition), accepted.erasures, accepted.rejected
-    )
+    events, accepted, erasures, rejected = accept_events(records, partition, admission)
+    return Decoded(partition, _columns(events, accepted, partition), erasures, rejected)
 
 
-def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventBatch:
+def _columns(events: Sequence[Event], records: Sequence[Record], partition: int) -> EventColumns:
     n = len(events)
     event_id = np.zeros(n, np.uint64)
     ids = [event.event_id for event in events]
     if any(ids):
         event_id[:] = [event_id_hash(name) if name else 0 for name in ids]
-    return EventBatch(
-        partition=partition,
+    return EventColumns(
+        partition=np.full(n, partition, np.int32),
         user=[event.user_id for event in events],
         item=[event.item_id for event in events],
         type=type_hashes(types_of(events)),
@@ -242,35 +231,27 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
     )
 
 
-def concatenate(parts: Sequence[Decoded]) -> Decoded:
-    """Decoded chunks of one partition, one after another, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    batches = [part.batch for part in parts]
-    columns: dict[str, Any] = {}
-    for name, column in vars(batches[0]).items():
-        if isinstance(column, list):
-            columns[name] = list(chain.from_iterable(getattr(batch, name) for batch in batches))
-        elif isinstance(column, np.ndarray):
-            columns[name] = np.concatenate([getattr(batch, name) for batch in batches])
-    return Decoded(
-        EventBatch(partition=batches[0].partition, **columns),
-        [one for part in parts for one in part.erasures],
-        [one for part in parts for one in part.rejected],
-    )
-
-
-def stretches(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventBatch], list[tuple[int, str]]]]:
-    """Batches to apply and (partition, user) to erase after them, so that every tombstone takes its turn."""
+def stretches(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventColumns], list[tuple[int, str]]]]:
+    """Events to apply, at most one struct per partition, and (partition, user) to erase after them, so that
+    every tombstone takes its turn.
+    """
+    ends = [
+        np.searchsorted(part.events.offset, [erasure.offset for erasure in part.erasures]).tolist()
+        for part in decoded
+    ]
     starts = [0] * len(decoded)
-    for turn in range(max((len(one.erasures) for one in decoded), default=0)):
+    for turn in range(max(map(len, ends), default=0)):
         batches, erased = [], []
-        for i, one in enumerate(decoded):
-            if turn < len(one.erasures):
-                erasure = one.erasures[turn]
-                batches.append(one.batch.between(starts[i], erasure.offset))
-                erased.append((one.batch.partition, erasure.user))
-                starts[i] = erasure.offset
+        for i, part in enumerate(decoded):
+            if turn < len(ends[i]):
+                batches.append(select_entries(part.events, slice(starts[i], ends[i][turn])))
+                erased.append((part.partition, part.erasures[turn].user))
+                starts[i] = ends[i][turn]
         yield batches, erased
-    last = [one.batch.between(at, _END) if at else one.batch for one, at in zip(decoded, starts, strict=True)]
-    yield last, []
+    yield (
+        [
+            select_entries(part.events, slice(start, None)) if start else part.events
+            for part, start in zip(decoded, starts, strict=True)
+        ],
+        [],
+    )

@@ -11,7 +11,8 @@ from itertools import groupby
 
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.chunk import Chunk
-from eddy.stream.records.decode import Decoded, concatenate, decode_events
+from eddy.stream.records.columns import join_columns
+from eddy.stream.records.decode import Decoded, decode_events
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def decode(arrived: Sequence[Arrived], admission: Admission) -> Decoded:
         else:
             records = [record for one in group for record in one.chunk.records]
             parts.append(decode_events(records, arrived[0].chunk.partition, admission))
-    return concatenate(parts)
+    return join_columns(parts)
 
 
 class Inbox:

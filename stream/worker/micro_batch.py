@@ -70,7 +70,7 @@ def apply_micro_batch(
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
     decoded = [decode(part, settings.admission) for part in taken.values()]
-    rejected = [(one.batch.partition, bad) for one in decoded for bad in one.rejected]
+    rejected = [(one.partition, bad) for one in decoded for bad in one.rejected]
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
     turns: list[Stretch] = []

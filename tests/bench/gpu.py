@@ -33,7 +33,7 @@ from eddy.models.scoring.approximate_products import Precision
 from eddy.models.training.train import train
 from eddy.stream.engine.engine import Engine
 from eddy.stream.local_kafka.broker import broker_or_local
-from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import load_settings
 from tests.bench import growth, parts
 from tests.bench.machine import describe
@@ -146,7 +146,7 @@ def recall(found: list[set[int]], exact: list[set[int]]) -> float:
 
 def filled(
     folder: Path, score: Score, items: int, precision: Precision, device: str
-) -> tuple[Engine, Iterator[EventBatch]]:
+) -> tuple[Engine, Iterator[EventColumns]]:
     """An engine in which every user had some events, and what comes next."""
     settings = load_settings(partitions=1, device=device)
     made = make_version(folder, score, items, HIDDEN)

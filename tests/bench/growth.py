@@ -22,7 +22,8 @@ import psutil
 
 from eddy.models.hashing import type_hash
 from eddy.stream.engine.engine import Engine
-from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.columns import select_entries
+from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import load_settings
 from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.bench import parts
@@ -38,7 +39,7 @@ POINTS = (
 """(users, items, hidden)"""
 
 
-def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
+def events(users: int, items: int, start_ms: int) -> Iterator[EventColumns]:
     """Micro-batches of one partition, without end: first every user once, then by Zipf's law."""
     size = MAX_BATCH_EVENTS
     workload, offset = Workload(users, items), 0
@@ -47,8 +48,8 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
         for begin in range(0, len(user), size):
             part = slice(begin, begin + size)
             n = len(user[part])
-            yield EventBatch(
-                partition=0,
+            yield EventColumns(
+                partition=np.zeros(n, np.int32),
                 user=[user_id(who) for who in user[part].tolist()],
                 item=[item_id(what) for what in item[part].tolist()],
                 type=np.full(n, type_hash("view"), np.uint64),
@@ -61,18 +62,17 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventBatch]:
         user, item = workload.draw(100_000, seed)
 
 
-def smaller(batches: Iterator[EventBatch], items: int) -> Iterator[EventBatch]:
+def smaller(batches: Iterator[EventColumns], items: int) -> Iterator[EventColumns]:
     """The same events in micro-batches that are smaller beyond 10,000 items, so that to answer each event of
     two of them takes seconds with a million.
     """
     size = max(64, min(MAX_BATCH_EVENTS, MAX_BATCH_EVENTS * 10_000 // items))
     for batch in batches:
         for begin in range(0, len(batch), size):
-            first = int(batch.offset[begin])
-            yield batch.between(first, first + size)
+            yield select_entries(batch, slice(begin, begin + size))
 
 
-def timed(engine: Engine, batches: Iterator[EventBatch], seconds: float) -> float:
+def timed(engine: Engine, batches: Iterator[EventColumns], seconds: float) -> float:
     """Events applied per second, over at least two micro-batches after one that is not timed: at a million
     items what is made once takes seconds.
     """
@@ -87,7 +87,7 @@ def timed(engine: Engine, batches: Iterator[EventBatch], seconds: float) -> floa
     return done / spent
 
 
-def apply(engine: Engine, batch: EventBatch) -> int:
+def apply(engine: Engine, batch: EventColumns) -> int:
     """Events applied, once their lists and ranks are made, too."""
     outcome = engine.apply([batch])
     if outcome.lists is not None:

@@ -24,7 +24,8 @@ from eddy.stream.engine.rank_budget import RankBudget
 from eddy.stream.kafka.clients import aiokafka_config
 from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.clock import wall_ms
-from eddy.stream.records.decode import EventBatch, decode_events
+from eddy.stream.records.columns import select_entries
+from eddy.stream.records.decode import EventColumns, decode_events
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.rows import keyed
 from eddy.stream.state.sampling import in_sample
@@ -68,24 +69,23 @@ async def read(settings: Settings, take: Any) -> float:
         await consumer.stop()
 
 
-def decode(settings: Settings, records: Sequence[Record], partition: int) -> EventBatch:
+def decode(settings: Settings, records: Sequence[Record], partition: int) -> EventColumns:
     """One decoded chunk."""
-    return decode_events(records, partition, settings.admission).batch
+    return decode_events(records, partition, settings.admission).events
 
 
-def micro_batches(chunks: Sequence[EventBatch], partitions: int) -> list[list[EventBatch]]:
+def micro_batches(chunks: Sequence[EventColumns], partitions: int) -> list[list[EventColumns]]:
     """Chunks cut and put side by side as a worker under backlog applies them: MAX_BATCH_EVENTS at a time."""
     share = MAX_BATCH_EVENTS // partitions
-    columns: list[list[EventBatch]] = [[] for _ in range(partitions)]
+    columns: list[list[EventColumns]] = [[] for _ in range(partitions)]
     for chunk in chunks:
-        first, end = int(chunk.offset[0]), int(chunk.offset[-1]) + 1
-        columns[chunk.partition] += [
-            chunk.between(at, min(at + share, end)) for at in range(first, end, share)
+        columns[int(chunk.partition[0])] += [
+            select_entries(chunk, slice(at, at + share)) for at in range(0, len(chunk), share)
         ]
     return [list(batch) for batch in zip(*columns, strict=False)]
 
 
-def later(batches: Sequence[EventBatch], offsets: int, ms: int) -> list[EventBatch]:
+def later(batches: Sequence[EventColumns], offsets: int, ms: int) -> list[EventColumns]:
     """The same events so many offsets and ms later, so that an engine takes them again."""
     return [
         dataclasses.replace(batch, offset=batch.offset + offsets, time=batch.time + ms) for batch in batches

@@ -25,7 +25,7 @@ import torch
 from eddy.models.registry import Version, load
 from eddy.models.scoring.approximate_products import Precision
 from eddy.stream.kafka.producers import new_producer
-from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.bench import parts
@@ -45,12 +45,12 @@ class Stages:
     ) -> None:
         self.settings, self.versions, self.precisions = settings, versions, precisions
         self.found: dict[str, list[float]] = {}
-        self._batches: list[list[EventBatch]] = []
+        self._batches: list[list[EventColumns]] = []
         self._turn = 0
 
     async def prepare(self) -> None:
         """Decode the backlog once and fill engines with it."""
-        chunks: list[EventBatch] = []
+        chunks: list[EventColumns] = []
         await parts.read(
             self.settings, lambda number, records: chunks.append(parts.decode(self.settings, records, number))
         )

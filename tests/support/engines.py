@@ -22,7 +22,7 @@ from eddy.models.trained import Trained
 from eddy.models.vocabulary import Catalogue, Vocabulary
 from eddy.stream.engine.engine import Engine, Options
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.records.decode import EventBatch
+from eddy.stream.records.decode import EventColumns
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import Rows
 
@@ -89,11 +89,11 @@ def new_engine(
     return Engine(encoder, names, statistics, chosen, lambda: wall)
 
 
-def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventBatch:
+def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventColumns:
     """The happenings as the decoder would give them."""
     n = len(happenings)
-    return EventBatch(
-        partition=partition,
+    return EventColumns(
+        partition=np.full(n, partition, np.int32),
         user=[one.user for one in happenings],
         item=[one.item for one in happenings],
         type=type_hashes([one.type for one in happenings]),

@@ -18,7 +18,7 @@ from eddy.models.logs.events import Events, read_events
 from eddy.stream.event_log import events_table
 from eddy.stream.feed import event_messages
 from eddy.stream.records.admission import Admission
-from eddy.stream.records.decode import accept_events, decode_events
+from eddy.stream.records.decode import decode_events
 from tests.unit.logs.test_columns import FORMATS, NAMES, Row, expected, written_out
 
 pytestmark = pytest.mark.unit
@@ -79,12 +79,12 @@ def test_an_event_is_the_same_after_replay_export_and_replay_again(rows: list[Ro
     assert replayed(again) == records
     decoded = decode_events(records, 0, Admission())
     assert not decoded.rejected
-    assert (decoded.batch.user, decoded.batch.item) == (
+    assert (decoded.events.user, decoded.events.item) == (
         [row[0] for row in expected(rows)],
         [row[1] for row in expected(rows)],
     )
-    assert np.isfinite(decoded.batch.value).tolist() == [row[4] is not None for row in expected(rows)]
-    assert (decoded.batch.event_id != 0).tolist() == [row[5] is not None for row in expected(rows)]
+    assert np.isfinite(decoded.events.value).tolist() == [row[4] is not None for row in expected(rows)]
+    assert (decoded.events.event_id != 0).tolist() == [row[5] is not None for row in expected(rows)]
 
 
 RAW: list[dict[str, Any]] = [
@@ -100,10 +100,10 @@ def test_what_a_worker_takes_can_be_exported_read_and_replayed(
 ) -> None:
     sent = {"user_id": "u", "item_id": "i", "timestamp": 1_700_000_000_000, **fields}
     record = Written(sent["user_id"].encode(), msgspec.json.encode(sent), 0)
-    assert not accept_events([record], 0, Admission()).rejected
+    assert not decode_events([record], 0, Admission()).rejected
     records = replayed(read_events(exported([record], tmp_path)))
-    assert not accept_events(records, 0, Admission()).rejected
-    again, first = (decode_events(each, 0, Admission()).batch for each in (records, [record]))
+    assert not decode_events(records, 0, Admission()).rejected
+    again, first = (decode_events(each, 0, Admission()).events for each in (records, [record]))
     assert (again.user, again.item, again.time.tolist()) == (first.user, first.item, first.time.tolist())
     assert (again.type.tolist(), again.event_id.tolist()) == (first.type.tolist(), first.event_id.tolist())
     np.testing.assert_array_equal(again.value, first.value)

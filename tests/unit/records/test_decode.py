@@ -86,16 +86,16 @@ INVALID = {
 @pytest.mark.parametrize("fields", VALID, ids=range(len(VALID)))
 def test_a_valid_event_is_taken(fields: dict[str, Any]) -> None:
     found = decode_events([record(fields)], 0, ONE_PARTITION)
-    assert (found.batch.user, found.batch.item) == (["u"], [fields["item_id"]])
+    assert (found.events.user, found.events.item) == (["u"], [fields["item_id"]])
     assert not found.rejected
-    assert np.isfinite(found.batch.value[0]) == (fields.get("value") is not None)
+    assert np.isfinite(found.events.value[0]) == (fields.get("value") is not None)
 
 
 @pytest.mark.parametrize("name", INVALID)
 def test_an_invalid_event_is_rejected_with_a_reason_and_its_neighbours_are_not(name: str) -> None:
     records = [record(event(), offset=0), record(INVALID[name], offset=1), record(event(), offset=2)]
     found = decode_events(records, 0, ONE_PARTITION)
-    assert found.batch.offset.tolist() == [0, 2]
+    assert found.events.offset.tolist() == [0, 2]
     assert [(one.record.offset, bool(one.reason)) for one in found.rejected] == [(1, True)]
 
 
@@ -125,7 +125,7 @@ RAW = [
 def test_raw_bytes_never_raise_and_never_touch_their_neighbours(value: bytes) -> None:
     records = [record(event(), offset=0), Record(b"u", value, 1), record(event(), offset=2)]
     found = decode_events(records, 0, ONE_PARTITION)
-    offsets = found.batch.offset.tolist()
+    offsets = found.events.offset.tolist()
     assert {0, 2} <= set(offsets)
     assert len(offsets) + len(found.rejected) == 3
     for one in found.rejected:
@@ -136,7 +136,7 @@ def test_values_that_would_join_into_valid_lines_stay_apart() -> None:
     whole = json.dumps(event()).encode()
     halves = [whole + b"\n" + whole, b'{"user_id":"u",', b'"item_id":"i","timestamp":1380000000000}']
     found = decode_events([Record(b"u", value, i) for i, value in enumerate(halves)], 0, ONE_PARTITION)
-    assert (len(found.batch), len(found.rejected)) == (0, 3)
+    assert (len(found.events), len(found.rejected)) == (0, 3)
 
 
 def test_the_key_must_be_the_user_id() -> None:
@@ -147,7 +147,7 @@ def test_the_key_must_be_the_user_id() -> None:
 
 def test_absent_null_and_empty_are_the_same_for_every_optional_field() -> None:
     absent, null, empty = (
-        decode_events([record(event(**fields))], 0, ONE_PARTITION).batch
+        decode_events([record(event(**fields))], 0, ONE_PARTITION).events
         for fields in ({}, {"event_type": None, "event_id": None}, {"event_type": "", "event_id": ""})
     )
     for batch in (absent, null, empty):
@@ -160,7 +160,7 @@ def test_a_value_is_taken_as_the_nearest_that_a_row_can_hold() -> None:
     found = decode_events(
         [record(event(value=value), offset=i) for i, value in enumerate(sent)], 0, ONE_PARTITION
     )
-    assert found.batch.value.tolist() == [MAX_VALUE, -MAX_VALUE, MAX_VALUE, MAX_VALUE, 4.5, 0]
+    assert found.events.value.tolist() == [MAX_VALUE, -MAX_VALUE, MAX_VALUE, MAX_VALUE, 4.5, 0]
 
 
 def test_a_time_in_seconds_is_refused_and_the_reason_says_so() -> None:
@@ -173,7 +173,7 @@ def test_a_time_in_seconds_is_refused_and_the_reason_says_so() -> None:
 @pytest.mark.parametrize("time", [0, 1_700_000_000])
 def test_a_clock_that_begins_at_zero_is_a_setting(time: int) -> None:
     found = decode_events([record(event(timestamp=time))], 0, Admission(earliest=0))
-    assert found.batch.time.tolist() == [time]
+    assert found.events.time.tolist() == [time]
 
 
 @pytest.mark.parametrize("unit", [1_000, 1_000_000])
@@ -190,7 +190,7 @@ def test_how_far_ahead_an_event_is_counts_from_its_own_append() -> None:
         for i, (time, at) in enumerate(zip(ahead, appended, strict=True))
     ]
     found = decode_events(records, 0, ONE_PARTITION)
-    assert found.batch.offset.tolist() == [0, 2]
+    assert found.events.offset.tolist() == [0, 2]
     assert f"ahead of the record's append time ({NOW} ms)" in found.rejected[0].reason
 
 
@@ -224,7 +224,7 @@ def test_an_event_in_a_wrong_partition_is_refused_and_its_neighbours_are_not(
     partitioner: Partitioner,
 ) -> None:
     found, home = in_partition(2, partitioner)
-    assert found.batch.offset.tolist() == home
+    assert found.events.offset.tolist() == home
     assert [one.record.offset for one in found.rejected] == [i for i in range(40) if i not in home]
     assert all(f"wrong partition: 2, but {partitioner}" in one.reason for one in found.rejected)
     assert all(one.misplaced for one in found.rejected)
@@ -252,7 +252,8 @@ def test_between_two_tombstones_every_event_takes_its_turn(kinds: list[str], spl
     seen: dict[int, list[int | str]] = {0: [], 1: []}
     for batches, erased in stretches(parts):
         for one in batches:
-            seen[one.partition] += one.offset.tolist()
+            for partition, offset in zip(one.partition.tolist(), one.offset.tolist(), strict=True):
+                seen[partition].append(offset)
         for partition, user in erased:
             seen[partition].append(user)
     turns = [[user if kind == "t" else i for i, kind in enumerate(kinds)] for user in (first, second)]
@@ -286,8 +287,10 @@ def test_every_record_comes_out_once_whatever_it_holds(values: list[bytes | None
     records = [Record(b"u", value, i) for i, value in enumerate(values)]
     alone = [decode_events([one], 0, ONE_PARTITION) for one in records]
     together = decode_events(records, 0, ONE_PARTITION)
-    assert together.batch.offset.tolist() == [offset for one in alone for offset in one.batch.offset.tolist()]
-    offsets = [*together.batch.offset.tolist(), *(e.offset for e in together.erasures)]
+    assert together.events.offset.tolist() == [
+        offset for one in alone for offset in one.events.offset.tolist()
+    ]
+    offsets = [*together.events.offset.tolist(), *(e.offset for e in together.erasures)]
     assert sorted([*offsets, *(one.record.offset for one in together.rejected)]) == list(range(len(values)))
 
 
@@ -327,7 +330,7 @@ def test_100_000_fuzzed_events_are_applied_or_rejected_and_none_is_lost(tmp_path
     applied, letters = 0, set[bytes]()
     for chunk in chunked(records, rng):
         decoded = decode_events(chunk, 0, ONE_PARTITION)
-        outcome = engine.apply([decoded.batch])
+        outcome = engine.apply([decoded.events])
         applied += outcome.applied
         letters |= {dead_letter("events", 0, one)["key"] for one in decoded.rejected}
         assert all(one.reason for one in decoded.rejected)

@@ -58,7 +58,7 @@ def arrived(start: int, end: int, aside: bool = False, last: bool = True) -> Arr
 def said(decoded: Decoded) -> dict[str, Any]:
     columns = {
         name: column.tolist() if isinstance(column, np.ndarray) else column
-        for name, column in vars(decoded.batch).items()
+        for name, column in vars(decoded.events).items()
     }
     columns.pop("value")  # no event has one, and NaN is not itself
     rejected = [(cast(Record, one.record).offset, one.reason) for one in decoded.rejected]
