@@ -1,6 +1,6 @@
 """The tensors that pass between the recommender, its callers and the scorer."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from eddy.models.kernels import window
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 
 SPARSE_GATES = 4
@@ -25,15 +26,8 @@ class Inputs(NamedTuple):
     gap_ms: Tensor  # int64 or float32: since the user's previous event, -1 = first event
 
 
-class Window(NamedTuple):
-    """The last W events of B users, oldest first, left-aligned, and O distinct items from before them."""
-
-    item: Tensor  # int64[B,W] catalogue index, -1 = padding
-    timestamp: Tensor  # int64[B,W] ms
-    type: Tensor  # int64[B,W] 0 … T, as in Inputs
-    negative: Tensor  # bool[B,W]
-    length: Tensor  # int64[B]
-    older: Tensor  # int64[B,O] catalogue index, latest first, -1 = padding; O as large as the batch needs
+Window: TypeAlias = window.Window[Tensor]
+"""Recent windows of B users on the model's device."""
 
 
 class Query(NamedTuple):

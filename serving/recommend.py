@@ -85,18 +85,19 @@ def _known(
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
     ranker.update_statistics(now, view.wall())
-    made = ranker.start(
+    topk = ranker.start_topk(
         ranker.latest(slab, slots, state),
         now,
         max(question.k for question in questions),
         np.array([question.exclude_seen for question in questions]),
         _excluded(view, questions),
     )()
+    item, score = topk.item.numpy(), topk.score.numpy()
     return [
         Answer(
             user_id=question.user_id,
             known=True,
-            items=_items(view, made.item[i, : question.k], made.score[i, : question.k]),
+            items=_items(view, item[i, : question.k], score[i, : question.k]),
             stream_time=now,
             epoch=ranker.encoder.epoch,
             version=ranker.encoder.version.id,

@@ -120,7 +120,7 @@ class MaterialisedView:
         kept = self._forgetting.kept(statistics, self.slabs.values())
         if kept is None:
             return
-        place = self.names.keep(kept)
+        place = self.names.keep_items(kept)
         statistics.renumber(place)
         for slab in self.slabs.values():
             slab.renumber(place)
@@ -162,7 +162,7 @@ class MaterialisedView:
             ids.append(item.item_id)
             if not key.startswith(DICTIONARY_KEY):
                 self.metadata[item.item_id] = item
-        self.names.add(ids)
+        self.names.name_items(ids)
         self.names.take_availability(records)
         for item_hash, features in metadata(records):
             self.catalogue.features.put(item_hash, features)

@@ -8,7 +8,7 @@ half written: the process must end.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from eddy.models.errors import EddyError
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.stream.engine.batch_report import BatchReport, Lists
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.engine.move_rows import MoveReport, concatenate_views, move_rows, warm_up_row_moves
+from eddy.stream.engine.move_rows import move_rows, warm_up_row_moves
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.engine.rank_budget import RankBudget
-from eddy.stream.engine.ranker import Made, Ranker
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.row_views import RowViews, join_views
 from eddy.stream.engine.statistics_buffer import StatisticsBuffer
 from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
@@ -63,39 +65,6 @@ class Options:
     """share of users whose events are ranked before they are applied (prequential metrics)"""
     ranking_time: float | None = None
     """share of the time that these ranks may take; the sample is thinned to keep it"""
-
-
-@dataclass(frozen=True)
-class Lists:
-    """m recommendation lists, each as of one record of its user. What is here is a copy: later batches do not
-    change it.
-    """
-
-    user: Sequence[str]
-    partition: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    time: NDArray[np.int64]
-    """[m] ms"""
-    made: Callable[[], Made]
-    """waits for items and scores"""
-
-
-@dataclass
-class BatchReport:
-    """What a micro-batch did."""
-
-    applied: int = 0
-    already_applied: int = 0
-    ignored: int = 0
-    """events whose type does not move states"""
-    repeats: int = 0
-    late: int = 0
-    too_late: int = 0
-    dirty: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
-    """slots whose rows changed"""
-    lists: Lists | None = None
-    refused: list[tuple[int, int, str]] = field(default_factory=list)
-    """(partition, offset, reason) of events that cannot be applied"""
 
 
 class Engine:
@@ -184,18 +153,65 @@ class Engine:
     # -- events -----------------------------------------------------------------------------------------
 
     def apply(self, batches: Sequence[EventColumns]) -> BatchReport:
-        """Apply a micro-batch: each partition's events in one of `batches`, offsets increasing over
-        calls; each user's events in one partition, the user's own (`eddy.stream.records.admission`).
+        """Apply a micro-batch: each partition's events in one of `batches`, offsets increasing over calls;
+        each user's events in one partition, the user's own (`eddy.stream.records.admission`).
+
+        1. Number the events: a slot for each user, the catalogue's numbers for items and types.
+        2. Leave out what cannot be applied, does not move states, or is in its row already.
+        3. Move the rows of the other events; rows of older epochs are encoded anew before.
+        4. Begin the lists and the ranks that are wanted.
+        5. Hand the events to the statistics: scores are made from what was counted before the batch.
         """
-        outcome = BatchReport()
+        report = BatchReport()
         batches = [batch for batch in batches if len(batch)]
         if not batches:
-            return outcome
-        columns = join_columns(batches)
-        known = len(self.names.catalogue)
-        item = self.names.find(columns.item)
+            return report
+        # 1. Number the events.
+        items_before = len(self.names.catalogue)
+        events, moves = self._number(join_columns(batches), report)
+        # 2. Leave out.
+        named = events.item[events.item >= 0]
+        accepted = np.flatnonzero((events.item >= 0) & moves)
+        slot = events.slot[accepted]
+        replayed = events.offset[accepted] <= self.slab.offset[slot]
+        report.ignored, report.already_applied = int((~moves).sum()), int(replayed.sum())
+        fresh = accepted[~replayed]
+        if len(fresh) < len(moves):
+            events = select_entries(events, fresh)
+        # 3. Move rows.
+        reencoded = self.reencode(slot)
+        if len(fresh):
+            self.clock.observe(int(events.time.max()), self.wall())
+        sampled, listed = self._sampled(events), np.full(len(fresh), self.options.emit == "every")
+        kept, previous, views = move_rows(self.slab, self.encoder, events, sampled, listed, report)
+        if len(reencoded):
+            report.dirty = np.union1d(report.dirty, reencoded)
+        self.names.touch_items(named, self.clock.now(self.wall()))
+        # 4. Begin lists and ranks.
+        again = None
+        if self.options.emit == "latest":
+            again = np.unique(slot)
+        elif self.options.emit == "every" and report.already_applied:
+            again = np.unique(slot[replayed])
+        self._answer(events, kept, views, again, items_before, report)
+        # 5. Count.
+        counted = np.flatnonzero(kept & ~events.negative)
+        self.statistics_buffer.add_events(
+            self.slab.partition[events.slot[counted]],
+            events.offset[counted],
+            events.item[counted].astype(np.int64),
+            events.time[counted],
+            previous[counted],
+        )
+        return report
+
+    def _number(self, columns: EventColumns, report: BatchReport) -> tuple[EventTable, NDArray[np.bool_]]:
+        """The events in this process's numbers, -1 for an item that cannot have one, and whether they move
+        states, bool[n]. New users, items and types get numbers.
+        """
+        item = self.names.number_items(columns.item)
         slot = self._slots(columns.user, columns.partition)
-        outcome.refused = [
+        report.refused = [
             (int(columns.partition[i]), int(columns.offset[i]), _SAME_HASH) for i in np.flatnonzero(item < 0)
         ]
         type_ = self.names.catalogue.types.add(columns.type)
@@ -204,33 +220,7 @@ class Engine:
             slot, item, type_, columns.value.view(np.uint16), columns.time, columns.event_id, columns.offset,
             flags.negative,
         )  # fmt: skip
-        outcome.ignored = int((~flags.moves).sum())
-        accepted = np.flatnonzero((item >= 0) & flags.moves)
-        replayed = events.offset[accepted] <= self.slab.offset[slot[accepted]]
-        outcome.already_applied = int(replayed.sum())
-        fresh = accepted[~replayed]
-        if len(fresh) < len(slot):
-            events = select_entries(events, fresh)
-        adopted = self.reencode(slot[accepted])
-        report = self._move(events, outcome)
-        self.names.touch(item[item >= 0], self.clock.now(self.wall()))
-        again = None
-        if self.options.emit == "latest":
-            again = np.unique(slot[accepted])
-        elif self.options.emit == "every" and outcome.already_applied:
-            again = np.unique(slot[accepted[replayed]])
-        self._answer(report, events, again, known, outcome)
-        counted = np.flatnonzero(report.kept & ~events.negative)
-        self.statistics_buffer.add(
-            self.slab.partition[events.slot[counted]],
-            events.offset[counted],
-            events.item[counted].astype(np.int64),
-            events.time[counted],
-            report.previous[counted],
-        )
-        if len(adopted):
-            outcome.dirty = np.union1d(outcome.dirty, adopted)
-        return outcome
+        return events, flags.moves
 
     # -- items that leave -------------------------------------------------------------------------------
 
@@ -249,7 +239,7 @@ class Engine:
         if kept is None:
             return False
         self.statistics_buffer.flush()
-        place = self.names.keep(kept)
+        place = self.names.keep_items(kept)
         for holder in (self.slab, self.statistics, self.statistics_buffer):
             holder.renumber(place)
         self.ranker = self._new_ranker()
@@ -290,17 +280,6 @@ class Engine:
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots
 
-    def _move(self, events: EventTable, outcome: BatchReport) -> MoveReport:
-        if len(events.slot):
-            self.clock.observe(int(events.time.max()), self.wall())
-        sampled = self._sampled(events)
-        every = np.full(len(events.slot), self.options.emit == "every")
-        report = move_rows(self.slab, self.encoder, events, sampled, every)
-        outcome.applied = int(report.kept.sum())
-        outcome.repeats, outcome.late, outcome.too_late = report.repeats, report.late, report.too_late
-        outcome.dirty = report.users
-        return report
-
     def _sampled(self, events: EventTable) -> NDArray[np.bool_]:
         """Which events are ranked before they are applied: those of sampled users, or of as many of them as
         the budget pays for: bool[n].
@@ -322,44 +301,55 @@ class Engine:
     # -- answers ----------------------------------------------------------------------------------------
 
     def _answer(
-        self, report: MoveReport, events: EventTable, again: Slots | None, known: int, outcome: BatchReport,
+        self, events: EventTable, kept: NDArray[np.bool_], views: RowViews, again: Slots | None,
+        items_before: int, report: BatchReport,
     ) -> None:  # fmt: skip
-        """Begin the lists of events that `move_rows` was asked for and those of the rows `again` as they are
-        now, and the ranks of sampled events from the rows just before them.
+        """Begin the lists of events whose rows were recorded just after them and those of the rows `again` as
+        they are now, and the ranks of sampled events from the rows just before them (`views`, `kept`: see
+        `move_rows`).
 
-        `known`: items in the catalogue before this batch; an item's
-        first appearance is a miss for everyone, as is one that is withdrawn.
+        `items_before`: items in the catalogue before this batch; an item's first appearance is a miss for
+        everyone, as is one that is withdrawn.
         """
-        view, slab = report.recorded, self.slab
-        listed, event = view.event[: report.after], view.event[report.after :]
+        # 1. Rows to make lists of, then those to make ranks from.
+        slab = self.slab
+        after = len(events.slot) if self.options.emit == "every" else 0
+        listed, ranked = views.event[:after], views.event[after:]
         slots, offset = events.slot[listed], events.offset[listed]
         if again is not None:
-            after, before = view.part(slice(0, report.after)), view.part(slice(report.after, None))
-            view = concatenate_views([after, self.ranker.latest(slab, again), before])
-            slots = np.concatenate((slots, again))
-            offset = np.concatenate((offset, slab.offset[again]))
-        if not len(view):
+            just_after, just_before = (select_entries(views, part) for part in np.s_[:after, after:])
+            views = join_views([just_after, self.ranker.latest(slab, again), just_before])
+            slots, offset = np.concatenate((slots, again)), np.concatenate((offset, slab.offset[again]))
+        if not len(views):
             return
+        # 2. Bring the scores up to date.
         wall = self.wall()
         now = self.clock.now(wall)
         began = time.thread_time()
         self.update_statistics(now, wall)
-        if not len(slots):  # only ranks want the scores brought up to date
+        if not len(slots):  # only ranks want it
             self.rank_budget.spend(time.thread_time() - began)
-        item = events.item[event].astype(np.int64)
-        at = np.concatenate([np.full(len(slots), now), events.time[event]])
+        # 3. Begin, lists at the stream's now, ranks at their events' times.
+        target = events.item[ranked].astype(np.int64)
+        at = np.concatenate([np.full(len(slots), now), events.time[ranked]])
         exclude_seen = np.arange(len(at)) < (len(slots) if self.options.exclude_seen else 0)
-        made = self.ranker.start(view, at, self.options.k, exclude_seen, target=item)
-        if len(event):
+        topk = self.ranker.start_topk(views, at, self.options.k, exclude_seen, target=target)
+        # 4. Ranks go to the prequential metrics, beside those by popularity.
+        if len(ranked):
             began = time.thread_time()
-            by_popularity = self.ranker.popularity_ranks(item)
+            by_popularity = self.ranker.popularity_ranks(target)
             self.rank_budget.spend(time.thread_time() - began)
-            possible = (item < known) & self.names.may_be_listed(item)
-            self.prequential.start(lambda: (made().rank, by_popularity), report.kept[event], possible)
+            possible = (target < items_before) & self.names.may_be_listed(target)
+            self.prequential.start_ranks(
+                lambda: (1 + topk().above.numpy(), by_popularity), kept[ranked], possible
+            )
+        # 5. Lists go out with all that their messages say.
         if len(slots):
-            users = [slab.user_of[slot] or "" for slot in slots.tolist()]
-            last_time = view.recent.last_time[: len(slots)]
-            outcome.lists = Lists(users, slab.partition[slots], offset, last_time, made)
+            report.lists = Lists(
+                [slab.user_of[slot] or "" for slot in slots.tolist()], slab.partition[slots], offset,
+                views.last_time[: len(slots)], topk, self.names.json_ids(), self.encoder.epoch,
+                self.encoder.version.id,
+            )  # fmt: skip
 
     def update_statistics(self, now: int, wall: int) -> None:
         """Bring scores to the stream's `now` (ms), as of new items and of all that was counted."""

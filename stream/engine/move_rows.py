@@ -8,133 +8,23 @@ such user, a bot that sends thousands of events, costs the others little. An exc
 written: the caller must end the process, and the log brings everything back.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Ints
 from eddy.models.tensors import Inputs, to_device
+from eddy.stream.engine.batch_report import BatchReport
 from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.row_views import RowRecorder, RowViews
 from eddy.stream.kernels import window_loops
 from eddy.stream.kernels.waves import Waves, pack
-from eddy.stream.kernels.window_loops import EventTable, RecentWindows, Windows
+from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.state.rows import NO_TIME, TIME_SPAN, WINDOW, splitmix64
 from eddy.stream.state.slab import HALF, Slab, Slots
 
 MOST_IN_ORDER = 512
 """Events of one irregular user that go in waves at once: to look for repeated ids takes the square of it."""
-
-
-@dataclass(frozen=True)
-class RowViews:
-    """What m answers are made from: the cell's output and the recent window, at one moment of each row."""
-
-    event: Ints
-    """[m] which event of the given columns it stands at"""
-    output: torch.Tensor
-    """[m, H]"""
-    recent: RecentWindows
-
-    @classmethod
-    def empty(cls, event: Ints, encoder: LiveVersion, older: int) -> "RowViews":
-        """To be filled in, with room for so many older items."""
-        m = len(event)
-        wide = (m, WINDOW)
-        recent = RecentWindows(
-            item=np.empty(wide, np.int64),
-            time=np.empty(wide, np.int64),
-            type=np.empty(wide, np.int64),
-            negative=np.empty(wide, np.bool_),
-            length=np.empty(m, np.int64),
-            older=np.empty((m, older), np.int32),
-            last_time=np.empty(m, np.int64),
-        )
-        hidden = encoder.recommender.config.hidden
-        return cls(event, torch.empty(m, hidden, device=encoder.device), recent)
-
-    def __len__(self) -> int:
-        return len(self.event)
-
-    def part(self, rows: slice, older: int | None = None) -> "RowViews":
-        """Some of the rows, the same memory; and so many of the older items."""
-        recent = RecentWindows(*(column[rows] for column in self.recent))  # type: ignore[arg-type]
-        return RowViews(self.event[rows], self.output[rows], recent._replace(older=recent.older[:, :older]))
-
-
-def concatenate_views(views: Sequence[RowViews]) -> RowViews:
-    """One after another."""
-    columns = {name: [getattr(view.recent, name) for view in views] for name in RecentWindows._fields}
-    width = max(older.shape[1] for older in columns["older"])
-    columns["older"] = [
-        np.pad(older, ((0, 0), (0, width - older.shape[1])), constant_values=-1) for older in columns["older"]
-    ]
-    return RowViews(
-        np.concatenate([view.event for view in views]),
-        torch.cat([view.output for view in views]),
-        RecentWindows(**{name: np.concatenate(parts) for name, parts in columns.items()}),
-    )
-
-
-def views_now(slab: Slab, encoder: LiveVersion, slots: Slots, output: torch.Tensor) -> RowViews:
-    """Rows as they are; `event` is their number."""
-    older = min(int(slab.older_count[slots].max(initial=0)), encoder.recommender.config.older)
-    number = np.arange(len(slots))
-    view = RowViews.empty(number, encoder, older)
-    length = slab.length[slots].astype(np.int64)
-    window_loops.copy_out(slab.windows(), encoder.tables, slots, length, number, view.recent)
-    view.output.copy_(output)
-    return view
-
-
-@dataclass
-class MoveReport:
-    """What `move_rows` did with n events."""
-
-    previous: NDArray[np.int64]
-    """[n, lags] items of the events before in the row's order, latest first, -1 = none"""
-    kept: NDArray[np.bool_]
-    """[n] False for re-sent events, which changed nothing"""
-    recorded: RowViews
-    """rows just after the events that this was wanted of, then rows just before others, each in order"""
-    after: int
-    """how many of them are rows just after"""
-    users: Slots
-    """[u] slots of the rows that changed, each once"""
-    repeats: int = 0
-    late: int = 0
-    too_late: int = 0
-
-
-class RowRecorder:
-    """Copies rows as they are at the moments that were asked for, each to its place in one view."""
-
-    def __init__(self, windows: Windows, encoder: LiveVersion, before: Ints, after: Ints, room: int) -> None:
-        """`before` and `after`: the events, increasing; `room`: older items a row can come to have."""
-        self._windows, self._encoder = windows, encoder
-        self._view = RowViews.empty(np.concatenate((after, before)), encoder, room)
-        self._most = 0
-
-    def record(self, slot: Slots, length: Ints, row: Ints, output: torch.Tensor) -> None:
-        """Rows of slots, with so many entries, to places of the view; those below 0 are passed over."""
-        terms, recent = self._encoder.tables, self._view.recent
-        most = window_loops.copy_out(self._windows, terms, slot, length, row, recent)
-        self._most = max(self._most, most)
-        chosen = row >= 0
-        if chosen.any():
-            to = to_device(row[chosen], output.device)
-            self._view.output[to] = output[to_device(np.flatnonzero(chosen), output.device)]
-
-    def recorded(self) -> RowViews:
-        """All of it."""
-        return self._view.part(slice(None), self._most)
-
-
-def _rows(wanted: NDArray[np.bool_], first: int) -> tuple[Ints, Ints]:
-    """The events wanted, and for each event its place among them from `first` on, -1 = not wanted."""
-    return np.flatnonzero(wanted), np.where(wanted, first - 1 + np.cumsum(wanted), -1)
 
 
 class _RowMove:
@@ -147,8 +37,9 @@ class _RowMove:
         events: EventTable,
         want_before: NDArray[np.bool_],
         want_after: NDArray[np.bool_],
+        report: BatchReport,
     ) -> None:
-        self.slab, self.encoder = slab, encoder
+        self.slab, self.encoder, self.report = slab, encoder, report
         self.windows = slab.windows()
         self.events = events._replace(time=events.time.copy())  # too late events get another time
         n = len(events.slot)
@@ -157,20 +48,16 @@ class _RowMove:
         self.start, self.count, self.users = start[:found], count[:found], users[:found]
         self.previous = np.full((n, encoder.recommender.config.transition_lags), -1, np.int64)
         self.kept = np.ones(n, np.bool_)
-        self.repeats = self.late = self.too_late = 0
-        after, self.row_after = _rows(want_after, 0)
-        before, self.row_before = _rows(want_before, len(after))
-        self.after = len(after)
-        self.looks = RowRecorder(self.windows, encoder, before, after, self._room())
+        self.recorder = RowRecorder(slab, encoder, want_before, want_after, self._most_older())
 
-    def _room(self) -> int:
+    def _most_older(self) -> int:
         """How many older items a row can have in this call, as far as the model looks at them."""
         slab, known = self.slab, self.encoder.recommender.config.older
         length = slab.length[self.users] + self.count
         most = slab.older_count[self.users] + np.where(length >= WINDOW, length, 0)
         return min(int(most.max(initial=0)), known)
 
-    def run(self) -> MoveReport:
+    def run(self) -> tuple[NDArray[np.bool_], Ints, RowViews]:
         start, count = self.start, self.count
         odd = np.zeros(len(start), np.bool_)
         if window_loops.irregular(self.windows, self.events, self.order, start, count, odd):
@@ -188,10 +75,8 @@ class _RowMove:
             slab.applied,
             slab.digest,
         )
-        return MoveReport(
-            self.previous, self.kept, self.looks.recorded(), self.after, self.users, self.repeats, self.late,
-            self.too_late,
-        )  # fmt: skip
+        self.report.applied, self.report.dirty = int(self.kept.sum()), self.users
+        return self.kept, self.previous, self.recorder.recorded()
 
     def _where(self, slots: Slots) -> torch.Tensor:
         return to_device(slots, self.slab.device)
@@ -231,12 +116,12 @@ class _RowMove:
     ) -> None:
         """Copy what was asked for, while the windows still hold all that this call read."""
         slot = self.events.slot[event]
-        self.looks.record(slot, place + 1, self.row_after[event], outputs)
-        row = self.row_before[event]
+        self.recorder.record(slot, place + 1, self.recorder.place_after[event], outputs)
+        row = self.recorder.place_before[event]
         if row.max(initial=-1) >= 0:
             index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.row)
             known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
-            self.looks.record(slot, place, row, known[self._where(index)])
+            self.recorder.record(slot, place, row, known[self._where(index)])
 
     def _settle(self, users: Slots, length: Ints, where: torch.Tensor, state: torch.Tensor) -> None:
         """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
@@ -266,7 +151,7 @@ class _RowMove:
 
     def _out_of_order(self, begin: Ints, end: Ints) -> None:
         """Events of users that have late or repeated ones among them, each user's from `begin` to `end`."""
-        looked_at = (self.row_before >= 0) | (self.row_after >= 0)
+        looked_at = (self.recorder.place_before >= 0) | (self.recorder.place_after >= 0)
         while len(begin):
             prefix = np.empty(len(begin), np.int64)
             window_loops.regular_prefix(
@@ -289,9 +174,9 @@ class _RowMove:
     def _insert_and_look(self, begin: Ints) -> None:
         """One event of each of some users, at which rows are looked at; a repeat changes nothing between."""
         event = self.order[begin]
-        self._record_rows(event, self.row_before)
+        self._record_rows(event, self.recorder.place_before)
         _, moved = self._insert(begin, begin + 1, np.zeros(len(self.kept), np.bool_))
-        self._record_rows(event, self.row_after)  # while the windows still hold all of it
+        self._record_rows(event, self.recorder.place_after)  # while the windows still hold all of it
         self._settle_now(moved)
 
     def _insert(self, begin: Ints, end: Ints, stop_at: NDArray[np.bool_]) -> tuple[Ints, Slots]:
@@ -306,9 +191,9 @@ class _RowMove:
             self.windows, self.events, self.order, begin, end, stop_at, TIME_SPAN, self.kept, self.previous,
             taken, changed,
         )  # fmt: skip
-        self.repeats += repeats
-        self.late += late
-        self.too_late += too_late
+        self.report.repeats += repeats
+        self.report.late += late
+        self.report.too_late += too_late
         moved = changed < WINDOW
         slot, before, changed = slot[moved], before[moved], changed[moved]
         length = slab.length[slot].astype(np.int64)
@@ -339,23 +224,22 @@ class _RowMove:
         if row.max(initial=-1) >= 0:
             slot = self.events.slot[event]
             output = self.encoder.recommender.cell.output(self.slab.hidden[self._where(slot)])
-            self.looks.record(slot, self.slab.length[slot].astype(np.int64), row, output)
+            self.recorder.record(slot, self.slab.length[slot].astype(np.int64), row, output)
 
 
 def move_rows(
-    slab: Slab,
-    encoder: LiveVersion,
-    events: EventTable,
-    want_before: NDArray[np.bool_],
-    want_after: NDArray[np.bool_],
-) -> MoveReport:
-    """Apply n events that no row includes yet; rows must be of the encoder's epoch.
+    slab: Slab, live: LiveVersion, events: EventTable, want_before: NDArray[np.bool_],
+    want_after: NDArray[np.bool_], report: BatchReport,
+) -> tuple[NDArray[np.bool_], Ints, RowViews]:  # fmt: skip
+    """Apply n events that no row includes yet; rows must be of the live version's epoch. `want_before` and
+    `want_after` (bool[n]) choose the events of which the row is recorded just before and just after.
 
-    `want_before` and `want_after` (bool[n]) choose the events at which the row is looked at just before and
-    just after.
+    Returns `kept` [n], False for re-sent events, which changed nothing; the items of the events before each
+    in its row's order, [n, lags], latest first, -1 = none; and the recorded rows, those just after events
+    first. Counts and the slots of the rows that changed go into `report`.
     """
     with torch.inference_mode():
-        return _RowMove(slab, encoder, events, want_before, want_after).run()
+        return _RowMove(slab, live, events, want_before, want_after, report).run()
 
 
 def warm_up_row_moves(encoder: LiveVersion) -> None:
@@ -373,4 +257,4 @@ def warm_up_row_moves(encoder: LiveVersion) -> None:
         negative=np.zeros(n, np.bool_),
     )
     every = np.ones(n, np.bool_)
-    move_rows(slab, encoder, events, every, every)
+    move_rows(slab, encoder, events, every, every, BatchReport())

@@ -39,14 +39,14 @@ class Prequential:
     _finished: int = 0
     _waiting: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
 
-    def start(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+    def start_ranks(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
         """Take in ranks once they are asked for: of those `counted` [n]; a target not `known` [n] is a
         miss.
         """
         self._waiting.append((ranks, counted, known))
         self.started += 1
 
-    def finish(self, started: int | None = None) -> None:
+    def finish_ranks(self, started: int | None = None) -> None:
         """Wait for the first so many of what was started (None = all), and for no more: later ones are still
         being made. One thread may start while another finishes.
         """
@@ -55,9 +55,9 @@ class Prequential:
             self._finished += 1
             ranks, counted, known = self._waiting.popleft()
             ours, theirs = (np.where(known, rank, MISS)[counted] for rank in ranks())
-            self.add(ours, theirs)
+            self.add_ranks(ours, theirs)
 
-    def add(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
+    def add_ranks(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
         """Take in ranks of targets, int64[n], 1 = first, by the model and by decayed popularity."""
         n = len(rank)
         if not n:

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Exclude
+from eddy.models.scoring.backend import Exclude, TopK
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.engine.move_rows import RowViews, views_now
+from eddy.stream.engine.row_views import RowViews, views_now
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import NO_TIME
@@ -27,17 +26,6 @@ UPDATE_SHARE = 0.1
 """Of the time, at most, goes into bringing live scores up to date: with a million items, 250 ms at once, they
 may be older.
 """
-
-
-class Made(NamedTuple):
-    """Lists for the first rows asked about, ranks for the last r ones."""
-
-    item: NDArray[np.int64]
-    """[m - r, k] catalogue indices, best first, -1 where nothing may be recommended"""
-    score: NDArray[np.float32]
-    """[m - r, k]"""
-    rank: NDArray[np.int64]
-    """[r] of the targets, 1 = first; ties count against them"""
 
 
 _NO_TARGETS = np.zeros(0, np.int64)
@@ -88,14 +76,12 @@ class Ranker:
             self.scorer.take_in_items()
 
     def window(self, view: RowViews) -> Window:
-        """The recent windows in the version's terms."""
-        recent, device = view.recent, self.encoder.device
-        columns = (recent.item, recent.time, recent.type, recent.negative, recent.length, recent.older)
-        return Window(*(to_device(column, device) for column in columns))
+        """The recent windows on the version's device."""
+        return Window(*(to_device(column, self.encoder.device) for column in view.window))
 
     def query(self, view: RowViews, now: NDArray[np.int64] | int) -> Query:
         """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
-        last = view.recent.last_time
+        last = view.last_time
         idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
         idle_ms = to_device(idle.astype(np.float32), self.encoder.device)
         return self.encoder.recommender.query_of_output(view.output, idle_ms)
@@ -109,7 +95,7 @@ class Ranker:
         return views_now(slab, self.encoder, slots, output)
 
     @torch.inference_mode()
-    def start(
+    def start_topk(
         self,
         view: RowViews,
         now: NDArray[np.int64] | int,
@@ -117,9 +103,9 @@ class Ranker:
         exclude_seen: NDArray[np.bool_],
         also: Exclude | None = None,
         target: NDArray[np.int64] = _NO_TARGETS,
-    ) -> Callable[[], Made]:
+    ) -> Callable[[], TopK]:
         """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
-        [r] for the last r; made beside the caller. `update_statistics` first.
+        [r] for the last r, on the CPU; made beside the caller. `update_statistics` first.
 
         Left out: items whose id is not known yet or that are withdrawn, the user's own that the row knows
         where `exclude_seen` [m] says so, and the pairs of `also`.
@@ -129,11 +115,7 @@ class Ranker:
         targets = to_device(target, self.encoder.device)
         wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
 
-        def made() -> Made:
-            found = wait()
-            return Made(found.item.cpu().numpy(), found.score.cpu().numpy(), 1 + found.above.cpu().numpy())
-
-        return made
+        return lambda: TopK(*(column.cpu() for column in wait()))
 
     def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of targets [r] among all that may be listed by `decayed_popularity`; ties count against

@@ -30,7 +30,7 @@ class StatisticsBuffer:
         for of_partition in (self._until, self._waiting, self._counted):
             of_partition.pop(partition, None)
 
-    def add(
+    def add_events(
         self,
         partition: NDArray[np.int32],
         offset: NDArray[np.int64],
@@ -67,7 +67,7 @@ class StatisticsBuffer:
         for number, counted in self._counted.items():
             self._counted[number] = [one.renumbered(place) for one in counted]
 
-    def drain(self, partition: int) -> list[Counted]:
+    def drain_counted(self, partition: int) -> list[Counted]:
         """What the statistics took in of a partition since the last call, one entry per update; counts
         what waits.
         """

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Ints, compiled
+from eddy.models.kernels.window import Window
 
 
 class Windows(NamedTuple):
@@ -59,19 +60,6 @@ class VersionTables(NamedTuple):
     """[rules, 65536] by rules and the bits of a value"""
     rules_of: Ints
     """[MAX_TYPES] by type's number"""
-
-
-class RecentWindows(NamedTuple):
-    """Windows of m rows in a version's terms, as `eddy.models.tensors.Window` has them."""
-
-    item: Ints
-    time: Ints
-    type: Ints
-    negative: NDArray[np.bool_]
-    length: Ints
-    older: NDArray[np.int32]
-    last_time: Ints
-    """[m] ms of the last event that the row includes, NO_TIME for an empty row"""
 
 
 @compiled
@@ -249,10 +237,17 @@ def insert(
 
 @compiled
 def copy_out(
-    windows: Windows, terms: VersionTables, slot: Ints, length: Ints, row: Ints, into: RecentWindows
+    windows: Windows,
+    terms: VersionTables,
+    slot: Ints,
+    length: Ints,
+    row: Ints,
+    into: Window[NDArray[Any]],
+    last_time: Ints,
 ) -> int:
     """Copy the first `length` entries of each slot's window, and its older items, into a row of `into`, which
-    is filled up with none; rows below 0 are passed over. Returns how many older items a row has at most.
+    is filled up with none, and the time of its last event into `last_time`; rows below 0 are passed over.
+    Returns how many older items a row has at most.
     """
     most = 0
     for j in range(len(slot)):
@@ -260,15 +255,15 @@ def copy_out(
         if to < 0:
             continue
         into.length[to] = n
-        into.last_time[to] = windows.time[at, n - 1] if n > 0 else windows.anchor_time[at]
+        last_time[to] = windows.time[at, n - 1] if n > 0 else windows.anchor_time[at]
         for place in range(n):
             kind = windows.type[at, place]
             into.item[to, place] = windows.item[at, place]
-            into.time[to, place] = windows.time[at, place]
+            into.timestamp[to, place] = windows.time[at, place]
             into.type[to, place] = terms.type_input[kind]
             into.negative[to, place] = terms.negative[terms.rules_of[kind], windows.value[at, place]]
         into.item[to, n:] = -1
-        into.time[to, n:] = 0
+        into.timestamp[to, n:] = 0
         into.type[to, n:] = terms.type_input[0]  # the number of no type
         into.negative[to, n:] = False
         older = min(windows.older_count[at], into.older.shape[1])

@@ -55,7 +55,7 @@ class JsonIds(NamedTuple):
     """[N] of an item's string among all; -1 where the id is not known"""
     strings: pa.LargeStringArray
 
-    def take(self, index: NDArray[np.int64]) -> pa.StringArray:
+    def take_ids(self, index: NDArray[np.int64]) -> pa.StringArray:
         """The ids of these items, which are named."""
         return self.strings.take(pa.array(self.number[index])).cast(pa.string())
 
@@ -90,7 +90,7 @@ class ItemNames:
         self._json_bytes = Growable(np.zeros(0, np.uint8))
         self._without_json: list[int] = []
 
-    def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
+    def number_items(self, ids: Sequence[str]) -> NDArray[np.int32]:
         """Catalogue index of each id, adding new ones: int32[n]; -1 for an id whose hash belongs to another
         item.
         """
@@ -98,13 +98,13 @@ class ItemNames:
         found = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
         missing = np.flatnonzero(found < 0)
         if len(missing):
-            self._new += self.add(
+            self._new += self.name_items(
                 dict.fromkeys(ids[i] for i in missing.tolist() if ids[i] not in self._collided)
             )
             found[missing] = [get(ids[i], -1) for i in missing.tolist()]
         return found
 
-    def add(self, ids: Iterable[str]) -> list[str]:
+    def name_items(self, ids: Iterable[str]) -> list[str]:
         """Name items; returns the ids that were new. An id that shares its hash with another is never
         named.
         """
@@ -140,10 +140,10 @@ class ItemNames:
 
     def add_vocabulary(self, ids: Sequence[str]) -> None:
         """Name items that a version knows: they never leave."""
-        self.add(ids)
+        self.name_items(ids)
         self._lasting.now[self.catalogue.find(item_hashes(ids))] = True
 
-    def touch(self, index: NDArray[np.integer], now: int) -> None:
+    def touch_items(self, index: NDArray[np.integer], now: int) -> None:
         """Items have events at the stream's `now` (ms)."""
         self._extend()
         self._touched.now[index] = self.now = max(now, self.now)
@@ -204,7 +204,7 @@ class ItemNames:
         self._extend()
         return np.asarray(self._unlisted.now & ~self._lasting.now, np.bool_)
 
-    def keep(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    def keep_items(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Forget all other items; see `Catalogue.keep`."""
         self._extend()
         place = self.catalogue.keep(index)
@@ -231,7 +231,7 @@ class ItemNames:
         self._extend()
         return np.asarray(~self._unlisted.now[index], np.bool_)
 
-    def json(self) -> JsonIds:
+    def json_ids(self) -> JsonIds:
         """Ids as JSON strings; what they cost follows what was named since the last call."""
         self._extend()
         self._json_number.extend(len(self.ids), -1)

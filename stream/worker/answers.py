@@ -5,62 +5,46 @@ JSON of the form of `eddy.stream.records.schema.Recommendation`, put together by
 time it would take as long as scoring.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eddy.stream.engine.engine import Engine, Lists
+from eddy.stream.engine.batch_report import Lists
 from eddy.stream.records.messages import Message
 from eddy.stream.records.schema import encode
-from eddy.stream.state.item_names import JsonIds
 
 SCORE_DECIMALS = 4
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What messages say of where their lists come from; later batches do not change it."""
-
-    names: JsonIds
-    epoch: int
-    version: str
-    topic_id: bytes
-
-
-def origin_of(engine: Engine, topic_id: bytes) -> Origin:
-    """The origin of lists that the engine has just begun to make."""
-    encoder = engine.encoder
-    return Origin(engine.names.json(), encoder.epoch, encoder.version.id, topic_id)
-
-
-def encode_lists(lists: Lists, origin: Origin) -> dict[int, list[Message]]:
-    """Messages for `recommendations`, by partition, once the lists are made."""
+def encode_lists(lists: Lists, topic_id: bytes) -> dict[int, list[Message]]:
+    """Messages for `recommendations`, by partition; waits until the lists are made. `topic_id`: Kafka's
+    id of `events`.
+    """
     messages: dict[int, list[Message]] = {}
-    values = _values(lists, origin)
+    values = _values(lists, topic_id)
     for to, user, value in zip(lists.partition.tolist(), lists.user, values, strict=True):
         messages.setdefault(to, []).append((user.encode(), value))
     return messages
 
 
-def _values(lists: Lists, origin: Origin) -> list[bytes]:
-    items, scores, _ = lists.made()
-    held = items >= 0
-    score = np.round(scores[held].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
+def _values(lists: Lists, topic_id: bytes) -> list[bytes]:
+    topk = lists.topk()
+    items, scores = topk.item.numpy(), topk.score.numpy()
+    listed = items >= 0
+    score = np.round(scores[listed].astype(np.float64), SCORE_DECIMALS) + 0.0  # not "-0"
     item = pc.binary_join_element_wise(
-        '{"item_id":', origin.names.take(items[held]), ',"score":', _text(score), "}", ""
+        '{"item_id":', lists.names.take_ids(items[listed]), ',"score":', _text(score), "}", ""
     )
-    ends = np.concatenate(([0], np.cumsum(held.sum(axis=1)))).astype(np.int32)
+    ends = np.concatenate(([0], np.cumsum(listed.sum(axis=1)))).astype(np.int32)
     user = pa.array([encode(user).decode() for user in lists.user])
     whole = pc.binary_join_element_wise(
         '{"user_id":', user,
         ',"items":[', pc.binary_join(pa.ListArray.from_arrays(ends, item), ","),
-        f'],"topic_id":"{origin.topic_id.hex()}","partition":', _text(lists.partition),
+        f'],"topic_id":"{topic_id.hex()}","partition":', _text(lists.partition),
         ',"offset":', _text(lists.offset),
         ',"timestamp":', _text(lists.time),
-        f',"epoch":{origin.epoch},"version":{encode(origin.version).decode()}}}', "",
+        f',"epoch":{lists.epoch},"version":{encode(lists.version).decode()}}}', "",
     )  # fmt: skip
     values: list[bytes] = whole.cast(pa.binary()).to_pylist()
     return values

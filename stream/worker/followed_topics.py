@@ -95,7 +95,7 @@ class FollowedTopics:
         features = metadata(pairs)
 
         def take() -> None:
-            self.names.add(ids)
+            self.names.name_items(ids)
             self.names.take_availability(pairs)
             for item, own in features:
                 self.catalogue.features.put(item, own)

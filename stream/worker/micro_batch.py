@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eddy.stream.engine.engine import BatchReport, Engine, Lists
+from eddy.stream.engine.batch_report import BatchReport, Lists
+from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected, stretches
@@ -14,7 +15,7 @@ from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
-from eddy.stream.worker.answers import Origin, encode_lists, origin_of
+from eddy.stream.worker.answers import encode_lists
 from eddy.stream.worker.inbox import Arrived, decode
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask
@@ -22,21 +23,15 @@ from eddy.stream.worker.partition_task import PartitionTask
 log = logging.getLogger("eddy.worker")
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """What a micro-batch says on `recommendations` up to an erasure or to its end."""
-
-    lists: Lists | None
-    origin: Origin
-    erased: dict[int, list[Message]]
-    """tombstones, by partition; they follow the lists"""
-
-
 @dataclass
 class BatchOutput:
     """What a micro-batch says; lists may still be in the making."""
 
-    stretches: list[Stretch]
+    stretches: list[tuple[Lists | None, dict[int, list[Message]]]]
+    """what goes to `recommendations`, up to each erasure and from the last one to the end: lists, then
+    tombstones by partition
+    """
+    topic_id: bytes
     letters: list[Letter]
     """for `dead-letters`"""
     ranked: Callable[[], None]
@@ -46,14 +41,14 @@ class BatchOutput:
         """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
         the engine's, batch after batch.
         """
-        messages: dict[int, list[Message]] = {}
-        for turn in self.stretches:
-            listed = encode_lists(turn.lists, turn.origin) if turn.lists else {}
-            for part in (listed, turn.erased):
-                for to, some in part.items():
-                    messages.setdefault(to, []).extend(some)
+        answers: dict[int, list[Message]] = {}
+        for lists, tombstones in self.stretches:
+            listed = encode_lists(lists, self.topic_id) if lists else {}
+            for by_partition in (listed, tombstones):
+                for partition, messages in by_partition.items():
+                    answers.setdefault(partition, []).extend(messages)
         self.ranked()
-        return messages
+        return answers
 
 
 def apply_micro_batch(
@@ -73,7 +68,7 @@ def apply_micro_batch(
     rejected = [(one.partition, bad) for one in decoded for bad in one.rejected]
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
-    turns: list[Stretch] = []
+    output: list[tuple[Lists | None, dict[int, list[Message]]]] = []
     for batches, erased in stretches(decoded):
         outcome = engine.apply(batches)
         _count(outcome, metrics)
@@ -96,8 +91,7 @@ def apply_micro_batch(
             discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
             tombstones.setdefault(number, []).append((user.encode(), None))
             metrics.erased.inc()
-        origin = origin_of(engine, topic_id)
-        turns.append(Stretch(outcome.lists, origin, tombstones))
+        output.append((outcome.lists, tombstones))
         metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
     for number, part in taken.items():
         owners[number].applied_up_to(part[-1].chunk.end)
@@ -105,7 +99,7 @@ def apply_micro_batch(
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.slab))
     started = engine.prequential.started
-    return BatchOutput(turns, letters, lambda: _show(engine.prequential, started, metrics))
+    return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics))
 
 
 def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherPartitioner) -> None:
@@ -120,7 +114,7 @@ def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherP
 
 
 def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
-    prequential.finish(started)
+    prequential.finish_ranks(started)
     for name, value in prequential.metrics().items():
         metrics.prequential.labels(name).set(value)
     metrics.prequential_sample.set(prequential.sample)

@@ -83,7 +83,7 @@ class PartitionTask:
         def rows() -> list[Message]:
             return erased if stored is None else [*erased, *keyed(stored)]
 
-        for counted in engine.statistics_buffer.drain(self.number):
+        for counted in engine.statistics_buffer.drain_counted(self.number):
             self.journal.note(counted)
         if self._rewrites:
             self._rewrites = False

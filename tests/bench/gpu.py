@@ -119,7 +119,7 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
         nobody = np.zeros(len(slots), np.bool_)
 
         def lists(engine: Engine = engine, view: Any = view, now: int = now, nobody: Any = nobody) -> Any:
-            return engine.ranker.start(view, now, K, nobody)()
+            return engine.ranker.start_topk(view, now, K, nobody)()
 
         took = seconds(lists, 7)
         vector = engine.ranker.query(view, now).vector

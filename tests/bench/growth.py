@@ -91,8 +91,8 @@ def apply(engine: Engine, batch: EventColumns) -> int:
     """Events applied, once their lists and ranks are made, too."""
     outcome = engine.apply([batch])
     if outcome.lists is not None:
-        outcome.lists.made()
-    engine.prequential.finish()
+        outcome.lists.topk()
+    engine.prequential.finish_ranks()
     return outcome.applied
 
 

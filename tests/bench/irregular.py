@@ -54,7 +54,7 @@ def measured() -> dict[str, dict[str, float]]:
                 began = time.perf_counter()
                 lists = engine.apply([events]).lists
                 if lists is not None:
-                    lists.made()
+                    lists.topk()
                 spent += (time.perf_counter() - began) * (number > 0)
             rates.setdefault(emit, {})[late] = round((BATCHES - 1) * 2 * EVENTS / spent, 1)
     return rates

@@ -19,7 +19,8 @@ from eddy.models.registry import Version
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window
-from eddy.stream.engine.engine import Engine, Lists
+from eddy.stream.engine.batch_report import Lists
+from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.rank_budget import RankBudget
 from eddy.stream.kafka.clients import aiokafka_config
 from eddy.stream.kafka.producers import send_all
@@ -30,7 +31,7 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.state.rows import keyed
 from eddy.stream.state.sampling import in_sample
 from eddy.stream.state.slab import Slots
-from eddy.stream.worker.answers import encode_lists, origin_of
+from eddy.stream.worker.answers import encode_lists
 from eddy.stream.worker.app import FETCH_RECORDS
 from eddy.stream.worker.checkpoint import CheckpointData, encode_checkpoints, write_partition
 from eddy.stream.worker.worker import MAX_BATCH_EVENTS
@@ -97,15 +98,16 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     slab, view = engine.slab, engine.ranker.latest(engine.slab, slots)
     now, wall = engine.clock.now(engine.wall()), engine.wall()
     engine.update_statistics(now, wall)
-    started = engine.ranker.start(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
+    started = engine.ranker.start_topk(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
-    where = slab.partition[slots], slab.offset[slots], view.recent.last_time
-    return Lists(users, *where, lambda: made)
+    where = slab.partition[slots], slab.offset[slots], view.last_time
+    said = engine.names.json_ids(), engine.encoder.epoch, engine.encoder.version.id
+    return Lists(users, *where, lambda: made, *said)
 
 
-def answer_messages(engine: Engine, made: Lists) -> dict[int, Any]:
+def answer_messages(made: Lists) -> dict[int, Any]:
     """Answers as messages, by partition of `recommendations`."""
-    return encode_lists(made, origin_of(engine, TOPIC_ID))
+    return encode_lists(made, TOPIC_ID)
 
 
 async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:

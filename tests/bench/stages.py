@@ -133,7 +133,7 @@ class Stages:
         try:
             started = time.perf_counter()
             for _ in range(SCORED_BATCHES):
-                messages = parts.answer_messages(engine, made)
+                messages = parts.answer_messages(made)
                 futures += await parts.send(producer, self.settings.topics.recommendations, messages)
             await asyncio.gather(*futures)
             return SCORED_BATCHES * len(slots) / (time.perf_counter() - started)

@@ -11,7 +11,8 @@ import torch
 
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.registry import Version
-from eddy.stream.engine.engine import Engine, Lists, NewerRows
+from eddy.stream.engine.batch_report import Lists
+from eddy.stream.engine.engine import Engine, NewerRows
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.state.rows import decode_rows, encode_rows
@@ -46,7 +47,7 @@ def answers(engine: Engine, lists: Lists | None) -> list[tuple[str, int, tuple[s
     return [
         (user, offset, tuple(engine.names.ids[i] for i in items if i >= 0))
         for user, offset, items in zip(
-            lists.user, lists.offset.tolist(), lists.made().item.tolist(), strict=True
+            lists.user, lists.offset.tolist(), lists.topk().item.tolist(), strict=True
         )
     ]
 
@@ -95,22 +96,22 @@ def test_replayed_events_change_nothing_and_their_users_are_answered_again(
 def test_a_replay_is_not_counted_twice_in_the_item_statistics(version: Version) -> None:
     engine = new_engine(version)
     engine.apply([batch(sent(20), range(20))])
-    assert sum(len(counted.item) for counted in engine.statistics_buffer.drain(0)) == 20
+    assert sum(len(counted.item) for counted in engine.statistics_buffer.drain_counted(0)) == 20
     before = engine.statistics.popularity(50, float(START))
     engine.apply([batch(sent(20), range(20))])
-    assert engine.statistics_buffer.drain(0) == []
+    assert engine.statistics_buffer.drain_counted(0) == []
     np.testing.assert_array_equal(engine.statistics.popularity(50, float(START)), before)
 
 
 def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_again(version: Version) -> None:
     engine = new_engine(version)
     engine.apply([batch(sent(20), range(20))])
-    engine.statistics_buffer.drain(0)
+    engine.statistics_buffer.drain_counted(0)
     engine.erase([(0, "u-1")])
     assert "u-1" not in engine.slab.slot_of
     outcome = engine.apply([batch(sent(20), range(20))])
     assert (outcome.applied, outcome.already_applied) == (7, 13)
-    assert engine.statistics_buffer.drain(0) == []
+    assert engine.statistics_buffer.drain_counted(0) == []
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -157,15 +158,15 @@ def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(
             parameter.zero_()
     engine = new_engine(version, sample=1.0)
     ranks: list[int] = []
-    monkeypatch.setattr(engine.prequential, "add", lambda ours, _: ranks.extend(ours.tolist()))
+    monkeypatch.setattr(engine.prequential, "add_ranks", lambda ours, _: ranks.extend(ours.tolist()))
     engine.apply(
         [batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))]
     )
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
     # Everything scores alike, also for the second event: its own first occurrence is not counted yet.
     assert ranks == [20, 20]
     engine.apply([batch([Happening("v", "new", START + 2), Happening("v", "new", START + 3)], range(2, 4))])
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
     assert ranks[2:] == [MISS, MISS]
 
 
@@ -173,15 +174,17 @@ def test_a_batch_s_ranks_do_not_wait_for_those_of_batches_behind_it(version: Ver
     engine = new_engine(version, sample=1.0)
     engine.apply([batch([Happening("u", item_id(1), START)], [0])])
     first = engine.prequential.started
-    engine.prequential.start(lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool))
-    engine.prequential.finish(first)
+    engine.prequential.start_ranks(
+        lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool)
+    )
+    engine.prequential.finish_ranks(first)
     assert engine.prequential.events == 1
 
 
 def test_negative_events_are_not_ranked(version: Version) -> None:
     engine = new_engine(version, sample=1.0)
     engine.apply([batch([Happening("u", item_id(1), START, "rating", 1.0)], [0])])
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
     assert engine.prequential.events == 0
 
 
@@ -195,7 +198,7 @@ def test_lists_of_an_old_stream_do_not_change_by_waiting(version: Version) -> No
     again = engine.apply([batch(sent(30), range(30))]).lists
     assert first is not None
     assert again is not None
-    for before, after in zip(first.made(), again.made(), strict=True):
+    for before, after in zip(first.topk(), again.topk(), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -256,7 +259,7 @@ def test_scores_of_a_stream_that_stands_still_are_brought_up_to_date_only_when_s
     for wait in range(10):
         engine.update_statistics(now, years_later + wait)
     assert brought_up == [now], "once, for the events that were still to be counted"
-    engine.names.add(["new"])
+    engine.names.name_items(["new"])
     engine.update_statistics(now, years_later)
     assert len(brought_up) == 2, "for a new item"
     engine.statistics.forget(0)

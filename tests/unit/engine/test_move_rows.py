@@ -133,14 +133,14 @@ def test_lists_and_ranks_are_as_of_their_event_however_late_or_often_it_comes(
     together, one_by_one = (new_engine(state_alone, emit="every", sample=0.5) for _ in range(2))
     lists = together.apply([batch(sent, range(len(sent)))]).lists
     assert lists is not None
-    score_at = dict(zip(lists.offset.tolist(), lists.made().score, strict=True))
+    score_at = dict(zip(lists.offset.tolist(), lists.topk().score, strict=True))
     assert len(score_at) == len(sent)
     for offset, happening in enumerate(sent):
         expected = one_by_one.apply([batch([happening], [offset])]).lists
         assert expected is not None
-        np.testing.assert_allclose(score_at[offset], expected.made().score[0], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(score_at[offset], expected.topk().score[0], rtol=0, atol=1e-3)
     for engine in (together, one_by_one):
-        engine.prequential.finish()
+        engine.prequential.finish_ranks()
     assert together.prequential.events == one_by_one.prequential.events
     assert_same_rows(stored_rows(together), stored_rows(one_by_one))
 

@@ -63,7 +63,7 @@ def streamed(version: Version, events: Events, first: int, size: int) -> dict[st
     engine.prequential = Prequential()
     for begin in range(first, len(happenings), size):
         apply(begin, min(begin + size, len(happenings)))
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
     return engine.prequential.metrics()
 
 

@@ -58,7 +58,7 @@ def apply_an_event_of_each(engine: Engine, users: int) -> None:
     happenings = [Happening(f"u-{n}", item_id(n % 7), START + n) for n in range(users)]
     offset = int(engine.slab.offset.max(initial=-1)) + 1
     engine.apply([batch(happenings, range(offset, offset + users))])
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
 
 
 def test_a_thinned_sample_is_a_part_of_the_same_users(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_item_statistics_name_no_user(tmp_path: Path) -> None:
     journal = Journal(0, -1, -1)
     for since_base in (0, 10**6):  # a record of the journal, and a base
         journal.since_base = since_base
-        for counted in engine.statistics_buffer.drain(0):
+        for counted in engine.statistics_buffer.drain_counted(0):
             journal.note(counted)
         messages = journal.drain(engine.statistics, engine.names.catalogue)()
         assert messages

@@ -274,7 +274,7 @@ def test_metadata_on_the_topic_scores_a_new_item_until_it_is_removed(
     assert ranker is not None
 
     def scores(*items: str) -> list[float]:
-        index = view.names.find(items)
+        index = view.names.number_items(items)
         ranker.scorer.update_statistics(0.0)
         return scores_by(ranker.scorer, 0)[index].tolist()
 

@@ -52,11 +52,11 @@ def test_names_as_json_are_those_of_the_items_and_earlier_ones_stay(batches: lis
     taken = []
     for number, ids in enumerate(batches):
         names.catalogue.add(np.array([2 * number + 1], np.uint64))  # one that is not named yet
-        names.add(ids)
+        names.name_items(ids)
         listed = np.array([at for at, name in enumerate(names.ids) if name is not None], np.int64)
-        taken.append((names.json(), listed, [encode(names.ids[at]).decode() for at in listed.tolist()]))
+        taken.append((names.json_ids(), listed, [encode(names.ids[at]).decode() for at in listed.tolist()]))
     for json, index, expected in taken:
-        assert json.take(index).to_pylist() == expected
+        assert json.take_ids(index).to_pylist() == expected
 
 
 def test_names_are_made_json_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +67,11 @@ def test_names_are_made_json_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return encode(name)
 
     monkeypatch.setattr(items_module, "encode", noted)
-    names.add([item_id(number) for number in range(1000)])
-    names.json()
+    names.name_items([item_id(number) for number in range(1000)])
+    names.json_ids()
     encoded.clear()
-    names.add(["new"])
-    names.json()
+    names.name_items(["new"])
+    names.json_ids()
     assert encoded == ["new"]
 
 
@@ -112,7 +112,7 @@ def test_a_new_item_of_a_live_stream_is_listed_at_once_and_costs_no_refresh(tmp_
         new = f"new-{number}"
         outcome = engine.apply([batch([Happening("user", new, START)], [number])])
         assert outcome.lists is not None
-        listed = {engine.names.ids[item] for item in outcome.lists.made()[0][0].tolist() if item >= 0}
+        listed = {engine.names.ids[item] for item in outcome.lists.topk()[0][0].tolist() if item >= 0}
         assert new in listed
-    engine.prequential.finish()
+    engine.prequential.finish_ranks()
     assert refreshed == [START]

@@ -149,11 +149,11 @@ def test_a_worker_lists_no_withdrawn_item_but_applies_its_events(tmp_path: Path)
         happenings = [Happening("user", item_id(number), NOW + number) for number in (3, 5, 3, 7, 3)]
         outcome = engine.apply([batch(happenings, range(5))])
         assert outcome.lists is not None
-        found, *_ = outcome.lists.made()
-        lists.append([engine.names.ids[item] for item in found[0] if item >= 0])
+        found, *_ = outcome.lists.topk()
+        lists.append([engine.names.ids[item] for item in found[0].tolist() if item >= 0])
         slot = engine.slab.find(["user"])
         rows.append(engine.slab.hidden[slot].tolist())
-        engine.prequential.finish()
+        engine.prequential.finish_ranks()
         assert engine.prequential.events == 5
     assert rows[0] == rows[1]
     assert gone in lists[0]
@@ -164,9 +164,9 @@ def test_a_worker_that_names_a_withdrawn_item_first_says_that_it_is_withdrawn(tm
     engine = new_engine(random_version(tmp_path, items=5), wall=WALL)
     names = engine.names
     names.take_availability([(b"x", None)])
-    names.find(["x", "y"])
-    assert not names.may_be_listed(names.find(["x"])).any()
-    assert names.may_be_listed(names.find(["y"])).all()
+    names.number_items(["x", "y"])
+    assert not names.may_be_listed(names.number_items(["x"])).any()
+    assert names.may_be_listed(names.number_items(["y"])).all()
     written = dictionary_records(names.take_new(), names.availability)
     assert dict(written) == dict([CARRIED, *dictionary_records(["y"])])
 

@@ -14,14 +14,15 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.recommend import Question, answer
-from eddy.stream.engine.engine import Engine, Lists
+from eddy.stream.engine.batch_report import Lists
+from eddy.stream.engine.engine import Engine
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.messages import Message
 from eddy.stream.state.availability import dictionary_key, dictionary_records
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.state.retirement import removals
-from eddy.stream.worker.answers import encode_lists, origin_of
+from eddy.stream.worker.answers import encode_lists
 from tests.support.engines import (
     TOPIC_ID,
     Happening,
@@ -63,7 +64,7 @@ class Stream:
     def checkpoint(self) -> None:
         names = self.engine.names
         self.written += dictionary_records(names.take_new(), names.availability)
-        for counted in self.engine.statistics_buffer.drain(0):
+        for counted in self.engine.statistics_buffer.drain_counted(0):
             self.journal.note(counted)
         self.journalled += self.journal.drain(self.engine.statistics, names.catalogue)()
 
@@ -124,7 +125,7 @@ def restarted(stream: Stream) -> Engine:
         stream.engine,
         new_engine(stream.engine.encoder.version, wall=0, k=MOST),
     )
-    engine.names.add(name for name in before.names.ids if name is not None)
+    engine.names.name_items(name for name in before.names.ids if name is not None)
     hashes = before.names.catalogue.hashes
     engine.statistics.replace(0, before.statistics.export(0, hashes), engine.names.catalogue)
     engine.load(stored_rows(before))
@@ -140,14 +141,14 @@ def lists(engine: Engine) -> dict[str, list[tuple[str, float]]]:
     now = engine.clock.now(0)
     engine.update_statistics(now, 0)
     view = engine.ranker.latest(engine.slab, engine.slab.find(users))
-    item, score, _ = engine.ranker.start(view, now, MOST, np.zeros(len(users), np.bool_))()
+    item, score, *_ = engine.ranker.start_topk(view, now, MOST, np.zeros(len(users), np.bool_))()
     return {
         user: [
             (engine.names.ids[i] or "", round(float(s), 3))
             for i, s in zip(row, of_row, strict=True)
             if i >= 0
         ]
-        for user, row, of_row in zip(users, item.tolist(), score, strict=True)
+        for user, row, of_row in zip(users, item.tolist(), score.tolist(), strict=True)
     }
 
 
@@ -216,15 +217,16 @@ def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> N
     now = engine.clock.now(0)
     slots = engine.slab.find(["user-0"])
     engine.update_statistics(now, 0)
-    made = engine.ranker.start(engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_))
+    topk = engine.ranker.start_topk(
+        engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_)
+    )
     zero = np.zeros(1, np.int64)
-    one = Lists(["user-0"], zero.astype(np.int32), zero, zero, made)
-    origin = origin_of(engine, TOPIC_ID)
-    expected = encode_lists(one, origin)
+    one = Lists(["user-0"], zero.astype(np.int32), zero, zero, topk, engine.names.json_ids(), 1, version.id)
+    expected = encode_lists(one, TOPIC_ID)
     assert engine.forget_items()
     stream.happen(junk(31.5, items=50))
-    engine.names.json()
-    assert encode_lists(one, origin) == expected
+    engine.names.json_ids()
+    assert encode_lists(one, TOPIC_ID) == expected
 
 
 def test_a_reader_of_the_journal_holds_what_the_owner_holds_and_old_records_bring_nothing_back(
@@ -295,7 +297,7 @@ def test_a_restart_knows_them_as_gone(version: Version) -> None:
     assert stream.retire() == JUNK
     names = ItemNames(Catalogue(), IDLE_MS)
     for record in stream.written:  # not compacted yet, in parts
-        names.add(
+        names.name_items(
             [
                 f"junk-{n}"
                 for n in range(300)
@@ -323,7 +325,7 @@ def test_what_is_in_a_vocabulary_described_withdrawn_or_touched_stays_in_the_dic
     stream.happen([Happening("user", "junk-5", START + 32 * DAY_MS)])
     names.take_availability(list(gone.items()))
     assert names.take_new() == ["junk-5"], "touched meanwhile: to be written again"
-    assert names.may_be_listed(names.find(["junk-4", "junk-5"])).all()
+    assert names.may_be_listed(names.number_items(["junk-4", "junk-5"])).all()
     assert not names.may_be_listed(engine.names.catalogue.find(item_hashes(["junk-6"]))).any()
 
 

@@ -5,14 +5,15 @@ give.
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eddy.models.hashing import item_hashes
-from eddy.stream.engine.engine import Lists
-from eddy.stream.engine.ranker import Made
+from eddy.models.scoring.backend import TopK
+from eddy.stream.engine.batch_report import Lists
 from eddy.stream.records.schema import Recommendation, Recommended
-from eddy.stream.worker.answers import SCORE_DECIMALS, encode_lists, origin_of
+from eddy.stream.worker.answers import SCORE_DECIMALS, encode_lists
 from tests.support.engines import TOPIC_ID, new_engine, random_version
 
 pytestmark = pytest.mark.unit
@@ -36,7 +37,7 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
     version, users: list[str], items: list[str], scores: list[float], lengths: list[int]
 ) -> None:
     engine = new_engine(version)
-    engine.names.add(items)
+    engine.names.name_items(items)
     known = engine.names.catalogue.find(item_hashes(items))
     n = len(users)
     item = np.full((n, 6), -1, np.int64)
@@ -45,11 +46,13 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
         item[user, :length] = known[:length]
     score = np.where(item >= 0, np.array(scores, np.float32), np.float32(-np.inf))
     none = np.zeros(0, np.int64)
+    topk = TopK(*map(torch.from_numpy, (item, score, none, none)))
     at_home = np.arange(n, dtype=np.int32) % 3
     where = at_home, np.arange(n) + 7, np.arange(n) + 1000
-    lists = Lists(users, *where, lambda: Made(item, score, none))
+    version_id = engine.encoder.version.id
+    lists = Lists(users, *where, lambda: topk, engine.names.json_ids(), 1, version_id)
     found: dict[bytes, Recommendation] = {}
-    for partition, messages in encode_lists(lists, origin_of(engine, TOPIC_ID)).items():
+    for partition, messages in encode_lists(lists, TOPIC_ID).items():
         for key, value in messages:
             assert key is not None
             assert value is not None
@@ -59,6 +62,6 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
         length = min(lengths[user], len(items))
         ranked = [Recommended(items[i], round(float(score[user, i]), SCORE_DECIMALS)) for i in range(length)]
         expected = Recommendation(
-            name, ranked, TOPIC_ID.hex(), user % 3, user + 7, user + 1000, 1, engine.encoder.version.id
+            name, ranked, TOPIC_ID.hex(), user % 3, user + 7, user + 1000, 1, version_id
         )
         assert found[name.encode()] == expected
