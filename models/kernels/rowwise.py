@@ -6,7 +6,7 @@ Symbols are those of `eddy.models.network.mixture`: d (dense score), Z, and t, p
 whose scores are not d.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from eddy.models.kernels.compiled import Floats, Ints, compiled, inlined
 from eddy.models.kernels.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
 from eddy.models.kernels.topk import best_of, candidates_of, insert, peaks
+from eddy.models.kernels.window import Window
 
 NONZERO, IN_WINDOW = np.uint8(1), np.uint8(2)
 
@@ -35,17 +36,12 @@ class MixtureTables(NamedTuple):
 
 
 class BatchColumns(NamedTuple):
-    """B users: columns of `eddy.models.tensors.Query` and `Window`, and what is left out for each."""
+    """B users: columns of `eddy.models.tensors.Query`, windows, and what is left out for each."""
 
     vector: Floats  # [B,columns]
     gates: Floats  # [B,SPARSE_GATES]
     idle: Floats  # [B] ms
-    item: Ints  # [B,W]
-    time: Ints  # [B,W]
-    type: Ints  # [B,W]
-    negative: NDArray[np.bool_]  # [B,W]
-    length: Ints  # [B]
-    older: NDArray[np.int32]  # [B,O]
+    window: Window[NDArray[Any]]
     source: Ints  # [B,L] rows of the two tables below
     left_from: Ints  # [B + 1] where each user's part of `left` begins
     left: Ints  # [X]
@@ -85,7 +81,8 @@ def new_scratch(items: int, nonzero: int) -> Scratch:
 
 @inlined
 def _age_bucket(rows: BatchColumns, b: int, slot: int, latest: int) -> int:
-    age = np.float32(max(rows.time[b, latest] - rows.time[b, slot], 0)) + max(rows.idle[b], ZERO)
+    time = rows.window.timestamp
+    age = np.float32(max(time[b, latest] - time[b, slot], 0)) + max(rows.idle[b], ZERO)
     return gap_bucket(age)
 
 
@@ -94,7 +91,7 @@ def _gates(
     b: int, length: int, rows: BatchColumns, tables: MixtureTables, scratch: Scratch, items: int
 ) -> tuple[float, ...]:
     """The user's gates by habits and the last event's type, as in `eddy.models.network.mixture.habits`."""
-    item, gate = rows.item[b], rows.gates[b]
+    item, gate = rows.window.item[b], rows.gates[b]
     if not len(tables.place):
         return gate[0], gate[1], gate[2], gate[3]
     latest = max(length - 1, 0)
@@ -121,7 +118,7 @@ def _gates(
         np.float32(np.log1p(held) / 4), ONE - np.float32(distinct) / filled, np.float32(follows) / filled,
         again, np.float32(np.log1p(run) / 2),
     )  # fmt: skip
-    kind = tables.last_kind[rows.type[b, latest]]
+    kind = tables.last_kind[rows.window.type[b, latest]]
     g0, g1, g2, g3 = gate[0] + kind[0], gate[1] + kind[1], gate[2] + kind[2], gate[3] + kind[3]
     for h in range(5):
         g0 += tables.habit[0, h] * habits[h]
@@ -155,13 +152,13 @@ def _window(
     count, latest = 0, length - 1
     for place in range(min(length, len(tables.place))):
         slot = latest - place
-        j = rows.item[b, slot]
+        j = rows.window.item[b, slot]
         if not 0 <= j < items:
             continue
-        bucket, kind = _age_bucket(rows, b, slot, latest), tables.kind[rows.type[b, slot]]
-        negative = np.float32(rows.negative[b, slot])
+        bucket, kind = _age_bucket(rows, b, slot, latest), tables.kind[rows.window.type[b, slot]]
+        negative = np.float32(rows.window.negative[b, slot])
         mass = tables.place[place, 0] + tables.age[bucket, 0] + kind[0] + negative * tables.negative[0]
-        mass += gates[1] + (gates[3] if j == rows.item[b, latest] else ZERO)
+        mass += gates[1] + (gates[3] if j == rows.window.item[b, latest] else ZERO)
         if scratch.mark[j] & IN_WINDOW:
             mass += tables.earlier[0]
         else:
@@ -183,7 +180,7 @@ def _older(
     count: int,
 ) -> int:
     """Mass and shift of items from before the window that are not in it; how many items are not zero."""
-    older, of_user = rows.older[b], np.exp(gates[1])
+    older, of_user = rows.window.older[b], np.exp(gates[1])
     for place in range(min(len(older), len(tables.older_mass))):
         j = older[place]
         if 0 <= j < items and not scratch.mark[j]:
@@ -202,7 +199,8 @@ def _transitions(
     latest, weighted = length - 1, len(shared.to) > 0
     for place in range(min(len(tables.lag), length)):
         slot = latest - place
-        bucket, item, row = _age_bucket(rows, b, slot, latest), rows.item[b, slot], rows.source[b, place]
+        bucket, item = _age_bucket(rows, b, slot, latest), rows.window.item[b, slot]
+        row = rows.source[b, place]
         weight = np.exp(tables.lag[place] + tables.lag_age[bucket] + gate)
         if weighted and 0 <= item < items:
             weight *= shared.origin[item]
@@ -221,7 +219,7 @@ def _gather(
     """Sum t, p and shift of user b, as Mixture.weights does; how many items are not zero in them, which are
     in `nonzero`.
     """
-    length = min(max(rows.length[b], 0), rows.item.shape[1])
+    length = min(max(rows.window.length[b], 0), rows.window.item.shape[1])
     gates = _gates(b, length, rows, tables, scratch, items)
     count = _window(b, length, gates, rows, tables, scratch, items)
     if len(tables.place):
@@ -265,9 +263,9 @@ def _clear(scratch: Scratch, count: int) -> None:
 
 @compiled
 def _leave_out(b: int, rows: BatchColumns, shared: BatchTables, dense: Floats, items: int) -> None:
-    for slot in range(rows.item.shape[1]):
-        j = rows.item[b, slot]
-        if rows.negative[b, slot] and 0 <= j < items:
+    for slot in range(rows.window.item.shape[1]):
+        j = rows.window.item[b, slot]
+        if rows.window.negative[b, slot] and 0 <= j < items:
             dense[j] = NONE
     for n in range(rows.left_from[b], rows.left_from[b + 1]):
         if 0 <= rows.left[n] < items:

@@ -17,4 +17,4 @@ class Window(NamedTuple, Generic[Column]):
     type: Column  # int64[B,W] 0 … T, as in `eddy.models.tensors.Inputs`
     negative: Column  # bool[B,W]
     length: Column  # int64[B]
-    older: Column  # int32[B,O] catalogue index, latest first, -1 = padding; O as large as the batch needs
+    older: Column  # int[B,O] catalogue index, latest first, -1 = padding; O as large as the batch needs

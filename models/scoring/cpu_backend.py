@@ -10,12 +10,13 @@ from torch import Tensor
 from eddy.models.kernels import rowwise
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 from eddy.models.kernels.dense_rows import take_in
+from eddy.models.kernels.window import Window
 from eddy.models.network.mixture import Mixture
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.backend import Exclude, TopK, Weights, last_items, short_list, successors
 from eddy.models.scoring.item_matrix import Items
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.models.tensors import SPARSE_GATES, Query, Window
+from eddy.models.tensors import SPARSE_GATES, Query
 
 _NO_ITEMS = np.zeros(0, np.int64)
 _EQUAL = np.zeros(0, np.float32)
@@ -52,7 +53,7 @@ class CpuBackend:
     """See `eddy.models.scoring.backend.ScoringBackend`."""
 
     def __init__(
-        self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
+        self, query: Query, window: Window[Tensor], exclude: Exclude | None, recommender: Recommender,
         matrix: Items, statistics: Statistics, now: float, weights: Weights | None,
         spaces: threading.local, tables: rowwise.MixtureTables,
     ) -> None:  # fmt: skip
@@ -69,12 +70,7 @@ class CpuBackend:
             vector=_array(query.vector),
             gates=_array(query.gates),
             idle=_array(query.idle_ms.float()),
-            item=_array(window.item),
-            time=_array(window.timestamp),
-            type=_array(window.type),
-            negative=_array(window.negative),
-            length=_array(window.length),
-            older=_array(window.older.to(torch.int32)),
+            window=Window(*map(_array, window._replace(older=window.older.int()))),
             source=found.source,
             left_from=np.searchsorted(left_row, np.arange(len(query.vector) + 1)),
             left=left,
@@ -152,7 +148,7 @@ class CpuBackend:
     def _scratch(self) -> tuple[rowwise.Scratch, int]:
         """Working space for one row, and how many items there are."""
         items = self._matrix.items
-        touched = self._rows.item.shape[1] + self._rows.older.shape[1]
+        touched = self._rows.window.item.shape[1] + self._rows.window.older.shape[1]
         touched += self._rows.source.shape[1] * self._shared.successor.shape[1]
         space: rowwise.Scratch | None = getattr(self._spaces, "space", None)
         if space is None or len(space.mark) < items or len(space.nonzero) < touched:
