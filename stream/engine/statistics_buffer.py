@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.stream.records.columns import join_columns
 from eddy.stream.state.item_statistics import Counted
 from eddy.stream.state.slab import NO_OFFSET
 
@@ -56,7 +57,7 @@ class StatisticsBuffer:
     def flush(self) -> None:
         """Bring the statistics up to all that was noted."""
         for number, waiting in self._waiting.items():
-            together = _joined(waiting)
+            together = join_columns(waiting)
             self._statistics.update(number, together.item, together.time, together.previous)
             self._counted.setdefault(number, []).append(together)
         self._waiting.clear()
@@ -73,14 +74,3 @@ class StatisticsBuffer:
         """
         self.flush()
         return self._counted.pop(partition, [])
-
-
-def _joined(parts: list[Counted]) -> Counted:
-    if len(parts) == 1:
-        return parts[0]
-    return Counted(
-        np.concatenate([part.item for part in parts]),
-        np.concatenate([part.time for part in parts]),
-        np.concatenate([part.previous for part in parts]),
-        parts[-1].offset,
-    )

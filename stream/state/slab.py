@@ -18,6 +18,7 @@ from eddy.models.tensors import to_device
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.kernels.filled_prefix import filled_lengths, take_prefix
 from eddy.stream.kernels.window_loops import Windows
+from eddy.stream.records.columns import select_entries
 from eddy.stream.state.rows import NO_TIME, OLDER, WINDOW, Rows
 from eddy.stream.state.sampling import in_sample
 
@@ -305,31 +306,30 @@ class Slab:
             absent = np.flatnonzero(slots < 0)
             slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
         stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
-        keep: slice | NDArray[np.int64] = slice(None)
         if stale.any():
-            keep = np.flatnonzero(~stale)
-            slots = slots[keep]
+            newer = np.flatnonzero(~stale)
+            slots, rows = slots[newer], select_entries(rows, newer)
+            known = None if known is None else select_entries(known, newer)
         if not len(slots):
             return slots
         # Slots of new users follow each other: plain copies then, instead of one row here, one row there.
         at = slice(int(slots[0]), int(slots[0]) + len(slots)) if np.all(np.diff(slots) == 1) else slots
         had_anchor = self.anchor_time[at] != NO_TIME
-        for name in ("partition", "offset", "applied", "digest", "epoch", "anchor_time", "length"):
-            getattr(self, name)[at] = getattr(rows, name)[keep]
-        for name in ("time", "value"):
-            getattr(self, name)[at] = getattr(rows, name)[keep]
+        for name in (
+            "partition", "offset", "applied", "digest", "epoch", "anchor_time", "length", "time", "value",
+        ):  # fmt: skip
+            getattr(self, name)[at] = getattr(rows, name)
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
-            self.event_id[at] = rows.event_id[keep]
+            self.event_id[at] = rows.event_id
         known = _look_up(rows, catalogue) if known is None else known
-        self.item[at], self.type[at] = known.item[keep], known.type[keep]
-        older = known.older[keep]
-        self.older[at, : older.shape[1]] = older
-        self.older_count[at] = filled_lengths(older)
+        self.item[at], self.type[at] = known.item, known.type
+        self.older[at, : known.older.shape[1]] = known.older
+        self.older_count[at] = filled_lengths(known.older)
         self.midpoint_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
-            self._put(self.hidden, at, rows.hidden[keep])
-            anchored = np.flatnonzero((rows.anchor_time[keep] != NO_TIME) | had_anchor)
-            self._put(self.anchor, slots[anchored], rows.anchor[keep][anchored])
+            self._put(self.hidden, at, rows.hidden)
+            anchored = np.flatnonzero((rows.anchor_time != NO_TIME) | had_anchor)
+            self._put(self.anchor, slots[anchored], rows.anchor[anchored])
         return slots
 
     def _put(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
