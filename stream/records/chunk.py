@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eddy.stream.records.decode import Record
+from eddy.stream.records.decode import Decoded, Record
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Chunk:
     """how often positions had been set when it was fetched"""
     last: bool = True
     """whether the same fetch brought no other partition's chunk after this one"""
+    decoded: Decoded | None = None
+    """what the records hold, if they are so many that they were decoded beside the engine's work"""
 
     @property
     def end(self) -> int:

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 
 from eddy.stream.records.admission import Admission
@@ -15,25 +14,17 @@ from eddy.stream.records.columns import join_columns
 from eddy.stream.records.decode import Decoded, decode_events
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """A chunk, and what it holds if it was large enough to be decoded aside."""
-
-    chunk: Chunk
-    decoded: Decoded | None
-
-
-def decode(arrived: Sequence[Arrived], admission: Admission) -> Decoded:
-    """What chunks of one partition hold, one after another; small ones that are neighbours are decoded
+def decode_chunks(chunks: Sequence[Chunk], admission: Admission) -> Decoded:
+    """What chunks of one partition hold, one after another; neighbours that are not decoded yet are decoded
     together.
     """
-    parts = []
-    for aside, group in groupby(arrived, key=lambda one: one.decoded is not None):
-        if aside:
-            parts += [one.decoded for one in group if one.decoded is not None]
+    parts: list[Decoded] = []
+    for is_decoded, group in groupby(chunks, key=lambda chunk: chunk.decoded is not None):
+        if is_decoded:
+            parts += [chunk.decoded for chunk in group if chunk.decoded is not None]
         else:
-            records = [record for one in group for record in one.chunk.records]
-            parts.append(decode_events(records, arrived[0].chunk.partition, admission))
+            records = [record for chunk in group for record in chunk.records]
+            parts.append(decode_events(records, chunks[0].partition, admission))
     return join_columns(parts)
 
 
@@ -42,7 +33,7 @@ class Inbox:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: deque[Arrived] = deque()
+        self._waiting: deque[Chunk] = deque()
         self._events = 0
         self._changed = asyncio.Condition()
 
@@ -51,12 +42,12 @@ class Inbox:
         """Events inside."""
         return self._events
 
-    async def put(self, arrived: Arrived) -> None:
+    async def put(self, chunk: Chunk) -> None:
         """Add a chunk, as soon as there is room."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._events < self._limit)
-            self._waiting.append(arrived)
-            self._events += len(arrived.chunk.records)
+            self._waiting.append(chunk)
+            self._events += len(chunk.records)
             self._changed.notify_all()
 
     async def filled(self) -> None:
@@ -68,16 +59,16 @@ class Inbox:
         """Wait until all chunks of the latest fetch are here, or so long: a rebalance may drop some."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._changed:
-                await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].chunk.last)
+                await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].last)
 
-    async def take(self, most: int) -> list[Arrived]:
+    async def take(self, most: int) -> list[Chunk]:
         """What is there, up to about `most` events (whole chunks); nothing if a `clear` came first."""
-        taken: list[Arrived] = []
+        taken: list[Chunk] = []
         async with self._changed:
             events = 0
             while self._waiting and events < most:
                 taken.append(self._waiting.popleft())
-                events += len(taken[-1].chunk.records)
+                events += len(taken[-1].records)
             self._events -= events
             self._changed.notify_all()
         return taken

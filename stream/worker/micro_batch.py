@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from eddy.stream.engine.batch_report import BatchReport, Lists
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.prequential import Prequential
+from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected, stretches
 from eddy.stream.records.messages import Message
@@ -16,7 +17,7 @@ from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
 from eddy.stream.worker.answers import encode_lists
-from eddy.stream.worker.inbox import Arrived, decode
+from eddy.stream.worker.inbox import decode_chunks
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask
 
@@ -56,15 +57,15 @@ def apply_micro_batch(
     settings: Settings,
     topic_id: bytes,
     owners: Mapping[int, PartitionTask],
-    taken: Mapping[int, Sequence[Arrived]],
+    taken: Mapping[int, Sequence[Chunk]],
     metrics: WorkerMetrics,
     other: OtherPartitioner,
 ) -> BatchOutput:
     """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
-    read = sum(len(one.chunk.records) for part in taken.values() for one in part)
+    read = sum(len(chunk.records) for chunks in taken.values() for chunk in chunks)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
-    decoded = [decode(part, settings.admission) for part in taken.values()]
+    decoded = [decode_chunks(chunks, settings.admission) for chunks in taken.values()]
     rejected = [(one.partition, bad) for one in decoded for bad in one.rejected]
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
@@ -78,9 +79,9 @@ def apply_micro_batch(
         if outcome.refused:
             at = {
                 (number, record.offset): record
-                for number, part in taken.items()
-                for one in part
-                for record in one.chunk.records
+                for number, chunks in taken.items()
+                for chunk in chunks
+                for record in chunk.records
             }
             rejected += [
                 (number, Rejected(at[number, offset], why)) for number, offset, why in outcome.refused
@@ -93,8 +94,8 @@ def apply_micro_batch(
             metrics.erased.inc()
         output.append((outcome.lists, tombstones))
         metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
-    for number, part in taken.items():
-        owners[number].applied_up_to(part[-1].chunk.end)
+    for number, chunks in taken.items():
+        owners[number].applied_up_to(chunks[-1].end)
     letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.slab))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +33,7 @@ from eddy.stream.state.retirement import removals
 from eddy.stream.state.snapshots import snapshot_path, sweep_snapshots, write_snapshot
 from eddy.stream.worker.checkpoint import CheckpointData, PartitionLost, checkpoint
 from eddy.stream.worker.followed_topics import FollowedTopics
-from eddy.stream.worker.inbox import Arrived, Inbox
+from eddy.stream.worker.inbox import Inbox
 from eddy.stream.worker.liveness import StallWatch, Standing
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
@@ -356,12 +357,12 @@ class Worker:
         """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
         await self._settled.wait()
 
-        decoded = None
         if len(chunk.records) >= DECODE_ASIDE:
             decoded = await asyncio.get_running_loop().run_in_executor(
                 self._decoder, decode_events, chunk.records, chunk.partition, self.settings.admission
             )
-        await self._inbox.put(Arrived(chunk, decoded))
+            chunk = replace(chunk, decoded=decoded)
+        await self._inbox.put(chunk)
 
     async def _work(self) -> None:
         idle_checked = time.monotonic()
@@ -409,16 +410,16 @@ class Worker:
         owned.erase(self.engine, users)
         return len(users)
 
-    async def _process(self, arrived: Sequence[Arrived]) -> None:
-        taken: dict[int, list[Arrived]] = {}
-        for one in arrived:
-            owned = self.tasks.get(one.chunk.partition)
-            if owned is None or one.chunk.generation != owned.generation:
+    async def _process(self, arrived: Sequence[Chunk]) -> None:
+        taken: dict[int, list[Chunk]] = {}
+        for chunk in arrived:
+            owned = self.tasks.get(chunk.partition)
+            if owned is None or chunk.generation != owned.generation:
                 continue  # from before a rebalance: its records will come again
-            if not owned.accept(one.chunk):
-                self._read_again(one.chunk.partition, one.chunk.seeks)
+            if not owned.accept(chunk):
+                self._read_again(chunk.partition, chunk.seeks)
                 continue
-            taken.setdefault(one.chunk.partition, []).append(one)
+            taken.setdefault(chunk.partition, []).append(chunk)
         if not taken:
             return
         owners = {number: self.tasks[number] for number in taken}

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from eddy.stream.worker.inbox import Arrived, Inbox
+from eddy.stream.records.chunk import Chunk
+from eddy.stream.worker.inbox import Inbox
 
 
 @dataclass
@@ -73,7 +74,7 @@ class LoseChunk:
         if step == self.step and not self.lost.exists():
             put = Inbox.put
 
-            async def lose(_inbox: Inbox, _arrived: Arrived) -> None:
+            async def lose(_inbox: Inbox, _chunk: Chunk) -> None:
                 setattr(Inbox, "put", put)  # noqa: B010
                 self.lost.touch()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.decode import Decoded, decode_events
-from eddy.stream.worker.inbox import Arrived, Inbox, decode
+from eddy.stream.worker.inbox import Inbox, decode_chunks
 
 pytestmark = pytest.mark.unit
 
@@ -50,9 +50,9 @@ def chunk(start: int, end: int, last: bool = True) -> Chunk:
     return Chunk(0, records(start, end), generation=1, follows=None, last=last)
 
 
-def arrived(start: int, end: int, aside: bool = False, last: bool = True) -> Arrived:
+def arrived(start: int, end: int, aside: bool = False, last: bool = True) -> Chunk:
     part = chunk(start, end, last)
-    return Arrived(part, decode_events(part.records, 0, ONE_PARTITION) if aside else None)
+    return replace(part, decoded=decode_events(part.records, 0, ONE_PARTITION)) if aside else part
 
 
 def said(decoded: Decoded) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def said(decoded: Decoded) -> dict[str, Any]:
 def test_chunks_hold_the_same_however_they_were_cut_and_decoded(aside: tuple[bool, bool, bool]) -> None:
     bounds = (0, 5, 20, 40)
     parts = [arrived(bounds[i], bounds[i + 1], aside[i]) for i in range(3)]
-    assert said(decode(parts, ONE_PARTITION)) == said(decode_events(records(0, 40), 0, ONE_PARTITION))
+    assert said(decode_chunks(parts, ONE_PARTITION)) == said(decode_events(records(0, 40), 0, ONE_PARTITION))
 
 
 def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:
@@ -82,9 +82,9 @@ def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:
         assert not third.done()
         assert inbox.events == 12
         await inbox.filled()
-        assert [one.chunk.end for one in await inbox.take(6)] == [6]
+        assert [one.end for one in await inbox.take(6)] == [6]
         await third
-        assert [one.chunk.end for one in await inbox.take(100)] == [12, 18]
+        assert [one.end for one in await inbox.take(100)] == [12, 18]
         assert inbox.events == 0
 
     asyncio.run(scenario())
@@ -115,6 +115,6 @@ def test_clearing_makes_room_and_leaves_nothing() -> None:
         await asyncio.sleep(0)
         await inbox.clear()
         await waiting
-        assert [one.chunk.end for one in await inbox.take(100)] == [12]
+        assert [one.end for one in await inbox.take(100)] == [12]
 
     asyncio.run(scenario())
