@@ -174,7 +174,7 @@ class MaterialisedView:
         """Records (key, value) of `item-stats`; a version must be there."""
         if self._stats is None:
             raise RuntimeError("no model version yet")
-        return self._stats.take(partition, records)
+        return self._stats.apply_records(partition, records)
 
     def take_rows(self, partition: int, newest: Mapping[bytes, bytes | None]) -> list[str]:
         """The newest record of each user of some stretch of a partition of `user-state`; None erases users
@@ -191,8 +191,8 @@ class MaterialisedView:
 
     def _remove(self, partition: int, users: Sequence[str]) -> None:
         for slab in self.slabs.values():
-            slots = slab.find(users)
-            slab.remove(slots[(slots >= 0) & (slab.partition[slots] == partition)])
+            slots = slab.slots_of(users)
+            slab.remove_rows(slots[(slots >= 0) & (slab.partition[slots] == partition)])
 
     def _load(self, epoch: int, rows: Rows) -> list[str]:
         size = rows.hidden.shape[1]
@@ -209,7 +209,7 @@ class MaterialisedView:
             return []
         if slab is None:
             slab = self.slabs[epoch] = Slab(size)
-        slots = slab.load(rows, self.catalogue)
+        slots = slab.load_rows(rows, self.catalogue)
         if len(slots):
             self.clock.observe(int(slab.last_time(slots).max()), self.wall())
         return []
@@ -221,14 +221,14 @@ class MaterialisedView:
         for other, slab in self.slabs.items():
             if other == epoch:
                 continue
-            slots = slab.find(users)
+            slots = slab.slots_of(users)
             held = slots >= 0
             same = held & (slab.partition[slots] == rows.partition)
             ahead = slab.offset[slots] > rows.offset
             if other > epoch:
                 ahead |= slab.offset[slots] == rows.offset
             stale |= same & ahead
-            slab.remove(slots[held & ~(same & ahead)])
+            slab.remove_rows(slots[held & ~(same & ahead)])
         return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
 
 

@@ -105,7 +105,9 @@ class Engine:
         self.ranker.scorer.update_statistics(self.wall())
         self.ranker.scorer.warm_up()
         warm_up_row_moves(self.encoder)
-        encode_rows(self.slab.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions))
+        encode_rows(
+            self.slab.export_rows(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions)
+        )
 
     # -- the model version ------------------------------------------------------------------------------
 
@@ -135,8 +137,8 @@ class Engine:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
         return self.reencode(old)
 
-    def load(self, rows: Rows, known: CatalogueIndices | None = None) -> Slots:
-        """Take stored rows (distinct users); returns the slots written. `known`: see `Slab.load`.
+    def load_rows(self, rows: Rows, known: CatalogueIndices | None = None) -> Slots:
+        """Take stored rows (distinct users); returns the slots written. `known`: see `Slab.load_rows`.
 
         Errors: NewerRows when one is of a newer epoch than the live one; then none is taken, so that every
         row here is of the live epoch or of an older one.
@@ -144,7 +146,7 @@ class Engine:
         newest = int(rows.epoch.max(initial=0))
         if newest > self.encoder.epoch:
             raise NewerRows(newest, self.encoder.epoch)
-        slots = self.slab.load(rows, self.names.catalogue, known)
+        slots = self.slab.load_rows(rows, self.names.catalogue, known)
         if len(slots):
             self.may_be_stale = True
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())
@@ -247,18 +249,18 @@ class Engine:
 
     # -- users that leave -------------------------------------------------------------------------------
 
-    def idle(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
+    def idle_users(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
         """Users of a partition idle for longer than this whose last event's offset lies below `before`."""
         slots = self.slab.of_partition(partition)
         since = self.clock.now(self.wall()) - self.slab.last_time(slots)
         idle = slots[(since > longer_than_ms) & (self.slab.offset[slots] < before)]
         return [self.slab.user_of[slot] or "" for slot in idle.tolist()]
 
-    def erase(self, users: Sequence[tuple[int, str]]) -> None:
+    def erase_users(self, users: Sequence[tuple[int, str]]) -> None:
         """Forget the rows of (partition, user); one that another partition owns is not touched."""
         for partition, user in users:
-            slot = self.slab.find([user])
-            self.slab.remove(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
+            slot = self.slab.slots_of([user])
+            self.slab.remove_rows(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
 
     def reencode(self, slots: Slots) -> Slots:
         """Encode those rows anew that are of an older epoch; returns their slots."""
@@ -270,12 +272,12 @@ class Engine:
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
         """Slots of users; new users get one."""
-        slots = self.slab.find(users)
+        slots = self.slab.slots_of(users)
         new = np.flatnonzero(slots < 0)
         if len(new):
             where = {users[i]: int(partition[i]) for i in new.tolist()}
-            self.slab.add(list(where), np.array(list(where.values()), np.int32), self.encoder.epoch)
-            slots[new] = self.slab.find([users[i] for i in new.tolist()])
+            self.slab.add_users(list(where), np.array(list(where.values()), np.int32), self.encoder.epoch)
+            slots[new] = self.slab.slots_of([users[i] for i in new.tolist()])
         if np.any(self.slab.partition[slots] != partition):  # offsets of two partitions cannot be compared
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots

@@ -245,7 +245,7 @@ def move_rows(
 def warm_up_row_moves(encoder: LiveVersion) -> None:
     """Move a row that is of nobody past a full window, so that all of it is compiled."""
     slab, n = Slab(encoder.state_size, encoder.device, capacity=1), WINDOW + 1
-    slot = slab.add([""], np.zeros(1, np.int32), encoder.epoch)
+    slot = slab.add_users([""], np.zeros(1, np.int32), encoder.epoch)
     events = EventTable(
         slot=np.repeat(slot, n),
         item=np.zeros(n, np.int32),

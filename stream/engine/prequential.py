@@ -28,7 +28,7 @@ class Prequential:
     """Running sums over ranked events."""
 
     started: int = 0
-    """how often `start` was called"""
+    """how often `start_ranks` was called"""
     events: int = 0
     recall: float = 0.0
     reciprocal: float = 0.0

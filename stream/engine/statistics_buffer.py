@@ -22,11 +22,11 @@ class StatisticsBuffer:
         self._counted: dict[int, list[Counted]] = {}
         self._events = 0
 
-    def begin(self, partition: int, offset: int) -> None:
+    def begin_partition(self, partition: int, offset: int) -> None:
         """A partition was gained: the statistics hold its events up to this offset."""
         self._until[partition] = offset
 
-    def forget(self, partition: int) -> None:
+    def forget_partition(self, partition: int) -> None:
         """A partition was lost: what waits of it is for its next owner to count."""
         for of_partition in (self._until, self._waiting, self._counted):
             of_partition.pop(partition, None)

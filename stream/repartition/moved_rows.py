@@ -50,8 +50,8 @@ def moved_statistics(
         target.replace(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
         journal = Journal(number, sequence=-1, offset=NO_OFFSET)
         nothing = np.zeros(0, np.int64)
-        journal.note(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))
-        moved[number] = journal.drain(target, catalogue)()  # the first record of a journal is a base
+        journal.note_counted(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))
+        moved[number] = journal.drain_records(target, catalogue)()  # the first record of a journal is a base
     return moved
 
 

@@ -255,7 +255,9 @@ class _Repartition:
         reader = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
 
         async def take(tp: TopicPartition, records: Records) -> None:
-            for reason in reader.take(tp.partition, [(record.key, record.value) for record in records]):
+            for reason in reader.apply_records(
+                tp.partition, [(record.key, record.value) for record in records]
+            ):
                 log.warning("%s; passed over", reason)
 
         topic = self.settings.topics.item_stats

@@ -47,7 +47,7 @@ class Availability:
         """Whether the last records taken took an item without metadata out of the dictionary."""
         return item in self._removed and item not in self._described
 
-    def take(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> set[int]:
+    def take_records(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> set[int]:
         """Records (key, value) of `items` in log order; returns the items of which they may have changed what
         is known. What cannot be read says nothing.
         """

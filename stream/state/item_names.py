@@ -152,7 +152,7 @@ class ItemNames:
         """Records (key, value) of `items`: what they withdraw and bring back, and what they take out of the
         dictionary.
         """
-        items = self.availability.take(records)
+        items = self.availability.take_records(records)
         if not items:
             return
         self._extend()

@@ -97,7 +97,8 @@ class Counted:
 
 @dataclass
 class Journal:
-    """The writing side for one owned partition: call `note` after counting, `drain` at each checkpoint."""
+    """The writing side for one owned partition: call `note_counted` after counting and `drain_records`
+    at each checkpoint."""
 
     partition: int
     sequence: int
@@ -109,18 +110,18 @@ class Journal:
     """`Reader.sequence` of this process, which must not count again what comes back from here"""
     _noted: list[Counted] = field(default_factory=list)
 
-    def note(self, counted: Counted) -> None:
+    def note_counted(self, counted: Counted) -> None:
         """Remember what `Statistics.update` was just given."""
         self._noted.append(counted)
         self.offset = max(self.offset, counted.offset)
 
     def rewrite(self) -> None:
-        """Say all at the next `drain`: the sums changed by more than events."""
+        """Write a base at the next `drain_records`: the sums changed by more than events."""
         self.since_base = BASE_EVERY
         nothing = np.zeros(0, np.int64)
-        self.note(Counted(nothing, nothing, np.zeros((0, 1), np.int64), self.offset))
+        self.note_counted(Counted(nothing, nothing, np.zeros((0, 1), np.int64), self.offset))
 
-    def drain(self, statistics: Statistics, catalogue: Catalogue) -> Callable[[], list[Message]]:
+    def drain_records(self, statistics: Statistics, catalogue: Catalogue) -> Callable[[], list[Message]]:
         """What makes the records (key, value) that bring readers to where the statistics are now, on any
         thread: of copies, which later events do not change.
         """
@@ -187,7 +188,7 @@ class StatisticsReader:
         """by partition: the greatest sequence of any record, also of those that wait for a base"""
         self._parts: dict[int, list[_Part]] = {}
 
-    def forget(self, partition: int) -> None:
+    def forget_partition(self, partition: int) -> None:
         """Start over with a partition: what is held of it is not known to be durable."""
         self.sequence.pop(partition, None)
         self.seen.pop(partition, None)
@@ -195,7 +196,7 @@ class StatisticsReader:
         self._parts.pop(partition, None)
         self.statistics.forget(partition)
 
-    def take(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
+    def apply_records(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
         """Records (key, value) of one partition in log order; returns why records were passed over, since
         they cannot be read.
 

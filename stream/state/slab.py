@@ -156,12 +156,12 @@ class Slab:
                 state[:old] = before
             setattr(self, name, state)
 
-    def find(self, users: Sequence[str]) -> Slots:
+    def slots_of(self, users: Sequence[str]) -> Slots:
         """Slots int64[n] of `users`, -1 for those without a row."""
         get = self.slot_of.get
         return np.fromiter((get(user, -1) for user in users), np.int64, len(users))
 
-    def add(
+    def add_users(
         self,
         users: Sequence[str],
         partition: NDArray[np.int32],
@@ -200,7 +200,7 @@ class Slab:
         for name in _STATES:
             getattr(self, name)[index] = 0.0
 
-    def remove(self, slots: Slots) -> None:
+    def remove_rows(self, slots: Slots) -> None:
         """Forget rows; their slots are used again."""
         for slot in slots.tolist():
             user = self.user_of[slot]
@@ -260,7 +260,9 @@ class Slab:
             self.event_id, self.older, self.older_count,
         )  # fmt: skip
 
-    def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]) -> Rows:
+    def export_rows(
+        self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]
+    ) -> Rows:
         """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
         length = self.length[slots]
         index = to_device(slots, self.device)
@@ -291,7 +293,7 @@ class Slab:
             ),
         )
 
-    def load(self, rows: Rows, catalogue: Catalogue, known: CatalogueIndices | None = None) -> Slots:
+    def load_rows(self, rows: Rows, catalogue: Catalogue, known: CatalogueIndices | None = None) -> Slots:
         """Take rows (distinct users) as they were stored; a row that includes less than the one held is
         ignored. `known`: the rows' items and types, where the caller has looked them up already.
 
@@ -300,11 +302,11 @@ class Slab:
         """
         users = [user.decode() for user in rows.user]
         if self.slot_of.keys().isdisjoint(users):
-            slots = self.add(users, rows.partition, 0, rows.user)
+            slots = self.add_users(users, rows.partition, 0, rows.user)
         else:
-            slots = self.find(users)
+            slots = self.slots_of(users)
             absent = np.flatnonzero(slots < 0)
-            slots[absent] = self.add([users[i] for i in absent.tolist()], rows.partition[absent], 0)
+            slots[absent] = self.add_users([users[i] for i in absent.tolist()], rows.partition[absent], 0)
         stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
         if stale.any():
             newer = np.flatnonzero(~stale)

@@ -86,7 +86,7 @@ class FollowedTopics:
     async def forget_statistics(self, partition: int) -> None:
         """Build a partition's statistics anew: what is held may hold counts that never became durable."""
         reader = self.statistics
-        await self._run(lambda: reader.forget(partition))
+        await self._run(lambda: reader.forget_partition(partition))
         await self.item_stats.rewind(partition)
 
     async def _take_items(self, _: TopicPartition, records: Records) -> None:
@@ -104,7 +104,7 @@ class FollowedTopics:
 
     async def _take_stats(self, tp: TopicPartition, records: Records) -> None:
         values = [(record.key, record.value) for record in records]
-        for reason in await self._run(lambda: self.statistics.take(tp.partition, values)):
+        for reason in await self._run(lambda: self.statistics.apply_records(tp.partition, values)):
             log.warning("%s; passed over", reason)
 
     async def _take_versions(self, tp: TopicPartition, records: Records) -> None:

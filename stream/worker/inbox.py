@@ -42,7 +42,7 @@ class Inbox:
         """Events inside."""
         return self._events
 
-    async def put(self, chunk: Chunk) -> None:
+    async def put_chunk(self, chunk: Chunk) -> None:
         """Add a chunk, as soon as there is room."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._events < self._limit)
@@ -61,7 +61,7 @@ class Inbox:
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].last)
 
-    async def take(self, most: int) -> list[Chunk]:
+    async def take_chunks(self, most: int) -> list[Chunk]:
         """What is there, up to about `most` events (whole chunks); nothing if a `clear` came first."""
         taken: list[Chunk] = []
         async with self._changed:

@@ -52,7 +52,7 @@ class PartitionTask:
 
     def erase(self, engine: Engine, users: Sequence[str]) -> None:
         """Forget users; the next checkpoint writes their tombstones."""
-        engine.erase([(self.number, user) for user in users])
+        engine.erase_users([(self.number, user) for user in users])
         self._erased.update(dict.fromkeys(users))
 
     def rewrite_statistics(self) -> None:
@@ -78,17 +78,17 @@ class PartitionTask:
             self._dirty.clear()
             slots = slots[engine.slab.partition[slots] == self.number]
             engine.reencode(slots)  # a version may have been exchanged since they changed
-            stored = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
+            stored = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
 
         def rows() -> list[Message]:
             return erased if stored is None else [*erased, *keyed(stored)]
 
         for counted in engine.statistics_buffer.drain_counted(self.number):
-            self.journal.note(counted)
+            self.journal.note_counted(counted)
         if self._rewrites:
             self._rewrites = False
             self.journal.rewrite()
-        statistics = self.journal.drain(engine.statistics, engine.names.catalogue)
+        statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
         return CheckpointData(self.number, self.position, rows, statistics, names)
 
     def mark_committed(self, capture: CheckpointData, committed: bool) -> None:
@@ -103,6 +103,6 @@ class PartitionTask:
         engine.reencode(slots)
         parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))
         blocks = (
-            engine.slab.export(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
+            engine.slab.export_rows(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
         )
         return Snapshot(self.changelog_end, topic_id, blocks)

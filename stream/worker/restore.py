@@ -92,7 +92,7 @@ class Restorer:
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         counted = self.statistics.offset.get(number, -1)
-        self.engine.statistics_buffer.begin(number, counted)
+        self.engine.statistics_buffer.begin_partition(number, counted)
         # Where a record is missing, what comes next must still be newer than all that others have read.
         sequence = self.statistics.seen.get(number, -1)
         journal = Journal(number, sequence, counted, known=self.statistics.sequence)
@@ -111,8 +111,8 @@ class Restorer:
 
     def forget(self, number: int) -> None:
         """Drop a partition's rows from memory."""
-        self.engine.slab.remove(self.engine.slab.of_partition(number))
-        self.engine.statistics_buffer.forget(number)
+        self.engine.slab.remove_rows(self.engine.slab.of_partition(number))
+        self.engine.statistics_buffer.forget_partition(number)
 
     def _load_snapshot(self, number: int) -> int | None:
         """Returns the changelog position to go on from, None without a snapshot that can be used."""
@@ -170,7 +170,7 @@ class Restorer:
             log.warning("partition %d: key %r is not UTF-8, so no user's; passed over", number, key)
         self._damaged = {user: why for user, why in self._damaged.items() if user not in newest}
         self._damaged |= stored.damaged
-        self.engine.erase([(number, user) for user in stored.erased])
+        self.engine.erase_users([(number, user) for user in stored.erased])
         if stored.erased:  # a crash must not find them again in an older snapshot
             group = self.settings.group
             discard_snapshot(snapshot_path(self.settings.cache_dir, group, self.topic_id, number))
@@ -194,4 +194,4 @@ class Restorer:
                 "to what it was when they were written, or move them with "
                 f"`eddy repartition --partitions {settings.partitions}`"
             )
-        self.engine.load(rows, known)
+        self.engine.load_rows(rows, known)

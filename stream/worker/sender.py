@@ -31,7 +31,7 @@ class Sender:
         async with self._room:
             pass
 
-    def put(self, applied: BatchOutput) -> None:
+    def put_batch(self, applied: BatchOutput) -> None:
         """Take over the messages of a batch."""
         self._unconfirmed.append(asyncio.create_task(self._send(applied)))
 

@@ -362,7 +362,7 @@ class Worker:
                 self._decoder, decode_events, chunk.records, chunk.partition, self.settings.admission
             )
             chunk = replace(chunk, decoded=decoded)
-        await self._inbox.put(chunk)
+        await self._inbox.put_chunk(chunk)
 
     async def _work(self) -> None:
         idle_checked = time.monotonic()
@@ -376,7 +376,7 @@ class Worker:
             assert self._sender is not None
             await self._sender.room()
             async with self._busy:
-                await self._process(await self._inbox.take(MAX_BATCH_EVENTS))
+                await self._process(await self._inbox.take_chunks(MAX_BATCH_EVENTS))
                 await self._reencode_oldest()
                 if time.monotonic() - idle_checked > IDLE_CHECK_S:
                     idle_checked = time.monotonic()
@@ -406,7 +406,7 @@ class Worker:
 
     def _erase_idle(self, owned: PartitionTask, days: float) -> int:
         """On the engine's thread: returns how many rows were dropped."""
-        users = self.engine.idle(owned.number, round(days * 86_400_000), owned.committed or 0)
+        users = self.engine.idle_users(owned.number, round(days * 86_400_000), owned.committed or 0)
         owned.erase(self.engine, users)
         return len(users)
 
@@ -435,7 +435,7 @@ class Worker:
             )
         )
         assert self._sender is not None
-        self._sender.put(output)
+        self._sender.put_batch(output)
 
     def _read_again(self, number: int, seeks: int) -> None:
         """Have records fetched once more that were lost between Kafka and here."""

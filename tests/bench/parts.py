@@ -124,7 +124,7 @@ def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Checkpoin
 
     def capture(number: int) -> CheckpointData:
         mine = slots[home == number]
-        stored = engine.slab.export(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
+        stored = engine.slab.export_rows(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
         return CheckpointData(number, None, lambda: [*keyed(stored)], list, [])
 
     return map(capture, range(partitions))

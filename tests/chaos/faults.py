@@ -72,13 +72,13 @@ class LoseChunk:
 
     def __call__(self, step: str) -> None:
         if step == self.step and not self.lost.exists():
-            put = Inbox.put
+            put = Inbox.put_chunk
 
             async def lose(_inbox: Inbox, _chunk: Chunk) -> None:
-                setattr(Inbox, "put", put)  # noqa: B010
+                setattr(Inbox, "put_chunk", put)  # noqa: B010
                 self.lost.touch()
 
-            setattr(Inbox, "put", lose)  # noqa: B010
+            setattr(Inbox, "put_chunk", lose)  # noqa: B010
 
 
 def nothing(step: str) -> None:

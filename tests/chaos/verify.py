@@ -80,7 +80,7 @@ def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict
             decoded = decode_events(all_of_it[start : start + BATCH], partition, settings.admission)
             for batches, erased in stretches([decoded]):
                 verdict.applied += expected.engine.apply(batches).applied
-                expected.engine.erase(erased)
+                expected.engine.erase_users(erased)
                 expected.erased |= {user for _, user in erased}
             refused = [one.record for one in decoded.rejected]
             expected.dead_letters |= {f"{topic}:{partition}:{record.offset}" for record in refused}
@@ -114,7 +114,7 @@ def check_rows(
     """
     found = found_rows(cluster)
     slots = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
-    expected = engine.slab.export(slots, engine.names.catalogue, topic_id, engine.versions)
+    expected = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
     verdict.users = len(expected.user)
     back, lost = set(found) - set(expected.user), set(expected.user) - set(found)
     verdict.must(not back, f"no user has a row who was erased or never came ({sorted(back)[:3]} have)")
@@ -149,7 +149,7 @@ def check_rows(
 def invariant_difference(engine: Engine, rows: Rows) -> float:
     """Each row encoded anew by an engine that knows nothing but its anchor and window."""
     judge = new_engine(engine.encoder.version, epoch=engine.encoder.epoch, wall=WALL_MS)
-    slots = judge.load(rows)
+    slots = judge.load_rows(rows)
     length = judge.slab.length[slots].astype(np.int64)
     with torch.inference_mode():
         start = judge.slab.anchor[torch.from_numpy(slots)].clone()
@@ -191,7 +191,7 @@ def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None
     read = Statistics(config.half_lives_ms, config.successors)
     reader = StatisticsReader(read, catalogue)
     for record in cluster.read(settings.topics.item_stats, settings.partitions):
-        reader.take(record.partition, [(record.key, record.value)])
+        reader.apply_records(record.partition, [(record.key, record.value)])
     engine.statistics_buffer.flush()
     counted = engine.statistics
     hashes = engine.names.catalogue.hashes

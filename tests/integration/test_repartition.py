@@ -141,7 +141,7 @@ def assert_statistics(settings: Settings, engine: Engine, now: int) -> None:
     reader = StatisticsReader(Statistics(statistics.half_lives_ms, statistics.successors), Catalogue())
     cluster = Cluster(settings)
     for one in cluster.read(settings.topics.item_stats, settings.partitions):
-        reader.take(one.partition, [(one.key, one.value)])
+        reader.apply_records(one.partition, [(one.key, one.value)])
     cluster.close()
     found = sums(reader.statistics, reader.catalogue.hashes, now)
     expected = sums(statistics, engine.names.catalogue.hashes, now)

@@ -110,7 +110,7 @@ def stored_rows(engine: Engine, partition: int = 0) -> Rows:
     """All rows of a partition in their lasting form, by user."""
     slots = engine.slab.of_partition(partition)
     slots = slots[np.argsort([engine.slab.user_of[slot] or "" for slot in slots.tolist()])]
-    return engine.slab.export(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
+    return engine.slab.export_rows(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
 
 
 EXACT = ("offset", "applied", "digest", "epoch", "anchor_time", "length", "older")

@@ -107,7 +107,7 @@ def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_ag
     engine = new_engine(version)
     engine.apply([batch(sent(20), range(20))])
     engine.statistics_buffer.drain_counted(0)
-    engine.erase([(0, "u-1")])
+    engine.erase_users([(0, "u-1")])
     assert "u-1" not in engine.slab.slot_of
     outcome = engine.apply([batch(sent(20), range(20))])
     assert (outcome.applied, outcome.already_applied) == (7, 13)
@@ -277,10 +277,10 @@ def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_b
     other = random_version(tmp_path, "rnn", hidden=8, seed=3)
     engine.switch_version(new_encoder(engine, other, 2))
     outcome = engine.apply([batch([Happening("u-1", item_id(1), START + 10**6)], [30])])
-    touched = engine.slab.find(["u-1"])
+    touched = engine.slab.slots_of(["u-1"])
     assert engine.slab.epoch[touched].tolist() == [2]
     assert touched.tolist() == outcome.dirty.tolist()
-    assert engine.reencode_oldest(1000).tolist() == sorted(engine.slab.find(["u-0", "u-2"]).tolist())
+    assert engine.reencode_oldest(1000).tolist() == sorted(engine.slab.slots_of(["u-0", "u-2"]).tolist())
     fresh = new_engine(other, epoch=2)
     fresh.apply([batch([*sent(30), Happening("u-1", item_id(1), START + 10**6)], range(31))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
@@ -294,7 +294,7 @@ def test_rows_of_another_size_of_model_are_taken_and_encoded_for_the_live_one(
     stored = stored_rows(old)
     engine = new_engine(version, epoch=2)
     for rows in decode_rows(stored.user, encode_rows(stored)):
-        engine.load(rows)
+        engine.load_rows(rows)
     assert len(engine.reencode_oldest(1000)) == 3
     fresh = new_engine(version, epoch=2)
     fresh.apply([batch(sent(30), range(30))])
@@ -308,7 +308,7 @@ def test_a_row_of_a_newer_epoch_is_refused_and_nothing_of_its_batch_is_taken(
     newer.apply([batch(sent(30), range(30))])
     engine = new_engine(version, epoch=2)
     with pytest.raises(NewerRows, match="epoch 3") as refused:
-        engine.load(stored_rows(newer))
+        engine.load_rows(stored_rows(newer))
     assert refused.value.epoch == 3
     assert len(engine.slab) == 0
 
@@ -326,7 +326,7 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
     older = stored_rows(engine)
     engine.apply([batch(sent(20)[10:], range(10, 20))])
     newer = stored_rows(engine)
-    assert len(engine.load(older)) == 0
+    assert len(engine.load_rows(older)) == 0
     np.testing.assert_array_equal(stored_rows(engine).offset, newer.offset)
 
 

@@ -98,12 +98,14 @@ def test_stored_rows_and_a_new_version_are_taken(engine_on: NewEngine, device: s
     run(before)
     rows = stored_rows(before)
     for group in decode_rows(rows.user, encode_rows(rows)):
-        after.load(group)
+        after.load_rows(group)
     assert_same_rows(stored_rows(after), rows, but=("older",))
     wider = random_version(tmp_path / "wider", hidden=24, items=ITEMS, seed=1)
     after.switch_version(LiveVersion(wider, 2, after.names.catalogue, torch.device(device)))
     assert len(after.reencode_oldest(1_000)) == len(rows.user)
-    exported = after.slab.export(after.slab.of_partition(0), after.names.catalogue, TOPIC_ID, after.versions)
+    exported = after.slab.export_rows(
+        after.slab.of_partition(0), after.names.catalogue, TOPIC_ID, after.versions
+    )
     assert np.isfinite(exported.hidden).all()
     assert exported.hidden.shape[1] == 24
 

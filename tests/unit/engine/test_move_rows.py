@@ -160,7 +160,7 @@ def test_a_restored_engine_goes_on_as_if_it_had_never_stopped(
             stored = stored_rows(engine)
             engine = new_engine(versions["gru"])
             for rows in decode_rows(stored.user, encode_rows(stored)):
-                engine.load(rows)
+                engine.load_rows(rows)
             again = int(rng.integers(0, end + 1))
             run(engine, sent, [(again, end)])
     assert_same_rows(stored_rows(engine), stored_rows(undisturbed))

@@ -54,14 +54,14 @@ def test_neither_a_version_nor_a_training_checkpoint_names_a_user(tmp_path: Path
 
 def test_item_statistics_name_no_user(tmp_path: Path) -> None:
     engine = new_engine(random_version(tmp_path))
-    engine.statistics_buffer.begin(0, -1)
+    engine.statistics_buffer.begin_partition(0, -1)
     engine.apply([batch([Happening(USER, item_id(n), 1_370_000_000_000 + n) for n in range(9)], range(9))])
     journal = Journal(0, -1, -1)
     for since_base in (0, 10**6):  # a record of the journal, and a base
         journal.since_base = since_base
         for counted in engine.statistics_buffer.drain_counted(0):
-            journal.note(counted)
-        messages = journal.drain(engine.statistics, engine.names.catalogue)()
+            journal.note_counted(counted)
+        messages = journal.drain_records(engine.statistics, engine.names.catalogue)()
         assert messages
         assert not any(USER.encode() in (key or b"") + (value or b"") for key, value in messages)
         engine.apply([batch([Happening(USER, item_id(1), 1_370_000_001_000)], [9])])

@@ -143,7 +143,7 @@ def test_thousands_of_types_move_and_store_rows_as_a_plain_program_would(version
     other = new_engine(version)  # meets the types in another order, so that their numbers are others
     other.names.catalogue.types.add(type_hashes(kinds[::-1]))
     for rows in decode_rows(stored.user, encode_rows(stored)):
-        other.load(rows)
+        other.load_rows(rows)
     for each in (engine, other):
         each.apply([batch(sent[half:], range(half, len(sent)))])
         assert_same_rows(stored_rows(each), oracle.rows())

@@ -168,7 +168,7 @@ def test_records_of_user_state_leave_the_others_readable(key: bytes, value: byte
 def test_records_of_item_stats_change_nothing_when_they_cannot_be_read(key: bytes, value: bytes) -> None:
     reader = StatisticsReader(Statistics((1_000,), 2), Catalogue())
     for name in (key, b"0/base/0", b"0/journal/0"):
-        reader.take(0, [(name, value)])
+        reader.apply_records(0, [(name, value)])
     assert reader.sequence == {}
 
 
@@ -182,14 +182,14 @@ def test_a_damaged_journal_or_base_counts_nothing_or_what_fits_together(data: st
     for offset in range(2):  # a base, then a journal record
         counted = Counted(item, np.array([1, 2, 3]), np.array([[-1], [0], [1]]), offset)
         statistics.update(0, counted.item, counted.time, counted.previous)
-        journal.note(counted)
-        log += journal.drain(statistics, catalogue)()
+        journal.note_counted(counted)
+        log += journal.drain_records(statistics, catalogue)()
     (key, value), at = data.draw(st.sampled_from(log)), data.draw(st.integers(0, 200))
     assert value is not None
     damaged = value[:at] + data.draw(st.binary(max_size=9)) + value[at + 1 :]
     reader = StatisticsReader(Statistics((1_000,), 2), Catalogue())
     with suppress(EddyError):  # of another format
-        reader.take(0, [log[0], (key, damaged), *log[1:]])
+        reader.apply_records(0, [log[0], (key, damaged), *log[1:]])
 
 
 async def run_at_once(work: Callable[[], Any]) -> Any:

@@ -66,7 +66,7 @@ def read_again(statistics: Statistics, partitions: int) -> tuple[Statistics, Cat
     moved = moved_statistics(statistics, catalogue(), partitions)
     assert all(number < partitions for number in moved)
     for number, records in moved.items():
-        reader.take(number, records)
+        reader.apply_records(number, records)
     return reader.statistics, reader.catalogue
 
 

@@ -97,7 +97,7 @@ def listed(found: Answer) -> list[str]:
 
 def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
     """What a worker emits for these users as of now."""
-    view = engine.ranker.latest(engine.slab, engine.slab.find(users))
+    view = engine.ranker.latest(engine.slab, engine.slab.slots_of(users))
     engine.ranker.update_statistics(engine.clock.now(WALL), WALL)
     item, *_ = engine.ranker.start_topk(view, engine.clock.now(WALL), 5, np.zeros(len(users), np.bool_))()
     return [[engine.names.ids[i] or "" for i in row] for row in item.tolist()]

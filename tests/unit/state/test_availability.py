@@ -31,7 +31,7 @@ X = item_hash("x")
 
 def after(*taken: Record) -> Availability:
     availability = Availability()
-    availability.take(taken)
+    availability.take_records(taken)
     return availability
 
 
@@ -77,14 +77,14 @@ def test_what_a_restart_knows_is_what_was_known(log: list[Record], lag: int) -> 
     while pending or waiting:
         read = [pending.pop(0)] if pending else waiting.pop(0)
         written += read
-        availability.take(read)
+        availability.take_records(read)
         carried = dictionary_records(availability.take_to_carry(), availability)
         if carried:
             waiting.append(list(carried))
         if len(waiting) > lag:
             late = waiting.pop(0)
             written += late
-            availability.take(late)
+            availability.take_records(late)
     expected = X in availability
     assert availability.take_to_carry() == []
     for restarted in (written, compacted(written, True), compacted(written, False), written * 2):
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_withdraws_nothing() -> None:
         (b"x" * 5000, None),
     ]  # fmt: skip
     availability = Availability()
-    availability.take(damaged)
+    availability.take_records(damaged)
     assert X not in availability
     assert availability.take_to_carry() == []
 
@@ -151,7 +151,7 @@ def test_a_worker_lists_no_withdrawn_item_but_applies_its_events(tmp_path: Path)
         assert outcome.lists is not None
         found, *_ = outcome.lists.topk()
         lists.append([engine.names.ids[item] for item in found[0].tolist() if item >= 0])
-        slot = engine.slab.find(["user"])
+        slot = engine.slab.slots_of(["user"])
         rows.append(engine.slab.hidden[slot].tolist())
         engine.prequential.finish_ranks()
         assert engine.prequential.events == 5
@@ -177,6 +177,6 @@ def test_a_withdrawal_whose_carrying_was_abandoned_is_carried_again_unless_it_ca
     assert taken == ["x"]
     availability.carry_again(taken)
     assert availability.take_to_carry() == ["x"]
-    availability.take([CARRIED])
+    availability.take_records([CARRIED])
     availability.carry_again(taken)
     assert availability.take_to_carry() == []

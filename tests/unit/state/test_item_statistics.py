@@ -36,10 +36,10 @@ class Writer:
         previous = self.rng.integers(-1, 59, (n, LAGS))
         counted = Counted(item, time, previous, self.offset)
         self.statistics.update(0, item, time, previous)
-        self.journal.note(counted)
+        self.journal.note_counted(counted)
 
     def checkpoint(self) -> None:
-        self.log += self.journal.drain(self.statistics, self.catalogue)()
+        self.log += self.journal.drain_records(self.statistics, self.catalogue)()
 
 
 def new_reader() -> StatisticsReader:
@@ -83,10 +83,10 @@ def test_a_reader_that_joins_at_any_point_after_compaction_holds_the_writer_s_su
     log = compacted(writer.log, data.draw(st.integers(0, len(writer.log))))
     reader = new_reader()
     half = data.draw(st.integers(0, len(log)))
-    reader.take(0, log[:half])
+    reader.apply_records(0, log[:half])
     again = data.draw(st.integers(0, half))
-    reader.take(0, log[again:half])  # what was read before may be read again
-    reader.take(0, log[half:])
+    reader.apply_records(0, log[again:half])  # what was read before may be read again
+    reader.apply_records(0, log[half:])
     assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
     assert reader.offset.get(0, -1) == writer.journal.offset
 
@@ -98,14 +98,14 @@ def test_a_new_owner_goes_on_from_what_it_read() -> None:
         first.checkpoint()
     second = Writer(2)
     reader = StatisticsReader(second.statistics, second.catalogue)
-    reader.take(0, first.log)
+    reader.apply_records(0, first.log)
     second.journal = Journal(0, reader.sequence[0], reader.offset[0])
     second.offset = first.offset
     for _ in range(10):
         second.batch()
         second.checkpoint()
     bystander = new_reader()
-    bystander.take(0, first.log + second.log)
+    bystander.apply_records(0, first.log + second.log)
     assert sums(bystander.statistics, bystander.catalogue) == sums(second.statistics, second.catalogue)
 
 
@@ -115,11 +115,11 @@ def test_what_was_never_written_is_forgotten_when_the_partition_is_read_anew() -
         writer.batch()
         writer.checkpoint()
     reader = new_reader()
-    reader.take(0, writer.log)
+    reader.apply_records(0, writer.log)
     durable = sums(reader.statistics, reader.catalogue)
     reader.statistics.update(0, np.array([1]), np.array([1_390_000_000_000]), np.array([[2, 3, -1]]))
-    reader.forget(0)
-    reader.take(0, writer.log)
+    reader.forget_partition(0)
+    reader.apply_records(0, writer.log)
     assert sums(reader.statistics, reader.catalogue) == durable
 
 
@@ -137,7 +137,7 @@ def test_an_owner_s_own_records_come_back_and_change_nothing() -> None:
         owner.checkpoint()
         owner.batch()  # counted before the records of the checkpoint are read back
         before = sums(owner.statistics, owner.catalogue)
-        follower.take(0, owner.log[written:])
+        follower.apply_records(0, owner.log[written:])
         assert sums(owner.statistics, owner.catalogue) == before
         assert follower.offset[0] < owner.journal.offset  # of what is durable
 
@@ -148,8 +148,8 @@ def test_records_are_of_the_moment_of_the_checkpoint_however_late_they_are_made(
     for _ in range(BASE_EVERY + 3):  # bases, too
         writer.batch()
         prompt.batch()
-        late.append(writer.journal.drain(writer.statistics, writer.catalogue))
-        at_once += prompt.journal.drain(prompt.statistics, prompt.catalogue)()
+        late.append(writer.journal.drain_records(writer.statistics, writer.catalogue))
+        at_once += prompt.journal.drain_records(prompt.statistics, prompt.catalogue)()
         writer.catalogue.add(np.array([len(late)], np.uint64))
         prompt.catalogue.add(np.array([len(late)], np.uint64))
     assert [record for make in late for record in make()] == at_once
@@ -163,7 +163,7 @@ def test_nothing_counted_writes_nothing() -> None:
 
 @pytest.mark.parametrize("key", [b"3/journal/7", b"3/base/0", b"\xff"])
 def test_unreadable_bytes_are_passed_over_with_one_line_that_names_their_place(key: bytes) -> None:
-    (reason,) = new_reader().take(3, [(key, b"\xc1 not ours")])
+    (reason,) = new_reader().apply_records(3, [(key, b"\xc1 not ours")])
     assert f"item-stats partition 3, key {key!r}: unreadable" in reason
 
 
@@ -174,10 +174,10 @@ def test_a_record_that_cannot_be_read_changes_nothing_and_the_owners_next_base_m
         writer.checkpoint()
     garbage = [(b"0/journal/3", b"\xc1"), (b"anything", b"{}")]
     log = [*writer.log[:3], garbage[0], *writer.log[4:9], garbage[1]]  # it took the place of a record
-    assert len(reader.take(0, log)) == 2
+    assert len(reader.apply_records(0, log)) == 2
     assert reader.sequence[0] == 2, "records behind the gap wait"
     assert reader.seen[0] == 8, "but an owner knows what others have seen"
-    assert reader.take(0, writer.log[9:]) == []
+    assert reader.apply_records(0, writer.log[9:]) == []
     assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
 
 
@@ -192,4 +192,4 @@ def test_a_record_of_another_format_is_not_passed_over_but_ends_the_reader() -> 
         assert other[first + 1] == FORMAT
         other[first + 1] = FORMAT + 1
         with pytest.raises(EddyError, match="item-stats is in format 2, this program reads 1"):
-            new_reader().take(0, [(key, bytes(other))])
+            new_reader().apply_records(0, [(key, bytes(other))])

@@ -65,8 +65,8 @@ class Stream:
         names = self.engine.names
         self.written += dictionary_records(names.take_new(), names.availability)
         for counted in self.engine.statistics_buffer.drain_counted(0):
-            self.journal.note(counted)
-        self.journalled += self.journal.drain(self.engine.statistics, names.catalogue)()
+            self.journal.note_counted(counted)
+        self.journalled += self.journal.drain_records(self.engine.statistics, names.catalogue)()
 
     def retire(self) -> int:
         """Steps 1 and 2; how many left."""
@@ -128,7 +128,7 @@ def restarted(stream: Stream) -> Engine:
     engine.names.name_items(name for name in before.names.ids if name is not None)
     hashes = before.names.catalogue.hashes
     engine.statistics.replace(0, before.statistics.export(0, hashes), engine.names.catalogue)
-    engine.load(stored_rows(before))
+    engine.load_rows(stored_rows(before))
     engine.clock.observe(before.clock.now(0), 0)
     return engine
 
@@ -140,7 +140,7 @@ def lists(engine: Engine) -> dict[str, list[tuple[str, float]]]:
     users = sorted(engine.slab.slot_of)
     now = engine.clock.now(0)
     engine.update_statistics(now, 0)
-    view = engine.ranker.latest(engine.slab, engine.slab.find(users))
+    view = engine.ranker.latest(engine.slab, engine.slab.slots_of(users))
     item, score, *_ = engine.ranker.start_topk(view, now, MOST, np.zeros(len(users), np.bool_))()
     return {
         user: [
@@ -215,7 +215,7 @@ def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> N
     stream.happen(visits(31))
     stream.retire()
     now = engine.clock.now(0)
-    slots = engine.slab.find(["user-0"])
+    slots = engine.slab.slots_of(["user-0"])
     engine.update_statistics(now, 0)
     topk = engine.ranker.start_topk(
         engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_)
@@ -237,19 +237,19 @@ def test_a_reader_of_the_journal_holds_what_the_owner_holds_and_old_records_brin
     following = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
     stream.happen(junk(0))
     stream.happen(visits(0.1))
-    following.take(0, stream.journalled)
+    following.apply_records(0, stream.journalled)
     before = len(stream.journalled)
     stream.happen(visits(31))
     stream.retire()
     stream.happen(visits(31.2, seed=7))
-    following.take(0, stream.journalled[before:])
+    following.apply_records(0, stream.journalled[before:])
     owner = counted(stream.engine.statistics, stream.engine.names.catalogue)
     assert counted(following.statistics, following.catalogue) == owner
-    following.take(0, stream.journalled)  # a repeat
+    following.apply_records(0, stream.journalled)  # a repeat
     assert counted(following.statistics, following.catalogue) == owner
     started = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
     compacted = dict(stream.journalled)
-    started.take(0, list(compacted.items()))
+    started.apply_records(0, list(compacted.items()))
     assert counted(started.statistics, started.catalogue) == owner
     assert not set(item_hashes(sorted(IDS_OF_JUNK)).tolist()) & set(owner["item"])  # type: ignore[call-overload]
 

@@ -75,16 +75,16 @@ def test_chunks_hold_the_same_however_they_were_cut_and_decoded(aside: tuple[boo
 def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:
     async def scenario() -> None:
         inbox = Inbox(limit=10)
-        await inbox.put(arrived(0, 6))
-        await inbox.put(arrived(6, 12))  # the one that reaches the limit still goes in
-        third = asyncio.ensure_future(inbox.put(arrived(12, 18)))
+        await inbox.put_chunk(arrived(0, 6))
+        await inbox.put_chunk(arrived(6, 12))  # the one that reaches the limit still goes in
+        third = asyncio.ensure_future(inbox.put_chunk(arrived(12, 18)))
         await asyncio.sleep(0)
         assert not third.done()
         assert inbox.events == 12
         await inbox.filled()
-        assert [one.end for one in await inbox.take(6)] == [6]
+        assert [one.end for one in await inbox.take_chunks(6)] == [6]
         await third
-        assert [one.end for one in await inbox.take(100)] == [12, 18]
+        assert [one.end for one in await inbox.take_chunks(100)] == [12, 18]
         assert inbox.events == 0
 
     asyncio.run(scenario())
@@ -93,13 +93,13 @@ def test_whoever_puts_waits_until_there_is_room_and_order_is_kept() -> None:
 def test_a_fetch_ends_with_its_last_chunk_or_after_a_while() -> None:
     async def scenario() -> None:
         inbox = Inbox(limit=100)
-        await inbox.put(arrived(0, 6, last=False))
+        await inbox.put_chunk(arrived(0, 6, last=False))
         ended = asyncio.ensure_future(inbox.fetch_ended(60))
         await asyncio.sleep(0)
         assert not ended.done()
-        await inbox.put(arrived(6, 12))
+        await inbox.put_chunk(arrived(6, 12))
         await ended
-        await inbox.put(arrived(12, 18, last=False))
+        await inbox.put_chunk(arrived(12, 18, last=False))
         await inbox.fetch_ended(0.001)
         await inbox.clear()
         await inbox.fetch_ended(60)
@@ -110,11 +110,11 @@ def test_a_fetch_ends_with_its_last_chunk_or_after_a_while() -> None:
 def test_clearing_makes_room_and_leaves_nothing() -> None:
     async def scenario() -> None:
         inbox = Inbox(limit=5)
-        await inbox.put(arrived(0, 6))
-        waiting = asyncio.ensure_future(inbox.put(arrived(6, 12)))
+        await inbox.put_chunk(arrived(0, 6))
+        waiting = asyncio.ensure_future(inbox.put_chunk(arrived(6, 12)))
         await asyncio.sleep(0)
         await inbox.clear()
         await waiting
-        assert [one.end for one in await inbox.take(100)] == [12]
+        assert [one.end for one in await inbox.take_chunks(100)] == [12]
 
     asyncio.run(scenario())

@@ -66,16 +66,16 @@ def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_e
 ) -> None:
     engine = new_engine(random_version(tmp_path))
     engine.apply([batch([Happening(f"u-{i}", "item-1", 10**12 + i * 1000) for i in range(10)], range(10))])
-    assert engine.idle(0, longer_than_ms=3_500, before=100) == [f"u-{i}" for i in range(6)]
-    assert engine.idle(0, longer_than_ms=3_500, before=3) == ["u-0", "u-1", "u-2"]
-    assert engine.idle(1, longer_than_ms=3_500, before=100) == []
+    assert engine.idle_users(0, longer_than_ms=3_500, before=100) == [f"u-{i}" for i in range(6)]
+    assert engine.idle_users(0, longer_than_ms=3_500, before=3) == ["u-0", "u-1", "u-2"]
+    assert engine.idle_users(1, longer_than_ms=3_500, before=100) == []
     one = owned()
-    one.erase(engine, engine.idle(0, longer_than_ms=3_500, before=100))
+    one.erase(engine, engine.idle_users(0, longer_than_ms=3_500, before=100))
     tombstones = one.capture(engine, TOPIC_ID, []).rows()
     assert tombstones == [(f"u-{i}".encode(), None) for i in range(6)]
     assert len(engine.slab) == 4
     engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
-    assert engine.slab.applied[engine.slab.find(["u-0"])].tolist() == [1], "who comes back starts anew"
+    assert engine.slab.applied[engine.slab.slots_of(["u-0"])].tolist() == [1], "who comes back starts anew"
 
 
 def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_partitions_may_be_lost_while_idle_rows_are_looked_for(tmp_path: Path) -
             worker.tasks.pop(2, None)
             return []
 
-        with patch.object(worker.engine, "idle", idle):
+        with patch.object(worker.engine, "idle_users", idle):
             await worker._forget_idle()
         await worker.stop()
         return looked_at
