@@ -161,14 +161,16 @@ def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
 
 def encode_rows(rows: Rows) -> list[bytes]:
     """The values to write, one per row, in order. Lengths must lie within the columns: compiled loops do not
-    look.
+    check them.
     """
+    # 1. Each row's event types, each once.
     n, state_size = rows.hidden.shape
     anchored = rows.anchor_time != NO_TIME
     length, older = rows.length.astype(np.int64), filled_lengths(rows.older)
     types, type_number = np.empty((n, WINDOW), np.uint64), np.empty((n, WINDOW), np.uint8)
     type_count = np.empty(n, np.int64)
     number_types(rows.type, length, types, type_number, type_count)
+    # 2. Headers.
     header = np.zeros(n, HEADER)
     header["magic"] = b"ED"
     header["format"] = FORMAT
@@ -179,6 +181,7 @@ def encode_rows(rows: Rows) -> list[bytes]:
     header["first_time"] = rows.time[:, 0]
     for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time"):
         header[name] = getattr(rows, name)
+    # 3. Where each row begins and ends, and its bytes but for the checksum.
     size = row_size(state_size, 0, anchor=False, types=0) + 4 * state_size * anchored
     size += length * ENTRY.itemsize + (type_count + older) * _HASH
     end = np.cumsum(size)
@@ -190,12 +193,13 @@ def encode_rows(rows: Rows) -> list[bytes]:
         rows.time - header["first_time"][:, None], rows.event_id, type_number,
         rows.value.view(np.uint16), types, type_count, rows.older, older, written,
     )  # fmt: skip
-    places = list(zip(start.tolist(), end.tolist(), strict=True))
-    seen = memoryview(written)  # type: ignore[arg-type]
-    crc = np.fromiter((zlib.crc32(seen[at + _CHECKED_FROM : stop]) for at, stop in places), "<u4", n)
+    # 4. Checksums.
+    bounds = list(zip(start.tolist(), end.tolist(), strict=True))
+    view = memoryview(written)  # type: ignore[arg-type]
+    crc = np.fromiter((zlib.crc32(view[first + _CHECKED_FROM : stop]) for first, stop in bounds), "<u4", n)
     written[start[:, None] + (_CHECKED_FROM - 4 + np.arange(4))] = _as_bytes(crc[:, None])
     data = written.tobytes()
-    return [data[at:stop] for at, stop in places]
+    return [data[first:stop] for first, stop in bounds]
 
 
 def keyed(rows: Rows) -> Iterator[tuple[bytes, bytes]]:
@@ -216,6 +220,7 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     Errors: RowFormatError for an unknown format, a wrong checksum or lengths that do not fit, naming the
     user.
     """
+    # 1. Headers, and how many older items each row must have, given its length.
     n = len(values)
     size = np.fromiter(map(len, values), np.int64, n)
     if n and size.min() < HEADER.itemsize:
@@ -228,9 +233,9 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
     anchored = (header["flags"] & _HAS_ANCHOR).astype(np.int64)
     state_size = header["state_size"].astype(np.int64)
     window = header["entries"].astype(np.int64) * ENTRY.itemsize
-    left = size - (HEADER.itemsize + 4 * state_size * (1 + anchored) + window)
-    types = header["types"].astype(np.int64)
-    older = left // _HASH - types
+    hash_bytes = size - (HEADER.itemsize + 4 * state_size * (1 + anchored) + window)
+    older = hash_bytes // _HASH - header["types"]
+    # 2. Refuse what was not written by this format, or not as it is now.
     for wrong, reason in (
         (
             (header["magic"] != b"ED") | (header["format"] != FORMAT),
@@ -238,13 +243,14 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
         ),
         (header["crc"] != crc, "does not match its checksum"),
         (
-            (left % _HASH != 0) | (older < 0) | (older > OLDER) | (header["entries"] >= WINDOW),
+            (hash_bytes % _HASH != 0) | (older < 0) | (older > OLDER) | (header["entries"] >= WINDOW),
             "has a length that does not fit its header",
         ),
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
             raise _refusal(user[i], header[i], reason, int(size[i]))
+    # 3. Group, and decode each group by columns.
     groups = []
     rest = np.arange(n)
     while len(rest):
@@ -257,9 +263,9 @@ def decode_rows(user: Sequence[bytes], values: Sequence[bytes]) -> list[Rows]:
 
 
 def _refusal(user: bytes, header: np.void, reason: str, size: int) -> RowFormatError:
-    found = f"format {header['format']} after {bytes(header['magic'])!r}, {size} bytes"
+    row = f"format {header['format']} after {bytes(header['magic'])!r}, {size} bytes"
     return RowFormatError(
-        f"row of user {user.decode(errors='replace')!r} {reason} ({found}): "
+        f"row of user {user.decode(errors='replace')!r} {reason} ({row}): "
         "use the version of Eddy that wrote it"
     )
 
@@ -268,23 +274,69 @@ def _decode_group(
     user: Sequence[bytes], values: Sequence[bytes], header: NDArray[np.void], older: NDArray[np.int64],
     chosen: NDArray[np.int64],
 ) -> Rows:  # fmt: skip
-    """Each value but for its types and older items is brought to one width, with room for an anchor and a
-    full window, in a single join; the columns are then views of that buffer, at equal distances.
+    """The chosen rows, which are of one topic and one state size. `older` [n]: how many older items each row
+    has.
     """
     if len(chosen) < len(values):
         user, values = [user[i] for i in chosen.tolist()], [values[i] for i in chosen.tolist()]
         header, older = header[chosen], older[chosen]
+    # 1. States and window entries, as views of one buffer.
+    types = header["types"].astype(np.int64)
+    hidden, anchor, entry, tails = _states_and_entries(values, header, _HASH * (types + older))
+    filled = np.arange(WINDOW) < header["entries"][:, None]
+    # 2. Numbers that entries keep in 5 bytes.
+    time = entry["time_high"].astype(np.int64) << 32
+    time += entry["time_low"]
+    time += header["first_time"][:, None]
+    time *= filled
+    event_id = entry["event_id_high"].astype(np.uint64) << np.uint64(32)
+    event_id += entry["event_id_low"]
+    # 3. Hashes after the entries: a row's event types, then its older items.
+    hashes = np.frombuffer(b"".join(tails), "<u8")
+    count = types + older
+    first = np.cumsum(count) - count
+    type_ = np.empty((len(values), WINDOW), np.uint64)
+    wrong = read_types(entry["type"], header["entries"], hashes, first, types, type_)
+    if wrong >= 0:
+        reason = "has an entry of a type that it does not name"
+        raise _refusal(user[wrong], header[wrong], reason, len(values[wrong]))
+    is_older = np.arange(len(hashes)) - np.repeat(first, count) >= np.repeat(types, count)
+    return Rows(
+        user=user,
+        topic_id=header["topic_id"][0].tobytes(),
+        hidden=hidden,
+        anchor=anchor,
+        length=header["entries"],
+        item=entry["item"],
+        time=time,
+        type=type_,
+        value=np.where(filled, entry["value"], np.float16("nan")),
+        event_id=event_id,
+        older=unpacked(older, hashes[is_older]),
+        **{
+            name: header[name]
+            for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time")
+        },
+    )
+
+
+def _states_and_entries(
+    values: Sequence[bytes], header: NDArray[np.void], tail_bytes: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.void], list[bytes]]:
+    """Hidden states [n, S], anchors [n, S], entries [n, WINDOW], and each value's last `tail_bytes` bytes.
+
+    Each value but for its tail is brought to one width, with room for an anchor and a full window, in a
+    single join; the columns are then views of that buffer, at equal distances.
+    """
     n, state_size = len(values), int(header["state_size"][0])
     floats = 4 * state_size
     split = HEADER.itemsize + floats  # where an anchor is, or would be
     width = split + floats + WINDOW * ENTRY.itemsize + _PAD
     pieces: list[bytes] = []
+    tails: list[bytes] = []
     no_anchor, padding = bytes(floats), [bytes(i * ENTRY.itemsize + _PAD) for i in range(WINDOW + 1)]
-    types = header["types"].astype(np.int64)
-    hashes = types + older
-    tails = []
     for value, flags, missing, tail in zip(
-        values, header["flags"].tolist(), (WINDOW - header["entries"]).tolist(), (_HASH * hashes).tolist(),
+        values, header["flags"].tolist(), (WINDOW - header["entries"]).tolist(), tail_bytes.tolist(),
         strict=True,
     ):  # fmt: skip
         end = len(value) - tail
@@ -293,39 +345,9 @@ def _decode_group(
             pieces += (value[:end], padding[missing])
         else:
             pieces += (value[:split], no_anchor, value[split:end], padding[missing])
-    blob = b"".join(pieces)
-    start = HEADER.itemsize
-    states = [np.ndarray((n, state_size), "<f4", blob, at, (width, 4)) for at in (start, start + floats)]
-    entry = np.ndarray((n, WINDOW), ENTRY, blob, start + 2 * floats, (width, ENTRY.itemsize))
-    filled = np.arange(WINDOW) < header["entries"][:, None]
-    time = entry["time_high"].astype(np.int64) << 32
-    time += entry["time_low"]
-    time += header["first_time"][:, None]
-    time *= filled
-    event_id = entry["event_id_high"].astype(np.uint64) << np.uint64(32)
-    event_id += entry["event_id_low"]
-    named = np.frombuffer(b"".join(tails), "<u8")
-    first = np.cumsum(hashes) - hashes
-    type_ = np.empty((n, WINDOW), np.uint64)
-    wrong = read_types(entry["type"], header["entries"], named, first, types, type_)
-    if wrong >= 0:
-        reason = "has an entry of a type that it does not name"
-        raise _refusal(user[wrong], header[wrong], reason, len(values[wrong]))
-    is_older = np.arange(len(named)) - np.repeat(first, hashes) >= np.repeat(types, hashes)
-    return Rows(
-        user=user,
-        topic_id=header["topic_id"][0].tobytes(),
-        hidden=states[0],
-        anchor=states[1],
-        length=header["entries"],
-        item=entry["item"],
-        time=time,
-        type=type_,
-        value=np.where(filled, entry["value"], np.float16("nan")),
-        event_id=event_id,
-        older=unpacked(older, named[is_older]),
-        **{
-            name: header[name]
-            for name in ("epoch", "version", "partition", "offset", "applied", "digest", "anchor_time")
-        },
+    buffer = b"".join(pieces)
+    hidden, anchor = (
+        np.ndarray((n, state_size), "<f4", buffer, at, (width, 4)) for at in (HEADER.itemsize, split)
     )
+    entry = np.ndarray((n, WINDOW), ENTRY, buffer, split + floats, (width, ENTRY.itemsize))
+    return hidden, anchor, entry, tails
