@@ -83,7 +83,9 @@ class LiveVersion:
             gap_ms=tensor(gap),
         )
 
-    def run(self, inputs: Inputs, waves: Waves, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def move_states(
+        self, inputs: Inputs, waves: Waves, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u,
         S].
         """
@@ -110,7 +112,7 @@ class LiveVersion:
             gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
             inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
             where = to_device(chosen, self.device)
-            _, result[where] = self.run(inputs, waves, state[where])
+            _, result[where] = self.move_states(inputs, waves, state[where])
         return result
 
     def recompute_rows(self, slab: Slab, slots: Slots) -> None:

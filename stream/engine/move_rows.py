@@ -1,11 +1,11 @@
-"""Moves rows forward: each record changes its user's row exactly once, in the order (timestamp, arrival).
+"""Where states move: each record changes its user's row exactly once, in the order (timestamp, arrival).
 
-Two ways to the same result. Users whose events come in order and are no repeats move in packed waves, up to
-HALF events at a time, so that the states that may become anchors are met at the end of a call. Of users with
-a late or a repeated event, what is in order moves so, too; the rest is put into the window, up to HALF events
-at a time, and encoded anew after that, or one event at a time where the row is looked at in between. So one
-such user, a bot that sends thousands of events, costs the others little. An exception leaves the slab half
-written: the caller must end the process, and the log brings everything back.
+Two ways lead to the same result. Users whose events come in order and are no repeats move in packed waves, up
+to HALF events at a time, so that the states that may become anchors are met at the end of a call. Of users
+with a late or a repeated event, what is in order moves in waves, too; the rest is put into the window, up to
+HALF events at a time, and the state is encoded anew after that, or after each event where the row is recorded
+in between. So one such user, a bot that sends thousands of events, costs the others little. An exception
+leaves the slab half written: the caller must end the process, and the log brings everything back.
 """
 
 import numpy as np
@@ -24,47 +24,54 @@ from eddy.stream.state.rows import NO_TIME, TIME_SPAN, WINDOW, splitmix64
 from eddy.stream.state.slab import HALF, Slab, Slots
 
 MOST_IN_ORDER = 512
-"""Events of one irregular user that go in waves at once: to look for repeated ids takes the square of it."""
+"""At most so many events of an irregular user are looked at together for repeated ids: the look takes time in
+proportion to the square of their number.
+"""
 
 
 class _RowMove:
-    """One call of `move_rows`: the parts share the slab, the columns and the report."""
+    """One call of `move_rows`. `order` brings the events of each user together, as they arrived: user
+    u has `count[u]` of them from `order[start[u]]` on.
+    """
 
     def __init__(
         self,
         slab: Slab,
-        encoder: LiveVersion,
+        live: LiveVersion,
         events: EventTable,
         want_before: NDArray[np.bool_],
         want_after: NDArray[np.bool_],
         report: BatchReport,
     ) -> None:
-        self.slab, self.encoder, self.report = slab, encoder, report
+        self.slab, self.live, self.report = slab, live, report
         self.windows = slab.windows()
-        self.events = events._replace(time=events.time.copy())  # too late events get another time
+        self.events = events._replace(time=events.time.copy())  # events that are too late get another time
         n = len(events.slot)
         self.order, start, count, users = (np.empty(n, np.int64) for _ in range(4))
-        found = window_loops.by_user(events.slot, slab.scratch, self.order, start, count, users)
-        self.start, self.count, self.users = start[:found], count[:found], users[:found]
-        self.previous = np.full((n, encoder.recommender.config.transition_lags), -1, np.int64)
+        u = window_loops.by_user(events.slot, slab.scratch, self.order, start, count, users)
+        self.start, self.count, self.users = start[:u], count[:u], users[:u]
+        self.previous = np.full((n, live.recommender.config.transition_lags), -1, np.int64)
         self.kept = np.ones(n, np.bool_)
-        self.recorder = RowRecorder(slab, encoder, want_before, want_after, self._most_older())
+        self.recorder = RowRecorder(slab, live, want_before, want_after, self._most_older())
 
     def _most_older(self) -> int:
         """How many older items a row can have in this call, as far as the model looks at them."""
-        slab, known = self.slab, self.encoder.recommender.config.older
+        slab = self.slab
         length = slab.length[self.users] + self.count
-        most = slab.older_count[self.users] + np.where(length >= WINDOW, length, 0)
-        return min(int(most.max(initial=0)), known)
+        older = slab.older_count[self.users] + np.where(length >= WINDOW, length, 0)
+        return min(int(older.max(initial=0)), self.live.recommender.config.older)
 
     def run(self) -> tuple[NDArray[np.bool_], Ints, RowViews]:
+        """See `move_rows`."""
+        # 1. Move windows and states.
         start, count = self.start, self.count
-        odd = np.zeros(len(start), np.bool_)
-        if window_loops.irregular(self.windows, self.events, self.order, start, count, odd):
-            self._in_waves(start[~odd], count[~odd])
-            self._out_of_order(start[odd], start[odd] + count[odd])
+        irregular = np.zeros(len(start), np.bool_)
+        if window_loops.irregular(self.windows, self.events, self.order, start, count, irregular):
+            self._move_in_waves(start[~irregular], count[~irregular])
+            self._move_out_of_order(start[irregular], start[irregular] + count[irregular])
         else:
-            self._in_waves(start, count)
+            self._move_in_waves(start, count)
+        # 2. Note the offsets that the rows include now.
         slab, events = self.slab, self.events
         window_loops.include(
             events.slot,
@@ -75,11 +82,12 @@ class _RowMove:
             slab.applied,
             slab.digest,
         )
+        # 3. Tell of it.
         self.report.applied, self.report.dirty = int(self.kept.sum()), self.users
         return self.kept, self.previous, self.recorder.recorded()
 
-    def _where(self, slots: Slots) -> torch.Tensor:
-        return to_device(slots, self.slab.device)
+    def _on_device(self, index: Ints) -> torch.Tensor:
+        return to_device(index, self.slab.device)
 
     def _append(self, event: Ints, place: Ints) -> NDArray[np.float32]:
         """Write events to the ends of their windows; returns the ms since the event before."""
@@ -89,90 +97,106 @@ class _RowMove:
 
     def _inputs(self, event: Ints, gap: NDArray[np.float32]) -> Inputs:
         events = self.events
-        return self.encoder.inputs(events.item[event], events.type[event], events.negative[event], gap)
+        return self.live.inputs(events.item[event], events.type[event], events.negative[event], gap)
 
-    def _in_waves(self, start: Ints, count: Ints) -> None:
-        slab, encoder = self.slab, self.encoder
+    def _move_in_waves(self, start: Ints, count: Ints) -> None:
+        """Move users by `count` events each, from `start` on, which are in order and no repeats."""
+        slab = self.slab
         while len(start):
-            users = self.events.slot[self.order[start]]
-            length = slab.length[users].astype(np.int64)
-            take = np.minimum(count, np.where(length < HALF, HALF, WINDOW) - length)
-            waves = pack(start, take)
-            event = self.order[waves.event]
-            users, length = users[waves.user], length[waves.user]
+            # 1. As many events of each user as fit into its window's half or into the window.
+            slot = self.events.slot[self.order[start]]
+            length = slab.length[slot].astype(np.int64)
+            taken = np.minimum(count, np.where(length < HALF, HALF, WINDOW) - length)
+            waves = pack(start, taken)
+            event = self.order[waves.event]  # n, in packed order
+            slot, length = slot[waves.user], length[waves.user]  # u, those with most events first
+            # 2. The windows, and from them the cell's inputs.
             place = length[waves.row] + waves.rank
             inputs = self._inputs(event, self._append(event, place))
-            where = self._where(users)
-            state = slab.hidden[where]
-            outputs, after = encoder.run(inputs, waves, state)
-            slab.hidden[where] = after
-            self._record_waves(event, place, waves, outputs, state)
-            self._settle(users, length + waves.length, where, after)
-            start, count = start + take, count - take
+            # 3. The states.
+            row = self._on_device(slot)
+            before = slab.hidden[row]  # [u, S]
+            outputs, after = self.live.move_states(inputs, waves, before)  # [n, H], [u, S]
+            slab.hidden[row] = after
+            # 4. Record, then let full windows give their older half away.
+            self._record_waves(event, place, waves, outputs, before)
+            self._settle(slot, length + waves.length, row, after)
+            start, count = start + taken, count - taken
             start, count = start[count > 0], count[count > 0]
 
     def _record_waves(
         self, event: Ints, place: Ints, waves: Waves, outputs: torch.Tensor, state: torch.Tensor
     ) -> None:
-        """Copy what was asked for, while the windows still hold all that this call read."""
+        """Record the rows that are wanted, while the windows still hold all that the waves read. `state`: the
+        users' states before the waves.
+        """
         slot = self.events.slot[event]
         self.recorder.record(slot, place + 1, self.recorder.place_after[event], outputs)
-        row = self.recorder.place_before[event]
-        if row.max(initial=-1) >= 0:
+        before = self.recorder.place_before[event]
+        if before.max(initial=-1) >= 0:
+            # The output just before an event is that of the user's event before it or of its first state.
             index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.row)
-            known = torch.cat((outputs, self.encoder.recommender.cell.output(state)))
-            self.recorder.record(slot, place, row, known[self._where(index)])
+            all_outputs = torch.cat((outputs, self.live.recommender.cell.output(state)))  # [n + u, H]
+            self.recorder.record(slot, place, before, all_outputs[self._on_device(index)])
 
-    def _settle(self, users: Slots, length: Ints, where: torch.Tensor, state: torch.Tensor) -> None:
-        """Note new lengths; keep the state at HALF; a full window gives its older half to the anchor
-        and to the older items.
+    def _settle(self, slot: Slots, length: Ints, row: torch.Tensor, state: torch.Tensor) -> None:
+        """Set the new lengths of rows, whose states are `state`; keep the state at HALF; a full window gives
+        its older half to the anchor and to the older items. `row`: the slots on the device.
         """
         slab = self.slab
-        half, full = np.empty(len(users), np.int64), np.empty(len(users), np.int64)
-        halves, fulls = window_loops.set_lengths(self.windows, users, length, half, full)
+        half, full = np.empty(len(slot), np.int64), np.empty(len(slot), np.int64)
+        halves, fulls = window_loops.set_lengths(self.windows, slot, length, half, full)
         if halves:
-            slab.midpoint_state[where[self._where(half[:halves])]] = state[self._where(half[:halves])]
-            slab.midpoint_known[users[half[:halves]]] = True
+            at_half = self._on_device(half[:halves])
+            slab.midpoint_state[row[at_half]] = state[at_half]
+            slab.midpoint_known[slot[half[:halves]]] = True
         if fulls:
-            self._drop_halves(users[full[:fulls]])
+            self._drop_halves(slot[full[:fulls]])
 
     def _drop_halves(self, full: Slots) -> None:
+        """The state at HALF becomes the anchor of these full windows, the state now that at HALF."""
         slab = self.slab
         unknown = full[~slab.midpoint_known[full]]
         if len(unknown):
             begin, end = np.zeros(len(unknown), np.int64), np.full(len(unknown), HALF, np.int64)
-            at = self._where(unknown)
-            slab.midpoint_state[at] = self.encoder.recompute(slab, unknown, begin, end, slab.anchor[at])
-        at = self._where(full)
-        slab.anchor[at] = slab.midpoint_state[at]
-        slab.midpoint_state[at] = slab.hidden[at]
+            row = self._on_device(unknown)
+            slab.midpoint_state[row] = self.live.recompute(slab, unknown, begin, end, slab.anchor[row])
+        row = self._on_device(full)
+        slab.anchor[row] = slab.midpoint_state[row]
+        slab.midpoint_state[row] = slab.hidden[row]
         slab.midpoint_known[full] = True
-        window_loops.drop_halves(self.windows, self.encoder.tables, full)
+        window_loops.drop_halves(self.windows, self.live.tables, full)
 
-    def _out_of_order(self, begin: Ints, end: Ints) -> None:
-        """Events of users that have late or repeated ones among them, each user's from `begin` to `end`."""
-        looked_at = (self.recorder.place_before >= 0) | (self.recorder.place_after >= 0)
+    def _move_out_of_order(self, begin: Ints, end: Ints) -> None:
+        """Move users that have late or repeated events, each by those from `begin` to `end`."""
+        recorded = (self.recorder.place_before >= 0) | (self.recorder.place_after >= 0)
         while len(begin):
             prefix = np.empty(len(begin), np.int64)
             window_loops.regular_prefix(
                 self.windows, self.events, self.order, begin, end, MOST_IN_ORDER, prefix
             )
-            looked = looked_at[self.order[begin]]
-            in_waves = (prefix >= HALF) | (looked & (prefix > 0))
-            alone, together = looked & ~in_waves, ~looked & ~in_waves
+            # 1. Long stretches in order go in waves, and short ones as well where a row is to be recorded.
+            first_recorded = recorded[self.order[begin]]
+            in_waves = (prefix >= HALF) | (first_recorded & (prefix > 0))
             if in_waves.any():
-                self._in_waves(begin[in_waves], prefix[in_waves])
-            if alone.any():
-                self._insert_and_look(begin[alone])
+                self._move_in_waves(begin[in_waves], prefix[in_waves])
             taken = np.where(in_waves, prefix, 1)
+            # 2. An event at which the row is recorded is inserted alone.
+            alone = first_recorded & ~in_waves
+            if alone.any():
+                self._insert_and_record(begin[alone])
+            # 3. Other events are inserted together, up to the next at which the row is recorded.
+            together = ~first_recorded & ~in_waves
             if together.any():
-                taken[together], moved = self._insert(begin[together], end[together], looked_at)
+                taken[together], moved = self._insert(begin[together], end[together], recorded)
                 self._settle_now(moved)
             begin = begin + taken
             begin, end = begin[begin < end], end[begin < end]
 
-    def _insert_and_look(self, begin: Ints) -> None:
-        """One event of each of some users, at which rows are looked at; a repeat changes nothing between."""
+    def _insert_and_record(self, begin: Ints) -> None:
+        """Insert one event of each user, and record rows just before and just after it; a repeat changes
+        nothing in between.
+        """
         event = self.order[begin]
         self._record_rows(event, self.recorder.place_before)
         _, moved = self._insert(begin, begin + 1, np.zeros(len(self.kept), np.bool_))
@@ -180,10 +204,12 @@ class _RowMove:
         self._settle_now(moved)
 
     def _insert(self, begin: Ints, end: Ints, stop_at: NDArray[np.bool_]) -> tuple[Ints, Slots]:
-        """Put events into their windows until some state is wanted, then bring the states up to date; returns
-        how many events of each user that were, and the rows that changed, which are still to be settled.
+        """Put events into their windows until a state is wanted, then bring the states up to date. Returns
+        how many events of each user were gone through, and the slots of the rows that changed, which are
+        still to be settled.
         """
-        slab, encoder = self.slab, self.encoder
+        # 1. The windows.
+        slab, live = self.slab, self.live
         slot = self.events.slot[self.order[begin]]
         before = slab.length[slot].astype(np.int64)
         taken, changed = np.empty((2, len(begin)), np.int64)
@@ -194,37 +220,39 @@ class _RowMove:
         self.report.repeats += repeats
         self.report.late += late
         self.report.too_late += too_late
+        # 2. States go on from the nearest state that still holds: the one before the first new event, the one
+        # at HALF, or the anchor.
         moved = changed < WINDOW
         slot, before, changed = slot[moved], before[moved], changed[moved]
         length = slab.length[slot].astype(np.int64)
-        # Three places to go on from: the state before the first new event, the middle, the anchor.
         appended = changed >= before
-        from_middle = ~appended & (changed >= HALF) & slab.midpoint_known[slot]
-        anew = ~(appended | from_middle)
-        if anew.any():
-            encoder.recompute_rows(slab, slot[anew])
+        from_half = ~appended & (changed >= HALF) & slab.midpoint_known[slot]
+        from_anchor = ~(appended | from_half)
+        if from_anchor.any():
+            live.recompute_rows(slab, slot[from_anchor])
         for chosen, states, start in (
             (np.flatnonzero(appended), slab.hidden, before),
-            (np.flatnonzero(from_middle), slab.midpoint_state, np.full(len(slot), HALF, np.int64)),
+            (np.flatnonzero(from_half), slab.midpoint_state, np.full(len(slot), HALF, np.int64)),
         ):
             if len(chosen):
-                where = self._where(slot[chosen])
-                slab.hidden[where] = encoder.recompute(
-                    slab, slot[chosen], start[chosen], length[chosen], states[where]
+                row = self._on_device(slot[chosen])
+                slab.hidden[row] = live.recompute(
+                    slab, slot[chosen], start[chosen], length[chosen], states[row]
                 )
         return taken, slot
 
     def _settle_now(self, slot: Slots) -> None:
         """`_settle` rows as they are in the slab."""
-        where = self._where(slot)
-        self._settle(slot, self.slab.length[slot].astype(np.int64), where, self.slab.hidden[where])
+        row = self._on_device(slot)
+        self._settle(slot, self.slab.length[slot].astype(np.int64), row, self.slab.hidden[row])
 
-    def _record_rows(self, event: Ints, row_of: Ints) -> None:
-        row = row_of[event]
-        if row.max(initial=-1) >= 0:
+    def _record_rows(self, event: Ints, place_of: Ints) -> None:
+        """Record the rows of events as they are in the slab, at `place_of` each event."""
+        place = place_of[event]
+        if place.max(initial=-1) >= 0:
             slot = self.events.slot[event]
-            output = self.encoder.recommender.cell.output(self.slab.hidden[self._where(slot)])
-            self.recorder.record(slot, self.slab.length[slot].astype(np.int64), row, output)
+            output = self.live.recommender.cell.output(self.slab.hidden[self._on_device(slot)])
+            self.recorder.record(slot, self.slab.length[slot].astype(np.int64), place, output)
 
 
 def move_rows(
@@ -242,10 +270,10 @@ def move_rows(
         return _RowMove(slab, live, events, want_before, want_after, report).run()
 
 
-def warm_up_row_moves(encoder: LiveVersion) -> None:
-    """Move a row that is of nobody past a full window, so that all of it is compiled."""
-    slab, n = Slab(encoder.state_size, encoder.device, capacity=1), WINDOW + 1
-    slot = slab.add_users([""], np.zeros(1, np.int32), encoder.epoch)
+def warm_up_row_moves(live: LiveVersion) -> None:
+    """Move a row of a slab of its own past a full window, so that everything is compiled."""
+    slab, n = Slab(live.state_size, live.device, capacity=1), WINDOW + 1
+    slot = slab.add_users([""], np.zeros(1, np.int32), live.epoch)
     events = EventTable(
         slot=np.repeat(slot, n),
         item=np.zeros(n, np.int32),
@@ -257,4 +285,4 @@ def warm_up_row_moves(encoder: LiveVersion) -> None:
         negative=np.zeros(n, np.bool_),
     )
     every = np.ones(n, np.bool_)
-    move_rows(slab, encoder, events, every, every, BatchReport())
+    move_rows(slab, live, events, every, every, BatchReport())
