@@ -98,8 +98,8 @@ class Peaks(NamedTuple):
     """[n / BLOCK] of the lanes j, j + n / BLOCK …"""
     key: NDArray[np.int32]
     """[n / LANE + BLOCK]"""
-    found: Ints
-    """candidates"""
+    candidates: Ints
+    """[4 k + BLOCK] indices that `candidates_of` writes"""
 
 
 @inlined
@@ -165,7 +165,7 @@ def _reached_by(value: Floats, n: int, key: NDArray[np.int32]) -> np.float32:
 @compiled
 def candidates_of(dense: Floats, k: int, of: Peaks) -> int:
     """What can be among the k best of a row of scores dense[n]: indices above -inf, in any order, into
-    `of.found`, a few more than k. How many; -1 if there is no room for all, as when many are equal.
+    `of.candidates`, a few more than k. How many; -1 if there is no room for all, as when many are equal.
     """
     _find_peaks(dense, of)
     lanes, tops, count = of.lanes, of.tops, 0
@@ -179,9 +179,9 @@ def candidates_of(dense: Floats, k: int, of: Peaks) -> int:
                 continue
             for j in range(lane, len(dense), len(lanes)):
                 if dense[j] >= threshold and dense[j] > NONE:
-                    if count == len(of.found):
+                    if count == len(of.candidates):
                         return -1
-                    of.found[count] = j
+                    of.candidates[count] = j
                     count += 1
     return count
 
@@ -197,7 +197,7 @@ def best_of(dense: Floats, of: Peaks, item: Ints, score: Floats) -> None:
         return
     count = candidates_of(dense, len(score), of)
     for n in range(count):
-        insert(item, score, of.found[n], dense[of.found[n]])
+        insert(item, score, of.candidates[n], dense[of.candidates[n]])
     if count < 0:
         for j in range(len(dense)):
             if dense[j] > score[last]:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.kernels import rowwise
+from eddy.models.kernels import score_rows
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 from eddy.models.kernels.dense_rows import take_in
 from eddy.models.network.mixture import Mixture
@@ -21,7 +21,7 @@ _NO_ITEMS = np.zeros(0, np.int64)
 _EQUAL = np.zeros(0, np.float32)
 
 
-def tables_of(mixture: Mixture, older: int) -> rowwise.MixtureTables:
+def tables_of(mixture: Mixture, older: int) -> score_rows.MixtureTables:
     """What the compiled loops need of a mixture that knows `older` items from before the window."""
 
     weights = mixture.state_dict()
@@ -33,7 +33,7 @@ def tables_of(mixture: Mixture, older: int) -> rowwise.MixtureTables:
         return np.ascontiguousarray(np.atleast_1d(weights[name].numpy()))
 
     log_mass, shift = mixture.of_older(older)
-    return rowwise.MixtureTables(
+    return score_rows.MixtureTables(
         place=learned("place", 0, 2),
         age=learned("age", GAP_BUCKETS, 2),
         kind=learned("kind", 0, 2),
@@ -54,7 +54,7 @@ class CpuBackend:
     def __init__(
         self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
         matrix: Items, statistics: Statistics, now: float, weights: Weights | None,
-        spaces: threading.local, tables: rowwise.MixtureTables,
+        spaces: threading.local, tables: score_rows.MixtureTables,
     ) -> None:  # fmt: skip
         self._vector, self._matrix, self._tables, self._spaces = query.vector, matrix, tables, spaces
         self._sparse = len(tables.place) > 0 or len(tables.lag) > 0
@@ -65,7 +65,7 @@ class CpuBackend:
             order = torch.argsort(exclude.row, stable=True)
             left_row, left = exclude.row[order].numpy(), exclude.item[order].numpy()
             everywhere = _NO_ITEMS if exclude.everywhere is None else exclude.everywhere.numpy()
-        self._rows = rowwise.BatchColumns(
+        self._rows = score_rows.BatchColumns(
             vector=_array(query.vector),
             gates=_array(query.gates),
             idle=_array(query.idle_ms.float()),
@@ -79,7 +79,7 @@ class CpuBackend:
             left_from=np.searchsorted(left_row, np.arange(len(query.vector) + 1)),
             left=left,
         )
-        self._shared = rowwise.BatchTables(
+        self._shared = score_rows.BatchTables(
             successor=found.successor,
             share=found.share,
             to=_EQUAL if weights is None else weights.to.numpy(),
@@ -91,7 +91,7 @@ class CpuBackend:
 
     def scores(self, rows: slice) -> Tensor:
         dense, log_z = self._dense(rows, exact=True)
-        rowwise.finish_rows(
+        score_rows.finish_rows(
             dense, log_z, rows.start, self._rows, self._shared, self._tables, *self._scratch()
         )
         return torch.from_numpy(dense[:, : self._matrix.items])
@@ -105,7 +105,7 @@ class CpuBackend:
         if listed:
             first = slice(rows.start, middle if reduced else rows.stop)
             dense, log_z = self._dense(first, exact=not reduced)
-            rowwise.list_rows(
+            score_rows.list_best(
                 dense[:listed], log_z[:listed], rows.start, *common, *self._scratch(),
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
@@ -116,8 +116,8 @@ class CpuBackend:
                 dense, log_z = self._dense(slice(middle, rows.stop), exact=True)
             else:
                 dense, log_z = dense[listed:], log_z[listed:]
-            rowwise.finish_rows(dense, log_z, middle, *common, *self._scratch())
-            rowwise.count_rows(dense, target.numpy(), own, above)
+            score_rows.finish_rows(dense, log_z, middle, *common, *self._scratch())
+            score_rows.rank_targets(dense, target.numpy(), own, above)
         return TopK(*(torch.from_numpy(part) for part in (item, score, own, above)))
 
     def _dense(self, rows: slice, exact: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -149,14 +149,14 @@ class CpuBackend:
             setattr(self._spaces, name, room)
         return room[: rows * columns].reshape(rows, columns)
 
-    def _scratch(self) -> tuple[rowwise.Scratch, int]:
+    def _scratch(self) -> tuple[score_rows.Scratch, int]:
         """Working space for one row, and how many items there are."""
         items = self._matrix.items
         touched = self._rows.item.shape[1] + self._rows.older.shape[1]
         touched += self._rows.source.shape[1] * self._shared.successor.shape[1]
-        space: rowwise.Scratch | None = getattr(self._spaces, "space", None)
+        space: score_rows.Scratch | None = getattr(self._spaces, "space", None)
         if space is None or len(space.mark) < items or len(space.nonzero) < touched:
-            space = rowwise.new_scratch(self._matrix.padded * 5 // 4, touched)  # the catalogue grows
+            space = score_rows.new_scratch(self._matrix.padded * 5 // 4, touched)  # the catalogue grows
             self._spaces.space = space
         return space, items
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.kernels.rowwise import MixtureTables
+from eddy.models.kernels.score_rows import MixtureTables
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.backend import Exclude, ScoringBackend, TopK, Weights, last_items
