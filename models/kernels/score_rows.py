@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Floats, Ints, compiled, inlined
 from eddy.models.kernels.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
-from eddy.models.kernels.topk import best_of, candidates_of, insert, peaks
+from eddy.models.kernels.topk import find_candidates, insert_ranked, new_peaks, take_best
 
 NONZERO, IN_WINDOW = np.uint8(1), np.uint8(2)
 """Bits of `Scratch.mark`: an item has a sparse part; an item is in the recent window."""
@@ -345,18 +345,19 @@ def list_best(
     log Z.
     """
     most = max(rescored, item.shape[1])
-    of, listed, value = peaks(dense.shape[1], most), np.empty(most, np.int64), np.empty(most, np.float32)
+    peaks = new_peaks(dense.shape[1], most)
+    listed, value = np.empty(most, np.int64), np.empty(most, np.float32)
     for b in range(len(dense)):
         # 1. Finish the scores.
         count = _finish_row(first + b, dense[b], log_z[b], rows, shared, tables, scratch, items)
         if not rescored:
             # 2. Take the best of exact scores.
-            best_of(dense[b], of, item[b], score[b])
+            take_best(dense[b], peaks, item[b], score[b])
         else:
             # 2. Find candidates, a few more than asked for; exactly as many where too many scores are equal.
-            candidates, n_candidates = of.candidates, candidates_of(dense[b], rescored, of)
+            candidates, n_candidates = peaks.candidates, find_candidates(dense[b], rescored, peaks)
             if n_candidates < 0:
-                best_of(dense[b], of, listed, value)
+                take_best(dense[b], peaks, listed, value)
                 candidates, n_candidates = listed, most
             # 3. Score them again, and take the best.
             item[b], score[b] = -1, NONE
@@ -364,7 +365,7 @@ def list_best(
                 j = candidates[n]
                 if j >= 0:
                     exact = _rescore_item(first + b, j, log_z[b], rows, shared, scratch)
-                    insert(item[b], score[b], j, exact)
+                    insert_ranked(item[b], score[b], j, exact)
         _clear_scratch(scratch, count)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eddy.models.kernels import score_rows
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
-from eddy.models.kernels.dense_rows import take_in
+from eddy.models.kernels.dense_rows import complete_dense
 from eddy.models.network.mixture import Mixture
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.backend import Exclude, TopK, Weights, last_items, short_list, successors
@@ -135,7 +135,7 @@ class CpuBackend:
                 dense = raw.numpy()
             # Units are positive: without other parts they change no order, and the short list is exact.
             scaled = unit is not None and (self._sparse or len(moving) > 0)
-            take_in(
+            complete_dense(
                 _array(unit[:, 0]) if unit is not None and scaled else one, self._rows.vector[rows], moving,
                 tile.start, tile.stop, matrix.items, self._sparse, dense, shift, total,
             )  # fmt: skip

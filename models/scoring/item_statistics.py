@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from eddy.models.config import DAY_MS
 from eddy.models.errors import EddyError
 from eddy.models.kernels.compiled import Floats, Ints
-from eddy.models.kernels.transitions import add, collect, merge, new_rows
+from eddy.models.kernels.transitions import (
+    assign_rows,
+    collect_successors,
+    count_transitions,
+    merge_successors,
+)
 from eddy.models.vocabulary import Catalogue
 
 TRANSITION_HALF_LIFE_MS = 90 * DAY_MS
@@ -83,9 +88,9 @@ class PartitionStatistics:
             weight = np.exp2((timestamp - self.reference[f]) / life)
             np.add.at(self.popularity[f], item, weight)
         weight = np.exp2((timestamp - self.transition_reference) / TRANSITION_HALF_LIFE_MS)
-        rows = new_rows(item, previous, self.row, self.rows)
+        rows = assign_rows(item, previous, self.row, self.rows)
         self._make_room(rows)
-        add(item, previous, weight, self.row, self.successor, self.count, self.total)
+        count_transitions(item, previous, weight, self.row, self.successor, self.count, self.total)
 
     def _make_room(self, rows: int) -> None:
         if rows > len(self.total):
@@ -150,7 +155,9 @@ class PartitionStatistics:
         decay = np.float32(0.0)
         if self.rows:
             decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
-        collect(items, self.row, self.successor, self.count, self.total, decay, index, count, total)
+        collect_successors(
+            items, self.row, self.successor, self.count, self.total, decay, index, count, total
+        )
 
 
 class Statistics:
@@ -246,7 +253,7 @@ class Statistics:
             for number, part in enumerate(parts):
                 part.collect(items, now, indices[number], counts[number], total)
             largest = max(len(part.row) for part in parts)
-            merge(indices, counts, np.zeros(largest, np.float32), index, count)
+            merge_successors(indices, counts, np.zeros(largest, np.float32), index, count)
         return index, count / (total + 1)[:, None]
 
     def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
