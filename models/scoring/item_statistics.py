@@ -44,7 +44,7 @@ class PartitionStatistics:
         self.count = np.zeros((0, successors), np.float32)  # [rows, M], at `transition_reference`
         self.total = np.zeros(0, np.float32)  # [rows] all transitions out, kept or not
 
-    def reserve(self, items: int) -> None:
+    def reserve_items(self, items: int) -> None:
         """Make room for catalogue indices below `items`."""
         have = len(self.row)
         if items > have:
@@ -52,7 +52,7 @@ class PartitionStatistics:
             self.popularity = np.pad(self.popularity, ((0, 0), (0, room - have)))
             self.row = np.pad(self.row, (0, room - have), constant_values=-1)
 
-    def decay(self, now: float) -> NDArray[np.float64]:
+    def decay_factors(self, now: float) -> NDArray[np.float64]:
         """Factors [F,1] that bring popularity from its reference to `now`; 0 where nothing was counted."""
         age = (np.nan_to_num(self.reference, nan=np.inf) - now) / self.half_lives
         return np.where(np.isnan(self.reference), 0.0, np.exp2(np.minimum(age, MAX_HALF_LIVES)))[:, None]
@@ -74,7 +74,7 @@ class PartitionStatistics:
             self.total *= np.float32(2.0**-age)
             self.transition_reference = now
 
-    def add(self, item: Ints, timestamp: Ints, previous: Ints) -> None:
+    def count_events(self, item: Ints, timestamp: Ints, previous: Ints) -> None:
         """Count events item[n] at timestamp[n]; previous[n,K] = the user's items before, latest first, -1 =
         none.
 
@@ -82,17 +82,17 @@ class PartitionStatistics:
         """
         if not len(item):
             return
-        self.reserve(int(max(item.max(), previous.max(initial=-1))) + 1)
+        self.reserve_items(int(max(item.max(), previous.max(initial=-1))) + 1)
         self._move_reference(float(timestamp.max()))
         for f, life in enumerate(self.half_lives):
             weight = np.exp2((timestamp - self.reference[f]) / life)
             np.add.at(self.popularity[f], item, weight)
         weight = np.exp2((timestamp - self.transition_reference) / TRANSITION_HALF_LIFE_MS)
         rows = assign_rows(item, previous, self.row, self.rows)
-        self._make_room(rows)
+        self._reserve_rows(rows)
         count_transitions(item, previous, weight, self.row, self.successor, self.count, self.total)
 
-    def _make_room(self, rows: int) -> None:
+    def _reserve_rows(self, rows: int) -> None:
         if rows > len(self.total):
             room = max(rows, 2 * len(self.total), 64) - len(self.total)
             self.successor = np.pad(self.successor, ((0, room), (0, 0)), constant_values=-1)
@@ -100,7 +100,7 @@ class PartitionStatistics:
             self.total = np.pad(self.total, (0, room))
         self.rows = rows
 
-    def idle(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
+    def idle_items(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
         """Which of the first `items` items had no event that counts for so long at `now`: bool[items].
 
         Told from the decayed count with the shortest half-life that does not underflow until then, none
@@ -114,11 +114,11 @@ class PartitionStatistics:
         f = int(lasting.argmin())
         known = min(items, self.popularity.shape[1])
         least = np.exp2(-longer_than_ms / self.half_lives[f])
-        idle[:known] = self.popularity[f, :known] * self.decay(now)[f, 0] <= least * (1 + 1e-9)
+        idle[:known] = self.popularity[f, :known] * self.decay_factors(now)[f, 0] <= least * (1 + 1e-9)
         idle[known:] = True
         return idle
 
-    def mentioned(self, items: int) -> NDArray[np.bool_]:
+    def counted_items(self, items: int) -> NDArray[np.bool_]:
         """Which of the first `items` items anything is counted of: bool[items]."""
         mentioned = np.zeros(items, np.bool_)
         known = min(items, len(self.row))
@@ -127,7 +127,7 @@ class PartitionStatistics:
         mentioned[successor[successor >= 0]] = True
         return mentioned
 
-    def drop(self, gone: NDArray[np.bool_]) -> None:
+    def drop_items(self, gone: NDArray[np.bool_]) -> None:
         """Forget what is counted of some items: gone[N], N at least the items mentioned."""
         known = len(self.row)
         gone = np.concatenate((gone[:known], np.zeros(max(known - len(gone), 0), np.bool_)))
@@ -146,7 +146,7 @@ class PartitionStatistics:
         self.popularity, self.row = self.popularity[:, kept], self.row[kept]
         self.successor = np.where(self.successor >= 0, place[self.successor], -1).astype(np.int32)
 
-    def collect(
+    def collect_successors(
         self, items: Ints, now: float, index: NDArray[np.int32], count: Floats, total: Floats
     ) -> None:
         """Successors of items[U] (-1 = none) at `now` into index[U,M] (-1 = none) and count[U,M]; all counted
@@ -176,37 +176,37 @@ class Statistics:
             self.partitions[number] = PartitionStatistics(self.half_lives_ms, self.successors)
         return self.partitions[number]
 
-    def update(self, partition: int, item: Ints, timestamp: Ints, previous: Ints) -> None:
+    def count_events(self, partition: int, item: Ints, timestamp: Ints, previous: Ints) -> None:
         """Count n events of a partition that are not negative: item[n] (catalogue index), timestamp[n] ms,
         previous[n,K] the user's items before the event, latest first, -1 = none.
         """
-        self.partition(partition).add(item, timestamp, previous)
+        self.partition(partition).count_events(item, timestamp, previous)
         self.changes += 1
 
-    def forget(self, partition: int) -> None:
+    def forget_partition(self, partition: int) -> None:
         """Drop all that is known of a partition."""
         self.partitions.pop(partition, None)
         self.changes += 1
 
-    def idle(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
+    def idle_items(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
         """Which of the first `items` items no partition had an event of for so long at `now`: bool[items]."""
         if not self.half_lives_ms:
             return np.zeros(items, np.bool_)
         idle = np.ones(items, np.bool_)
         for part in self.partitions.values():
-            idle &= part.idle(items, now, longer_than_ms)
+            idle &= part.idle_items(items, now, longer_than_ms)
         return idle
 
-    def mentioned(self, items: int) -> NDArray[np.bool_]:
+    def counted_items(self, items: int) -> NDArray[np.bool_]:
         """Which of the first `items` items anything is counted of in any partition: bool[items]."""
         mentioned = np.zeros(items, np.bool_)
         for part in self.partitions.values():
-            mentioned |= part.mentioned(items)
+            mentioned |= part.counted_items(items)
         return mentioned
 
-    def drop(self, partition: int, gone: NDArray[np.bool_]) -> None:
+    def drop_items(self, partition: int, gone: NDArray[np.bool_]) -> None:
         """Forget what a partition counted of some items: gone[N]."""
-        self.partition(partition).drop(gone)
+        self.partition(partition).drop_items(gone)
         self.changes += 1
 
     def renumber(self, place: Ints) -> None:
@@ -220,15 +220,15 @@ class Statistics:
         total = np.zeros((len(self.half_lives_ms), items))
         for part in self.partitions.values():
             known = min(items, part.popularity.shape[1])
-            total[:, :known] += part.popularity[:, :known] * part.decay(now)
+            total[:, :known] += part.popularity[:, :known] * part.decay_factors(now)
         return total
 
     def popularity_of(self, index: Ints, now: float) -> NDArray[np.float64]:
         """Decayed counts at `now` of some items (any shape): float64[F, ...]."""
         total = np.zeros((len(self.half_lives_ms), index.size))
         for part in self.partitions.values():
-            part.reserve(int(index.max(initial=-1)) + 1)
-            total += part.popularity[:, index.ravel()] * part.decay(now)
+            part.reserve_items(int(index.max(initial=-1)) + 1)
+            total += part.popularity[:, index.ravel()] * part.decay_factors(now)
         return total.reshape(len(total), *index.shape)
 
     def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
@@ -246,17 +246,17 @@ class Statistics:
         index, count = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
         total = np.zeros(len(items), np.float32)
         if len(parts) == 1:
-            parts[0].collect(items, now, index, count, total)
+            parts[0].collect_successors(items, now, index, count, total)
         elif parts:
             indices = np.empty((len(parts), *shape), np.int32)
             counts = np.empty((len(parts), *shape), np.float32)
             for number, part in enumerate(parts):
-                part.collect(items, now, indices[number], counts[number], total)
+                part.collect_successors(items, now, indices[number], counts[number], total)
             largest = max(len(part.row) for part in parts)
             merge_successors(indices, counts, np.zeros(largest, np.float32), index, count)
         return index, count / (total + 1)[:, None]
 
-    def export(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
+    def export_partition(self, partition: int, hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
         """A copy of one partition's sums as arrays, items named by hash (hashes[N] of the catalogue)."""
         part = self.partition(partition)
         item = np.flatnonzero(part.popularity.any(axis=0) | (part.row[: part.popularity.shape[1]] >= 0))
@@ -275,7 +275,9 @@ class Statistics:
             "transition_reference": np.array([part.transition_reference]),
         }
 
-    def replace(self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue) -> None:
+    def replace_partition(
+        self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue
+    ) -> None:
         """Put an export in the place of all that is known of the partition; `catalogue` numbers its items.
 
         Errors: EddyError when the arrays do not fit together or were counted with other settings.
@@ -286,7 +288,7 @@ class Statistics:
             named = arrays["successor"]
             successor = np.full(named.shape, -1, np.int32)
             successor[named != 0] = catalogue.add(named[named != 0])
-            part.reserve(int(max(each.max(initial=-1) for each in (item, source, successor))) + 1)
+            part.reserve_items(int(max(each.max(initial=-1) for each in (item, source, successor))) + 1)
             part.popularity[:, item] = arrays["popularity"]
             part.reference[:] = arrays["reference"]
             part.transition_reference = float(arrays["transition_reference"][0])
