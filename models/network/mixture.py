@@ -9,8 +9,10 @@ mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., a
 raises or lowers an item of the user whatever its mass: it is what learns "never twice". All three are zero
 outside a few hundred candidates per user. Every slot of an item in the recent window adds mass, with a weight
 of its own where the item came again later, so both "what was last" and "what is frequent" can be learned;
-shift counts once. In the code d is `dense`, log Z `log_z`, t `transition` and p `pointer`. Of items from
-before the window only the order is known; one that is in the window, too, counts as there.
+shift counts once. Of items from before the window only the order is known; one that is in the window, too,
+counts as there.
+
+In the code d is `dense`, log Z `log_z`, t `transition` and p `pointer`.
 """
 
 import functools
