@@ -100,7 +100,7 @@ def write_rows(
     """Write row i from into[start[i]] on:
 
     1. header[n,80], hidden[n,4 S], and anchor[n,4 S] where anchored[n];
-    2. the first length[n] entries of the window: item, since (ms after the header's time), event_id,
+    2. the first length[n] entries of the window: item, since (ms after the first entry), event_id,
        type_number, and value, the bits of a float16, each [n,W];
     3. the first type_count[n] of types[n,W];
     4. the first older_count[n] of older[n,O].
