@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from eddy.models.errors import EddyError
 from eddy.models.growable import Growable
 from eddy.models.hashing import item_hashes, type_hashes
-from eddy.models.kernels.hash_table import find
+from eddy.models.kernels.hash_table import find_positions
 from eddy.models.logs.item_features import ItemFeatures
 
 log = logging.getLogger("eddy.vocabulary")
@@ -51,7 +51,7 @@ class HashIndex:
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Position of each hash, -1 where absent: int64[n]."""
         position = np.empty(len(hashes), np.int64)
-        find(hashes, self.hashes, self._table, np.uint64(64 - self._bits), position)
+        find_positions(hashes, self.hashes, self._table, np.uint64(64 - self._bits), position)
         return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:

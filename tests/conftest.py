@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,3 @@ def settings(make_settings: MakeSettings) -> Settings:
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     with admin_client(settings) as client:
         yield client
-
-
-def eventually(condition: Callable[[], object], within_s: float = 30.0) -> None:
-    """Waits until the condition holds; a test that waits any other way would be slow or flaky."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {condition}"
-        time.sleep(0.02)

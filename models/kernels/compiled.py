@@ -1,7 +1,8 @@
-"""Loops that are compiled when they are first called, by numba, and kept on disk for the next process.
+"""Loops that numba compiles when they are first called, and that are kept on disk for the next process.
 
-For what array operations do badly: many small steps on a row that lies in the cache. Compiled functions
-release the interpreter. They do not check indices: whoever calls them must.
+They do what array operations do badly: many small steps on a row that lies in the cache. A compiled function
+releases the interpreter's lock. It does not check indices: its caller must, and each function's docstring
+says what must hold of its arguments.
 """
 
 import hashlib
@@ -24,22 +25,24 @@ log = logging.getLogger("eddy.compiled")
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int64]
-"""What compiled loops mostly work on."""
+"""The arrays that most compiled loops work on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _FAST = {"nnan", "nsz", "reassoc", "contract", "arcp"}
-"""What lets sums and maxima use vector instructions; infinities stay what they are, NaN is not expected."""
+"""Liberties of floating-point arithmetic that let sums and maxima use vector instructions: terms may be added
+in any order, and NaN is not expected; infinities keep their meaning.
+"""
 
-_HOW: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 
 
 def cache_folder(package: Path, base: Path) -> Path:
-    """Where to keep what is compiled from the kernels of a package: a new folder whenever a source in one of
-    its folders named `kernels` changes. Numba looks at a function's own file only, not at those of the
-    functions that it calls; kernels import nothing but kernels (an import contract), so these files are all
-    that counts.
+    """The folder below `base` for code that was compiled from the kernels of a package: a new one whenever a
+    source in one of the package's folders named `kernels` changes. Numba looks at a function's own file only,
+    not at those of the functions that it calls; kernels import nothing but kernels (an import contract says
+    so), so no other file matters.
     """
     digest = hashlib.sha256()
     for source in sorted(package.glob("*/kernels/*.py")):
@@ -48,7 +51,7 @@ def cache_folder(package: Path, base: Path) -> Path:
 
 
 def mark_used(folder: Path) -> None:
-    """Mark the folder as used today; a new one replaces those beside it that nobody used for a month."""
+    """Mark the folder as used today; if it is new, remove those beside it that nobody used for a month."""
     try:
         new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ def mark_used(folder: Path) -> None:
             if _DIGEST.match(other.name) and time.time() - other.stat().st_mtime > _UNUSED_S:
                 shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
-        log.info("what is compiled cannot be kept in %s: %s", folder, error)
+        log.info("compiled code cannot be kept in %s: %s", folder, error)
 
 
 _DIGEST = re.compile(r"^[0-9a-f]{16}$")
@@ -68,26 +71,26 @@ _config.CACHE_DIR = str(cache_folder(Path(__file__).parents[2], Path(_BASE)))
 mark_used(Path(_config.CACHE_DIR))
 
 
-class _Kept(FunctionCache):
+class _DiskCache(FunctionCache):
     """Numba's cache, but a full disk costs time instead of ending the process."""
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:
-            log.warning("what is compiled cannot be written to %s: %s", self.cache_path, error)
+            log.warning("compiled code cannot be written to %s: %s", self.cache_path, error)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile for the processor, with sums in any order."""
-    dispatcher: Any = numba.njit(nogil=True, **_HOW)(function)
-    try:  # what `cache=True` does, with numba's own
-        dispatcher._cache = _Kept(function)  # type: ignore[no-untyped-call]
-    except RuntimeError:  # no folder that can be written: compile anew in every process
-        log.info("no folder to keep what is compiled")
+    """Compile the function for this processor, with _FAST arithmetic."""
+    dispatcher: Any = numba.njit(nogil=True, **_OPTIONS)(function)
+    try:  # the same as `cache=True`, which would take numba's own cache
+        dispatcher._cache = _DiskCache(function)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # no folder can be written: every process compiles anew
+        log.info("no folder to keep compiled code in")
     return cast(Callable[P, R], dispatcher)
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Part of a compiled function's body."""
-    return cast(Callable[P, R], numba.njit(inline="always", **_HOW)(function))
+    """Make the function a part of the bodies of the compiled functions that call it."""
+    return cast(Callable[P, R], numba.njit(inline="always", **_OPTIONS)(function))

@@ -1,25 +1,29 @@
-"""What is added to a product with the item matrix to make dense scores of it, compiled, a few rows at a time
-while they lie in the cache.
+"""Compiled loops that make dense scores of a product with the item matrix: they scale it, add the popularity
+columns, and sum exponentials for log Z, a few rows at a time while they lie in the cache.
 """
 
 import numpy as np
 
 from eddy.models.kernels.compiled import Floats, compiled, inlined
 from eddy.models.kernels.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2
-from eddy.models.kernels.topk import largest_of
+from eddy.models.kernels.topk import maximum_of
 
-SIDE_BY_SIDE, CHUNK = 8, 512
-"""Users and items at a time to which the popularity columns are added while they lie in the cache."""
+USERS_AT_ONCE, ITEMS_AT_ONCE = 8, 512
+"""Users and items whose scores are completed together. 512 scores are 2 KB: these and the popularity columns
+of as many items stay in the first cache while eight users need them; longer stretches would not.
+"""
 
-TOGETHER = 5
-"""Columns that are added in one pass; the code is for five."""
+COLUMNS_AT_ONCE = 5
+"""Popularity columns that are added in one pass over the scores; the loop is written out for five."""
 
-TOO_LARGE = np.float32(1e15)
-"""A sum beyond which the shift is not near the largest score any more: float32 ends at 3e38."""
+MAX_SUM = np.float32(1e15)
+"""A sum of exponentials beyond which its shift is too far below the largest score: far from float32's end,
+3e38, so that the sum over all chunks of a row stays finite.
+"""
 
 
 @compiled
-def take_in(
+def complete_dense(
     unit: Floats,
     vector: Floats,
     moving: Floats,
@@ -31,71 +35,72 @@ def take_in(
     shift: Floats,
     total: Floats,
 ) -> None:
-    """Columns `tile` … `end` of the product dense[B,N], in place: times unit[B], plus the last K of
-    vector[B,columns] · moving[K,N], and -inf from `items` on.
+    """Complete columns `tile` … `end` - 1 of dense[B,N], in place: the product there becomes
+    unit[B] · product + vector[B, last K columns] · moving[K,N], and -inf from column `items` on.
 
-    shift[B] and total[B] go on as a score among the larger ones and Σ exp(d - shift), from -inf and 0, if
-    there are `sparse` parts to need them.
+    If there are `sparse` parts, which need log Z = shift + log(total), shift[B] and total[B] are updated: a
+    score among the larger ones, and Σ exp(d - shift) over the columns so far. They start as -inf and 0.
+    N and the columns of `moving` must be at least `end`.
     """
     fixed = vector.shape[1] - len(moving)
-    for first in range(0, len(dense), SIDE_BY_SIDE):
-        last = min(first + SIDE_BY_SIDE, len(dense))
-        for start in range(tile, end, CHUNK):
-            stop = min(start + CHUNK, end)
+    for first in range(0, len(dense), USERS_AT_ONCE):
+        last = min(first + USERS_AT_ONCE, len(dense))
+        for start in range(tile, end, ITEMS_AT_ONCE):
+            stop = min(start + ITEMS_AT_ONCE, end)
             for b in range(first, last):
-                into = dense[b, start:stop]
-                _add_columns(unit[b], vector[b, fixed:], moving, start, into)
+                scores = dense[b, start:stop]
+                _add_columns(unit[b], vector[b, fixed:], moving, start, scores)
                 for j in range(max(items - start, 0), stop - start):
-                    into[j] = NONE
+                    scores[j] = NONE
                 if sparse:
-                    shift[b], total[b] = _with_exponentials(into, shift[b], total[b])
+                    shift[b], total[b] = _add_exponentials(scores, shift[b], total[b])
 
 
 @inlined
-def _exponentials(part: Floats, shift: np.float32) -> np.float32:
-    """Σ exp(part - shift)"""
+def _sum_exponentials(scores: Floats, shift: np.float32) -> np.float32:
+    """Σ exp(scores - shift)"""
     summed, shifted = ZERO, shift * LOG2_E
-    for j in range(len(part)):
-        summed += exp2(part[j] * LOG2_E - shifted)
+    for j in range(len(scores)):
+        summed += exp2(scores[j] * LOG2_E - shifted)
     return summed
 
 
 @compiled
-def _with_exponentials(part: Floats, shift: np.float32, total: np.float32) -> tuple[np.float32, np.float32]:
-    """total + Σ exp(part - shift), and the shift: another one only if that is the first sum or would be too
-    large for float32, since looking for the largest score first costs another pass.
+def _add_exponentials(scores: Floats, shift: np.float32, total: np.float32) -> tuple[np.float32, np.float32]:
+    """The shift, and total + Σ exp(scores - shift). Another shift is chosen only if there is none yet, or if
+    the sum would grow beyond MAX_SUM: looking for the largest score first costs another pass.
     """
     if shift > NONE:
-        summed = _exponentials(part, shift)
-        if summed < TOO_LARGE:
+        summed = _sum_exponentials(scores, shift)
+        if summed < MAX_SUM:
             return shift, total + summed
-    best = largest_of(part)
+    best = maximum_of(scores)
     if best == NONE:
         return shift, total
     before = total * exp2((shift - best) * LOG2_E) if total > ZERO else ZERO
-    return best, before + _exponentials(part, best)
+    return best, before + _sum_exponentials(scores, best)
 
 
 @compiled
-def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, into: Floats) -> None:
-    """into[n] · unit + weight[K] · n columns of moving[K,N], in place; TOGETHER at a time, so that `into` is
-    passed over less.
+def _add_columns(unit: np.float32, weight: Floats, moving: Floats, start: int, scores: Floats) -> None:
+    """scores[n] becomes unit · scores + weight[K] · moving[K, start … start + n - 1], COLUMNS_AT_ONCE of the
+    K in one pass over the scores, and the rest one by one.
     """
-    stop = start + len(into)
-    if unit != ONE and len(moving) < TOGETHER:
-        for j in range(len(into)):
-            into[j] *= unit
+    stop = start + len(scores)
+    if unit != ONE and len(moving) < COLUMNS_AT_ONCE:
+        for j in range(len(scores)):
+            scores[j] *= unit
         unit = ONE
     k = 0
-    while k + TOGETHER <= len(moving):
+    while k + COLUMNS_AT_ONCE <= len(moving):
         c0, c1, c2 = moving[k, start:stop], moving[k + 1, start:stop], moving[k + 2, start:stop]
         c3, c4 = moving[k + 3, start:stop], moving[k + 4, start:stop]
         w0, w1, w2, w3, w4 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3], weight[k + 4]
-        for j in range(len(into)):
-            into[j] = unit * into[j] + w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
-        unit, k = ONE, k + TOGETHER
+        for j in range(len(scores)):
+            scores[j] = unit * scores[j] + w0 * c0[j] + w1 * c1[j] + w2 * c2[j] + w3 * c3[j] + w4 * c4[j]
+        unit, k = ONE, k + COLUMNS_AT_ONCE
     while k < len(moving):
-        column, of_column = moving[k, start:stop], weight[k]
-        for j in range(len(into)):
-            into[j] += of_column * column[j]
+        column, factor = moving[k, start:stop], weight[k]
+        for j in range(len(scores)):
+            scores[j] += factor * column[j]
         k += 1

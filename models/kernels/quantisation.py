@@ -1,4 +1,4 @@
-"""Vectors as small whole numbers, for products in int8."""
+"""Vectors as small whole numbers, for products in int8, compiled."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,12 +6,14 @@ from numpy.typing import NDArray
 from eddy.models.kernels.compiled import compiled
 
 TINY = 1e-12
-"""What a vector of zeros is scaled by instead of its largest number."""
+"""The least number that is taken for a vector's largest one, so that a vector of zeros can be scaled."""
 
 
 @compiled
 def quantise(vector: NDArray[np.float32], steps: NDArray[np.uint8], unit: NDArray[np.float32]) -> None:
-    """vector[B,D] as 128 + steps of unit[B,1], at most 63 to either side."""
+    """Write vector[B,D], which must be finite, as whole numbers into steps[B,D] and scales into unit[B,1]:
+    vector = unit · (steps - 128), to the nearest step. There are 63 steps to either side of zero.
+    """
     for b in range(len(vector)):
         row, largest = vector[b], np.float32(TINY)
         for j in range(len(row)):

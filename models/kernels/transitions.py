@@ -1,19 +1,23 @@
 """Compiled loops over transition counts: see `eddy.models.scoring.item_statistics`.
 
-Successors of an item are kept by space-saving (Metwally et al. 2005) without its overestimate: a newcomer
-starts from its own weight, and a place is given up when its count, decayed by what was lost so far, falls
-below the newcomer's.
+Each item that transitions start from has a row with M slots for its successors. They are kept by
+space-saving (Metwally et al. 2005) without its overestimate: a newcomer starts from its own weight. It
+replaces the successor in a slot whose count does not exceed that weight; otherwise its weight is subtracted
+from the count, and the newcomer is dropped.
+
+Indices are not checked: those of items must be below the lengths of `row_of` and `summed`, and rows below
+those of `successor`, `count` and `total`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Floats, Ints, compiled
-from eddy.models.kernels.topk import insert
+from eddy.models.kernels.topk import insert_ranked
 
 
 @compiled
-def collect(
+def collect_successors(
     items: Ints,
     row_of: Ints,
     successor: NDArray[np.int32],
@@ -24,8 +28,11 @@ def collect(
     counted: Floats,
     out: Floats,
 ) -> None:
-    """One partition's successors of items[U] into index[U,M] (-1 = none) and counted[U,M], all transitions
-    added to out[U]; counts times `decay`.
+    """Write one partition's successors of items[U] into index[U,M] (-1 = none) and their counts, times
+    `decay`, into counted[U,M]; add all transitions out of each item, times `decay`, to out[U].
+
+    row_of[N] is an item's row of successor[R,M], count[R,M] and total[R], -1 = none. An item outside 0 … N -
+    1 has no successors.
     """
     for u in range(len(items)):
         item = items[u]
@@ -39,45 +46,49 @@ def collect(
 
 
 @compiled
-def merge(
+def merge_successors(
     index: NDArray[np.int32], counted: Floats, summed: Floats, merged: NDArray[np.int32], kept: Floats
 ) -> None:
-    """Successors index[P,U,M] (-1 = none) of P partitions with counts [P,U,M] -> the most counted of each
-    item, each once, in merged[U,K] (-1 beyond) and kept[U,K]; ties go to the lower index. summed[N] is left
-    all zero.
+    """Add up the counts counted[P,U,M] of P partitions for the successors index[P,U,M] (-1 = none), and write
+    the K most counted of each item into merged[U,K] (-1 beyond) and their counts into kept[U,K] (0 beyond).
+    In a row with more than K they stand in the order of their counts, ties to the lower index; else in any.
+
+    summed[N] must be all zero, and is so again afterwards.
     """
     parts, users, width = index.shape
     distinct = np.empty(parts * width, np.int32)
     most = kept.shape[1]
     merged[:], kept[:] = -1, 0
     for u in range(users):
-        known = 0
+        # 1. Add up the partitions' counts of each distinct successor.
+        n_distinct = 0
         for part in range(parts):
             for m in range(width):
                 j, weight = index[part, u, m], counted[part, u, m]
                 if j < 0 or weight <= 0:
                     continue
                 if summed[j] == 0:
-                    distinct[known] = j
-                    known += 1
+                    distinct[n_distinct] = j
+                    n_distinct += 1
                 summed[j] += weight
+        # 2. Keep the most counted ones.
         filled = 0
-        for n in range(known):
+        for n in range(n_distinct):
             j = distinct[n]
             weight = summed[j]
             summed[j] = 0
-            if known > most:
+            if n_distinct > most:
                 filled = min(filled + 1, most)
-                insert(merged[u, :filled], kept[u, :filled], j, weight)
+                insert_ranked(merged[u, :filled], kept[u, :filled], j, weight)
             else:  # their order does not matter
                 merged[u, filled], kept[u, filled] = j, weight
                 filled += 1
 
 
 @compiled
-def new_rows(item: Ints, previous: Ints, row_of: Ints, rows: int) -> int:
-    """Number the items without a row that transitions start from, from `rows` on, in row_of[N]; how
-    many rows there are then.
+def assign_rows(item: Ints, previous: Ints, row_of: Ints, rows: int) -> int:
+    """Write a row's number, from `rows` on, into row_of[N] for each item that has none and that a transition
+    to item[n] starts from, of previous[n,K] (-1 = none). Returns how many rows there are then.
     """
     for n in range(len(item)):
         for source in previous[n]:
@@ -88,15 +99,20 @@ def new_rows(item: Ints, previous: Ints, row_of: Ints, rows: int) -> int:
 
 
 @compiled
-def _pairs(
+def _sum_pairs(
     item: Ints, previous: Ints, weight: NDArray[np.float64], source: Ints, target: Ints, summed: Floats
 ) -> int:
-    """Sum weights of events[n] by (source, target), in order of appearance; how many pairs there are."""
+    """Sum the weights of transitions from previous[n,K] to item[n] by pair (source, target), and write the
+    pairs, in order of appearance, into the first entries of source, target and summed, each [n K]. Returns
+    how many pairs there are. See `count_transitions` for the weights.
+    """
+    # 1. An open-addressing hash table of pairs, at most half full.
     slots = 1
     while slots < 2 * previous.size:
         slots *= 2
     slot_of, exact = np.full(slots, -1, np.int32), np.empty(previous.size, np.float64)
     pairs = 0
+    # 2. Add each transition to its pair, in float64.
     for n in range(len(item)):
         for lag in range(previous.shape[1]):
             start, end = previous[n, lag], item[n]
@@ -115,28 +131,32 @@ def _pairs(
                     break
                 slot = (slot + 1) & (slots - 1)
             exact[pair] += np.float32(weight[n] / (lag + 1))
+    # 3. Round the sums.
     for pair in range(pairs):
         summed[pair] = np.float32(exact[pair])
     return pairs
 
 
 @compiled
-def _take_in(row: int, target: Ints, summed: Floats, successor: NDArray[np.int32], count: Floats) -> None:
-    """Newcomers among the successors of one row: the one with the i-th largest sum takes the i-th smallest
-    place, if it outweighs what is there.
+def _admit_newcomers(
+    row: int, target: Ints, summed: Floats, successor: NDArray[np.int32], count: Floats
+) -> None:
+    """Offer target[n] with weights summed[n], none of which the row has as a successor yet, slots of the row:
+    the newcomer with the i-th largest weight meets the slot with the i-th smallest count, and the module's
+    docstring says what becomes of both. Those beyond the M largest are dropped.
     """
-    order, places = np.argsort(-summed, kind="mergesort"), np.argsort(count[row], kind="mergesort")
+    newcomers, slots = np.argsort(-summed, kind="mergesort"), np.argsort(count[row], kind="mergesort")
     old = count[row].copy()
-    for rank in range(min(len(order), len(places))):
-        place, newcomer = places[rank], order[rank]
-        if successor[row, place] < 0 or old[place] <= summed[newcomer]:
-            successor[row, place], count[row, place] = target[newcomer], summed[newcomer]
+    for rank in range(min(len(newcomers), len(slots))):
+        slot, newcomer = slots[rank], newcomers[rank]
+        if successor[row, slot] < 0 or old[slot] <= summed[newcomer]:
+            successor[row, slot], count[row, slot] = target[newcomer], summed[newcomer]
         else:
-            count[row, place] -= summed[newcomer]
+            count[row, slot] -= summed[newcomer]
 
 
 @compiled
-def add(
+def count_transitions(
     item: Ints,
     previous: Ints,
     weight: NDArray[np.float64],
@@ -145,28 +165,32 @@ def add(
     count: Floats,
     total: Floats,
 ) -> None:
-    """Count transitions to item[n] from the items before, previous[n,K], latest first, -1 = none; one from l
-    places before counts weight[n] / l, one from an item to itself does not count. Rows must exist.
+    """Count transitions to item[n] from the user's items before, previous[n,K], latest first, -1 = none, in
+    successor[R,M], count[R,M] and total[R]. A transition from the item l events before counts weight[n] / l,
+    one from an item to itself does not count. `assign_rows` must have given each source its row.
     """
+    # 1. Sum equal pairs.
     source, target = np.empty(previous.size, np.int64), np.empty(previous.size, np.int64)
     summed = np.empty(previous.size, np.float32)
-    pairs = _pairs(item, previous, weight, source, target, summed)
+    pairs = _sum_pairs(item, previous, weight, source, target, summed)
+    # 2. Add them to the successors that their rows have; bring the others to the front, by row.
     new = 0
     for pair in range(pairs):
-        row, found = row_of[source[pair]], -1
+        row, slot = row_of[source[pair]], -1
         total[row] += summed[pair]
-        for place in range(successor.shape[1]):
-            if successor[row, place] == target[pair]:
-                found = place
-        if found >= 0:
-            count[row, found] += summed[pair]
-        else:  # for later, when all that are known have been counted
+        for m in range(successor.shape[1]):
+            if successor[row, m] == target[pair]:
+                slot = m
+        if slot >= 0:
+            count[row, slot] += summed[pair]
+        else:
             source[new], target[new], summed[new] = row, target[pair], summed[pair]
             new += 1
+    # 3. Offer the newcomers of each row its slots.
     order = np.argsort(source[:new], kind="mergesort")
     begin = 0
     for end in range(1, new + 1):
         if end == new or source[order[end]] != source[order[begin]]:
             of_row = order[begin:end]
-            _take_in(source[order[begin]], target[of_row], summed[of_row], successor, count)
+            _admit_newcomers(source[order[begin]], target[of_row], summed[of_row], successor, count)
             begin = end

@@ -128,7 +128,7 @@ class GRU(FusedCell):
         after = []
         for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
             after.append(h.clone())
-            x = gru_loops.layer(x, batch_sizes, after[-1], self._weights(layer))
+            x = gru_loops.run_layer(x, batch_sizes, after[-1], self._weights(layer))
         return x, torch.cat(after, dim=1)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:

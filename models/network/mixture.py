@@ -11,6 +11,8 @@ outside a few hundred candidates per user. Every slot of an item in the recent w
 of its own where the item came again later, so both "what was last" and "what is frequent" can be learned;
 shift counts once. Of items from before the window only the order is known; one that is in the window, too,
 counts as there.
+
+In the code d is `dense`, log Z `log_z`, t `transition` and p `pointer`.
 """
 
 import functools

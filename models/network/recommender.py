@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag, softplus
 
 from eddy.models.config import ModelConfig
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
-from eddy.models.kernels.input_loops import add_up
+from eddy.models.kernels.input_loops import input_vectors
 from eddy.models.logs.item_features import Bags
 from eddy.models.network.cells import make_cell
 from eddy.models.network.mixture import Mixture
@@ -81,7 +81,7 @@ class Recommender(nn.Module):
         """Events -> what the cell reads: [..., D]."""
         if inputs.item.dim() == 1 and self.item_vectors.device.type == "cpu" and not torch.is_grad_enabled():
             gaps = self.gap_vectors if self.config.time_gaps else self.gap_vectors[:0]
-            return add_up(*inputs, self.item_vectors, self.type_vectors, self.negative_vector, gaps)
+            return input_vectors(*inputs, self.item_vectors, self.type_vectors, self.negative_vector, gaps)
         x = self.item_vectors[inputs.item] + self.type_vectors[inputs.type]
         x = x + inputs.negative.unsqueeze(-1) * self.negative_vector
         if self.config.time_gaps:

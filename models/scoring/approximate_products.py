@@ -1,7 +1,8 @@
 """Products of queries with item rows: exact ones, and faster ones in reduced precision.
 
-Rows are brought into the order in which oneDNN reads them once, which every product would do anew otherwise.
-Products are about in int8 (oneDNN) or bfloat16, whichever this machine is faster at.
+Item rows are brought into the order in which oneDNN reads them once; every product would do so anew
+otherwise. Approximate products are computed in int8 (by oneDNN) or in bfloat16, whichever is faster on this
+machine. n items, B queries, D units of an item vector.
 """
 
 import time
@@ -17,24 +18,29 @@ from eddy.models.kernels.quantisation import TINY, quantise
 Precision = Literal["float32", "bfloat16", "int8", "auto"]
 
 Product = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Of vectors float32[B, D + 1]: scores float32[B, rows], the caller's own, to be multiplied by [B, 1] if
-given.
+"""A function of vectors float32[B, D + 1]: it returns float32[B,n], which the caller may overwrite, and the
+unit [B, 1] that this has to be multiplied by to be the product; None = 1.
 """
 
 WORTHWHILE = 0.75
-"""Of float32's time: a first pass that takes more does not pay for the short list."""
+"""A first pass that takes more than this share of float32's time is not worth it: the short list has to be
+scored again, which costs time as well.
+"""
 
 _PACKED_FOR = 64
-"""Queries at a time that the order is chosen for; for others it is as good within a few percent."""
+"""Queries in the product that oneDNN chooses the order for. With other numbers of queries the product is as
+fast within a few percent.
+"""
 
 _TRIAL_ROWS, _DEVICE_TRIAL_ROWS = 64, 1024
+"""Queries in the products that are timed, on a CPU as many as the order is chosen for."""
 
 _CANNOT = (RuntimeError, AttributeError, TypeError)
-"""What torch raises for what it does not have on this device, or in this version."""
+"""The errors that torch raises where an operation is missing on this device or in this version."""
 
 
-def exact(rows: Tensor) -> Product:
-    """Of rows[n, D + 1], packed if the device and this torch can."""
+def exact_product(rows: Tensor) -> Product:
+    """The product with rows float32[n, D + 1], packed if the device and this torch can."""
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
     except _CANNOT:
@@ -44,7 +50,9 @@ def exact(rows: Tensor) -> Product:
 
 
 def _int8(rows: Tensor) -> Product:
-    """Vectors as int8, queries as 7 bits (sums of 8 by 8 bits can overflow on AVX2), with a scale each."""
+    """Item rows as int8, queries as 7 bits (sums of products of 8 by 8 bits can overflow on AVX2), each with
+    a scale of its own.
+    """
     scale = rows.abs().amax(dim=1).clamp(min=TINY) / 127
     onednn = torch.ops.onednn
     weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
@@ -71,8 +79,8 @@ def _bfloat16(rows: Tensor) -> Product:
 _REDUCED: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfloat16}
 
 
-def reduced(rows: Tensor, precision: Precision) -> Product:
-    """Of rows[n, D + 1], about. Errors: EddyError where this machine cannot."""
+def reduced_product(rows: Tensor, precision: Precision) -> Product:
+    """The approximate product with rows float32[n, D + 1]. Errors: EddyError where this machine has none."""
     try:
         return _REDUCED[precision](rows)
     except _CANNOT as error:
@@ -81,25 +89,27 @@ def reduced(rows: Tensor, precision: Precision) -> Product:
         ) from None
 
 
-def fastest(rows: Tensor) -> Precision:
-    """What the first pass should use on this machine: measured, since no flag of the processor says it."""
-    best, shortest = "float32", WORTHWHILE * _seconds(exact(rows), rows)
+def fastest_precision(rows: Tensor) -> Precision:
+    """The precision that the first pass over rows like these should have on this machine: it is measured,
+    since no flag of the processor tells.
+    """
+    best, shortest = "float32", WORTHWHILE * _measure_seconds(exact_product(rows), rows)
     for name, pack in _REDUCED.items():
         try:
-            took = _seconds(pack(rows), rows)
+            seconds = _measure_seconds(pack(rows), rows)
         except _CANNOT:
             continue
-        if took < shortest:
-            best, shortest = name, took
+        if seconds < shortest:
+            best, shortest = name, seconds
     return best  # type: ignore[return-value]
 
 
-def _seconds(product: Product, rows: Tensor) -> float:
-    """The shortest of a few runs."""
+def _measure_seconds(product: Product, rows: Tensor) -> float:
+    """The time of a product in s: the shortest of three, after one that is not counted."""
     trial = _DEVICE_TRIAL_ROWS if rows.is_cuda else _TRIAL_ROWS
     vector = torch.randn(trial, rows.shape[1], device=rows.device)
     product(vector)
-    took = []
+    seconds = []
     for _ in range(3):
         if vector.is_cuda:
             torch.cuda.synchronize()
@@ -107,5 +117,5 @@ def _seconds(product: Product, rows: Tensor) -> float:
         product(vector)
         if vector.is_cuda:
             torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
-    return min(took)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -1,5 +1,15 @@
-"""What scoring makes of one batch of users, tile by tile: the interface, and what the two ways of doing it
-have in common.
+"""The interface of scoring one batch of users, tile by tile, and what its two implementations have in common.
+
+The score (formula: `eddy.models.network.mixture`) is computed in two ways:
+
+- `TorchBackend`, with `eddy.models.scoring.sparse`, is the reference: torch operations on whole tiles of
+users, for any device, and for numbers that are not finite. - `CpuBackend`, with
+`eddy.models.kernels.score_rows`, is the optimised path: on a CPU, where all numbers are finite, compiled
+loops follow the product, one user's row at a time.
+
+`tests/unit/scoring/test_scorer.py` holds them together: `test_compiled_loops_score_as_any_device_does`
+compares scores and lists of the two, and `test_scores_follow_the_formula` compares each of them with the
+formula written out item by item in float64. Whoever changes one of them must change the other.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,7 +24,9 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import Query, Window
 
 SHORT_LIST, LEAST_LISTED = 2, 20
-"""Candidates of a first pass that are scored again: so many times k, and at least so many."""
+"""A first pass in reduced precision gives SHORT_LIST times k candidates that are scored again, and at least
+LEAST_LISTED: more cost time, fewer cost recall (tests/bench/README.md has recall@10 and recall@20 of 1).
+"""
 
 
 class Exclude(NamedTuple):
@@ -43,50 +55,60 @@ class TopK(NamedTuple):
 
 
 class ScoringBackend(Protocol):
-    """B users' questions; parts of them may be answered on several threads at a time."""
+    """The questions of B users. Its methods may run on several threads at a time, each for other users."""
 
     def scores(self, rows: slice) -> Tensor:
-        """Exact scores float32[rows, N], -inf where an item is not to be ranked; until the next call."""
+        """Exact scores float32[n,N] of the n users in `rows`, -inf where an item is not to be ranked. The
+        next call on the same thread overwrites them.
+        """
 
     def topk(self, rows: slice, k: int, target: Tensor) -> TopK:
-        """Lists of the k best items for the first of these users, ranks of target[R] for the last R."""
+        """For the n users in `rows`: lists of the k best items for the first n - R, which has fewer columns
+        if the catalogue has fewer items, and exact ranks of target[R] for the last R.
+        """
 
 
 def short_list(k: int) -> int:
-    """Candidates to score again for a list of k."""
+    """How many candidates are scored again for a list of k."""
     return max(SHORT_LIST * k, LEAST_LISTED)
 
 
 def last_items(query: Query, window: Window, lags: int) -> Tensor:
     """Each user's last L items, latest first: int64[B,L] catalogue index, -1 = none."""
-    slot, _, held = recent(query, window, lags)
-    return torch.where(held, window.item.gather(1, slot), -1)
+    slot, _, filled = recent(query, window, lags)
+    return torch.where(filled, window.item.gather(1, slot), -1)
 
 
-class Weights(NamedTuple):
-    """How much transitions count by how common the items are that they lead to and from: float32[N or more]
-    each.
+class TransitionWeights(NamedTuple):
+    """Factors of a transition by how common its two items are; see `Mixture.damped` and
+    `Mixture.boost_of`.
     """
 
     to: Tensor
+    """float32[N or more] by the item that it leads to"""
     origin: Tensor
+    """float32[N or more] by the item that it comes from"""
 
 
-class Successors(NamedTuple):
-    """Of the distinct items among the last ones of B users."""
+class SuccessorTables(NamedTuple):
+    """Successors of the U distinct items among the last L items of B users."""
 
-    source: NDArray[np.int64]  # [B,L] row of the two tables below
-    distinct: NDArray[np.int64]  # [U] the items; N = none
+    source: NDArray[np.int64]  # [B,L] rows of the tables below, of which each user's last items have one each
+    distinct: NDArray[np.int64]  # [U] the items; N = no item
     successor: NDArray[np.int32]  # [U,M] -1 = none
-    share: NDArray[np.float32]  # [U,M] 0 where none
+    share: NDArray[np.float32]  # [U,M] of all transitions from the item, 0 = none
 
 
-def successors(last: NDArray[np.int64], items: int, statistics: Statistics, now: float) -> Successors:
-    """Of last[B,L] at `now`; each distinct item is looked up once."""
-    used = np.zeros(items + 1, np.bool_)
-    used[last] = True  # -1, no item, is the last place
-    distinct = np.flatnonzero(used)
-    place = np.zeros(items + 1, np.int64)
-    place[distinct] = np.arange(len(distinct))
-    index, share = statistics.successors_of(np.where(distinct < items, distinct, -1), now)
-    return Successors(place[last], distinct, index, share)
+def successor_tables(
+    last: NDArray[np.int64], items: int, statistics: Statistics, now: float
+) -> SuccessorTables:
+    """Successors of last[B,L] (-1 = no item) at `now`, ms of the stream clock, in a catalogue of N = `items`.
+    Each distinct item is looked up once.
+    """
+    is_used = np.zeros(items + 1, np.bool_)
+    is_used[last] = True  # -1 is the index of the last entry: N stands for no item
+    distinct = np.flatnonzero(is_used)
+    row = np.zeros(items + 1, np.int64)
+    row[distinct] = np.arange(len(distinct))
+    successor, share = statistics.successors_of(np.where(distinct < items, distinct, -1), now)
+    return SuccessorTables(row[last], distinct, successor, share)

@@ -1,9 +1,10 @@
-"""What every catalogue item brings to the dense part of the score, and its product with queries.
+"""The item matrix: what every catalogue item brings to the dense part of the score, and its product with
+queries.
 
-A row is [item vector | bias | popularity columns]. The product with what does not change, vector and bias, is
-the largest part of the work (`eddy.models.scoring.approximate_products`); in reduced precision it finds a
-short list that is then scored exactly. The popularity columns are added in float32: they are few, they change
-all the time, and their values are large.
+An item's row is [item vector | bias | popularity columns]. Vector and bias hardly ever change. The product
+with them is the largest part of the work (`eddy.models.scoring.approximate_products`); in reduced precision
+it finds a short list that is then scored exactly. The popularity columns are added in float32: they are few,
+they change all the time, and their values are large.
 """
 
 import logging
@@ -27,41 +28,47 @@ from eddy.models.vocabulary import Catalogue, Vocabulary
 log = logging.getLogger("eddy.scoring")
 
 ITEM_TILE, DEVICE_ITEM_TILE = 16_384, 1 << 20
-"""Items in one product, a multiple of BLOCK: on a CPU their vectors and a tile's scores stay in the cache; a
-GPU is kept busy.
+"""Items in one product, a multiple of BLOCK. On a CPU their vectors and a tile's scores have to stay in the
+cache; a GPU has to be kept busy.
 """
 
 AUTO_ITEMS = 4_096
-"""Catalogue size from which "auto" looks for a first pass that is faster than float32."""
+"""Catalogue size from which "auto" looks for a first pass that is faster than float32: with fewer items the
+product is too small a part of the work to pay for a short list that is scored again.
+"""
 
 PACKED_TWICE = 32_768
-"""Items up to which float32 rows are packed beside reduced ones, for ranks, which are always exact."""
+"""Items up to which float32 rows are packed beside reduced ones, for ranks, which are always exact. It bounds
+memory: with more items ranks take the rows as they are, which is slower.
+"""
 
 
 @dataclass(frozen=True)
-class Items:
-    """The matrix as of one moment; what `ItemMatrix` does later does not change it."""
+class ItemMatrixView:
+    """The matrix as of one moment. Later changes of the `ItemMatrix` do not show in it, unless the features
+    of known items change (`features_changed`).
+    """
 
     items: int
-    """N that are ranked"""
+    """N: how many items are ranked"""
     vectors: Tensor
-    """[padded, D + 1]: item vector and bias"""
+    """float32[padded, D + 1]: item vector and bias"""
     popularity: Tensor
-    """[N, F + TREND]"""
+    """float32[N, F + TREND]"""
     moving: Tensor
-    """[F + TREND, padded or more]: the same by column"""
+    """float32[F + TREND, padded or more]: `popularity` by column, zeros beyond N"""
     finite: bool
-    """whether all of that are numbers"""
+    """whether all numbers in `vectors` and `popularity` are finite"""
     tile: int
     """items in one product"""
     _exact: Sequence[Product]
-    """by tile; none = not packed"""
+    """float32 products by tile, empty if they are not packed"""
     _reduced: Sequence[Product]
-    """by tile"""
+    """products in reduced precision by tile, empty if there are none"""
 
     @property
     def padded(self) -> int:
-        """N, rounded up to whole blocks."""
+        """N rounded up to a multiple of BLOCK."""
         return len(self.vectors)
 
     @property
@@ -70,12 +77,12 @@ class Items:
         return bool(self._reduced)
 
     def tiles(self) -> list[slice]:
-        """Consecutive parts of the padded rows."""
+        """The padded rows in consecutive parts, each for one product."""
         return _tiles(self.padded, self.tile)
 
     def product(self, vector: Tensor, tile: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
-        """vector[B, columns] times item vectors and biases of a tile: [B, items of the tile], the caller's
-        own, to be multiplied by [B, 1] if that is given.
+        """vector[B, columns] times the item vectors and biases of a tile: a product float32[B, items of the
+        tile], which the caller may overwrite, and the unit [B, 1] that it has to be multiplied by, None = 1.
         """
         fixed = vector[:, : self.vectors.shape[1]].contiguous()
         products = self._exact if exact or not self.reduced else self._reduced
@@ -84,8 +91,8 @@ class Items:
             return product(fixed)
         return torch.mm(fixed, self.vectors[tile].T), None
 
-    def exact(self, vector: Tensor, index: Tensor) -> Tensor:
-        """vector[B, columns], index int64[B,S] -> float32[B,S]"""
+    def exact_scores(self, vector: Tensor, index: Tensor) -> Tensor:
+        """Dense scores float32[B,S] of the items index[B,S] for the queries vector[B, columns]."""
         fixed = self.vectors.shape[1]
         rows = self.vectors.index_select(0, index.flatten()).view(*index.shape, -1)
         scores = torch.bmm(rows, vector[:, :fixed].unsqueeze(2)).squeeze(2)
@@ -93,12 +100,12 @@ class Items:
 
 
 def _tiles(padded: int, tile: int) -> list[slice]:
-    return [slice(at, min(at + tile, padded)) for at in range(0, padded, tile)]
+    return [slice(start, min(start + tile, padded)) for start in range(0, padded, tile)]
 
 
 class ItemMatrix:
-    """float32[N, D + 1 + F + TREND], growing with the catalogue, in two parts: what does not change, and the
-    popularity columns. Padded with zeros to a multiple of BLOCK items.
+    """float32[N, D + 1 + F + TREND], growing with the catalogue, in two parts: vectors and biases, which
+    hardly change, and the popularity columns. Padded with zeros to a multiple of BLOCK items.
     """
 
     def __init__(
@@ -106,17 +113,17 @@ class ItemMatrix:
     ) -> None:
         self._recommender, self._vocabulary, self._catalogue = recommender, vocabulary, catalogue
         self.fixed = recommender.config.dim + 1
-        """columns that do not change: item vector and bias"""
+        """D + 1: the columns of item vector and bias"""
         self._vectors = torch.zeros(0, self.fixed, device=recommender.item_bias.device)
         self.tile = ITEM_TILE if self._vectors.device.type == "cpu" else DEVICE_ITEM_TILE
         self.items = 0
-        self._features_until = 0
-        """revision of the catalogue's features that the rows are of"""
+        self._features_revision = 0
+        """the revision of the catalogue's features that the rows were made from"""
         self.precision = precision
         self._popularity = self._vectors.new_zeros(0, recommender.columns)
         self._moving = self._popularity.T
         self._finite = self._moving_finite = True
-        self._now: Items | None = None
+        self._view: ItemMatrixView | None = None
         self._exact: list[Product] = []
         """by tile"""
         self._reduced: list[Product] = []
@@ -124,13 +131,15 @@ class ItemMatrix:
 
     @property
     def rows(self) -> Tensor:
-        """[N, columns], a copy"""
+        """The whole matrix [N, columns], a copy."""
         return torch.cat([self._vectors[: self.items], self._popularity[: self.items]], dim=1)
 
-    def grow(self) -> None:
-        """Take in the catalogue's new items."""
+    def add_new_items(self) -> None:
+        """Add rows for the catalogue's new items; their popularity has to be set afterwards. Rows whose
+        features changed are made anew.
+        """
         start, items = self.items, len(self._catalogue)
-        self._take_features()
+        self._update_features()
         if items == start:
             return
         if items > len(self._vectors) - BLOCK:
@@ -140,61 +149,63 @@ class ItemMatrix:
         if not self._recommender.columns:
             self.set_popularity(self._vectors.new_zeros(items, 0))
         if self.precision == "auto" and items >= AUTO_ITEMS:
-            self.precision = products.fastest(self._vectors[: self.tile])
+            self.precision = products.fastest_precision(self._vectors[: self.tile])
             log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
-        self._changed(start)
+        self._drop_packed(start)
 
-    def _changed(self, first: int) -> None:
-        """Rows from this one on are not what was packed any more."""
+    def _drop_packed(self, first: int) -> None:
+        """Drop the packed products and the view, because rows from `first` on are new or have changed."""
         del self._exact[first // self.tile :], self._reduced[first // self.tile :]
-        self._now = None
+        self._view = None
 
     @property
     def features_changed(self) -> bool:
-        """Whether `grow` may change rows in place that an earlier `now` shares."""
-        changed = self._catalogue.features.revision != self._features_until
+        """Whether `add_new_items` may change rows in place that an earlier view shares."""
+        changed = self._catalogue.features.revision != self._features_revision
         return bool(self._recommender.config.features) and changed
 
-    def _take_features(self) -> None:
-        """Score anew what is outside the vocabulary and has other features than before."""
+    def _update_features(self) -> None:
+        """Make the rows of items outside the vocabulary anew whose features have changed."""
         if not self.features_changed:
             return
         features = self._catalogue.features
-        hashes = features.changed_since(self._features_until)
-        self._features_until = features.revision
-        place = self._catalogue.find(hashes)
+        hashes = features.changed_since(self._features_revision)
+        self._features_revision = features.revision
+        index = self._catalogue.find(hashes)
         outside = self._vocabulary.input_index(hashes) >= len(self._vocabulary)
-        changed = outside & (place >= 0) & (place < self.items)
+        changed = outside & (index >= 0) & (index < self.items)
         if changed.any():
-            where = place[changed]
-            self._set_fixed(to_device(where, self._vectors.device), hashes[changed])
-            self._changed(int(where.min()))
+            rows = index[changed]
+            self._set_fixed(to_device(rows, self._vectors.device), hashes[changed])
+            self._drop_packed(int(rows.min()))
 
-    def _set_fixed(self, at: slice | Tensor, hashes: NDArray[np.uint64]) -> None:
-        columns = self._columns(hashes)
+    def _set_fixed(self, rows: slice | Tensor, hashes: NDArray[np.uint64]) -> None:
+        columns = self._fixed_columns(hashes)
         self._finite &= all_finite(columns)
-        self._vectors[at] = columns
+        self._vectors[rows] = columns
 
-    def _columns(self, hashes: NDArray[np.uint64]) -> Tensor:
-        """Vectors and biases of items: [n, D + 1]."""
+    def _fixed_columns(self, hashes: NDArray[np.uint64]) -> Tensor:
+        """Vectors and biases of the items with hashes[n]: [n, D + 1]."""
         index = to_device(self._vocabulary.input_index(hashes), self._vectors.device)
         if not self._recommender.config.features:
             return self._recommender.item_columns(index)
-        return self._recommender.item_columns(index, self.of_features(hashes))
+        return self._recommender.item_columns(index, self.columns_of_features(hashes))
 
-    def of_features(self, hashes: NDArray[np.uint64]) -> Tensor:
-        """What features alone make of items: [n, D + 1]."""
-        found = bags(self._catalogue.features.of(hashes), self._vocabulary.features)
-        return self._recommender.of_features(Bags(*(part.to(self._vectors.device) for part in found)))
+    def columns_of_features(self, hashes: NDArray[np.uint64]) -> Tensor:
+        """Vectors and biases that the features alone give to the items with hashes[n]: [n, D + 1]."""
+        by_item = bags(self._catalogue.features.of(hashes), self._vocabulary.features)
+        return self._recommender.of_features(Bags(*(part.to(self._vectors.device) for part in by_item)))
 
     def set_popularity(self, columns: Tensor) -> None:
-        """columns[N, F + TREND]"""
+        """Set the popularity columns of all N items: columns[N, F + TREND]."""
         self._moving_finite = all_finite(columns)
         self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK)).contiguous()
-        self._now = None
+        self._view = None
 
     def add_popularity(self, columns: Tensor) -> None:
-        """columns[n, F + TREND] of the last n items, which `set_popularity` was not given."""
+        """Set the popularity columns of the last n items, which are new since `set_popularity`:
+        columns[n, F + TREND].
+        """
         start, room = self.items - len(columns), len(self._vectors)
         if -(-self.items // BLOCK) * BLOCK > self._moving.shape[1] or self.items > len(self._popularity):
             self._popularity = roomy(self._popularity[:start], room)
@@ -202,30 +213,24 @@ class ItemMatrix:
         self._moving_finite &= all_finite(columns)
         self._popularity[start : self.items] = columns
         self._moving[:, start : self.items] = columns.T
-        self._now = None
+        self._view = None
 
-    def now(self) -> Items:
-        """As it is, with what passes over the items need."""
-        if self._now is None:
+    def view(self) -> ItemMatrixView:
+        """The matrix as it is, with its rows packed for products."""
+        if self._view is None:
             padded = -(-self.items // BLOCK) * BLOCK
             vectors = self._vectors[:padded]
             reduced, tiles = self.precision in ("bfloat16", "int8"), _tiles(padded, self.tile)
             if not reduced or self.items <= PACKED_TWICE:
                 for tile in tiles[len(self._exact) :]:
-                    self._exact.append(products.exact(vectors[tile]))
+                    self._exact.append(products.exact_product(vectors[tile]))
             if reduced:
                 for tile in tiles[len(self._reduced) :]:
-                    self._reduced.append(products.reduced(vectors[tile], self.precision))
+                    self._reduced.append(products.reduced_product(vectors[tile], self.precision))
             exact = self._exact if len(self._exact) == len(tiles) else ()
             finite = self._finite and self._moving_finite
-            self._now = Items(
-                self.items,
-                vectors,
-                self._popularity[: self.items],
-                self._moving,
-                finite,
-                self.tile,
-                tuple(exact),
-                tuple(self._reduced),
-            )
-        return self._now
+            self._view = ItemMatrixView(
+                self.items, vectors, self._popularity[: self.items], self._moving, finite, self.tile,
+                tuple(exact), tuple(self._reduced),
+            )  # fmt: skip
+        return self._view

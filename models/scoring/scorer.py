@@ -1,10 +1,10 @@
 """Scores, exact top-k and ranks of targets over the whole catalogue: used alike by the stream, by serving and
-by the offline evaluation.
+by the offline evaluation. `eddy.models.network.mixture` has the formula of the score.
 
-The dense part of the score is one product of the queries with the item matrix; the sparse parts are then
-mixed in at a few hundred candidates per user. Work goes by tiles of users and items whose scores stay in the
-cache. With a first pass in reduced precision the best SHORT_LIST candidates are scored again in float32. On
-the CPU what follows the product is compiled (`eddy.models.scoring.cpu_backend`); elsewhere it is torch's.
+The dense part d is one product of the queries with the item matrix; the sparse parts are then mixed in at a
+few hundred items per user. The work is done in tiles of users and items whose scores stay in the cache. After
+a first pass in reduced precision the best candidates (`short_list`) are scored again in float32.
+`eddy.models.scoring.backend` tells of the two ways in which this is computed.
 """
 
 import math
@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.kernels.rowwise import MixtureTables
+from eddy.models.kernels.score_rows import MixtureTables
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Exclude, ScoringBackend, TopK, Weights, last_items
-from eddy.models.scoring.cpu_backend import CpuBackend, tables_of
+from eddy.models.scoring.backend import Exclude, ScoringBackend, TopK, TransitionWeights, last_items
+from eddy.models.scoring.cpu_backend import CpuBackend, mixture_tables
 from eddy.models.scoring.item_matrix import ItemMatrix
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.torch_backend import TorchBackend
@@ -31,55 +31,68 @@ from eddy.models.tensors import Query, Window, all_finite, roomy, to_device
 from eddy.models.vocabulary import Catalogue, Vocabulary
 
 TILE_FLOATS = 1 << 20
-"""Scores computed at a time on a CPU, 4 MB: smaller tiles waste the product, larger ones leave the cache."""
+"""Scores computed at a time on a CPU, 4 MB: with smaller tiles the product is less efficient, larger ones
+leave the cache.
+"""
 
 BUFFER_FLOATS, DEVICE_BUFFER_FLOATS = 1 << 25, 1 << 27
-"""Scores of a tile of users over all items at most: 128 MB, on a GPU 512 MB."""
+"""The most scores that a tile of users may have over all items: 128 MB, on a GPU 512 MB. They bound memory
+where the catalogue is large.
+"""
 
 WORTH_A_THREAD = 64
-"""Users per thread from which on tiles are scored side by side; with fewer, threads wait for the
-interpreter.
+"""Users per thread from which on tiles are scored side by side: with fewer, the threads wait longer for the
+interpreter than they save. (When it was brought in, together with decoding small chunks at once, freshness at
+2,000 events/s went from 60 to 39 ms.)
+"""
+
+RANKS_REMEMBERED = 1024
+"""Whenever so many ranks are in the mean of their cost, all of them count half from then on: fewer would make
+the mean jump, more would make it slow to follow a catalogue that grows.
+"""
+
+POPULARITY_FLOOR = 0.01
+"""Added to decayed counts before the logarithm, so that it is finite for an item that nobody touched lately:
+such an item counts as much as a hundredth of an event that happens now.
 """
 
 
-RANKS_REMEMBERED = 1024
-
-POPULARITY_FLOOR = 0.01
-"""Added to decayed counts before the logarithm: what an item counts that nobody touched lately."""
-
-
 class RankingCost:
-    """What ranks of targets have cost; told and asked by any thread. Processor time of the threads that made
-    them; on another device, where that says nothing, the time until they were there.
+    """The cost of ranks of targets, which any thread may add to or ask for: processor time of the threads
+    that made them, or, on another device, where that says nothing, the time until they were there.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._untold_s = self._seconds = self._ranks = 0.0
+        self._undrained_s = self._seconds = self._ranks = 0.0
 
-    def add(self, seconds: float, ranks: int = 0) -> None:
-        """So many more ranks took so long."""
+    def add_cost(self, seconds: float, ranks: int = 0) -> None:
+        """Add the cost of so many more ranks; `ranks` = 0 for a further cost of ranks that are counted
+        apart.
+        """
         with self._lock:
-            self._untold_s += seconds
+            self._undrained_s += seconds
             self._seconds += seconds
             self._ranks += ranks
-            if self._ranks > RANKS_REMEMBERED:  # a catalogue grows: what was long ago says little
+            if self._ranks > RANKS_REMEMBERED:
                 self._seconds, self._ranks = self._seconds / 2, self._ranks / 2
 
-    def per_rank(self) -> float | None:
-        """Seconds, in the mean of the last ones; None before the first."""
+    def seconds_per_rank(self) -> float | None:
+        """The mean cost of the last ranks, in s; None before the first."""
         with self._lock:
             return self._seconds / self._ranks if self._ranks else None
 
-    def take(self) -> float:
-        """Seconds since the last call."""
+    def drain_seconds(self) -> float:
+        """The cost in s that was added since the last call."""
         with self._lock:
-            seconds, self._untold_s = self._untold_s, 0.0
+            seconds, self._undrained_s = self._undrained_s, 0.0
             return seconds
 
 
 class Scorer:
-    """Holds item vectors and popularities for one model version; call `update_statistics` before scoring."""
+    """Scores by one model version: holds its item vectors, and popularities as of `now`.
+    `update_statistics` must be called before scoring.
+    """
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, catalogue: Catalogue, statistics: Statistics,
@@ -91,101 +104,105 @@ class Scorer:
         self.catalogue = catalogue
         self.statistics = statistics
         self._matrix = ItemMatrix(recommender, vocabulary, catalogue, precision)
-        self._spaces = threading.local()
+        self._thread_buffers = threading.local()
         self._on_cpu = recommender.item_bias.device.type == "cpu"
         self.compiled = self._on_cpu
-        """whether the compiled loops are used where all is finite: they do not expect NaN"""
+        """whether `CpuBackend` is used where everything is finite: compiled loops do not expect NaN"""
         self._tables: MixtureTables | None = None
-        self._weights: Weights | None = None
+        self._transition_weights: TransitionWeights | None = None
         self._counted = torch.zeros(0)
-        """[F] sums over the items of the decayed counts that popularity is taken from"""
+        """[F,1] sums over all items of the decayed counts, floors included, as of `now`"""
         self._threads = threads
         self._pool = None
         if threads > 1 and self._on_cpu:  # a GPU works beside the caller anyway
-            # A thread that begins with a product would share it with one of its own.
+            # One torch thread in each: otherwise each thread of the pool would start torch threads itself.
             self._pool = ThreadPoolExecutor(threads, "eddy-scoring", torch.set_num_threads, (1,))
         self._under_way: list[Future[None]] = []
         self.ranking_cost = RankingCost()
         self.now = -math.inf
+        """ms of the stream clock that popularity, and counts of transitions, are as of"""
 
     @property
     def items(self) -> int:
-        """N, catalogue items that are ranked."""
+        """N: how many items of the catalogue are ranked."""
         return self._matrix.items
 
     @property
     def precision(self) -> Precision:
-        """Of the first pass: what "auto" found, once there are items enough."""
+        """Precision of the first pass: "auto" until there are AUTO_ITEMS items, then what that chose."""
         return self._matrix.precision
 
     @property
     def matrix(self) -> Tensor:
-        """[N, D + 1 + F + TREND]"""
+        """The item matrix float32[N, D + 1 + F + TREND], a copy."""
         return self._matrix.rows
 
     @torch.inference_mode()
     def update_statistics(self, now: float) -> None:
-        """Take in the catalogue's new items and the popularities at `now` (ms of the stream clock). What is
-        still being scored stays as it was asked.
+        """Add the catalogue's new items, and bring popularities up to `now` (ms of the stream clock). Scoring
+        that is still under way is not affected.
         """
-        self._grow()
+        self._grow_matrix()
         self.now = now
-        mixture, known = self.recommender.mixture, self.recommender.config.older
+        mixture, older = self.recommender.mixture, self.recommender.config.older
         usable = self.compiled and all_finite(*mixture.parameters())
-        self._tables = tables_of(mixture, known) if usable else None
+        self._tables = mixture_tables(mixture, older) if usable else None
         if self.recommender.config.half_lives_ms:
             counts = _floored(self.statistics.popularity(self.items, now))
             self._counted = counts.sum(dim=1, keepdim=True)
             popularity = self._log_shares(counts)
             self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
-            self._weights = self._weights_of(popularity)
+            self._transition_weights = self._transition_weights_of(popularity)
 
     @torch.inference_mode()
-    def take_in_items(self) -> None:
-        """After a `update_statistics`: take in the catalogue's new items, and their popularity as it was
-        then, at the cost of these items alone.
+    def add_new_items(self) -> None:
+        """Add the catalogue's new items with their popularity as of the last `update_statistics`, which must
+        have been called before. The cost is that of these items alone.
         """
         start = self.items
-        self._grow()
+        self._grow_matrix()
         if self.items == start or not self.recommender.config.half_lives_ms:
             return
         counted = self.statistics.popularity_of(np.arange(start, self.items), self.now)
         popularity = self._log_shares(_floored(counted))
         self._matrix.add_popularity(self.recommender.popularity_columns(popularity))
-        new = self._weights_of(popularity)
-        if self._weights is not None and new is not None:
-            if self.items > len(self._weights.to):
+        new = self._transition_weights_of(popularity)
+        if self._transition_weights is not None and new is not None:
+            if self.items > len(self._transition_weights.to):
                 room = self.items * 5 // 4
-                self._weights = Weights(*(roomy(part[:start], room) for part in self._weights))
-            for part, added in zip(self._weights, new, strict=True):
+                self._transition_weights = TransitionWeights(
+                    *(roomy(part[:start], room) for part in self._transition_weights)
+                )
+            for part, added in zip(self._transition_weights, new, strict=True):
                 part[start : self.items] = added
 
-    def _grow(self) -> None:
+    def _grow_matrix(self) -> None:
+        """Add new items to the matrix; where rows change in place, wait for the scoring that reads them."""
         if self._matrix.features_changed:
             wait_for(self._under_way)
-        self._matrix.grow()
+        self._matrix.add_new_items()
 
     def _log_shares(self, counts: Tensor) -> Tensor:
-        """Logarithms of the shares that counts [F,n] are of all: [n,F]"""
+        """counts[F,n] -> logarithms of their shares of all counts, float32[n,F]"""
         return torch.log(counts / self._counted).T.to(self.recommender.item_bias.device)
 
-    def _weights_of(self, popularity: Tensor) -> Weights | None:
-        """Of items with these logarithms of shares [n,F]."""
+    def _transition_weights_of(self, popularity: Tensor) -> TransitionWeights | None:
+        """The weights [n] of items with the log shares popularity[n,F]; None where the version has none."""
         damping = self.recommender.config.damping
         if damping is None:
             return None
         common, mixture = popularity[:, damping], self.recommender.mixture
-        return Weights(mixture.damped(torch.ones_like(common), common), mixture.boost_of(common))
+        return TransitionWeights(mixture.damped(torch.ones_like(common), common), mixture.boost_of(common))
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """After a `update_statistics`: compile what scoring needs, so that the first question does not wait
-        for it, ten seconds on a new machine.
+        """Compile what scoring needs, so that the first question does not wait for it: ten seconds on a new
+        machine. `update_statistics` must have been called before.
         """
         counted = Statistics(self.statistics.half_lives_ms, self.statistics.successors)
         one = np.ones(1, np.int64)
         for partition in range(2):
-            counted.update(partition, one, one, one[:, None] * 2)
+            counted.count_events(partition, one, one, one[:, None] * 2)
         counted.successors_of(one, 1.0)
         if not self.items:
             return
@@ -194,8 +211,8 @@ class Scorer:
         query = self.recommender.query(nobody, torch.full((2,), -1.0, device=device))
         none = torch.zeros(2, config.recent_window, dtype=torch.int64, device=device)
         window = Window(none - 1, none, none, none > 0, none[:, 0], none[:, :0].int())
-        self.start(query, window, 1, torch.zeros(1, dtype=torch.int64, device=device))()
-        self.ranking_cost = RankingCost()  # what compiling took says nothing of ranks
+        self.start_topk(query, window, 1, torch.zeros(1, dtype=torch.int64, device=device))()
+        self.ranking_cost = RankingCost()  # the time that compiling took says nothing of ranks
 
     def successors(self, query: Query, window: Window) -> tuple[Tensor, Tensor]:
         """Transitions from each user's last L items, latest first: index int32[B,L,M] (-1 = none),
@@ -211,46 +228,50 @@ class Scorer:
 
     @torch.inference_mode()
     def scores(self, query: Query, window: Window, exclude: Exclude | None = None) -> Tensor:
-        """Exact scores of all catalogue items: float32[B,N]. Items that are negative in the window, and what
-        `exclude` names, are -inf. The tensor is the scorer's own: valid until it is asked again.
+        """Exact scores of all catalogue items: float32[B,N], -inf for items that are negative in the window
+        and for those that `exclude` names. The tensor is the scorer's own: the next call overwrites it.
         """
         return self._backend(query, window, exclude).scores(slice(0, len(query.vector)))
 
     def _backend(self, query: Query, window: Window, exclude: Exclude | None) -> ScoringBackend:
-        items = self._matrix.now()
-        given = (
-            query, window, exclude, self.recommender, items, self.statistics, self.now, self._weights,
-            self._spaces,
+        """The backend for these users: the compiled one if it may be used and everything is finite."""
+        matrix = self._matrix.view()
+        inputs = (
+            query, window, exclude, self.recommender, matrix, self.statistics, self.now,
+            self._transition_weights, self._thread_buffers,
         )  # fmt: skip
-        if self._tables is None or not (items.finite and all_finite(query.vector, query.gates)):
-            return TorchBackend(*given)
-        return CpuBackend(*given, self._tables)
+        if self._tables is None or not (matrix.finite and all_finite(query.vector, query.gates)):
+            return TorchBackend(*inputs)
+        return CpuBackend(*inputs, self._tables)
 
     def _by_tiles(self, work: Callable[[slice], None], rows: int) -> Callable[[], None]:
-        """Do `work` on tiles of users, if there are threads for it beside the caller and beside each other;
-        what is returned waits for the end.
+        """Do `work` on consecutive tiles of `rows` users, on the pool's threads where that is worth it, else
+        before returning. Call the result to wait for the end.
         """
+        # 1. As many users a tile as keep its scores in the cache (or the device busy), and in bounds.
         items = max(self.items, 1)
         step = DEVICE_BUFFER_FLOATS // items
         if self._on_cpu:
             step = min(TILE_FLOATS // min(items, self._matrix.tile), BUFFER_FLOATS // items)
         step = max(step, 1)
+        # 2. With threads, tiles of equal size, as many for each thread.
         pool = self._pool if rows >= WORTH_A_THREAD * self._threads else None
-        if pool is not None:  # as much for every thread
+        if pool is not None:
             tiles_each = -(-rows // (step * self._threads))
             step = -(-rows // (tiles_each * self._threads))
         tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
-        @torch.inference_mode()  # a thread's own matter
-        def some(tiles: Sequence[slice]) -> None:
+        # 3. Work on them.
+        @torch.inference_mode()  # every thread has to be told
+        def work_on(tiles: Sequence[slice]) -> None:
             for tile in tiles:
                 work(tile)
 
         if pool is None:
-            some(tiles)
+            work_on(tiles)
             return lambda: None
-        futures = [pool.submit(some, [tile]) for tile in tiles]
-        self._under_way = [each for each in self._under_way if not each.done()] + futures
+        futures = [pool.submit(work_on, [tile]) for tile in tiles]
+        self._under_way = [future for future in self._under_way if not future.done()] + futures
 
         def wait() -> None:
             for future in futures:
@@ -261,73 +282,80 @@ class Scorer:
     def topk(
         self, query: Query, window: Window, k: int, exclude: Exclude | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Item and score of `TopK` for B users."""
-        nothing = torch.zeros(0, dtype=torch.int64, device=query.vector.device)
-        return self.start(query, window, k, nothing, exclude)()[:2]
+        """The k best items of B users: `item` and `score` of `TopK`."""
+        no_target = torch.zeros(0, dtype=torch.int64, device=query.vector.device)
+        return self.start_topk(query, window, k, no_target, exclude)()[:2]
 
     def ranks(self, query: Query, window: Window, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Own score and rank of `TopK` for targets int64[B] (catalogue indices)."""
-        return self.start(query, window, 0, target)()[2:]
+        """Scores and ranks of target[B], a catalogue index for each of B users: `own` and `above` of
+        `TopK`.
+        """
+        return self.start_topk(query, window, 0, target)()[2:]
 
     @torch.inference_mode()
-    def start(
+    def start_topk(
         self, query: Query, window: Window, k: int, target: Tensor, exclude: Exclude | None = None
     ) -> Callable[[], TopK]:
-        """Lists of the k best items for the first users, ranks of target[R] for the last R ones, which are
-        always exact. The work may go on beside the caller; what is returned waits for it. Statistics are
-        read before.
+        """Start to make lists of the k best items for the first B - R of B users, and exact ranks of
+        target[R] for the last R. Call the result to wait for the end, which threads or a device may reach
+        later. Updates of statistics and items after this returns do not change it.
         """
+        # 1. Room for what will be found.
         device, users = query.vector.device, len(query.vector)
         reduced = self.precision in ("bfloat16", "int8")
         listed = users - len(target)
-        found = TopK(
+        topk = TopK(
             torch.full((listed, k), -1, dtype=torch.int64, device=device),
             torch.full((listed, k), -torch.inf, device=device),
             torch.empty(len(target), device=device),
             torch.empty(len(target), dtype=torch.int64, device=device),
         )
+        # 2. What all tiles have in common; the ranks bear their share of its cost.
         began, began_thread = time.monotonic(), time.thread_time()
-        asked = self._backend(query, window, exclude)
+        backend = self._backend(query, window, exclude)
         if self._on_cpu and len(target):
-            self.ranking_cost.add((time.thread_time() - began_thread) * len(target) / users)
+            self.ranking_cost.add_cost((time.thread_time() - began_thread) * len(target) / users)
 
-        def work(rows: slice) -> None:
+        # 3. Tile by tile: lists of its users up to `listed`, ranks of those beyond.
+        def fill(rows: slice) -> None:
             lists = slice(min(rows.start, listed), min(rows.stop, listed))
             ranks = slice(max(rows.start, listed) - listed, max(rows.stop, listed) - listed)
             began = time.thread_time()
-            part = asked.topk(rows, k, target[ranks])
-            width = part.item.shape[1]
-            found.item[lists, :width], found.score[lists, :width] = part.item, part.score
-            found.own[ranks], found.above[ranks] = part.own, part.above
-            made = ranks.stop - ranks.start
-            if self._on_cpu and made:
-                took = time.thread_time() - began
-                self.ranking_cost.add(took * made / (rows.stop - rows.start), made)
+            part = backend.topk(rows, k, target[ranks])
+            width = part.item.shape[1]  # the catalogue may have fewer than k items
+            topk.item[lists, :width], topk.score[lists, :width] = part.item, part.score
+            topk.own[ranks], topk.above[ranks] = part.own, part.above
+            n_ranks = ranks.stop - ranks.start
+            if self._on_cpu and n_ranks:
+                seconds = time.thread_time() - began
+                self.ranking_cost.add_cost(seconds * n_ranks / (rows.stop - rows.start), n_ranks)
 
-        def in_parts(rows: slice) -> None:
-            if reduced and rows.start < listed < rows.stop:  # lists and ranks are made apart anyway
-                work(slice(rows.start, listed))
-                work(slice(listed, rows.stop))
+        def fill_tile(rows: slice) -> None:
+            if reduced and rows.start < listed < rows.stop:  # their passes differ, and so do their costs
+                fill(slice(rows.start, listed))
+                fill(slice(listed, rows.stop))
             else:
-                work(rows)
+                fill(rows)
 
-        wait = self._by_tiles(in_parts, users)
+        wait = self._by_tiles(fill_tile, users)
 
+        # 4. On another device a thread's time says nothing: take the time until everything is there.
         def result() -> TopK:
             wait()
             if not self._on_cpu and len(target):
-                took = time.monotonic() - began
-                self.ranking_cost.add(took * len(target) / users, len(target))
-            return found
+                seconds = time.monotonic() - began
+                self.ranking_cost.add_cost(seconds * len(target) / users, len(target))
+            return topk
 
         return result
 
 
 def _floored(counts: NDArray[np.float64]) -> Tensor:
+    """Decayed counts with POPULARITY_FLOOR added: float32, of any shape."""
     return torch.from_numpy(counts).float() + POPULARITY_FLOOR
 
 
 def log_popularity(statistics: Statistics, items: int, now: float) -> Tensor:
-    """log((decayed count + floor) / sum), float32[items, F] at `now`."""
+    """log((decayed count + floor) / sum of them) at `now` (ms of the stream clock): float32[items, F]."""
     counts = _floored(statistics.popularity(items, now))
     return torch.log(counts / counts.sum(dim=1, keepdim=True)).T

@@ -173,4 +173,6 @@ class Replay:
             events.user[rows].astype(np.int64), self._data.before[rows], self.config.transition_lags
         )
         earlier = np.where(slots >= 0, self._catalogue_index[events.item[self._data.moved[slots]]], -1)
-        self.statistics.update(0, self._catalogue_index[events.item[rows]], events.timestamp[rows], earlier)
+        self.statistics.count_events(
+            0, self._catalogue_index[events.item[rows]], events.timestamp[rows], earlier
+        )

@@ -48,7 +48,7 @@ def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules:
     done = 0
     for g, start in enumerate(starts):
         rows = np.flatnonzero(counted[done:start]) + done
-        statistics.update(0, index[rows], events.timestamp[rows], np.zeros((len(rows), 0), np.int64))
+        statistics.count_events(0, index[rows], events.timestamp[rows], np.zeros((len(rows), 0), np.int64))
         done = start
         now = float(events.timestamp[min(start, len(events) - 1)])
         log_p[g] = torch.logsumexp(log_popularity(statistics, items, now), dim=1) - np.log(

@@ -287,10 +287,10 @@ class Engine:
         the budget pays for: bool[n].
         """
         cost, sample = self.ranker.scorer.ranking_cost, self.options.sample
-        self.rank_budget.spend(cost.take())
+        self.rank_budget.spend(cost.drain_seconds())
         sampled = self.slab.sampled[events.slot] & ~events.negative
         wanted = np.count_nonzero(sampled)
-        payable = self.rank_budget.pays_for(cost.per_rank())
+        payable = self.rank_budget.pays_for(cost.seconds_per_rank())
         if wanted > payable:
             sample *= payable / wanted
             chosen = np.flatnonzero(sampled)

@@ -73,7 +73,7 @@ class Ranker:
             self._popularity = None
             self._refreshed, self._scored_as_of = wall, as_of
         elif new_items:
-            self.scorer.take_in_items()
+            self.scorer.add_new_items()
 
     def window(self, view: RowViews) -> Window:
         """The recent windows on the version's device."""
@@ -113,7 +113,7 @@ class Ranker:
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
         targets = to_device(target, self.encoder.device)
-        wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
+        wait = self.scorer.start_topk(self.query(view, now), window, k, targets, left_out)
 
         return lambda: TopK(*(column.cpu() for column in wait()))
 

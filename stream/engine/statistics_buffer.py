@@ -58,7 +58,7 @@ class StatisticsBuffer:
         """Bring the statistics up to all that was noted."""
         for number, waiting in self._waiting.items():
             together = join_columns(waiting)
-            self._statistics.update(number, together.item, together.time, together.previous)
+            self._statistics.count_events(number, together.item, together.time, together.previous)
             self._counted.setdefault(number, []).append(together)
         self._waiting.clear()
         self._events = 0

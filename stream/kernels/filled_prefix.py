@@ -1,5 +1,5 @@
-"""Tables whose rows are used from the front, as far as each has something: compiled loops that look at no
-more than that.
+"""Compiled loops over tables whose rows are filled from the front and end in zeros: they look at no more than
+the filled entries.
 """
 
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 @compiled
 def _filled_lengths(table: NDArray[Any], count: NDArray[np.int64]) -> None:
+    """Write `filled_lengths` of table[n,k] into count[n]."""
     for i in range(len(table)):
         row, end = table[i], 0
         while end < len(row) and row[end] != 0:
@@ -26,15 +27,16 @@ def _take_prefix(
     keys: NDArray[Any], rows: NDArray[np.int64], values: NDArray[Any], count: NDArray[np.int64],
     first: int, into: NDArray[Any],
 ) -> None:  # fmt: skip
+    """Write `take_prefix` into into[n, width]."""
     for i in range(len(rows)):
-        key, own = keys[rows[i]], into[i]
-        for place in range(count[i]):
-            own[place] = values[key[place] - first]
-        own[count[i] :] = 0
+        key, entry = keys[rows[i]], into[i]
+        for k in range(count[i]):
+            entry[k] = values[key[k] - first]
+        entry[count[i] :] = 0
 
 
 def filled_lengths(table: NDArray[Any]) -> NDArray[np.int64]:
-    """How many places of each row of table[n,k] are not zero before the first that is: int64[n]."""
+    """How many entries of each row of table[n,k] stand before the first zero: int64[n]."""
     count = np.empty(len(table), np.int64)
     _filled_lengths(table, count)
     return count
@@ -48,7 +50,12 @@ def take_prefix(
     width: int,
     first: int = 0,
 ) -> NDArray[Number]:
-    """values[keys - first] of the first `count[i]` keys in row `rows[i]`, zeros past them: [n, width]."""
-    found = np.empty((len(rows), width), values.dtype)
-    _take_prefix(keys, rows, values, count, first, found)
-    return found
+    """values[V] looked up by keys[R,k]: row i of the result [n, width] has values[key - first] for the first
+    `count[i]` keys of row `rows[i]`, and zeros past them.
+
+    Indices are not checked: each of these keys must be in first … first + V - 1, and each count at most k and
+    `width`.
+    """
+    taken = np.empty((len(rows), width), values.dtype)
+    _take_prefix(keys, rows, values, count, first, taken)
+    return taken

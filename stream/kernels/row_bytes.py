@@ -1,6 +1,8 @@
-"""The bytes of rows, put together by a compiled loop: see `eddy.stream.state.rows` for their form.
+"""Compiled loops that write the bytes of rows, and that number the types in them: see
+`eddy.stream.state.rows` for the format.
 
-Everything is written byte by byte, the lowest first, so it is little-endian on every machine.
+Numbers are written byte by byte, the lowest first, so they are little-endian on every machine. n rows,
+windows of W entries, S floats of state. Indices and lengths are not checked.
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ Bytes = NDArray[np.uint8]
 
 @inlined
 def _put(into: Bytes, at: int, number: np.uint64, width: int) -> int:
-    """The lowest bytes of a number; where the next one goes."""
+    """Write the lowest `width` bytes of a number at into[at]; returns the position after them."""
     for byte in range(width):
         into[at + byte] = np.uint8((number >> np.uint64(8 * byte)) & np.uint64(0xFF))
     return at + width
@@ -21,6 +23,7 @@ def _put(into: Bytes, at: int, number: np.uint64, width: int) -> int:
 
 @inlined
 def _copy(into: Bytes, at: int, part: Bytes) -> int:
+    """Write the bytes of `part` at into[at]; returns the position after them."""
     for byte in range(len(part)):
         into[at + byte] = part[byte]
     return at + len(part)
@@ -34,20 +37,21 @@ def number_types(
     number: NDArray[np.uint8],
     count: NDArray[np.int64],
 ) -> None:
-    """The distinct hashes among the first `length` of each row of type_[n,W], in order of appearance, in
-    types[n,W]; how many they are in count[n]; and which of them each entry has in number[n,W].
+    """Number the distinct type hashes among the first length[n] <= W entries of each row of type_[n,W], in
+    order of appearance: writes them into types[n,W], how many they are into count[n], and the number of each
+    entry into number[n,W]. Entries of `types` and `number` past those are left as they were.
     """
     for i in range(len(length)):
-        known = 0
+        distinct = 0
         for slot in range(length[i]):
             at = 0
-            while at < known and types[i, at] != type_[i, slot]:
+            while at < distinct and types[i, at] != type_[i, slot]:
                 at += 1
-            if at == known:
-                types[i, known] = type_[i, slot]
-                known += 1
+            if at == distinct:
+                types[i, distinct] = type_[i, slot]
+                distinct += 1
             number[i, slot] = at
-        count[i] = known
+        count[i] = distinct
 
 
 @compiled
@@ -59,9 +63,11 @@ def read_types(
     count: NDArray[np.int64],
     into: NDArray[np.uint64],
 ) -> int:
-    """The hashes of the first `length` entries of each row, zeros past them, in into[n,W]; row i has its
-    `count` distinct ones in `tail` from `start` on. Returns the first row with an entry that has none of
-    them, -1 = no row.
+    """Undo `number_types`: write the type hashes of the first length[n] <= W entries of each row, zeros past
+    them, into into[n,W]. The count[i] distinct hashes of row i stand in `tail` from start[i] on, all of them
+    inside.
+
+    Returns the first row that has a number without a hash, at which writing ends; -1 = all rows are written.
     """
     for i in range(len(length)):
         for slot in range(length[i]):
@@ -91,22 +97,32 @@ def write_rows(
     older_count: NDArray[np.int64],
     into: Bytes,
 ) -> None:
-    """Row i from into[start[i]] on: header[n,80], hidden[n,4 S], anchor[n,4 S] where `anchored`, the first
-    `length` entries of item, since, event_id, type_number and value (the bits of a float16), each [n,W], the
-    first `type_count` of types[n,W], and the first `older_count` of older[n,O].
+    """Write row i from into[start[i]] on:
+
+    1. header[n,80], hidden[n,4 S], and anchor[n,4 S] where anchored[n];
+    2. the first length[n] entries of the window: item, since (ms after the first entry), event_id,
+       type_number, and value, the bits of a float16, each [n,W];
+    3. the first type_count[n] of types[n,W];
+    4. the first older_count[n] of older[n,O].
+
+    `into` must have room for them.
     """
     for i in range(len(start)):
+        # 1.
         at = _copy(into, start[i], header[i])
         at = _copy(into, at, hidden[i])
         if anchored[i]:
             at = _copy(into, at, anchor[i])
+        # 2.
         for slot in range(length[i]):
             at = _put(into, at, item[i, slot], 8)
             at = _put(into, at, np.uint64(since[i, slot]), 5)
             at = _put(into, at, event_id[i, slot], 5)
             at = _put(into, at, np.uint64(type_number[i, slot]), 1)
             at = _put(into, at, np.uint64(value[i, slot]), 2)
-        for place in range(type_count[i]):
-            at = _put(into, at, types[i, place], 8)
+        # 3.
+        for number in range(type_count[i]):
+            at = _put(into, at, types[i, number], 8)
+        # 4.
         for place in range(older_count[i]):
             at = _put(into, at, older[i, place], 8)

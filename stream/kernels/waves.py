@@ -1,9 +1,9 @@
 """Waves: the k-th event of every user in a micro-batch, as the packed order of a sequence of batched cell
 steps.
 
-Users are independent, so the k-th events of all users are one batched step; users with more events come
-first, so that step k + 1 is a prefix of step k's users. This is the layout of torch's PackedSequence, and
-fused kernels take a whole micro-batch in one call.
+Users are independent, so the k-th events of all users are one batched step. Users with more events come
+first, so that the users of step k + 1 are a prefix of those of step k. This is the layout of torch's
+PackedSequence, so fused kernels take a whole micro-batch in one call.
 """
 
 from typing import NamedTuple
@@ -17,25 +17,28 @@ class Waves(NamedTuple):
     """n events of u users in packed order."""
 
     event: Ints
-    """[n] position in the given columns of the event at each packed place"""
+    """[n] position of each packed event in the given columns"""
     user: Ints
-    """[u] the given users, those with most events first"""
+    """[u] the given users, those with most events first; a row, below, is a position in this order"""
     row: Ints
-    """[n] position in `user` of the one that each packed place belongs to"""
+    """[n] the row of each packed event's user"""
     rank: Ints
-    """[n] which wave: 0 for a user's first event"""
+    """[n] the wave of each packed event: 0 for a user's first event"""
     previous: Ints
-    """[n] packed place of the same user's event before, -1 for the first"""
+    """[n] packed position of the same user's event before, -1 for the first one"""
     batch_sizes: Ints
     """[waves] users in each wave, not increasing"""
     first: Ints
-    """[u] position in the given columns of each user's first event"""
+    """[u] position in the given columns of each row's first event"""
     length: Ints
-    """[u] events of each user"""
+    """[u] number of events of each row"""
 
 
 @compiled
-def _sizes(count: Ints, batch_sizes: Ints) -> None:
+def _count_users(count: Ints, batch_sizes: Ints) -> None:
+    """Write into batch_sizes[k] how many of count[u] are above k. `batch_sizes` must be zero, and as long as
+    the largest count.
+    """
     for u in range(len(count)):
         batch_sizes[count[u] - 1] += 1
     for rank in range(len(batch_sizes) - 2, -1, -1):
@@ -43,8 +46,10 @@ def _sizes(count: Ints, batch_sizes: Ints) -> None:
 
 
 @compiled
-def _place(start: Ints, count: Ints, waves: Waves) -> None:
-    # Users with more events come first, equal ones as given: those with just c begin after those with more.
+def _pack(start: Ints, count: Ints, waves: Waves) -> None:
+    """Fill the other columns of `waves`, from start[u], count[u] and `batch_sizes`."""
+    # 1. Give users their rows. Those with more events come first, those with equally many as given: the rows
+    #    of users with c events begin after those of users with more.
     steps = len(waves.batch_sizes)
     next_row = np.zeros(steps + 1, np.int64)
     next_row[1:steps] = waves.batch_sizes[1:]
@@ -52,18 +57,19 @@ def _place(start: Ints, count: Ints, waves: Waves) -> None:
         row = next_row[count[u]]
         next_row[count[u]] += 1
         waves.user[row], waves.first[row], waves.length[row] = u, start[u], count[u]
+    # 2. Pack their events, wave after wave.
     offset = before = 0
     for rank in range(steps):
         for row in range(waves.batch_sizes[rank]):
-            place = offset + row
-            waves.event[place], waves.row[place], waves.rank[place] = waves.first[row] + rank, row, rank
-            waves.previous[place] = before + row if rank > 0 else -1
+            at = offset + row
+            waves.event[at], waves.row[at], waves.rank[at] = waves.first[row] + rank, row, rank
+            waves.previous[at] = before + row if rank > 0 else -1
         before, offset = offset, offset + waves.batch_sizes[rank]
 
 
 def pack(start: Ints, count: Ints) -> Waves:
-    """Waves of users whose events stand one after another: user i has `count[i]` > 0 events from `start[i]`
-    on.
+    """Waves of u users whose events stand one after another: user i has count[i] > 0 events from position
+    start[i] on. start[u], count[u].
     """
     n, users = int(count.sum()), len(count)
     event, row, rank, previous = np.empty((4, n), np.int64)
@@ -71,6 +77,6 @@ def pack(start: Ints, count: Ints) -> Waves:
     batch_sizes = np.zeros(int(count.max(initial=0)), np.int64)
     waves = Waves(event, user, row, rank, previous, batch_sizes, first, length)
     if n:
-        _sizes(count, batch_sizes)
-        _place(start, count, waves)
+        _count_users(count, batch_sizes)
+        _pack(start, count, waves)
     return waves

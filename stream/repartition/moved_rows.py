@@ -43,11 +43,11 @@ def moved_statistics(
     moved: dict[int, list[Message]] = {}
     old = sorted(statistics.partitions)
     for number in range(min(partitions, max(old, default=-1) + 1)):
-        parts = [statistics.export(p, catalogue.hashes) for p in old if p % partitions == number]
+        parts = [statistics.export_partition(p, catalogue.hashes) for p in old if p % partitions == number]
         if not parts:
             continue
         target = Statistics(statistics.half_lives_ms, statistics.successors)
-        target.replace(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
+        target.replace_partition(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
         journal = Journal(number, sequence=-1, offset=NO_OFFSET)
         nothing = np.zeros(0, np.int64)
         journal.note_counted(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))

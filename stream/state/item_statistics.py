@@ -111,7 +111,7 @@ class Journal:
     _noted: list[Counted] = field(default_factory=list)
 
     def note_counted(self, counted: Counted) -> None:
-        """Remember what `Statistics.update` was just given."""
+        """Remember what `Statistics.count_events` was just given."""
         self._noted.append(counted)
         self.offset = max(self.offset, counted.offset)
 
@@ -133,7 +133,7 @@ class Journal:
         self.since_base += 1
         if self.since_base >= BASE_EVERY:  # it says all that the journal record would say
             self.since_base = 0
-            return self._base(statistics.export(self.partition, catalogue.hashes))
+            return self._base(statistics.export_partition(self.partition, catalogue.hashes))
         sequence, offset, hashes = self.sequence, self.offset, catalogue.hashes
         key = f"{self.partition}/journal/{sequence % RING}".encode()
         # One entry per call of `update`: readers repeat the same calls, so their sums round alike.
@@ -194,7 +194,7 @@ class StatisticsReader:
         self.seen.pop(partition, None)
         self.offset.pop(partition, None)
         self._parts.pop(partition, None)
-        self.statistics.forget(partition)
+        self.statistics.forget_partition(partition)
 
     def apply_records(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
         """Records (key, value) of one partition in log order; returns why records were passed over, since
@@ -237,7 +237,7 @@ class StatisticsReader:
         try:
             blob = zlib.decompress(b"".join(pieces))
             arrays = {name: _unpack(array) for name, array in decoded(_decode_base, blob).items()}
-            self.statistics.replace(partition, arrays, self.catalogue)
+            self.statistics.replace_partition(partition, arrays, self.catalogue)
         except (zlib.error, EddyError, TypeError, IndexError, *FAILURES) as error:
             raise Unreadable(f"a base that is none: {error}") from None
 
@@ -253,7 +253,7 @@ class StatisticsReader:
         if journals[0].sequence != self.sequence.get(partition, -2) + 1:
             return  # older than the base that is to come
         for counted in [self._counted(journal) for journal in journals]:  # none is applied unless all can be
-            self.statistics.update(partition, *counted)
+            self.statistics.count_events(partition, *counted)
         self.sequence[partition] = journals[0].sequence
         self.offset[partition] = journals[0].offset
 
@@ -261,7 +261,7 @@ class StatisticsReader:
         self.seen[partition] = max(sequence, self.seen.get(partition, -1))
 
     def _counted(self, journal: _Journal) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Items, times and previous items, as `Statistics.update` takes them. Errors: Unreadable."""
+        """Items, times and previous items, as `Statistics.count_events` takes them. Errors: Unreadable."""
         hashes = np.asarray(_unpack(journal.items), np.uint64)
         item, time, previous = (
             np.asarray(_unpack(column), np.int64) for column in (journal.item, journal.time, journal.previous)

@@ -39,7 +39,7 @@ def removals(names: ItemNames, statistics: Statistics, now: int) -> list[Message
     untouched = names.untouched()
     if names.idle_ms is None or not len(untouched):
         return []
-    idle = statistics.idle(len(names.catalogue), now, names.idle_ms)
+    idle = statistics.idle_items(len(names.catalogue), now, names.idle_ms)
     hashes = names.catalogue.hashes[untouched[idle[untouched]][:AT_A_TIME]]
     return [(dictionary_key(item), None) for item in hashes.tolist()]
 
@@ -52,11 +52,11 @@ def drop_idle(names: ItemNames, statistics: Statistics, partition: int, now: int
     if not _worthwhile(leaving):
         return False
     part = statistics.partition(partition)
-    mentioned = part.mentioned(items)
-    gone = mentioned & leaving & part.idle(items, now, names.idle_ms)
+    mentioned = part.counted_items(items)
+    gone = mentioned & leaving & part.idle_items(items, now, names.idle_ms)
     if not gone.any() or gone.sum() < WORTHWHILE * mentioned.sum():
         return False
-    statistics.drop(partition, gone)
+    statistics.drop_items(partition, gone)
     return True
 
 
@@ -73,7 +73,7 @@ class Forgetting:
         if not _worthwhile(leaving) or time.monotonic() < self._not_before:
             return None
         began = time.thread_time()
-        leaving &= ~statistics.mentioned(len(leaving))
+        leaving &= ~statistics.counted_items(len(leaving))
         for slab in slabs:
             leaving &= ~slab.mentioned(len(leaving))
         self._not_before = time.monotonic() + (time.thread_time() - began) / SHARE

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.app import run_worker
 from tests.chaos.faults import Die, Hold, LoseChunk, nothing
-from tests.chaos.waiting import eventually
+from tests.support.waiting import eventually
 
 EXIT_S = 60.0
 LAST_LINES = 5

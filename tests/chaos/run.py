@@ -34,8 +34,8 @@ from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
 from tests.chaos.verify import Verdict, found_rows, verify
-from tests.chaos.waiting import eventually
 from tests.support.engines import random_version
+from tests.support.waiting import eventually
 
 RESULTS = Path(__file__).parent / "results"
 HEAL_S = 120.0

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("demo", "--quick")

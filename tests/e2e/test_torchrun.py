@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from eddy.models.registry import latest, versions
-from tests.chaos.waiting import eventually
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # each process imports torch: slow on a busy machine
 

@@ -24,7 +24,7 @@ from eddy.stream.local_kafka.config import HOST
 from eddy.stream.local_kafka.disk import require_disk
 from eddy.stream.local_kafka.free_port import free_port
 from eddy.stream.records.settings import load_settings
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 UNREACHABLE_PROXY = "http://127.0.0.1:9"
 

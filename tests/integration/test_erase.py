@@ -33,9 +33,9 @@ from eddy.stream.state.rows import Rows, decode_rows
 from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.traffic import START_MS
-from tests.conftest import eventually
 from tests.support.engines import random_version
 from tests.support.kafka_clusters import MakeSettings
+from tests.support.waiting import eventually
 
 ERASED, OTHERS = "user-to-be-forgotten", [f"other-{i}" for i in range(8)]
 

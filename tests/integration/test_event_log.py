@@ -19,7 +19,7 @@ from eddy.stream.kafka.topics import ensure_topics
 from eddy.stream.records.schema import Event, encode
 from eddy.stream.records.settings import Settings
 from tests.chaos.traffic import START_MS
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 DAY_MS = 86_400_000
 CRASHES = """

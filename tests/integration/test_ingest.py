@@ -30,8 +30,8 @@ from eddy.stream.kafka.topics import ensure_topics, topic_ids
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import Event
 from eddy.stream.records.settings import Settings
-from tests.conftest import eventually
 from tests.support.kafka_clusters import MakeSettings
+from tests.support.waiting import eventually
 
 FIELDS = "user_id=who.uid,item_id=sku,timestamp=ts"
 SOURCE_PARTITIONS = 3

@@ -12,9 +12,9 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.state.rows import NO_TIME, Rows, decode_rows
 from tests.chaos.traffic import START_MS
 from tests.chaos.verify import found_rows, invariant_difference
-from tests.chaos.waiting import eventually
 from tests.support.engines import TOLERANCE, item_id, new_engine, random_version
 from tests.support.stage import PATIENCE_S, Stage
+from tests.support.waiting import eventually
 
 USERS = 6
 EVENTS_A_ROUND = 60

@@ -31,7 +31,6 @@ from eddy.stream.state.rows import decode_rows
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet
-from tests.conftest import eventually
 from tests.support.engines import (
     TOLERANCE,
     WINDOW_COLUMNS,
@@ -43,6 +42,7 @@ from tests.support.engines import (
     stored_rows,
 )
 from tests.support.kafka_clusters import MakeSettings
+from tests.support.waiting import eventually
 from tests.unit.repartition.test_moved_rows import sums
 
 USERS, ITEMS = 40, 8

@@ -33,9 +33,9 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.records.schema import Announcement, Event, encode
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state.availability import dictionary_key
-from tests.conftest import eventually
 from tests.support.engines import item_id, random_version
 from tests.support.kafka_clusters import MakeSettings
+from tests.support.waiting import eventually
 
 START = 1_370_000_000_000  # 2013: replayed logs live in their own time
 ITEMS = 200

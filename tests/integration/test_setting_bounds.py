@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.chaos.traffic import traffic
-from tests.chaos.waiting import eventually
 from tests.support.kafka_clusters import MakeSettings
 from tests.support.setting_bounds import FIELDS, extremes
 from tests.support.stage import PATIENCE_S, staged
+from tests.support.waiting import eventually
 
 NOT_HERE = {
     "partitions",  # ten thousand would keep one broker busy for minutes

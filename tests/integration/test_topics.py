@@ -11,7 +11,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client, client_config
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 def test_topics_are_made_as_specified_and_making_them_again_changes_nothing(

@@ -12,8 +12,8 @@ from eddy.stream.kafka.clients import admin_client
 from tests.chaos.faults import Hold, LoseChunk
 from tests.chaos.fleet import Worker
 from tests.chaos.traffic import traffic
-from tests.chaos.waiting import eventually
 from tests.support.stage import PATIENCE_S, Stage
+from tests.support.waiting import eventually
 
 
 def test_nothing_is_committed_before_it_is_durable_and_everything_after(stage: Stage) -> None:

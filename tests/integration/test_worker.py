@@ -23,10 +23,10 @@ from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.dead_letters import MAX_VALUE_BYTES
 from eddy.stream.records.partitioner import Partitioner, partition_of
 from tests.chaos.traffic import START_MS, traffic
-from tests.chaos.waiting import eventually
 from tests.support.engines import item_id
 from tests.support.kafka_clusters import MakeSettings
 from tests.support.stage import PATIENCE_S, SCALE, Stage, staged
+from tests.support.waiting import eventually
 from tests.unit.records.test_decode import JSON, ODD
 
 

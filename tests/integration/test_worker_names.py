@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.chaos.fleet import Worker
 from tests.chaos.traffic import traffic
-from tests.chaos.waiting import eventually
 from tests.support.stage import PATIENCE_S, Stage
+from tests.support.waiting import eventually
 
 
 def test_workers_of_one_name_leave_the_partitions_to_the_last_of_them_and_say_why(stage: Stage) -> None:

@@ -20,8 +20,8 @@ from eddy.stream.records.settings import Settings
 from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.verify import Verdict, verify
-from tests.chaos.waiting import eventually
 from tests.support.engines import random_version
+from tests.support.waiting import eventually
 
 SCALE = int(os.environ.get("EDDY_TEST_SCALE", "1"))
 """Multiplies how many events the large tests send: 50 for a million of 2013 and 100,000 fuzzed ones."""

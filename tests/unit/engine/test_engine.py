@@ -262,7 +262,7 @@ def test_scores_of_a_stream_that_stands_still_are_brought_up_to_date_only_when_s
     engine.names.name_items(["new"])
     engine.update_statistics(now, years_later)
     assert len(brought_up) == 2, "for a new item"
-    engine.statistics.forget(0)
+    engine.statistics.forget_partition(0)
     engine.update_statistics(now, years_later)
     assert len(brought_up) == 3, "for other statistics"
     engine.update_statistics(now + 1, years_later)

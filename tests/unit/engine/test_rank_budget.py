@@ -67,7 +67,7 @@ def test_a_thinned_sample_is_a_part_of_the_same_users(tmp_path: Path) -> None:
     engine.rank_budget = RankBudget(0.05, clock)
     apply_an_event_of_each(engine, 2000)  # everybody has a row
     engine.ranker.scorer.ranking_cost = RankingCost()
-    engine.ranker.scorer.ranking_cost.add(MOST_SAVED_S / 10, 1)
+    engine.ranker.scorer.ranking_cost.add_cost(MOST_SAVED_S / 10, 1)
     clock.now += 3600.0  # long enough to save up all that may be: the time of ten ranks
     before = engine.prequential.events
     apply_an_event_of_each(engine, 2000)

@@ -20,7 +20,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Vocabulary
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.unit
 

@@ -181,7 +181,7 @@ def test_a_damaged_journal_or_base_counts_nothing_or_what_fits_together(data: st
     log = []
     for offset in range(2):  # a base, then a journal record
         counted = Counted(item, np.array([1, 2, 3]), np.array([[-1], [0], [1]]), offset)
-        statistics.update(0, counted.item, counted.time, counted.previous)
+        statistics.count_events(0, counted.item, counted.time, counted.previous)
         journal.note_counted(counted)
         log += journal.drain_records(statistics, catalogue)()
     (key, value), at = data.draw(st.sampled_from(log)), data.draw(st.integers(0, 200))

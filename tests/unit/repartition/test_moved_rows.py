@@ -37,7 +37,7 @@ def counted(successors: int, seed: int = 0) -> Statistics:
         for _ in range(3):
             time = NOW - (OLD - number) * 90 * DAY_MS + np.sort(rng.integers(0, DAY_MS, 200))
             previous = rng.integers(-1, ITEMS, (200, 2))
-            statistics.update(number, rng.integers(0, ITEMS, 200), time, previous)
+            statistics.count_events(number, rng.integers(0, ITEMS, 200), time, previous)
     return statistics
 
 
@@ -47,7 +47,7 @@ def sums(statistics: Statistics, hashes: NDArray[np.uint64], now: int = NOW) -> 
     pairs: Sums = defaultdict(float)
     totals: Sums = defaultdict(float)
     for number in statistics.partitions:
-        one: dict[str, Any] = dict(statistics.export(number, hashes))
+        one: dict[str, Any] = dict(statistics.export_partition(number, hashes))
         for f, life in enumerate(statistics.half_lives_ms):
             weight = 2.0 ** ((float(one["reference"][f]) - now) / life)
             for item, value in zip(one["item"].tolist(), one["popularity"][f].tolist(), strict=True):
@@ -96,11 +96,11 @@ def test_where_partitions_together_have_more_successors_than_are_kept_the_most_c
 def test_a_partition_without_counts_is_left_out_and_counting_goes_on_from_what_was_moved() -> None:
     before = Statistics(LIVES, 8)
     assert moved_statistics(before, catalogue(), 8) == {}
-    before.update(2, np.array([1]), np.array([NOW]), np.array([[0]]))
+    before.count_events(2, np.array([1]), np.array([NOW]), np.array([[0]]))
     assert set(moved_statistics(before, catalogue(), 8)) == {2}
     after, names = read_again(before, 8)
     item = names.find(catalogue().hashes[[1]])
-    after.update(2, item, np.array([NOW]), np.full((1, 1), -1))
+    after.count_events(2, item, np.array([NOW]), np.full((1, 1), -1))
     assert after.popularity(len(names), NOW)[0, item[0]] == pytest.approx(2.0)
 
 

@@ -81,7 +81,7 @@ def with_new_items(scorer: Scorer, how: str) -> torch.Tensor:
     for number in range(100):
         scorer.catalogue.add(np.array([10**9 + number], np.uint64))
         if how == "alone":
-            scorer.take_in_items()
+            scorer.add_new_items()
     if how == "with everything":
         scorer.update_statistics(NOW)
     return scorer.scores(query, window).clone()

@@ -25,7 +25,7 @@ def events(rng: np.random.Generator, n: int, items: int = 20) -> tuple[np.ndarra
 
 def test_a_count_halves_after_one_half_life() -> None:
     statistics = Statistics(LIVES, 4)
-    statistics.update(0, np.array([2]), np.array([T0]), NONE)
+    statistics.count_events(0, np.array([2]), np.array([T0]), NONE)
     np.testing.assert_allclose(statistics.popularity(3, T0)[:, 2], [1, 1])
     np.testing.assert_allclose(statistics.popularity(3, T0 + DAY_MS)[0, 2], 0.5)
     np.testing.assert_allclose(statistics.popularity(3, T0 + 14 * DAY_MS)[1, 2], 0.5)
@@ -35,7 +35,7 @@ def test_popularity_equals_the_sum_over_all_events() -> None:
     item, time, previous = events(np.random.default_rng(1), 500)
     statistics = Statistics(LIVES, 4)
     for part in np.array_split(np.arange(500), 7):
-        statistics.update(0, item[part], time[part], previous[part])
+        statistics.count_events(0, item[part], time[part], previous[part])
     now = float(time[-1] + DAY_MS)
     for f, life in enumerate(LIVES):
         expected = np.bincount(item, np.exp2((time - now) / life), minlength=20)
@@ -46,7 +46,7 @@ def test_decades_do_not_overflow() -> None:
     statistics = Statistics(LIVES, 4)
     for year in range(40):
         time = T0 + year * 365 * DAY_MS
-        statistics.update(0, np.array([1, 2]), np.array([time, time]), np.array([[2], [1]]))
+        statistics.count_events(0, np.array([1, 2]), np.array([time, time]), np.array([[2], [1]]))
     counts = statistics.popularity(3, float(time))
     np.testing.assert_allclose(counts[0, 1:], 1, rtol=1e-6)
     index, share = statistics.transitions(np.array([[1]]), float(time))
@@ -57,10 +57,10 @@ def test_decades_do_not_overflow() -> None:
 def test_partitions_add_up_to_the_whole() -> None:
     item, time, previous = events(np.random.default_rng(2), 300)
     whole, parts = Statistics(LIVES, 64), Statistics(LIVES, 64)
-    whole.update(0, item, time, previous)
+    whole.count_events(0, item, time, previous)
     for partition in range(3):
         mine = np.arange(300) % 3 == partition
-        parts.update(partition, item[mine], time[mine], previous[mine])
+        parts.count_events(partition, item[mine], time[mine], previous[mine])
     now = float(time[-1])
     np.testing.assert_allclose(parts.popularity(20, now), whole.popularity(20, now))
     np.testing.assert_allclose(table(parts, now), table(whole, now), rtol=1e-4, atol=1e-6)
@@ -80,7 +80,7 @@ def test_transition_counts_equal_a_dictionary_while_there_is_room() -> None:
     item, time, previous = events(np.random.default_rng(3), 400)
     statistics = Statistics(LIVES, 32)
     for part in np.array_split(np.arange(400), 9):
-        statistics.update(0, item[part], time[part], previous[part])
+        statistics.count_events(0, item[part], time[part], previous[part])
     now = float(time[-1])
     counts = np.zeros((20, 20))
     for target, when, earlier in zip(item, time, previous, strict=True):
@@ -96,7 +96,7 @@ def test_frequent_successors_survive_a_full_table() -> None:
     target = np.where(rng.random(4000) < 0.6, rng.integers(1, 4, 4000), rng.integers(4, 500, 4000))
     statistics = Statistics(LIVES, 8)
     for part in np.array_split(np.arange(4000), 40):
-        statistics.update(0, target[part], np.full(len(part), T0), np.zeros((len(part), 1), np.int64))
+        statistics.count_events(0, target[part], np.full(len(part), T0), np.zeros((len(part), 1), np.int64))
     index, share = statistics.transitions(np.array([[0]]), float(T0))
     best = index[0, 0][np.argsort(-share[0, 0])[:3]]
     assert set(best.tolist()) == {1, 2, 3}
@@ -106,12 +106,12 @@ def test_an_export_put_in_place_twice_counts_once_and_survives_another_numbering
     item, time, previous = events(np.random.default_rng(5), 200)
     hashes = np.arange(100, 120, dtype=np.uint64)
     mine, theirs = Statistics(LIVES, 8), Statistics(LIVES, 8)
-    mine.update(3, item, time, previous)
-    exported = mine.export(3, hashes)
+    mine.count_events(3, item, time, previous)
+    exported = mine.export_partition(3, hashes)
     catalogue = Catalogue()
     order = catalogue.add(hashes[::-1])
     for _ in range(2):
-        theirs.replace(3, exported, catalogue)
+        theirs.replace_partition(3, exported, catalogue)
     now = float(time[-1])
     theirs_as_mine = theirs.popularity(20, now)[:, order[::-1]]
     np.testing.assert_allclose(theirs_as_mine, mine.popularity(20, now))
@@ -123,10 +123,10 @@ def test_a_replaced_partition_goes_on_counting() -> None:
     item, time, previous = events(np.random.default_rng(6), 200)
     catalogue = Catalogue(np.arange(100, 120, dtype=np.uint64))
     straight, restored = Statistics(LIVES, 32), Statistics(LIVES, 32)
-    straight.update(0, item[:100], time[:100], previous[:100])
-    restored.replace(0, straight.export(0, catalogue.hashes), catalogue)
+    straight.count_events(0, item[:100], time[:100], previous[:100])
+    restored.replace_partition(0, straight.export_partition(0, catalogue.hashes), catalogue)
     for statistics in (straight, restored):
-        statistics.update(0, item[100:], time[100:], previous[100:])
+        statistics.count_events(0, item[100:], time[100:], previous[100:])
     now = float(time[-1])
     np.testing.assert_allclose(restored.popularity(20, now), straight.popularity(20, now))
     np.testing.assert_allclose(table(restored, now), table(straight, now), rtol=1e-5)
@@ -136,12 +136,12 @@ def test_malformed_exports_are_refused_and_change_nothing() -> None:
     statistics = Statistics(LIVES, 8)
     item, time, previous = events(np.random.default_rng(7), 50)
     catalogue = Catalogue(np.arange(100, 120, dtype=np.uint64))
-    statistics.update(0, item, time, previous)
-    good = statistics.export(0, catalogue.hashes)
+    statistics.count_events(0, item, time, previous)
+    good = statistics.export_partition(0, catalogue.hashes)
     before = statistics.popularity(20, T0)
     for broken in ({**good, "count": good["count"][:-1]}, {k: v for k, v in good.items() if k != "item"}):
         with pytest.raises(EddyError, match="partition 0"):
-            statistics.replace(0, broken, catalogue)
+            statistics.replace_partition(0, broken, catalogue)
     np.testing.assert_array_equal(statistics.popularity(20, T0), before)
 
 
@@ -150,7 +150,7 @@ def test_successors_are_the_most_counted_of_all_partitions_together() -> None:
     followed = {0: [1, 1, 2, 2, 2, 3, 3, 3, 3], 1: [1, 1, 1, 1, 4], 2: [5]}
     for partition, items in followed.items():
         for item in items:
-            statistics.update(partition, np.array([item]), np.array([T0]), np.array([[0]]))
+            statistics.count_events(partition, np.array([item]), np.array([T0]), np.array([[0]]))
     index, share = statistics.successors_of(np.array([0, -1, 9]), float(T0))
     assert dict(zip(index[0].tolist(), (share[0] * (15 + 1)).round().tolist(), strict=True)) == {
         1: 6,
@@ -165,7 +165,7 @@ def test_newcomers_take_the_smallest_places_that_they_outweigh() -> None:
     """Item 0 was followed by 1, three times, and by 2, once; then by 3 and 4 twice each, at the same time."""
     statistics = Statistics((), 2)
     for followed in ([1, 1, 1, 2], [3, 4, 4, 3]):
-        statistics.update(0, np.array(followed), np.full(4, T0), np.zeros((4, 1), np.int64))
+        statistics.count_events(0, np.array(followed), np.full(4, T0), np.zeros((4, 1), np.int64))
     index, share = statistics.successors_of(np.array([0]), float(T0))
     counts = dict(zip(index[0].tolist(), (share[0] * (8 + 1)).round().tolist(), strict=True))
     assert counts == {1: 3 - 2, 3: 2}  # 3 took the place of 2, and 4 wore down 1

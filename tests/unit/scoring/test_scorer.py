@@ -114,7 +114,7 @@ def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
     rng = np.random.default_rng(2)
     for partition in range(2):
         item, earlier = rng.integers(items, size=5000), rng.integers(-1, 60, (5000, 3))
-        statistics.update(partition, item, np.full(5000, NOW - DAY_MS), earlier)
+        statistics.count_events(partition, item, np.full(5000, NOW - DAY_MS), earlier)
     scorer = Scorer(recommender, vocabulary, Catalogue(vocabulary.hashes), statistics, precision, threads)
     scorer.update_statistics(NOW)
     return scorer
@@ -137,10 +137,10 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
         return scores(*arguments, **named)
 
     monkeypatch.setattr(CpuBackend, "topk", held_back)
-    made = scorer.start(many, windows, 10, torch.zeros(0, dtype=torch.int64))
+    made = scorer.start_topk(many, windows, 10, torch.zeros(0, dtype=torch.int64))
     assert begun.wait(30)
     items = np.arange(3000)
-    scorer.statistics.update(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
+    scorer.statistics.count_events(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
     scorer.catalogue.add(np.arange(1, 2000, dtype=np.uint64))
     scorer.update_statistics(NOW + 100 * DAY_MS)
     go_on.set()
@@ -153,11 +153,11 @@ def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precisi
     """Workers let it run rarely; a batch's tensors in a cycle were 3 KB an event under a backlog."""
     scorer = large_scorer(precision, threads=2)
     query, window = asked(scorer)
-    scorer.start(query, window, 5, torch.zeros(1, dtype=torch.int64))()  # what is compiled leaves cycles
+    scorer.start_topk(query, window, 5, torch.zeros(1, dtype=torch.int64))()  # what is compiled leaves cycles
     gc.collect()
     gc.disable()
     try:
-        scorer.start(query, window, 5, torch.zeros(1, dtype=torch.int64))()
+        scorer.start_topk(query, window, 5, torch.zeros(1, dtype=torch.int64))()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
         data = torch.Tensor, np.ndarray
@@ -201,8 +201,8 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     statistics = Statistics(config.half_lives_ms, config.successors)
     rng = np.random.default_rng(2)
     item, earlier = rng.integers(60, size=500), rng.integers(-1, 60, (500, 3))
-    statistics.update(0, item[:300], np.full(300, NOW - DAY_MS), earlier[:300])
-    statistics.update(1, item[300:], np.full(200, NOW - 1000), earlier[300:])
+    statistics.count_events(0, item[:300], np.full(300, NOW - DAY_MS), earlier[:300])
+    statistics.count_events(1, item[300:], np.full(200, NOW - 1000), earlier[300:])
     scorer = Scorer(recommender, vocabulary, catalogue, statistics)
     if elsewhere:
         as_on_any_device(scorer)

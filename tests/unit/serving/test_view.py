@@ -148,7 +148,7 @@ def test_an_unknown_user_gets_what_is_popular_now(make_version: MakeVersion) -> 
     index = view.catalogue.find(item_hashes([item_id(1)] * 3 + [item_id(2)] * 2 + [item_id(3)] * 9))
     when = np.array([NOW] * 5 + [NOW - 10 * 86_400_000] * 9)
     assert view.statistics is not None
-    view.statistics.update(0, index, when, np.full((len(index), 1), -1))
+    view.statistics.count_events(0, index, when, np.full((len(index), 1), -1))
     view.clock.observe(NOW, WALL)
     found = ask(view, "nobody\u2028\U0001f600\x00")
     assert listed(found) == [item_id(1), item_id(2), item_id(3)], "items that nobody touched are not popular"

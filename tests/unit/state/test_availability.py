@@ -121,7 +121,7 @@ def test_a_server_lists_no_withdrawn_item_to_anybody(tmp_path: Path, withdrawal:
     view = new_view(version)
     view.take_rows(0, records(engine))
     assert view.statistics is not None
-    view.statistics.update(0, np.arange(10), np.full(10, NOW), np.full((10, 1), -1))
+    view.statistics.count_events(0, np.arange(10), np.full(10, NOW), np.full((10, 1), -1))
 
     def lists(view: MaterialisedView) -> list[list[str]]:
         asked = [Question("user-0", k=1000), Question("nobody", k=1000)]

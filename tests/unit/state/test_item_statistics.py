@@ -35,7 +35,7 @@ class Writer:
         time = 1_380_000_000_000 + self.offset * 50_000 + self.rng.integers(0, 10**6, n)
         previous = self.rng.integers(-1, 59, (n, LAGS))
         counted = Counted(item, time, previous, self.offset)
-        self.statistics.update(0, item, time, previous)
+        self.statistics.count_events(0, item, time, previous)
         self.journal.note_counted(counted)
 
     def checkpoint(self) -> None:
@@ -54,7 +54,7 @@ def compacted(log: list[Message], until: int) -> list[Message]:
 
 def sums(statistics: Statistics, catalogue: Catalogue) -> dict[str, bytes]:
     """Everything that is counted, named by hash and so comparable between numberings."""
-    arrays = statistics.export(0, catalogue.hashes)
+    arrays = statistics.export_partition(0, catalogue.hashes)
     by_item = np.argsort(arrays["item"])
     by_source = np.argsort(arrays["source"])
     return {
@@ -117,7 +117,7 @@ def test_what_was_never_written_is_forgotten_when_the_partition_is_read_anew() -
     reader = new_reader()
     reader.apply_records(0, writer.log)
     durable = sums(reader.statistics, reader.catalogue)
-    reader.statistics.update(0, np.array([1]), np.array([1_390_000_000_000]), np.array([[2, 3, -1]]))
+    reader.statistics.count_events(0, np.array([1]), np.array([1_390_000_000_000]), np.array([[2, 3, -1]]))
     reader.forget_partition(0)
     reader.apply_records(0, writer.log)
     assert sums(reader.statistics, reader.catalogue) == durable

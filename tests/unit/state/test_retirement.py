@@ -127,7 +127,9 @@ def restarted(stream: Stream) -> Engine:
     )
     engine.names.name_items(name for name in before.names.ids if name is not None)
     hashes = before.names.catalogue.hashes
-    engine.statistics.replace(0, before.statistics.export(0, hashes), engine.names.catalogue)
+    engine.statistics.replace_partition(
+        0, before.statistics.export_partition(0, hashes), engine.names.catalogue
+    )
     engine.load_rows(stored_rows(before))
     engine.clock.observe(before.clock.now(0), 0)
     return engine
@@ -154,7 +156,7 @@ def lists(engine: Engine) -> dict[str, list[tuple[str, float]]]:
 
 def counted(statistics: Statistics, catalogue: Catalogue) -> dict[str, object]:
     """All sums by item hash."""
-    sums = statistics.export(0, catalogue.hashes)
+    sums = statistics.export_partition(0, catalogue.hashes)
     by_item = np.argsort(sums["item"])
     by_source = np.argsort(sums["source"])
     found: dict[str, object] = {name: sums[name][by_source].tolist() for name in ("source", "count", "total")}
@@ -333,21 +335,21 @@ def test_an_item_that_was_popular_is_idle_some_half_lives_later() -> None:
     statistics = Statistics((DAY_MS,), 4)
     for item, events in ((0, 1), (1, 1000)):
         nothing = np.full((events, 1), -1)
-        statistics.update(0, np.full(events, item), np.full(events, START), nothing)
+        statistics.count_events(0, np.full(events, item), np.full(events, START), nothing)
     for days, idle in ((29.9, [False, False]), (30.1, [True, False]), (40.1, [True, True])):
-        assert statistics.idle(2, START + days * DAY_MS, 30 * DAY_MS).tolist() == idle
+        assert statistics.idle_items(2, START + days * DAY_MS, 30 * DAY_MS).tolist() == idle
 
 
 @pytest.mark.parametrize("lives", [(60_000, DAY_MS), (365 * DAY_MS,)])
 def test_short_and_long_half_lives_tell_idle_items(lives: tuple[int, ...]) -> None:
     statistics = Statistics(lives, 4)
-    statistics.update(0, np.array([0]), np.array([START]), np.array([[-1]]))
-    statistics.update(1, np.array([1]), np.array([START + 100 * DAY_MS]), np.array([[-1]]))
-    assert statistics.idle(3, START + 101 * DAY_MS, 30 * DAY_MS).tolist() == [True, False, True]
+    statistics.count_events(0, np.array([0]), np.array([START]), np.array([[-1]]))
+    statistics.count_events(1, np.array([1]), np.array([START + 100 * DAY_MS]), np.array([[-1]]))
+    assert statistics.idle_items(3, START + 101 * DAY_MS, 30 * DAY_MS).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("lives", [(), (60_000,)])
 def test_no_item_is_idle_where_nothing_is_counted_that_would_tell(lives: tuple[int, ...]) -> None:
     statistics = Statistics(lives, 4)
-    statistics.update(0, np.array([0]), np.array([START]), np.array([[-1]]))
-    assert not statistics.idle(3, START + 31 * DAY_MS, 30 * DAY_MS).any()
+    statistics.count_events(0, np.array([0]), np.array([START]), np.array([[-1]]))
+    assert not statistics.idle_items(3, START + 31 * DAY_MS, 30 * DAY_MS).any()
