@@ -18,18 +18,6 @@ CUTOFFS = (10, 20)
 Metrics = dict[str, float]
 
 
-def strict_ranks(
-    scores: NDArray[np.floating], target: NDArray[np.integer], excluded: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Ranks int64[n] of `target` int[n] by `scores` [n, items] among the items that are not `excluded`."""
-    own = np.take_along_axis(scores, target[:, None], axis=1)
-    not_below = ~(scores < own)  # a NaN score is not below anything: it counts against us too
-    if excluded is not None:
-        not_below &= ~excluded
-        np.put_along_axis(not_below, target[:, None], True, axis=1)
-    return np.asarray(not_below.sum(axis=1), np.int64)
-
-
 def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
     """Means over events; every value is NaN when there is no event."""
     found: Metrics = {}

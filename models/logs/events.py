@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
-from eddy.models.logs.columns import Columns, Part, joined_names, place_in, read_columns, records
+from eddy.models.logs.columns import Columns, Part, place_in, read_columns, records
 from eddy.models.logs.event_times import event_times
 from eddy.models.logs.formats.cells import Kind
 from eddy.models.rules import EventRules, Flags
@@ -158,41 +158,6 @@ def _types(
         else default
     )
     return _numbered(named.dictionary_encode(), order)
-
-
-def concat(parts: Sequence[Events]) -> Events:
-    """Several logs as one, merged by time (ties: the earlier part first), users and items numbered anew.
-
-    Errors: EddyError when only some of the parts have a clock.
-    """
-    if len({part.clock for part in parts}) != 1:
-        raise EddyError(
-            f"{parts[0].source} and others: cannot merge a log that has a clock with one that has none"
-        )
-    order = np.argsort(np.concatenate([part.timestamp for part in parts]), kind="stable")
-
-    def column(name: str) -> tuple[NDArray[np.int32], list[str]]:
-        tables = [
-            pa.DictionaryArray.from_arrays(
-                pa.array(getattr(part, name), pa.int32()), pa.array(getattr(part, f"{name}s"), pa.string())
-            )
-            for part in parts
-        ]
-        return _numbered(joined_names(tables), order)
-
-    user, users = column("user")
-    item, items = column("item")
-    type_, types = column("type")
-    event_id = None
-    if any(part.event_id is not None for part in parts):
-        joined = [id_ for part in parts for id_ in part.event_id or [""] * len(part)]
-        event_id = [joined[row] for row in order]
-    return Events(
-        user=user, item=item,
-        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_,
-        value=np.concatenate([part.value for part in parts])[order], users=users, items=items, types=types,
-        event_id=event_id, clock=parts[0].clock, source=parts[0].source,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)

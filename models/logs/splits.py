@@ -22,12 +22,6 @@ def boundary(events: Events, fraction: float) -> int:
     return row
 
 
-def first_fraction(events: Events, fraction: float) -> tuple[Events, Events]:
-    """The log before and after `boundary`."""
-    row = boundary(events, fraction)
-    return events.take(slice(0, row)), events.take(slice(row, len(events)))
-
-
 @dataclass(frozen=True)
 class LeaveOneOut:
     """Rows of a log: every user's last event is the test target, the one before it the validation target."""

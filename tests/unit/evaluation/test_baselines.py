@@ -23,26 +23,27 @@ from eddy.models.evaluation.baselines import (
 from eddy.models.evaluation.counts import Popularity, Transitions
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.evaluation.protocols import Protocol, Trial, trial
-from eddy.models.logs.events import Events, concat
+from eddy.models.logs.events import Events
 from eddy.models.rules import EventRules
 
 HOUR = 3_600_000
 
 
 def log(pairs: list[tuple[int, int]], clock: bool = True) -> Events:
-    """(user, item) pairs an hour apart, as read from a file."""
-    raw = Events(
-        user=np.array([user for user, _ in pairs], np.int32),
-        item=np.array([item for _, item in pairs], np.int32),
+    """(user, item) pairs an hour apart, as read from a file: numbered by first appearance."""
+    users = list(dict.fromkeys(user for user, _ in pairs))
+    items = list(dict.fromkeys(item for _, item in pairs))
+    return Events(
+        user=np.array([users.index(user) for user, _ in pairs], np.int32),
+        item=np.array([items.index(item) for _, item in pairs], np.int32),
         timestamp=np.arange(len(pairs), dtype=np.int64) * HOUR * clock,
         type=np.zeros(len(pairs), np.int16),
         value=np.full(len(pairs), np.nan, np.float32),
-        users=[str(n) for n in range(max(user for user, _ in pairs) + 1)],
-        items=[str(n) for n in range(max(item for _, item in pairs) + 1)],
+        users=[str(user) for user in users],
+        items=[str(item) for item in items],
         types=["view"],
         clock=clock,
     )
-    return concat([raw])  # numbers items by first appearance
 
 
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=20, max_size=60).map(log)
