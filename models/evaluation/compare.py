@@ -10,6 +10,7 @@ import torch
 
 from eddy.models.config import CELLS, ModelConfig, TrainConfig
 from eddy.models.evaluation.baselines import Baseline, baselines
+from eddy.models.evaluation.diagnostics import latest_windows
 from eddy.models.evaluation.evaluate import ModelMetrics, judge
 from eddy.models.evaluation.metrics import Metrics
 from eddy.models.evaluation.protocols import Mode, Protocol, require_mode, trial
@@ -18,12 +19,11 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
 from eddy.models.trained import Trained
-from eddy.models.training.gradients import GradientReach, Windows, gradient_reach, long_enough, windows
+from eddy.models.training.gradients import GradientReach, Windows, gradient_reach
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
 STEP_USERS = 2048
-LAGS = 40
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ class Comparison:
     mode: Mode
     rows: list[CellRow]
     baselines: list[Baseline]
-    windows: Windows  # what gradients were measured on
 
     def best_baseline(self, metric: str = "mrr@20") -> tuple[str, float]:
         """Name and value."""
@@ -134,8 +133,7 @@ def compare(
             progress(cell) if progress else None,
         )
         if measured is None:
-            length = long_enough(events, own.vocabulary, rules, LAGS)
-            measured = windows(events, own.vocabulary, rules, length, users=256)
+            measured = latest_windows(events, own.vocabulary, rules)
         rows.append(
             CellRow(
                 cell=cell,
@@ -146,8 +144,7 @@ def compare(
                 step_events_per_s=step_speed(own.recommender),
             )
         )
-    assert measured is not None
-    return Comparison(protocol, mode, rows, baselines(found), measured)
+    return Comparison(protocol, mode, rows, baselines(found))
 
 
 @torch.inference_mode()

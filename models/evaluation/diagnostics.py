@@ -16,11 +16,34 @@ from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.tensors import Inputs
-from eddy.models.training.gradients import Windows
+from eddy.models.training.gradients import Windows, long_enough, windows
 from eddy.models.training.sequences import sequences
 from eddy.models.vocabulary import Vocabulary
 
 TOP = 20
+"""Items at the top of a ranking that `memory` looks at: as many as a list has by default."""
+
+LAGS, MEASURED_USERS = 40, 256
+"""Events of a window, at most, and users that gradients and memory are measured on."""
+
+
+def latest_windows(events: Events, vocabulary: Vocabulary, rules: EventRules) -> Windows:
+    """The last LAGS events, or as many as enough users have, of up to MEASURED_USERS users before a target.
+
+    Errors: EddyError when no user has an event before a target.
+    """
+    length = long_enough(events, vocabulary, rules, LAGS)
+    if length < 1:
+        raise EddyError(
+            f"{events.source}: no user has an event before a target that the version knows; give a log with "
+            "the items that it was trained on"
+        )
+    return windows(events, vocabulary, rules, length, MEASURED_USERS)
+
+
+def has_recurrent_weights(recommender: Recommender) -> bool:
+    """Whether the cell multiplies its state by weights U; minGRU does not."""
+    return recommender.config.cell != "mingru"
 
 
 def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) -> Recommender:
@@ -91,7 +114,10 @@ class Trajectory:
 def trajectory(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules, user: str
 ) -> Trajectory:
-    """Errors: EddyError for a user without events in the log."""
+    """The hidden state of a user after each event of theirs that moves it.
+
+    Errors: EddyError for a user whom the log does not name.
+    """
     if user not in events.users:
         raise EddyError(f"{events.source}: no user {user!r}")
     data = sequences(events, vocabulary, rules)
@@ -105,7 +131,7 @@ def trajectory(
     return Trajectory(user, items, events.timestamp[row], outputs[0].numpy())
 
 
-def typical_user(events: Events, length: int) -> str:
-    """The user whose number of events is nearest to `length` (ties: who came first)."""
-    count = np.bincount(events.user, minlength=len(events.users))
+def typical_user(events: Events, rules: EventRules, length: int) -> str:
+    """The user with the number of state-moving events that is nearest to `length` (ties: who came first)."""
+    count = np.bincount(events.user[events.flags(rules).moves], minlength=len(events.users))
     return events.users[int(np.abs(count - length).argmin())]

@@ -206,4 +206,4 @@ def test_a_trajectory_of_an_unknown_user_is_refused() -> None:
 
 
 def test_the_typical_user_has_about_so_many_events() -> None:
-    assert typical_user(log([3, 9, 20]), 10) == "u1"
+    assert typical_user(log([3, 9, 20]), EVERY_EVENT, 10) == "u1"
