@@ -94,12 +94,12 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         registry.mkdir(parents=True, exist_ok=True)
         with locked(registry / _LOCK, "another training to publish"):
             _remove_leftovers(registry)
-            place = _write(registry, trained, weights, description)
+            path = _write(registry, trained, weights, description)
     except (OSError, SafetensorError) as error:
         raise EddyError(
             f"registry {registry}: cannot write a version ({error}); check space and permissions"
         ) from None
-    return load(place)
+    return load(path)
 
 
 def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
@@ -125,15 +125,15 @@ def _remove_leftovers(registry: Path) -> None:
 
 
 def _names(registry: Path) -> list[str]:
-    return [place.name for place in registry.iterdir()]
+    return [entry.name for entry in registry.iterdir()]
 
 
 def versions(registry: Path) -> list[str]:
     """Ids of all versions, oldest first; empty when there is no such folder."""
     if not registry.is_dir():
         return []
-    found = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
-    return [name for _, name in sorted(found)]
+    numbered = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
+    return [name for _, name in sorted(numbered)]
 
 
 def latest(registry: Path) -> Version:
@@ -173,20 +173,20 @@ def load(path: Path) -> Version:
         raise EddyError(f"{path}/vocabulary.parquet: unreadable ({error})") from None
     if len(ids) != items or not all(isinstance(name, str) for name in ids):
         raise EddyError(f"{path}/vocabulary.parquet: {len(ids)} ids where version.json says {items}")
-    known, features = _read_features(path, config.features)
-    vocabulary = Vocabulary(ids, types, config.item_buckets, known)
+    feature_hashes, features = _read_features(path, config.features)
+    vocabulary = Vocabulary(ids, types, config.item_buckets, feature_hashes)
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
     return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created), features)
 
 
 def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:
-    known = vocabulary.features
-    items, own = [], []
-    for item, all_of_it in features.items():
+    feature_hashes = vocabulary.features
+    items, features_of = [], []
+    for item, hashes in features.items():
         items.append(item)
-        own.append([feature for feature in all_of_it.tolist() if feature in known])
-    pq.write_table(pa.table([pa.array(known, pa.uint64())], _FEATURES), folder / "features.parquet")
-    columns = [pa.array(items, pa.uint64()), pa.array(own, pa.list_(pa.uint64()))]
+        features_of.append([feature for feature in hashes.tolist() if feature in feature_hashes])
+    pq.write_table(pa.table([pa.array(feature_hashes, pa.uint64())], _FEATURES), folder / "features.parquet")
+    columns = [pa.array(items, pa.uint64()), pa.array(features_of, pa.list_(pa.uint64()))]
     pq.write_table(pa.table(columns, _ITEMS), folder / "items.parquet")
 
 
@@ -195,15 +195,17 @@ def _read_features(path: Path, count: int) -> tuple[list[int], ItemFeatures]:
     features = ItemFeatures()
     if not count:
         return [], features
-    known = _read_table(path / "features.parquet", _FEATURES)["feature"].to_pylist()
-    if len(known) != count or len(set(known)) != count:
-        raise EddyError(f"{path}/features.parquet: {len(known)} features where version.json says {count}")
+    feature_hashes = _read_table(path / "features.parquet", _FEATURES)["feature"].to_pylist()
+    if len(feature_hashes) != count or len(set(feature_hashes)) != count:
+        raise EddyError(
+            f"{path}/features.parquet: {len(feature_hashes)} features where version.json says {count}"
+        )
     table = _read_table(path / "items.parquet", _ITEMS)
     if table.num_rows > MAX_ITEMS:
         raise EddyError(f"{path}/items.parquet: {table.num_rows} items; at most {MAX_ITEMS} are read")
-    for item, own in zip(table["item"].to_pylist(), table["features"].to_pylist(), strict=True):
-        features.put(item, np.array(own[:MAX_FEATURES], np.uint64))
-    return known, features
+    for item, hashes in zip(table["item"].to_pylist(), table["features"].to_pylist(), strict=True):
+        features.put(item, np.array(hashes[:MAX_FEATURES], np.uint64))
+    return feature_hashes, features
 
 
 def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
@@ -260,10 +262,10 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
     if config.features:
         sizes["feature_vectors"] = [config.features, config.dim + 1]
     for name, size in sizes.items():
-        found = stored.get_slice(name).get_shape() if name in names else None
-        if found != size or config.layers > len(names):
+        shape = stored.get_slice(name).get_shape() if name in names else None
+        if shape != size or config.layers > len(names):
             raise EddyError(
-                f"{file}: {name} has shape {found}, the config implies {size} in {config.layers} layers"
+                f"{file}: {name} has shape {shape}, the config implies {size} in {config.layers} layers"
             )
 
 

@@ -108,23 +108,25 @@ class Vocabulary:
 
     def input_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The cell's input index of items: int64[n], 0 … V + buckets - 1."""
-        found = self._index.find(hashes)
-        return np.where(found >= 0, found, len(self) + (hashes % np.uint64(self.buckets)).astype(np.int64))
+        position = self._index.find(hashes)
+        return np.where(
+            position >= 0, position, len(self) + (hashes % np.uint64(self.buckets)).astype(np.int64)
+        )
 
     def type_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The input index of event types by their hash: int64[n]; T stands for every unknown type."""
-        found = self._types.find(hashes)
-        return np.where(found >= 0, found, len(self.types))
+        position = self._types.find(hashes)
+        return np.where(position >= 0, position, len(self.types))
 
 
-def _require_distinct(index: HashIndex, names: Sequence[str], kind: str) -> None:
+def _require_distinct(index: HashIndex, names: Sequence[str], noun: str) -> None:
     """Errors: EddyError naming two of `names` that have the same hash."""
     order = np.argsort(index.hashes, kind="stable")
     same = np.flatnonzero(np.diff(index.hashes[order]) == 0)
     if len(same):
         first, second = names[order[same[0]]], names[order[same[0] + 1]]
         problem = "is there twice" if first == second else f"and {second!r} have the same 64-bit hash"
-        raise EddyError(f"vocabulary, {kind}: {first!r} {problem}; rename one of them")
+        raise EddyError(f"vocabulary, {noun}: {first!r} {problem}; rename one of them")
 
 
 class EventTypes:
@@ -173,10 +175,10 @@ class EventTypes:
         """
         hashes = type_hashes(names)
         for name, value in zip(names, hashes.tolist(), strict=True):
-            other = self._named.setdefault(value, name)
-            if other != name:
+            first_name = self._named.setdefault(value, name)
+            if first_name != name:
                 raise EddyError(
-                    f"event types {name!r} and {other!r} have the same 64-bit hash; rename one of them"
+                    f"event types {name!r} and {first_name!r} have the same 64-bit hash; rename one of them"
                 )
         new = np.unique(hashes[self._index.find(hashes) < 0])
         if len(self) + len(new) > MAX_TYPES:
@@ -217,21 +219,21 @@ class Catalogue:
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Catalogue index of each hash, numbering those not seen before in order of appearance: int64[n]."""
-        found = self.find(hashes)
-        unknown = hashes[found < 0]
+        index = self.find(hashes)
+        unknown = hashes[index < 0]
         if len(unknown):
             _, first = np.unique(unknown, return_index=True)
             self._index.append(unknown[np.sort(first)])
-            found = self.find(hashes)
-        return found
+            index = self.find(hashes)
+        return index
 
     def keep(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Forget all items but these, in increasing order: each item's new index, -1 for the forgotten.
 
         Whoever holds indices has to renumber them. Views of `hashes` stay as they were.
         """
-        place = np.full(len(self), -1, np.int64)
-        place[index] = np.arange(len(index))
+        new_index = np.full(len(self), -1, np.int64)
+        new_index[index] = np.arange(len(index))
         self._index = HashIndex(self.hashes[index])
         self.renumbered += 1
-        return place
+        return new_index

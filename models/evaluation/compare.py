@@ -13,7 +13,7 @@ from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.diagnostics import latest_windows
 from eddy.models.evaluation.evaluate import ModelMetrics, judge
 from eddy.models.evaluation.metrics import Metrics
-from eddy.models.evaluation.protocols import Mode, Protocol, require_mode, trial
+from eddy.models.evaluation.protocols import Mode, Protocol, make_trial, require_mode
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
@@ -121,30 +121,30 @@ def compare(
     `progress` gives, for a cell's name, the callback that follows its training.
     """
     require_mode(mode)
-    found = trial(events, protocol, rules)
+    trial = make_trial(events, protocol, rules)
     measured: Windows | None = None
     rows = []
     for cell in cells:
-        own = train(
-            found.training_part,
+        trained = train(
+            trial.training_part,
             replace(config, cell=cell),
             settings,
             rules,
             progress(cell) if progress else None,
         )
         if measured is None:
-            measured = latest_windows(events, own.vocabulary, rules)
+            measured = latest_windows(events, trained.vocabulary, rules)
         rows.append(
             CellRow(
                 cell=cell,
-                trained=own,
-                judged=judge(found, own, rules),
-                reach=gradient_reach(own.recommender, measured),
+                trained=trained,
+                judged=judge(trial, trained, rules),
+                reach=gradient_reach(trained.recommender, measured),
                 mode=mode,
-                step_events_per_s=step_speed(own.recommender),
+                step_events_per_s=step_speed(trained.recommender),
             )
         )
-    return Comparison(protocol, mode, rows, baselines(found))
+    return Comparison(protocol, mode, rows, baselines(trial))
 
 
 @torch.inference_mode()

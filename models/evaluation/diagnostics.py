@@ -63,7 +63,7 @@ def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) 
 
 
 @torch.no_grad()
-def memory(recommender: Recommender, found: Windows, top: int = TOP) -> NDArray[np.float64]:
+def memory(recommender: Recommender, sample: Windows, top: int = TOP) -> NDArray[np.float64]:
     """How much an event still matters k events later: share of the top items that change when it is another
     one.
 
@@ -71,24 +71,24 @@ def memory(recommender: Recommender, found: Windows, top: int = TOP) -> NDArray[
     Items are ranked by the network alone (hidden state and item vectors), without item statistics.
     """
     recommender.eval()
-    before = _top(recommender, found, found.inputs, top)
+    before = _top(recommender, sample, sample.inputs, top)
     changed = []
-    for lag in range(found.inputs.item.shape[1]):
-        place = found.inputs.item.shape[1] - 1 - lag
-        item = found.inputs.item.clone()
-        item[:, place] = item[:, place].roll(1)
-        after = _top(recommender, found, found.inputs._replace(item=item), top)
+    for lag in range(sample.inputs.item.shape[1]):
+        step = sample.inputs.item.shape[1] - 1 - lag
+        item = sample.inputs.item.clone()
+        item[:, step] = item[:, step].roll(1)
+        after = _top(recommender, sample, sample.inputs._replace(item=item), top)
         kept = (before[:, :, None] == after[:, None, :]).any(dim=2).double().mean(dim=1)
-        differs = item[:, place] != found.inputs.item[:, place]
+        differs = item[:, step] != sample.inputs.item[:, step]
         changed.append(float((1 - kept[differs]).mean()) if differs.any() else 0.0)
     return np.array(changed)
 
 
-def _top(recommender: Recommender, found: Windows, inputs: Inputs, top: int) -> Tensor:
+def _top(recommender: Recommender, sample: Windows, inputs: Inputs, top: int) -> Tensor:
     users, steps = inputs.item.shape
     lengths = torch.full((users,), steps)
     _, state = recommender.sequence(inputs, recommender.initial(users), lengths)
-    vector = recommender.query(state, found.idle_ms).vector[:, : recommender.config.dim + 1]
+    vector = recommender.query(state, sample.idle_ms).vector[:, : recommender.config.dim + 1]
     columns = recommender.item_columns(torch.arange(recommender.items))
     index, _ = topk(vector @ columns.T, top)
     return index
@@ -122,13 +122,13 @@ def trajectory(
         raise EddyError(f"{events.source}: no user {user!r}")
     data = sequences(events, vocabulary, rules)
     number = events.users.index(user)
-    own = slice(data.start[number], data.start[number + 1])
-    inputs = Inputs(*(part[None, own] for part in data.inputs))
+    of_user = slice(data.start[number], data.start[number + 1])
+    inputs = Inputs(*(part[None, of_user] for part in data.inputs))
     lengths = torch.tensor([inputs.item.shape[1]])
     outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
-    row = data.moved[own]
-    items = [events.items[item] for item in events.item[row]]
-    return Trajectory(user, items, events.timestamp[row], outputs[0].numpy())
+    rows = data.moved[of_user]
+    items = [events.items[item] for item in events.item[rows]]
+    return Trajectory(user, items, events.timestamp[rows], outputs[0].numpy())
 
 
 def typical_user(events: Events, rules: EventRules, length: int) -> str:

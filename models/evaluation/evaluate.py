@@ -17,7 +17,7 @@ from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Baseline, baselines, group, walk
 from eddy.models.evaluation.metrics import Metrics, metrics
-from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, require_mode, trial
+from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
 from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
@@ -62,13 +62,13 @@ class Report:
 
     def table(self) -> str:
         """Plain text: the model and every baseline in the mode asked for, best first, then the other mode."""
-        other: Mode = "unseen" if self.mode == "all" else "all"
-        return "\n\n".join(self._table(mode) for mode in (self.mode, other))
+        other_mode: Mode = "unseen" if self.mode == "all" else "all"
+        return "\n\n".join(self._table(mode) for mode in (self.mode, other_mode))
 
     def _table(self, mode: Mode) -> str:
         rows = [
-            (each.name, each.metrics[mode], ", ".join(each.settings[mode].values()))
-            for each in self.baselines
+            (baseline.name, baseline.metrics[mode], ", ".join(baseline.settings[mode].values()))
+            for baseline in self.baselines
         ]
         rows.append((f"EDDY ({self.about['config']['cell']})", self.judged.reported[mode], ""))
         rows.sort(key=lambda row: row[1][TABLE[0]], reverse=True)
@@ -89,8 +89,8 @@ class Report:
             mode: {
                 "judged": self.judged.events[mode],
                 "model": _plain(self.judged.reported[mode]),
-                "baselines": {each.name: _plain(each.metrics[mode]) for each in self.baselines},
-                "baseline_settings": {each.name: each.settings[mode] for each in self.baselines},
+                "baselines": {baseline.name: _plain(baseline.metrics[mode]) for baseline in self.baselines},
+                "baseline_settings": {baseline.name: baseline.settings[mode] for baseline in self.baselines},
                 "tuning": _plain(self.judged.tuning[mode]),
             }
             for mode in MODES
@@ -113,30 +113,30 @@ class Report:
 
 
 def judge(
-    found: Trial,
+    trial: Trial,
     model: Trained | Version,
     rules: EventRules,
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> ModelMetrics:
     """Rank the trial's events with a recommender; `progress` hears how many of how many are done."""
-    total, done = len(found.judged), 0
+    total, done = len(trial.judged), 0
 
-    def ranked(some: int) -> None:
+    def ranked(count: int) -> None:
         nonlocal done
-        done += some
+        done += count
         progress(done, total)
 
     ranks = recommender_ranks(
-        found, model.recommender, model.vocabulary, rules, batch, ranked, model.features
+        trial, model.recommender, model.vocabulary, rules, batch, ranked, model.features
     )
-    history, _ = walk(found, [group(found, [])])
-    asked: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
-    of_mode: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
+    history, _ = walk(trial, [group(trial, [])])
+    in_mode: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
+    ranks_of: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
     return ModelMetrics(
-        reported={mode: metrics(of_mode[mode][asked[mode] & ~found.tuning]) for mode in MODES},
-        tuning={mode: metrics(of_mode[mode][asked[mode] & found.tuning]) for mode in MODES},
-        events={mode: int((asked[mode] & ~found.tuning).sum()) for mode in MODES},
+        reported={mode: metrics(ranks_of[mode][in_mode[mode] & ~trial.tuning]) for mode in MODES},
+        tuning={mode: metrics(ranks_of[mode][in_mode[mode] & trial.tuning]) for mode in MODES},
+        events={mode: int((in_mode[mode] & ~trial.tuning).sum()) for mode in MODES},
     )
 
 
@@ -165,17 +165,17 @@ def evaluate(
     if batch < 1:
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)
-    found = trial(events, protocol, rules)
+    trial = make_trial(events, protocol, rules)
     model: Trained | Version = version or train(
-        found.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
+        trial.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
         features=features,
     )  # fmt: skip
-    judged = judge(found, model, rules, batch, ranking)
+    judged = judge(trial, model, rules, batch, ranking)
     return Report(
-        trial=found,
+        trial=trial,
         mode=mode,
         judged=judged,
-        baselines=baselines(found),
+        baselines=baselines(trial),
         about={
             "version": version.id if version else None,
             "config": model.recommender.config.to_dict(),
@@ -185,21 +185,21 @@ def evaluate(
             "rules": {"state": rules.state, "target": rules.target, "negative": rules.negative},
             "batch": batch,
         },
-        warning=_leak(found, version),
+        warning=_leak(trial, version),
     )
 
 
-def _leak(found: Trial, version: Version | None) -> str | None:
+def _leak(trial: Trial, version: Version | None) -> str | None:
     """A version that was trained on events it is judged on looks better than it is."""
     if version is None:
         return None
     until = version.metrics.get(UNTIL)
-    first = int(found.events.timestamp[found.train])
-    if not found.events.clock or until is None:
+    first = int(trial.events.timestamp[trial.train])
+    if not trial.events.clock or until is None:
         return f"{version.id}: it is not known whether it was trained on the events it is judged on here"
     if until < first:
         return None
-    share = float(np.mean(found.events.timestamp[found.train :] <= until))
+    share = float(np.mean(trial.events.timestamp[trial.train :] <= until))
     return (
         f"{version.id} was trained on {share:.0%} of the events it is judged on; use --cell for a fair figure"
     )

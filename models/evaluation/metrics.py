@@ -20,7 +20,7 @@ Metrics = dict[str, float]
 
 def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
     """Means over events; every value is NaN when there is no event."""
-    found: Metrics = {}
+    means: Metrics = {}
     for k in cutoffs:
         hit = ranks <= k
         rank = np.where(hit, ranks, 1)
@@ -30,5 +30,5 @@ def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metri
             ("mrr", hit / rank),
             ("ndcg", hit / np.log2(rank + 1)),
         ):
-            found[f"{name}@{k}"] = float(np.mean(gain)) if len(ranks) else float("nan")
-    return found
+            means[f"{name}@{k}"] = float(np.mean(gain)) if len(ranks) else float("nan")
+    return means

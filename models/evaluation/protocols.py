@@ -62,7 +62,7 @@ def require_mode(mode: str) -> None:
         raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
 
 
-def trial(
+def make_trial(
     events: Events,
     protocol: Protocol,
     rules: EventRules = EVERY_EVENT,
@@ -97,10 +97,10 @@ def trial(
         candidates = _known_before(events)
         if protocol == "temporal":
             candidates = np.minimum(candidates, candidates[start])
-    found = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
-    if found.tuning.all() or not found.tuning.any():
+    trial = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
+    if trial.tuning.all() or not trial.tuning.any():
         raise EddyError(f"{events.source}: no event to judge is left; give more events or other event rules")
-    return found
+    return trial
 
 
 def _known_before(events: Events) -> NDArray[np.int64]:

@@ -55,17 +55,17 @@ def style() -> Iterator[None]:
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; needs no display."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing
 
 
-def save(made: Figure, folder: Path, name: str) -> list[Path]:
+def save(drawing: Figure, folder: Path, name: str) -> list[Path]:
     """Write name.svg and name.png."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    made.savefig(paths[0], metadata={"Date": None})
-    made.savefig(paths[1], dpi=160)
+    drawing.savefig(paths[0], metadata={"Date": None})
+    drawing.savefig(paths[1], dpi=160)
     return paths
 
 
@@ -80,11 +80,11 @@ def box(
 ) -> None:
     """A rounded box centred at a point."""
     (x, y), (w, h) = at, size
-    corner = FancyBboxPatch(
+    shape = FancyBboxPatch(
         (x - w / 2, y - h / 2), w, h, boxstyle=f"round,pad=0,rounding_size={min(w, h) * 0.22}",
         facecolor=fill, edgecolor=edge, linewidth=1.3, zorder=4,
     )  # fmt: skip
-    axes.add_patch(corner)
+    axes.add_patch(shape)
     label(axes, at, text, **{"zorder": 5, **font})
 
 

@@ -27,8 +27,8 @@ def gradients_figure(
     the gradient vanishes or explodes, and what clipping to the norm `clip` does to it; absent where nothing
     is altered.
     """
-    drawn = figure(11, 4.7)
-    panels = drawn.subplots(1, 2 if altered else 1, sharey=True, squeeze=False)[0]
+    drawing = figure(11, 4.7)
+    panels = drawing.subplots(1, 2 if altered else 1, sharey=True, squeeze=False)[0]
     lag, colour = np.arange(len(reach.norm)), CELL_COLOURS[cell]
     low, median, high = reach.norm.T
     panels[0].fill_between(lag, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -51,13 +51,13 @@ def gradients_figure(
         axes.set(xlabel="lag k: events before the target", xlim=(0, None))
         axes.title.set_fontsize(11.5)
         axes.yaxis.set_minor_formatter(NullFormatter())
-    return drawn
+    return drawing
 
 
 def memory_figure(cell: str, changed: NDArray[np.float64]) -> Figure:
     """How much of the top of the ranking changes when an event k events back is exchanged for another."""
-    drawn = figure(11, 4.2)
-    axes = drawn.add_subplot()
+    drawing = figure(11, 4.2)
+    axes = drawing.add_subplot()
     axes.plot(np.arange(len(changed)), changed, color=CELL_COLOURS[cell], linewidth=2.2)
     axes.set(
         title=f"{CELL_NAMES[cell]}: share of the top {TOP} that changes when one event is exchanged",
@@ -69,20 +69,20 @@ def memory_figure(cell: str, changed: NDArray[np.float64]) -> Figure:
     axes.title.set_fontsize(11.5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    return drawn
+    return drawing
 
 
 def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int = 12) -> Figure:
     """A user's hidden state as a heat map over events; the titles that moved it most are named."""
-    drawn = figure(11, 7.2)
-    above, map_axes = drawn.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
+    drawing = figure(11, 7.2)
+    above, map_axes = drawing.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
     steps = np.arange(len(path.items))
     moved = np.argsort(-path.move)[:named]
     colours = np.where(np.isin(steps, moved), GRADIENT, "#c3cbd3")
     above.bar(steps, path.move, color=colours, width=0.72)
     above.set(ylabel="$\\|h' - h\\|$")
     above.grid(axis="x", visible=False)
-    first, last = (datetime.fromtimestamp(path.timestamp[at] / 1000, UTC) for at in (0, -1))
+    first, last = (datetime.fromtimestamp(path.timestamp[end] / 1000, UTC) for end in (0, -1))
     above.set_title(
         f"Hidden state of user {path.user}, {first:%-d %b %Y} to {last:%-d %b %Y}: {len(steps)} events,"
         f" the {len(moved)} that moved it most in red", fontsize=11.5,
@@ -101,8 +101,10 @@ def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int 
     )
     for step, tick in zip(steps, map_axes.get_xticklabels(), strict=True):
         tick.set(fontsize=8.5, rotation_mode="anchor", color=GRADIENT if step in moved else FAINT)
-    drawn.colorbar(image, ax=map_axes, pad=0.01, fraction=0.025, label="$h$ minus its mean over these events")
-    return drawn
+    drawing.colorbar(
+        image, ax=map_axes, pad=0.01, fraction=0.025, label="$h$ minus its mean over these events"
+    )
+    return drawing
 
 
 def _by_likeness(deviation: NDArray[np.float32]) -> NDArray[np.int64]:

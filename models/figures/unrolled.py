@@ -28,8 +28,8 @@ _HEADING = {"fontsize": 12.5, "weight": "bold", "ha": "left"}
 
 def unrolled() -> Figure:
     """One user's events, one cell, the same weights at every step."""
-    drawn = figure(11, 6.35)
-    axes = drawn.add_subplot()
+    drawing = figure(11, 6.35)
+    axes = drawing.add_subplot()
     canvas(axes, 130, 75)
     _folded(axes)
     for number, (x, name) in enumerate(zip(_STEPS, _NAMES, strict=True)):
@@ -37,7 +37,7 @@ def unrolled() -> Figure:
     _states(axes)
     _gradient(axes)
     _legend(axes)
-    return drawn
+    return drawing
 
 
 def _folded(axes: Axes) -> None:

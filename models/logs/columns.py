@@ -87,16 +87,16 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
     read: dict[str, list[Any]] = {name: [] for name in wanted}
     rows = 0
     for file in files_of(path):
-        start, names, had = rows, set[str](), list[str]()
+        start, names, column_names = rows, set[str](), list[str]()
         for block in _blocks(path, file, wanted, required):
             for name, kind in wanted.items():
                 read[name].append(_canonical(file, block, name, kind))
             names |= block.columns.keys()
-            had = list(block.names)
+            column_names = list(block.names)
             rows += block.rows
         missing = [name for name in required if name not in names]
         if missing:
-            has = f"; it has {', '.join(had) or 'none'}" if had else ""
+            has = f"; it has {', '.join(column_names) or 'none'}" if column_names else ""
             raise path_error(file, f"no column {' and no '.join(missing)}{has}")
         parts.append(Part(file, slice(start, rows), frozenset(names)))
     present = frozenset[str]().union(*(part.names for part in parts))
@@ -110,7 +110,7 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
         {name: pa.chunked_array(chunks, pa.string()) for name, chunks in of(Kind.TEXT).items()},
         {name: np.concatenate(chunks) for name, chunks in of(Kind.NUMBER).items()},
         {
-            name: Times(*(np.concatenate(each) for each in zip(*chunks, strict=True)))
+            name: Times(*(np.concatenate(chunk_columns) for chunk_columns in zip(*chunks, strict=True)))
             for name, chunks in of(Kind.TIME).items()
         },
     )  # fmt: skip

@@ -69,9 +69,9 @@ def _unit(columns: Columns, given: NDArray[np.float64], numbers: NDArray[np.int6
         differs[numbers] = looks[numbers] == _SECONDS
 
     def reason(row: int) -> str:
-        file, at = place_in(columns.parts, first)
+        file, first_row = place_in(columns.parts, first)
         return (
-            f"timestamp {given[row]:.15g} is {_LOOKS[looks[row]]}, where row {at} of {file.name} has "
+            f"timestamp {given[row]:.15g} is {_LOOKS[looks[row]]}, where row {first_row} of {file.name} has "
             f"{given[first]:.15g}, {_LOOKS[looks[first]]}; use one unit throughout, or dates"
         )
 

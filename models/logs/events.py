@@ -109,14 +109,14 @@ def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     order = np.argsort(order_by, kind="stable")
 
     value, is_rating = _values(columns)
-    type_, types = _types(columns, is_rating, order)
+    type_number, types = _types(columns, is_rating, order)
     user, users = _numbered(columns.names["user_id"], order)
     item, items = _numbered(columns.names["item_id"], order)
     event_id = None
     if "event_id" in columns:
         event_id = pc.fill_null(columns.texts["event_id"], "").take(pa.array(order)).to_pylist()
     return Events(
-        user=user, item=item, timestamp=timestamp[order], type=type_, value=value[order], users=users,
+        user=user, item=item, timestamp=timestamp[order], type=type_number, value=value[order], users=users,
         items=items, types=types, event_id=event_id, clock=clock, source=str(path),
         origin=Origin(columns.parts, order),
     )  # fmt: skip

@@ -48,7 +48,7 @@ class Bags(NamedTuple):
     feature: Tensor  # int64[m] number of the feature
     start: Tensor  # int64[n] first feature of each item
     weight: Tensor  # float32[m] 1 / sqrt(features of the item): sums are of one size
-    some: Tensor  # float32[n] 1 where there are any, else 0
+    has_any: Tensor  # float32[n] 1 where there are any, else 0
 
 
 def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
@@ -58,15 +58,15 @@ def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
     or not. Nulls, NaN, nested values and the fields that say which item it is and whether it may be listed
     give nothing.
     """
-    found: dict[int, None] = {}
+    hashes: dict[int, None] = {}
     for name, value in list(fields.items())[:MAX_FIELDS]:
         if name in NO_FEATURES:
             continue
         for feature in _named(name[:MAX_TEXT], value):
-            found[feature_hash(feature)] = None
-            if len(found) == MAX_FEATURES:
-                return np.fromiter(found, np.uint64)
-    return np.fromiter(found, np.uint64)
+            hashes[feature_hash(feature)] = None
+            if len(hashes) == MAX_FEATURES:
+                return np.fromiter(hashes, np.uint64)
+    return np.fromiter(hashes, np.uint64)
 
 
 def _named(name: str, value: object) -> Iterator[str]:
@@ -133,13 +133,13 @@ class ItemFeatures:
         return np.array(changed, np.uint64)
 
 
-def bags(features: Iterable[NDArray[np.uint64]], known: Mapping[int, int]) -> Bags:
+def bags(features: Iterable[NDArray[np.uint64]], number_of: Mapping[int, int]) -> Bags:
     """Of each item's features those that a version knows, numbered as `known` does."""
     numbers: list[int] = []
     start: list[int] = []
-    for own in features:
+    for of_item in features:
         start.append(len(numbers))
-        numbers += [known[feature] for feature in own.tolist() if feature in known]
+        numbers += [number_of[feature] for feature in of_item.tolist() if feature in number_of]
     begin = np.array([*start, len(numbers)], np.int64)
     count = np.diff(begin)
     weight = np.repeat(1 / np.sqrt(np.maximum(count, 1)), count).astype(np.float32)
@@ -164,7 +164,7 @@ def read_features(path: Path) -> ItemFeatures:
 
     Errors: EddyError for a file that is unreadable or too long, or has no column that gives features.
     """
-    found = ItemFeatures()
+    features = ItemFeatures()
     left_out: dict[str, str] = {}
     names: set[str] = set()
     rows = 0
@@ -176,7 +176,7 @@ def read_features(path: Path) -> ItemFeatures:
         ids = block.key.to_pylist()
         for item, fields in zip(item_hashes(ids).tolist(), block.fields, strict=True):
             names |= fields.keys() - set(NO_FEATURES)
-            found.put(item, features_of(fields))
+            features.put(item, features_of(fields))
     of_other_kinds = ", ".join(f"column {name} is {kind}" for name, kind in left_out.items())
     if not names:
         raise path_error(
@@ -185,4 +185,4 @@ def read_features(path: Path) -> ItemFeatures:
         )  # fmt: skip
     if left_out:
         log.warning("%s: left out, since no features are made of it: %s", path, of_other_kinds)
-    return found
+    return features

@@ -335,5 +335,5 @@ def make_cell(config: ModelConfig) -> Cell:
         return EchoState(config.dim, config.hidden, config.spectral_radius, config.leak)
     if config.cell == "mingru":
         return MinGRU(config.dim, config.hidden, config.layers, config.dropout)
-    kind: Callable[[int, int, int], Cell] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
-    return kind(config.dim, config.hidden, config.layers)
+    cell_class: Callable[[int, int, int], Cell] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
+    return cell_class(config.dim, config.hidden, config.layers)

@@ -64,15 +64,15 @@ class Mixture(nn.Module):
         """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first. Older
         items come last, where more of them may be put beside.
         """
-        item, pointer, shift, lag, own = self.weights(query, window)
+        item, pointer, shift, lag, of_own = self.weights(query, window)
         mass = (lag.unsqueeze(-1) * share * (successor >= 0)).flatten(1)
-        older, known = window.older.clamp(min=0).long(), window.older >= 0
+        older, is_item = window.older.clamp(min=0).long(), window.older >= 0
         if not self.pointer:
-            older, known = older[:, :0], known[:, :0]
-        alone = known & (older.unsqueeze(2) != item.unsqueeze(1)).all(dim=2)
+            older, is_item = older[:, :0], is_item[:, :0]
+        alone = is_item & (older.unsqueeze(2) != item.unsqueeze(1)).all(dim=2)
         log_mass, older_shift = (
             by_place + of_user.unsqueeze(1)
-            for by_place, of_user in zip(self.of_older(older.shape[1]), own.unbind(dim=1), strict=True)
+            for by_place, of_user in zip(self.of_older(older.shape[1]), of_own.unbind(dim=1), strict=True)
         )
         none = torch.zeros_like
         return Sparse(
@@ -91,26 +91,26 @@ class Mixture(nn.Module):
         gates = query.gates
         item = pointer = shift = gates.new_zeros(len(gates), 0)
         if self.pointer:
-            slot, age, held = recent(query, window, window.item.shape[1])
+            slot, age, is_item = latest_slots(query, window, window.item.shape[1])
             item = window.item.gather(1, slot)
-            held = held & (item >= 0)
-            latest = latest_of(item, held)
-            kind = window.type.gather(1, slot)
-            gates = gates + self.habit(habits(item, held, latest)) + self.last_kind[kind[:, 0]]
+            is_item = is_item & (item >= 0)
+            latest = latest_of(item, is_item)
+            type_ = window.type.gather(1, slot)
+            gates = gates + self.habit(habits_of(item, is_item, latest)) + self.last_kind[type_[:, 0]]
             tables = (
                 self.place[: item.shape[1]]
                 + self.age[gap_bucket(age)]
-                + self.kind[kind]
+                + self.kind[type_]
                 + window.negative.gather(1, slot).unsqueeze(-1) * self.negative
             )  # [B,W,2]
             mass = tables[..., 0] + gates[:, 1:2] + torch.where(latest, 0.0, self.earlier)
             mass = mass + gates[:, 3:4] * (item == item[:, :1])
-            pointer = torch.exp(mass) * held
+            pointer = torch.exp(mass) * is_item
             shift = (tables[..., 1] + gates[:, 2:3]) * latest
-            item = torch.where(held, item, item[:, :1].clamp(min=0))
+            item = torch.where(is_item, item, item[:, :1].clamp(min=0))
         lag = gates.new_zeros(len(gates), 0)
         if self.lags:
-            _, age, _ = recent(query, window, self.lags)
+            _, age, _ = latest_slots(query, window, self.lags)
             lag = torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + gates[:, :1])
         return item.long(), pointer, shift, lag, gates[:, 1:3]
 
@@ -144,47 +144,47 @@ def _log2(bits: int, device: torch.device) -> Tensor:
         return torch.log2(torch.arange(1, 2**bits, device=device)).long()
 
 
-def latest_of(item: Tensor, held: Tensor) -> Tensor:
+def latest_of(item: Tensor, is_item: Tensor) -> Tensor:
     """Which slots, latest first, hold the latest occurrence of their item: bool[B,W]."""
     slots = item.shape[1]
     key = (item * slots + torch.arange(slots, device=item.device)).sort(dim=1).values
     same = key // slots
-    first = torch.ones_like(held)
+    first = torch.ones_like(is_item)
     first[:, 1:] = same[:, 1:] != same[:, :-1]
-    return held & torch.zeros_like(held).scatter_(1, key - same * slots, first)
+    return is_item & torch.zeros_like(is_item).scatter_(1, key - same * slots, first)
 
 
-def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
+def habits_of(item: Tensor, is_item: Tensor, latest: Tensor) -> Tensor:
     """How a user goes about, from slots [B,W], latest first: float32[B,HABITS] of the order of 1: log length,
     share of repeats, share of repeats of the event before, whether the last event was a repeat, log of how
     often in a row the last item came.
     """
-    length = held.sum(dim=1)
-    some = length.clamp(min=1)
-    follows = ((item[:, 1:] == item[:, :-1]) & held[:, 1:]).sum(dim=1)
-    same = (item == item[:, :1]) & held
+    length = is_item.sum(dim=1)
+    events = length.clamp(min=1)
+    follows = ((item[:, 1:] == item[:, :-1]) & is_item[:, 1:]).sum(dim=1)
+    same = (item == item[:, :1]) & is_item
     last = same[:, 1:].any(dim=1)
     run = same.cumprod(dim=1).sum(dim=1)
     return torch.stack(
         [
-            torch.log1p(length) / 4, 1 - latest.sum(dim=1) / some, follows / some, last.float(),
+            torch.log1p(length) / 4, 1 - latest.sum(dim=1) / events, follows / events, last.float(),
             torch.log1p(run) / 2,
         ],
         dim=1,
     )  # fmt: skip
 
 
-def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
+def latest_slots(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
     """The last `places` slots, latest first: slot[B,places], age_ms[B,places] at query time, held
     bool[B,places].
     """
     place = torch.arange(min(places, window.item.shape[1]), device=window.item.device)
     slot = window.length[:, None] - 1 - place
-    held = slot >= 0
+    is_event = slot >= 0
     slot = slot.clamp(min=0)
     time = window.timestamp.gather(1, slot)
     age = (time[:, :1] - time).clamp(min=0) + query.idle_ms.clamp(min=0)[:, None]
-    return slot, age, held
+    return slot, age, is_event
 
 
 def with_transitions(dense: Tensor, log_z: Tensor, transition: Tensor) -> Tensor:

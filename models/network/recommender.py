@@ -105,10 +105,10 @@ class Recommender(nn.Module):
         """What n items' features make of them: [n, D + 1], vector and bias; zeros without known features."""
         if not self.config.features:
             return self.item_bias.new_zeros(len(bags.start), self.config.dim + 1)
-        found = embedding_bag(
+        columns = embedding_bag(
             bags.feature, self.feature_vectors, bags.start, mode="sum", per_sample_weights=bags.weight
         )
-        return found - bags.some[:, None] * self.feature_centre
+        return columns - bags.has_any[:, None] * self.feature_centre
 
     def item_columns(self, index: Tensor, of_features: Tensor | None = None) -> Tensor:
         """What an item's score is made of, for input indices [n]: [n, D + 1], item vector and bias.
@@ -117,11 +117,11 @@ class Recommender(nn.Module):
         met them, to which is added how their features differ from those items'.
         """
         bias = self.item_bias[index.clamp(max=self.items - 1)]
-        own = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)
+        trained = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)
         new = torch.cat([self.new_vector, self.new_bias[None]])
         if of_features is not None:
             new = new + of_features
-        return torch.where((index < self.items)[:, None], own, new)
+        return torch.where((index < self.items)[:, None], trained, new)
 
     def popularity_columns(self, log_popularity: Tensor) -> Tensor:
         """Log moving popularities [..., F] -> what the score has of them, [..., F + TREND]: themselves, and

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.network.mixture import recent
+from eddy.models.network.mixture import latest_slots
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import Query, Window
 
@@ -59,7 +59,7 @@ def short_list(k: int) -> int:
 
 def last_items(query: Query, window: Window, lags: int) -> Tensor:
     """Each user's last L items, latest first: int64[B,L] catalogue index, -1 = none."""
-    slot, _, held = recent(query, window, lags)
+    slot, _, held = latest_slots(query, window, lags)
     return torch.where(held, window.item.gather(1, slot), -1)
 
 

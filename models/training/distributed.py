@@ -69,22 +69,22 @@ class Group:
         dist.all_reduce(there)
         return there.to(tensor.device)
 
-    def firsts(self, value: T) -> T:
+    def from_first(self, value: T) -> T:
         """What the first process has for `value`."""
         if self.size == 1:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def wait_for_first(self) -> None:
         """Return when the first process has come here: what it wrote before is complete then.
 
         Errors: EddyError, from `process_group`, when the first process ended before.
         """
-        self.firsts(None)
+        self.from_first(None)
 
-    def take_firsts_weights(self, module: nn.Module) -> None:
+    def copy_weights_of_first(self, module: nn.Module) -> None:
         """Overwrite the module's weights with the first process's."""
         if self.size > 1:
             for tensor in module.state_dict().values():

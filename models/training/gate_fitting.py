@@ -19,7 +19,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import SPARSE_GATES, Query
-from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, part_of
+from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, select_targets
 from eddy.models.training.log_replay import Replay
 from eddy.models.vocabulary import Vocabulary
 
@@ -80,8 +80,10 @@ def collect(
     replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     pooling = Pooling(scorer, untrained)
-    found = [pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)]
-    parts = [pools for pools in found if pools is not None]
+    pools_of_chunks = [
+        pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)
+    ]
+    parts = [pools for pools in pools_of_chunks if pools is not None]
     return concatenate_pools(parts) if parts else None
 
 
@@ -103,11 +105,13 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
     for _ in range(epochs):
         total = torch.zeros(2)
         for rows in torch.split(torch.randperm(len(pools)), BATCH):
-            part = part_of(pools, rows)
+            part = select_targets(pools, rows)
             part = replace(part, output=dropout(part.output, recommender.config.dropout))
             nll, mrr = losses_of(recommender, part)
             decay = WEIGHT_DECAY * sum(parameters[n].square().sum() for n in OF_STATE)
-            decay = decay + TABLE_DECAY * sum((parameters[n] - at).square().sum() for n, at in begin.items())
+            decay = decay + TABLE_DECAY * sum(
+                (parameters[n] - start).square().sum() for n, start in begin.items()
+            )
             optimizer.zero_grad()
             loss = (LIKELIHOOD * nll - RECIPROCAL_RANK * mrr) / len(rows) + decay
             torch.autograd.backward(loss)

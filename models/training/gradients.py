@@ -119,25 +119,25 @@ def gradients(
     if length < REACH_EVENTS:
         return {}
     reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))
-    found: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
+    figures: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
     warning = gradient_warning(reach, clip)
-    return found if warning is None else found | {"warning": warning}
+    return figures if warning is None else figures | {"warning": warning}
 
 
-def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:
+def gradient_reach(recommender: Recommender, sample: Windows) -> GradientReach:
     """Backpropagate each user's loss at the target through every event of the window, which starts at a zero
     state.
     """
     recommender = copy.deepcopy(recommender).cpu().eval().requires_grad_(True)
-    x = recommender.inputs(found.inputs)
+    x = recommender.inputs(sample.inputs)
     state = recommender.initial(len(x)).to(x.dtype).requires_grad_(True)
     states = []
     for t in range(x.shape[1]):
         state = recommender.cell.step(x[:, t], state)
         states.append(state)
-    query = recommender.user_vector(recommender.cell.output(state), found.idle_ms)
+    query = recommender.user_vector(recommender.cell.output(state), sample.idle_ms)
     vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
-    loss = torch.nn.functional.cross_entropy(query @ vectors.T + bias, found.target, reduction="sum")
+    loss = torch.nn.functional.cross_entropy(query @ vectors.T + bias, sample.target, reduction="sum")
     weights = [weight for weight in recommender.parameters() if weight.requires_grad]
     by_state = torch.autograd.grad(loss, states, retain_graph=True)
     by_weight = torch.autograd.grad(loss / len(x), weights, allow_unused=True)

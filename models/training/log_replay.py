@@ -127,13 +127,13 @@ class Replay:
         length = (latest_first >= 0).sum(axis=1)
         shift = length[:, None] - 1 - np.arange(width)
         slot = np.where(shift >= 0, np.take_along_axis(latest_first, np.maximum(shift, 0), axis=1), -1)
-        held, at = slot >= 0, np.maximum(slot, 0)
-        row = data.moved[at]
+        is_event, event = slot >= 0, np.maximum(slot, 0)
+        row = data.moved[event]
         return Window(
-            item=torch.from_numpy(np.where(held, self._catalogue_index[self.events.item[row]], -1)),
-            timestamp=torch.from_numpy(np.where(held, self.events.timestamp[row], 0)),
-            type=torch.where(torch.from_numpy(held), data.inputs.type[at], 0),
-            negative=torch.from_numpy(held) & data.inputs.negative[at],
+            item=torch.from_numpy(np.where(is_event, self._catalogue_index[self.events.item[row]], -1)),
+            timestamp=torch.from_numpy(np.where(is_event, self.events.timestamp[row], 0)),
+            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event], 0),
+            negative=torch.from_numpy(is_event) & data.inputs.negative[event],
             length=torch.from_numpy(length),
             older=self._older(user, state + 1 - kept),
         )
@@ -141,18 +141,18 @@ class Replay:
     def _older(self, user: NDArray[np.int64], end: NDArray[np.int64]) -> Tensor:
         """The items that users had before event `end`, where their windows begin: see Window."""
         data = self._data
-        found = []
-        for one, until in zip(user.tolist(), end.tolist(), strict=True):
-            begin = int(data.start[one])
-            if self._older_of.get(one, (begin, None))[0] != until:
+        older_of = []
+        for number, until in zip(user.tolist(), end.tolist(), strict=True):
+            begin = int(data.start[number])
+            if self._older_of.get(number, (begin, None))[0] != until:
                 before = data.moved[begin:until][~data.inputs.negative[begin:until].numpy()]
-                items, at = np.unique(
+                items, first_seen = np.unique(
                     self._catalogue_index[self.events.item[before[::-1]]], return_index=True
                 )
-                self._older_of[one] = until, items[np.argsort(at)][: self.config.older]
-            found.append(self._older_of.get(one, _NO_ITEMS)[1])
-        older = np.full((len(user), max(map(len, found), default=0)), -1, np.int64)
-        for row, items in enumerate(found):
+                self._older_of[number] = until, items[np.argsort(first_seen)][: self.config.older]
+            older_of.append(self._older_of.get(number, _NO_ITEMS)[1])
+        older = np.full((len(user), max(map(len, older_of), default=0)), -1, np.int64)
+        for row, items in enumerate(older_of):
             older[row, : len(items)] = items
         return torch.from_numpy(older)
 

@@ -42,17 +42,17 @@ class _CrossEntropy(torch.autograd.Function):
         full, vectors = query.dtype == torch.float32, items.to(query.dtype)
         step = max(1, (DEVICE_TILE_FLOATS if query.is_cuda else TILE_FLOATS) // len(items))
         tiles = zip(*(torch.split(part, step) for part in (query, target, grad_query, moment)), strict=True)
-        for number, (q, t, g, at) in enumerate(tiles):
+        for number, (q, t, g, of_tile) in enumerate(tiles):
             logits = torch.addmm(bias, q, vectors.T) if full else torch.mm(q, vectors.T).float().add_(bias)
             if prior is not None:
-                logits += prior[at]
+                logits += prior[of_tile]
             if left_out is not None:
                 _leave_out(logits, left_out, number * step)
-            own = logits.gather(1, t[:, None])
+            of_target = logits.gather(1, t[:, None])
             largest = logits.amax(dim=1, keepdim=True)
             unscaled = logits.sub_(largest).exp_()
             scale = 1 / unscaled.sum(dim=1, keepdim=True)
-            loss += (largest - torch.log(scale) - own).sum()
+            loss += (largest - torch.log(scale) - of_target).sum()
             grad_bias.addmv_(unscaled.T, scale[:, 0])
             if full:  # p = unscaled * scale is never formed: the scale goes to the thin sides of the products
                 torch.mm(unscaled, items, out=g).mul_(scale)
@@ -110,9 +110,9 @@ def sampled_softmax(
     corrected = bias[candidates] - torch.log(inclusion[candidates])
     prior = None if prior is None else prior[:, candidates]
     if left_out is not None:
-        place = torch.full((len(items),), -1, device=items.device)
-        place[candidates] = torch.arange(len(candidates), device=items.device)
-        item = place[left_out.item]
+        candidate_of = torch.full((len(items),), -1, device=items.device)
+        candidate_of[candidates] = torch.arange(len(candidates), device=items.device)
+        item = candidate_of[left_out.item]
         is_candidate = item >= 0
         before = torch.cat([is_candidate.new_zeros(1, dtype=torch.int64), is_candidate.cumsum(0)])
         left_out = LeftOut(before[left_out.start], item[is_candidate])

@@ -83,19 +83,19 @@ class Objective(nn.Module):
 
     def fingerprint(self) -> list[int]:
         """Numbers that differ between logs, and between metadata."""
-        known = [] if self.features is None else [int(self.features.feature.sum())]
-        return [len(self.data.row), int(self.data.target.sum()), int(self.data.idle_ms.sum()), *known]
+        metadata = [] if self.features is None else [int(self.features.feature.sum())]
+        return [len(self.data.row), int(self.data.target.sum()), int(self.data.idle_ms.sum()), *metadata]
 
     def _candidates(self) -> tuple[Tensor, Tensor]:
         """What items are in the softmax: vectors [V,D] and biases [V]."""
         recommender = self.recommender
-        own, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
+        vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
         if self.features is None or not self.feature_share:
-            return own, bias
+            return vectors, bias
         of_features = recommender.of_features(self.features)
         chosen = torch.rand(len(bias), device=self.device) < self.feature_share
         return (
-            torch.where(chosen[:, None], of_features[:, :-1], own.detach()),
+            torch.where(chosen[:, None], of_features[:, :-1], vectors.detach()),
             torch.where(chosen, of_features[:, -1], bias.detach()),
         )
 

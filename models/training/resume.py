@@ -48,10 +48,10 @@ def load(path: Path, identity: str) -> TrainingState | None:
         return None
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = stored.pop("identity")
+        stored_identity = stored.pop("identity")
         state = TrainingState(**stored)
     except Exception as error:  # whatever a damaged file makes torch raise
         raise EddyError(f"{path}: not a training checkpoint ({type(error).__name__}); delete it") from None
-    if found != identity:
+    if stored_identity != identity:
         raise EddyError(f"{path}: from a run with other events or settings; delete it or name another file")
     return state

@@ -31,7 +31,7 @@ class NormalEquations:
         self.xy = torch.zeros(hidden + 1, dim, dtype=torch.float64)
         self.count = 0
 
-    def add(self, h: Tensor, y: Tensor) -> None:
+    def add_chunk(self, h: Tensor, y: Tensor) -> None:
         """h[n,H], y[n,D]"""
         x = torch.cat([h, h.new_ones(len(h), 1)], dim=1).double().cpu()
         self.xx.addmm_(x.T, x)
@@ -55,7 +55,7 @@ class NormalEquations:
 @torch.no_grad()
 def fit_readout(
     recommender: Recommender, chunks: Iterable[tuple[Tensor, Tensor]], strength: float, scale: float = 1.0,
-    total: Callable[[Tensor], Tensor] = lambda own: own,
+    total: Callable[[Tensor], Tensor] = lambda partial: partial,
 ) -> None:  # fmt: skip
     """Set the readout from chunks of cell outputs h[n,H] and targets[n] (vocabulary indices).
 
@@ -63,7 +63,7 @@ def fit_readout(
     """
     equations = NormalEquations(recommender.config.hidden, recommender.config.dim)
     for h, target in chunks:
-        equations.add(h, recommender.item_vectors[target])
+        equations.add_chunk(h, recommender.item_vectors[target])
     equations.sum_up(total)
     weight, bias = equations.solve(strength)
     recommender.project.weight.copy_(weight * scale)
@@ -84,9 +84,9 @@ def fit_scale(recommender: Recommender, loss: Callable[[], float]) -> list[dict[
     tried: list[dict[str, float]] = []
     for scale in SCALES:
         scale_to(scale)
-        found = loss()
-        if tried and not found < tried[-1]["validation_loss"]:
+        validation_loss = loss()
+        if tried and not validation_loss < tried[-1]["validation_loss"]:
             break
-        tried.append({"scale": scale, "validation_loss": found})
+        tried.append({"scale": scale, "validation_loss": validation_loss})
     scale_to(tried[-1]["scale"])
     return tried

@@ -59,14 +59,14 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
         torch.from_numpy(flags.negative[moved]),
         torch.from_numpy(gap),
     )
-    known = input_of[events.item] < len(vocabulary)
-    row = order[(flags.target & (known | outside))[order]]
+    in_vocabulary = input_of[events.item] < len(vocabulary)
+    row = order[(flags.target & (in_vocabulary | outside))[order]]
     idle = np.full(len(row), -1)
-    known_user = before[row] >= 0
-    idle[known_user] = events.timestamp[row][known_user] - timestamp[before[row][known_user]]
+    has_state = before[row] >= 0
+    idle[has_state] = events.timestamp[row][has_state] - timestamp[before[row][has_state]]
     return Sequences(
         start=start, inputs=inputs, state=before[row], user=events.user[row].astype(np.int64),
-        target=torch.from_numpy(np.where(known[row], input_of[events.item[row]], -1)),
+        target=torch.from_numpy(np.where(in_vocabulary[row], input_of[events.item[row]], -1)),
         idle_ms=torch.from_numpy(idle), row=row, moved=moved, before=before,
     )  # fmt: skip
 
@@ -97,7 +97,9 @@ def batches(
     by_state = chosen[np.lexsort((data.state[chosen], data.user[chosen]))]
     # Predictions are found by the event they follow; those before the first event go with it.
     first = data.start[data.user[by_state]]
-    place = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (data.state[by_state] >= 0)
+    sort_key = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (
+        data.state[by_state] >= 0
+    )
     has = np.zeros(len(data.start) - 1, bool)
     has[data.user[chosen]] = True
     last = np.zeros(len(data.start) - 1, np.int64)
@@ -116,36 +118,41 @@ def batches(
             new += 1
         active = np.concatenate([active, np.arange(joined, new)])
         joined = new
-        yield _batch(data, by_state, place, at, until, row, active, window, active % shares == share)
+        yield _batch(data, by_state, sort_key, at, until, row, active, window, active % shares == share)
         done = at[active] >= until[active]
         active = active[~done]
 
 
 def _batch(
-    data: Sequences, by_state: NDArray[np.int64], place: NDArray[np.int64], at: NDArray[np.int64],
+    data: Sequences, by_state: NDArray[np.int64], sort_key: NDArray[np.int64], at: NDArray[np.int64],
     until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], window: int,
-    own: NDArray[np.bool_],
+    in_share: NDArray[np.bool_],
 ) -> Batch:  # fmt: skip
     """The next window of the active users, of which `own` are given; moves `at` and `row` on."""
     length = np.minimum(until[active] - at[active], window)
     order = np.argsort(-length, kind="stable")
-    active, length, own = active[order], length[order], own[order]
+    active, length, in_share = active[order], length[order], in_share[order]
     begin = at[active].copy()
     at[active] += length
-    low, high = np.searchsorted(place, begin * 2), np.searchsorted(place, (begin + length) * 2)
-    _, everyones = _ranges(low, high)
-    active, begin, length = active[own], begin[own], length[own]
+    low, high = np.searchsorted(sort_key, begin * 2), np.searchsorted(sort_key, (begin + length) * 2)
+    _, of_all_shares = _ranges(low, high)
+    active, begin, length = active[in_share], begin[in_share], length[in_share]
     batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
     steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
     offset = np.cumsum(batch_sizes) - batch_sizes
     lane = np.arange(len(steps)) - offset[steps]
     event = begin[lane] + steps
-    of_lane, found = _ranges(low[own], high[own])
-    step = place[found] // 2 - begin[of_lane]
-    output = np.where(place[found] % 2 == 1, 1 + offset[step] + of_lane, 0) if len(found) else found
+    of_lane, prediction = _ranges(low[in_share], high[in_share])
+    step = sort_key[prediction] // 2 - begin[of_lane]
+    output = (
+        np.where(sort_key[prediction] % 2 == 1, 1 + offset[step] + of_lane, 0)
+        if len(prediction)
+        else prediction
+    )
     batch = Batch(
-        torch.from_numpy(event), torch.from_numpy(batch_sizes), torch.from_numpy(row[active].copy()),
-        torch.from_numpy(by_state[found]), torch.from_numpy(output), torch.from_numpy(by_state[everyones]),
+        event=torch.from_numpy(event), batch_sizes=torch.from_numpy(batch_sizes),
+        carried=torch.from_numpy(row[active].copy()), prediction=torch.from_numpy(by_state[prediction]),
+        output=torch.from_numpy(output), all_predictions=torch.from_numpy(by_state[of_all_shares]),
     )  # fmt: skip
     row[active] = np.arange(len(active))
     return batch
@@ -171,13 +178,13 @@ def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.boo
     """
     device = recommender.item_bias.device
     initial = recommender.cell.output(recommender.initial(1))
-    place = torch.from_numpy(np.cumsum(wanted) - 1)
-    found = torch.empty(int(wanted.sum()), recommender.config.hidden)
+    position = torch.from_numpy(np.cumsum(wanted) - 1)
+    result = torch.empty(int(wanted.sum()), recommender.config.hidden)
     state = recommender.initial(1)
     users = np.arange(len(data.start) - 1)
-    found[:] = initial.cpu()
+    result[:] = initial.cpu()
     for batch in batches(data, wanted, users, window=128, events=1 << 14):
         inputs = Inputs(*(part[batch.event].to(device) for part in data.inputs))
         outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
-        found[place[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
-    return found
+        result[position[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
+    return result

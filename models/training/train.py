@@ -70,16 +70,16 @@ def train(
     held_out = data.row >= first
     prior = prior_of(events, vocabulary, config, rules)
     features = features or ItemFeatures()
-    known = bags(features.of(vocabulary.hashes), vocabulary.features)
-    objective = Objective(recommender, data, settings, prior, known)
+    feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
+    objective = Objective(recommender, data, settings, prior, feature_bags)
     trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
     if held_out.any() and settings.gate_epochs:
         if group.first:  # by one, in the order of time; on the CPU, as replays are
-            apart = copy.deepcopy(recommender).cpu()
-            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings)
-            recommender.load_state_dict(apart.state_dict())
-        group.take_firsts_weights(recommender)
+            on_cpu = copy.deepcopy(recommender).cpu()
+            metrics["gates"] = fit_gates(on_cpu, vocabulary, events, first, rules, settings)
+            recommender.load_state_dict(on_cpu.state_dict())
+        group.copy_weights_of_first(recommender)
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
     if vocabulary.features:
@@ -108,12 +108,12 @@ def _centre(
     """
     new = np.setdiff1d(events.item[first:], events.item[:first])
     hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
-    found = bags(features.of(hashes), vocabulary.features)
-    if found.some.any():
+    new_bags = bags(features.of(hashes), vocabulary.features)
+    if new_bags.has_any.any():
         of_features = recommender.of_features(
-            Bags(*(part.to(recommender.item_bias.device) for part in found))
+            Bags(*(part.to(recommender.item_bias.device) for part in new_bags))
         )
-        recommender.feature_centre.copy_(of_features.sum(dim=0) / found.some.sum())
+        recommender.feature_centre.copy_(of_features.sum(dim=0) / new_bags.has_any.sum())
 
 
 def vocabulary_of(
@@ -134,13 +134,13 @@ def vocabulary_of(
     if len(types) > MAX_VOCABULARY_TYPES:  # the others are one unknown type to the version
         types = np.sort(types[np.argsort(-count, kind="stable")[:MAX_VOCABULARY_TYPES]])
     names = [events.items[i] for i in items]
-    known = worth_knowing(features.of(item_hashes(names))) if features else []
-    if features and not known:
+    feature_hashes = worth_knowing(features.of(item_hashes(names))) if features else []
+    if features and not feature_hashes:
         raise EddyError(
             f"{events.source}: no {MIN_ITEMS} of its items share anything in the items file; does item_id "
             "there name them?"
         )
-    return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, known), moved
+    return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, feature_hashes), moved
 
 
 def _held_out(events: Events, share: float) -> tuple[Events, int]:
@@ -156,6 +156,6 @@ def _held_out(events: Events, share: float) -> tuple[Events, int]:
         return events, int(len(events) * (1 - share))
     by_user = np.argsort(events.user, kind="stable")
     last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
-    held = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
-    rest = np.delete(np.arange(len(events)), held)
-    return events.take(np.concatenate([rest, held])), len(rest)
+    held_out = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
+    rest = np.delete(np.arange(len(events)), held_out)
+    return events.take(np.concatenate([rest, held_out])), len(rest)

@@ -89,7 +89,7 @@ class Trainer:
         for epoch in range(state.epoch + 1, settings.epochs + 1):
             if epoch - 1 - state.best_epoch >= settings.patience:
                 break
-            if self.group.firsts(self._elapsed()) > settings.seconds:
+            if self.group.from_first(self._elapsed()) > settings.seconds:
                 break
             loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
             point = {
@@ -153,7 +153,7 @@ class Trainer:
         self.optimizer = self._new_optimizer()
         epoch = self.settings.epochs + 1
         peak = self.settings.whole
-        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: peak * (epoch - at))
+        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda done: peak * (epoch - done))
         metrics["whole_loss"] = loss
 
     def fit_features(self) -> None:
@@ -164,7 +164,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
         self.objective.feature_share = FEATURE_SHARE
         epoch = settings.epochs + 2
-        self._epoch("metadata", epoch, epoch, everything, lambda at: epoch - at)
+        self._epoch("metadata", epoch, epoch, everything, lambda done: epoch - done)
         self.objective.feature_share = 0.0
 
     def _weights(self) -> dict[str, Tensor]:
@@ -174,7 +174,7 @@ class Trainer:
         state = None
         if self.checkpoint is not None and self.group.first:
             state = load(self.checkpoint, self.identity)
-        state = self.group.firsts(state)
+        state = self.group.from_first(state)
         if state is None:
             weights = self._weights()
             return TrainingState(0, weights, {}, 0, weights, math.inf, 0, {}, [])
@@ -195,11 +195,11 @@ class Trainer:
                 self.average[name] = weight.detach().clone()
         self.averaged += 1
 
-    def _falling(self, at: float) -> float:
+    def _falling(self, done: float) -> float:
         """Share of the peak learning rate after `at` epochs: up over half an epoch, then down to 2 % at the
         last.
         """
-        return min(1.0, 0.05 + at / 0.5) * (1 - 0.98 * min(at / self.settings.epochs, 1.0))
+        return min(1.0, 0.05 + done / 0.5) * (1 - 0.98 * min(done / self.settings.epochs, 1.0))
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started

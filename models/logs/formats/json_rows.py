@@ -123,6 +123,6 @@ def texts(source: Source, first: int, name: str, values: Iterable[Any]) -> pa.Ar
         elif isinstance(value, int | float):
             written.append(str(value))
         else:
-            what = "an object" if isinstance(value, dict) else "a list"
-            raise row_error(source.path, row, f"{name} is {what}; it must be text or a number")
+            nesting = "an object" if isinstance(value, dict) else "a list"
+            raise row_error(source.path, row, f"{name} is {nesting}; it must be text or a number")
     return pa.array(written, pa.string())

@@ -53,8 +53,8 @@ def read_records(path: Path, key: str) -> Iterator[Records]:
         source = source_of(path)
         if source.kind.startswith("json"):
             for first, rows in json_rows(source, msgspec.json.Decoder(dict[str, Any])):
-                found = texts(source, first, key, [fields.pop(key, None) for fields in rows])
-                yield Records(first, found, rows, _without_objects(rows))
+                keys = texts(source, first, key, [fields.pop(key, None) for fields in rows])
+                yield Records(first, keys, rows, _without_objects(rows))
             return
         blocks = parquet_blocks(source, None) if source.kind == "parquet" else csv_blocks(source, None, [key])
         for block in blocks:

@@ -86,9 +86,9 @@ def source_of(path: Path) -> Source:
     compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
     with pa.input_stream(str(path), compression=compression) as stream:
         head = stream.read(_HEAD_BYTES)
-    for magic, what in _UNREAD.items():
+    for magic, description in _UNREAD.items():
         if head.startswith(magic):
-            raise path_error(path, f"is {what}; give {READABLE}")
+            raise path_error(path, f"is {description}; give {READABLE}")
     if head.startswith(b"PAR1"):
         if compression:
             raise path_error(path, f"is a Parquet file inside of {compression}; decompress it")
