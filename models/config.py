@@ -22,11 +22,11 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 RECENT_WINDOW = 50
-"""W of the stream: rows hold so many events, whatever version reads them."""
+"""W of the stream: events of a recent window in rows, the same for all versions."""
 MAX_OLDER = 511
-"""Items from before the recent window that a row of the stream can name."""
+"""Items from before the recent window that a row of the stream can name, at most."""
 MAX_STATE = (1 << 16) - 1
-"""Floats of a state that a row of the stream can hold."""
+"""Floats of a state that a row of the stream can hold, at most."""
 MAX_HALF_LIVES, MAX_HALF_LIFE_MS = 32, 100 * 365 * DAY_MS
 MAX_SUCCESSORS = 1024
 
@@ -85,21 +85,21 @@ class ModelConfig(_Config):
     item_buckets: _AtLeast1 = 256
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
     features: _AtLeast0 = 0
-    """Features of items that have a vector; training with metadata sets it."""
+    """Number of features of items that have a vector; training with metadata sets it."""
     time_gaps: bool = True
     """Whether the time since the last event is an input, and gates the state at query time."""
     half_lives_ms: Annotated[tuple[_HalfLife, ...], Field(max_length=MAX_HALF_LIVES, strict=False)] = (
         HOUR_MS, 6 * HOUR_MS, DAY_MS, 4 * DAY_MS, 20 * DAY_MS, 365 * DAY_MS
     )  # fmt: skip
-    """Of the moving popularities in the score; empty leaves them out."""
+    """Half-lives of the moving popularities in the score, ms; empty leaves popularity out."""
     recent_window: _AtLeast1 = RECENT_WINDOW
     """W: events in a user's recent window, which the pointer looks at."""
     older: _AtLeast0 = MAX_OLDER
-    """O: distinct items from before the window, at most, that the pointer knows beside."""
+    """O: distinct items from before the window, at most, that the pointer also knows."""
     pointer: bool = True
     """Whether the score has a pointer over the recent window."""
     transition_lags: _AtLeast0 = 10
-    """How many of the last items vote through their counted successors; 0 leaves transitions out."""
+    """L: how many of the last items vote through their counted successors; 0 leaves transitions out."""
     successors: Annotated[int, Field(ge=1, le=MAX_SUCCESSORS)] = 32
     """Successors kept per item."""
     spectral_radius: Annotated[float, Field(gt=0, lt=10)] = 0.95
@@ -117,8 +117,8 @@ class ModelConfig(_Config):
         self._require(self.cell != "esn" or self.layers == 1, "an echo-state network has one layer here")
 
     def require_served(self) -> None:
-        """Check that the stream can serve a version with this config: its rows are the same for all versions,
-        so they set bounds that a model for offline experiments need not keep.
+        """Check that the stream can serve a version with this config. The stream's rows have one form for all
+        versions, which sets bounds that a model for offline experiments need not keep.
 
         Errors: EddyError naming the setting.
         """
@@ -142,8 +142,8 @@ class ModelConfig(_Config):
 
     @property
     def damping(self) -> int | None:
-        """Which of the half-lives says how common an item is, by which transitions are damped: the longest;
-        None without transitions or without popularity.
+        """The index of the half-life whose popularity says how common an item is, by which transitions are
+        damped: the longest. None without transitions or without popularity.
         """
         if not self.transition_lags or not self.half_lives_ms:
             return None
@@ -153,13 +153,13 @@ class ModelConfig(_Config):
 @dataclass(frozen=True, config=_STRICT)
 class TrainConfig(_Config):
     epochs: _AtLeast1 = 20
-    """At most; early stopping usually ends sooner."""
+    """At most so many; early stopping usually ends sooner."""
     patience: _AtLeast1 = 3
     """Epochs without a better validation loss before training stops."""
     bptt_steps: _AtLeast1 = 32
     """T: steps through which gradients flow; the state itself is carried on (truncated BPTT)."""
     batch: _AtLeast1 = 64
-    """Users side by side in a step, if all have full windows; small logs are given smaller steps."""
+    """Users side by side in a step when all have full windows; small logs are given smaller steps."""
     learning_rate: _Positive = 2e-3
     weight_decay: _NotNegative = 1e-6
     clip: _Positive = 1.0
@@ -167,8 +167,8 @@ class TrainConfig(_Config):
     sampled: _AtLeast0 = 1024
     """Items in the sampled softmax (with logQ correction); 0 = full softmax."""
     unseen: bool = False
-    """Whether what a user already had is left out of the softmax: where nobody repeats an item, and lists
-    leave out all of the past, no weight need learn "not again". A target that does come again stays in.
+    """Whether items that a user already had are left out of the softmax. Where nobody repeats an item, and
+    lists leave out all of the past, no weight need learn "not again". A target that is a repeat stays in.
     """
     average: _BelowOne = 0.0
     """Decay, per optimiser step, of the running average of the weights that is validated and kept (Polyak &
@@ -194,8 +194,8 @@ class TrainConfig(_Config):
     """CPU threads; 0 = all cores."""
     device: str = "cpu"
     precision: str = "float32"
-    """Of the network's products while training, float32 or bfloat16 (mixed: weights, softmax and the states
-    that are carried on stay float32).
+    """Type of the network's products in training, float32 or bfloat16 (mixed precision: weights, softmax and
+    the states that are carried on stay float32).
     """
 
     def __post_init__(self) -> None:
@@ -206,11 +206,11 @@ class TrainConfig(_Config):
 
 
 def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
-    """The defaults for a cell, with `NAME=VALUE` pairs from a command line in them; no name is both of the
-    model and of the training.
+    """The defaults for a cell, changed by `NAME=VALUE` pairs from a command line. No setting of the model has
+    the name of one of the training.
 
-    Errors: EddyError for a pair that is none, for what cannot be set so, and for a model that the stream
-    could not serve.
+    Errors: EddyError for a pair without "=", for a setting that is unknown, impossible or not to be set by
+    hand, and for a model that the stream could not serve.
     """
     of_model, of_training = ModelConfig().to_dict(), TrainConfig().to_dict()
     model: dict[str, Any] = {"cell": cell}

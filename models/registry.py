@@ -1,16 +1,18 @@
 """The registry: a folder of immutable versions, each a folder of its own.
 
     v000007-1a2b3c4d/
-        version.json         format, config, types, metrics, lineage, when
-        vocabulary.parquet   item ids, in the order of the item vectors
-        features.parquet     with metadata: hashes of features, in the order of their vectors
-        items.parquet        with metadata: hashes of items, and of those of their features that have a vector
+        version.json         format, config, types, rules, metrics, lineage, time of creation
+        vocabulary.parquet   ids of items, in the order of the item vectors
+        features.parquet     hashes of features, in the order of their vectors
+        items.parquet        hashes of items, and of those of their features that have a vector
         model.safetensors    weights
 
-A version is written aside, synced, and renamed into place: it is there whole or not at all. Who publishes
-holds the lock file `.lock`, and the end of its process gives that back, however it ends: a folder of an
-unfinished version that is there then was left by a killed publisher, and is removed. What is loaded is not
-trusted: no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+features.parquet and items.parquet are there only where a version was trained with metadata.
+
+A version is there whole or not at all (eddy.models.atomic_files). A publisher holds the lock file `.lock`,
+which becomes free when its process ends, however it ends. So the folder of an unfinished version that the
+next publisher finds was left by a killed process, and is removed. Nothing that is loaded is trusted: no
+pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
 import json
@@ -45,7 +47,7 @@ _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
 _LOCK, _DRAFT = ".lock", ".writing"
 _LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
-"""Unfinished versions, and the claims of numbers that earlier forms of this program made."""
+"""Names of unfinished versions, and of folders by which earlier releases claimed the next number."""
 
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
 
@@ -63,14 +65,14 @@ class Version:
     lineage: dict[str, Any]
     created: str
     features: ItemFeatures = field(default_factory=ItemFeatures)
-    """of the items that were known of when it was trained, those without any event too"""
+    """of all items that the metadata named when it was trained, also of those without any event"""
 
 
 def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
     """Write a version with the next number into the folder `registry` (made if missing).
 
-    lineage: what it was made from (events, settings, parent version); must be JSON. Errors: EddyError when a
-    weight is not a number or the folder cannot be written.
+    lineage: what the version was made from, as JSON (events, settings, parent version).
+    Errors: EddyError when a weight is not a number, or the folder cannot be written.
     """
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trained.recommender.state_dict().items()
@@ -191,7 +193,10 @@ def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures
 
 
 def _read_features(path: Path, count: int) -> tuple[list[int], ItemFeatures]:
-    """Hashes of the features that have a vector, and the features of items."""
+    """The hashes of the features that have a vector, and the features of items.
+
+    Errors: EddyError naming the file that does not fit version.json.
+    """
     features = ItemFeatures()
     if not count:
         return [], features
@@ -209,7 +214,7 @@ def _read_features(path: Path, count: int) -> tuple[list[int], ItemFeatures]:
 
 
 def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
-    """A table without nulls of this schema."""
+    """Read a table. Errors: EddyError when it has another schema, or nulls."""
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
@@ -250,10 +255,11 @@ def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Re
 
 
 def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelConfig, items: int) -> None:
-    """A hostile config must not allocate: what it asks for is held against what the file really has.
+    """Refuse a config that would allocate more than the file holds, before anything is allocated: compare the
+    sizes that the config implies with those in the file.
 
-    (A model on the meta device would tell all shapes, but makes torch import its compiler: six seconds of
-    CPU.)
+    A model on the meta device would tell all shapes, too, but makes torch import its compiler: six seconds of
+    CPU.
     """
     sizes = {
         "item_vectors": [items + config.item_buckets, config.dim],
@@ -270,7 +276,7 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
 
 
 def _plain(value: Any) -> Any:
-    """JSON for what metrics and settings may hold."""
+    """What `json.dumps` writes for a number of numpy's, a path or a dataclass."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Path):

@@ -27,6 +27,7 @@ _COMPARE: dict[str, Callable[[Any, float], Any]] = {
 
 
 MOVES, TARGET, NEGATIVE = 1, 2, 4
+"""Bits of an entry of `EventRules.table`."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
 
 @dataclass(frozen=True)
 class EventRules:
-    """Rules written as text (see the module), checked when made.
+    """Rules written as text (see the module), checked when they are made.
 
     Errors: EddyError naming the clause that cannot be read.
     """
@@ -111,8 +112,8 @@ class EventRules:
         """The rules as a table for events whose values are float16, and its row of each type that a
         clause names.
 
-        A row holds MOVES + TARGET + NEGATIVE by the 16 bits of the value: uint8[R, 65536]. Types of which the
-        rules say the same share a row; the last one is for every other type.
+        A row holds the sum of MOVES, TARGET and NEGATIVE for each value by its 16 bits: uint8[R, 65536].
+        Types that the rules treat alike share a row; the last row is for every type that no clause names.
         """
         clauses_of: dict[str, set[tuple[str, str | None, float]]] = {}
         for setting, clauses in self._clauses.items():

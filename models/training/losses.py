@@ -14,9 +14,9 @@ TILE_FLOATS, DEVICE_TILE_FLOATS = 1 << 20, 1 << 26
 
 
 class LeftOut(NamedTuple):
-    """Items that are no candidates of a prediction: of prediction i, item[start[i] : start[i + 1]].
+    """Items that are no candidates of a prediction: those of prediction i are item[start[i] : start[i + 1]].
 
-    A target must not be among its own.
+    A prediction's target must not be among them.
     """
 
     start: Tensor  # int64[p + 1]
@@ -75,7 +75,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _leave_out(logits: Tensor, left_out: LeftOut, first: int) -> None:
-    """Make -inf what the predictions first … first + len(logits) - 1 leave out."""
+    """Set the logits of the items that predictions first … first + len(logits) - 1 leave out to -inf."""
     start = left_out.start[first : first + len(logits) + 1]
     row = torch.repeat_interleave(start.diff())
     item = left_out.item[int(start[0]) : int(start[-1])]
@@ -88,8 +88,8 @@ def full_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy of query[p,D] against items[V,D] and bias[V] at target[p]: a scalar.
 
-    prior[G,V] is added to the logits, for each prediction the row moment[p] of it. The products are made in
-    the query's type, so a bfloat16 query makes them bfloat16; all else is float32.
+    Row moment[i] of prior[G,V] is added to the logits of prediction i. The products are made in the query's
+    type, so a bfloat16 query makes them bfloat16; all else is float32.
     """
     loss: Tensor = _CrossEntropy.apply(query, items, bias, target, prior, moment, left_out)
     return loss
@@ -101,10 +101,10 @@ def sampled_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy over the batch's own targets and a sample of items instead of all.
 
-    sample[s] are item indices; inclusion[V] is the probability with which an item is among the candidates
-    (drawn or a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio &
-    Senécal 2008, Yi et al., RecSys 2019), so that the expected gradient is that of the full softmax, not that
-    of popular items.
+    sample[s] are item indices; inclusion[V] is the probability that an item is among the candidates (drawn,
+    or a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio & Senécal
+    2008, Yi et al., RecSys 2019), so that the expected gradient is that of the full softmax, not that of
+    popular items.
     """
     candidates, position = torch.unique(torch.cat([target, sample]), return_inverse=True)
     corrected = bias[candidates] - torch.log(inclusion[candidates])

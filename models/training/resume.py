@@ -15,12 +15,12 @@ from eddy.models.errors import EddyError
 
 @dataclass
 class TrainingState:
-    """After `epoch` epochs of the first phase."""
+    """All that training depends on, after `epoch` epochs of the first phase."""
 
     epoch: int
     weights: dict[str, Tensor]
     average: dict[str, Tensor]  # the running average of weights; empty when there is none
-    averaged: int  # optimiser steps in it
+    averaged: int  # optimiser steps in the average
     best_weights: dict[str, Tensor]
     best_loss: float
     best_epoch: int
@@ -29,9 +29,9 @@ class TrainingState:
 
 
 def save(path: Path, state: TrainingState, identity: str) -> None:
-    """Write the state aside and move it into place; `identity` names the run that may go on from it.
+    """Replace the file by this state; `identity` names the run that may go on from it.
 
-    Errors: EddyError when it cannot be written; the one before stays then.
+    Errors: EddyError when it cannot be written; the former state stays then.
     """
     try:
         # A file opened here, as torch tells less of a failed write to a path than of one to a file.
@@ -43,7 +43,10 @@ def save(path: Path, state: TrainingState, identity: str) -> None:
 
 
 def load(path: Path, identity: str) -> TrainingState | None:
-    """The saved state; None when there is none. EddyError for a damaged file or that of another run."""
+    """The saved state; None when there is none.
+
+    Errors: EddyError for a damaged file, or for one of another run.
+    """
     if not path.exists():
         return None
     try:

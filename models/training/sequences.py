@@ -1,8 +1,8 @@
-"""Event logs as user sequences, and the batches that truncated backpropagation through time walks along.
+"""Event logs as sequences of users, and the batches that truncated backpropagation through time walks along.
 
-A batch holds one window (at most T events) of each of many users. Users stay in the batches, their state
-carried on, until their last event; others join as there is room, so that every optimiser step sees about as
-many events.
+A batch holds one window (at most T events) of each of many users. A user stays in the batches until their
+last event, and the state is carried on from window to window. Others join as there is room, so that every
+optimiser step sees about the same number of events.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,7 @@ class Sequences:
 
     start: NDArray[np.int64]  # [U + 1] first event of each user
     inputs: Inputs  # [m]
-    state: NDArray[
-        np.int64
-    ]  # [p] the event after which the target is predicted, -1 = before the user's first
+    state: NDArray[np.int64]  # [p] the event after which the target is predicted, -1 = none before it
     user: NDArray[np.int64]  # [p]
     target: Tensor  # int64[p] vocabulary index, -1 = outside the vocabulary
     idle_ms: Tensor  # int64[p] from that event to the target, -1 = no event yet
@@ -87,27 +85,33 @@ def batches(
     data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int,
     share: int = 0, shares: int = 1,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Walk along the given users' events in the given order, about `events` per batch, `window` of each user.
+    """Walk along the users' events, the users in the given order: about `events` per batch, at most `window`
+    of each user.
 
-    wanted[p] picks the predictions; users without any are passed over. Of each batch the users of one share
-    are given: every one of `shares` walks has other users in the same batches, always the same ones, so that
-    their states can be carried on.
+    wanted[p] picks the predictions; users without any are passed over. share, shares: each batch is divided
+    among so many walks (processes), which agree on all batches. A user is always in the same walk's share, so
+    that the state can be carried on there.
+
+    1. Sort the predictions by the event that they follow. 2. Find each user's first and last event of
+    interest. 3. Fill batches: those users who have events left, then new ones while there is room.
     """
+    # 1. Predictions of users before their first event sort before those after it.
     chosen = np.flatnonzero(wanted)
     by_state = chosen[np.lexsort((data.state[chosen], data.user[chosen]))]
-    # Predictions are found by the event they follow; those before the first event go with it.
     first = data.start[data.user[by_state]]
     sort_key = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (
         data.state[by_state] >= 0
     )
+    # 2. Events after the last prediction teach nothing.
     has = np.zeros(len(data.start) - 1, bool)
     has[data.user[chosen]] = True
     last = np.zeros(len(data.start) - 1, np.int64)
     np.maximum.at(last, data.user[chosen], np.maximum(data.state[chosen], data.start[data.user[chosen]]) + 1)
-    end = np.minimum(last, data.start[1:])  # events after the last prediction teach nothing
+    end = np.minimum(last, data.start[1:])
     users = users[has[users] & (end > data.start[:-1])[users]]
     at, until = data.start[users], end[users]
     row = np.full(len(users), -1)  # where the previous batch left this user's state
+    # 3. `active` are positions in `users`.
     active = np.zeros(0, np.int64)
     joined = 0
     while len(active) or joined < len(users):
@@ -128,7 +132,7 @@ def _batch(
     until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], window: int,
     in_share: NDArray[np.bool_],
 ) -> Batch:  # fmt: skip
-    """The next window of the active users, of which `own` are given; moves `at` and `row` on."""
+    """The next window of the active users, of whom those `in_share` are yielded; moves `at` and `row` on."""
     length = np.minimum(until[active] - at[active], window)
     order = np.argsort(-length, kind="stable")
     active, length, in_share = active[order], length[order], in_share[order]
@@ -159,21 +163,21 @@ def _batch(
 
 
 def _ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """low[i] … high[i] - 1 for one i after the other: the i of each, and the numbers themselves."""
+    """The numbers low[i] … high[i] - 1 for each i in turn. Returns the i of each number, and the numbers."""
     count = high - low
     of = np.repeat(np.arange(len(count)), count)
     return of, np.arange(len(of)) - (np.cumsum(count) - count)[of] + low[of]
 
 
 def carried(before: Tensor, batch: Batch) -> Tensor:
-    """The states at which a batch's windows begin, from the end states of the batch before it: [B,S]."""
+    """The states [B,S] at which the windows of a batch begin, from the end states of the batch before."""
     row = batch.carried.to(before.device)
     return torch.where((row >= 0)[:, None], before[row.clamp(min=0)], 0.0)
 
 
 @torch.inference_mode()
 def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.bool_]) -> Tensor:
-    """What the cell says at the wanted predictions, each after its user's whole history:
+    """The cell's outputs at the wanted predictions, each after its user's whole history:
     float32[wanted.sum(), H].
     """
     device = recommender.item_bias.device

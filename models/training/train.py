@@ -1,10 +1,10 @@
 """Training by truncated backpropagation through time (Werbos 1990; Williams & Peng 1990).
 
-Three phases: the network learns from the log but its last part (early stopping watches that part); the gates
-that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as the stream
-would have seen it (eddy.models.training.gate_fitting); then the network goes on over the whole log, so that
-the version knows the newest items. With metadata, its features then learn to stand in for items; nothing else
-changes by them.
+1. The network learns from the log without its last part, on whose loss early stopping decides.
+2. The gates that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as
+   the stream would have seen it (eddy.models.training.gate_fitting).
+3. The network goes on over the whole log, so that the version knows the newest items.
+4. With metadata, its features learn to stand in for items; nothing else is changed by them.
 """
 
 import copy
@@ -43,13 +43,15 @@ def train(
     progress: ProgressCallback | None = None, checkpoint: Path | None = None, group: Group = ALONE,
     features: ItemFeatures | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from
-    it. In a group of processes each calls this with the same arguments and gets the same weights; all of the
-    metrics are in the first's.
+    """Train a version on a log, in the phases that the module names.
 
-    With `features` of items, those that the log does not have are scored by their features.
+    checkpoint: a file in which every epoch is saved, and from which a killed run goes on.
+    group: in a group of processes each calls this with the same arguments and gets the same weights; only the
+    first gets all metrics.
+    features: metadata of items, by which items that the log does not have are scored.
 
-    Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
+    Errors: EddyError for settings that do not fit each other, for a log without targets or with a single
+    item, and when the loss stops being a number.
     """
     settings = replace(settings, device=group.device or settings.device)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
@@ -73,15 +75,19 @@ def train(
     feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
     objective = Objective(recommender, data, settings, prior, feature_bags)
     trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
+    # 1. The network, without the held-out part.
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
+    # 2. The gates: one process fits them, in the order of time, on the CPU, as a log is replayed there.
     if held_out.any() and settings.gate_epochs:
-        if group.first:  # by one, in the order of time; on the CPU, as replays are
+        if group.first:
             on_cpu = copy.deepcopy(recommender).cpu()
             metrics["gates"] = fit_gates(on_cpu, vocabulary, events, first, rules, settings)
             recommender.load_state_dict(on_cpu.state_dict())
         group.copy_weights_of_first(recommender)
+    # 3. The whole log.
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
+    # 4. The metadata.
     if vocabulary.features:
         trainer.fit_features()
         _centre(recommender, vocabulary, features, events, first)
@@ -103,8 +109,9 @@ def train(
 def _centre(
     recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int
 ) -> None:
-    """Let features say how a new item differs from the ones that were new in the held-out part: what these
-    have in common is in the vector that new items share (eddy.models.training.gate_fitting).
+    """Centre the features on the items that were new in the held-out part, so that features say how a new
+    item differs from those. What those have in common is in the vector that all new items share
+    (eddy.models.training.gate_fitting).
     """
     new = np.setdiff1d(events.item[first:], events.item[:first])
     hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
@@ -119,10 +126,11 @@ def _centre(
 def vocabulary_of(
     events: Events, config: ModelConfig, rules: EventRules, features: ItemFeatures | None = None
 ) -> tuple[Vocabulary, int]:
-    """Items and types that occur in the log (of types the most frequent, if they are too many), features
-    that its items share, and how many events move states.
+    """The vocabulary of a log, and how many of its events move states. The vocabulary has all items of the
+    log, its event types (the most frequent ones where they are too many), and the features that its items
+    share.
 
-    Errors: EddyError if there is too little to learn from.
+    Errors: EddyError when there is too little to learn from.
     """
     items = np.unique(events.item)
     if len(items) < 2:
@@ -144,11 +152,11 @@ def vocabulary_of(
 
 
 def _held_out(events: Events, share: float) -> tuple[Events, int]:
-    """The log in an order in which what is held out comes last, and its first row that is held out.
+    """The log with the held-out events at its end, and the first row of these.
 
-    By time that is the last share of the log; a log without a clock has the last event of every user put at
-    its end (users with three events or more), so that gates are fitted on what nobody has trained on there
-    too.
+    They are the last share of the log by time. In a log without a clock they are the last event of every user
+    with three events or more, which are moved to its end, so that there, too, gates are fitted on events that
+    nothing was trained on.
     """
     if not share:
         return events, len(events)
