@@ -19,6 +19,7 @@ from eddy.models.evaluation.metrics import MISS, Metrics, metrics
 from eddy.models.evaluation.protocols import MODES, Mode, Trial
 
 TUNED_BY = "mrr@20"
+"""Metric by which a baseline's settings are chosen."""
 
 _DAY_MS = 86_400_000.0
 HALF_LIVES_DAYS = (1 / 24, 1 / 6, 0.5, 1, 3, 7, 14, 30, 90, 365)
@@ -26,14 +27,17 @@ HALF_LIVES_EVENTS = (30, 300, 1_000, 3_000, 10_000, 30_000)
 """Half-lives counted in events of the whole log, for streams whose pace changes."""
 
 LAGS = 20
+"""A user's last items from which transitions count."""
+
 DAMPING = 0.5
+"""Power of the popularity of the item that a transition leads to, by which it is divided."""
 
 Treatment = Literal["as scored", "never", "first"]
 
 
 @dataclass(frozen=True)
 class Decay:
-    """A half-life, and the clock that it is measured on."""
+    """A half-life, and the clock by which it is measured."""
 
     name: str
     half_life: float
@@ -54,11 +58,11 @@ class Ranks:
 
 @dataclass(frozen=True)
 class History:
-    """The user's own items before each of m judged events."""
+    """The items that the user had before each of m judged events."""
 
     count: NDArray[np.int64]  # [m] distinct items
     recency: NDArray[np.int64]  # [m] the target's place among them, 1 = most recent; 0 = new to the user
-    candidates: NDArray[np.int64]  # [m]
+    candidates: NDArray[np.int64]  # [m] how many items were ranked
 
     @property
     def new(self) -> NDArray[np.bool_]:
@@ -78,20 +82,29 @@ class Baseline:
 def group(
     trial: Trial, decays: Sequence[Decay], lags: int = 0, damping: float = 0.0, frozen: bool = False
 ) -> Group:
-    """Rules by transitions over so many lags (0 = none), then by popularity with each of the decays."""
+    """Rules that rank by transitions over `lags` items (0 = none), then by popularity with each of the
+    decays.
+
+    frozen: whether they learn from the training part only.
+    """
     items = len(trial.events.items)
     transitions = Transitions(items, lags) if lags else None
     return CountRules(items, [decay.half_life for decay in decays], transitions, damping, frozen), decays
 
 
 def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
-    """Rank every judged event of the trial by each rule of each group."""
+    """Rank every judged event of the trial by each rule of each group, before the rules learn from it.
+
+    1. Learn the popularities of the training part. 2. Walk the log: rank what is judged, then learn.
+    """
+    # 1. The training part.
     judged, counted = trial.judged, trial.counted
     learned = np.flatnonzero(counted[: trial.train])
     for rules, decays in groups:
         rules.begin(trial.events.item[learned], [decay.clock[learned] for decay in decays])
     ranks = [np.full((2, len(decays), len(judged)), MISS) for _, decays in groups]
     count, recency = np.zeros((2, len(judged)), np.int64)
+    # 2. The walk; `position` is the next judged event's among all judged events.
     position = 0
     for row, item, own_items, recent in histories(trial):
         if position < len(judged) and row == judged[position]:
@@ -120,7 +133,9 @@ def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Rank
 
 
 def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
-    """Per row: (row, item, the user's own items oldest first, recent items newest first), as before it."""
+    """Yield for each row: (row, item, the user's own items, oldest first, the recent ones, newest first), as
+    they were before it.
+    """
     users = len(trial.events.users)
     own_items: list[dict[int, None]] = [{} for _ in range(users)]
     recent: list[deque[int]] = [deque(maxlen=LAGS) for _ in range(users)]
@@ -134,7 +149,7 @@ def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[i
 
 
 def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) -> NDArray[np.int64]:
-    """The ranks of the judged events when the user's own items are treated so, int64[m]."""
+    """The ranks of the judged events under a treatment of the user's own items: int64[m]."""
     if mode == "unseen":
         return ranks.unseen
     if treatment == "as scored":
@@ -147,7 +162,7 @@ def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) 
 
 
 def baselines(trial: Trial) -> list[Baseline]:
-    """Every baseline on the trial, tuned by MRR@20 on its tuning part, separately for each mode."""
+    """All baselines on the trial, each tuned by TUNED_BY on the tuning part, separately for each mode."""
     decays = _decays(trial)
     history, (frozen, moving) = walk(trial, [group(trial, decays[:1], frozen=True), group(trial, decays)])
     plain: tuple[Treatment, ...] = ("as scored", "never")
@@ -170,7 +185,9 @@ def baselines(trial: Trial) -> list[Baseline]:
 
 
 def _decays(trial: Trial) -> list[Decay]:
-    """The settings of popularity: first plain counts; half-lives only where there is a clock for them."""
+    """The decays of popularity that are tried: first plain counts, then half-lives where there is a clock for
+    them.
+    """
     by_time = trial.events.timestamp.astype(np.float64)
     by_order = np.arange(len(trial.events), dtype=np.float64)
     decays = [Decay("none", math.inf, by_time)]
@@ -189,7 +206,7 @@ def _tuned(
     ranks: Sequence[Ranks],
     treatments: Sequence[Treatment],
 ) -> Baseline:
-    """The best of all settings on the tuning part, for each mode, with its metrics on the reported part."""
+    """The settings that are best on the tuning part, by mode, with their metrics on the reported part."""
     settings: dict[Mode, dict[str, str]] = {}
     reported: dict[Mode, Metrics] = {}
     for mode in MODES:

@@ -1,5 +1,6 @@
-"""What a trained recommender does with time: how far gradients reach back, how long an event still moves the
-ranking, and how a real user's hidden state moves. Everything is measured on real sequences of a log.
+"""What a trained recommender does with time: how long an event still changes the ranking, how a user's hidden
+state moves, and copies with other weights, whose gradients vanish or explode. All is measured on real
+sequences of a log.
 """
 
 import copy
@@ -47,7 +48,8 @@ def has_recurrent_weights(recommender: Recommender) -> bool:
 
 
 def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) -> Recommender:
-    """A copy whose recurrent weights U, and whose input weights W and biases, are multiplied.
+    """A copy whose recurrent weights U are multiplied by `recurrent`, and whose input weights W and biases by
+    `inputs`.
 
     Small U makes gradients vanish. Large U makes them explode where inputs are too weak to saturate the
     units.
@@ -64,11 +66,11 @@ def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) 
 
 @torch.no_grad()
 def memory(recommender: Recommender, sample: Windows, top: int = TOP) -> NDArray[np.float64]:
-    """How much an event still matters k events later: share of the top items that change when it is another
-    one.
+    """How much an event still matters k events later: the share of the top items that change when it is
+    exchanged, float64[K], lag 0 first.
 
-    Each user's item k events back is exchanged for another user's of the same place: float64[K], lag 0 first.
-    Items are ranked by the network alone (hidden state and item vectors), without item statistics.
+    Each user's item k events back is exchanged for that of another user at the same lag. Items are ranked by
+    the network alone (hidden state and item vectors), without item statistics.
     """
     recommender.eval()
     before = _top(recommender, sample, sample.inputs, top)
@@ -105,7 +107,7 @@ class Trajectory:
 
     @property
     def move(self) -> NDArray[np.float32]:
-        """How far each event moved the state, [T]: norm of h' - h."""
+        """How far each event moved the state: the norm of h' - h, float32[T]."""
         before = np.vstack([np.zeros_like(self.hidden[:1]), self.hidden[:-1]])
         return np.asarray(np.linalg.norm(self.hidden - before, axis=1))
 

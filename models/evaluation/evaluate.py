@@ -1,7 +1,7 @@
-"""`evaluate`: one recommender and all baselines on one log under one protocol, as a report.
+"""`evaluate`: a report of one recommender and all baselines on one log under one protocol.
 
-Everyone is judged on the same events, among the same candidates, in both ranking modes, and learns at the
-same moments; the recommender's weights never move (see eddy.models.evaluation.protocols for what each
+All are judged on the same events, among the same candidates and in both ranking modes, and they learn at the
+same moments. The recommender's weights never move (see eddy.models.evaluation.protocols for what each
 protocol learns from).
 """
 
@@ -28,10 +28,11 @@ from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
 DEFAULT_BATCH = 8
-"""Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at 256; 8 takes a twelfth of
-the time of 1.
+"""Events of a micro-batch. Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at
+256; 8 takes a twelfth of the time of 1.
 """
 TABLE = ("mrr@20", "recall@20", "hr@10", "ndcg@10")
+"""Metrics of the printed table; the first one orders it."""
 UNTIL = "until_ms"
 """In a version's metrics: the time of the last event it was trained on."""
 
@@ -42,12 +43,12 @@ class ModelMetrics:
 
     reported: dict[Mode, Metrics]
     tuning: dict[Mode, Metrics]
-    events: dict[Mode, int]  # how many are reported on
+    events: dict[Mode, int]  # how many events are reported on
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the model and every baseline reached, each tuned on the tuning part."""
+    """The metrics of the model and of every baseline, which are tuned on the tuning part."""
 
     trial: Trial
     mode: Mode
@@ -57,11 +58,11 @@ class Report:
     warning: str | None
 
     def best_baseline(self, mode: Mode, metric: str = "mrr@20") -> Baseline:
-        """The baseline that is highest in a metric."""
+        """The baseline with the highest value of a metric."""
         return max(self.baselines, key=lambda baseline: baseline.metrics[mode][metric])
 
     def table(self) -> str:
-        """Plain text: the model and every baseline in the mode asked for, best first, then the other mode."""
+        """Plain text: the model and every baseline, best first, in the report's mode, then in the other."""
         other_mode: Mode = "unseen" if self.mode == "all" else "all"
         return "\n\n".join(self._table(mode) for mode in (self.mode, other_mode))
 
@@ -119,7 +120,10 @@ def judge(
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> ModelMetrics:
-    """Rank the trial's events with a recommender; `progress` hears how many of how many are done."""
+    """Rank the trial's events with a recommender.
+
+    progress: called with the number of events that are ranked, and with the number of all.
+    """
     total, done = len(trial.judged), 0
 
     def ranked(count: int) -> None:
@@ -153,13 +157,16 @@ def evaluate(
     ranking: Callable[[int, int], None] = lambda done, of: None,
     features: ItemFeatures | None = None,
 ) -> Report:
-    """Evaluate a version or, with `config`, a recommender that is first trained on the protocol's training
+    """Evaluate a version or, without one, a recommender that is first trained on the protocol's training
     part.
 
-    Without `rules` a version is judged by those it was trained with, a new recommender with every event a
-    target. `batch` events make a micro-batch (1 = exact in everything); `training` and `ranking` report
-    progress. `features` of items are for what is trained here; a version has its own.
-    Errors: EddyError for events that the protocol cannot use, or training that fails.
+    config, settings: of the recommender that is trained here.
+    rules: by default those that the version was trained with; a new recommender has every event as a target.
+    batch: events of a micro-batch; with 1 everything is exact.
+    training, ranking: report the progress of these.
+    features: metadata of items for a recommender that is trained here; a version has its own.
+
+    Errors: EddyError for events that the protocol cannot use, and for training that fails.
     """
     require_mode(mode)
     if batch < 1:
@@ -190,7 +197,7 @@ def evaluate(
 
 
 def _leak(trial: Trial, version: Version | None) -> str | None:
-    """A version that was trained on events it is judged on looks better than it is."""
+    """A warning where a version was trained on events that it is judged on: it looks better than it is."""
     if version is None:
         return None
     until = version.metrics.get(UNTIL)

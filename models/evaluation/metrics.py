@@ -1,8 +1,8 @@
 """Ranking metrics from strict ranks: HR@k, Recall@k, MRR@k, NDCG@k.
 
-A rank is 1 + the number of other candidates whose score is greater than or equal to the target's: ties count
-against us, so a constant score earns nothing. Every event has one target, hence Recall@k = HR@k; both names
-are in use and both are reported.
+A rank is 1 + the number of other candidates whose score is greater than or equal to the target's. Ties count
+against the recommender, so a constant score earns nothing. Every event has one target, hence Recall@k = HR@k;
+both names are in use, and both are reported.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISS = np.iinfo(np.int64).max
-"""The rank of a target that was no candidate: an item's first appearance, or one left out by a rule."""
+"""The rank of a target that was no candidate: an item's first appearance, or an item that a rule left out."""
 
 CUTOFFS = (10, 20)
 
@@ -19,7 +19,7 @@ Metrics = dict[str, float]
 
 
 def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
-    """Means over events; every value is NaN when there is no event."""
+    """The means of all metrics over events with these ranks, int64[m]; NaN where there is no event."""
     means: Metrics = {}
     for k in cutoffs:
         hit = ranks <= k

@@ -48,20 +48,20 @@ Point = tuple[float, float]
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Everything inside is drawn alike."""
+    """Inside, all figures are drawn in the same style."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
         yield
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches; needs no display."""
+    """An empty figure of this size, in inches; it needs no display."""
     drawing = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawing)
     return drawing
 
 
 def save(drawing: Figure, folder: Path, name: str) -> list[Path]:
-    """Write name.svg and name.png."""
+    """Write name.svg and name.png into a folder, which is made if missing; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
     drawing.savefig(paths[0], metadata={"Date": None})
@@ -108,7 +108,7 @@ def wire(
     axes: Axes, points: Sequence[Point], colour: str = STATE, head: bool = True, width: float = 1.8,
     dashed: bool = False, bend: float = 1.6,
 ) -> None:  # fmt: skip
-    """A line through points with rounded bends; white beside it, so that crossings read as bridges."""
+    """A line through points with rounded bends, edged in white, so that crossings look like bridges."""
     outline = _rounded(points, bend)
     dash = (0, (4, 2.2)) if dashed else "solid"
     axes.add_patch(PathPatch(outline, fill=False, edgecolor="white", linewidth=width + 3.2, zorder=2))

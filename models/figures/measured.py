@@ -73,7 +73,9 @@ def memory_figure(cell: str, changed: NDArray[np.float64]) -> Figure:
 
 
 def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int = 12) -> Figure:
-    """A user's hidden state as a heat map over events; the titles that moved it most are named."""
+    """A user's hidden state as a heat map over events, and how far each moved it; the `named` events that
+    moved it most are red.
+    """
     drawing = figure(11, 7.2)
     above, map_axes = drawing.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
     steps = np.arange(len(path.items))
@@ -108,7 +110,9 @@ def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int 
 
 
 def _by_likeness(deviation: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Units by their angle between the two main directions: what moves together stands together."""
+    """An order of the units by their angle between the two main directions, so that units that move together
+    stand together.
+    """
     _, _, directions = np.linalg.svd(deviation, full_matrices=False)
     return np.argsort(np.arctan2(directions[1], directions[0]))
 

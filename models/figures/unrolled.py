@@ -27,7 +27,7 @@ _HEADING = {"fontsize": 12.5, "weight": "bold", "ha": "left"}
 
 
 def unrolled() -> Figure:
-    """One user's events, one cell, the same weights at every step."""
+    """Draw one user's events through one cell, which has the same weights at every step."""
     drawing = figure(11, 6.35)
     axes = drawing.add_subplot()
     canvas(axes, 130, 75)
@@ -94,7 +94,7 @@ def _states(axes: Axes) -> None:
 
 
 def _gradient(axes: Axes) -> None:
-    """From the loss at t back to the window's start, thinner with every step."""
+    """The gradient from the loss at t back to the window's start, thinner with every step."""
     y, widths = _CELL_Y - 2.6, (3.2, 2.3, 1.5)
     x = _STEPS[-1]
     wire(axes, [(x + 3, 51.8), (x + 3, 42)], GRADIENT, width=3.6, dashed=True)

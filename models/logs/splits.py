@@ -13,7 +13,10 @@ MIN_EVENTS = 3
 
 
 def boundary(events: Events, fraction: float) -> int:
-    """The row where the first `fraction` of the log, by time, ends; EddyError when a side would be empty."""
+    """The row at which the first `fraction` of the log, by time, ends.
+
+    Errors: EddyError when a side would be empty.
+    """
     row = int(len(events) * fraction)
     if not 0 < row < len(events):
         raise EddyError(

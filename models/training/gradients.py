@@ -107,16 +107,16 @@ def long_enough(events: Events, vocabulary: Vocabulary, rules: EventRules, most:
 
 
 def gradients(
-    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, window: int,
+    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, bptt_steps: int,
     clip: float,
 ) -> dict[str, Any]:  # fmt: skip
     """How far a trained network's gradients reach on its log: "window" (events), "norm", "horizon" (events),
     and a "warning" where a setting should be changed. Empty where histories are too short to tell.
 
-    Windows have `window` events as in training or, in a log of shorter histories, as many as REACH_USERS
+    Windows have `bptt_steps` events as in training or, in a log of shorter histories, as many as REACH_USERS
     users have.
     """
-    length = long_enough(events, vocabulary, rules, window)
+    length = long_enough(events, vocabulary, rules, bptt_steps)
     if length < REACH_EVENTS:
         return {}
     reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))

@@ -1,8 +1,9 @@
 """Event logs as sequences of users, and the batches that truncated backpropagation through time walks along.
 
-A batch holds one window (at most T events) of each of many users. A user stays in the batches until their
-last event, and the state is carried on from window to window. Others join as there is room, so that every
-optimiser step sees about the same number of events.
+A batch holds one window of backpropagation (at most T = bptt_steps consecutive events; not the recent window
+of the stream) of each of many users. A user stays in the batches until their last event, and the state is
+carried on from window to window. Others join as there is room, so that every optimiser step sees about the
+same number of events.
 """
 
 from collections.abc import Iterator
@@ -82,10 +83,10 @@ class Batch:
 
 
 def batches(
-    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int,
+    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int,
     share: int = 0, shares: int = 1,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Walk along the users' events, the users in the given order: about `events` per batch, at most `window`
+    """Walk along the users' events, the users in the given order: about `events` per batch, at most `steps`
     of each user.
 
     wanted[p] picks the predictions; users without any are passed over. share, shares: each batch is divided
@@ -115,25 +116,25 @@ def batches(
     active = np.zeros(0, np.int64)
     joined = 0
     while len(active) or joined < len(users):
-        size = np.minimum(until[active] - at[active], window).sum()
+        size = np.minimum(until[active] - at[active], steps).sum()
         new = joined
         while new < len(users) and size < events:
-            size += min(until[new] - at[new], window)
+            size += min(until[new] - at[new], steps)
             new += 1
         active = np.concatenate([active, np.arange(joined, new)])
         joined = new
-        yield _batch(data, by_state, sort_key, at, until, row, active, window, active % shares == share)
+        yield _batch(data, by_state, sort_key, at, until, row, active, steps, active % shares == share)
         done = at[active] >= until[active]
         active = active[~done]
 
 
 def _batch(
     data: Sequences, by_state: NDArray[np.int64], sort_key: NDArray[np.int64], at: NDArray[np.int64],
-    until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], window: int,
+    until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], steps: int,
     in_share: NDArray[np.bool_],
 ) -> Batch:  # fmt: skip
     """The next window of the active users, of whom those `in_share` are yielded; moves `at` and `row` on."""
-    length = np.minimum(until[active] - at[active], window)
+    length = np.minimum(until[active] - at[active], steps)
     order = np.argsort(-length, kind="stable")
     active, length, in_share = active[order], length[order], in_share[order]
     begin = at[active].copy()
@@ -142,10 +143,10 @@ def _batch(
     _, of_all_shares = _ranges(low, high)
     active, begin, length = active[in_share], begin[in_share], length[in_share]
     batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
-    steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
+    step_of = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
     offset = np.cumsum(batch_sizes) - batch_sizes
-    lane = np.arange(len(steps)) - offset[steps]
-    event = begin[lane] + steps
+    lane = np.arange(len(step_of)) - offset[step_of]
+    event = begin[lane] + step_of
     of_lane, prediction = _ranges(low[in_share], high[in_share])
     step = sort_key[prediction] // 2 - begin[of_lane]
     output = (
@@ -187,7 +188,7 @@ def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.boo
     state = recommender.initial(1)
     users = np.arange(len(data.start) - 1)
     result[:] = initial.cpu()
-    for batch in batches(data, wanted, users, window=128, events=1 << 14):
+    for batch in batches(data, wanted, users, steps=128, events=1 << 14):
         inputs = Inputs(*(part[batch.event].to(device) for part in data.inputs))
         outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
         result[position[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()

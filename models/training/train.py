@@ -55,12 +55,8 @@ def train(
     """
     settings = replace(settings, device=group.device or settings.device)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    if settings.ridge and config.cell != "esn":
-        raise EddyError(
-            f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
-        )
-    if settings.ridge and features:
-        raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
+    if settings.ridge:
+        _require_ridge_possible(config, features)
     vocabulary, moved = vocabulary_of(events, config, rules, features)
     config = replace(config, features=len(vocabulary.features))
     torch.manual_seed(settings.seed)
@@ -103,6 +99,16 @@ def train(
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
     return Trained(recommender, vocabulary, rules, metrics, features)
+
+
+def _require_ridge_possible(config: ModelConfig, features: ItemFeatures | None) -> None:
+    """Errors: EddyError for a cell or metadata that is learned by gradient only."""
+    if config.cell != "esn":
+        raise EddyError(
+            f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
+        )
+    if features:
+        raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
 
 
 @torch.no_grad()

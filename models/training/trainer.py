@@ -148,9 +148,9 @@ class Trainer:
                 yield outputs, self.data.target[batch.prediction].to(self.device)
 
     def _batches(
-        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int
+        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int
     ) -> Iterator[Batch]:
-        return batches(self.data, wanted, users, window, events, self.group.rank, self.group.size)
+        return batches(self.data, wanted, users, steps, events, self.group.rank, self.group.size)
 
     def fit_whole(self, metrics: dict[str, Any]) -> None:
         """Make one more pass, over the whole log; the learning rate falls from TrainConfig.whole of its peak

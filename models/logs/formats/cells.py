@@ -1,8 +1,8 @@
 """What a column's cells mean, whatever their type: text, numbers, times.
 
-The same content means the same in every format: whole numbers are their digits (7, 7.0 and decimal 7.00 are
-"7", while the text "7.0" or "007" stays as it is), UUIDs their 36 characters, text is read as a number or a
-time where one is wanted, and blank text is absent.
+The same content means the same in every format. As text, whole numbers are their digits (7, 7.0 and decimal
+7.00 are "7", while the text "7.0" or "007" stays as it is) and UUIDs their 36 characters. Text is read as a
+number or a time where such a column is wanted. Blank text is absent.
 """
 
 import uuid
@@ -26,7 +26,7 @@ _ABSENT_NUMBERS = pa.array(pa.csv.ConvertOptions().null_values)
 """How CSV files spell that there is no number: "", NaN, NULL, N/A and the like."""
 
 _EXACT_TO = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
-"""Whole numbers beyond it may have lost digits in a float of so many bits."""
+"""The greatest whole number up to which a float of so many bits has lost no digit."""
 
 _DATED = r"^\d{4}-\d\d-\d\d"
 _ZONED = r":.*\d(Z|[+-]\d\d(:?\d\d)?)$"
@@ -43,7 +43,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """A block's cells of one column, and where they are from."""
+    """A block's cells of one column, and their origin."""
 
     file: Path
     first: int
@@ -52,14 +52,14 @@ class Column:
     cells: pa.Array
 
     def refuse(self, bad: NDArray[np.bool_], reason: Callable[[object], str]) -> None:
-        """Raise for the first of the cells that are bad; `reason` is given what it holds."""
+        """Errors: EddyError for the first cell that is bad[n]; `reason` words it from the cell's value."""
         if bad.any():
             index = int(bad.argmax())
             cell = reason(self.cells[index].as_py())
             raise row_error(self.file, self.first + index, f"{self.name} {cell}")
 
     def impossible(self, needed: str) -> EddyError:
-        """That no cell of this column's type can be used."""
+        """The error for a column of whose type no cell can be used."""
         return path_error(self.file, f"column {self.name} is {self.cells.type}; it must hold {needed}")
 
 
@@ -67,7 +67,7 @@ class Times(NamedTuple):
     """Event times of n rows."""
 
     given: NDArray[np.float64]
-    """ms since 1970 where dated, otherwise a number in a unit that is still to be known; NaN where absent"""
+    """ms since 1970 where dated, otherwise a number whose unit is not known yet; NaN where absent"""
     dated: NDArray[np.bool_]
 
 
@@ -165,7 +165,7 @@ def _stored(column: Column) -> Column:
 
 
 def _cast(column: Column, type_: pa.DataType, reason: Callable[[object], str]) -> pa.Array:
-    """The cells as another type; the first that cannot be is refused."""
+    """The cells as another type. Errors: EddyError for the first cell that cannot be of that type."""
     exact = not pa.types.is_floating(type_)
     try:
         return column.cells.cast(type_, safe=exact)
@@ -185,7 +185,7 @@ def _cast(column: Column, type_: pa.DataType, reason: Callable[[object], str]) -
 
 
 def _whole_numbers(column: Column) -> pa.Array:
-    """Floats as text, whole ones as whole numbers are; NaN is null."""
+    """Floats as text, in which whole numbers have no point; NaN is null."""
     exact_to = _EXACT_TO[column.cells.type.bit_width]
     numbers = column.cells.cast(pa.float64())
     value = _array(numbers)
@@ -217,7 +217,7 @@ def _uuids(cells: pa.Array) -> pa.Array:
 
 
 def _number_texts(column: Column) -> Column:
-    """Text that stands for numbers, without spaces around it; null where it says that there is none."""
+    """Text of numbers without the spaces around them; null where the text says that there is no number."""
     cells = _cast(column, pa.string(), lambda _: "is not UTF-8; correct it")
     cells = pc.utf8_trim_whitespace(cells)
     absent = pc.is_in(cells, value_set=_ABSENT_NUMBERS)

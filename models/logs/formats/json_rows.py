@@ -1,5 +1,5 @@
-"""Rows from JSON lines or a JSON array. Fields that nobody asked for are passed over, whatever they hold; one
-block of lines is in memory at a time, an array is read whole.
+"""Rows from JSON lines or a JSON array. Fields that are not wanted are skipped, whatever they hold. Of lines
+one block is in memory at a time; an array is read whole.
 """
 
 import re
@@ -27,7 +27,7 @@ Row = TypeVar("Row")
 
 
 def json_rows(source: Source, decoder: "msgspec.json.Decoder[Row]") -> Iterator[tuple[int, list[Row]]]:
-    """The rows block by block, with the number of each block's first, counted from 1.
+    """Yield the rows block by block, each with the row number of its first, counted from 1.
 
     Errors: EddyError naming the first row that cannot be decoded.
     """
@@ -82,7 +82,7 @@ def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":
 def columns_of(
     source: Source, first: int, wanted: Mapping[str, Kind], rows: list[Any]
 ) -> dict[str, pa.Array]:
-    """Those fields that some of the rows have, as text or numbers: rows from a `fields_decoder`.
+    """The wanted fields that at least one of the rows has, as text or numbers; rows from a `fields_decoder`.
 
     Errors: EddyError naming the row of an object or a list.
     """
@@ -99,7 +99,7 @@ def columns_of(
 
 
 def _number_text(literal: str) -> str:
-    """A number with a fraction or an exponent as text: 7.0 and 7e0 are "7", as the whole number is."""
+    """A number with a fraction or an exponent as text: 7.0 and 7e0 are "7", like the whole number."""
     number = Decimal(literal).normalize()
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or abs(exponent) > _MAX_EXPONENT:

@@ -151,11 +151,11 @@ def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
 
 def test_a_log_is_measured_over_windows_that_its_users_have() -> None:
     events = log([40] * 40 + [3])
-    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, window=12, clip=1.0)
+    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, bptt_steps=12, clip=1.0)
     assert found["window"] == 12
     assert 1 <= found["horizon"] <= 12
     cut = with_gains(recommender("rnn"), recurrent=0.0)
-    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, window=64, clip=100.0)
+    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, bptt_steps=64, clip=100.0)
     assert longer["window"] == 39
     assert "gradients vanish" in longer["warning"]
 
