@@ -79,7 +79,7 @@ class Baseline:
     metrics: dict[Mode, Metrics]
 
 
-def group(
+def rule_group(
     trial: Trial, decays: Sequence[Decay], lags: int = 0, damping: float = 0.0, frozen: bool = False
 ) -> Group:
     """Rules that rank by transitions over `lags` items (0 = none), then by popularity with each of the
@@ -92,7 +92,7 @@ def group(
     return CountRules(items, [decay.half_life for decay in decays], transitions, damping, frozen), decays
 
 
-def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
+def rank_by_rules(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
     """Rank every judged event of the trial by each rule of each group, before the rules learn from it.
 
     1. Learn the popularities of the training part. 2. Walk the log: rank what is judged, then learn.
@@ -164,7 +164,9 @@ def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) 
 def baselines(trial: Trial) -> list[Baseline]:
     """All baselines on the trial, each tuned by TUNED_BY on the tuning part, separately for each mode."""
     decays = _decays(trial)
-    history, (frozen, moving) = walk(trial, [group(trial, decays[:1], frozen=True), group(trial, decays)])
+    history, (frozen, moving) = rank_by_rules(
+        trial, [rule_group(trial, decays[:1], frozen=True), rule_group(trial, decays)]
+    )
     plain: tuple[Treatment, ...] = ("as scored", "never")
     repeats: tuple[Treatment, ...] = ("first", "never")
     by_popularity = [
@@ -175,7 +177,9 @@ def baselines(trial: Trial) -> list[Baseline]:
     ]
     tuned = {baseline.settings[mode]["half-life"] for baseline in by_popularity for mode in MODES}
     behind = [decay for decay in decays if decay.name in tuned]
-    _, (last, last_20) = walk(trial, [group(trial, behind, 1), group(trial, behind, LAGS, DAMPING)])
+    _, (last, last_20) = rank_by_rules(
+        trial, [rule_group(trial, behind, 1), rule_group(trial, behind, LAGS, DAMPING)]
+    )
     return [
         *by_popularity,
         _tuned(trial, history, "markov_last", behind, last, plain),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.baselines import Baseline, baselines, group, walk
+from eddy.models.evaluation.baselines import Baseline, baselines, rank_by_rules, rule_group
 from eddy.models.evaluation.metrics import Metrics, metrics
 from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
 from eddy.models.evaluation.ranks import recommender_ranks
@@ -134,7 +134,7 @@ def judge(
     ranks = recommender_ranks(
         trial, model.recommender, model.vocabulary, rules, batch, ranked, model.features
     )
-    history, _ = walk(trial, [group(trial, [])])
+    history, _ = rank_by_rules(trial, [rule_group(trial, [])])
     in_mode: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
     ranks_of: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
     return ModelMetrics(

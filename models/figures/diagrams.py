@@ -15,7 +15,7 @@ from eddy.models.evaluation.diagnostics import (
     with_gains,
 )
 from eddy.models.figures.cells import cells
-from eddy.models.figures.drawing import save, style
+from eddy.models.figures.drawing import save_figure, style
 from eddy.models.figures.measured import gradients_figure, hidden_state_figure, memory_figure
 from eddy.models.figures.unrolled import unrolled
 from eddy.models.logs.events import Events
@@ -37,14 +37,14 @@ def draw_diagrams(folder: Path) -> list[Path]:
     Returns the files, an SVG and a PNG of each figure.
     """
     with style():
-        return [*save(unrolled(), folder, "unrolled"), *save(cells(), folder, "cells")]
+        return [*save_figure(unrolled(), folder, "unrolled"), *save_figure(cells(), folder, "cells")]
 
 
 def draw_measured(folder: Path, version: Version, events: Events, titles: Mapping[str, str]) -> list[Path]:
     """Draw `measured_figures`. Returns the files, an SVG and a PNG of each figure."""
     with style():
         drawn = measured_figures(version, events, titles)
-        return [file for name, figure in drawn.items() for file in save(figure, folder, name)]
+        return [file for name, figure in drawn.items() for file in save_figure(figure, folder, name)]
 
 
 def measured_figures(version: Version, events: Events, titles: Mapping[str, str]) -> dict[str, Figure]:

@@ -60,7 +60,7 @@ def figure(width: float, height: float) -> Figure:
     return drawing
 
 
-def save(drawing: Figure, folder: Path, name: str) -> list[Path]:
+def save_figure(drawing: Figure, folder: Path, name: str) -> list[Path]:
     """Write name.svg and name.png into a folder, which is made if missing; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]

@@ -28,7 +28,7 @@ class TrainingState:
     curve: list[dict[str, float]]
 
 
-def save(path: Path, state: TrainingState, identity: str) -> None:
+def save_training_state(path: Path, state: TrainingState, identity: str) -> None:
     """Replace the file by this state; `identity` names the run that may go on from it.
 
     Errors: EddyError when it cannot be written; the former state stays then.
@@ -42,7 +42,7 @@ def save(path: Path, state: TrainingState, identity: str) -> None:
         raise EddyError(f"{path}: cannot be written ({reason}); check space and permissions") from None
 
 
-def load(path: Path, identity: str) -> TrainingState | None:
+def load_training_state(path: Path, identity: str) -> TrainingState | None:
     """The saved state; None when there is none.
 
     Errors: EddyError for a damaged file, or for one of another run.

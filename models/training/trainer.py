@@ -20,7 +20,7 @@ from eddy.models.errors import EddyError
 from eddy.models.training.distributed import ALONE, Group
 from eddy.models.training.gate_fitting import SCORE_PARTS
 from eddy.models.training.objective import Objective
-from eddy.models.training.resume import TrainingState, load, save
+from eddy.models.training.resume import TrainingState, load_training_state, save_training_state
 from eddy.models.training.ridge import fit_readout, fit_scale
 from eddy.models.training.sequences import Batch, batches
 
@@ -123,7 +123,7 @@ class Trainer:
                 state.best_loss, state.best_epoch, state.best_weights = watched, epoch, candidate
             if self.checkpoint is not None and self.group.first:
                 state.optimizer = self.optimizer.state_dict()
-                save(self.checkpoint, state, self.identity)
+                save_training_state(self.checkpoint, state, self.identity)
         self.recommender.load_state_dict(state.best_weights)
         return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
 
@@ -185,7 +185,7 @@ class Trainer:
     def _restored(self) -> TrainingState:
         state = None
         if self.checkpoint is not None and self.group.first:
-            state = load(self.checkpoint, self.identity)
+            state = load_training_state(self.checkpoint, self.identity)
         state = self.group.from_first(state)
         if state is None:
             weights = self._weights()

@@ -16,9 +16,9 @@ from eddy.models.evaluation.baselines import (
     History,
     Ranks,
     baselines,
-    group,
+    rank_by_rules,
+    rule_group,
     treat_own,
-    walk,
 )
 from eddy.models.evaluation.counts import Popularity, Transitions
 from eddy.models.evaluation.metrics import MISS
@@ -85,7 +85,7 @@ def test_popularity_ranks_as_defined(events: Events, setting: tuple[Protocol, fl
     protocol, half_life_h = setting
     found = make_trial(events, protocol, train=0.5, validation=0.25)
     decay = Decay("", half_life_h * HOUR, events.timestamp.astype(float))
-    _, [[ranks]] = walk(found, [group(found, [decay])])
+    _, [[ranks]] = rank_by_rules(found, [rule_group(found, [decay])])
     assert (ranks.all.tolist(), ranks.unseen.tolist()) == naive_ranks(found, half_life_h, 0, 0.0)
 
 
@@ -93,7 +93,7 @@ def test_popularity_ranks_as_defined(events: Events, setting: tuple[Protocol, fl
 def test_markov_rules_rank_as_defined(events: Events, rule: tuple[int, float], protocol: Protocol) -> None:
     found = make_trial(events, protocol, train=0.5, validation=0.25)
     decay = Decay("", 5.0 * HOUR, events.timestamp.astype(float))
-    _, [[ranks]] = walk(found, [group(found, [decay], *rule)])
+    _, [[ranks]] = rank_by_rules(found, [rule_group(found, [decay], *rule)])
     assert (ranks.all.tolist(), ranks.unseen.tolist()) == naive_ranks(found, 5.0, *rule)
 
 
@@ -111,7 +111,7 @@ def test_own_items_come_as_they_score_or_never_or_first_by_recency() -> None:
 def test_recency_is_the_place_among_distinct_own_items() -> None:
     events = log([(0, item) for item in (0, 1, 0, 2, 1, 2, 0, 3)])
     found = make_trial(events, "prequential", train=0.5, validation=0.25)
-    history, _ = walk(found, [group(found, [])])
+    history, _ = rank_by_rules(found, [rule_group(found, [])])
     assert history.recency.tolist() == [3, 2, 3, 0]
     assert history.count.tolist() == [3, 3, 3, 3]
 

@@ -12,7 +12,7 @@ import torch
 
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.baselines import Decay, Ranks, group, walk
+from eddy.models.evaluation.baselines import Decay, Ranks, rank_by_rules, rule_group
 from eddy.models.evaluation.evaluate import UNTIL, Report, evaluate
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.evaluation.protocols import Protocol, make_trial
@@ -82,7 +82,9 @@ def with_later_events_changed(events: Events, row: int) -> Events:
 def test_recommender_and_baselines_miss_the_same_first_appearances(protocol: Protocol) -> None:
     events = stream(items=300)
     found = make_trial(events, protocol)
-    _, [[popularity]] = walk(found, [group(found, [Decay("none", math.inf, np.zeros(len(events)))])])
+    _, [[popularity]] = rank_by_rules(
+        found, [rule_group(found, [Decay("none", math.inf, np.zeros(len(events)))])]
+    )
     ranks = ranks_of(events, untrained(events), protocol)
     assert (ranks.all == MISS).any()
     assert (ranks.all == MISS).tolist() == (popularity.all == MISS).tolist()
