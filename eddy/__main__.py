@@ -401,17 +401,33 @@ def compare(
 @app.command()
 def figures(
     folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
+    registry: Annotated[
+        Path | None, typer.Option(help="Also measure the newest version in this folder, on --events.")
+    ] = None,
+    events: Annotated[Path | None, typer.Option(help="The log to measure on, as for `eddy train`.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Names for that figure: item_id and title.")] = None,
+    time_unit: TimeUnit = "auto",
 ) -> None:
     """Draw how the networks work.
 
-    The network unrolled through time, and the cells side by side: paths of state and gradient.
+    The network unrolled through time, and the cells side by side: paths of state and gradient. With
+    --registry and --events also what a version does on your events: how far its gradients reach, how long an
+    event matters, how one user's hidden state moves.
 
-    Example: eddy figures pictures
+    Example: eddy figures pictures --registry registry --events events.parquet
     """
-    from eddy.models.figures.diagrams import draw_diagrams
+    from eddy.models.figures.diagrams import draw_diagrams, draw_measured
+    from eddy.models.logs.events import read_events, read_items
+    from eddy.models.registry import latest
 
+    if (registry is None) != (events is None):
+        raise EddyError("give both --registry and --events (measure the newest version there), or neither")
     for path in draw_diagrams(folder):
         typer.echo(path)
+    if registry and events:
+        titles = read_items(items).title if items else {}
+        for path in draw_measured(folder, latest(registry), read_events(events, time_unit), titles):
+            typer.echo(path)
 
 
 def run() -> NoReturn:

@@ -9,16 +9,17 @@ that what was accepted once can be used everywhere (rows, event log, training, r
 | value | a finite number, taken as the nearest within ±MAX_VALUE; absent or null: none |
 | event_id | text of up to MAX_ID characters; absent, null or empty: none |
 
-What breaks the rule is refused with a reason, never changed, but for a value that is too large.
+What breaks the rule is refused with a reason. Nothing is changed, except that a value beyond ±MAX_VALUE
+becomes that bound.
 """
 
 MAX_ID = 1024
 MAX_TYPE = 256
 
 MAX_VALUE = 65_504.0
-"""The greatest finite float16: rows keep values so, and the event log holds what rows do."""
+"""The greatest finite float16: rows keep values in this type, and the event log holds what rows do."""
 
 EARLIEST_MS = 631_152_000_000
-"""1 January 1990. Times before it are seconds where milliseconds are meant: those of today fall into January
-1970.
+"""1 January 1990. An earlier time is taken for seconds where milliseconds are meant: today's seconds, read as
+milliseconds, lie in January 1970.
 """

@@ -1,9 +1,8 @@
 """Stable hashes of ids: the same in every process, on every machine, in every version of Eddy.
 
-Rows on `user-state` name items, event types and event ids by these hashes, versions features of items, so a
-change here is a migration.
-All are xxh3-64 (Collet, xxHash specification) of the UTF-8 bytes; 0 is kept to mean "none" and is never
-returned.
+Rows on `user-state` name items, event types and event ids by these hashes, and versions name features of
+items by them, so a change here is a migration. All are xxh3-64 (Collet, xxHash specification) of the UTF-8
+bytes; 0 is kept to mean "none" and is never returned.
 """
 
 from collections.abc import Sequence

@@ -1,20 +1,21 @@
 """The registry: a folder of immutable versions, each a folder of its own.
 
     v000007-1a2b3c4d/
-        version.json         format, config, types, metrics, lineage, when
-        vocabulary.parquet   item ids, in the order of the item vectors
-        features.parquet     with metadata: hashes of features, in the order of their vectors
-        items.parquet        with metadata: hashes of items, and of those of their features that have a vector
+        version.json         format, config, types, rules, metrics, lineage, time of creation
+        vocabulary.parquet   ids of items, in the order of the item vectors
+        features.parquet     hashes of features, in the order of their vectors
+        items.parquet        hashes of items, and of those of their features that have a vector
         model.safetensors    weights
 
-A version is written aside, synced, and renamed into place: it is there whole or not at all. Who publishes
-holds the lock file `.lock`, and the end of its process gives that back, however it ends: a folder of an
-unfinished version that is there then was left by a killed publisher, and is removed. What is loaded is not
-trusted: no pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+features.parquet and items.parquet are there only where a version was trained with metadata.
+
+A version is there whole or not at all (eddy.models.atomic_files). A publisher holds the lock file `.lock`,
+which becomes free when its process ends, however it ends. So the folder of an unfinished version that the
+next publisher finds was left by a killed process, and is removed. Nothing that is loaded is trusted: no
+pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -31,6 +32,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.config import ModelConfig
 from eddy.models.errors import EddyError
 from eddy.models.locks import locked
@@ -43,9 +45,9 @@ from eddy.models.vocabulary import Vocabulary
 FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
-_LOCK, _ASIDE = ".lock", ".writing"
+_LOCK, _DRAFT = ".lock", ".writing"
 _LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
-"""Unfinished versions, and the claims of numbers that earlier forms of this program made."""
+"""Names of unfinished versions, and of folders by which earlier releases claimed the next number."""
 
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
 
@@ -63,14 +65,14 @@ class Version:
     lineage: dict[str, Any]
     created: str
     features: ItemFeatures = field(default_factory=ItemFeatures)
-    """of the items that were known of when it was trained, those without any event too"""
+    """of all items that the metadata named when it was trained, also of those without any event"""
 
 
 def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
     """Write a version with the next number into the folder `registry` (made if missing).
 
-    lineage: what it was made from (events, settings, parent version); must be JSON. Errors: EddyError when a
-    weight is not a number or the folder cannot be written.
+    lineage: what the version was made from, as JSON (events, settings, parent version).
+    Errors: EddyError when a weight is not a number, or the folder cannot be written.
     """
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trained.recommender.state_dict().items()
@@ -94,37 +96,27 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         registry.mkdir(parents=True, exist_ok=True)
         with locked(registry / _LOCK, "another training to publish"):
             _remove_leftovers(registry)
-            place = _write(registry, trained, weights, description)
+            path = _write(registry, trained, weights, description)
     except (OSError, SafetensorError) as error:
         raise EddyError(
             f"registry {registry}: cannot write a version ({error}); check space and permissions"
         ) from None
-    return load(place)
+    return load(path)
 
 
 def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
     """Write a version and give it the next number; only for the holder of the lock."""
-    aside = registry / _ASIDE
-    try:
-        aside.mkdir()
-        save_file(weights, aside / "model.safetensors")
-        pq.write_table(
-            pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())}),
-            aside / "vocabulary.parquet",
-        )
+    number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
+    path = registry / f"v{number:06d}-{secrets.token_hex(4)}"
+    with atomic_write(path, registry / _DRAFT) as draft:
+        draft.mkdir()
+        save_file(weights, draft / "model.safetensors")
+        ids = pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())})
+        pq.write_table(ids, draft / "vocabulary.parquet")
         if trained.vocabulary.features:
-            _write_features(aside, trained.vocabulary, trained.features)
-        (aside / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
-        for file in aside.iterdir():
-            _sync(file)
-        _sync(aside)
-        number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
-        place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
-        aside.rename(place)
-        _sync(registry)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return place
+            _write_features(draft, trained.vocabulary, trained.features)
+        (draft / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
+    return path
 
 
 def _remove_leftovers(registry: Path) -> None:
@@ -135,15 +127,15 @@ def _remove_leftovers(registry: Path) -> None:
 
 
 def _names(registry: Path) -> list[str]:
-    return [place.name for place in registry.iterdir()]
+    return [entry.name for entry in registry.iterdir()]
 
 
 def versions(registry: Path) -> list[str]:
     """Ids of all versions, oldest first; empty when there is no such folder."""
     if not registry.is_dir():
         return []
-    found = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
-    return [name for _, name in sorted(found)]
+    numbered = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
+    return [name for _, name in sorted(numbered)]
 
 
 def latest(registry: Path) -> Version:
@@ -183,41 +175,46 @@ def load(path: Path) -> Version:
         raise EddyError(f"{path}/vocabulary.parquet: unreadable ({error})") from None
     if len(ids) != items or not all(isinstance(name, str) for name in ids):
         raise EddyError(f"{path}/vocabulary.parquet: {len(ids)} ids where version.json says {items}")
-    known, features = _read_features(path, config.features)
-    vocabulary = Vocabulary(ids, types, config.item_buckets, known)
+    feature_hashes, features = _read_features(path, config.features)
+    vocabulary = Vocabulary(ids, types, config.item_buckets, feature_hashes)
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
     return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created), features)
 
 
 def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:
-    known = vocabulary.features
-    items, own = [], []
-    for item, all_of_it in features.items():
+    feature_hashes = vocabulary.features
+    items, features_of = [], []
+    for item, hashes in features.items():
         items.append(item)
-        own.append([feature for feature in all_of_it.tolist() if feature in known])
-    pq.write_table(pa.table([pa.array(known, pa.uint64())], _FEATURES), folder / "features.parquet")
-    columns = [pa.array(items, pa.uint64()), pa.array(own, pa.list_(pa.uint64()))]
+        features_of.append([feature for feature in hashes.tolist() if feature in feature_hashes])
+    pq.write_table(pa.table([pa.array(feature_hashes, pa.uint64())], _FEATURES), folder / "features.parquet")
+    columns = [pa.array(items, pa.uint64()), pa.array(features_of, pa.list_(pa.uint64()))]
     pq.write_table(pa.table(columns, _ITEMS), folder / "items.parquet")
 
 
 def _read_features(path: Path, count: int) -> tuple[list[int], ItemFeatures]:
-    """Hashes of the features that have a vector, and the features of items."""
+    """The hashes of the features that have a vector, and the features of items.
+
+    Errors: EddyError naming the file that does not fit version.json.
+    """
     features = ItemFeatures()
     if not count:
         return [], features
-    known = _read_table(path / "features.parquet", _FEATURES)["feature"].to_pylist()
-    if len(known) != count or len(set(known)) != count:
-        raise EddyError(f"{path}/features.parquet: {len(known)} features where version.json says {count}")
+    feature_hashes = _read_table(path / "features.parquet", _FEATURES)["feature"].to_pylist()
+    if len(feature_hashes) != count or len(set(feature_hashes)) != count:
+        raise EddyError(
+            f"{path}/features.parquet: {len(feature_hashes)} features where version.json says {count}"
+        )
     table = _read_table(path / "items.parquet", _ITEMS)
     if table.num_rows > MAX_ITEMS:
         raise EddyError(f"{path}/items.parquet: {table.num_rows} items; at most {MAX_ITEMS} are read")
-    for item, own in zip(table["item"].to_pylist(), table["features"].to_pylist(), strict=True):
-        features.put(item, np.array(own[:MAX_FEATURES], np.uint64))
-    return known, features
+    for item, hashes in zip(table["item"].to_pylist(), table["features"].to_pylist(), strict=True):
+        features.put(item, np.array(hashes[:MAX_FEATURES], np.uint64))
+    return feature_hashes, features
 
 
 def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
-    """A table without nulls of this schema."""
+    """Read a table. Errors: EddyError when it has another schema, or nulls."""
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
@@ -258,10 +255,11 @@ def _read_weights(file: Path, config: ModelConfig, items: int, types: int) -> Re
 
 
 def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelConfig, items: int) -> None:
-    """A hostile config must not allocate: what it asks for is held against what the file really has.
+    """Refuse a config that would allocate more than the file holds, before anything is allocated: compare the
+    sizes that the config implies with those in the file.
 
-    (A model on the meta device would tell all shapes, but makes torch import its compiler: six seconds of
-    CPU.)
+    A model on the meta device would tell all shapes, too, but makes torch import its compiler: six seconds of
+    CPU.
     """
     sizes = {
         "item_vectors": [items + config.item_buckets, config.dim],
@@ -270,23 +268,15 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
     if config.features:
         sizes["feature_vectors"] = [config.features, config.dim + 1]
     for name, size in sizes.items():
-        found = stored.get_slice(name).get_shape() if name in names else None
-        if found != size or config.layers > len(names):
+        shape = stored.get_slice(name).get_shape() if name in names else None
+        if shape != size or config.layers > len(names):
             raise EddyError(
-                f"{file}: {name} has shape {found}, the config implies {size} in {config.layers} layers"
+                f"{file}: {name} has shape {shape}, the config implies {size} in {config.layers} layers"
             )
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _plain(value: Any) -> Any:
-    """JSON for what metrics and settings may hold."""
+    """What `json.dumps` writes for a number of numpy's, a path or a dataclass."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Path):

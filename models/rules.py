@@ -27,6 +27,7 @@ _COMPARE: dict[str, Callable[[Any, float], Any]] = {
 
 
 MOVES, TARGET, NEGATIVE = 1, 2, 4
+"""Bits of an entry of `EventRules.table`."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class _Clause:
         self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
         if self.type == ANY:
-            found = np.ones(len(value), np.bool_)
+            matches = np.ones(len(value), np.bool_)
         elif self.type in types:
-            found = np.asarray(type_index == types.index(self.type), np.bool_)
+            matches = np.asarray(type_index == types.index(self.type), np.bool_)
         else:
-            found = np.zeros(len(value), np.bool_)
+            matches = np.zeros(len(value), np.bool_)
         if self.op is not None:
-            found &= _COMPARE[self.op](value, self.number)  # NaN (no value) compares false
-        return found
+            matches &= _COMPARE[self.op](value, self.number)  # NaN (no value) compares false
+        return matches
 
 
 def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
@@ -76,7 +77,7 @@ def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
 
 @dataclass(frozen=True)
 class EventRules:
-    """Rules written as text (see the module), checked when made.
+    """Rules written as text (see the module), checked when they are made.
 
     Errors: EddyError naming the clause that cannot be read.
     """
@@ -98,33 +99,37 @@ class EventRules:
 
     def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
         """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
-        found = {}
+        by_setting = {}
         for setting, clauses in self._clauses.items():
-            found[setting] = np.zeros(len(value), np.bool_)
+            by_setting[setting] = np.zeros(len(value), np.bool_)
             for clause in clauses:
-                found[setting] |= clause.matches(types, type_index, value)
-        return Flags(found["state"], found["target"] & ~found["negative"], found["negative"])
+                by_setting[setting] |= clause.matches(types, type_index, value)
+        return Flags(
+            by_setting["state"], by_setting["target"] & ~by_setting["negative"], by_setting["negative"]
+        )
 
     def table(self) -> tuple[NDArray[np.uint8], dict[str, int]]:
         """The rules as a table for events whose values are float16, and its row of each type that a
         clause names.
 
-        A row holds MOVES + TARGET + NEGATIVE by the 16 bits of the value: uint8[R, 65536]. Types of which the
-        rules say the same share a row; the last one is for every other type.
+        A row holds the sum of MOVES, TARGET and NEGATIVE for each value by its 16 bits: uint8[R, 65536].
+        Types that the rules treat alike share a row; the last row is for every type that no clause names.
         """
-        said: dict[str, set[tuple[str, str | None, float]]] = {}
+        clauses_of: dict[str, set[tuple[str, str | None, float]]] = {}
         for setting, clauses in self._clauses.items():
             for clause in clauses:
                 if clause.type != ANY:
-                    said.setdefault(clause.type, set()).add((setting, clause.op, clause.number))
+                    clauses_of.setdefault(clause.type, set()).add((setting, clause.op, clause.number))
         rows: dict[frozenset[tuple[str, str | None, float]], int] = {}
-        row_of = {name: rows.setdefault(frozenset(clauses), len(rows)) for name, clauses in said.items()}
+        row_of = {
+            name: rows.setdefault(frozenset(clauses), len(rows)) for name, clauses in clauses_of.items()
+        }
         first = {row: name for name, row in reversed(row_of.items())}
         named = [first[row] for row in range(len(rows))]
         bits = np.arange(1 << 16, dtype=np.uint16)
         value = np.tile(bits.view(np.float16).astype(np.float32), len(named) + 1)
-        found = self.flags(named, np.repeat(np.arange(len(named) + 1), len(bits)), value)
-        weighed = (found.moves * MOVES + found.target * TARGET + found.negative * NEGATIVE).astype(np.uint8)
+        flags = self.flags(named, np.repeat(np.arange(len(named) + 1), len(bits)), value)
+        weighed = (flags.moves * MOVES + flags.target * TARGET + flags.negative * NEGATIVE).astype(np.uint8)
         return np.asarray(weighed.reshape(len(named) + 1, len(bits))), row_of
 
 

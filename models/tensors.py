@@ -12,8 +12,8 @@ from eddy.models.kernels import window
 from eddy.models.kernels.compiled_maths import GAP_BUCKETS
 
 SPARSE_GATES = 4
-"""Per state: log mass of the transitions, log mass of the pointer, shift of items in the window, and log mass
-that the item of the last event has beside.
+"""Gates of the sparse parts, per state: log mass of the transitions, log mass of the pointer, shift of items
+in the window, and additional log mass of the last event's item.
 """
 
 
@@ -31,7 +31,7 @@ Window: TypeAlias = window.Window[Tensor]
 
 
 class Query(NamedTuple):
-    """What B states ask for."""
+    """The users' side of the score, for B states."""
 
     vector: Tensor  # float32[B, D + 1 + F + TREND]: against item vector, item bias and moving popularities
     gates: Tensor  # float32[B, SPARSE_GATES]
@@ -50,8 +50,10 @@ class Sparse(NamedTuple):
 
 
 def roomy(part: Tensor, length: int, dim: int = 0) -> Tensor:
-    """A copy with zeros at the end of a dimension, so that there is room for so many; what is added to an
-    array that is copied once in a while costs what is added.
+    """A copy with zeros at the end of a dimension, which is then `length` long.
+
+    Callers ask for a share more than they need, so that they copy rarely and an append costs, in the mean, in
+    proportion to what is appended.
     """
     return pad(part, [0, 0] * (part.dim() - 1 - dim) + [0, length - part.shape[dim]])
 
@@ -64,14 +66,14 @@ def gap_bucket(gap_ms: Tensor) -> Tensor:
 
 
 def to_device(column: NDArray[Any], device: torch.device) -> Tensor:
-    """A host array on a device; on the CPU the same memory.
+    """A host array on a device; on the CPU it shares the array's memory.
 
-    Not by way of pinned memory: for the hundred small arrays of a micro-batch that was no faster
+    Pinned memory is not used: for the hundred small arrays of a micro-batch it was no faster
     (tests/bench/README.md).
     """
     return torch.from_numpy(np.ascontiguousarray(column)).to(device)
 
 
 def all_finite(*parts: Tensor) -> bool:
-    """Whether all of it is numbers, none infinite."""
+    """Whether no element is NaN or infinite."""
     return all(bool(torch.isfinite(part).all()) for part in parts)

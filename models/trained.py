@@ -1,4 +1,4 @@
-"""What training gives, and what a registry publishes."""
+"""The result of training, which a registry publishes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,8 @@ from eddy.models.vocabulary import Vocabulary
 
 @dataclass
 class Trained:
-    """What training gives: a recommender in evaluation mode, its vocabulary, and what was measured on the
-    way.
+    """A recommender in evaluation mode, with its vocabulary, its rules, metadata of items, and what was
+    measured during training.
     """
 
     recommender: Recommender

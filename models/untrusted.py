@@ -1,9 +1,9 @@
-"""Bytes that came from Kafka, decoded: whatever they are, the outcome is a value or the reason why there is
-none.
+"""Decoding of bytes that anybody may have written: records of Kafka's topics, and JSON files.
 
-Anybody can write to a topic, and what was written once is read at every start. So each decoder of the project
-is called here, and each way in which one fails becomes `Unreadable`. What follows from it is the topic's own
-matter: a dead letter, a record that is passed over with a warning, or an end with a message.
+Whatever the bytes are, the outcome is a value or the reason why there is none. What was written to a topic
+once is read at every start. So each decoder of the project is called here, and each way in which one fails
+becomes `Unreadable`. The caller decides what follows: a dead letter, a record that is passed over with a
+warning, or an end with a message.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,14 @@ FAILURES = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
 class Unreadable(EddyError):
-    """The bytes of a record are not what its topic holds; the message is the reason."""
+    """The bytes are not what they should be; the message is the reason."""
 
 
 def decoded(decode: Callable[[bytes], T], data: bytes | None) -> T:
-    """What `decode` makes of the key or the value of a record. Errors: Unreadable."""
+    """What `decode` makes of the key or the value of a record, or of a part of a file.
+
+    Errors: Unreadable, also for None, the value of a tombstone.
+    """
     if data is None:
         raise Unreadable("empty value")
     try:
@@ -34,7 +37,7 @@ def decoded(decode: Callable[[bytes], T], data: bytes | None) -> T:
 
 
 def text(data: bytes) -> str:
-    """UTF-8 as a string. Errors: Unreadable."""
+    """Decode UTF-8. Errors: Unreadable."""
     return decoded(bytes.decode, data)
 
 

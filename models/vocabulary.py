@@ -1,4 +1,5 @@
-"""A version's vocabulary: the item ids and event types it was trained on, found again by hash.
+"""A version's vocabulary (the item ids and event types that it was trained on), and the growing sets of all
+items and event types of a process. All are looked up by hash.
 
 An item's input index is its position in the vocabulary or, outside it, V + hash mod buckets: it depends on
 the item's hash and the version alone, so a row can be re-encoded anywhere.
@@ -19,13 +20,15 @@ from eddy.models.logs.item_features import ItemFeatures
 log = logging.getLogger("eddy.vocabulary")
 
 MAX_TYPES = 1 << 16
-"""Numbers of event types in one process."""
+"""Numbers that event types can have in one process: rows keep 16 bits of each."""
 
 MAX_TYPES_OF_EVENTS = 40_000
-"""Numbers that events and stored rows can use up; the others are for what versions name."""
+"""Numbers that types of events and of stored rows can take; the others are kept for types that versions
+name.
+"""
 
 MAX_VOCABULARY_TYPES = 10_000
-"""Event types that a version knows at most, so that two versions with nothing in common find room."""
+"""Event types that a version knows, at most, so that there is room for two versions without common types."""
 
 
 class HashIndex:
@@ -55,7 +58,7 @@ class HashIndex:
         return position
 
     def append(self, hashes: NDArray[np.uint64]) -> None:
-        """Add distinct hashes that `find` does not know."""
+        """Add distinct hashes that are not in the index."""
         start, end = len(self), len(self) + len(hashes)
         self._held.append(hashes)
         if self._bits == 0 or end * _SPARSE > self._mask + 1:
@@ -78,12 +81,12 @@ class HashIndex:
 
 
 _SPARSE = 4
-"""Slots per entry at least: most look-ups end at the first slot."""
+"""Least number of slots per entry, at which most look-ups end at the first slot."""
 
 
 class Vocabulary:
-    """V item ids and T event types, with the number of buckets for items outside; and the features of items
-    that have a vector, by hash.
+    """V item ids and T event types, the number of buckets for items outside, and the numbers of those
+    features of items that have a vector, by the features' hashes.
     """
 
     def __init__(
@@ -108,31 +111,33 @@ class Vocabulary:
 
     def input_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The cell's input index of items: int64[n], 0 … V + buckets - 1."""
-        found = self._index.find(hashes)
-        return np.where(found >= 0, found, len(self) + (hashes % np.uint64(self.buckets)).astype(np.int64))
+        position = self._index.find(hashes)
+        return np.where(
+            position >= 0, position, len(self) + (hashes % np.uint64(self.buckets)).astype(np.int64)
+        )
 
     def type_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The input index of event types by their hash: int64[n]; T stands for every unknown type."""
-        found = self._types.find(hashes)
-        return np.where(found >= 0, found, len(self.types))
+        position = self._types.find(hashes)
+        return np.where(position >= 0, position, len(self.types))
 
 
-def _require_distinct(index: HashIndex, names: Sequence[str], kind: str) -> None:
+def _require_distinct(index: HashIndex, names: Sequence[str], noun: str) -> None:
     """Errors: EddyError naming two of `names` that have the same hash."""
     order = np.argsort(index.hashes, kind="stable")
     same = np.flatnonzero(np.diff(index.hashes[order]) == 0)
     if len(same):
         first, second = names[order[same[0]]], names[order[same[0] + 1]]
         problem = "is there twice" if first == second else f"and {second!r} have the same 64-bit hash"
-        raise EddyError(f"vocabulary, {kind}: {first!r} {problem}; rename one of them")
+        raise EddyError(f"vocabulary, {noun}: {first!r} {problem}; rename one of them")
 
 
 class EventTypes:
     """The growing set of event types, numbered by arrival, so that a window keeps 16 bits of each.
 
     Number 0 stands for no type, and for types that came when there was no room: no version knows it and no
-    rule matches it. What versions and their rules name has room of its own, which a client that sends a
-    new type with each event cannot take.
+    rule matches it. Types that versions and their rules name have room of their own, which a client that
+    sends a new type with each event cannot take.
     """
 
     def __init__(self) -> None:
@@ -173,10 +178,10 @@ class EventTypes:
         """
         hashes = type_hashes(names)
         for name, value in zip(names, hashes.tolist(), strict=True):
-            other = self._named.setdefault(value, name)
-            if other != name:
+            first_name = self._named.setdefault(value, name)
+            if first_name != name:
                 raise EddyError(
-                    f"event types {name!r} and {other!r} have the same 64-bit hash; rename one of them"
+                    f"event types {name!r} and {first_name!r} have the same 64-bit hash; rename one of them"
                 )
         new = np.unique(hashes[self._index.find(hashes) < 0])
         if len(self) + len(new) > MAX_TYPES:
@@ -188,10 +193,10 @@ class EventTypes:
 
 
 class Catalogue:
-    """The set of candidate items, numbered by arrival: all that were ever seen, but for those that left.
+    """The candidate items, numbered in order of arrival: all that were ever seen, except those that left.
 
-    One catalogue outlives model versions; statistics, windows and scores are in its numbering. `features` is
-    what is known of items, these and others; `types` numbers event types in the same way.
+    One catalogue outlives model versions; statistics, windows and scores are in its numbering. `features`
+    holds metadata of items, in the catalogue or not; `types` numbers event types in the same way.
     """
 
     def __init__(
@@ -217,21 +222,22 @@ class Catalogue:
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Catalogue index of each hash, numbering those not seen before in order of appearance: int64[n]."""
-        found = self.find(hashes)
-        unknown = hashes[found < 0]
+        index = self.find(hashes)
+        unknown = hashes[index < 0]
         if len(unknown):
             _, first = np.unique(unknown, return_index=True)
             self._index.append(unknown[np.sort(first)])
-            found = self.find(hashes)
-        return found
+            index = self.find(hashes)
+        return index
 
     def keep(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Forget all items but these, in increasing order: each item's new index, -1 for the forgotten.
+        """Forget all items except `index`, which is in increasing order.
 
-        Whoever holds indices has to renumber them. Views of `hashes` stay as they were.
+        Returns the new index of every item, -1 for the forgotten ones: int64[N]. The caller renumbers the
+        indices that are kept elsewhere. Views of `hashes` stay as they were.
         """
-        place = np.full(len(self), -1, np.int64)
-        place[index] = np.arange(len(index))
+        new_index = np.full(len(self), -1, np.int64)
+        new_index[index] = np.arange(len(index))
         self._index = HashIndex(self.hashes[index])
         self.renumbered += 1
-        return place
+        return new_index

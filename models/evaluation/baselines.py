@@ -19,6 +19,7 @@ from eddy.models.evaluation.metrics import MISS, Metrics, metrics
 from eddy.models.evaluation.protocols import MODES, Mode, Trial
 
 TUNED_BY = "mrr@20"
+"""Metric by which a baseline's settings are chosen."""
 
 _DAY_MS = 86_400_000.0
 HALF_LIVES_DAYS = (1 / 24, 1 / 6, 0.5, 1, 3, 7, 14, 30, 90, 365)
@@ -26,14 +27,17 @@ HALF_LIVES_EVENTS = (30, 300, 1_000, 3_000, 10_000, 30_000)
 """Half-lives counted in events of the whole log, for streams whose pace changes."""
 
 LAGS = 20
-DAMPING = 0.5
+"""A user's last items from which transitions count."""
 
-Own = Literal["as scored", "never", "first"]
+DAMPING = 0.5
+"""Power of the popularity of the item that a transition leads to, by which it is divided."""
+
+Treatment = Literal["as scored", "never", "first"]
 
 
 @dataclass(frozen=True)
 class Decay:
-    """A half-life, and the clock that it is measured on."""
+    """A half-life, and the clock by which it is measured."""
 
     name: str
     half_life: float
@@ -54,11 +58,11 @@ class Ranks:
 
 @dataclass(frozen=True)
 class History:
-    """The user's own items before each of m judged events."""
+    """The items that the user had before each of m judged events."""
 
     count: NDArray[np.int64]  # [m] distinct items
     recency: NDArray[np.int64]  # [m] the target's place among them, 1 = most recent; 0 = new to the user
-    candidates: NDArray[np.int64]  # [m]
+    candidates: NDArray[np.int64]  # [m] how many items were ranked
 
     @property
     def new(self) -> NDArray[np.bool_]:
@@ -75,39 +79,48 @@ class Baseline:
     metrics: dict[Mode, Metrics]
 
 
-def group(
+def rule_group(
     trial: Trial, decays: Sequence[Decay], lags: int = 0, damping: float = 0.0, frozen: bool = False
 ) -> Group:
-    """Rules by transitions over so many lags (0 = none), then by popularity with each of the decays."""
+    """Rules that rank by transitions over `lags` items (0 = none), then by popularity with each of the
+    decays.
+
+    frozen: whether they learn from the training part only.
+    """
     items = len(trial.events.items)
     transitions = Transitions(items, lags) if lags else None
     return CountRules(items, [decay.half_life for decay in decays], transitions, damping, frozen), decays
 
 
-def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
-    """Rank every judged event of the trial by each rule of each group."""
+def rank_by_rules(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Ranks]]]:
+    """Rank every judged event of the trial by each rule of each group, before the rules learn from it.
+
+    1. Learn the popularities of the training part. 2. Walk the log: rank what is judged, then learn.
+    """
+    # 1. The training part.
     judged, counted = trial.judged, trial.counted
     learned = np.flatnonzero(counted[: trial.train])
     for rules, decays in groups:
         rules.begin(trial.events.item[learned], [decay.clock[learned] for decay in decays])
     ranks = [np.full((2, len(decays), len(judged)), MISS) for _, decays in groups]
     count, recency = np.zeros((2, len(judged)), np.int64)
-    place = 0
-    for row, item, own, recent in histories(trial):
-        if place < len(judged) and row == judged[place]:
+    # 2. The walk; `position` is the next judged event's among all judged events.
+    position = 0
+    for row, item, own_items, recent in histories(trial):
+        if position < len(judged) and row == judged[position]:
             candidates = int(trial.candidates[row])
-            others = np.fromiter(own, np.int64, len(own))
-            count[place] = len(own)
-            if item in own:
-                recency[place] = len(own) - int(np.flatnonzero(others == item)[0])
+            others = np.fromiter(own_items, np.int64, len(own_items))
+            count[position] = len(own_items)
+            if item in own_items:
+                recency[position] = len(own_items) - int(np.flatnonzero(others == item)[0])
                 others = others[others != item]
             if item < candidates:
                 others = others[others < candidates]
-                for (rules, _), found in zip(groups, ranks, strict=True):
+                for (rules, _), ranks_of_group in zip(groups, ranks, strict=True):
                     for index, not_below in enumerate(rules.not_below(recent, item, candidates)):
                         rank = np.count_nonzero(not_below)
-                        found[:, index, place] = rank, rank - np.count_nonzero(not_below[others])
-            place += 1
+                        ranks_of_group[:, index, position] = rank, rank - np.count_nonzero(not_below[others])
+            position += 1
         if counted[row]:
             for rules, decays in groups:
                 if row < trial.train:
@@ -116,30 +129,32 @@ def walk(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[list[Rank
                     rules.learn_transitions(recent, item)
                     rules.learn_popularity(item, [float(decay.clock[row]) for decay in decays])
     history = History(count, recency, trial.candidates[judged])
-    return history, [[Ranks(*both) for both in zip(*found, strict=True)] for found in ranks]
+    return history, [[Ranks(*both) for both in zip(*ranks_of_group, strict=True)] for ranks_of_group in ranks]
 
 
 def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
-    """Per row: (row, item, the user's own items oldest first, recent items newest first), as before it."""
+    """Yield for each row: (row, item, the user's own items, oldest first, the recent ones, newest first), as
+    they were before it.
+    """
     users = len(trial.events.users)
-    own: list[dict[int, None]] = [{} for _ in range(users)]
+    own_items: list[dict[int, None]] = [{} for _ in range(users)]
     recent: list[deque[int]] = [deque(maxlen=LAGS) for _ in range(users)]
     columns = (trial.events.user, trial.events.item, trial.flags.moves)
     for row, (user, item, moves) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-        yield row, item, own[user], recent[user]
+        yield row, item, own_items[user], recent[user]
         if moves:
-            own[user].pop(item, None)
-            own[user][item] = None
+            own_items[user].pop(item, None)
+            own_items[user][item] = None
             recent[user].appendleft(item)
 
 
-def treat_own(ranks: Ranks, history: History, own: Own, mode: Mode) -> NDArray[np.int64]:
-    """The ranks of the judged events when the user's own items are treated so, int64[m]."""
+def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) -> NDArray[np.int64]:
+    """The ranks of the judged events under a treatment of the user's own items: int64[m]."""
     if mode == "unseen":
         return ranks.unseen
-    if own == "as scored":
+    if treatment == "as scored":
         return ranks.all
-    if own == "never":
+    if treatment == "never":
         return np.where(history.new, ranks.unseen, history.candidates)
     missed = ranks.unseen == MISS
     behind_own = np.where(missed, MISS, np.where(missed, 0, ranks.unseen) + history.count)
@@ -147,11 +162,13 @@ def treat_own(ranks: Ranks, history: History, own: Own, mode: Mode) -> NDArray[n
 
 
 def baselines(trial: Trial) -> list[Baseline]:
-    """Every baseline on the trial, tuned by MRR@20 on its tuning part, separately for each mode."""
+    """All baselines on the trial, each tuned by TUNED_BY on the tuning part, separately for each mode."""
     decays = _decays(trial)
-    history, (frozen, moving) = walk(trial, [group(trial, decays[:1], frozen=True), group(trial, decays)])
-    plain: tuple[Own, ...] = ("as scored", "never")
-    repeats: tuple[Own, ...] = ("first", "never")
+    history, (frozen, moving) = rank_by_rules(
+        trial, [rule_group(trial, decays[:1], frozen=True), rule_group(trial, decays)]
+    )
+    plain: tuple[Treatment, ...] = ("as scored", "never")
+    repeats: tuple[Treatment, ...] = ("first", "never")
     by_popularity = [
         _tuned(trial, history, "popularity", decays, frozen, plain),
         _tuned(trial, history, "popularity_online", decays, moving[:1], plain),
@@ -160,7 +177,9 @@ def baselines(trial: Trial) -> list[Baseline]:
     ]
     tuned = {baseline.settings[mode]["half-life"] for baseline in by_popularity for mode in MODES}
     behind = [decay for decay in decays if decay.name in tuned]
-    _, (last, last_20) = walk(trial, [group(trial, behind, 1), group(trial, behind, LAGS, DAMPING)])
+    _, (last, last_20) = rank_by_rules(
+        trial, [rule_group(trial, behind, 1), rule_group(trial, behind, LAGS, DAMPING)]
+    )
     return [
         *by_popularity,
         _tuned(trial, history, "markov_last", behind, last, plain),
@@ -170,15 +189,17 @@ def baselines(trial: Trial) -> list[Baseline]:
 
 
 def _decays(trial: Trial) -> list[Decay]:
-    """The settings of popularity: first plain counts; half-lives only where there is a clock for them."""
+    """The decays of popularity that are tried: first plain counts, then half-lives where there is a clock for
+    them.
+    """
     by_time = trial.events.timestamp.astype(np.float64)
     by_order = np.arange(len(trial.events), dtype=np.float64)
-    found = [Decay("none", math.inf, by_time)]
+    decays = [Decay("none", math.inf, by_time)]
     if trial.events.clock:
-        found += [Decay(f"{days:.2g} d", days * _DAY_MS, by_time) for days in HALF_LIVES_DAYS]
+        decays += [Decay(f"{days:.2g} d", days * _DAY_MS, by_time) for days in HALF_LIVES_DAYS]
     if trial.learns:
-        found += [Decay(f"{events} events", float(events), by_order) for events in HALF_LIVES_EVENTS]
-    return found
+        decays += [Decay(f"{events} events", float(events), by_order) for events in HALF_LIVES_EVENTS]
+    return decays
 
 
 def _tuned(
@@ -187,19 +208,19 @@ def _tuned(
     name: str,
     decays: Sequence[Decay],
     ranks: Sequence[Ranks],
-    treatments: Sequence[Own],
+    treatments: Sequence[Treatment],
 ) -> Baseline:
-    """The best of all settings on the tuning part, for each mode, with its metrics on the reported part."""
+    """The settings that are best on the tuning part, by mode, with their metrics on the reported part."""
     settings: dict[Mode, dict[str, str]] = {}
     reported: dict[Mode, Metrics] = {}
     for mode in MODES:
-        asked = history.new if mode == "unseen" else np.ones_like(history.new)
+        in_mode = history.new if mode == "unseen" else np.ones_like(history.new)
         best = -math.inf
         for decay, by_rule in zip(decays, ranks, strict=False):
-            for own in treatments:
-                treated = treat_own(by_rule, history, own, mode)
-                score = metrics(treated[trial.tuning & asked])[TUNED_BY]
+            for treatment in treatments:
+                treated = treat_own(by_rule, history, treatment, mode)
+                score = metrics(treated[trial.tuning & in_mode])[TUNED_BY]
                 if score > best or mode not in settings:
-                    best, settings[mode] = score, {"half-life": decay.name, "own items": own}
-                    reported[mode] = metrics(treated[~trial.tuning & asked])
+                    best, settings[mode] = score, {"half-life": decay.name, "own items": treatment}
+                    reported[mode] = metrics(treated[~trial.tuning & in_mode])
     return Baseline(name, settings, reported)

@@ -1,4 +1,4 @@
-"""The cells compared on one log: accuracy, size, speed of training and of stepping, reach of the gradient."""
+"""All cells compared on one log: accuracy, size, speed of training and of stepping, reach of the gradient."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,20 +10,21 @@ import torch
 
 from eddy.models.config import CELLS, ModelConfig, TrainConfig
 from eddy.models.evaluation.baselines import Baseline, baselines
+from eddy.models.evaluation.diagnostics import latest_windows
 from eddy.models.evaluation.evaluate import ModelMetrics, judge
 from eddy.models.evaluation.metrics import Metrics
-from eddy.models.evaluation.protocols import Mode, Protocol, require_mode, trial
+from eddy.models.evaluation.protocols import Mode, Protocol, make_trial, require_mode
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
 from eddy.models.trained import Trained
-from eddy.models.training.gradients import GradientReach, Windows, gradient_reach, long_enough, windows
+from eddy.models.training.gradients import GradientReach, Windows, gradient_reach
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
 STEP_USERS = 2048
-LAGS = 40
+"""Users of a step whose speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class CellRow:
 
     @property
     def metrics(self) -> Metrics:
-        """Of the mode that was asked for."""
+        """The reported metrics in the comparison's mode."""
         return self.judged.reported[self.mode]
 
     @property
@@ -49,7 +50,7 @@ class CellRow:
 
     @property
     def state_bytes(self) -> int:
-        """Per user."""
+        """Bytes of a user's state, float32."""
         return 4 * self.trained.recommender.state_size
 
     @property
@@ -59,7 +60,7 @@ class CellRow:
 
     @property
     def training_events_per_s(self) -> float:
-        """Median over epochs."""
+        """Events per second of training, the median over epochs."""
         return float(np.median([point["events_per_s"] for point in self.trained.metrics["curve"]]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,21 +79,20 @@ class CellRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All cells on the same events, and the baselines that they are measured against."""
+    """All cells on the same events, and the baselines on these."""
 
     protocol: Protocol
     mode: Mode
     rows: list[CellRow]
     baselines: list[Baseline]
-    windows: Windows  # what gradients were measured on
 
     def best_baseline(self, metric: str = "mrr@20") -> tuple[str, float]:
-        """Name and value."""
+        """Name and value of the baseline that is highest in a metric."""
         best = max(self.baselines, key=lambda baseline: baseline.metrics[self.mode][metric])
         return best.name, best.metrics[self.mode][metric]
 
     def table(self, metrics: Sequence[str] = ("mrr@20", "recall@20", "hr@10", "ndcg@10")) -> str:
-        """Plain text, a line for each cell."""
+        """Plain text with a line for each cell, and the best baseline."""
         columns = [*metrics, "horizon", "bytes/user", "cell weights", "train ev/s", "step ev/s"]
         lines = [
             f"{self.protocol}, mode {self.mode}",
@@ -117,37 +117,35 @@ def compare(
     cells: Sequence[str] = CELLS,
     progress: Callable[[str], ProgressCallback] | None = None,
 ) -> Comparison:
-    """Train each cell with the same settings on the protocol's training part and judge it; minutes each.
+    """Train each cell with the same settings on the protocol's training part, and judge it: minutes per cell.
 
-    `progress` gives, for a cell's name, the callback that follows its training.
+    progress: makes, from a cell's name, the callback that follows its training.
     """
     require_mode(mode)
-    found = trial(events, protocol, rules)
+    trial = make_trial(events, protocol, rules)
     measured: Windows | None = None
     rows = []
     for cell in cells:
-        own = train(
-            found.training_part,
+        trained = train(
+            trial.training_part,
             replace(config, cell=cell),
             settings,
             rules,
             progress(cell) if progress else None,
         )
         if measured is None:
-            length = long_enough(events, own.vocabulary, rules, LAGS)
-            measured = windows(events, own.vocabulary, rules, length, users=256)
+            measured = latest_windows(events, trained.vocabulary, rules)
         rows.append(
             CellRow(
                 cell=cell,
-                trained=own,
-                judged=judge(found, own, rules),
-                reach=gradient_reach(own.recommender, measured),
+                trained=trained,
+                judged=judge(trial, trained, rules),
+                reach=gradient_reach(trained.recommender, measured),
                 mode=mode,
-                step_events_per_s=step_speed(own.recommender),
+                step_events_per_s=step_speed(trained.recommender),
             )
         )
-    assert measured is not None
-    return Comparison(protocol, mode, rows, baselines(found), measured)
+    return Comparison(protocol, mode, rows, baselines(trial))
 
 
 @torch.inference_mode()

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TIE_DECIMALS = 9
-_REBASE_AT = 256.0  # in half-lives: weights stay below 2**256, far inside float64
+"""Sums of transitions that agree so far are ties: they differ by the order of their terms."""
+
+_REBASE_AT = 256.0
+"""Half-lives after which weights are scaled down: they stay below 2**256, far inside float64."""
 
 
 class Popularity:
@@ -105,24 +108,24 @@ class CountRules:
         self._counts = Popularity(items, float("inf"))
 
     def begin(self, items: NDArray[np.integer], times: Sequence[NDArray[np.float64]]) -> None:
-        """Count items[n] at times[n], in order, one array of times for each popularity."""
+        """Count items[n] in order; `times` has an array [n] for each popularity."""
         for popularity, on in zip(self.popularities, times, strict=True):
             popularity.learn_many(items, on)
         self._counts.learn_many(items, np.zeros(len(items)))
 
     def learn_popularity(self, item: int, times: Sequence[float]) -> None:
-        """Count one event, at a time for each popularity."""
+        """Count one event; `times` has a time for each popularity."""
         for popularity, time in zip(self.popularities, times, strict=True):
             popularity.learn(item, time)
         self._counts.learn(item, 0.0)
 
     def learn_transitions(self, recent: Iterable[int], item: int) -> None:
-        """An item followed a user's recent items (newest first)."""
+        """Count that an item followed a user's recent items (newest first)."""
         if self._transitions is not None:
             self._transitions.learn(recent, item)
 
     def not_below(self, recent: Iterable[int], item: int, candidates: int) -> Iterator[NDArray[np.bool_]]:
-        """For each rule, which candidates rank no lower than `item`, itself among them: bool[candidates]."""
+        """Yield for each rule which candidates rank no lower than `item`, itself too: bool[candidates]."""
         if self._transitions is None:
             for popularity in self.popularities:
                 score = popularity.scores[:candidates]
@@ -131,7 +134,6 @@ class CountRules:
         scores = self._transitions.scores(recent)[:candidates]
         if self._damping:
             scores *= np.maximum(self._counts.scores[:candidates], 1.0) ** -self._damping
-        # Sums that are equal but for the order of their terms are ties.
         scores = np.round(scores, _TIE_DECIMALS)
         ahead = scores > scores[item]
         level = np.flatnonzero(scores == scores[item])

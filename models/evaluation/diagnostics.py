@@ -1,5 +1,6 @@
-"""What a trained recommender does with time: how far gradients reach back, how long an event still moves the
-ranking, and how a real user's hidden state moves. Everything is measured on real sequences of a log.
+"""What a trained recommender does with time: how long an event still changes the ranking, how a user's hidden
+state moves, and copies with other weights, whose gradients vanish or explode. All is measured on real
+sequences of a log.
 """
 
 import copy
@@ -16,15 +17,39 @@ from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.tensors import Inputs
-from eddy.models.training.gradients import Windows
+from eddy.models.training.gradients import Windows, long_enough, windows
 from eddy.models.training.sequences import sequences
 from eddy.models.vocabulary import Vocabulary
 
 TOP = 20
+"""Items at the top of a ranking that `memory` looks at: as many as a list has by default."""
+
+LAGS, MEASURED_USERS = 40, 256
+"""Events of a window, at most, and users that gradients and memory are measured on."""
+
+
+def latest_windows(events: Events, vocabulary: Vocabulary, rules: EventRules) -> Windows:
+    """The last LAGS events, or as many as enough users have, of up to MEASURED_USERS users before a target.
+
+    Errors: EddyError when no user has an event before a target.
+    """
+    length = long_enough(events, vocabulary, rules, LAGS)
+    if length < 1:
+        raise EddyError(
+            f"{events.source}: no user has an event before a target that the version knows; give a log with "
+            "the items that it was trained on"
+        )
+    return windows(events, vocabulary, rules, length, MEASURED_USERS)
+
+
+def has_recurrent_weights(recommender: Recommender) -> bool:
+    """Whether the cell multiplies its state by weights U; minGRU does not."""
+    return recommender.config.cell != "mingru"
 
 
 def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) -> Recommender:
-    """A copy whose recurrent weights U, and whose input weights W and biases, are multiplied.
+    """A copy whose recurrent weights U are multiplied by `recurrent`, and whose input weights W and biases by
+    `inputs`.
 
     Small U makes gradients vanish. Large U makes them explode where inputs are too weak to saturate the
     units.
@@ -40,32 +65,32 @@ def with_gains(recommender: Recommender, recurrent: float, inputs: float = 1.0) 
 
 
 @torch.no_grad()
-def memory(recommender: Recommender, found: Windows, top: int = TOP) -> NDArray[np.float64]:
-    """How much an event still matters k events later: share of the top items that change when it is another
-    one.
+def memory(recommender: Recommender, sample: Windows, top: int = TOP) -> NDArray[np.float64]:
+    """How much an event still matters k events later: the share of the top items that change when it is
+    exchanged, float64[K], lag 0 first.
 
-    Each user's item k events back is exchanged for another user's of the same place: float64[K], lag 0 first.
-    Items are ranked by the network alone (hidden state and item vectors), without item statistics.
+    Each user's item k events back is exchanged for that of another user at the same lag. Items are ranked by
+    the network alone (hidden state and item vectors), without item statistics.
     """
     recommender.eval()
-    before = _top(recommender, found, found.inputs, top)
+    before = _top(recommender, sample, sample.inputs, top)
     changed = []
-    for lag in range(found.inputs.item.shape[1]):
-        place = found.inputs.item.shape[1] - 1 - lag
-        item = found.inputs.item.clone()
-        item[:, place] = item[:, place].roll(1)
-        after = _top(recommender, found, found.inputs._replace(item=item), top)
+    for lag in range(sample.inputs.item.shape[1]):
+        step = sample.inputs.item.shape[1] - 1 - lag
+        item = sample.inputs.item.clone()
+        item[:, step] = item[:, step].roll(1)
+        after = _top(recommender, sample, sample.inputs._replace(item=item), top)
         kept = (before[:, :, None] == after[:, None, :]).any(dim=2).double().mean(dim=1)
-        differs = item[:, place] != found.inputs.item[:, place]
+        differs = item[:, step] != sample.inputs.item[:, step]
         changed.append(float((1 - kept[differs]).mean()) if differs.any() else 0.0)
     return np.array(changed)
 
 
-def _top(recommender: Recommender, found: Windows, inputs: Inputs, top: int) -> Tensor:
+def _top(recommender: Recommender, sample: Windows, inputs: Inputs, top: int) -> Tensor:
     users, steps = inputs.item.shape
     lengths = torch.full((users,), steps)
     _, state = recommender.sequence(inputs, recommender.initial(users), lengths)
-    vector = recommender.query(state, found.idle_ms).vector[:, : recommender.config.dim + 1]
+    vector = recommender.query(state, sample.idle_ms).vector[:, : recommender.config.dim + 1]
     columns = recommender.item_columns(torch.arange(recommender.items))
     index, _ = topk(vector @ columns.T, top)
     return index
@@ -82,7 +107,7 @@ class Trajectory:
 
     @property
     def move(self) -> NDArray[np.float32]:
-        """How far each event moved the state, [T]: norm of h' - h."""
+        """How far each event moved the state: the norm of h' - h, float32[T]."""
         before = np.vstack([np.zeros_like(self.hidden[:1]), self.hidden[:-1]])
         return np.asarray(np.linalg.norm(self.hidden - before, axis=1))
 
@@ -91,21 +116,24 @@ class Trajectory:
 def trajectory(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules, user: str
 ) -> Trajectory:
-    """Errors: EddyError for a user without events in the log."""
+    """The hidden state of a user after each event of theirs that moves it.
+
+    Errors: EddyError for a user whom the log does not name.
+    """
     if user not in events.users:
         raise EddyError(f"{events.source}: no user {user!r}")
     data = sequences(events, vocabulary, rules)
     number = events.users.index(user)
-    own = slice(data.start[number], data.start[number + 1])
-    inputs = Inputs(*(part[None, own] for part in data.inputs))
+    of_user = slice(data.start[number], data.start[number + 1])
+    inputs = Inputs(*(part[None, of_user] for part in data.inputs))
     lengths = torch.tensor([inputs.item.shape[1]])
     outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
-    row = data.moved[own]
-    items = [events.items[item] for item in events.item[row]]
-    return Trajectory(user, items, events.timestamp[row], outputs[0].numpy())
+    rows = data.moved[of_user]
+    items = [events.items[item] for item in events.item[rows]]
+    return Trajectory(user, items, events.timestamp[rows], outputs[0].numpy())
 
 
-def typical_user(events: Events, length: int) -> str:
-    """The user whose number of events is nearest to `length` (ties: who came first)."""
-    count = np.bincount(events.user, minlength=len(events.users))
+def typical_user(events: Events, rules: EventRules, length: int) -> str:
+    """The user with the number of state-moving events that is nearest to `length` (ties: who came first)."""
+    count = np.bincount(events.user[events.flags(rules).moves], minlength=len(events.users))
     return events.users[int(np.abs(count - length).argmin())]

@@ -1,7 +1,7 @@
-"""`evaluate`: one recommender and all baselines on one log under one protocol, as a report.
+"""`evaluate`: a report of one recommender and all baselines on one log under one protocol.
 
-Everyone is judged on the same events, among the same candidates, in both ranking modes, and learns at the
-same moments; the recommender's weights never move (see eddy.models.evaluation.protocols for what each
+All are judged on the same events, among the same candidates and in both ranking modes, and they learn at the
+same moments. The recommender's weights never move (see eddy.models.evaluation.protocols for what each
 protocol learns from).
 """
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.baselines import Baseline, baselines, group, walk
+from eddy.models.evaluation.baselines import Baseline, baselines, rank_by_rules, rule_group
 from eddy.models.evaluation.metrics import Metrics, metrics
-from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, require_mode, trial
+from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
 from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
@@ -28,10 +28,11 @@ from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
 DEFAULT_BATCH = 8
-"""Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at 256; 8 takes a twelfth of
-the time of 1.
+"""Events of a micro-batch. Measured on movietweetings: MRR@20 .1142 at 1, .1144 at 8, .1141 at 32, .1108 at
+256; 8 takes a twelfth of the time of 1.
 """
 TABLE = ("mrr@20", "recall@20", "hr@10", "ndcg@10")
+"""Metrics of the printed table; the first one orders it."""
 UNTIL = "until_ms"
 """In a version's metrics: the time of the last event it was trained on."""
 
@@ -42,12 +43,12 @@ class ModelMetrics:
 
     reported: dict[Mode, Metrics]
     tuning: dict[Mode, Metrics]
-    events: dict[Mode, int]  # how many are reported on
+    events: dict[Mode, int]  # how many events are reported on
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the model and every baseline reached, each tuned on the tuning part."""
+    """The metrics of the model and of every baseline, which are tuned on the tuning part."""
 
     trial: Trial
     mode: Mode
@@ -57,18 +58,18 @@ class Report:
     warning: str | None
 
     def best_baseline(self, mode: Mode, metric: str = "mrr@20") -> Baseline:
-        """The baseline that is highest in a metric."""
+        """The baseline with the highest value of a metric."""
         return max(self.baselines, key=lambda baseline: baseline.metrics[mode][metric])
 
     def table(self) -> str:
-        """Plain text: the model and every baseline in the mode asked for, best first, then the other mode."""
-        other: Mode = "unseen" if self.mode == "all" else "all"
-        return "\n\n".join(self._table(mode) for mode in (self.mode, other))
+        """Plain text: the model and every baseline, best first, in the report's mode, then in the other."""
+        other_mode: Mode = "unseen" if self.mode == "all" else "all"
+        return "\n\n".join(self._table(mode) for mode in (self.mode, other_mode))
 
     def _table(self, mode: Mode) -> str:
         rows = [
-            (each.name, each.metrics[mode], ", ".join(each.settings[mode].values()))
-            for each in self.baselines
+            (baseline.name, baseline.metrics[mode], ", ".join(baseline.settings[mode].values()))
+            for baseline in self.baselines
         ]
         rows.append((f"EDDY ({self.about['config']['cell']})", self.judged.reported[mode], ""))
         rows.sort(key=lambda row: row[1][TABLE[0]], reverse=True)
@@ -89,8 +90,8 @@ class Report:
             mode: {
                 "judged": self.judged.events[mode],
                 "model": _plain(self.judged.reported[mode]),
-                "baselines": {each.name: _plain(each.metrics[mode]) for each in self.baselines},
-                "baseline_settings": {each.name: each.settings[mode] for each in self.baselines},
+                "baselines": {baseline.name: _plain(baseline.metrics[mode]) for baseline in self.baselines},
+                "baseline_settings": {baseline.name: baseline.settings[mode] for baseline in self.baselines},
                 "tuning": _plain(self.judged.tuning[mode]),
             }
             for mode in MODES
@@ -113,30 +114,33 @@ class Report:
 
 
 def judge(
-    found: Trial,
+    trial: Trial,
     model: Trained | Version,
     rules: EventRules,
     batch: int = DEFAULT_BATCH,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> ModelMetrics:
-    """Rank the trial's events with a recommender; `progress` hears how many of how many are done."""
-    total, done = len(found.judged), 0
+    """Rank the trial's events with a recommender.
 
-    def ranked(some: int) -> None:
+    progress: called with the number of events that are ranked, and with the number of all.
+    """
+    total, done = len(trial.judged), 0
+
+    def ranked(count: int) -> None:
         nonlocal done
-        done += some
+        done += count
         progress(done, total)
 
     ranks = recommender_ranks(
-        found, model.recommender, model.vocabulary, rules, batch, ranked, model.features
+        trial, model.recommender, model.vocabulary, rules, batch, ranked, model.features
     )
-    history, _ = walk(found, [group(found, [])])
-    asked: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
-    of_mode: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
+    history, _ = rank_by_rules(trial, [rule_group(trial, [])])
+    in_mode: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
+    ranks_of: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
     return ModelMetrics(
-        reported={mode: metrics(of_mode[mode][asked[mode] & ~found.tuning]) for mode in MODES},
-        tuning={mode: metrics(of_mode[mode][asked[mode] & found.tuning]) for mode in MODES},
-        events={mode: int((asked[mode] & ~found.tuning).sum()) for mode in MODES},
+        reported={mode: metrics(ranks_of[mode][in_mode[mode] & ~trial.tuning]) for mode in MODES},
+        tuning={mode: metrics(ranks_of[mode][in_mode[mode] & trial.tuning]) for mode in MODES},
+        events={mode: int((in_mode[mode] & ~trial.tuning).sum()) for mode in MODES},
     )
 
 
@@ -153,29 +157,32 @@ def evaluate(
     ranking: Callable[[int, int], None] = lambda done, of: None,
     features: ItemFeatures | None = None,
 ) -> Report:
-    """Evaluate a version or, with `config`, a recommender that is first trained on the protocol's training
+    """Evaluate a version or, without one, a recommender that is first trained on the protocol's training
     part.
 
-    Without `rules` a version is judged by those it was trained with, a new recommender with every event a
-    target. `batch` events make a micro-batch (1 = exact in everything); `training` and `ranking` report
-    progress. `features` of items are for what is trained here; a version has its own.
-    Errors: EddyError for events that the protocol cannot use, or training that fails.
+    config, settings: of the recommender that is trained here.
+    rules: by default those that the version was trained with; a new recommender has every event as a target.
+    batch: events of a micro-batch; with 1 everything is exact.
+    training, ranking: report the progress of these.
+    features: metadata of items for a recommender that is trained here; a version has its own.
+
+    Errors: EddyError for events that the protocol cannot use, and for training that fails.
     """
     require_mode(mode)
     if batch < 1:
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)
-    found = trial(events, protocol, rules)
+    trial = make_trial(events, protocol, rules)
     model: Trained | Version = version or train(
-        found.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
+        trial.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
         features=features,
     )  # fmt: skip
-    judged = judge(found, model, rules, batch, ranking)
+    judged = judge(trial, model, rules, batch, ranking)
     return Report(
-        trial=found,
+        trial=trial,
         mode=mode,
         judged=judged,
-        baselines=baselines(found),
+        baselines=baselines(trial),
         about={
             "version": version.id if version else None,
             "config": model.recommender.config.to_dict(),
@@ -185,21 +192,21 @@ def evaluate(
             "rules": {"state": rules.state, "target": rules.target, "negative": rules.negative},
             "batch": batch,
         },
-        warning=_leak(found, version),
+        warning=_leak(trial, version),
     )
 
 
-def _leak(found: Trial, version: Version | None) -> str | None:
-    """A version that was trained on events it is judged on looks better than it is."""
+def _leak(trial: Trial, version: Version | None) -> str | None:
+    """A warning where a version was trained on events that it is judged on: it looks better than it is."""
     if version is None:
         return None
     until = version.metrics.get(UNTIL)
-    first = int(found.events.timestamp[found.train])
-    if not found.events.clock or until is None:
+    first = int(trial.events.timestamp[trial.train])
+    if not trial.events.clock or until is None:
         return f"{version.id}: it is not known whether it was trained on the events it is judged on here"
     if until < first:
         return None
-    share = float(np.mean(found.events.timestamp[found.train :] <= until))
+    share = float(np.mean(trial.events.timestamp[trial.train :] <= until))
     return (
         f"{version.id} was trained on {share:.0%} of the events it is judged on; use --cell for a fair figure"
     )

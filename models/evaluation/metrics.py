@@ -1,8 +1,8 @@
 """Ranking metrics from strict ranks: HR@k, Recall@k, MRR@k, NDCG@k.
 
-A rank is 1 + the number of other candidates whose score is greater than or equal to the target's: ties count
-against us, so a constant score earns nothing. Every event has one target, hence Recall@k = HR@k; both names
-are in use and both are reported.
+A rank is 1 + the number of other candidates whose score is greater than or equal to the target's. Ties count
+against the recommender, so a constant score earns nothing. Every event has one target, hence Recall@k = HR@k;
+both names are in use, and both are reported.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISS = np.iinfo(np.int64).max
-"""The rank of a target that was no candidate: an item's first appearance, or one left out by a rule."""
+"""The rank of a target that was no candidate: an item's first appearance, or an item that a rule left out."""
 
 CUTOFFS = (10, 20)
 
 Metrics = dict[str, float]
 
 
-def strict_ranks(
-    scores: NDArray[np.floating], target: NDArray[np.integer], excluded: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Ranks int64[n] of `target` int[n] by `scores` [n, items] among the items that are not `excluded`."""
-    own = np.take_along_axis(scores, target[:, None], axis=1)
-    not_below = ~(scores < own)  # a NaN score is not below anything: it counts against us too
-    if excluded is not None:
-        not_below &= ~excluded
-        np.put_along_axis(not_below, target[:, None], True, axis=1)
-    return np.asarray(not_below.sum(axis=1), np.int64)
-
-
 def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
-    """Means over events; every value is NaN when there is no event."""
-    found: Metrics = {}
+    """The means of all metrics over events with these ranks, int64[m]; NaN where there is no event."""
+    means: Metrics = {}
     for k in cutoffs:
         hit = ranks <= k
         rank = np.where(hit, ranks, 1)
@@ -42,5 +30,5 @@ def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metri
             ("mrr", hit / rank),
             ("ndcg", hit / np.log2(rank + 1)),
         ):
-            found[f"{name}@{k}"] = float(np.mean(gain)) if len(ranks) else float("nan")
-    return found
+            means[f"{name}@{k}"] = float(np.mean(gain)) if len(ranks) else float("nan")
+    return means

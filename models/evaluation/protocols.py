@@ -1,10 +1,10 @@
-"""Evaluation protocols: which events are learned from, which are ranked, among which candidates.
+"""Evaluation protocols: which events are learned from, which are ranked, and among which candidates.
 
 Every protocol becomes a `Trial`: one walk over events in which each judged event is ranked from what came
 before it and then enters its user's history. Rankings are full (never against sampled negatives), in two
-modes: "all", with nothing left out, and "unseen", without the items of the user's history. An event that
-repeats one of its user's items cannot be asked for in mode "unseen", so it is not judged there. A target that
-is no candidate (an item's first appearance) is a miss for everyone.
+modes: "all", with nothing left out, and "unseen", without the items of the user's history. Lists of mode
+"unseen" cannot hold an event that repeats one of its user's items, so it is not judged there. A target that
+is no candidate (an item's first appearance) is a miss for every recommender.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows in the order of the walk: [0, train) are learned, [train, test) tune, [test, n) are reported."""
+    """A log whose rows are in the order of the walk: [0, train) are learned from, [train, test) tune, [test,
+    n) are reported.
+    """
 
     protocol: Protocol
     events: Events
@@ -33,11 +35,11 @@ class Trial:
     train: int
     test: int
     learns: bool  # statistics learn from judged events too, after ranking them
-    candidates: NDArray[np.int64]  # [n] items below this number are ranked
+    candidates: NDArray[np.int64]  # [n] at each row the items below this number are ranked
 
     @property
     def training_part(self) -> Events:
-        """What a recommender may be trained on."""
+        """The events that a recommender may be trained on."""
         return self.events.take(slice(0, self.train))
 
     @property
@@ -52,17 +54,17 @@ class Trial:
 
     @property
     def tuning(self) -> NDArray[np.bool_]:
-        """Which of the judged rows are for tuning."""
+        """Which of the judged rows are for tuning: bool[m]."""
         return self.judged < self.test
 
 
 def require_mode(mode: str) -> None:
-    """Errors: EddyError for a mode that there is not."""
+    """Errors: EddyError for an unknown mode."""
     if mode not in MODES:
         raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
 
 
-def trial(
+def make_trial(
     events: Events,
     protocol: Protocol,
     rules: EventRules = EVERY_EVENT,
@@ -71,11 +73,10 @@ def trial(
 ) -> Trial:
     """Set up a protocol on an event log.
 
-    - "leave-one-out": each user's last event is judged, the one before tunes; statistics come from the rest;
-      every item of the log is a candidate.
-    - "temporal": the first `train` of the log is learned, the next `validation` tunes, what follows is
-      judged;
-      states follow the true history, statistics stay as they were at the end of the training part.
+    - "leave-one-out": each user's last event is judged, and the one before it tunes. Statistics come from the
+      rest. Every item of the log is a candidate.
+    - "temporal": the share `train` of the log is learned from, the share `validation` after it tunes, and the
+      rest is judged. States follow the true history; statistics stay as at the end of the training part.
     - "prequential": the same parts, but statistics learn from every event once it has been ranked.
 
     Errors: EddyError for a log without a clock in a protocol that needs one, or with nothing to judge.
@@ -97,10 +98,10 @@ def trial(
         candidates = _known_before(events)
         if protocol == "temporal":
             candidates = np.minimum(candidates, candidates[start])
-    found = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
-    if found.tuning.all() or not found.tuning.any():
+    trial = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
+    if trial.tuning.all() or not trial.tuning.any():
         raise EddyError(f"{events.source}: no event to judge is left; give more events or other event rules")
-    return found
+    return trial
 
 
 def _known_before(events: Events) -> NDArray[np.int64]:

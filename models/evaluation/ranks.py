@@ -1,10 +1,10 @@
-"""The recommender's ranks in a trial: the log replayed as the stream would see it, micro-batch by
+"""The recommender's ranks in a trial: the log is replayed as the stream would see it, micro-batch by
 micro-batch.
 
-States, windows, catalogue and statistics come from eddy.models.training.log_replay, scores from
-eddy.models.scoring.scorer: what the stream engine uses too. Inside a micro-batch states and windows are
-exact, item statistics are those from before it, as in the stream; a micro-batch of one event is exact in
-everything.
+States, windows, catalogue and statistics come from eddy.models.training.log_replay, and scores from
+eddy.models.scoring.scorer, which the stream's engine uses, too. Inside a micro-batch states and windows are
+exact, and item statistics are those from before it, as in the stream. With micro-batches of one event
+everything is exact.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,13 +41,16 @@ def recommender_ranks(
     progress: Callable[[int], None] = lambda judged: None,
     features: ItemFeatures | None = None,
 ) -> Ranks:
-    """Strict ranks of the trial's judged events, `batch` events of the log at a time."""
+    """Strict ranks of the trial's judged events, `batch` events of the log at a time.
+
+    progress: called with the number of events that were ranked since the last call.
+    """
     recommender.eval()
     replay = Replay(recommender, vocabulary, trial.events, rules, trial.train, features)
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     own_items = _own_items(trial)
-    found: list[Tensor] = [torch.zeros(2, 0, dtype=torch.int64)]
-    # Where statistics do not learn, nothing changes after the training part: all that is judged is one
+    parts: list[Tensor] = [torch.zeros(2, 0, dtype=torch.int64)]
+    # Where statistics do not learn, nothing changes after the training part: all judged events are one
     # micro-batch.
     for chunk in replay.chunks(batch if trial.learns else len(trial.events), trial.learns):
         scorer.update_statistics(float(trial.events.timestamp[chunk.row[0]]))
@@ -58,19 +61,22 @@ def recommender_ranks(
             scores = scorer.scores(
                 Query(*(column[part] for column in query)), Window(*(column[part] for column in chunk.window))
             )
-            own = [replay.catalogue.find(hashes) for hashes in islice(own_items, len(scores))]
-            found.append(_ranks(scores, torch.from_numpy(chunk.target[part]), own))
+            own_of_users = [replay.catalogue.find(hashes) for hashes in islice(own_items, len(scores))]
+            parts.append(_ranks(scores, torch.from_numpy(chunk.target[part]), own_of_users))
             progress(len(scores))
-    ranks = torch.cat(found, dim=1).numpy()
+    ranks = torch.cat(parts, dim=1).numpy()
     return Ranks(all=ranks[0], unseen=ranks[1])
 
 
-def _ranks(scores: Tensor, target: Tensor, own: list[NDArray[np.int64]]) -> Tensor:
-    """Ranks int64[2,q] (all, unseen) of target[q] (-1 = no candidate) by scores[q,N]; `own` items of each
-    user.
+def _ranks(scores: Tensor, target: Tensor, own_of_users: list[NDArray[np.int64]]) -> Tensor:
+    """Ranks int64[2,q] (all, unseen) of target[q] (-1 = no candidate) by scores[q,N].
+
+    own_of_users: catalogue indices of each target's user's own items, -1 for items that are no candidates.
     """
-    row = torch.arange(len(own)).repeat_interleave(torch.tensor([len(items) for items in own]))
-    item = torch.from_numpy(np.concatenate(own))
+    row = torch.arange(len(own_of_users)).repeat_interleave(
+        torch.tensor([len(items) for items in own_of_users])
+    )
+    item = torch.from_numpy(np.concatenate(own_of_users))
     is_other = (item >= 0) & (item != target[row])
     row, item = row[is_other], item[is_other]
     target_score = scores.gather(1, target.clamp(min=0)[:, None])
@@ -85,6 +91,6 @@ def _own_items(trial: Trial) -> Iterator[NDArray[np.uint64]]:
     """Hashes of the user's own items before each judged event."""
     hashes = item_hashes(trial.events.items)
     target = trial.flags.target
-    for row, _, own, _ in histories(trial):
+    for row, _, own_items, _ in histories(trial):
         if row >= trial.train and target[row]:
-            yield hashes[np.fromiter(own, np.int64, len(own))]
+            yield hashes[np.fromiter(own_items, np.int64, len(own_items))]

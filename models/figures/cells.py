@@ -34,13 +34,13 @@ _STATE_Y, _H_BUS, _X_BUS = 50.0, 12.0, 7.0
 
 
 def cells() -> Figure:
-    """RNN, LSTM, GRU, minGRU and echo-state network, and what colours mean."""
-    drawn = figure(11, 13.3)
-    for place, draw in enumerate((_rnn, _lstm, _gru, _mingru, _esn, _legend), start=1):
-        axes = drawn.add_subplot(3, 2, place)
+    """Draw RNN, LSTM, GRU, minGRU and echo-state network, and a legend of the colours."""
+    drawing = figure(11, 13.3)
+    for panel, draw in enumerate((_rnn, _lstm, _gru, _mingru, _esn, _legend), start=1):
+        axes = drawing.add_subplot(3, 2, panel)
         canvas(axes, _WIDTH, _HEIGHT)
         draw(axes)
-    return drawn
+    return drawing
 
 
 def _heading(axes: Axes, cell: str, name: str, equation: str, gradient: str) -> None:

@@ -1,69 +1,71 @@
-"""`eddy figures`: the diagrams of the cells, and what was measured on cells that are trained for it."""
+"""`eddy figures`: the diagrams of the cells, and figures of what is measured on a trained version."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
-from eddy.models.config import ModelConfig, TrainConfig
-from eddy.models.evaluation.compare import Comparison, compare
-from eddy.models.evaluation.diagnostics import TOP, memory, trajectory, typical_user, with_gains
-from eddy.models.figures.cells import cells
-from eddy.models.figures.drawing import save, style
-from eddy.models.figures.measured import comparison, gradients, hidden_state
-from eddy.models.figures.measured import memory as memory_figure
-from eddy.models.figures.unrolled import unrolled
-from eddy.models.logs.events import Events, Items
-from eddy.models.rules import EVERY_EVENT, EventRules
-from eddy.models.training.gradients import gradient_reach
-from eddy.models.training.trainer import ProgressCallback
+from matplotlib.figure import Figure
 
-ALTERED = (
-    ("U × 0.5, vanishes", 0.5, 1.0),
-    ("as trained", 1.0, 1.0),
-    ("U × 1.5, W × 0.01, explodes", 1.5, 0.01),
+from eddy.models.config import TrainConfig
+from eddy.models.evaluation.diagnostics import (
+    has_recurrent_weights,
+    latest_windows,
+    memory,
+    trajectory,
+    typical_user,
+    with_gains,
 )
-"""Recurrent and input gains at which the simple RNN's gradients vanish and explode."""
+from eddy.models.figures.cells import cells
+from eddy.models.figures.drawing import save_figure, style
+from eddy.models.figures.measured import gradients_figure, hidden_state_figure, memory_figure
+from eddy.models.figures.unrolled import unrolled
+from eddy.models.logs.events import Events
+from eddy.models.registry import Version
+from eddy.models.training.gradients import gradient_reach
+
+GAINS = (("U × 0.5", 0.5, 1.0), ("as trained", 1.0, 1.0), ("U × 1.5, W × 0.01", 1.5, 0.01))
+"""Recurrent and input gains of the altered cells: in a simple RNN with the first gradients vanish, with the
+last they explode.
+"""
 
 _EVENTS_SHOWN = 36
+"""Columns of the hidden state's heat map, about: as many as the names under it leave room for."""
 
 
 def draw_diagrams(folder: Path) -> list[Path]:
-    """What needs no training: the network unrolled through time, and the cells. Returns the files, SVG
-    and PNG.
+    """Draw what needs no training: the network unrolled through time, and the cells.
+
+    Returns the files, an SVG and a PNG of each figure.
     """
     with style():
-        return [*save(unrolled(), folder, "unrolled"), *save(cells(), folder, "cells")]
+        return [*save_figure(unrolled(), folder, "unrolled"), *save_figure(cells(), folder, "cells")]
 
 
-def draw_measured(
-    folder: Path,
-    events: Events,
-    items: Items,
-    config: ModelConfig,
-    settings: TrainConfig,
-    rules: EventRules = EVERY_EVENT,
-    user: str | None = None,
-    progress: Callable[[str], ProgressCallback] | None = None,
-) -> tuple[Comparison, list[Path]]:
-    """Train every cell on the log (minutes each), measure and draw: gradients, memory, comparison, hidden
-    state.
+def draw_measured(folder: Path, version: Version, events: Events, titles: Mapping[str, str]) -> list[Path]:
+    """Draw `measured_figures`. Returns the files, an SVG and a PNG of each figure."""
+    with style():
+        drawn = measured_figures(version, events, titles)
+        return [file for name, figure in drawn.items() for file in save_figure(figure, folder, name)]
 
-    The hidden state is that of `user`, or of one with about 36 events, in the GRU.
+
+def measured_figures(version: Version, events: Events, titles: Mapping[str, str]) -> dict[str, Figure]:
+    """Measure a version on a log: how far gradients reach, how long an event matters, and how the hidden
+    state of a user with about 36 events moves.
+
+    titles: names of items by id, where they are known.
+    Errors: EddyError when no user of the log has an event before a target.
     """
-    found = compare(events, "prequential", config, settings, rules, progress=progress)
-    by_cell = {row.cell: row.trained.recommender for row in found.rows}
-    reach = {row.cell: row.reach for row in found.rows}
+    recommender, vocabulary, rules = version.recommender, version.vocabulary, version.rules
+    cell = recommender.config.cell
+    windows = latest_windows(events, vocabulary, rules)
     altered = [
-        (name, gradient_reach(with_gains(by_cell["rnn"], recurrent, inputs), found.windows))
-        for name, recurrent, inputs in ALTERED
+        (name, gradient_reach(with_gains(recommender, recurrent, inputs), windows))
+        for name, recurrent, inputs in (GAINS if has_recurrent_weights(recommender) else ())
     ]
-    remembered = {cell: memory(recommender, found.windows) for cell, recommender in by_cell.items()}
-    vocabulary = next(row.trained.vocabulary for row in found.rows if row.cell == "gru")
-    path = trajectory(by_cell["gru"], vocabulary, events, rules, user or typical_user(events, _EVENTS_SHOWN))
-    with style():
-        drawn = {
-            "gradients": gradients(reach, altered, settings.clip),
-            "memory": memory_figure(remembered, TOP),
-            "state": hidden_state(path, items.title),
-            "comparison": comparison(found.rows, found.best_baseline(), found.mode),
-        }
-        return found, [file for name, made in drawn.items() for file in save(made, folder, name)]
+    clip = version.lineage.get("training", {}).get("clip", TrainConfig.clip)
+    user = typical_user(events, rules, _EVENTS_SHOWN)
+    path = trajectory(recommender, vocabulary, events, rules, user)
+    return {
+        "gradients": gradients_figure(cell, gradient_reach(recommender, windows), altered, clip),
+        "memory": memory_figure(cell, memory(recommender, windows)),
+        "state": hidden_state_figure(path, titles),
+    }

@@ -48,24 +48,24 @@ Point = tuple[float, float]
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Everything inside is drawn alike."""
+    """Inside, all figures are drawn in the same style."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
         yield
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches; needs no display."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    """An empty figure of this size, in inches; it needs no display."""
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing
 
 
-def save(made: Figure, folder: Path, name: str) -> list[Path]:
-    """Write name.svg and name.png."""
+def save_figure(drawing: Figure, folder: Path, name: str) -> list[Path]:
+    """Write name.svg and name.png into a folder, which is made if missing; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    made.savefig(paths[0], metadata={"Date": None})
-    made.savefig(paths[1], dpi=160)
+    drawing.savefig(paths[0], metadata={"Date": None})
+    drawing.savefig(paths[1], dpi=160)
     return paths
 
 
@@ -80,11 +80,11 @@ def box(
 ) -> None:
     """A rounded box centred at a point."""
     (x, y), (w, h) = at, size
-    corner = FancyBboxPatch(
+    shape = FancyBboxPatch(
         (x - w / 2, y - h / 2), w, h, boxstyle=f"round,pad=0,rounding_size={min(w, h) * 0.22}",
         facecolor=fill, edgecolor=edge, linewidth=1.3, zorder=4,
     )  # fmt: skip
-    axes.add_patch(corner)
+    axes.add_patch(shape)
     label(axes, at, text, **{"zorder": 5, **font})
 
 
@@ -108,7 +108,7 @@ def wire(
     axes: Axes, points: Sequence[Point], colour: str = STATE, head: bool = True, width: float = 1.8,
     dashed: bool = False, bend: float = 1.6,
 ) -> None:  # fmt: skip
-    """A line through points with rounded bends; white beside it, so that crossings read as bridges."""
+    """A line through points with rounded bends, edged in white, so that crossings look like bridges."""
     outline = _rounded(points, bend)
     dash = (0, (4, 2.2)) if dashed else "solid"
     axes.add_patch(PathPatch(outline, fill=False, edgecolor="white", linewidth=width + 3.2, zorder=2))

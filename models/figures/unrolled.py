@@ -27,9 +27,9 @@ _HEADING = {"fontsize": 12.5, "weight": "bold", "ha": "left"}
 
 
 def unrolled() -> Figure:
-    """One user's events, one cell, the same weights at every step."""
-    drawn = figure(11, 6.35)
-    axes = drawn.add_subplot()
+    """Draw one user's events through one cell, which has the same weights at every step."""
+    drawing = figure(11, 6.35)
+    axes = drawing.add_subplot()
     canvas(axes, 130, 75)
     _folded(axes)
     for number, (x, name) in enumerate(zip(_STEPS, _NAMES, strict=True)):
@@ -37,7 +37,7 @@ def unrolled() -> Figure:
     _states(axes)
     _gradient(axes)
     _legend(axes)
-    return drawn
+    return drawing
 
 
 def _folded(axes: Axes) -> None:
@@ -94,7 +94,7 @@ def _states(axes: Axes) -> None:
 
 
 def _gradient(axes: Axes) -> None:
-    """From the loss at t back to the window's start, thinner with every step."""
+    """The gradient from the loss at t back to the window's start, thinner with every step."""
     y, widths = _CELL_Y - 2.6, (3.2, 2.3, 1.5)
     x = _STEPS[-1]
     wire(axes, [(x + 3, 51.8), (x + 3, 42)], GRADIENT, width=3.6, dashed=True)

@@ -33,7 +33,7 @@ class Part:
     file: Path
     rows: slice
     names: frozenset[str]
-    """those wanted columns that it has"""
+    """the wanted columns that the file has"""
 
 
 def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
@@ -44,7 +44,7 @@ def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
 
 @dataclass(frozen=True)
 class Columns:
-    """The wanted columns that are in some file, over the n rows of all files, one file after the other."""
+    """The wanted columns that at least one file has, over the n rows of all files, file after file."""
 
     path: Path
     parts: Sequence[Part]
@@ -70,15 +70,15 @@ class Columns:
         return np.asarray(pc.fill_null(length, 0).to_numpy(zero_copy_only=False), np.int32)
 
     def refuse(self, bad: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
-        """Raise for the first bad row [n]; `reason` is given its index."""
+        """Errors: EddyError for the first row that is bad[n]; `reason` words it from the row's index."""
         if bad.any():
             index = int(bad.argmax())
             raise row_error(*place_in(self.parts, index), reason(index))
 
 
 def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:
-    """The wanted columns of a file or folder; a file that lacks an optional one has absent cells there.
-    Folders named column=value (Hive) are columns of text.
+    """Read the wanted columns of a file or folder. The rows of a file that lacks an optional column have
+    absent cells there. Folders named column=value (Hive) are columns of text.
 
     Errors: EddyError when the path is missing, unreadable, in no known format, lacks a required column, or
     has cells that are not of their kind.
@@ -87,16 +87,16 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
     read: dict[str, list[Any]] = {name: [] for name in wanted}
     rows = 0
     for file in files_of(path):
-        start, names, had = rows, set[str](), list[str]()
+        start, names, column_names = rows, set[str](), list[str]()
         for block in _blocks(path, file, wanted, required):
             for name, kind in wanted.items():
                 read[name].append(_canonical(file, block, name, kind))
             names |= block.columns.keys()
-            had = list(block.names)
+            column_names = list(block.names)
             rows += block.rows
         missing = [name for name in required if name not in names]
         if missing:
-            has = f"; it has {', '.join(had) or 'none'}" if had else ""
+            has = f"; it has {', '.join(column_names) or 'none'}" if column_names else ""
             raise path_error(file, f"no column {' and no '.join(missing)}{has}")
         parts.append(Part(file, slice(start, rows), frozenset(names)))
     present = frozenset[str]().union(*(part.names for part in parts))
@@ -110,7 +110,7 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
         {name: pa.chunked_array(chunks, pa.string()) for name, chunks in of(Kind.TEXT).items()},
         {name: np.concatenate(chunks) for name, chunks in of(Kind.NUMBER).items()},
         {
-            name: Times(*(np.concatenate(each) for each in zip(*chunks, strict=True)))
+            name: Times(*(np.concatenate(chunk_columns) for chunk_columns in zip(*chunks, strict=True)))
             for name, chunks in of(Kind.TIME).items()
         },
     )  # fmt: skip
@@ -132,7 +132,7 @@ def joined_names(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
 
 
 def _blocks(path: Path, file: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
-    """The wanted columns of one file under a path, those of its folders' names too."""
+    """The wanted columns of one file under a path, with those of its folders' names."""
     folders = _partitions(file.relative_to(path).parts[:-1])
     for block in read_blocks(file, wanted, expected):
         columns = {
@@ -154,8 +154,8 @@ def _partitions(folders: Sequence[str]) -> dict[str, str | None]:
 
 
 def records(path: Path, key: str) -> Iterator[Records]:
-    """All fields of the rows of a file or folder, and of folders' names; `key` is the field by which rows are
-    known.
+    """Read all fields of the rows of a file or folder, with those of folders' names; `key` is the field that
+    tells rows apart.
 
     Errors: EddyError as `read_columns`, and for a row without the key.
     """

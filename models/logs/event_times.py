@@ -1,8 +1,8 @@
 """The times of events from what files give: dates as they are, numbers in a unit.
 
-The rule for numbers: with the unit "auto" all of them are seconds from 1990 to 2100, or all of them are
-milliseconds from 1990 to 2100, or all are smaller than either: then they are seconds of a clock that starts
-at zero. A file or folder that mixes these is refused, since no guess is right for all of it.
+The rule for numbers under the unit "auto": all of them are seconds from 1990 to 2100, or all are milliseconds
+from 1990 to 2100, or all are smaller than either, and then they are seconds of a clock that starts at zero. A
+file or folder that mixes these is refused, since no guess is right for all of it.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ from eddy.models.logs.columns import Columns, place_in
 
 _MS_PER_UNIT = {"s": 1000, "ms": 1}
 _FROM_S, _UNTIL_S = EARLIEST_MS // 1000, 4_102_444_800
-"""1990 and 2100. Counted in ms, 1990 is far above what 2100 is in s."""
+"""1990 and 2100 in s. In ms 1990 is a far greater number than 2100 in s."""
 
 _LATEST_MS = 10**14
-"""The year 5138."""
+"""The year 5138, as a bound against times that cannot be meant."""
 
 _FROM_ZERO, _SECONDS, _MILLISECONDS = range(3)
-_LOOKS = ("before 1990", "in s", "in ms")
+_RANGE_NAMES = ("before 1990", "in s", "in ms")
 
 
 def event_times(columns: Columns, unit: str) -> NDArray[np.int64]:
@@ -47,12 +47,16 @@ def event_times(columns: Columns, unit: str) -> NDArray[np.int64]:
 
 
 def _unit(columns: Columns, given: NDArray[np.float64], numbers: NDArray[np.int64], unit: str) -> str:
-    """The unit of the rows that are numbers, where it is to be found out."""
-    looks = np.digitize(given, (_FROM_S, _FROM_S * 1000))
+    """The unit of the times that are `numbers` (rows): the one given or, of "auto", the one that all agree
+    on.
+
+    Errors: EddyError for a number that has no unit, and for one in another unit than the others.
+    """
+    ranges = np.digitize(given, (_FROM_S, _FROM_S * 1000))
     differs = np.zeros(len(given), np.bool_)
     first = int(numbers[0])
     if unit == "auto":
-        until = np.array([_FROM_S, _UNTIL_S, _UNTIL_S * 1000])[looks[numbers]]
+        until = np.array([_FROM_S, _UNTIL_S, _UNTIL_S * 1000])[ranges[numbers]]
         impossible = np.zeros(len(given), np.bool_)
         impossible[numbers] = (given[numbers] < 0) | (given[numbers] >= until)
         columns.refuse(
@@ -62,17 +66,18 @@ def _unit(columns: Columns, given: NDArray[np.float64], numbers: NDArray[np.int6
                 "correct it, or give the unit (--time-unit)"
             ),
         )
-        differs[numbers] = looks[numbers] != looks[first]
-        unit = "ms" if looks[first] == _MILLISECONDS else "s"
-    elif unit == "ms" and (looks[numbers] == _MILLISECONDS).any():
-        first = int(numbers[np.argmax(looks[numbers] == _MILLISECONDS)])
-        differs[numbers] = looks[numbers] == _SECONDS
+        differs[numbers] = ranges[numbers] != ranges[first]
+        unit = "ms" if ranges[first] == _MILLISECONDS else "s"
+    elif unit == "ms" and (ranges[numbers] == _MILLISECONDS).any():
+        first = int(numbers[np.argmax(ranges[numbers] == _MILLISECONDS)])
+        differs[numbers] = ranges[numbers] == _SECONDS
 
     def reason(row: int) -> str:
-        file, at = place_in(columns.parts, first)
+        file, first_row = place_in(columns.parts, first)
         return (
-            f"timestamp {given[row]:.15g} is {_LOOKS[looks[row]]}, where row {at} of {file.name} has "
-            f"{given[first]:.15g}, {_LOOKS[looks[first]]}; use one unit throughout, or dates"
+            f"timestamp {given[row]:.15g} is {_RANGE_NAMES[ranges[row]]}, where row {first_row} of "
+            f"{file.name} has {given[first]:.15g}, {_RANGE_NAMES[ranges[first]]}; use one unit throughout, "
+            "or dates"
         )
 
     columns.refuse(differs, reason)

@@ -1,8 +1,8 @@
-"""Event logs as columns: the dataclass `Events` and `read_events`, which makes one from a file.
+"""Event logs as columns: the dataclass `Events`, and `read_events`, which makes it of a file.
 
-Guarantees: events are in (timestamp, arrival) order, where arrival is the order in the file; users and items
-are numbered by first appearance in that order, so the items known before event t are exactly those below some
-number.
+Guarantees: events are in (timestamp, arrival) order, where arrival is the order in the file. Users and items
+are numbered by first appearance in that order, so the items that appeared before event t are exactly those
+below a certain number.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
-from eddy.models.logs.columns import Columns, Part, joined_names, place_in, read_columns, records
+from eddy.models.logs.columns import Columns, Part, place_in, read_columns, records
 from eddy.models.logs.event_times import event_times
 from eddy.models.logs.formats.cells import Kind
 from eddy.models.rules import EventRules, Flags
@@ -36,10 +36,10 @@ _LIMITS = {"user_id": MAX_ID, "item_id": MAX_ID, "event_type": MAX_TYPE, "event_
 
 @dataclass(frozen=True)
 class Origin:
-    """Where n events were read from."""
+    """The files that n events were read from, and their rows."""
 
     parts: Sequence[Part]
-    row: NDArray[np.int64]  # [n] of all rows of all parts
+    row: NDArray[np.int64]  # [n] each event's row among the rows of all parts
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Events:
         return f"{file}: row {row}"
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Events":
-        """The events of these rows; users, items and types keep their numbers."""
+        """The events of these rows, in this order; users, items and types keep their numbers."""
         ids = self.event_id
         if ids is not None:
             ids = ids[rows] if isinstance(rows, slice) else np.array(ids, object)[rows].tolist()
@@ -86,10 +86,10 @@ class Events:
 def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     """Read user_id, item_id, timestamp (and event_type, value or rating, event_id) from a file or a folder.
 
-    Takes what eddy.models.logs.columns does. Fields are what `eddy.models.event_limits` says, so that what is
-    trained on can be streamed too. `timestamp` is a date, ISO 8601, or a number in `time_unit`: "s", "ms" or
-    "auto" (see eddy.models.logs.event_times). A file without `timestamp` has no clock: `position` orders it,
-    or else its rows do.
+    The path is anything that eddy.models.logs.columns reads. Fields keep to eddy.models.event_limits, so that
+    what was trained on can be streamed, too. `timestamp` is a date, ISO 8601, or a number in `time_unit`:
+    "s", "ms" or "auto" (see eddy.models.logs.event_times). A log without `timestamp` has no clock: the column
+    `position` orders it or, without that, the order of its rows.
 
     Errors: EddyError for a file that is missing, unreadable, empty, lacks a column, or holds an absent, too
     long, not finite, negative or impossible value, with the row (counted from 1).
@@ -109,14 +109,14 @@ def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     order = np.argsort(order_by, kind="stable")
 
     value, is_rating = _values(columns)
-    type_, types = _types(columns, is_rating, order)
+    type_number, types = _types(columns, is_rating, order)
     user, users = _numbered(columns.names["user_id"], order)
     item, items = _numbered(columns.names["item_id"], order)
     event_id = None
     if "event_id" in columns:
         event_id = pc.fill_null(columns.texts["event_id"], "").take(pa.array(order)).to_pylist()
     return Events(
-        user=user, item=item, timestamp=timestamp[order], type=type_, value=value[order], users=users,
+        user=user, item=item, timestamp=timestamp[order], type=type_number, value=value[order], users=users,
         items=items, types=types, event_id=event_id, clock=clock, source=str(path),
         origin=Origin(columns.parts, order),
     )  # fmt: skip
@@ -132,7 +132,7 @@ def _refuse_length(columns: Columns, name: str, limit: int) -> None:
 
 
 def _values(columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Each event's value, and whether it is a rating: a file with `rating` has no need of `value`."""
+    """Each event's value, and whether it is a rating: a file may have `rating` instead of `value`."""
     value, is_rating = np.full(len(columns), np.nan), np.zeros(len(columns), np.bool_)
     for part in columns.parts:
         name = "rating" if "rating" in part.names and "value" not in part.names else "value"
@@ -160,51 +160,16 @@ def _types(
     return _numbered(named.dictionary_encode(), order)
 
 
-def concat(parts: Sequence[Events]) -> Events:
-    """Several logs as one, merged by time (ties: the earlier part first), users and items numbered anew.
-
-    Errors: EddyError when only some of the parts have a clock.
-    """
-    if len({part.clock for part in parts}) != 1:
-        raise EddyError(
-            f"{parts[0].source} and others: cannot merge a log that has a clock with one that has none"
-        )
-    order = np.argsort(np.concatenate([part.timestamp for part in parts]), kind="stable")
-
-    def column(name: str) -> tuple[NDArray[np.int32], list[str]]:
-        tables = [
-            pa.DictionaryArray.from_arrays(
-                pa.array(getattr(part, name), pa.int32()), pa.array(getattr(part, f"{name}s"), pa.string())
-            )
-            for part in parts
-        ]
-        return _numbered(joined_names(tables), order)
-
-    user, users = column("user")
-    item, items = column("item")
-    type_, types = column("type")
-    event_id = None
-    if any(part.event_id is not None for part in parts):
-        joined = [id_ for part in parts for id_ in part.event_id or [""] * len(part)]
-        event_id = [joined[row] for row in order]
-    return Events(
-        user=user, item=item,
-        timestamp=np.concatenate([part.timestamp for part in parts])[order], type=type_,
-        value=np.concatenate([part.value for part in parts])[order], users=users, items=items, types=types,
-        event_id=event_id, clock=parts[0].clock, source=parts[0].source,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Items:
-    """What is known about items: titles and genres by item id."""
+    """Titles and genres of items, by item id."""
 
     title: dict[str, str]
     genres: dict[str, list[str]]
 
 
 def read_items(path: str | Path) -> Items:
-    """Read item_id and, where present, title and genres ("Action|Drama" or a list), from a file as above."""
+    """Read item_id and, where present, title and genres ("Action|Drama" or a list), from a file or folder."""
     title: dict[str, str] = {}
     genres: dict[str, list[str]] = {}
     for block in records(Path(path), "item_id"):
@@ -221,7 +186,7 @@ def _numbered(names: pa.DictionaryArray, order: NDArray[np.int64]) -> tuple[NDAr
     """Number the names, taken in `order`, by first appearance: (int32[n], the names)."""
     codes = names.indices.to_numpy()[order]
     first = np.full(len(names.dictionary), len(codes))
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of what is assigned to one place, the last stays
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of several values for one element the last stays
     used = np.flatnonzero(first < len(codes))
     by_appearance = used[np.argsort(first[used])]
     number = np.zeros(len(first), np.int32)

@@ -1,9 +1,10 @@
-"""What is known of items beside their ids: metadata as hashed features, by which new items are scored.
+"""Metadata of items as hashed features, by which new items are scored.
 
 An item's features are its categories and the words of its texts ("genres=drama", "year=1999", "title=star"),
-each as a 64-bit hash, so they mean the same in every process and every version. A version knows those that
-several items of its vocabulary have (eddy.models.vocabulary), and has a vector for each, learned to stand in
-for the items' own (from attributes to factors: Gantner et al., ICDM 2010); it passes over others.
+each as a 64-bit hash, so they mean the same in every process and every version. A version knows the features
+that several items of its vocabulary have (eddy.models.vocabulary), and has a vector for each, which is
+learned to stand in for the items' own (from attributes to factors: Gantner et al., ICDM 2010). It ignores
+others.
 """
 
 import logging
@@ -23,23 +24,26 @@ from eddy.models.logs.columns import records
 from eddy.models.logs.formats.source import path_error
 
 MIN_ITEMS = 5
-"""A version knows the features of at least so many of its items: fewer teach nothing about others."""
+"""A version knows the features that at least so many of its items have: fewer teach nothing about others."""
 
 MAX_KNOWN = 1 << 16
-"""And at most so many features, those of the most items."""
+"""A version knows at most so many features: those that the most items have."""
 
 MAX_ITEMS = 5_000_000
+"""Items of an items file, at most."""
+
 MAX_FEATURES, MAX_FIELDS, MAX_TEXT = 64, 32, 2_000
-"""Of one item: features, fields, and characters of a field; what is beyond is passed over."""
+"""Features and fields of an item, and characters of a field, that are read; the rest is skipped."""
 
 NO_FEATURES = ("item_id", "available")
+"""Fields that give no features: they say which item it is, and whether it may be listed."""
 
 NONE = np.zeros(0, np.uint64)
 log = logging.getLogger("eddy.features")
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?")
-"""As CSV files write them; 007 is a text."""
+"""Numbers as CSV files write them; 007 is a text."""
 
 
 class Bags(NamedTuple):
@@ -47,8 +51,8 @@ class Bags(NamedTuple):
 
     feature: Tensor  # int64[m] number of the feature
     start: Tensor  # int64[n] first feature of each item
-    weight: Tensor  # float32[m] 1 / sqrt(features of the item): sums are of one size
-    some: Tensor  # float32[n] 1 where there are any, else 0
+    weight: Tensor  # float32[m] 1 / sqrt(features of the item), so that sums are of one size
+    has_any: Tensor  # float32[n] 1 where the item has any, else 0
 
 
 def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
@@ -58,15 +62,15 @@ def features_of(fields: Mapping[str, object]) -> NDArray[np.uint64]:
     or not. Nulls, NaN, nested values and the fields that say which item it is and whether it may be listed
     give nothing.
     """
-    found: dict[int, None] = {}
+    hashes: dict[int, None] = {}
     for name, value in list(fields.items())[:MAX_FIELDS]:
         if name in NO_FEATURES:
             continue
         for feature in _named(name[:MAX_TEXT], value):
-            found[feature_hash(feature)] = None
-            if len(found) == MAX_FEATURES:
-                return np.fromiter(found, np.uint64)
-    return np.fromiter(found, np.uint64)
+            hashes[feature_hash(feature)] = None
+            if len(hashes) == MAX_FEATURES:
+                return np.fromiter(hashes, np.uint64)
+    return np.fromiter(hashes, np.uint64)
 
 
 def _named(name: str, value: object) -> Iterator[str]:
@@ -90,56 +94,56 @@ def _category(number: float) -> str:
 
 
 class ItemFeatures:
-    """Features by item hash, in the order in which they came; what came last is true.
+    """Features by item hash, in the order in which they came. An item's latest features replace earlier ones.
 
-    `revision` counts the changes, so that whoever derived something can ask what changed since.
+    `revision` counts the changes, so that a reader can ask which items changed since it read them.
     """
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+        self._by_item: dict[int, tuple[int, NDArray[np.uint64]]] = {}
         self.revision = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._by_item)
 
     def put(self, item: int, features: NDArray[np.uint64]) -> None:
-        """Know these features, and no others, of the item with this hash."""
+        """Replace the features of the item with this hash."""
         self.revision += 1
-        self._held.pop(item, None)  # the last to come is the last in the dictionary
-        self._held[item] = self.revision, features
+        self._by_item.pop(item, None)  # the last to come is the last in the dictionary
+        self._by_item[item] = self.revision, features
 
     def add(self, other: "ItemFeatures") -> None:
-        """Take over what `other` knows of items that nothing is known of here."""
+        """Take over the features of those items that have none here."""
         for item, features in other.items():
-            if item not in self._held:
+            if item not in self._by_item:
                 self.put(item, features)
 
     def items(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-        """(item hash, features) of all items, the one that changed last at the end."""
-        return ((item, features) for item, (_, features) in self._held.items())
+        """(item hash, features) of all items; the item that changed last comes last."""
+        return ((item, features) for item, (_, features) in self._by_item.items())
 
     def of(self, hashes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
-        """Features of items by their hashes; none of an item that nothing is known of."""
+        """The features of items by their hashes; an item without metadata has none."""
         nothing = (0, NONE)
-        return [self._held.get(item, nothing)[1] for item in hashes.tolist()]
+        return [self._by_item.get(item, nothing)[1] for item in hashes.tolist()]
 
     def changed_since(self, revision: int) -> NDArray[np.uint64]:
         """Hashes of the items that changed after this revision."""
         changed = []
-        for item, (when, _) in reversed(self._held.items()):
+        for item, (when, _) in reversed(self._by_item.items()):
             if when <= revision:
                 break
             changed.append(item)
         return np.array(changed, np.uint64)
 
 
-def bags(features: Iterable[NDArray[np.uint64]], known: Mapping[int, int]) -> Bags:
-    """Of each item's features those that a version knows, numbered as `known` does."""
+def bags(features: Iterable[NDArray[np.uint64]], number_of: Mapping[int, int]) -> Bags:
+    """Of each item's features those that a version knows; `number_of` has their numbers by hash."""
     numbers: list[int] = []
     start: list[int] = []
-    for own in features:
+    for of_item in features:
         start.append(len(numbers))
-        numbers += [known[feature] for feature in own.tolist() if feature in known]
+        numbers += [number_of[feature] for feature in of_item.tolist() if feature in number_of]
     begin = np.array([*start, len(numbers)], np.int64)
     count = np.diff(begin)
     weight = np.repeat(1 / np.sqrt(np.maximum(count, 1)), count).astype(np.float32)
@@ -164,7 +168,7 @@ def read_features(path: Path) -> ItemFeatures:
 
     Errors: EddyError for a file that is unreadable or too long, or has no column that gives features.
     """
-    found = ItemFeatures()
+    features = ItemFeatures()
     left_out: dict[str, str] = {}
     names: set[str] = set()
     rows = 0
@@ -176,7 +180,7 @@ def read_features(path: Path) -> ItemFeatures:
         ids = block.key.to_pylist()
         for item, fields in zip(item_hashes(ids).tolist(), block.fields, strict=True):
             names |= fields.keys() - set(NO_FEATURES)
-            found.put(item, features_of(fields))
+            features.put(item, features_of(fields))
     of_other_kinds = ", ".join(f"column {name} is {kind}" for name, kind in left_out.items())
     if not names:
         raise path_error(
@@ -185,4 +189,4 @@ def read_features(path: Path) -> ItemFeatures:
         )  # fmt: skip
     if left_out:
         log.warning("%s: left out, since no features are made of it: %s", path, of_other_kinds)
-    return found
+    return features

@@ -13,19 +13,16 @@ MIN_EVENTS = 3
 
 
 def boundary(events: Events, fraction: float) -> int:
-    """The row where the first `fraction` of the log, by time, ends; EddyError when a side would be empty."""
+    """The row at which the first `fraction` of the log, by time, ends.
+
+    Errors: EddyError when a side would be empty.
+    """
     row = int(len(events) * fraction)
     if not 0 < row < len(events):
         raise EddyError(
             f"{events.source}: {len(events)} events cannot be split at {fraction:.0%}; more are needed"
         )
     return row
-
-
-def first_fraction(events: Events, fraction: float) -> tuple[Events, Events]:
-    """The log before and after `boundary`."""
-    row = boundary(events, fraction)
-    return events.take(slice(0, row)), events.take(slice(row, len(events)))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ torch.backends.cudnn.allow_tf32 = False
 
 
 class Cell(nn.Module, ABC):
-    """I inputs, H units per layer; `state_size` S floats of state per user."""
+    """A recurrent cell: I inputs, H units per layer, and a state of S (`state_size`) floats per user."""
 
     state_size: int
 
@@ -190,7 +190,7 @@ class EchoState(Cell):
         self._reservoir: Tensor | None = None
 
     def reservoir(self) -> Tensor:
-        """The reservoir as a sparse matrix (rebuilt when its buffers changed device)."""
+        """The reservoir as a sparse matrix, which is made again when the buffers are on another device."""
         if self._reservoir is None or self._reservoir.device != self.columns.device:
             rows = torch.arange(self.hidden, device=self.columns.device).repeat_interleave(
                 self.columns.shape[1]
@@ -330,10 +330,10 @@ class MinGRU(Cell):
 
 
 def make_cell(config: ModelConfig) -> Cell:
-    """The cell that `config` names, its inputs being item vectors."""
+    """The cell that `config` names, with inputs of the length of an item vector."""
     if config.cell == "esn":
         return EchoState(config.dim, config.hidden, config.spectral_radius, config.leak)
     if config.cell == "mingru":
         return MinGRU(config.dim, config.hidden, config.layers, config.dropout)
-    kind: Callable[[int, int, int], Cell] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
-    return kind(config.dim, config.hidden, config.layers)
+    cell_class: Callable[[int, int, int], Cell] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}[config.cell]
+    return cell_class(config.dim, config.hidden, config.layers)

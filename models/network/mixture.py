@@ -5,11 +5,11 @@ Together with the dense part d_j = query · [item vector, bias, log popularities
     score_j = log(exp(log(exp(d_j) + Z t_j) + shift_j) + Z p_j),    Z = Σ_j exp(d_j),
 
 so t (transitions) and p (pointer) are probability mass mixed into the softmax of d, as in pointer-sentinel
-mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426), and shift
-raises or lowers an item of the user whatever its mass: it is what learns "never twice". All three are zero
-outside a few hundred candidates per user. Every slot of an item in the recent window adds mass, with a weight
-of its own where the item came again later, so both "what was last" and "what is frequent" can be learned;
-shift counts once. Of items from before the window only the order is known; one that is in the window, too,
+mixtures (Merity et al., arXiv:1609.07843) and the neural cache (Grave et al., arXiv:1612.04426). shift raises
+or lowers an item of the user whatever its mass, and so can learn "never twice". All three are zero outside a
+few hundred candidates per user. Every slot of an item in the recent window adds mass, with a weight of its
+own where the item came again later, so both "what was last" and "what is frequent" can be learned; shift
+counts once. Of items from before the window only the order is known; an item that is also in the window
 counts as there.
 
 In the code d is `dense`, log Z `log_z`, t `transition` and p `pointer`.
@@ -27,16 +27,18 @@ from eddy.models.tensors import SPARSE_GATES, Query, Sparse, Window, gap_bucket
 _TINY = 1e-30
 
 HABITS = 5
-"""What a window tells of its user: see `habits`."""
+"""Numbers that describe a user's habits: see `habits_of`."""
 
 TYPICAL_LOG_SHARE = -7.0
-"""Log share of all events of an item that damping leaves as it is: about one in a thousand."""
+"""Log share of all events, about one in a thousand, of an item whose transitions damping and boost leave as
+they are. Any value would do: another one multiplies all transitions alike, which their gate makes up for.
+"""
 
 
 class Mixture(nn.Module):
-    """Learned tables that weigh window slots (place, age, type, negative, whether the item came again) and
-    transition lags, gates by the user's habits and the last event's type, and the powers by which it matters
-    for a transition how common the items are that it leads from and to.
+    """The learned parameters of the sparse parts: tables that weigh window slots (by place, age, type,
+    negative, and whether the item came again) and transition lags; gates by the user's habits and the last
+    event's type; and the powers by which a transition depends on how common its two items are.
     """
 
     def __init__(self, config: ModelConfig, types: int) -> None:
@@ -63,18 +65,20 @@ class Mixture(nn.Module):
             self.boost = nn.Parameter(torch.zeros(()))
 
     def forward(self, query: Query, window: Window, successor: Tensor, share: Tensor) -> Sparse:
-        """successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first. Older
-        items come last, where more of them may be put beside.
+        """The sparse parts of B scores over all candidates of a user: items in the window, then successors,
+        then older items, whose number differs between batches.
+
+        successor[B,L,M] (-1 = none), share[B,L,M]: transitions from the last L items, latest first.
         """
-        item, pointer, shift, lag, own = self.weights(query, window)
+        item, pointer, shift, lag, of_own = self.weights(query, window)
         mass = (lag.unsqueeze(-1) * share * (successor >= 0)).flatten(1)
-        older, known = window.older.clamp(min=0).long(), window.older >= 0
+        older, is_item = window.older.clamp(min=0).long(), window.older >= 0
         if not self.pointer:
-            older, known = older[:, :0], known[:, :0]
-        alone = known & (older.unsqueeze(2) != item.unsqueeze(1)).all(dim=2)
+            older, is_item = older[:, :0], is_item[:, :0]
+        alone = is_item & (older.unsqueeze(2) != item.unsqueeze(1)).all(dim=2)
         log_mass, older_shift = (
             by_place + of_user.unsqueeze(1)
-            for by_place, of_user in zip(self.of_older(older.shape[1]), own.unbind(dim=1), strict=True)
+            for by_place, of_user in zip(self.of_older(older.shape[1]), of_own.unbind(dim=1), strict=True)
         )
         none = torch.zeros_like
         return Sparse(
@@ -85,40 +89,43 @@ class Mixture(nn.Module):
         )
 
     def weights(self, query: Query, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What the recent window gives, slots latest first: item int64[B,W], pointer float32[B,W] as a share
-        of Z, shift float32[B,W]; how much the transitions from each of the last L items count, lag
-        float32[B,L]; and own float32[B,2], log mass and shift that all the user's own items have. Empty slots
-        repeat the latest item, or item 0, and weigh nothing. W = 0 without a pointer.
+        """The parts by slot and by lag, (item, pointer, shift, lag, own):
+
+        of the recent window, slots latest first, item int64[B,W], pointer float32[B,W] as a share of Z, and
+        shift float32[B,W]; lag float32[B,L], how much the transitions from each of the last L items count;
+        and own float32[B,2], the log mass and the shift that all of the user's own items have. Empty slots
+        repeat the latest item, or item 0, and weigh nothing. Without a pointer W is 0.
         """
         gates = query.gates
         item = pointer = shift = gates.new_zeros(len(gates), 0)
         if self.pointer:
-            slot, age, held = recent(query, window, window.item.shape[1])
+            slot, age, is_item = latest_slots(query, window, window.item.shape[1])
             item = window.item.gather(1, slot)
-            held = held & (item >= 0)
-            latest = latest_of(item, held)
-            kind = window.type.gather(1, slot)
-            gates = gates + self.habit(habits(item, held, latest)) + self.last_kind[kind[:, 0]]
+            is_item = is_item & (item >= 0)
+            latest = latest_of(item, is_item)
+            type_ = window.type.gather(1, slot)
+            gates = gates + self.habit(habits_of(item, is_item, latest)) + self.last_kind[type_[:, 0]]
             tables = (
                 self.place[: item.shape[1]]
                 + self.age[gap_bucket(age)]
-                + self.kind[kind]
+                + self.kind[type_]
                 + window.negative.gather(1, slot).unsqueeze(-1) * self.negative
             )  # [B,W,2]
             mass = tables[..., 0] + gates[:, 1:2] + torch.where(latest, 0.0, self.earlier)
             mass = mass + gates[:, 3:4] * (item == item[:, :1])
-            pointer = torch.exp(mass) * held
+            pointer = torch.exp(mass) * is_item
             shift = (tables[..., 1] + gates[:, 2:3]) * latest
-            item = torch.where(held, item, item[:, :1].clamp(min=0))
+            item = torch.where(is_item, item, item[:, :1].clamp(min=0))
         lag = gates.new_zeros(len(gates), 0)
         if self.lags:
-            _, age, _ = recent(query, window, self.lags)
+            _, age, _ = latest_slots(query, window, self.lags)
             lag = torch.exp(self.lag[: age.shape[1]] + self.lag_age[gap_bucket(age)] + gates[:, :1])
         return item.long(), pointer, shift, lag, gates[:, 1:3]
 
     def of_older(self, places: int) -> tuple[Tensor, Tensor]:
-        """What older items weigh by their place, 0 = the latest, beside what all own items of their user
-        have: log mass float32[places], shift float32[places]. They hold for items outside the window.
+        """What older items weigh by their place, 0 = the latest: log mass float32[places], shift
+        float32[places]. They are added to what all of the user's own items have, and hold for items that are
+        not in the window.
         """
         if not self.pointer:
             nothing = self.lag.new_zeros(0) if self.lags else torch.zeros(0)
@@ -127,14 +134,15 @@ class Mixture(nn.Module):
         return weights[:, 0].contiguous(), weights[:, 1].contiguous()
 
     def damped(self, transition: Tensor, log_share: Tensor) -> Tensor:
-        """Transition mass to items with these log shares of all events (same shape): what follows everything
-        is preferred less, by a learned power.
+        """Transition mass to items with these log shares of all events (same shape), damped by a learned
+        power: an item that follows everything is preferred less.
         """
         return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
 
     def boost_of(self, log_share: Tensor) -> Tensor:
-        """By how much transitions from items with these log shares of all events count more (same shape):
-        common items, counted more often, tell more, by a learned power (0.5 here and in `damped`: cosine).
+        """The factor, a learned power, by which transitions from items with these log shares of all events
+        count more (same shape): common items are counted more often and tell more. A power of 0.5 here and in
+        `damped` makes transitions a cosine.
         """
         return torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE))
 
@@ -142,51 +150,51 @@ class Mixture(nn.Module):
 @functools.cache
 def _log2(bits: int, device: torch.device) -> Tensor:
     """floor(log2(place + 1)) of places below 2**bits - 1: int64."""
-    with torch.inference_mode(False):  # it is kept, and training may need it
+    with torch.inference_mode(False):  # the cached tensor may be needed in training
         return torch.log2(torch.arange(1, 2**bits, device=device)).long()
 
 
-def latest_of(item: Tensor, held: Tensor) -> Tensor:
-    """Which slots, latest first, hold the latest occurrence of their item: bool[B,W]."""
+def latest_of(item: Tensor, is_item: Tensor) -> Tensor:
+    """Which slots [B,W], latest first, are the latest occurrence of their item: bool[B,W]."""
     slots = item.shape[1]
     key = (item * slots + torch.arange(slots, device=item.device)).sort(dim=1).values
     same = key // slots
-    first = torch.ones_like(held)
+    first = torch.ones_like(is_item)
     first[:, 1:] = same[:, 1:] != same[:, :-1]
-    return held & torch.zeros_like(held).scatter_(1, key - same * slots, first)
+    return is_item & torch.zeros_like(is_item).scatter_(1, key - same * slots, first)
 
 
-def habits(item: Tensor, held: Tensor, latest: Tensor) -> Tensor:
-    """How a user goes about, from slots [B,W], latest first: float32[B,HABITS] of the order of 1: log length,
-    share of repeats, share of repeats of the event before, whether the last event was a repeat, log of how
-    often in a row the last item came.
+def habits_of(item: Tensor, is_item: Tensor, latest: Tensor) -> Tensor:
+    """A user's habits, from slots [B,W], latest first: float32[B,HABITS], each of the order of 1. They are:
+    log of the length; share of repeats; share of repeats of the event before; whether the last event was a
+    repeat; log of how often in a row the last item came.
     """
-    length = held.sum(dim=1)
-    some = length.clamp(min=1)
-    follows = ((item[:, 1:] == item[:, :-1]) & held[:, 1:]).sum(dim=1)
-    same = (item == item[:, :1]) & held
+    length = is_item.sum(dim=1)
+    events = length.clamp(min=1)
+    follows = ((item[:, 1:] == item[:, :-1]) & is_item[:, 1:]).sum(dim=1)
+    same = (item == item[:, :1]) & is_item
     last = same[:, 1:].any(dim=1)
     run = same.cumprod(dim=1).sum(dim=1)
     return torch.stack(
         [
-            torch.log1p(length) / 4, 1 - latest.sum(dim=1) / some, follows / some, last.float(),
+            torch.log1p(length) / 4, 1 - latest.sum(dim=1) / events, follows / events, last.float(),
             torch.log1p(run) / 2,
         ],
         dim=1,
     )  # fmt: skip
 
 
-def recent(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The last `places` slots, latest first: slot[B,places], age_ms[B,places] at query time, held
-    bool[B,places].
+def latest_slots(query: Query, window: Window, places: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The last `places` slots of the windows, latest first: slot[B,places], age_ms[B,places] at query time,
+    and whether there is an event, bool[B,places].
     """
     place = torch.arange(min(places, window.item.shape[1]), device=window.item.device)
     slot = window.length[:, None] - 1 - place
-    held = slot >= 0
+    is_event = slot >= 0
     slot = slot.clamp(min=0)
     time = window.timestamp.gather(1, slot)
     age = (time[:, :1] - time).clamp(min=0) + query.idle_ms.clamp(min=0)[:, None]
-    return slot, age, held
+    return slot, age, is_event
 
 
 def with_transitions(dense: Tensor, log_z: Tensor, transition: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recommender: what goes into the cell, and what comes out of it for the score.
+"""The recommender: the cell with its inputs, and the query that the score makes of its states.
 
 Input of an event: item vector + event-type vector + "negative" vector + time-gap vector. Output of a state:
 a query vector, tied to the item vectors, and the gates of the score's other parts, which
@@ -102,37 +102,39 @@ class Recommender(nn.Module):
         return self.cell.sequence(self.inputs(inputs), state, lengths)
 
     def of_features(self, bags: Bags) -> Tensor:
-        """What n items' features make of them: [n, D + 1], vector and bias; zeros without known features."""
+        """Vectors and biases that features give to n items: [n, D + 1]; zeros without features that are
+        known.
+        """
         if not self.config.features:
             return self.item_bias.new_zeros(len(bags.start), self.config.dim + 1)
-        found = embedding_bag(
+        columns = embedding_bag(
             bags.feature, self.feature_vectors, bags.start, mode="sum", per_sample_weights=bags.weight
         )
-        return found - bags.some[:, None] * self.feature_centre
+        return columns - bags.has_any[:, None] * self.feature_centre
 
     def item_columns(self, index: Tensor, of_features: Tensor | None = None) -> Tensor:
-        """What an item's score is made of, for input indices [n]: [n, D + 1], item vector and bias.
+        """Item vectors and biases, [n, D + 1], for input indices [n].
 
-        Items outside the vocabulary share one vector, learned on items that were new when held-out events
-        met them, to which is added how their features differ from those items'.
+        Items outside the vocabulary share one vector, which was learned on items that were new in the
+        held-out events. To it `of_features` is added, by which an item differs from those.
         """
         bias = self.item_bias[index.clamp(max=self.items - 1)]
-        own = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)
+        trained = torch.cat([self.item_vectors[index], bias[:, None]], dim=1)
         new = torch.cat([self.new_vector, self.new_bias[None]])
         if of_features is not None:
             new = new + of_features
-        return torch.where((index < self.items)[:, None], own, new)
+        return torch.where((index < self.items)[:, None], trained, new)
 
     def popularity_columns(self, log_popularity: Tensor) -> Tensor:
-        """Log moving popularities [..., F] -> what the score has of them, [..., F + TREND]: themselves, and
-        learned functions of all of them together, such as what rises and what fades.
+        """Log moving popularities [..., F] -> the score's columns [..., F + TREND]: the popularities
+        themselves, and learned functions of all of them together, which can tell what rises from what fades.
         """
         if not self.columns:
             return log_popularity
         return torch.cat([log_popularity, self.trend(log_popularity / 5)], dim=-1)  # of the order of 1
 
     def user_vector(self, output: Tensor, idle_ms: Tensor) -> Tensor:
-        """Cell outputs [n,H], idle for [n] ms -> vectors [n,D] to hold against item vectors."""
+        """Cell outputs [n,H] of users idle for [n] ms -> vectors [n,D], to be multiplied by item vectors."""
         output = self.dropout(output)
         if not self.config.time_gaps:
             return self.project(output)  # type: ignore[no-any-return]

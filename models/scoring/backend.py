@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.network.mixture import recent
+from eddy.models.network.mixture import latest_slots
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import Query, Window
 
@@ -75,7 +75,7 @@ def short_list(k: int) -> int:
 
 def last_items(query: Query, window: Window, lags: int) -> Tensor:
     """Each user's last L items, latest first: int64[B,L] catalogue index, -1 = none."""
-    slot, _, filled = recent(query, window, lags)
+    slot, _, filled = latest_slots(query, window, lags)
     return torch.where(filled, window.item.gather(1, slot), -1)
 
 

@@ -1,11 +1,11 @@
 """Several processes that train one model, as `torchrun` starts them: GPUs or cores, on one machine or many.
 
 Each process has its share of every batch's users, and keeps their states; DistributedDataParallel averages
-the gradients (Li et al., VLDB 2020, arXiv:2006.15704), so the weights are the same everywhere. What only one
-process can do (fitting gates in time order, writing files) the first does, and tells the others.
+the gradients (Li et al., VLDB 2020, arXiv:2006.15704), so the weights are the same everywhere. Work that only
+one process can do (fitting gates in time order, writing files) is done by the first, which tells the others.
 
-torchrun ends all processes as soon as one of them fails, so nobody leaves the group before the first process
-has written everything: the others wait for it in `Group.wait_for_first`.
+torchrun ends all processes as soon as one of them fails. So no process leaves the group before the first has
+written everything: the others wait for it in `Group.wait_for_first`.
 """
 
 import inspect
@@ -26,7 +26,9 @@ from eddy.models.errors import EddyError
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
-"""The others wait so long while the first process fits the gates; a process that ended is noticed at once."""
+"""Longest time that the others wait while the first process fits the gates; a process that ended is noticed
+at once.
+"""
 
 _WITHOUT_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers"
@@ -40,7 +42,9 @@ another name in newer versions of torch, which warn of the former one.
 
 @dataclass(frozen=True)
 class Group:
-    """One of `size` processes; a group of one does nothing beside its own work."""
+    """This process's view of the group: it is number `rank` of `size`. In a group of one all methods return
+    at once.
+    """
 
     rank: int = 0
     size: int = 1
@@ -62,30 +66,30 @@ class Group:
         )
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the group."""
+        """The sum of all processes' tensors."""
         if self.size == 1:
             return tensor
         there = tensor.to(self.device or tensor.device, copy=True)  # NCCL sums on GPUs only
         dist.all_reduce(there)
         return there.to(tensor.device)
 
-    def firsts(self, value: T) -> T:
-        """What the first process has for `value`."""
+    def from_first(self, value: T) -> T:
+        """The value that the first process passed."""
         if self.size == 1:
             return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def wait_for_first(self) -> None:
-        """Return when the first process has come here: what it wrote before is complete then.
+        """Return when the first process has called this, too: its files are complete then.
 
         Errors: EddyError, from `process_group`, when the first process ended before.
         """
-        self.firsts(None)
+        self.from_first(None)
 
-    def take_firsts_weights(self, module: nn.Module) -> None:
-        """Overwrite the module's weights with the first process's."""
+    def copy_weights_of_first(self, module: nn.Module) -> None:
+        """Overwrite the module's weights with those of the first process."""
         if self.size > 1:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, src=0)
@@ -131,5 +135,5 @@ def process_group(device: str) -> Iterator[Group]:
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    """Gloo has no exception of its own."""
+    """Whether another process is gone. Gloo has no exception type of its own for it."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -1,8 +1,8 @@
 """Fitting the gates: how much network, moving popularity, pointer and transitions count, given the state.
 
 The held-out part of the log is replayed as the stream would see it (eddy.models.training.log_replay). Only
-the gates and tables of the score learn; the network, which never saw these events, is frozen, so the gates
-learn how far to trust it on what comes next.
+the gates and tables of the score learn. The network never saw these events and is frozen, so the gates learn
+how far to trust it on events to come.
 """
 
 from dataclasses import replace
@@ -19,26 +19,30 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import SPARSE_GATES, Query
-from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, part_of
+from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, select_targets
 from eddy.models.training.log_replay import Replay
 from eddy.models.vocabulary import Vocabulary
 
 SCORE_PARTS = ("mixture", "gate_", "new_", "trend")
+"""First parts of the names of the parameters that are fitted here; all others are the network's."""
+
 OF_STATE = ("gate_state.weight", "gate_idle")
-"""Those by which gates depend on the state and on idle time."""
+"""Parameters by which gates depend on the state and on idle time."""
 
 CHUNK = 8
 """Events replayed at a time: nearly as fresh as one by one, and several times as fast."""
 
 BATCH = 256
+"""Targets of a step."""
+
 LEARNING_RATE = 0.05
 WEIGHT_DECAY = 2e-2
-"""Of what makes gates depend on the state and on idle time: without it they learn the held-out users by
-heart.
-"""
+"""Decay of the parameters OF_STATE towards 0: without it they learn the held-out users by heart."""
 
 TABLE_DECAY = 3e-3
-"""Of everything else, towards where it begins: rare places, ages and types are few events' word."""
+"""Decay of all other parameters towards their initial values: few events speak for rare places, ages and
+types.
+"""
 
 RANK_TEMPERATURE = 0.5
 """Width, in nats, of the sigmoid that counts an item as ranked above the target (smooth rank; Qin et al.
@@ -56,7 +60,10 @@ def fit_gates(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
     settings: TrainConfig,
 ) -> dict[str, float]:  # fmt: skip
-    """Fit on the targets from row `first` on, which the network has not seen."""
+    """Fit the gates on the targets from row `first` on, which the network has not seen.
+
+    Returns what `fit_pools` measured; empty where no target can be ranked.
+    """
     torch.manual_seed(settings.seed)
     pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events, settings.unseen)
     if pools is None:
@@ -68,8 +75,9 @@ def collect(
     recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
     most: int, unseen: bool = False,
 ) -> Pools | None:  # fmt: skip
-    """Pools of the last `most` targets or fewer from row `first` on; `unseen`: for lists that leave out what
-    the user had.
+    """The pools of the last `most` events' targets, from row `first` on; None where no target can be ranked.
+
+    unseen: whether the pools are for lists that leave out what the user had.
     """
     recommender.eval()
     # Items that appeared in the held-out part only have vectors that were never trained.
@@ -80,17 +88,21 @@ def collect(
     replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     pooling = Pooling(scorer, untrained)
-    found = [pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)]
-    parts = [pools for pools in found if pools is not None]
+    pools_of_chunks = [
+        pooling.pool(chunk, replay.seen(chunk) if unseen else None) for chunk in replay.chunks(CHUNK)
+    ]
+    parts = [pools for pools in pools_of_chunks if pools is not None]
     return concatenate_pools(parts) if parts else None
 
 
 def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, float]:
-    """Fit on collected pools; returns the last epoch's means.
+    """Fit the gates on collected pools. Returns the last epoch's means (loss "nll", "soft_mrr") and the
+    number of "targets".
 
-    Outputs of the cell are dropped as while the network learned: a few thousand targets are too few for gates
-    that read single units. On trivago such gates got every fitted target right that was the last item again,
-    and then put another item before it where the rule that counts never does.
+    Outputs of the cell are dropped at the same rate as while the network learned: a few thousand targets are
+    too few for gates that read single units. On trivago such gates ranked every fitted target first that
+    repeated the last item, and then, on later events, put another item before it where the counting rule
+    never does.
     """
     parameters = {n: p for n, p in recommender.named_parameters() if n.startswith(SCORE_PARTS)}
     begin = {n: p.detach().clone() for n, p in parameters.items() if n not in OF_STATE}
@@ -103,11 +115,13 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
     for _ in range(epochs):
         total = torch.zeros(2)
         for rows in torch.split(torch.randperm(len(pools)), BATCH):
-            part = part_of(pools, rows)
+            part = select_targets(pools, rows)
             part = replace(part, output=dropout(part.output, recommender.config.dropout))
             nll, mrr = losses_of(recommender, part)
             decay = WEIGHT_DECAY * sum(parameters[n].square().sum() for n in OF_STATE)
-            decay = decay + TABLE_DECAY * sum((parameters[n] - at).square().sum() for n, at in begin.items())
+            decay = decay + TABLE_DECAY * sum(
+                (parameters[n] - start).square().sum() for n, start in begin.items()
+            )
             optimizer.zero_grad()
             loss = (LIKELIHOOD * nll - RECIPROCAL_RANK * mrr) / len(rows) + decay
             torch.autograd.backward(loss)
@@ -119,7 +133,10 @@ def fit_pools(recommender: Recommender, pools: Pools, epochs: int) -> dict[str, 
 
 
 def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
-    """The score of every candidate of the pools [q,C], and of each target [q,1]."""
+    """The score of every candidate of the pools [q,C], and of each target [q,1], as eddy.models.scoring makes
+    it for lists.
+    """
+    # 1. The dense part: network, bias and popularities, each times its gate.
     raw = recommender.gates(pools.output, pools.idle_ms)
     trust = softplus(raw[:, :2])
     user = recommender.user_vector(pools.output, pools.idle_ms).detach()
@@ -129,6 +146,7 @@ def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
         dim=2
     )
     log_z = torch.logsumexp(dense + pools.log_weight, dim=1, keepdim=True)
+    # 2. The sparse parts: entries for the same candidate are summed.
     query = Query(raw, raw[:, -SPARSE_GATES:], pools.idle_ms)
     damping, share = recommender.config.damping, pools.share
     if damping is not None:
@@ -142,7 +160,7 @@ def scores_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
 
 
 def losses_of(recommender: Recommender, pools: Pools) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy, and summed smooth reciprocal rank."""
+    """The sums over the targets of the cross entropy and of the smooth reciprocal rank."""
     score, target = scores_of(recommender, pools)
     likely = torch.where(pools.in_likelihood, score + pools.log_weight, -torch.inf)
     nll = torch.logsumexp(likely, dim=1) - target[:, 0]

@@ -25,7 +25,7 @@ EXPLODES = 20.0
 """Gradients explode when they are so many times the clipping norm, or grow so many times over the window."""
 
 REACH_USERS, REACH_EVENTS = 32, 8
-"""Gradients of a version are measured on so many users, where they have at least so many events."""
+"""Users on whom a version's gradients are measured, and the least number of events that they must have."""
 
 VANISHES = 0.25
 """Gradients vanish when 1 % is left after less than this share of the window."""
@@ -43,10 +43,9 @@ class Windows:
 def windows(
     events: Events, vocabulary: Vocabulary, rules: EventRules, length: int, users: int, seed: int = 1
 ) -> Windows:
-    """Windows of `length` events of up to `users` users drawn at random: each user's latest that is long
-    enough.
+    """The latest window of `length` events before a target, of each of up to `users` users drawn at random.
 
-    Errors: EddyError when no user has so many events.
+    Errors: EddyError when no user has so many events before a target.
     """
     data = sequences(events, vocabulary, rules)
     enough = np.flatnonzero(data.state - data.start[data.user] + 1 >= length)
@@ -81,7 +80,7 @@ class GradientReach:
 
 
 def gradient_warning(reach: GradientReach, clip: float) -> str | None:
-    """What to change when gradients vanish or explode over the window they were measured on, else None."""
+    """What to change where gradients vanish or explode over the window they were measured on, or None."""
     window, median = len(reach.norm), reach.norm[:, 1]
     growth = median[-1] / median[0]
     if reach.total > EXPLODES * clip or growth > EXPLODES:
@@ -98,7 +97,9 @@ def gradient_warning(reach: GradientReach, clip: float) -> str | None:
 
 
 def long_enough(events: Events, vocabulary: Vocabulary, rules: EventRules, most: int) -> int:
-    """Events before a target that REACH_USERS users have (all, if there are fewer users), `most` at most."""
+    """The number of events before a target that REACH_USERS users have (all users, if there are fewer),
+    `most` at most.
+    """
     data = sequences(events, vocabulary, rules)
     longest = np.zeros(len(data.start) - 1, np.int64)
     np.maximum.at(longest, data.user, data.state - data.start[data.user] + 1)
@@ -106,38 +107,38 @@ def long_enough(events: Events, vocabulary: Vocabulary, rules: EventRules, most:
 
 
 def gradients(
-    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, window: int,
+    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, bptt_steps: int,
     clip: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """How a trained network's gradients do on its log: figures for its version, with a "warning" where some
-    setting should be changed.
+    """How far a trained network's gradients reach on its log: "window" (events), "norm", "horizon" (events),
+    and a "warning" where a setting should be changed. Empty where histories are too short to tell.
 
-    Windows are as long as in training or, in a log of shorter histories, as long as REACH_USERS users have;
-    empty where that is too short to tell.
+    Windows have `bptt_steps` events as in training or, in a log of shorter histories, as many as REACH_USERS
+    users have.
     """
-    length = long_enough(events, vocabulary, rules, window)
+    length = long_enough(events, vocabulary, rules, bptt_steps)
     if length < REACH_EVENTS:
         return {}
     reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))
-    found: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
+    figures: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
     warning = gradient_warning(reach, clip)
-    return found if warning is None else found | {"warning": warning}
+    return figures if warning is None else figures | {"warning": warning}
 
 
-def gradient_reach(recommender: Recommender, found: Windows) -> GradientReach:
-    """Backpropagate each user's loss at the target through every event of the window, which starts at a zero
+def gradient_reach(recommender: Recommender, sample: Windows) -> GradientReach:
+    """Backpropagate each user's loss at the target through every event of the window, which begins at a zero
     state.
     """
     recommender = copy.deepcopy(recommender).cpu().eval().requires_grad_(True)
-    x = recommender.inputs(found.inputs)
+    x = recommender.inputs(sample.inputs)
     state = recommender.initial(len(x)).to(x.dtype).requires_grad_(True)
     states = []
     for t in range(x.shape[1]):
         state = recommender.cell.step(x[:, t], state)
         states.append(state)
-    query = recommender.user_vector(recommender.cell.output(state), found.idle_ms)
+    query = recommender.user_vector(recommender.cell.output(state), sample.idle_ms)
     vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
-    loss = torch.nn.functional.cross_entropy(query @ vectors.T + bias, found.target, reduction="sum")
+    loss = torch.nn.functional.cross_entropy(query @ vectors.T + bias, sample.target, reduction="sum")
     weights = [weight for weight in recommender.parameters() if weight.requires_grad]
     by_state = torch.autograd.grad(loss, states, retain_graph=True)
     by_weight = torch.autograd.grad(loss / len(x), weights, allow_unused=True)

@@ -1,7 +1,7 @@
-"""A log replayed as the stream would see it: what was known just before each target, in time order.
+"""Replaying a log as the stream would see it: what was known just before each target, in time order.
 
-States and windows are as just before each target, whatever the chunk; statistics move on after every chunk,
-as they do after every micro-batch of the stream.
+States and windows are those just before each target, whatever the size of a chunk. Statistics take in events
+after every chunk, as they do after every micro-batch of the stream.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,14 @@ from eddy.models.training.sequences import outputs_at, sequences
 from eddy.models.vocabulary import Catalogue, Vocabulary
 
 WARM_UP_CHUNK = 8192
+"""Events before the first target that statistics take in at a time."""
+
 _NO_ITEMS = 0, np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """q targets and what was known before the chunk's first event."""
+    """q targets, and what was known before each (states, windows) or before the chunk (statistics)."""
 
     row: NDArray[np.int64]  # [q] of the log
     user: NDArray[np.int64]  # [q]
@@ -42,13 +44,15 @@ class Chunk:
 
 
 class Replay:
-    """Walks a log with one version; `catalogue` and `statistics` are as after the last chunk taken."""
+    """Walks a log with one version. While a chunk is looked at, `catalogue` and `statistics` are as before
+    its events, but for the catalogue's numbers of the chunk's own items.
+    """
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
         first: int = 0, features: ItemFeatures | None = None,
     ) -> None:  # fmt: skip
-        """Targets before row `first` are not yielded: those events only build up what is known."""
+        """first: the row of the first target; the events before it only build up states and statistics."""
         self.events = events
         self.config = recommender.config
         self.catalogue = Catalogue(features=features)
@@ -67,15 +71,20 @@ class Replay:
         np.minimum.at(self._first_row, events.item, np.arange(len(events)))
 
     def chunks(self, size: int, learns: bool = True) -> Iterator[Chunk]:
-        """`size` events at a time; a chunk without targets is passed over.
+        """Yield the targets of `size` events of the log at a time; a chunk without targets is passed over.
 
         learns: whether catalogue and statistics take in the events from row `first` on.
+
+        1. Statistics take in all events before row `first`. 2. For each chunk: its items get their numbers,
+        its targets are yielded, and statistics take in its events.
         """
         events, data = self.events, self._data
+        # 1. What is known at row `first`.
         for begin in range(0, self.first, WARM_UP_CHUNK):
             end = min(begin + WARM_UP_CHUNK, self.first)
             self._number(begin, end)
             self._learn(begin, end)
+        # 2. The chunks.
         rows = data.row[self._wanted]
         for begin in range(self.first, len(events), size):
             end = min(begin + size, len(events))
@@ -98,7 +107,7 @@ class Replay:
                 self._learn(begin, end)
 
     def seen(self, chunk: Chunk) -> Exclude:
-        """What each target's user had before it, all of the history, but the target itself."""
+        """The items that each target's user had before it, in the whole history, except the target itself."""
         start = self._data.start[chunk.user]
         count = np.where(chunk.state >= 0, chunk.state + 1 - start, 0)
         row = np.repeat(np.arange(len(count)), count)
@@ -107,17 +116,13 @@ class Replay:
         kept = (item >= 0) & (item != chunk.target[row])
         return Exclude(torch.from_numpy(row[kept]), torch.from_numpy(item[kept]))
 
-    @property
-    def now(self) -> float:
-        """ms: time of the last event of the log."""
-        return float(self.events.timestamp[-1])
-
     def _slots(self, user: NDArray[np.int64], state: NDArray[np.int64], places: int) -> NDArray[np.int64]:
         """Indices of the last events up to `state`, latest first: int64[n,places], -1 = none."""
         slot = state[:, None] - np.arange(places)
         return np.where((slot >= self._data.start[user][:, None]) & (state >= 0)[:, None], slot, -1)
 
     def _window(self, user: NDArray[np.int64], state: NDArray[np.int64]) -> Window:
+        """The windows of users after event `state` of the sequences: see Window."""
         data, width = self._data, self.config.recent_window
         latest_first = self._slots(user, state, width)
         # As in the stream: a window that is full drops its older half.
@@ -127,32 +132,32 @@ class Replay:
         length = (latest_first >= 0).sum(axis=1)
         shift = length[:, None] - 1 - np.arange(width)
         slot = np.where(shift >= 0, np.take_along_axis(latest_first, np.maximum(shift, 0), axis=1), -1)
-        held, at = slot >= 0, np.maximum(slot, 0)
-        row = data.moved[at]
+        is_event, event = slot >= 0, np.maximum(slot, 0)
+        row = data.moved[event]
         return Window(
-            item=torch.from_numpy(np.where(held, self._catalogue_index[self.events.item[row]], -1)),
-            timestamp=torch.from_numpy(np.where(held, self.events.timestamp[row], 0)),
-            type=torch.where(torch.from_numpy(held), data.inputs.type[at], 0),
-            negative=torch.from_numpy(held) & data.inputs.negative[at],
+            item=torch.from_numpy(np.where(is_event, self._catalogue_index[self.events.item[row]], -1)),
+            timestamp=torch.from_numpy(np.where(is_event, self.events.timestamp[row], 0)),
+            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event], 0),
+            negative=torch.from_numpy(is_event) & data.inputs.negative[event],
             length=torch.from_numpy(length),
             older=self._older(user, state + 1 - kept),
         )
 
     def _older(self, user: NDArray[np.int64], end: NDArray[np.int64]) -> Tensor:
-        """The items that users had before event `end`, where their windows begin: see Window."""
+        """The items that users had before event `end`, where their windows begin: see Window.older."""
         data = self._data
-        found = []
-        for one, until in zip(user.tolist(), end.tolist(), strict=True):
-            begin = int(data.start[one])
-            if self._older_of.get(one, (begin, None))[0] != until:
+        older_of = []
+        for number, until in zip(user.tolist(), end.tolist(), strict=True):
+            begin = int(data.start[number])
+            if self._older_of.get(number, (begin, None))[0] != until:
                 before = data.moved[begin:until][~data.inputs.negative[begin:until].numpy()]
-                items, at = np.unique(
+                items, first_seen = np.unique(
                     self._catalogue_index[self.events.item[before[::-1]]], return_index=True
                 )
-                self._older_of[one] = until, items[np.argsort(at)][: self.config.older]
-            found.append(self._older_of.get(one, _NO_ITEMS)[1])
-        older = np.full((len(user), max(map(len, found), default=0)), -1, np.int64)
-        for row, items in enumerate(found):
+                self._older_of[number] = until, items[np.argsort(first_seen)][: self.config.older]
+            older_of.append(self._older_of.get(number, _NO_ITEMS)[1])
+        older = np.full((len(user), max(map(len, older_of), default=0)), -1, np.int64)
+        for row, items in enumerate(older_of):
             older[row, : len(items)] = items
         return torch.from_numpy(older)
 
@@ -162,11 +167,12 @@ class Replay:
         self._catalogue_index[item] = self.catalogue.add(self._hashes[item])
 
     def _target(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Catalogue indices of the items of these rows, -1 for an item's first appearance."""
         item = self.events.item[row]
         return np.where(self._first_row[item] < row, self._catalogue_index[item], -1)
 
     def _learn(self, begin: int, end: int) -> None:
-        """Count rows begin … end - 1 that are not negative."""
+        """Count the events of rows begin … end - 1 that move states and are not negative."""
         events = self.events
         rows = np.flatnonzero(self._flags.moves[begin:end] & ~self._flags.negative[begin:end]) + begin
         slots = self._slots(

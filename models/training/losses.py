@@ -14,9 +14,9 @@ TILE_FLOATS, DEVICE_TILE_FLOATS = 1 << 20, 1 << 26
 
 
 class LeftOut(NamedTuple):
-    """Items that are no candidates of a prediction: of prediction i, item[start[i] : start[i + 1]].
+    """Items that are no candidates of a prediction: those of prediction i are item[start[i] : start[i + 1]].
 
-    A target must not be among its own.
+    A prediction's target must not be among them.
     """
 
     start: Tensor  # int64[p + 1]
@@ -42,17 +42,17 @@ class _CrossEntropy(torch.autograd.Function):
         full, vectors = query.dtype == torch.float32, items.to(query.dtype)
         step = max(1, (DEVICE_TILE_FLOATS if query.is_cuda else TILE_FLOATS) // len(items))
         tiles = zip(*(torch.split(part, step) for part in (query, target, grad_query, moment)), strict=True)
-        for number, (q, t, g, at) in enumerate(tiles):
+        for number, (q, t, g, of_tile) in enumerate(tiles):
             logits = torch.addmm(bias, q, vectors.T) if full else torch.mm(q, vectors.T).float().add_(bias)
             if prior is not None:
-                logits += prior[at]
+                logits += prior[of_tile]
             if left_out is not None:
                 _leave_out(logits, left_out, number * step)
-            own = logits.gather(1, t[:, None])
+            of_target = logits.gather(1, t[:, None])
             largest = logits.amax(dim=1, keepdim=True)
             unscaled = logits.sub_(largest).exp_()
             scale = 1 / unscaled.sum(dim=1, keepdim=True)
-            loss += (largest - torch.log(scale) - own).sum()
+            loss += (largest - torch.log(scale) - of_target).sum()
             grad_bias.addmv_(unscaled.T, scale[:, 0])
             if full:  # p = unscaled * scale is never formed: the scale goes to the thin sides of the products
                 torch.mm(unscaled, items, out=g).mul_(scale)
@@ -75,7 +75,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _leave_out(logits: Tensor, left_out: LeftOut, first: int) -> None:
-    """Make -inf what the predictions first … first + len(logits) - 1 leave out."""
+    """Set the logits of the items that predictions first … first + len(logits) - 1 leave out to -inf."""
     start = left_out.start[first : first + len(logits) + 1]
     row = torch.repeat_interleave(start.diff())
     item = left_out.item[int(start[0]) : int(start[-1])]
@@ -88,8 +88,8 @@ def full_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy of query[p,D] against items[V,D] and bias[V] at target[p]: a scalar.
 
-    prior[G,V] is added to the logits, for each prediction the row moment[p] of it. The products are made in
-    the query's type, so a bfloat16 query makes them bfloat16; all else is float32.
+    Row moment[i] of prior[G,V] is added to the logits of prediction i. The products are made in the query's
+    type, so a bfloat16 query makes them bfloat16; all else is float32.
     """
     loss: Tensor = _CrossEntropy.apply(query, items, bias, target, prior, moment, left_out)
     return loss
@@ -101,18 +101,18 @@ def sampled_softmax(
 ) -> Tensor:  # fmt: skip
     """Summed cross entropy over the batch's own targets and a sample of items instead of all.
 
-    sample[s] are item indices; inclusion[V] is the probability with which an item is among the candidates
-    (drawn or a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio &
-    Senécal 2008, Yi et al., RecSys 2019), so that the expected gradient is that of the full softmax, not that
-    of popular items.
+    sample[s] are item indices; inclusion[V] is the probability that an item is among the candidates (drawn,
+    or a target of the batch). Its logarithm is subtracted from the logits (logQ correction: Bengio & Senécal
+    2008, Yi et al., RecSys 2019), so that the expected gradient is that of the full softmax, not that of
+    popular items.
     """
     candidates, position = torch.unique(torch.cat([target, sample]), return_inverse=True)
     corrected = bias[candidates] - torch.log(inclusion[candidates])
     prior = None if prior is None else prior[:, candidates]
     if left_out is not None:
-        place = torch.full((len(items),), -1, device=items.device)
-        place[candidates] = torch.arange(len(candidates), device=items.device)
-        item = place[left_out.item]
+        candidate_of = torch.full((len(items),), -1, device=items.device)
+        candidate_of[candidates] = torch.arange(len(candidates), device=items.device)
+        item = candidate_of[left_out.item]
         is_candidate = item >= 0
         before = torch.cat([is_candidate.new_zeros(1, dtype=torch.int64), is_candidate.cumsum(0)])
         left_out = LeftOut(before[left_out.start], item[is_candidate])

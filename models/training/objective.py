@@ -1,4 +1,6 @@
-"""The training objective: cross entropy of the next item, over all items or a sample of them, of windows."""
+"""The training objective: the cross entropy of the next item after each step of a batch's windows, over all
+items or a sample of them.
+"""
 
 import numpy as np
 import torch
@@ -13,11 +15,11 @@ from eddy.models.training.popularity_prior import Prior
 from eddy.models.training.sequences import Batch, Sequences, carried
 
 SEEN = 4096
-"""Of a longer history, only so many of the last events are left out of the softmax."""
+"""At most so many of a user's last events are left out of the softmax."""
 
 
 class Objective(nn.Module):
-    """What the optimiser minimises: a recommender and the log it learns from."""
+    """What the optimiser minimises: the loss of a recommender on the log that it learns from."""
 
     def __init__(
         self, recommender: Recommender, data: Sequences, settings: TrainConfig, prior: Prior | None = None,
@@ -45,13 +47,14 @@ class Objective(nn.Module):
         self.sampling = (counts + 1).sqrt() / (counts + 1).sqrt().sum()
         self.frequency = counts / counts.sum()
         self.feature_share = 0.0
-        """share of items that features stand in for, in each step's softmax"""
+        """share of items for whose vectors features stand in, in each step's softmax"""
         self.draws: torch.Generator | None = None
-        """of the sampled softmax; None = torch's own, which dropout draws from too"""
+        """source of the sampled softmax's draws; None = torch's own, from which dropout draws, too"""
 
     def forward(self, batch: Batch, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed loss of a batch, and the states at its windows' ends, through which no gradient flows;
-        `before` are the previous batch's.
+        """Summed loss of a batch, and the states at the ends of its windows, through which no gradient flows.
+
+        before: these states of the previous batch.
         """
         data, recommender = self.data, self.recommender
         if not len(batch.event):
@@ -83,29 +86,33 @@ class Objective(nn.Module):
 
     def fingerprint(self) -> list[int]:
         """Numbers that differ between logs, and between metadata."""
-        known = [] if self.features is None else [int(self.features.feature.sum())]
-        return [len(self.data.row), int(self.data.target.sum()), int(self.data.idle_ms.sum()), *known]
+        metadata = [] if self.features is None else [int(self.features.feature.sum())]
+        return [len(self.data.row), int(self.data.target.sum()), int(self.data.idle_ms.sum()), *metadata]
 
     def _candidates(self) -> tuple[Tensor, Tensor]:
-        """What items are in the softmax: vectors [V,D] and biases [V]."""
+        """Vectors [V,D] and biases [V] of the items in the softmax: their own or, for a share of the items,
+        what their features give.
+        """
         recommender = self.recommender
-        own, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
+        vectors, bias = recommender.item_vectors[: recommender.items], recommender.item_bias
         if self.features is None or not self.feature_share:
-            return own, bias
+            return vectors, bias
         of_features = recommender.of_features(self.features)
         chosen = torch.rand(len(bias), device=self.device) < self.feature_share
         return (
-            torch.where(chosen[:, None], of_features[:, :-1], own.detach()),
+            torch.where(chosen[:, None], of_features[:, :-1], vectors.detach()),
             torch.where(chosen, of_features[:, -1], bias.detach()),
         )
 
     def _left_out(self, prediction: Tensor) -> LeftOut:
-        """The items before each prediction, but its target."""
+        """The items that the user had before each prediction, except its target."""
         data, index = self.data, prediction.numpy()
         state, target = data.state[index], data.target[prediction]
         count = np.where(state >= 0, np.minimum(state + 1 - data.start[data.user[index]], SEEN), 0)
         row = np.repeat(np.arange(len(index)), count)
-        first = state + 1 - count - (np.cumsum(count) - count)  # of a row's events, less their place in `row`
+        first = (
+            state + 1 - count - (np.cumsum(count) - count)
+        )  # first event of a row, less its place in `row`
         item = data.inputs.item[torch.from_numpy(first[row] + np.arange(len(row)))]
         kept = (item < self.recommender.items) & (item != target[torch.from_numpy(row)])
         start = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]))

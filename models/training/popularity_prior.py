@@ -1,8 +1,7 @@
 """What popularity alone predicted at each moment of the log: the network learns what to add to it.
 
-Were the network trained without it, its biases and vectors would learn the popularities of the training
-months, which are stale when the version is served; with it, they learn who deviates from what is popular, and
-how.
+Without it the network's biases and vectors would learn the popularities of the training months, which are
+stale when the version is served. With it they learn who deviates from what is popular, and how.
 """
 
 from dataclasses import dataclass
@@ -20,19 +19,22 @@ from eddy.models.scoring.scorer import log_popularity
 from eddy.models.vocabulary import Vocabulary
 
 MOMENTS = 512
+"""Moments of the log at which popularities are taken, at most."""
+
 MAX_FLOATS = 1 << 26
+"""Floats of all moments together, at most (256 MB), as long as there are 16 moments."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """log of a mixture, in equal parts, of the moving popularities, at G moments of the log."""
+    """The log of the mean of the moving popularities, as shares of all items, at G moments of the log."""
 
     log_p: Tensor  # float32[G,V]
     moment: Tensor  # int64[n]: of every row of the log, the last moment not after it
 
 
 def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules: EventRules) -> Prior | None:
-    """Replay the log's popularities; None where the score has no popularity."""
+    """The popularities of the vocabulary's V items along the log; None where the score has no popularity."""
     if not config.half_lives_ms:
         return None
     items = len(vocabulary)
@@ -41,7 +43,7 @@ def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules:
     index = vocabulary.input_index(item_hashes(events.items))[events.item]
     counted = flags.moves & ~flags.negative & (index < items)
     starts = np.linspace(0, len(events), moments + 1).astype(np.int64)[:-1]
-    if not events.clock:  # without a clock all is one moment: everything that is known
+    if not events.clock:  # without a clock there is one moment, after all events
         starts = np.array([len(events)])
     statistics = Statistics(config.half_lives_ms, 1)
     log_p = torch.empty(len(starts), items)

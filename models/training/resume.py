@@ -2,8 +2,6 @@
 epoch.
 """
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 
 
 @dataclass
 class TrainingState:
-    """After `epoch` epochs of the first phase."""
+    """All that training depends on, after `epoch` epochs of the first phase."""
 
     epoch: int
     weights: dict[str, Tensor]
     average: dict[str, Tensor]  # the running average of weights; empty when there is none
-    averaged: int  # optimiser steps in it
+    averaged: int  # optimiser steps in the average
     best_weights: dict[str, Tensor]
     best_loss: float
     best_epoch: int
@@ -29,36 +28,33 @@ class TrainingState:
     curve: list[dict[str, float]]
 
 
-def save(path: Path, state: TrainingState, identity: str) -> None:
-    """Write the state aside and move it into place; `identity` names the run that may go on from it.
+def save_training_state(path: Path, state: TrainingState, identity: str) -> None:
+    """Replace the file by this state; `identity` names the run that may go on from it.
 
-    Errors: EddyError when it cannot be written; the one before stays then.
+    Errors: EddyError when it cannot be written; the former state stays then.
     """
-    aside = path.with_name(f"{path.name}.writing")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        # A file opened here, as torch tells less of a failed write to a path than of one to a file.
+        with atomic_write(path) as draft, draft.open("wb") as file:
             torch.save({"identity": identity, **vars(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except (OSError, RuntimeError) as error:  # torch's own word for a failed write is a RuntimeError
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise EddyError(f"{path}: cannot be written ({reason}); check space and permissions") from None
 
 
-def load(path: Path, identity: str) -> TrainingState | None:
-    """The saved state; None when there is none. EddyError for a damaged file or that of another run."""
+def load_training_state(path: Path, identity: str) -> TrainingState | None:
+    """The saved state; None when there is none.
+
+    Errors: EddyError for a damaged file, or for one of another run.
+    """
     if not path.exists():
         return None
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = stored.pop("identity")
+        stored_identity = stored.pop("identity")
         state = TrainingState(**stored)
     except Exception as error:  # whatever a damaged file makes torch raise
         raise EddyError(f"{path}: not a training checkpoint ({type(error).__name__}); delete it") from None
-    if found != identity:
+    if stored_identity != identity:
         raise EddyError(f"{path}: from a run with other events or settings; delete it or name another file")
     return state

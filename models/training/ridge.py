@@ -8,8 +8,8 @@ minimises ‖X [P, b]ᵀ - Y‖² + λ n ‖P‖²:
     (XᵀX + λ n J) [P, b]ᵀ = XᵀY,    J = identity, but 0 for the constant.
 
 The item vectors stay as they were drawn, nearly orthogonal, so query · item vector is a random projection of
-the regression of one-hot targets. Regression gives shares, a softmax wants logarithms: the scale between
-them, one number, is what has the least cross entropy.
+the regression of one-hot targets. Regression gives shares, and a softmax wants logarithms: one number, the
+scale between them, is chosen for the least cross entropy.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from torch import Tensor
 from eddy.models.network.recommender import Recommender
 
 SCALES = tuple(2.0**power for power in range(-2, 9))
-"""Tried for the scale of the query: shares are at most 1, logarithms of shares differ by several nats."""
+"""Scales of the query that are tried: shares are at most 1, logarithms of shares differ by several nats."""
 
 
 class NormalEquations:
@@ -31,20 +31,20 @@ class NormalEquations:
         self.xy = torch.zeros(hidden + 1, dim, dtype=torch.float64)
         self.count = 0
 
-    def add(self, h: Tensor, y: Tensor) -> None:
-        """h[n,H], y[n,D]"""
+    def add_chunk(self, h: Tensor, y: Tensor) -> None:
+        """Add the cell's outputs h[n,H] at n predictions, and the item vectors y[n,D] of their targets."""
         x = torch.cat([h, h.new_ones(len(h), 1)], dim=1).double().cpu()
         self.xx.addmm_(x.T, x)
         self.xy.addmm_(x.T, y.double().cpu())
         self.count += len(h)
 
     def sum_up(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Replace the sums by those over all processes."""
+        """Replace the sums by those over all processes, which `total` makes."""
         self.xx, self.xy = total(self.xx), total(self.xy)
         self.count = int(total(torch.tensor(self.count)))
 
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
-        """λ = strength > 0 -> P[D,H] and b[D]."""
+        """The readout P[D,H] and b[D] with λ = strength, which is above 0."""
         penalty = torch.full((len(self.xx),), strength * max(self.count, 1), dtype=torch.float64)
         penalty[-1] = 0.0
         factor = torch.linalg.cholesky(self.xx + torch.diag(penalty))
@@ -55,15 +55,15 @@ class NormalEquations:
 @torch.no_grad()
 def fit_readout(
     recommender: Recommender, chunks: Iterable[tuple[Tensor, Tensor]], strength: float, scale: float = 1.0,
-    total: Callable[[Tensor], Tensor] = lambda own: own,
+    total: Callable[[Tensor], Tensor] = lambda partial: partial,
 ) -> None:  # fmt: skip
     """Set the readout from chunks of cell outputs h[n,H] and targets[n] (vocabulary indices).
 
-    total: the sum over all processes that have chunks.
+    total: sums a tensor over all processes, each of which has chunks of its own.
     """
     equations = NormalEquations(recommender.config.hidden, recommender.config.dim)
     for h, target in chunks:
-        equations.add(h, recommender.item_vectors[target])
+        equations.add_chunk(h, recommender.item_vectors[target])
     equations.sum_up(total)
     weight, bias = equations.solve(strength)
     recommender.project.weight.copy_(weight * scale)
@@ -72,8 +72,9 @@ def fit_readout(
 
 @torch.no_grad()
 def fit_scale(recommender: Recommender, loss: Callable[[], float]) -> list[dict[str, float]]:
-    """Scale a readout by what `loss` (cross entropy, convex in the scale) is least with; what was tried up to
-    that.
+    """Scale the readout so that `loss` (cross entropy, convex in the scale) is least among SCALES.
+
+    Returns the scales up to that one, each with its "validation_loss".
     """
     readout = [part.clone() for part in recommender.project.parameters()]
 
@@ -84,9 +85,9 @@ def fit_scale(recommender: Recommender, loss: Callable[[], float]) -> list[dict[
     tried: list[dict[str, float]] = []
     for scale in SCALES:
         scale_to(scale)
-        found = loss()
-        if tried and not found < tried[-1]["validation_loss"]:
+        validation_loss = loss()
+        if tried and not validation_loss < tried[-1]["validation_loss"]:
             break
-        tried.append({"scale": scale, "validation_loss": found})
+        tried.append({"scale": scale, "validation_loss": validation_loss})
     scale_to(tried[-1]["scale"])
     return tried

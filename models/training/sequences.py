@@ -1,8 +1,9 @@
-"""Event logs as user sequences, and the batches that truncated backpropagation through time walks along.
+"""Event logs as sequences of users, and the batches that truncated backpropagation through time walks along.
 
-A batch holds one window (at most T events) of each of many users. Users stay in the batches, their state
-carried on, until their last event; others join as there is room, so that every optimiser step sees about as
-many events.
+A batch holds one window of backpropagation (at most T = bptt_steps consecutive events; not the recent window
+of the stream) of each of many users. A user stays in the batches until their last event, and the state is
+carried on from window to window. Others join as there is room, so that every optimiser step sees about the
+same number of events.
 """
 
 from collections.abc import Iterator
@@ -27,9 +28,7 @@ class Sequences:
 
     start: NDArray[np.int64]  # [U + 1] first event of each user
     inputs: Inputs  # [m]
-    state: NDArray[
-        np.int64
-    ]  # [p] the event after which the target is predicted, -1 = before the user's first
+    state: NDArray[np.int64]  # [p] the event after which the target is predicted, -1 = none before it
     user: NDArray[np.int64]  # [p]
     target: Tensor  # int64[p] vocabulary index, -1 = outside the vocabulary
     idle_ms: Tensor  # int64[p] from that event to the target, -1 = no event yet
@@ -59,14 +58,14 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
         torch.from_numpy(flags.negative[moved]),
         torch.from_numpy(gap),
     )
-    known = input_of[events.item] < len(vocabulary)
-    row = order[(flags.target & (known | outside))[order]]
+    in_vocabulary = input_of[events.item] < len(vocabulary)
+    row = order[(flags.target & (in_vocabulary | outside))[order]]
     idle = np.full(len(row), -1)
-    known_user = before[row] >= 0
-    idle[known_user] = events.timestamp[row][known_user] - timestamp[before[row][known_user]]
+    has_state = before[row] >= 0
+    idle[has_state] = events.timestamp[row][has_state] - timestamp[before[row][has_state]]
     return Sequences(
         start=start, inputs=inputs, state=before[row], user=events.user[row].astype(np.int64),
-        target=torch.from_numpy(np.where(known[row], input_of[events.item[row]], -1)),
+        target=torch.from_numpy(np.where(in_vocabulary[row], input_of[events.item[row]], -1)),
         idle_ms=torch.from_numpy(idle), row=row, moved=moved, before=before,
     )  # fmt: skip
 
@@ -84,100 +83,113 @@ class Batch:
 
 
 def batches(
-    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int,
+    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int,
     share: int = 0, shares: int = 1,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Walk along the given users' events in the given order, about `events` per batch, `window` of each user.
+    """Walk along the users' events, the users in the given order: about `events` per batch, at most `steps`
+    of each user.
 
-    wanted[p] picks the predictions; users without any are passed over. Of each batch the users of one share
-    are given: every one of `shares` walks has other users in the same batches, always the same ones, so that
-    their states can be carried on.
+    wanted[p] picks the predictions; users without any are passed over. share, shares: each batch is divided
+    among so many walks (processes), which agree on all batches. A user is always in the same walk's share, so
+    that the state can be carried on there.
+
+    1. Sort the predictions by the event that they follow. 2. Find each user's first and last event of
+    interest. 3. Fill batches: those users who have events left, then new ones while there is room.
     """
+    # 1. Predictions of users before their first event sort before those after it.
     chosen = np.flatnonzero(wanted)
     by_state = chosen[np.lexsort((data.state[chosen], data.user[chosen]))]
-    # Predictions are found by the event they follow; those before the first event go with it.
     first = data.start[data.user[by_state]]
-    place = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (data.state[by_state] >= 0)
+    sort_key = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (
+        data.state[by_state] >= 0
+    )
+    # 2. Events after the last prediction teach nothing.
     has = np.zeros(len(data.start) - 1, bool)
     has[data.user[chosen]] = True
     last = np.zeros(len(data.start) - 1, np.int64)
     np.maximum.at(last, data.user[chosen], np.maximum(data.state[chosen], data.start[data.user[chosen]]) + 1)
-    end = np.minimum(last, data.start[1:])  # events after the last prediction teach nothing
+    end = np.minimum(last, data.start[1:])
     users = users[has[users] & (end > data.start[:-1])[users]]
     at, until = data.start[users], end[users]
     row = np.full(len(users), -1)  # where the previous batch left this user's state
+    # 3. `active` are positions in `users`.
     active = np.zeros(0, np.int64)
     joined = 0
     while len(active) or joined < len(users):
-        size = np.minimum(until[active] - at[active], window).sum()
+        size = np.minimum(until[active] - at[active], steps).sum()
         new = joined
         while new < len(users) and size < events:
-            size += min(until[new] - at[new], window)
+            size += min(until[new] - at[new], steps)
             new += 1
         active = np.concatenate([active, np.arange(joined, new)])
         joined = new
-        yield _batch(data, by_state, place, at, until, row, active, window, active % shares == share)
+        yield _batch(data, by_state, sort_key, at, until, row, active, steps, active % shares == share)
         done = at[active] >= until[active]
         active = active[~done]
 
 
 def _batch(
-    data: Sequences, by_state: NDArray[np.int64], place: NDArray[np.int64], at: NDArray[np.int64],
-    until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], window: int,
-    own: NDArray[np.bool_],
+    data: Sequences, by_state: NDArray[np.int64], sort_key: NDArray[np.int64], at: NDArray[np.int64],
+    until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], steps: int,
+    in_share: NDArray[np.bool_],
 ) -> Batch:  # fmt: skip
-    """The next window of the active users, of which `own` are given; moves `at` and `row` on."""
-    length = np.minimum(until[active] - at[active], window)
+    """The next window of the active users, of whom those `in_share` are yielded; moves `at` and `row` on."""
+    length = np.minimum(until[active] - at[active], steps)
     order = np.argsort(-length, kind="stable")
-    active, length, own = active[order], length[order], own[order]
+    active, length, in_share = active[order], length[order], in_share[order]
     begin = at[active].copy()
     at[active] += length
-    low, high = np.searchsorted(place, begin * 2), np.searchsorted(place, (begin + length) * 2)
-    _, everyones = _ranges(low, high)
-    active, begin, length = active[own], begin[own], length[own]
+    low, high = np.searchsorted(sort_key, begin * 2), np.searchsorted(sort_key, (begin + length) * 2)
+    _, of_all_shares = _ranges(low, high)
+    active, begin, length = active[in_share], begin[in_share], length[in_share]
     batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
-    steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
+    step_of = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
     offset = np.cumsum(batch_sizes) - batch_sizes
-    lane = np.arange(len(steps)) - offset[steps]
-    event = begin[lane] + steps
-    of_lane, found = _ranges(low[own], high[own])
-    step = place[found] // 2 - begin[of_lane]
-    output = np.where(place[found] % 2 == 1, 1 + offset[step] + of_lane, 0) if len(found) else found
+    lane = np.arange(len(step_of)) - offset[step_of]
+    event = begin[lane] + step_of
+    of_lane, prediction = _ranges(low[in_share], high[in_share])
+    step = sort_key[prediction] // 2 - begin[of_lane]
+    output = (
+        np.where(sort_key[prediction] % 2 == 1, 1 + offset[step] + of_lane, 0)
+        if len(prediction)
+        else prediction
+    )
     batch = Batch(
-        torch.from_numpy(event), torch.from_numpy(batch_sizes), torch.from_numpy(row[active].copy()),
-        torch.from_numpy(by_state[found]), torch.from_numpy(output), torch.from_numpy(by_state[everyones]),
+        event=torch.from_numpy(event), batch_sizes=torch.from_numpy(batch_sizes),
+        carried=torch.from_numpy(row[active].copy()), prediction=torch.from_numpy(by_state[prediction]),
+        output=torch.from_numpy(output), all_predictions=torch.from_numpy(by_state[of_all_shares]),
     )  # fmt: skip
     row[active] = np.arange(len(active))
     return batch
 
 
 def _ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """low[i] … high[i] - 1 for one i after the other: the i of each, and the numbers themselves."""
+    """The numbers low[i] … high[i] - 1 for each i in turn. Returns the i of each number, and the numbers."""
     count = high - low
     of = np.repeat(np.arange(len(count)), count)
     return of, np.arange(len(of)) - (np.cumsum(count) - count)[of] + low[of]
 
 
 def carried(before: Tensor, batch: Batch) -> Tensor:
-    """The states at which a batch's windows begin, from the end states of the batch before it: [B,S]."""
+    """The states [B,S] at which the windows of a batch begin, from the end states of the batch before."""
     row = batch.carried.to(before.device)
     return torch.where((row >= 0)[:, None], before[row.clamp(min=0)], 0.0)
 
 
 @torch.inference_mode()
 def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.bool_]) -> Tensor:
-    """What the cell says at the wanted predictions, each after its user's whole history:
+    """The cell's outputs at the wanted predictions, each after its user's whole history:
     float32[wanted.sum(), H].
     """
     device = recommender.item_bias.device
     initial = recommender.cell.output(recommender.initial(1))
-    place = torch.from_numpy(np.cumsum(wanted) - 1)
-    found = torch.empty(int(wanted.sum()), recommender.config.hidden)
+    position = torch.from_numpy(np.cumsum(wanted) - 1)
+    result = torch.empty(int(wanted.sum()), recommender.config.hidden)
     state = recommender.initial(1)
     users = np.arange(len(data.start) - 1)
-    found[:] = initial.cpu()
-    for batch in batches(data, wanted, users, window=128, events=1 << 14):
+    result[:] = initial.cpu()
+    for batch in batches(data, wanted, users, steps=128, events=1 << 14):
         inputs = Inputs(*(part[batch.event].to(device) for part in data.inputs))
         outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
-        found[place[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
-    return found
+        result[position[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
+    return result

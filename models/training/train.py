@@ -1,10 +1,10 @@
 """Training by truncated backpropagation through time (Werbos 1990; Williams & Peng 1990).
 
-Three phases: the network learns from the log but its last part (early stopping watches that part); the gates
-that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as the stream
-would have seen it (eddy.models.training.gate_fitting); then the network goes on over the whole log, so that
-the version knows the newest items. With metadata, its features then learn to stand in for items; nothing else
-changes by them.
+1. The network learns from the log without its last part, on whose loss early stopping decides.
+2. The gates that weigh network, moving popularity, pointer and transitions are fitted on the held-out part as
+   the stream would have seen it (eddy.models.training.gate_fitting).
+3. The network goes on over the whole log, so that the version knows the newest items.
+4. With metadata, its features learn to stand in for items; nothing else is changed by them.
 """
 
 import copy
@@ -43,22 +43,20 @@ def train(
     progress: ProgressCallback | None = None, checkpoint: Path | None = None, group: Group = ALONE,
     features: ItemFeatures | None = None,
 ) -> Trained:  # fmt: skip
-    """Train a version on a log. With `checkpoint`, every epoch is saved there and a killed run goes on from
-    it. In a group of processes each calls this with the same arguments and gets the same weights; all of the
-    metrics are in the first's.
+    """Train a version on a log, in the phases that the module names.
 
-    With `features` of items, those that the log does not have are scored by their features.
+    checkpoint: a file in which every epoch is saved, and from which a killed run goes on.
+    group: in a group of processes each calls this with the same arguments and gets the same weights; only the
+    first gets all metrics.
+    features: metadata of items, by which items that the log does not have are scored.
 
-    Errors: EddyError for a log without targets, with a single item, and when the loss stops being a number.
+    Errors: EddyError for settings that do not fit each other, for a log without targets or with a single
+    item, and when the loss stops being a number.
     """
     settings = replace(settings, device=group.device or settings.device)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    if settings.ridge and config.cell != "esn":
-        raise EddyError(
-            f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
-        )
-    if settings.ridge and features:
-        raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
+    if settings.ridge:
+        _require_ridge_possible(config, features)
     vocabulary, moved = vocabulary_of(events, config, rules, features)
     config = replace(config, features=len(vocabulary.features))
     torch.manual_seed(settings.seed)
@@ -70,18 +68,22 @@ def train(
     held_out = data.row >= first
     prior = prior_of(events, vocabulary, config, rules)
     features = features or ItemFeatures()
-    known = bags(features.of(vocabulary.hashes), vocabulary.features)
-    objective = Objective(recommender, data, settings, prior, known)
+    feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
+    objective = Objective(recommender, data, settings, prior, feature_bags)
     trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
+    # 1. The network, without the held-out part.
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
+    # 2. The gates: one process fits them, in the order of time, on the CPU, as a log is replayed there.
     if held_out.any() and settings.gate_epochs:
-        if group.first:  # by one, in the order of time; on the CPU, as replays are
-            apart = copy.deepcopy(recommender).cpu()
-            metrics["gates"] = fit_gates(apart, vocabulary, events, first, rules, settings)
-            recommender.load_state_dict(apart.state_dict())
-        group.take_firsts_weights(recommender)
+        if group.first:
+            on_cpu = copy.deepcopy(recommender).cpu()
+            metrics["gates"] = fit_gates(on_cpu, vocabulary, events, first, rules, settings)
+            recommender.load_state_dict(on_cpu.state_dict())
+        group.copy_weights_of_first(recommender)
+    # 3. The whole log.
     if held_out.any() and settings.whole:
         trainer.fit_whole(metrics)
+    # 4. The metadata.
     if vocabulary.features:
         trainer.fit_features()
         _centre(recommender, vocabulary, features, events, first)
@@ -99,30 +101,42 @@ def train(
     return Trained(recommender, vocabulary, rules, metrics, features)
 
 
+def _require_ridge_possible(config: ModelConfig, features: ItemFeatures | None) -> None:
+    """Errors: EddyError for a cell or metadata that is learned by gradient only."""
+    if config.cell != "esn":
+        raise EddyError(
+            f"ridge is the readout of cell esn; a {config.cell} learns by gradient: leave it at 0"
+        )
+    if features:
+        raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
+
+
 @torch.no_grad()
 def _centre(
     recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int
 ) -> None:
-    """Let features say how a new item differs from the ones that were new in the held-out part: what these
-    have in common is in the vector that new items share (eddy.models.training.gate_fitting).
+    """Centre the features on the items that were new in the held-out part, so that features say how a new
+    item differs from those. What those have in common is in the vector that all new items share
+    (eddy.models.training.gate_fitting).
     """
     new = np.setdiff1d(events.item[first:], events.item[:first])
     hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
-    found = bags(features.of(hashes), vocabulary.features)
-    if found.some.any():
+    new_bags = bags(features.of(hashes), vocabulary.features)
+    if new_bags.has_any.any():
         of_features = recommender.of_features(
-            Bags(*(part.to(recommender.item_bias.device) for part in found))
+            Bags(*(part.to(recommender.item_bias.device) for part in new_bags))
         )
-        recommender.feature_centre.copy_(of_features.sum(dim=0) / found.some.sum())
+        recommender.feature_centre.copy_(of_features.sum(dim=0) / new_bags.has_any.sum())
 
 
 def vocabulary_of(
     events: Events, config: ModelConfig, rules: EventRules, features: ItemFeatures | None = None
 ) -> tuple[Vocabulary, int]:
-    """Items and types that occur in the log (of types the most frequent, if they are too many), features
-    that its items share, and how many events move states.
+    """The vocabulary of a log, and how many of its events move states. The vocabulary has all items of the
+    log, its event types (the most frequent ones where they are too many), and the features that its items
+    share.
 
-    Errors: EddyError if there is too little to learn from.
+    Errors: EddyError when there is too little to learn from.
     """
     items = np.unique(events.item)
     if len(items) < 2:
@@ -134,21 +148,21 @@ def vocabulary_of(
     if len(types) > MAX_VOCABULARY_TYPES:  # the others are one unknown type to the version
         types = np.sort(types[np.argsort(-count, kind="stable")[:MAX_VOCABULARY_TYPES]])
     names = [events.items[i] for i in items]
-    known = worth_knowing(features.of(item_hashes(names))) if features else []
-    if features and not known:
+    feature_hashes = worth_knowing(features.of(item_hashes(names))) if features else []
+    if features and not feature_hashes:
         raise EddyError(
             f"{events.source}: no {MIN_ITEMS} of its items share anything in the items file; does item_id "
             "there name them?"
         )
-    return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, known), moved
+    return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, feature_hashes), moved
 
 
 def _held_out(events: Events, share: float) -> tuple[Events, int]:
-    """The log in an order in which what is held out comes last, and its first row that is held out.
+    """The log with the held-out events at its end, and the first row of these.
 
-    By time that is the last share of the log; a log without a clock has the last event of every user put at
-    its end (users with three events or more), so that gates are fitted on what nobody has trained on there
-    too.
+    They are the last share of the log by time. In a log without a clock they are the last event of every user
+    with three events or more, which are moved to its end, so that there, too, gates are fitted on events that
+    nothing was trained on.
     """
     if not share:
         return events, len(events)
@@ -156,6 +170,6 @@ def _held_out(events: Events, share: float) -> tuple[Events, int]:
         return events, int(len(events) * (1 - share))
     by_user = np.argsort(events.user, kind="stable")
     last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
-    held = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
-    rest = np.delete(np.arange(len(events)), held)
-    return events.take(np.concatenate([rest, held])), len(rest)
+    held_out = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
+    rest = np.delete(np.arange(len(events)), held_out)
+    return events.take(np.concatenate([rest, held_out])), len(rest)

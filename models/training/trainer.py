@@ -1,7 +1,7 @@
 """The optimiser's work: epochs of truncated backpropagation through time, early stopping, the last pass.
 
-In a group of processes (eddy.models.training.distributed) every one does the same on its own share of each
-batch; sums and decisions are made over all of them.
+In a group of processes (eddy.models.training.distributed) each does the same on its own share of every batch;
+sums and decisions are made over all of them.
 """
 
 import math
@@ -20,7 +20,7 @@ from eddy.models.errors import EddyError
 from eddy.models.training.distributed import ALONE, Group
 from eddy.models.training.gate_fitting import SCORE_PARTS
 from eddy.models.training.objective import Objective
-from eddy.models.training.resume import TrainingState, load, save
+from eddy.models.training.resume import TrainingState, load_training_state, save_training_state
 from eddy.models.training.ridge import fit_readout, fit_scale
 from eddy.models.training.sequences import Batch, batches
 
@@ -40,14 +40,14 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 MIN_STEPS, MIN_EVENTS = 200, 256
-"""An epoch has at least so many optimiser steps, unless they would have fewer events than that each."""
-
+"""An epoch has at least MIN_STEPS optimiser steps, unless these would have fewer than MIN_EVENTS events each.
+"""
 
 LOG_EVERY = 16
-"""Steps on a GPU after which the loss is looked at: to look is to wait for it."""
+"""Steps on a GPU between two looks at the loss, as reading it waits for the GPU."""
 
 FEATURE_SHARE = 0.5
-"""Share of items that features stand in for while they learn to."""
+"""Share of the items for whose vectors features stand in while they learn to."""
 
 
 class Trainer:
@@ -82,15 +82,23 @@ class Trainer:
         )
 
     def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
-        """Early-stopped training without the held-out part; leaves the best epoch's weights."""
+        """Train without the held-out part until early stopping; the weights of the best epoch are kept.
+
+        held_out: bool[p] of the predictions. Returns "curve" (a point per epoch), "best_epoch" and "seconds".
+
+        Each epoch: 1. Check patience and the time budget. 2. Make the pass. 3. Judge the running average of
+        the weights, or the weights, on the held-out part. 4. Keep the best, and save the checkpoint.
+        """
         settings = self.settings
         state = self._restored()
         began = time.process_time() - (state.curve[-1]["cpu_s"] if state.curve else 0.0)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
+            # 1. Patience and time.
             if epoch - 1 - state.best_epoch >= settings.patience:
                 break
-            if self.group.firsts(self._elapsed()) > settings.seconds:
+            if self.group.from_first(self._elapsed()) > settings.seconds:
                 break
+            # 2. The pass.
             loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
             point = {
                 "epoch": epoch,
@@ -98,6 +106,7 @@ class Trainer:
                 "events_per_s": speed,
                 "cpu_s": time.process_time() - began,
             }
+            # 3. The candidate for the best epoch, judged.
             state.weights = self._weights()
             state.average = {name: weight.detach().cpu().clone() for name, weight in self.average.items()}
             state.averaged = self.averaged
@@ -107,19 +116,20 @@ class Trainer:
             if held_out.any():
                 point["validation_loss"] = watched = self.loss(held_out)
             self.recommender.load_state_dict(state.weights)
+            # 4. What is kept.
             state.epoch = epoch
             state.curve.append(point)
             if watched < state.best_loss:
                 state.best_loss, state.best_epoch, state.best_weights = watched, epoch, candidate
             if self.checkpoint is not None and self.group.first:
                 state.optimizer = self.optimizer.state_dict()
-                save(self.checkpoint, state, self.identity)
+                save_training_state(self.checkpoint, state, self.identity)
         self.recommender.load_state_dict(state.best_weights)
         return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
 
     def fit_ridge(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
-        """The readout in closed form (eddy.models.training.ridge), with the scale that the held-out part
-        likes best.
+        """Fit the readout in closed form (eddy.models.training.ridge), at the scale at which the held-out
+        part's loss is least.
         """
         everything = np.ones(len(self.data.row), bool)
         fit_readout(self.recommender, self._states(~held_out), self.settings.ridge, total=self.group.sum)
@@ -129,7 +139,7 @@ class Trainer:
 
     @torch.no_grad()
     def _states(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The cell's outputs [q,H] at the wanted predictions, and the targets [q], a batch at a time."""
+        """Yield the cell's outputs [q,H] at the wanted predictions and their targets [q], batch by batch."""
         self.recommender.eval()
         state = self.recommender.initial(1)
         for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
@@ -138,12 +148,14 @@ class Trainer:
                 yield outputs, self.data.target[batch.prediction].to(self.device)
 
     def _batches(
-        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], window: int, events: int
+        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int
     ) -> Iterator[Batch]:
-        return batches(self.data, wanted, users, window, events, self.group.rank, self.group.size)
+        return batches(self.data, wanted, users, steps, events, self.group.rank, self.group.size)
 
     def fit_whole(self, metrics: dict[str, Any]) -> None:
-        """One more pass over the whole log; the learning rate falls from its share of the peak to 0."""
+        """Make one more pass, over the whole log; the learning rate falls from TrainConfig.whole of its peak
+        to 0. Adds "whole_loss" to the metrics.
+        """
         everything = np.ones(len(self.data.row), bool)
         if self.settings.ridge:
             scale = metrics["curve"][-1]["scale"]
@@ -153,18 +165,18 @@ class Trainer:
         self.optimizer = self._new_optimizer()
         epoch = self.settings.epochs + 1
         peak = self.settings.whole
-        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda at: peak * (epoch - at))
+        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda done: peak * (epoch - done))
         metrics["whole_loss"] = loss
 
     def fit_features(self) -> None:
-        """One pass over the whole log in which features learn to stand in for items' own vectors: in each
-        step for half of the items, among the others as they are. Nothing else learns.
+        """Make one pass over the whole log in which features learn to stand in for items' own vectors: in
+        each step for half of the items, beside the vectors of the others. Nothing else learns.
         """
         everything, settings = np.ones(len(self.data.row), bool), self.settings
         self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
         self.objective.feature_share = FEATURE_SHARE
         epoch = settings.epochs + 2
-        self._epoch("metadata", epoch, epoch, everything, lambda at: epoch - at)
+        self._epoch("metadata", epoch, epoch, everything, lambda done: epoch - done)
         self.objective.feature_share = 0.0
 
     def _weights(self) -> dict[str, Tensor]:
@@ -173,8 +185,8 @@ class Trainer:
     def _restored(self) -> TrainingState:
         state = None
         if self.checkpoint is not None and self.group.first:
-            state = load(self.checkpoint, self.identity)
-        state = self.group.firsts(state)
+            state = load_training_state(self.checkpoint, self.identity)
+        state = self.group.from_first(state)
         if state is None:
             weights = self._weights()
             return TrainingState(0, weights, {}, 0, weights, math.inf, 0, {}, [])
@@ -186,7 +198,7 @@ class Trainer:
 
     @torch.no_grad()
     def _take_into_average(self) -> None:
-        """Move the running average towards the weights as they are; the first steps fade fast."""
+        """Move the running average towards the present weights; the first steps fade fast."""
         keep = min(self.settings.average, (1 + self.averaged) / (10 + self.averaged))
         for name, weight in self.recommender.named_parameters():
             if name in self.average:
@@ -195,11 +207,11 @@ class Trainer:
                 self.average[name] = weight.detach().clone()
         self.averaged += 1
 
-    def _falling(self, at: float) -> float:
-        """Share of the peak learning rate after `at` epochs: up over half an epoch, then down to 2 % at the
-        last.
+    def _falling(self, done: float) -> float:
+        """Share of the peak learning rate after `done` epochs: it rises within half an epoch, and has fallen
+        to 2 % at the end.
         """
-        return min(1.0, 0.05 + at / 0.5) * (1 - 0.98 * min(at / self.settings.epochs, 1.0))
+        return min(1.0, 0.05 + done / 0.5) * (1 - 0.98 * min(done / self.settings.epochs, 1.0))
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
@@ -212,8 +224,13 @@ class Trainer:
         wanted: NDArray[np.bool_],
         schedule: Callable[[float], float],
     ) -> tuple[float, float]:
-        """One pass: mean loss and events per second."""
+        """Make one pass over the wanted predictions; returns the mean loss (nats) and events per second.
+
+        1. Seed, and shuffle the users. 2. For each batch: backpropagate, step, and carry the states on. 3.
+        Look at the loss now and then: tell the progress, or end a run that diverges.
+        """
         settings, recommender = self.settings, self.recommender
+        # 1. Users in an order of this epoch's own.
         self._seed(epoch)
         users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
         recommender.train()
@@ -224,6 +241,7 @@ class Trainer:
         # A small log in large batches is too few steps to learn from.
         per_step = min(settings.bptt_steps * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
         steps = self._batches(wanted, users, settings.bptt_steps, per_step)
+        # 2. Optimiser steps.
         for number, batch in enumerate(steps, 1):
             loss, state = self._loss_of(batch, state)
             for group in self.optimizer.param_groups:
@@ -239,6 +257,7 @@ class Trainer:
             summed += self.group.sum(loss.detach())
             done += len(batch.all_predictions)
             seen += len(batch.event)
+            # 3. A look at the loss.
             if done < count and number % self.log_every:
                 continue
             total = summed.item()
@@ -252,7 +271,9 @@ class Trainer:
         return summed.item() / max(done, 1), seen / (time.perf_counter() - began)
 
     def _seed(self, epoch: int) -> None:
-        """Dropout differs between processes; the sampled items are the same, those of a lone process."""
+        """Seed dropout, which differs between processes, and the sampled softmax, whose items are the same in
+        all processes and in a lone one.
+        """
         seed = self.settings.seed * 100_003 + epoch
         torch.manual_seed(seed + self.group.rank * 1_000_000_007)
         if self.group.size > 1:
@@ -260,7 +281,7 @@ class Trainer:
 
     @torch.no_grad()
     def loss(self, wanted: NDArray[np.bool_]) -> float:
-        """Mean full-softmax loss of these predictions, each from its user's whole history."""
+        """Mean full-softmax loss (nats) of these predictions, each from its user's whole history."""
         self.recommender.eval()
         total, count = 0.0, 0
         state = self.recommender.initial(1)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from eddy.models.evaluation.evaluate import judge
-from eddy.models.evaluation.protocols import trial
+from eddy.models.evaluation.protocols import make_trial
 from eddy.models.logs.events import read_events
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.training.train import train
@@ -115,7 +115,7 @@ def interleaved(sides: list[Side], aim: float) -> None:
 
 def train_here(events: Path, name: str) -> None:
     """Eddy's side: trains one run of tests.reproduce, the network alone, and says what it reached."""
-    found, run = trial(read_events(events), "leave-one-out"), RUNS[name]
+    found, run = make_trial(read_events(events), "leave-one-out"), RUNS[name]
     say(ready=True)
     began = time.process_time()
     trained = train(found.training_part, run.config, replace(run.settings, gate_epochs=0), EVERY_EVENT)
@@ -132,7 +132,7 @@ def say(**values: Any) -> None:
 
 def export(events: Path, file: Path) -> None:
     """The same split for the other side: training rows and, of every judged user, all rows in order."""
-    found = trial(read_events(events), "leave-one-out")
+    found = make_trial(read_events(events), "leave-one-out")
     part, judged = found.training_part, found.judged[~found.tuning]
     np.savez(
         file, train_user=part.user, train_item=part.item, user=found.events.user, item=found.events.item,

@@ -26,7 +26,7 @@ import torch
 
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.evaluate import judge
-from eddy.models.evaluation.protocols import Trial, trial
+from eddy.models.evaluation.protocols import Trial, make_trial
 from eddy.models.logs.events import read_events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
                 raise EddyError(
                     f"{name}: not run yet, and no events to run it on; use --events FILE or set EDDY_DATA"
                 )
-            found = trial(read_events(given.events), "leave-one-out")
+            found = make_trial(read_events(given.events), "leave-one-out")
             return perform(name, RUNS[name], found, checkpoint, alone=True)
 
         keep(outcome_of(name, folder), given.again, make)

@@ -19,7 +19,7 @@ from typing import Any
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import baselines
-from eddy.models.evaluation.protocols import MODES, Trial, trial
+from eddy.models.evaluation.protocols import MODES, Trial, make_trial
 from eddy.models.logs.events import read_events
 from tests.reproduce.report import line, replace_between
 from tests.reproduce.run import HERE, keep, perform
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> None:
                     f"{name}: not run yet, and no streams to run it on; use --data FOLDER or set EDDY_STREAMS"
                 )
             wanted = RUNS[name]
-            found = trial(read_events(Path(given.data) / f"{wanted.stream}.parquet"), "prequential")
+            found = make_trial(read_events(Path(given.data) / f"{wanted.stream}.parquet"), "prequential")
             return perform(name, wanted.run, found, checkpoint) if wanted.run else rules_of(found)
 
         keep(outcome_of(name, folder), given.again, make)

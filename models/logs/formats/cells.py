@@ -1,8 +1,8 @@
 """What a column's cells mean, whatever their type: text, numbers, times.
 
-The same content means the same in every format: whole numbers are their digits (7, 7.0 and decimal 7.00 are
-"7", while the text "7.0" or "007" stays as it is), UUIDs their 36 characters, text is read as a number or a
-time where one is wanted, and blank text is absent.
+The same content means the same in every format. As text, whole numbers are their digits (7, 7.0 and decimal
+7.00 are "7", while the text "7.0" or "007" stays as it is) and UUIDs their 36 characters. Text is read as a
+number or a time where such a column is wanted. Blank text is absent.
 """
 
 import uuid
@@ -26,7 +26,7 @@ _ABSENT_NUMBERS = pa.array(pa.csv.ConvertOptions().null_values)
 """How CSV files spell that there is no number: "", NaN, NULL, N/A and the like."""
 
 _EXACT_TO = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
-"""Whole numbers beyond it may have lost digits in a float of so many bits."""
+"""The greatest whole number up to which a float of so many bits has lost no digit."""
 
 _DATED = r"^\d{4}-\d\d-\d\d"
 _ZONED = r":.*\d(Z|[+-]\d\d(:?\d\d)?)$"
@@ -43,7 +43,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """A block's cells of one column, and where they are from."""
+    """A block's cells of one column, and their origin."""
 
     file: Path
     first: int
@@ -52,14 +52,14 @@ class Column:
     cells: pa.Array
 
     def refuse(self, bad: NDArray[np.bool_], reason: Callable[[object], str]) -> None:
-        """Raise for the first of the cells that are bad; `reason` is given what it holds."""
+        """Errors: EddyError for the first cell that is bad[n]; `reason` words it from the cell's value."""
         if bad.any():
-            at = int(bad.argmax())
-            cell = reason(self.cells[at].as_py())
-            raise row_error(self.file, self.first + at, f"{self.name} {cell}")
+            index = int(bad.argmax())
+            cell = reason(self.cells[index].as_py())
+            raise row_error(self.file, self.first + index, f"{self.name} {cell}")
 
     def impossible(self, needed: str) -> EddyError:
-        """That no cell of this column's type can be used."""
+        """The error for a column of whose type no cell can be used."""
         return path_error(self.file, f"column {self.name} is {self.cells.type}; it must hold {needed}")
 
 
@@ -67,21 +67,21 @@ class Times(NamedTuple):
     """Event times of n rows."""
 
     given: NDArray[np.float64]
-    """ms since 1970 where dated, otherwise a number in a unit that is still to be known; NaN where absent"""
+    """ms since 1970 where dated, otherwise a number whose unit is not known yet; NaN where absent"""
     dated: NDArray[np.bool_]
 
 
 def text(column: Column) -> pa.StringArray:
     """The cells as text; null where there is none."""
     column = _stored(column)
-    cells, kind = column.cells, column.cells.type
-    if pa.types.is_floating(kind):
+    cells, type_ = column.cells, column.cells.type
+    if pa.types.is_floating(type_):
         cells = _whole_numbers(column)
-    elif pa.types.is_decimal(kind):
+    elif pa.types.is_decimal(type_):
         cells = _plain_decimals(cells)
-    elif pa.types.is_fixed_size_binary(kind) and kind.byte_width == _UUID_BYTES:
+    elif pa.types.is_fixed_size_binary(type_) and type_.byte_width == _UUID_BYTES:
         cells = _uuids(cells)
-    elif pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_duration(kind):
+    elif pa.types.is_nested(type_) or pa.types.is_fixed_size_binary(type_) or pa.types.is_duration(type_):
         raise column.impossible("text or numbers")
     else:
         cells = _cast(column, pa.string(), lambda _: "is not UTF-8; correct it")
@@ -91,14 +91,14 @@ def text(column: Column) -> pa.StringArray:
 def numbers(column: Column) -> NDArray[np.float64]:
     """The cells as numbers, float64[n]; NaN where there is none."""
     column = _stored(column)
-    kind = column.cells.type
-    if _is_text(kind):
+    type_ = column.cells.type
+    if _is_text(type_):
         column = _number_texts(column)
     elif not (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_null(kind)
+        pa.types.is_integer(type_)
+        or pa.types.is_floating(type_)
+        or pa.types.is_decimal(type_)
+        or pa.types.is_null(type_)
     ):
         raise column.impossible("numbers")
     cells = _cast(column, pa.float64(), lambda cell: f"is {_short(cell)}, which is no number; correct it")
@@ -108,50 +108,50 @@ def numbers(column: Column) -> NDArray[np.float64]:
 def times(column: Column) -> Times:
     """The cells as times: from dates, text by ISO 8601 (UTC where it names no zone) and numbers."""
     column = _stored(column)
-    kind = column.cells.type
-    if _is_text(kind):
+    type_ = column.cells.type
+    if _is_text(type_):
         return _times_of_text(column)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return Times(_array(_ms(column.cells)), np.ones(len(column.cells), np.bool_))
-    if pa.types.is_temporal(kind):
+    if pa.types.is_temporal(type_):
         raise column.impossible("numbers in s or ms, or timestamps")
     return Times(numbers(column), np.zeros(len(column.cells), np.bool_))
 
 
-def is_plain(kind: pa.DataType) -> bool:
+def is_plain(type_: pa.DataType) -> bool:
     """Whether `plain` knows what to do with a column of this type."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-        if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        type_ = type_.value_type
+        if pa.types.is_nested(type_) or pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
             return False
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_fixed_size_binary(kind):
-        return bool(kind.byte_width == _UUID_BYTES)
-    return not (pa.types.is_nested(kind) or pa.types.is_duration(kind))
+    if isinstance(type_, pa.BaseExtensionType):
+        type_ = type_.storage_type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_fixed_size_binary(type_):
+        return bool(type_.byte_width == _UUID_BYTES)
+    return not (pa.types.is_nested(type_) or pa.types.is_duration(type_))
 
 
 def plain(column: Column) -> list[object]:
     """The cells as Python's texts, numbers and lists of them: dates and decimals are text."""
     column = _stored(column)
-    kind = column.cells.type
-    if pa.types.is_timestamp(kind):
+    type_ = column.cells.type
+    if pa.types.is_timestamp(type_):
         column = replace(column, cells=column.cells.cast(pa.timestamp("s"), safe=False))
     elif not (
-        _is_text(kind)
-        or pa.types.is_temporal(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_fixed_size_binary(kind)
+        _is_text(type_)
+        or pa.types.is_temporal(type_)
+        or pa.types.is_decimal(type_)
+        or pa.types.is_fixed_size_binary(type_)
     ):
         return list(column.cells.to_pylist())
     return list(text(column).to_pylist())
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(is_kind(kind) for is_kind in kinds)
+def _is_text(type_: pa.DataType) -> bool:
+    text_types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(is_type(type_) for is_type in text_types)
 
 
 def _stored(column: Column) -> Column:
@@ -164,17 +164,17 @@ def _stored(column: Column) -> Column:
     return replace(column, cells=cells)
 
 
-def _cast(column: Column, kind: pa.DataType, reason: Callable[[object], str]) -> pa.Array:
-    """The cells as another type; the first that cannot be is refused."""
-    exact = not pa.types.is_floating(kind)
+def _cast(column: Column, type_: pa.DataType, reason: Callable[[object], str]) -> pa.Array:
+    """The cells as another type. Errors: EddyError for the first cell that cannot be of that type."""
+    exact = not pa.types.is_floating(type_)
     try:
-        return column.cells.cast(kind, safe=exact)
+        return column.cells.cast(type_, safe=exact)
     except pa.ArrowInvalid:
         low, high = 0, len(column.cells)  # the first failing cell is in [low, high)
         while high - low > 1:
             middle = (low + high) // 2
             try:
-                column.cells.slice(low, middle - low).cast(kind, safe=exact)
+                column.cells.slice(low, middle - low).cast(type_, safe=exact)
                 low = middle
             except pa.ArrowInvalid:
                 high = middle
@@ -185,16 +185,16 @@ def _cast(column: Column, kind: pa.DataType, reason: Callable[[object], str]) ->
 
 
 def _whole_numbers(column: Column) -> pa.Array:
-    """Floats as text, whole ones as whole numbers are; NaN is null."""
+    """Floats as text, in which whole numbers have no point; NaN is null."""
     exact_to = _EXACT_TO[column.cells.type.bit_width]
-    given = column.cells.cast(pa.float64())
-    value = _array(given)
+    numbers = column.cells.cast(pa.float64())
+    value = _array(numbers)
     column.refuse(
         np.abs(value) > exact_to,
         lambda cell: f"is {cell:g}, a float that may have lost digits; write text or whole numbers",
     )
     whole = pa.array(value == np.rint(value))
-    digits = pc.if_else(whole, given, pa.scalar(0.0)).cast(pa.int64()).cast(pa.string())
+    digits = pc.if_else(whole, numbers, pa.scalar(0.0)).cast(pa.int64()).cast(pa.string())
     return pc.if_else(
         pa.array(np.isnan(value)), pa.scalar(None, pa.string()),
         pc.if_else(whole, digits, column.cells.cast(pa.string())),
@@ -210,12 +210,14 @@ def _plain_decimals(cells: pa.Array) -> pa.Array:
 
 def _uuids(cells: pa.Array) -> pa.Array:
     encoded = cells.dictionary_encode()
-    written = [None if one is None else str(uuid.UUID(bytes=one)) for one in encoded.dictionary.to_pylist()]
-    return pa.array(written, pa.string()).take(encoded.indices)
+    texts = [
+        None if value is None else str(uuid.UUID(bytes=value)) for value in encoded.dictionary.to_pylist()
+    ]
+    return pa.array(texts, pa.string()).take(encoded.indices)
 
 
 def _number_texts(column: Column) -> Column:
-    """Text that stands for numbers, without spaces around it; null where it says that there is none."""
+    """Text of numbers without the spaces around them; null where the text says that there is no number."""
     cells = _cast(column, pa.string(), lambda _: "is not UTF-8; correct it")
     cells = pc.utf8_trim_whitespace(cells)
     absent = pc.is_in(cells, value_set=_ABSENT_NUMBERS)
@@ -228,9 +230,9 @@ def _times_of_text(column: Column) -> Times:
     dated = pc.fill_null(pc.match_substring_regex(cells, _DATED), False)
     zoned = pc.fill_null(pc.match_substring_regex(cells, _ZONED), False)
 
-    def cast(rows: pa.Array, kind: pa.DataType) -> pa.Array:
+    def cast(rows: pa.Array, type_: pa.DataType) -> pa.Array:
         return _cast(
-            replace(column, cells=pc.if_else(rows, cells, nothing)), kind,
+            replace(column, cells=pc.if_else(rows, cells, nothing)), type_,
             lambda cell: f"is {_short(cell)}, which is no time; write ISO 8601 or a number in s or ms",
         )  # fmt: skip
 
@@ -244,8 +246,8 @@ def _times_of_text(column: Column) -> Times:
 
 def _ms(cells: pa.Array) -> pa.Array:
     """Dates as ms since 1970, float64[n]."""
-    kind = pa.timestamp("ms", getattr(cells.type, "tz", None))
-    return cells.cast(kind, safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+    type_ = pa.timestamp("ms", getattr(cells.type, "tz", None))
+    return cells.cast(type_, safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
 
 
 def _array(cells: pa.Array) -> NDArray[np.float64]:

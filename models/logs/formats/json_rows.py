@@ -1,5 +1,5 @@
-"""Rows from JSON lines or a JSON array. Fields that nobody asked for are passed over, whatever they hold; one
-block of lines is in memory at a time, an array is read whole.
+"""Rows from JSON lines or a JSON array. Fields that are not wanted are skipped, whatever they hold. Of lines
+one block is in memory at a time; an array is read whole.
 """
 
 import re
@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from eddy.models.logs.formats.cells import Kind
 from eddy.models.logs.formats.source import Source, path_error, row_error
+from eddy.models.untrusted import Unreadable, decoded
 
 _NUMBER_OR_TEXT = float | str | None | msgspec.UnsetType
 
 _BLOCK_BYTES = 8 << 20
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ROW_OF_ARRAY = re.compile(r"(?<=`\$)\[(\d+)\]")
 
 _MAX_EXPONENT = 400
@@ -27,7 +27,7 @@ Row = TypeVar("Row")
 
 
 def json_rows(source: Source, decoder: "msgspec.json.Decoder[Row]") -> Iterator[tuple[int, list[Row]]]:
-    """The rows block by block, with the number of each block's first, counted from 1.
+    """Yield the rows block by block, each with the row number of its first, counted from 1.
 
     Errors: EddyError naming the first row that cannot be decoded.
     """
@@ -49,14 +49,14 @@ def json_rows(source: Source, decoder: "msgspec.json.Decoder[Row]") -> Iterator[
 
 def _lines(source: Source, lines: bytes, decoder: "msgspec.json.Decoder[Row]", first: int) -> list[Row]:
     try:
-        return decoder.decode_lines(lines)
-    except _UNREADABLE:  # now one by one, to know which
+        return decoded(decoder.decode_lines, lines)
+    except Unreadable:  # now line by line, to know which
         rows = []
         for line in filter(bytes.strip, lines.split(b"\n")):
             try:
-                rows.append(decoder.decode(line))
-            except _UNREADABLE as error:
-                reason = f"{_reason(error)}; write one JSON object on each line, or an array of them"
+                rows.append(decoded(decoder.decode, line))
+            except Unreadable as error:
+                reason = f"{error}; write one JSON object on each line, or an array of them"
                 raise row_error(source.path, first + len(rows), reason) from None
         return rows
 
@@ -64,18 +64,12 @@ def _lines(source: Source, lines: bytes, decoder: "msgspec.json.Decoder[Row]", f
 def _array(source: Source, text: bytes, decoder: "msgspec.json.Decoder[Row]") -> list[Row]:
     whole = msgspec.json.Decoder(list[decoder.type], float_hook=decoder.float_hook)  # type: ignore[name-defined]
     try:
-        return list(whole.decode(text))
-    except _UNREADABLE as error:
-        reason = _reason(error)
-        if place := _ROW_OF_ARRAY.search(reason):
-            raise row_error(source.path, int(place[1]) + 1, _ROW_OF_ARRAY.sub("", reason)) from None
-        raise path_error(source.path, f"no JSON array of objects ({reason}); correct it") from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
+        return list(decoded(whole.decode, text))
+    except Unreadable as error:
+        if index := _ROW_OF_ARRAY.search(str(error)):
+            reason = _ROW_OF_ARRAY.sub("", str(error))
+            raise row_error(source.path, int(index[1]) + 1, reason) from None
+        raise path_error(source.path, f"no JSON array of objects ({error}); correct it") from None
 
 
 def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":
@@ -88,7 +82,7 @@ def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":
 def columns_of(
     source: Source, first: int, wanted: Mapping[str, Kind], rows: list[Any]
 ) -> dict[str, pa.Array]:
-    """Those fields that some of the rows have, as text or numbers: rows from a `fields_decoder`.
+    """The wanted fields that at least one of the rows has, as text or numbers; rows from a `fields_decoder`.
 
     Errors: EddyError naming the row of an object or a list.
     """
@@ -105,7 +99,7 @@ def columns_of(
 
 
 def _number_text(literal: str) -> str:
-    """A number with a fraction or an exponent as text: 7.0 and 7e0 are "7", as the whole number is."""
+    """A number with a fraction or an exponent as text: 7.0 and 7e0 are "7", like the whole number."""
     number = Decimal(literal).normalize()
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or abs(exponent) > _MAX_EXPONENT:
@@ -129,6 +123,6 @@ def texts(source: Source, first: int, name: str, values: Iterable[Any]) -> pa.Ar
         elif isinstance(value, int | float):
             written.append(str(value))
         else:
-            what = "an object" if isinstance(value, dict) else "a list"
-            raise row_error(source.path, row, f"{name} is {what}; it must be text or a number")
+            nesting = "an object" if isinstance(value, dict) else "a list"
+            raise row_error(source.path, row, f"{name} is {nesting}; it must be text or a number")
     return pa.array(written, pa.string())

@@ -1,4 +1,4 @@
-"""One file's rows, whatever its format: as blocks of wanted columns, or as records of all its fields."""
+"""The rows of a file of any format, as blocks of the wanted columns or as records with all fields."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from eddy.models.logs.formats.tables import Block, csv_blocks, parquet_blocks
 
 
 def read_blocks(path: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
-    """The wanted columns, block by block; `expected` are those by which a CSV's separator is found.
+    """Yield the wanted columns, block by block; `expected` are columns by which a CSV's separator is found.
 
     Errors: EddyError for what cannot be read, with the row where there is one.
     """
@@ -37,15 +37,15 @@ class Records(NamedTuple):
     first: int
     """the first row's number in the file, counted from 1"""
     key: pa.StringArray
-    """[n] the text of the field by which records are known, null where it is absent"""
+    """[n] the text of the field that tells records apart, null where it is absent"""
     fields: list[dict[str, Any]]
     """the other fields: Python's texts, numbers and lists of them"""
     left_out: dict[str, str]
-    """fields that are none of these, with what they are"""
+    """fields of other types, with the names of these"""
 
 
 def read_records(path: Path, key: str) -> Iterator[Records]:
-    """All fields, block by block; `key` is the field by which records are known.
+    """Yield all fields, block by block; `key` is the field that tells records apart.
 
     Errors: EddyError as `read_blocks`, and for a file without the key.
     """
@@ -53,8 +53,8 @@ def read_records(path: Path, key: str) -> Iterator[Records]:
         source = source_of(path)
         if source.kind.startswith("json"):
             for first, rows in json_rows(source, msgspec.json.Decoder(dict[str, Any])):
-                found = texts(source, first, key, [fields.pop(key, None) for fields in rows])
-                yield Records(first, found, rows, _without_objects(rows))
+                keys = texts(source, first, key, [fields.pop(key, None) for fields in rows])
+                yield Records(first, keys, rows, _without_objects(rows))
             return
         blocks = parquet_blocks(source, None) if source.kind == "parquet" else csv_blocks(source, None, [key])
         for block in blocks:
@@ -75,7 +75,7 @@ def read_records(path: Path, key: str) -> Iterator[Records]:
 
 
 def _without_objects(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Take nested objects out of the rows; returns the fields that were some."""
+    """Remove nested objects from the rows; returns the fields that were such objects."""
     nested = {}
     for fields in rows:
         for name in [name for name, value in fields.items() if isinstance(value, dict)]:
@@ -86,7 +86,7 @@ def _without_objects(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What reading it can raise, as EddyError."""
+    """Turn what reading a damaged file can raise into an EddyError about it."""
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:

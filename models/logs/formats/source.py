@@ -1,6 +1,6 @@
-"""Which files there are under a path, what each of them is, and its bytes without their compression.
+"""Which files there are under a path, of which kind each is, and its bytes without their compression.
 
-A file's first bytes say what it is; its name only where they cannot.
+The first bytes of a file say its kind; its name is asked only where they cannot.
 """
 
 from collections.abc import Iterator
@@ -40,9 +40,10 @@ def row_error(path: Path, row: int, message: str) -> EddyError:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or all files under a folder by name, without those whose path has a . or _ in front.
+    """The file itself or, for a folder, all files under it sorted by path, except those whose name, or the
+    name of a folder on their path, begins with . or _.
 
-    Errors: EddyError when there is none.
+    Errors: EddyError when there is no file.
     """
     if not path.is_dir():
         if not path.exists():
@@ -66,11 +67,11 @@ class Source:
     kind: Literal["parquet", "csv", "json lines", "json array"]
     compression: str | None
     head: bytes
-    """the first bytes of its text"""
+    """the first bytes of its text, at most 1 MiB"""
 
     @contextmanager
     def opened(self) -> Iterator[pa.NativeFile]:
-        """Its bytes, decompressed, after a byte-order mark."""
+        """The bytes of the file, decompressed, without a byte-order mark."""
         with pa.input_stream(str(self.path), compression=self.compression) as stream:
             if self.head.startswith(_BYTE_ORDER_MARK):
                 stream.read(len(_BYTE_ORDER_MARK))
@@ -78,7 +79,7 @@ class Source:
 
 
 def source_of(path: Path) -> Source:
-    """What this file is. Errors: EddyError for an empty file, and for a kind that is not read."""
+    """Tell the kind of a file. Errors: EddyError for an empty file, and for a kind that is not read."""
     if path.suffix in (".parquet", ".pq"):
         return Source(path, "parquet", None, b"")
     with path.open("rb") as file:
@@ -86,9 +87,9 @@ def source_of(path: Path) -> Source:
     compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
     with pa.input_stream(str(path), compression=compression) as stream:
         head = stream.read(_HEAD_BYTES)
-    for magic, what in _UNREAD.items():
+    for magic, description in _UNREAD.items():
         if head.startswith(magic):
-            raise path_error(path, f"is {what}; give {READABLE}")
+            raise path_error(path, f"is {description}; give {READABLE}")
     if head.startswith(b"PAR1"):
         if compression:
             raise path_error(path, f"is a Parquet file inside of {compression}; decompress it")

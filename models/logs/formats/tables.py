@@ -1,5 +1,6 @@
-"""Rows from CSV and Parquet as Arrow columns, block by block. A CSV's cells are the text that is written, and
-blank ones null; a Parquet file's columns have their types. Only the wanted columns are parsed.
+"""Rows from CSV and Parquet as Arrow columns, block by block. The cells of a CSV are text as it is written,
+and null where they are blank; the columns of a Parquet file have their types. Only the wanted columns are
+parsed.
 """
 
 import csv
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from eddy.models.logs.formats.source import Source, path_error, row_error
 
 _BLOCK_BYTES = 16 << 20
-"""A row of a CSV file must fit into it."""
+"""Bytes of a CSV file that are parsed at a time; no row may be longer."""
 
 _BLOCK_ROWS = 1 << 17
 _SEPARATORS = (",", "\t", ";", "|")
@@ -24,13 +25,14 @@ _FIELD_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a file, one after the other."""
+    """Consecutive rows of a file."""
 
     first: int
     """the first row's number in the file, counted from 1"""
     rows: int
+    """how many there are"""
     columns: dict[str, pa.Array]
-    """[rows] each: those wanted columns that the file has"""
+    """[rows] each: the wanted columns that the file has"""
     names: Sequence[str]
     """all columns of the file"""
 

@@ -21,7 +21,7 @@ from eddy.models.config import (
 )
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.metrics import metrics
-from eddy.models.evaluation.protocols import trial
+from eddy.models.evaluation.protocols import make_trial
 from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version, publish
@@ -44,7 +44,7 @@ def events() -> Events:
 @pytest.fixture
 def version(tmp_path: Path, events: Events) -> Version:
     """Random weights; the vocabulary is what the training part holds, as after training on it."""
-    known = trial(events, "prequential").training_part
+    known = make_trial(events, "prequential").training_part
     return publish(
         tmp_path, untrained(replace(known, items=events.items[: known.item.max() + 1]), CONFIG), {}
     )
@@ -72,7 +72,7 @@ def test_the_engine_reaches_the_evaluators_figures(
     version: Version, events: Events, size: int, within: float
 ) -> None:
     """In batches, the engine scores as of the last event's time, the evaluator as of the first one's."""
-    found = trial(events, "prequential", EventRules())
+    found = make_trial(events, "prequential", EventRules())
     ranks = recommender_ranks(found, version.recommender, version.vocabulary, EventRules(), size).all
     offline, online = metrics(ranks), streamed(version, events, found.train, size)
     assert online["events"] == len(ranks) == 120
@@ -131,7 +131,7 @@ def test_what_training_accepts_is_served_as_it_was_evaluated(name: str, value: A
     events = stream(events=200, users=3, items=30)  # more than a window each
     config = replace(CONFIG, **{"cell": "esn" if name in ("spectral_radius", "leak") else "gru", name: value})
     config.require_served()
-    found = trial(events, "prequential", EventRules())
+    found = make_trial(events, "prequential", EventRules())
     known = replace(found.training_part, items=events.items[: found.training_part.item.max() + 1])
     version = publish(tmp_path, untrained(known, config), {})
     assert config.state_size == version.recommender.state_size

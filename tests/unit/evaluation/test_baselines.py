@@ -16,33 +16,34 @@ from eddy.models.evaluation.baselines import (
     History,
     Ranks,
     baselines,
-    group,
+    rank_by_rules,
+    rule_group,
     treat_own,
-    walk,
 )
 from eddy.models.evaluation.counts import Popularity, Transitions
 from eddy.models.evaluation.metrics import MISS
-from eddy.models.evaluation.protocols import Protocol, Trial, trial
-from eddy.models.logs.events import Events, concat
+from eddy.models.evaluation.protocols import Protocol, Trial, make_trial
+from eddy.models.logs.events import Events
 from eddy.models.rules import EventRules
 
 HOUR = 3_600_000
 
 
 def log(pairs: list[tuple[int, int]], clock: bool = True) -> Events:
-    """(user, item) pairs an hour apart, as read from a file."""
-    raw = Events(
-        user=np.array([user for user, _ in pairs], np.int32),
-        item=np.array([item for _, item in pairs], np.int32),
+    """(user, item) pairs an hour apart, as read from a file: numbered by first appearance."""
+    users = list(dict.fromkeys(user for user, _ in pairs))
+    items = list(dict.fromkeys(item for _, item in pairs))
+    return Events(
+        user=np.array([users.index(user) for user, _ in pairs], np.int32),
+        item=np.array([items.index(item) for _, item in pairs], np.int32),
         timestamp=np.arange(len(pairs), dtype=np.int64) * HOUR * clock,
         type=np.zeros(len(pairs), np.int16),
         value=np.full(len(pairs), np.nan, np.float32),
-        users=[str(n) for n in range(max(user for user, _ in pairs) + 1)],
-        items=[str(n) for n in range(max(item for _, item in pairs) + 1)],
+        users=[str(user) for user in users],
+        items=[str(item) for item in items],
         types=["view"],
         clock=clock,
     )
-    return concat([raw])  # numbers items by first appearance
 
 
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=20, max_size=60).map(log)
@@ -82,17 +83,17 @@ def naive_ranks(found: Trial, half_life_h: float, lags: int, damping: float) -> 
 @given(logs, st.sampled_from([("prequential", math.inf), ("prequential", 3.0), ("temporal", 3.0)]))
 def test_popularity_ranks_as_defined(events: Events, setting: tuple[Protocol, float]) -> None:
     protocol, half_life_h = setting
-    found = trial(events, protocol, train=0.5, validation=0.25)
+    found = make_trial(events, protocol, train=0.5, validation=0.25)
     decay = Decay("", half_life_h * HOUR, events.timestamp.astype(float))
-    _, [[ranks]] = walk(found, [group(found, [decay])])
+    _, [[ranks]] = rank_by_rules(found, [rule_group(found, [decay])])
     assert (ranks.all.tolist(), ranks.unseen.tolist()) == naive_ranks(found, half_life_h, 0, 0.0)
 
 
 @given(logs, st.sampled_from([(1, 0.0), (LAGS, DAMPING)]), st.sampled_from(["prequential", "temporal"]))
 def test_markov_rules_rank_as_defined(events: Events, rule: tuple[int, float], protocol: Protocol) -> None:
-    found = trial(events, protocol, train=0.5, validation=0.25)
+    found = make_trial(events, protocol, train=0.5, validation=0.25)
     decay = Decay("", 5.0 * HOUR, events.timestamp.astype(float))
-    _, [[ranks]] = walk(found, [group(found, [decay], *rule)])
+    _, [[ranks]] = rank_by_rules(found, [rule_group(found, [decay], *rule)])
     assert (ranks.all.tolist(), ranks.unseen.tolist()) == naive_ranks(found, 5.0, *rule)
 
 
@@ -109,14 +110,14 @@ def test_own_items_come_as_they_score_or_never_or_first_by_recency() -> None:
 
 def test_recency_is_the_place_among_distinct_own_items() -> None:
     events = log([(0, item) for item in (0, 1, 0, 2, 1, 2, 0, 3)])
-    found = trial(events, "prequential", train=0.5, validation=0.25)
-    history, _ = walk(found, [group(found, [])])
+    found = make_trial(events, "prequential", train=0.5, validation=0.25)
+    history, _ = rank_by_rules(found, [rule_group(found, [])])
     assert history.recency.tolist() == [3, 2, 3, 0]
     assert history.count.tolist() == [3, 3, 3, 3]
 
 
 def test_where_users_alternate_the_markov_rule_is_right_and_popularity_is_not() -> None:
-    found = baselines(trial(log([(t % 2, (t // 2) % 5) for t in range(200)]), "prequential"))
+    found = baselines(make_trial(log([(t % 2, (t // 2) % 5) for t in range(200)]), "prequential"))
     by_name = {baseline.name: baseline.metrics["all"] for baseline in found}
     assert by_name["markov_last"]["mrr@20"] == by_name["markov_last_20"]["mrr@20"] == 1.0
     assert by_name["popularity"]["mrr@20"] < 0.5
@@ -125,7 +126,7 @@ def test_where_users_alternate_the_markov_rule_is_right_and_popularity_is_not() 
 def test_where_users_repeat_themselves_own_repeats_win_and_never_repeat_is_not_chosen() -> None:
     rng = np.random.default_rng(0)
     pairs = [(int(user), 2 * int(user) + int(rng.random() < 0.2)) for user in rng.integers(0, 20, 600)]
-    found = {baseline.name: baseline for baseline in baselines(trial(log(pairs), "prequential"))}
+    found = {baseline.name: baseline for baseline in baselines(make_trial(log(pairs), "prequential"))}
     assert found["repeats_then_popularity"].settings["all"]["own items"] == "first"
     assert found["repeats_then_popularity"].metrics["all"]["mrr@20"] > 0.7
     assert found["decayed_popularity"].metrics["all"]["mrr@20"] < 0.3
@@ -135,7 +136,7 @@ def test_where_nobody_repeats_never_repeat_is_chosen_and_both_modes_agree() -> N
     rng = np.random.default_rng(0)
     order = [rng.permutation(30) for _ in range(20)]
     pairs = [(user, int(order[user][step])) for step in range(30) for user in range(20)]
-    for baseline in baselines(trial(log(pairs), "prequential")):
+    for baseline in baselines(make_trial(log(pairs), "prequential")):
         assert baseline.settings["all"]["own items"] == "never"
         assert baseline.metrics["all"] == baseline.metrics["unseen"]
 
@@ -145,7 +146,7 @@ def test_a_short_half_life_is_chosen_where_fashion_changes() -> None:
     pairs = [
         (int(user), t // 60 + int(rng.random() < 0.3)) for t, user in enumerate(rng.integers(0, 50, 1200))
     ]
-    found = {baseline.name: baseline for baseline in baselines(trial(log(pairs), "prequential"))}
+    found = {baseline.name: baseline for baseline in baselines(make_trial(log(pairs), "prequential"))}
     assert found["decayed_popularity"].settings["all"]["half-life"] in (
         "0.17 d",
         "0.042 d",
@@ -162,7 +163,7 @@ def test_events_that_are_no_targets_are_not_judged_and_negative_ones_are_not_cou
     events = log([(t % 3, t % 4) for t in range(40)])
     value = np.where(np.arange(40) % 2 == 0, 1.0, 9.0).astype(np.float32)
     rated = Events(**{**vars(events), "value": value, "types": ["rating"]})
-    found = trial(rated, "prequential", EventRules())
+    found = make_trial(rated, "prequential", EventRules())
     assert len(found.judged) == 4
     assert found.counted.sum() == 20
 
@@ -189,26 +190,26 @@ def test_transitions_are_the_same_in_sparse_and_dense_rows() -> None:
 
 def test_a_log_without_a_clock_has_no_stream_to_evaluate() -> None:
     with pytest.raises(EddyError, match=r"no timestamp column.*leave-one-out"):
-        trial(log([(0, 0)] * 20, clock=False), "prequential")
+        make_trial(log([(0, 0)] * 20, clock=False), "prequential")
 
 
 def test_leave_one_out_judges_the_last_two_events_of_each_user_among_all_items() -> None:
-    found = trial(log([(t % 3, t % 5) for t in range(30)], clock=False), "leave-one-out")
+    found = make_trial(log([(t % 3, t % 5) for t in range(30)], clock=False), "leave-one-out")
     assert found.events.user[found.judged].tolist() == [0, 1, 2, 0, 1, 2]
     assert found.tuning.tolist() == [True] * 3 + [False] * 3
     assert set(found.candidates[found.judged]) == {5}
 
 
 def test_in_a_temporal_trial_candidates_are_those_of_the_training_part() -> None:
-    found = trial(log([(0, t) for t in range(20)]), "temporal")
+    found = make_trial(log([(0, t) for t in range(20)]), "temporal")
     assert set(found.candidates[found.judged]) == {16}
 
 
 def test_in_a_prequential_trial_candidates_are_all_items_seen_before_the_event() -> None:
-    found = trial(log([(0, t) for t in range(20)]), "prequential")
+    found = make_trial(log([(0, t) for t in range(20)]), "prequential")
     assert found.candidates[found.judged].tolist() == [16, 17, 18, 19]
 
 
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(EddyError, match="protocol 'random' is not known"):
-        trial(log([(0, 0)] * 20), "random")  # type: ignore[arg-type]
+        make_trial(log([(0, 0)] * 20), "random")  # type: ignore[arg-type]

@@ -151,11 +151,11 @@ def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
 
 def test_a_log_is_measured_over_windows_that_its_users_have() -> None:
     events = log([40] * 40 + [3])
-    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, window=12, clip=1.0)
+    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, bptt_steps=12, clip=1.0)
     assert found["window"] == 12
     assert 1 <= found["horizon"] <= 12
     cut = with_gains(recommender("rnn"), recurrent=0.0)
-    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, window=64, clip=100.0)
+    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, bptt_steps=64, clip=100.0)
     assert longer["window"] == 39
     assert "gradients vanish" in longer["warning"]
 
@@ -206,4 +206,4 @@ def test_a_trajectory_of_an_unknown_user_is_refused() -> None:
 
 
 def test_the_typical_user_has_about_so_many_events() -> None:
-    assert typical_user(log([3, 9, 20]), 10) == "u1"
+    assert typical_user(log([3, 9, 20]), EVERY_EVENT, 10) == "u1"

@@ -12,10 +12,10 @@ import torch
 
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.baselines import Decay, Ranks, group, walk
+from eddy.models.evaluation.baselines import Decay, Ranks, rank_by_rules, rule_group
 from eddy.models.evaluation.evaluate import UNTIL, Report, evaluate
-from eddy.models.evaluation.metrics import MISS, strict_ranks
-from eddy.models.evaluation.protocols import Protocol, trial
+from eddy.models.evaluation.metrics import MISS
+from eddy.models.evaluation.protocols import Protocol, make_trial
 from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
@@ -67,7 +67,9 @@ def untrained(events: Events, config: ModelConfig = SMALL) -> Trained:
 
 
 def ranks_of(events: Events, model: Trained, protocol: Protocol = "prequential", batch: int = 1) -> Ranks:
-    return recommender_ranks(trial(events, protocol), model.recommender, model.vocabulary, EVERY_EVENT, batch)
+    return recommender_ranks(
+        make_trial(events, protocol), model.recommender, model.vocabulary, EVERY_EVENT, batch
+    )
 
 
 def with_later_events_changed(events: Events, row: int) -> Events:
@@ -79,8 +81,10 @@ def with_later_events_changed(events: Events, row: int) -> Events:
 @pytest.mark.parametrize("protocol", ["prequential", "temporal"])
 def test_recommender_and_baselines_miss_the_same_first_appearances(protocol: Protocol) -> None:
     events = stream(items=300)
-    found = trial(events, protocol)
-    _, [[popularity]] = walk(found, [group(found, [Decay("none", math.inf, np.zeros(len(events)))])])
+    found = make_trial(events, protocol)
+    _, [[popularity]] = rank_by_rules(
+        found, [rule_group(found, [Decay("none", math.inf, np.zeros(len(events)))])]
+    )
     ranks = ranks_of(events, untrained(events), protocol)
     assert (ranks.all == MISS).any()
     assert (ranks.all == MISS).tolist() == (popularity.all == MISS).tolist()
@@ -110,7 +114,7 @@ def test_without_statistics_ranks_are_those_of_stepping_the_users_own_events_one
     events, config = stream(items=15), replace(SMALL, half_lives_ms=(), pointer=False, transition_lags=0)
     model = untrained(events, config)
     ranks = ranks_of(events, model)
-    recommender, found = model.recommender, trial(events, "prequential")
+    recommender, found = model.recommender, make_trial(events, "prequential")
     index = torch.from_numpy(model.vocabulary.input_index(item_hashes(events.items)))
     for place, row in enumerate(found.judged.tolist()):
         state, last = recommender.initial(1), -1
@@ -123,12 +127,12 @@ def test_without_statistics_ranks_are_those_of_stepping_the_users_own_events_one
             state, last = recommender.step(event, state), t
         idle = torch.tensor([events.timestamp[row] - events.timestamp[last] if len(own) else -1])
         scores = recommender.query(state, idle).vector @ recommender.item_columns(index).T
-        candidates = scores[:, : found.candidates[row]].detach().numpy()
-        target = events.item[row, None].astype(np.int64)
-        seen = np.zeros_like(candidates, dtype=bool)
-        seen[0, events.item[own]] = True
-        assert ranks.all[place] == strict_ranks(candidates, target)[0]
-        assert ranks.unseen[place] == strict_ranks(candidates, target, seen)[0]
+        candidates = scores[0, : found.candidates[row]].detach().numpy()
+        target = events.item[row]
+        not_below = candidates >= candidates[target]  # the target itself included: its rank begins at 1
+        others_seen = np.setdiff1d(events.item[own], target)
+        assert ranks.all[place] == not_below.sum()
+        assert ranks.unseen[place] == np.delete(not_below, others_seen).sum()
 
 
 @pytest.mark.parametrize("batch", [7, 1000])

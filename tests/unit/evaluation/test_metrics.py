@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from eddy.models.evaluation.metrics import MISS, metrics, strict_ranks
+from eddy.models.evaluation.metrics import MISS, metrics
 
 
 def test_values_by_hand() -> None:
@@ -20,29 +18,3 @@ def test_values_by_hand() -> None:
 
 def test_without_events_there_is_no_value() -> None:
     assert all(math.isnan(value) for value in metrics(np.array([], np.int64)).values())
-
-
-def test_ties_count_against_the_target() -> None:
-    scores = np.array([[3.0, 3.0, 1.0, 5.0]] * 3)
-    assert strict_ranks(scores, np.array([0, 2, 3])).tolist() == [3, 4, 1]
-
-
-def test_a_constant_score_puts_the_target_last() -> None:
-    assert strict_ranks(np.zeros((1, 100)), np.array([42])).tolist() == [100]
-
-
-def test_a_score_that_is_not_a_number_counts_against_the_target() -> None:
-    assert strict_ranks(np.array([[np.nan, 1.0]]), np.array([1])).tolist() == [2]
-
-
-def test_excluded_items_are_no_candidates_and_the_target_stays_one() -> None:
-    scores = np.array([[9.0, 8.0, 7.0]])
-    assert strict_ranks(scores, np.array([2]), np.array([[True, False, True]])).tolist() == [2]
-
-
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.data())
-def test_a_rank_is_one_plus_the_others_that_score_no_less(scores: list[int], data: st.DataObject) -> None:
-    target = data.draw(st.integers(0, len(scores) - 1))
-    others = scores[:target] + scores[target + 1 :]
-    expected = 1 + sum(score >= scores[target] for score in others)
-    assert strict_ranks(np.array([scores], float), np.array([target])).tolist() == [expected]

@@ -1,22 +1,26 @@
 """Figures: every file is written, drawn the same every time, and no text lies on another."""
 
-import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from typer.testing import CliRunner
 
-from eddy.models.config import CELLS, ModelConfig, TrainConfig
+from eddy import __main__ as eddy
+from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.errors import EddyError
 from eddy.models.evaluation.compare import compare
 from eddy.models.figures.cells import cells
-from eddy.models.figures.diagrams import draw_diagrams, draw_measured
+from eddy.models.figures.diagrams import draw_diagrams, measured_figures
 from eddy.models.figures.drawing import style
 from eddy.models.figures.unrolled import unrolled
-from eddy.models.logs.events import Items
-from tests.unit.evaluation.test_evaluate import QUICK, SMALL, stream
+from eddy.models.registry import publish
+from tests.unit.evaluation.test_evaluate import QUICK, SMALL, stream, untrained
 
 LONG = stream(events=900, users=12)
 SETTINGS: tuple[ModelConfig, TrainConfig] = (SMALL, replace(QUICK, epochs=1))
@@ -42,14 +46,31 @@ def test_diagrams_are_written_and_drawn_the_same_every_time(tmp_path: Path) -> N
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_measured_figures_come_with_the_comparison_that_they_show(tmp_path: Path) -> None:
-    found, files = draw_measured(tmp_path, LONG, Items({"i0": "A Title"}, {}), *SETTINGS)
-    assert {path.stem for path in files} == {"gradients", "memory", "state", "comparison"}
-    assert all(path.stat().st_size > 1000 for path in files)
-    assert {row.cell for row in found.rows} == set(CELLS)
-    assert "A Title" in (tmp_path / "state.svg").read_text() or re.search(
-        "<use", (tmp_path / "state.svg").read_text()
-    )
+@pytest.mark.parametrize("cell", ["gru", "mingru"])
+def test_a_version_is_measured_on_a_log(tmp_path: Path, cell: str) -> None:
+    version = publish(tmp_path / "registry", untrained(LONG, replace(SMALL, cell=cell)), {})
+    drawn = measured_figures(version, LONG, {"i0": "A Title"})
+    assert list(drawn) == ["gradients", "memory", "state"]
+    assert len(drawn["gradients"].axes) == (1 if cell == "mingru" else 2)
+    assert "A Title" in {text.get_text() for text in drawn["state"].findobj(Text)}
+    assert overlaps(drawn["gradients"]) == overlaps(drawn["memory"]) == []
+
+
+def test_the_command_draws_a_version_and_wants_both_its_registry_and_events(tmp_path: Path) -> None:
+    publish(tmp_path / "registry", untrained(LONG), {"training": {"clip": 0.5}})
+    log = tmp_path / "events.parquet"
+    items = [LONG.items[item] for item in LONG.item]
+    columns = {"user_id": LONG.user, "item_id": items, "timestamp": LONG.timestamp}
+    pq.write_table(pa.table(columns), log)
+    command = ["figures", str(tmp_path / "pictures"), "--registry", str(tmp_path / "registry")]
+    ended = CliRunner().invoke(eddy.app, [*command, "--events", str(log), "--time-unit", "ms"])
+    assert ended.exit_code == 0, ended.exception
+    files = [Path(line) for line in ended.output.split()]
+    assert {file.stem for file in files} == {"unrolled", "cells", "gradients", "memory", "state"}
+    assert all(file.stat().st_size > 1000 for file in files)
+    refused = CliRunner().invoke(eddy.app, command)
+    assert isinstance(refused.exception, EddyError)
+    assert "both --registry and --events" in str(refused.exception)
 
 
 def test_the_comparison_has_a_line_for_each_cell_and_the_bar_they_are_held_against() -> None:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.models.logs.events import DEFAULT_TYPE, Events, concat, read_events, read_items
-from eddy.models.logs.splits import first_fraction, leave_one_out
+from eddy.models.logs.events import DEFAULT_TYPE, Events, read_events, read_items
+from eddy.models.logs.splits import boundary, leave_one_out
 
 Columns = Mapping[str, Sequence[Any]]
 LOG: Columns = {"user_id": ["u2", "u1", "u2"], "item_id": ["b", "a", "a"], "timestamp": [2_000, 1_000, 2_000]}
@@ -207,32 +207,17 @@ def test_an_unknown_time_unit_is_refused(tmp_path: Path) -> None:
         read_events(write(tmp_path, LOG), "us")
 
 
-def test_concatenated_parts_are_the_whole_again(tmp_path: Path) -> None:
-    whole = read_events(write(tmp_path, changed(event_id=["x", "y", "z"])))
-    before, after = first_fraction(whole, 0.5)
-    joined = concat([before, after])
-    assert ids(joined) == ids(whole)
-    assert joined.event_id == whole.event_id == ["y", "x", "z"]
-
-
-def test_logs_with_and_without_a_clock_are_not_merged(tmp_path: Path) -> None:
-    clocked = read_events(write(tmp_path, LOG))
-    (tmp_path / "other").mkdir()
-    order_only = read_events(write(tmp_path / "other", {"user_id": ["u"], "item_id": ["a"]}))
-    with pytest.raises(EddyError, match="clock"):
-        concat([clocked, order_only])
-
-
 def test_a_split_never_puts_a_later_event_before_an_earlier_one(tmp_path: Path) -> None:
     columns = {"user_id": range(10), "item_id": range(10), "timestamp": [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]}
-    before, after = first_fraction(read_events(write(tmp_path, columns)), 0.8)
-    assert (len(before), len(after)) == (8, 2)
-    assert before.timestamp.max() <= after.timestamp.min()
+    events = read_events(write(tmp_path, columns))
+    row = boundary(events, 0.8)
+    assert row == 8
+    assert events.timestamp[:row].max() <= events.timestamp[row:].min()
 
 
 def test_a_log_too_short_to_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EddyError, match="cannot be split"):
-        first_fraction(read_events(write(tmp_path, LOG)), 0.1)
+        boundary(read_events(write(tmp_path, LOG)), 0.1)
 
 
 def test_leave_one_out_tests_the_last_event_of_every_user_with_three_or_more(tmp_path: Path) -> None:

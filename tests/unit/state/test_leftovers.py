@@ -21,11 +21,11 @@ def state(epoch: int) -> resume.TrainingState:
 
 
 def test_a_checkpoint_is_written_over_what_a_killed_training_left(tmp_path: Path) -> None:
-    resume.save(tmp_path / "run.pt", state(1), "run")
+    resume.save_training_state(tmp_path / "run.pt", state(1), "run")
     (tmp_path / "run.pt.writing").write_bytes(b"half")
-    resume.save(tmp_path / "run.pt", state(2), "run")
+    resume.save_training_state(tmp_path / "run.pt", state(2), "run")
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
-    stored = resume.load(tmp_path / "run.pt", "run")
+    stored = resume.load_training_state(tmp_path / "run.pt", "run")
     assert stored is not None
     assert stored.epoch == 2
 
@@ -42,7 +42,7 @@ def test_checkpoints_that_differ_in_their_suffix_only_are_written_apart(
 
     monkeypatch.setattr(Path, "replace", noted)
     for name in ("run.1", "run.2"):
-        resume.save(tmp_path / name, state(1), name)
+        resume.save_training_state(tmp_path / name, state(1), name)
     assert len(set(aside)) == 2
 
 

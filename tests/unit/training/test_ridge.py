@@ -36,7 +36,7 @@ def test_the_readout_is_the_least_squares_solution_whatever_the_chunks() -> None
     h, y, strength = torch.randn(300, 7), torch.randn(300, 5), 0.03
     equations = NormalEquations(7, 5)
     for rows in torch.split(torch.arange(300), 77):
-        equations.add(h[rows], y[rows])
+        equations.add_chunk(h[rows], y[rows])
     weight, bias = equations.solve(strength)
     x = torch.cat([h, torch.ones(300, 1)], dim=1).double()
     penalty = (strength * 300) ** 0.5 * torch.eye(8, dtype=torch.float64)[:7]

@@ -1,6 +1,7 @@
 """Training by truncated backpropagation through time: what it sees, what it learns, what stops it."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -427,6 +428,32 @@ def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None
     assert (training.bptt_steps, training.device, training.clip) == (7, "cuda", 2.0)
     with pytest.raises(EddyError, match="unknown setting 'hiden'"):
         configs("gru", ["hiden=3"])
+    with pytest.raises(EddyError, match=r"features=3: training counts .* --items"):
+        configs("gru", ["features=3"])
+
+
+def test_a_setting_that_was_renamed_is_refused_with_its_new_name() -> None:
+    for config, old in ((ModelConfig, {"window": 50}), (TrainConfig, {"window": 32})):
+        with pytest.raises(EddyError, match=r"'window' is now called bptt_steps .* recent_window"):
+            config.from_dict(old)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"hidden": 0}, "hidden is 0: .* greater than or equal to 1"),
+        ({"hidden": True}, "hidden is True: .* integer"),
+        ({"dropout": math.nan}, "dropout is nan: .* less than 1"),
+        ({"half_lives_ms": [1, 0]}, "half_lives_ms is 0: .* greater than or equal to 1"),
+        ({"half_lives_ms": [1.5]}, "half_lives_ms is 1.5: .* integer"),
+        ({"dim": 0, "leak": 2.0}, "dim is 0: .*; leak is 2.0: .* less than or equal to 1"),
+    ],
+)
+def test_a_refusal_names_the_setting_its_value_and_what_is_allowed(
+    values: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(EddyError, match=f"ModelConfig: {reason}"):
+        ModelConfig.from_dict(values)
 
 
 def test_configs_travel_as_json() -> None:
