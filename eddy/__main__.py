@@ -188,7 +188,7 @@ def announce(
 
 
 @app.command()
-def feed(
+def replay(
     events: EventsFile,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
@@ -199,11 +199,11 @@ def feed(
 
     In time order; needs a running Kafka.
 
-    Example: eddy feed --events events.csv --rate 100
+    Example: eddy replay --events events.csv --rate 100
     """
     from eddy.cli.terminal import progress_bar
     from eddy.models.logs.events import read_events
-    from eddy.stream.feed import feed as replay_events
+    from eddy.stream.feed import feed
     from eddy.stream.kafka.clients import admin_client
     from eddy.stream.kafka.topics import ensure_topics
     from eddy.stream.records.settings import load_settings
@@ -213,7 +213,7 @@ def feed(
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
     with progress_bar() as show:
-        sent = asyncio.run(replay_events(settings, log, rate, lambda done: show("replaying", done, len(log))))
+        sent = asyncio.run(feed(settings, log, rate, lambda done: show("replaying", done, len(log))))
     typer.echo(f"{sent} events written to {settings.topics.events}")
 
 
