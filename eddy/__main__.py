@@ -204,14 +204,12 @@ def replay(
     from eddy.cli.terminal import progress_bar
     from eddy.models.logs.events import read_events
     from eddy.stream.feed import feed
-    from eddy.stream.kafka.clients import admin_client
-    from eddy.stream.kafka.topics import ensure_topics
+    from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings()
     log = read_events(events, time_unit)
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     with progress_bar() as show:
         sent = asyncio.run(feed(settings, log, rate, lambda done: show("replaying", done, len(log))))
     typer.echo(f"{sent} events written to {settings.topics.events}")

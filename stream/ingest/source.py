@@ -24,7 +24,7 @@ from kafka.errors import CommitFailedError, RebalanceInProgressError
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.stream.ingest.mapping import FieldMap, Unmappable
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import client_config, records_to_end
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected
@@ -158,11 +158,9 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             end = consumer.end_offsets(tps)
             for tp, start in consumer.offsets_for_times(dict.fromkeys(tps, since)).items():
                 consumer.seek(tp, end[tp] if start is None else start.offset)
-            while any(consumer.position(tp) < end[tp] for tp in tps):
-                for records in consumer.poll(timeout_ms=_POLL_MS).values():
-                    for record in records:
-                        if record.value is not None and own in record.value:
-                            found.update(_name(record.value))
+            for record in records_to_end(consumer, end):
+                if record.value is not None and own in record.value:
+                    found.update(_name(record.value))
         finally:
             consumer.close()
         return found

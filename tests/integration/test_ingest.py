@@ -26,7 +26,7 @@ from eddy.stream.ingest.ingest import Counts, ingest
 from eddy.stream.ingest.mapping import parse_map
 from eddy.stream.ingest.source import FIRST_RECORDS, Mapped, Source, group_of
 from eddy.stream.kafka.clients import admin_client, client_config
-from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.kafka.topics import prepare_topics, topic_ids
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import Event
 from eddy.stream.records.settings import Settings
@@ -263,8 +263,7 @@ def test_killed_in_the_middle_again_and_again_no_record_is_lost_and_none_written
 ) -> None:
     total, kills = 40_000, 2
     send(settings, source, [record(number) for number in range(total)])
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
 
     def grown(so_far: int) -> bool:
         return ends(settings, settings.topics.events) > so_far
