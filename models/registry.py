@@ -14,7 +14,6 @@ trusted: no pickle, no unknown setting, no tensor of another name, shape or type
 """
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -31,6 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.config import ModelConfig
 from eddy.models.errors import EddyError
 from eddy.models.locks import locked
@@ -43,7 +43,7 @@ from eddy.models.vocabulary import Vocabulary
 FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
-_LOCK, _ASIDE = ".lock", ".writing"
+_LOCK, _DRAFT = ".lock", ".writing"
 _LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
 """Unfinished versions, and the claims of numbers that earlier forms of this program made."""
 
@@ -104,27 +104,17 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
 
 def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
     """Write a version and give it the next number; only for the holder of the lock."""
-    aside = registry / _ASIDE
-    try:
-        aside.mkdir()
-        save_file(weights, aside / "model.safetensors")
-        pq.write_table(
-            pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())}),
-            aside / "vocabulary.parquet",
-        )
+    number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
+    path = registry / f"v{number:06d}-{secrets.token_hex(4)}"
+    with atomic_write(path, registry / _DRAFT) as draft:
+        draft.mkdir()
+        save_file(weights, draft / "model.safetensors")
+        ids = pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())})
+        pq.write_table(ids, draft / "vocabulary.parquet")
         if trained.vocabulary.features:
-            _write_features(aside, trained.vocabulary, trained.features)
-        (aside / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
-        for file in aside.iterdir():
-            _sync(file)
-        _sync(aside)
-        number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
-        place = registry / f"v{number:06d}-{secrets.token_hex(4)}"
-        aside.rename(place)
-        _sync(registry)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return place
+            _write_features(draft, trained.vocabulary, trained.features)
+        (draft / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
+    return path
 
 
 def _remove_leftovers(registry: Path) -> None:
@@ -275,14 +265,6 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
             raise EddyError(
                 f"{file}: {name} has shape {found}, the config implies {size} in {config.layers} layers"
             )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,6 @@
 epoch.
 """
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 
 
@@ -34,17 +33,11 @@ def save(path: Path, state: TrainingState, identity: str) -> None:
 
     Errors: EddyError when it cannot be written; the one before stays then.
     """
-    aside = path.with_name(f"{path.name}.writing")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        # A file opened here, as torch tells less of a failed write to a path than of one to a file.
+        with atomic_write(path) as draft, draft.open("wb") as file:
             torch.save({"identity": identity, **vars(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except (OSError, RuntimeError) as error:  # torch's own word for a failed write is a RuntimeError
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise EddyError(f"{path}: cannot be written ({reason}); check space and permissions") from None
 
