@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eddy.cli.ending import end_process
+from eddy.cli.extras import missing_extra
 from eddy.cli.options import EventsFile, ItemsFile, Json, Set, TimeUnit
 from eddy.models.errors import EddyError
 
@@ -417,9 +418,16 @@ def run() -> NoReturn:
     try:
         app()
     except EddyError as error:
-        print(f"eddy: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
+        line = " ".join(str(error).split())
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        line = missing
+    else:
+        sys.exit(0)
+    print(f"eddy: {line}", file=sys.stderr)
+    sys.exit(1)
 
 
 def main() -> NoReturn:
