@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "eddy-setup.json"
+EXTRAS = ("dev", "local", "figures", "demo")
 NEEDED_BYTES = 8_000_000_000
 # CPU builds of torch come from an index of their own, which some networks do not reach: find out fast.
 PROBE = {"UV_HTTP_CONNECT_TIMEOUT": "3", "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
@@ -173,7 +174,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        set_up({"dev", *sys.argv[1:]})
+        set_up({*EXTRAS, *sys.argv[1:]})
     except SetupError as error:
         sys.exit(f"set-up: {error}")
     except KeyboardInterrupt:

@@ -12,7 +12,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from eddy.cli.ending import end_process
-from eddy.cli.options import EventsFile, ItemsFile, Json, Set, TimeUnit
+from eddy.cli.extras import missing_extra
+from eddy.cli.options import EventsFile, ItemsFile, Json, Mode, Protocol, Registry, Set, TimeUnit
 from eddy.models.errors import EddyError
 
 app = typer.Typer(
@@ -111,9 +112,7 @@ def serve() -> None:
 @app.command()
 def train(
     events: EventsFile,
-    registry: Annotated[
-        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
-    ] = None,
+    registry: Registry = None,
     cell: Annotated[str, typer.Option(help="rnn, lstm, gru, esn or mingru")] = "gru",
     items: ItemsFile = None,
     set_: Set = None,
@@ -132,46 +131,19 @@ def train(
 
     Example: eddy train --events events.parquet --registry registry --cell gru
     """
-    from eddy.cli.terminal import make_live, of_training, progress_bar, write_figures
-    from eddy.models.config import configs
-    from eddy.models.logs.events import read_events
-    from eddy.models.logs.item_features import read_features
-    from eddy.models.registry import publish
-    from eddy.models.training.distributed import process_group
-    from eddy.models.training.train import train as train_version
+    from eddy.cli.learning import train_and_publish
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings(registry=registry)
-    model, training = configs(cell, set_ or [])
-    log = read_events(events, time_unit)
-    features = read_features(items) if items else None
-    lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
-    if items:
-        lineage["items"] = str(items.resolve())
-    with process_group(training.device) as group:
-        with progress_bar(silent=not group.first) as show:
-            trained = train_version(
-                log, model, training, settings.rules, of_training(show), checkpoint, group, features
-            )
-        if group.first:
-            version = publish(settings.registry, trained, lineage)
-            write_figures(
-                json_, {"version": version.id, "path": str(version.path.resolve()), **trained.metrics}
-            )
-            typer.echo(version.path)
-            if warning := trained.metrics.get("gradients", {}).get("warning"):
-                typer.echo(f"Take care: {warning}", err=True)
-            if announce:
-                make_live(settings, version)
-        group.wait_for_first()
+    train_and_publish(
+        settings, events, time_unit, items, cell, set_ or [], checkpoint, figures=json_, announce=announce
+    )
 
 
 @app.command()
 def announce(
     version: Annotated[str | None, typer.Argument(help="A version's id [default: the newest]")] = None,
-    registry: Annotated[
-        Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
-    ] = None,
+    registry: Registry = None,
 ) -> None:
     """Make a version the live one.
 
@@ -188,7 +160,7 @@ def announce(
 
 
 @app.command()
-def feed(
+def replay(
     events: EventsFile,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Events per second [default: as fast as it goes]")
@@ -199,21 +171,19 @@ def feed(
 
     In time order; needs a running Kafka.
 
-    Example: eddy feed --events events.csv --rate 100
+    Example: eddy replay --events events.csv --rate 100
     """
     from eddy.cli.terminal import progress_bar
     from eddy.models.logs.events import read_events
-    from eddy.stream.feed import feed as replay_events
-    from eddy.stream.kafka.clients import admin_client
-    from eddy.stream.kafka.topics import ensure_topics
+    from eddy.stream.feed import feed
+    from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings()
     log = read_events(events, time_unit)
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     with progress_bar() as show:
-        sent = asyncio.run(replay_events(settings, log, rate, lambda done: show("replaying", done, len(log))))
+        sent = asyncio.run(feed(settings, log, rate, lambda done: show("replaying", done, len(log))))
     typer.echo(f"{sent} events written to {settings.topics.events}")
 
 
@@ -319,14 +289,12 @@ def erase(
 @app.command()
 def evaluate(
     events: EventsFile,
-    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")],
+    protocol: Protocol,
     cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
     registry: Annotated[
         Path | None, typer.Option(help="Or: judge the newest version in this folder.")
     ] = None,
-    mode: Annotated[
-        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
-    ] = "all",
+    mode: Mode = "all",
     items: ItemsFile = None,
     set_: Set = None,
     time_unit: TimeUnit = "auto",
@@ -338,38 +306,16 @@ def evaluate(
 
     Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
     """
-    from eddy.cli.terminal import of_training, progress_bar, write_figures
-    from eddy.models.config import configs
-    from eddy.models.evaluation.evaluate import evaluate as judge
-    from eddy.models.logs.events import read_events
-    from eddy.models.logs.item_features import read_features
-    from eddy.models.registry import latest
+    from eddy.cli.learning import judge
 
-    if (cell is None) == (registry is None):
-        raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
-    if items and registry:
-        raise EddyError("--items goes with --cell; a version in the registry has its own")
-    model, training = configs(cell, set_ or []) if cell else (None, None)
-    version = latest(registry) if registry else None
-    with progress_bar() as show:
-        report = judge(
-            read_events(events, time_unit), protocol, mode, version, model, training,  # type: ignore[arg-type]
-            training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
-            features=read_features(items) if items else None,
-        )  # fmt: skip
-    typer.echo(report.table())
-    if report.warning:
-        typer.echo(f"Take care: {report.warning}", err=True)
-    write_figures(json_, report.to_dict())
+    judge(events, time_unit, items, protocol, mode, cell, set_ or [], registry, figures=json_)
 
 
 @app.command()
 def compare(
     events: EventsFile,
-    protocol: Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")] = "prequential",
-    mode: Annotated[
-        str, typer.Option(help="all: rank all items; unseen: leave out what the user already had.")
-    ] = "all",
+    protocol: Protocol = "prequential",
+    mode: Mode = "all",
     set_: Set = None,
     time_unit: TimeUnit = "auto",
     json_: Json = None,
@@ -381,21 +327,9 @@ def compare(
 
     Example: eddy compare --events events.parquet --set epochs=5
     """
-    from eddy.cli.terminal import of_training, progress_bar, write_figures
-    from eddy.models.config import configs
-    from eddy.models.evaluation.compare import compare as compare_cells
-    from eddy.models.logs.events import read_events
+    from eddy.cli.learning import compare_cells
 
-    model, training = configs("gru", set_ or [])
-    with progress_bar() as show:
-        found = compare_cells(
-            read_events(events, time_unit), protocol, model, training, mode=mode,  # type: ignore[arg-type]
-            progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
-        )  # fmt: skip
-    typer.echo(found.table())
-    write_figures(
-        json_, {"rows": [row.to_dict() for row in found.rows], "best_baseline": found.best_baseline()}
-    )
+    compare_cells(events, time_unit, protocol, mode, set_ or [], figures=json_)
 
 
 @app.command()
@@ -435,9 +369,16 @@ def run() -> NoReturn:
     try:
         app()
     except EddyError as error:
-        print(f"eddy: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
+        line = " ".join(str(error).split())
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        line = missing
+    else:
+        sys.exit(0)
+    print(f"eddy: {line}", file=sys.stderr)
+    sys.exit(1)
 
 
 def main() -> NoReturn:

@@ -33,8 +33,7 @@ from eddy.models.untrusted import Unreadable, decoded
 from eddy.serving.protocol import MAX_HEAD_BYTES, JsonErrorProtocol, error_body
 from eddy.serving.recommend import MAX_K, Question
 from eddy.serving.service import Service
-from eddy.stream.kafka.clients import admin_client
-from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
@@ -226,7 +225,7 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, setattr, server, "should_exit", True)
-        await asyncio.to_thread(_prepare, settings)
+        await asyncio.to_thread(prepare_topics, settings)
         await service.start()
         service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:
@@ -239,8 +238,3 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(name)
             await service.stop()
-
-
-def _prepare(settings: Settings) -> None:
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)

@@ -6,7 +6,6 @@ the event log, compaction removes what the tombstones cover and later themselves
 (`events`, `dead-letters`).
 """
 
-import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,8 +16,9 @@ from kafka.errors import KafkaTimeoutError as SendTimeoutError
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID
-from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.clients import admin_client, client_config, records_to_end
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets
+from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
 
@@ -106,16 +106,15 @@ def _key(user: str) -> bytes:
 
 def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> bool:
     """Whether the workers' committed offset passes the tombstone in time."""
-    deadline = time.monotonic() + wait_s
     with admin_client(settings) as admin:
-        while True:
+
+        def committed() -> bool:
             with suppress(KafkaError):  # a cluster that has seen no group yet has no coordinator for it
                 offsets = committed_offsets(admin, settings.group, settings.topics.events)
-                if offsets.get(partition, -1) > offset:
-                    return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_S)
+                return offsets.get(partition, -1) > offset
+            return False
+
+        return wait_until(committed, wait_s, _POLL_S)
 
 
 class _Row:
@@ -141,10 +140,6 @@ class _Row:
         """Whether a worker has written a tombstone of the user at or behind this offset."""
         with closing(self._consumer()) as consumer:
             consumer.assign([self._tp])
-            end = consumer.end_offsets([self._tp])[self._tp]
             consumer.seek(self._tp, since)
-            while consumer.position(self._tp) < end:
-                for records in consumer.poll(timeout_ms=round(_POLL_S * 1000)).values():
-                    if any(record.key == self._key and record.value is None for record in records):
-                        return True
-        return False
+            records = records_to_end(consumer, consumer.end_offsets([self._tp]))
+            return any(record.key == self._key and record.value is None for record in records)

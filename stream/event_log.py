@@ -5,14 +5,13 @@
 
 Guarantee: a record is in the log at most once at any moment and exactly once when `export` has returned,
 whatever was killed. What a tombstone covers is gone when `export` returns, or within FORGET_WITHIN_MS of its
-being read while it follows. The offsets are stored beside the files: a part is written aside, synced and
-renamed, then the position moves; parts that the position does not cover (a crash came between) are removed
-before anything is read again.
+being read while it follows. The offsets are stored beside the files: a part is there whole or not at all, and
+the position moves after it; parts that the position does not cover (a crash came between) are removed before
+anything is read again.
 """
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client, client_config
 from eddy.stream.kafka.topics import topic_ids
@@ -95,18 +95,10 @@ class EventLog:
         """Add records by partition, each in offset order from the position on; returns the events added."""
         table, erasures = events_table(records, admission)
         day = pc.divide(table["timestamp"].cast(pa.int64()), DAY_MS)
-        written = []
         for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
             name = datetime.fromtimestamp(number * DAY_MS / 1000, UTC).date().isoformat()
-            place = self.folder / f"day={name}"
-            place.mkdir(exist_ok=True)
-            aside = place / f".part-{self.position.part:08d}.writing"
-            pq.write_table(table.filter(pc.equal(day, number)), aside)
-            _sync(aside)
-            written.append((aside, place / f"part-{self.position.part:08d}.parquet"))
-        for aside, path in written:
-            aside.rename(path)
-            _sync(path.parent)
+            path = self.folder / f"day={name}" / f"part-{self.position.part:08d}.parquet"
+            _write_part(table.filter(pc.equal(day, number)), path)
         ends = {number: part[-1].offset + 1 for number, part in records.items() if part}
         offsets = {**self.position.offsets, **ends}
         waiting = [*self.position.erasures, *erasures]
@@ -147,13 +139,15 @@ class EventLog:
                 removed += len(erased)
                 kept = np.ones(table.num_rows, bool)
                 kept[erased] = False
-                aside = path.with_name(f".{path.stem}.writing")
-                pq.write_table(table.filter(pa.array(kept)), aside)
-                _sync(aside)
-                aside.rename(path)
-                _sync(path.parent)
+                _write_part(table.filter(pa.array(kept)), path)
         self.position = _store(self.folder, replace(self.position, erasures=[]))
         return removed
+
+
+def _write_part(table: pa.Table, path: Path) -> None:
+    # Readers of a folder leave out names that begin with a dot, and no others.
+    with atomic_write(path, draft=path.with_name(f".{path.stem}.writing")) as draft:
+        pq.write_table(table, draft)
 
 
 def _is_in(path: Path, users: pa.Array) -> NDArray[np.bool_]:
@@ -205,11 +199,8 @@ def _position(folder: Path, topic: str, topic_id: str) -> Position:
 
 
 def _store(folder: Path, position: Position) -> Position:
-    aside = folder / f"{POSITION}.writing"
-    aside.write_text(json.dumps(asdict(position)), encoding="utf-8")
-    _sync(aside)
-    aside.rename(folder / POSITION)
-    _sync(folder)
+    with atomic_write(folder / POSITION) as draft:
+        draft.write_text(json.dumps(asdict(position)), encoding="utf-8")
     return position
 
 
@@ -309,11 +300,3 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
             log.info("%d events of erased users removed", removed)
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
             held.setdefault(tp.partition, []).extend(records)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

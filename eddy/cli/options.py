@@ -28,6 +28,13 @@ ItemsFile = Annotated[
         "genres, brand. New items are scored by it at once.",
     ),
 ]
+Registry = Annotated[
+    Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+]
+Protocol = Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")]
+Mode = Annotated[
+    str, typer.Option(help="all: rank all items; unseen: leave out the items that the user has had.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
 Set = Annotated[
     list[str] | None,

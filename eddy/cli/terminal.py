@@ -88,11 +88,9 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
 
 def make_live(settings: "Settings", version: "Version") -> None:
     """Announce a version, and say so."""
-    from eddy.stream.kafka.clients import admin_client
-    from eddy.stream.kafka.topics import ensure_topics
+    from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.kafka.versions import announce
 
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     made = announce(settings, version)
     print(f"{made.version} is live as epoch {made.epoch}", file=sys.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 import xxhash
 
 from eddy import models
+from eddy.models.atomic_files import atomic_write
 
 
 def cache_key(events_file: Path, arguments: Sequence[str]) -> str:
@@ -33,6 +34,5 @@ def keep(registry: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     for old in place.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
-    aside = place.with_name(f".{place.name}-{version.name}")
-    shutil.copytree(version, aside / version.name)
-    aside.rename(place)
+    with atomic_write(place) as draft:
+        shutil.copytree(version, draft / version.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
-from eddy.stream.kafka.topics import ensure_topics, topic_specs
+from eddy.stream.kafka.topics import prepare_topics, topic_specs
 from eddy.stream.local_kafka.free_port import free_port, is_free
 from eddy.stream.records.settings import Settings
 
@@ -62,8 +62,7 @@ def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
         prequential_time=1.0,
     )
     try:
-        with admin_client(own) as admin:
-            ensure_topics(admin, own)
+        prepare_topics(own)
         yield own
     finally:
         if guest:

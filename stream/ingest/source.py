@@ -24,7 +24,7 @@ from kafka.errors import CommitFailedError, RebalanceInProgressError
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.stream.ingest.mapping import FieldMap, Unmappable
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import client_config, records_to_end
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected
@@ -65,6 +65,19 @@ def group_of(settings: Settings, topic: str) -> str:
     return f"{settings.group}-ingest-{topic}"
 
 
+@dataclass
+class _Doubt:
+    """What an earlier owner of a partition may have written to `events` and not committed."""
+
+    since_ms: int
+    """when it committed last; commits keep this time until the doubt is over, so that whoever takes the
+    partition over after one more crash looks as far back"""
+    records: int
+    """at most so many of the next records"""
+    end: int
+    """none from this offset on: the source ended there when the partition was taken over"""
+
+
 @dataclass(frozen=True)
 class Mapped:
     """What became of records."""
@@ -83,8 +96,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self, settings: Settings, topic: str, topic_id: str, fields: FieldMap) -> None:
         self.settings, self.topic, self.topic_id, self.fields = settings, topic, topic_id, fields
         self._gained: set[TopicPartition] = set()
-        self._in_doubt: dict[int, int] = {}
-        """by partition: how many of the next records may be in `events` already"""
+        self._doubts: dict[TopicPartition, _Doubt] = {}
         self._written: set[tuple[str, str]] = set()
         self._held_back: list[Letter] = []
         """of the group's first records, while none could be mapped"""
@@ -133,18 +145,22 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         return polled
 
     def _look_into_gained(self) -> None:
-        since: list[int] = []
-        for tp in sorted(self._gained & self._consumer.assignment()):
+        assignment = self._consumer.assignment()
+        gained = sorted(self._gained & assignment)
+        self._doubts = {tp: doubt for tp, doubt in self._doubts.items() if tp in assignment}
+        for tp in gained:
             committed = self._consumer.committed(tp, metadata=True)
             if committed is None:  # a first commit before the first write: from then on the time is known
                 start = self._consumer.beginning_offsets([tp])[tp]
-                self._consumer.commit({tp: OffsetAndMetadata(start, self._note())})
+                self._consumer.commit({tp: OffsetAndMetadata(start, self._note(tp))})
             else:
-                since.append(_committed_ms(committed.metadata) - _CLOCK_MARGIN_MS)
-                self._in_doubt[tp.partition] = FIRST_RECORDS + BATCH_RECORDS
-        self._gained.clear()
+                end = self._consumer.end_offsets([tp])[tp]
+                since_ms = _committed_ms(committed.metadata)
+                self._doubts[tp] = _Doubt(since_ms, FIRST_RECORDS + BATCH_RECORDS, end)
+        since = [self._doubts[tp].since_ms for tp in gained if tp in self._doubts]
         if since:
-            self._written |= self._tail_of_events(max(min(since), 0))
+            self._written |= self._tail_of_events(max(min(since) - _CLOCK_MARGIN_MS, 0))
+        self._gained.clear()
 
     def _tail_of_events(self, since: int) -> set[tuple[str, str]]:
         """(user_id, event_id) of events appended at or after `since` (ms) that may come from this source."""
@@ -158,11 +174,9 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             end = consumer.end_offsets(tps)
             for tp, start in consumer.offsets_for_times(dict.fromkeys(tps, since)).items():
                 consumer.seek(tp, end[tp] if start is None else start.offset)
-            while any(consumer.position(tp) < end[tp] for tp in tps):
-                for records in consumer.poll(timeout_ms=_POLL_MS).values():
-                    for record in records:
-                        if record.value is not None and own in record.value:
-                            found.update(_name(record.value))
+            for record in records_to_end(consumer, end):
+                if record.value is not None and own in record.value:
+                    found.update(_name(record.value))
         finally:
             consumer.close()
         return found
@@ -176,17 +190,21 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         letters: list[Letter] = []
         records_read = sum(map(len, polled.values()))
         for tp, records in polled.items():
-            number, doubt = tp.partition, self._in_doubt.get(tp.partition, 0)
+            number, doubt = tp.partition, self._doubts.get(tp)
+            doubtful = doubt.records if doubt else 0
             for i, record in enumerate(records):
                 try:
                     event = self.fields.event(record.value, f"{self.topic_id}:{number}:{record.offset}")
                 except Unmappable as reason:
                     letters.append(dead_letter(self.topic, number, Rejected(record, str(reason))))
                     continue
-                if i >= doubt or (event.user_id, event.event_id) not in self._written:
+                if i >= doubtful or (event.user_id, event.event_id) not in self._written:
                     events.append(event)
-            self._in_doubt[number] = max(doubt - len(records), 0)
-        if not any(self._in_doubt.values()):
+            if doubt:
+                doubt.records -= len(records)
+                if doubt.records <= 0:
+                    del self._doubts[tp]
+        if not self._doubts:
             self._written.clear()
         known = records_read - len(events) - len(letters)
         self._proven = self._proven or len(letters) < records_read
@@ -245,16 +263,17 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # -- commits ----------------------------------------------------------------------------------------
 
-    def _note(self) -> str:
-        """What a commit says beside its offset."""
-        return f"{wall_ms()}{'' if self._proven else _UNPROVEN}"
+    def _note(self, tp: TopicPartition) -> str:
+        """What a commit says beside its offset: the time from which on `events` must be looked through."""
+        time_ms = self._doubts[tp].since_ms if tp in self._doubts else wall_ms()
+        return f"{time_ms}{'' if self._proven else _UNPROVEN}"
 
     def commit(self) -> None:
         """Everything polled is durable. Losing partitions is no error: their next owner looks into them."""
-        now = self._note()
         positions = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        self._doubts = {tp: doubt for tp, doubt in self._doubts.items() if positions.get(tp, 0) < doubt.end}
         try:
-            self._consumer.commit({tp: OffsetAndMetadata(at, now) for tp, at in positions.items()})
+            self._consumer.commit({tp: OffsetAndMetadata(at, self._note(tp)) for tp, at in positions.items()})
         except _LOST:
             log.warning("%s: the group is being rebalanced; joining again", self.topic)
             self.rejoin()

@@ -6,12 +6,14 @@ be reached is one EddyError within about ten seconds.
 
 from __future__ import annotations
 
+import math
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -19,6 +21,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
 
 _CONNECT_TIMEOUT_MS = 8_000
+_POLL_MS = 200
 
 
 def require_servers(settings: Settings) -> str:
@@ -87,6 +90,22 @@ def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
         yield admin
     finally:
         admin.close()
+
+
+def records_to_end(
+    consumer: KafkaConsumer, end: Mapping[TopicPartition, int], within_s: float = math.inf
+) -> Iterator[Any]:
+    """The records (kafka-python's) from a consumer's position on, until it has passed `end` everywhere.
+
+    Errors: EddyError when that takes longer than `within_s`.
+    """
+    deadline = time.monotonic() + within_s
+    while any(consumer.position(tp) < offset for tp, offset in end.items()):
+        if time.monotonic() > deadline:
+            topics = ", ".join(sorted({tp.topic for tp in end}))
+            raise EddyError(f"topic {topics} cannot be read to its end within {within_s:.0f} s")
+        for records in consumer.poll(timeout_ms=_POLL_MS).values():
+            yield from records
 
 
 def cluster_id_at(address: str) -> str | None:

@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from eddy.models.errors import EddyError
+from eddy.stream.kafka.clients import admin_client
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.settings import Settings
 
@@ -100,6 +101,12 @@ def ensure_topics(admin: KafkaAdminClient, settings: Settings) -> None:
         _check(admin, specs)
     except KafkaError as error:
         raise EddyError(f"cannot create or read the topics: {type(error).__name__}: {error}") from error
+
+
+def prepare_topics(settings: Settings) -> None:
+    """Connects and ensures the topics. Errors: EddyError, also when the cluster does not answer."""
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
 
 
 def _create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], replication: int) -> None:

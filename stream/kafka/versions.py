@@ -14,7 +14,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import client_config, records_to_end
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, encode
 from eddy.stream.records.settings import Settings
 
@@ -39,23 +39,18 @@ def live_announcement(settings: Settings) -> Announcement | None:
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
-        end = consumer.end_offsets([topic])[topic]
-        best: Announcement | None = None
-        deadline = time.monotonic() + _TIMEOUT_S
-        while consumer.position(topic) < end:
-            if time.monotonic() > deadline:
-                raise EddyError(f"topic {topic.topic} cannot be read to its end within {_TIMEOUT_S} s")
-            for records in consumer.poll(timeout_ms=500).values():
-                for record in records:
-                    if record.value is None:
-                        continue
-                    try:
-                        found = decode_announcement(record.value)
-                    except Unreadable as reason:
-                        log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
-                        continue
-                    best = found if best is None or found.epoch > best.epoch else best
-        return best
+        newest: Announcement | None = None
+        for record in records_to_end(consumer, consumer.end_offsets([topic]), _TIMEOUT_S):
+            if record.value is None:
+                continue
+            try:
+                announcement = decode_announcement(record.value)
+            except Unreadable as reason:
+                log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
+                continue
+            if newest is None or announcement.epoch > newest.epoch:
+                newest = announcement
+        return newest
     finally:
         consumer.close()
 

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from eddy.models.errors import EddyError
 from eddy.models.locks import locked
 from eddy.stream.kafka.clients import admin_client, cluster_id_at
+from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.local_kafka import watchdog as broker_watchdog
 from eddy.stream.local_kafka.config import (
     HOST,
@@ -201,18 +202,18 @@ class LocalBroker:
 
     def _wait_until_ready(self, port: int) -> None:
         """Returns when this very broker answers on the port: something else may have won the race for it."""
-        own_id = cluster_id(self._data)
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        expected_id = cluster_id(self._data)
+
+        def ready() -> bool:
             assert self._watchdog is not None
             if PORT_TAKEN in self._log():
                 raise _PortTaken
             if self._watchdog.poll() is not None:
                 raise self._failure()
-            if _answers(port) and cluster_id_at(f"{HOST}:{port}") == own_id:
-                return
-            time.sleep(0.05)
-        raise self._failure(f"it did not answer on port {port} within {_START_TIMEOUT_S:.0f} s")
+            return _answers(port) and cluster_id_at(f"{HOST}:{port}") == expected_id
+
+        if not wait_until(ready, _START_TIMEOUT_S, every_s=0.05):
+            raise self._failure(f"it did not answer on port {port} within {_START_TIMEOUT_S:.0f} s")
 
     def _end(self, order: str) -> None:
         watchdog, self._watchdog = self._watchdog, None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 from eddy.models.locks import locked
 from eddy.stream.records.settings import load_settings
@@ -41,9 +42,8 @@ def kafka_class_path(cache_dir: Path, progress: Progress = lambda line: None) ->
         shutil.rmtree(folder)
         folder.mkdir()
         jars = _resolve(folder, progress)
-        partial = folder / "complete.part"
-        partial.write_text("\n".join(str(jar.relative_to(folder)) for jar in jars))
-        partial.rename(complete)
+        with atomic_write(complete) as draft:
+            draft.write_text("\n".join(str(jar.relative_to(folder)) for jar in jars))
     return jars
 
 

@@ -2,7 +2,6 @@
 until the cluster shows what it asked for.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
@@ -10,6 +9,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.topics import MAX_STATE_BYTES, topic_ids, topic_specs
+from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.settings import Settings
 
 Configs = dict[str, dict[str, str]]
@@ -130,12 +130,9 @@ class Topics:
         """Make `aside`; what it holds must not expire."""
         self.create(partitions, {self.aside: {"retention.ms": "-1", SIZE: str(MAX_STATE_BYTES)}})
 
-    def _until(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _WAIT_S
-        while not holds():
-            if time.monotonic() > deadline:
-                raise EddyError(f"{what}: the cluster did not do it within {_WAIT_S:.0f} s; run this again")
-            time.sleep(_POLL_S)
+    def _until(self, holds: Callable[[], bool], change: str) -> None:
+        if not wait_until(holds, _WAIT_S, _POLL_S):
+            raise EddyError(f"{change}: the cluster did not do it within {_WAIT_S:.0f} s; run this again")
 
 
 __all__ = ["CLOSED", "SIZE", "Configs", "Topics"]

@@ -23,7 +23,7 @@ from eddy.models.logs.events import read_events
 from eddy.stream.erase import erase
 from eddy.stream.event_log import export
 from eddy.stream.kafka.clients import admin_client, client_config
-from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce
 from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.partitioner import partition_of
@@ -111,8 +111,7 @@ def test_nothing_of_an_erased_user_is_left_in_state_lists_snapshots_and_event_lo
     busy_cleaner: tuple[Settings, Path], tmp_path: Path
 ) -> None:
     settings, data = busy_cleaner
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     announce(settings, random_version(settings.registry))
     _send(settings, [ERASED, *OTHERS] * 5, 0)
     with Fleet(settings, tmp_path) as fleet:
@@ -156,8 +155,7 @@ def test_nothing_of_an_erased_user_is_left_in_state_lists_snapshots_and_event_lo
 
 def test_a_replay_from_before_the_erasure_ends_erased(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings(cache_dir=tmp_path / "cache", partitions=1)
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     announce(settings, random_version(settings.registry))
     _send(settings, [ERASED, *OTHERS] * 3, 0)
     erase(settings, ERASED, wait_s=0)
@@ -190,8 +188,7 @@ def test_an_erasure_that_would_not_find_the_user_is_refused_before_anything_is_w
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     settings = make_settings(partitions=3)
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     for user, message in (("", "has 1 to 1024"), ("u" * 1025, "has 1 to 1024"), ("\udc80", "not UTF-8")):
         with pytest.raises(EddyError, match=message):
             erase(settings, user)

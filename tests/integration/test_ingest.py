@@ -26,7 +26,7 @@ from eddy.stream.ingest.ingest import Counts, ingest
 from eddy.stream.ingest.mapping import parse_map
 from eddy.stream.ingest.source import FIRST_RECORDS, Mapped, Source, group_of
 from eddy.stream.kafka.clients import admin_client, client_config
-from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.kafka.topics import prepare_topics, topic_ids
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import Event
 from eddy.stream.records.settings import Settings
@@ -242,6 +242,36 @@ def test_events_written_before_a_crash_that_came_before_the_commit_are_not_writt
     )
 
 
+def test_events_written_before_two_crashes_in_a_row_are_not_written_again(
+    settings: Settings, source: str, admin: KafkaAdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eddy.stream.ingest.source._CLOCK_MARGIN_MS", 0)  # as if minutes lay between them
+    group = group_of(settings, source)
+    send(settings, source, [record(number) for number in range(300)])
+    run(settings, source, until_end=True)
+    before = admin.list_group_offsets([group])[group]
+    send(settings, source, [record(number) for number in range(300, 1_000)], first=300)
+    run(settings, source, until_end=True)
+    # The first process dies before its commit; the second one after the commit of a first small batch.
+    admin.alter_group_offsets(
+        group, {tp: OffsetAndMetadata(at.offset, at.metadata) for tp, at in before.items()}
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("eddy.stream.ingest.source.BATCH_RECORDS", 50)
+        second = Source(
+            settings, source, str(topic_ids(admin, [source])[source]), parse_map(FIELDS, "s", "view")
+        )
+        while not (polled := second.poll()):
+            pass
+        assert second.events(polled).known == 50
+        second.commit()
+        second.close()
+    assert run(settings, source, until_end=True) == Counts(known=650)
+    assert len(written(settings)) == 1_000
+    notes = {at.metadata for at in admin.list_group_offsets([group])[group].values()}
+    assert min(map(int, notes)) > max(int(at.metadata) for at in before.values()), "and the doubt ends"
+
+
 def run_process(settings: Settings, topic: str) -> SpawnProcess:
     process = multiprocessing.get_context("spawn").Process(target=run, args=(settings, topic), daemon=True)
     process.start()
@@ -263,8 +293,7 @@ def test_killed_in_the_middle_again_and_again_no_record_is_lost_and_none_written
 ) -> None:
     total, kills = 40_000, 2
     send(settings, source, [record(number) for number in range(total)])
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
 
     def grown(so_far: int) -> bool:
         return ends(settings, settings.topics.events) > so_far

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from eddy.models.registry import Version
-from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer
-from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import RowFormatError
@@ -114,8 +113,7 @@ async def nothing_is_followed() -> None:
 def changelog(make_settings: MakeSettings, tmp_path: Path) -> Settings:
     """Topics with rows of a few more users than a snapshot's block holds."""
     settings = make_settings(partitions=1, cache_dir=tmp_path)
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     asyncio.run(write(settings, BLOCK_ROWS + 100))
     return settings
 

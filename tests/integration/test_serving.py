@@ -27,8 +27,8 @@ from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.serving.app import new_app
 from eddy.serving.service import Service
-from eddy.stream.kafka.clients import admin_client, client_config
-from eddy.stream.kafka.topics import ensure_topics
+from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce
 from eddy.stream.records.schema import Announcement, Event, encode
 from eddy.stream.records.settings import Settings, load_settings
@@ -91,8 +91,7 @@ def server(settings: Settings) -> Iterator[httpx.Client]:
 
 
 def with_topics(settings: Settings) -> Settings:
-    with admin_client(settings) as admin:
-        ensure_topics(admin, settings)
+    prepare_topics(settings)
     return settings
 
 

@@ -1,0 +1,106 @@
+"""The work of `eddy train`, `eddy evaluate` and `eddy compare`: read files, show progress, report figures."""
+
+from pathlib import Path
+
+import typer
+
+from eddy.cli.terminal import make_live, of_training, progress_bar, write_figures
+from eddy.models.config import configs
+from eddy.models.errors import EddyError
+from eddy.models.evaluation.compare import compare
+from eddy.models.evaluation.evaluate import evaluate
+from eddy.models.logs.events import read_events
+from eddy.models.logs.item_features import read_features
+from eddy.models.registry import latest, publish
+from eddy.models.training.distributed import process_group
+from eddy.models.training.train import train
+from eddy.stream.records.settings import Settings
+
+
+def train_and_publish(
+    settings: Settings,
+    events: Path,
+    time_unit: str,
+    items: Path | None,
+    cell: str,
+    assignments: list[str],
+    checkpoint: Path | None,
+    figures: Path | None,
+    announce: bool,
+) -> None:
+    """Train a version of these events, publish it in the settings' registry and print where it is.
+
+    assignments: `name=value` of the model or its training. checkpoint, figures: files to write, if any.
+    """
+    # 1. Read: whatever is wrong with the arguments or the files is found before anything is trained.
+    model, training = configs(cell, assignments)
+    log = read_events(events, time_unit)
+    features = read_features(items) if items else None
+    lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    if items:
+        lineage["items"] = str(items.resolve())
+    # 2. Train, together with the other processes that torchrun has started.
+    with process_group(training.device) as group:
+        with progress_bar(silent=not group.first) as show:
+            trained = train(
+                log, model, training, settings.rules, of_training(show), checkpoint, group, features
+            )
+        # 3. The first process publishes; the others stay, since torchrun ends all when one ends.
+        if group.first:
+            version = publish(settings.registry, trained, lineage)
+            path = version.path
+            write_figures(figures, {"version": version.id, "path": str(path.resolve()), **trained.metrics})
+            typer.echo(path)
+            _warn(trained.metrics.get("gradients", {}).get("warning"))
+            if announce:
+                make_live(settings, version)
+        group.wait_for_first()
+
+
+def judge(
+    events: Path,
+    time_unit: str,
+    items: Path | None,
+    protocol: str,
+    mode: str,
+    cell: str | None,
+    assignments: list[str],
+    registry: Path | None,
+    figures: Path | None,
+) -> None:
+    """Evaluate a cell that is trained first, or the newest version of a registry, beside the baselines."""
+    if (cell is None) == (registry is None):
+        raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
+    if items and registry:
+        raise EddyError("--items goes with --cell; a version in the registry has its own")
+    model, training = configs(cell, assignments) if cell else (None, None)
+    version = latest(registry) if registry else None
+    with progress_bar() as show:
+        report = evaluate(
+            read_events(events, time_unit), protocol, mode, version, model, training,  # type: ignore[arg-type]
+            training=of_training(show), ranking=lambda done, of: show("ranking", done, of),
+            features=read_features(items) if items else None,
+        )  # fmt: skip
+    typer.echo(report.table())
+    _warn(report.warning)
+    write_figures(figures, report.to_dict())
+
+
+def compare_cells(
+    events: Path, time_unit: str, protocol: str, mode: str, assignments: list[str], figures: Path | None
+) -> None:
+    """Train every cell on these events and print a table of them beside the baselines."""
+    model, training = configs("gru", assignments)
+    with progress_bar() as show:
+        comparison = compare(
+            read_events(events, time_unit), protocol, model, training, mode=mode,  # type: ignore[arg-type]
+            progress=lambda cell: of_training(lambda what, done, of: show(f"{cell}: {what}", done, of)),
+        )  # fmt: skip
+    typer.echo(comparison.table())
+    rows = [row.to_dict() for row in comparison.rows]
+    write_figures(figures, {"rows": rows, "best_baseline": comparison.best_baseline()})
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        typer.echo(f"Take care: {warning}", err=True)
