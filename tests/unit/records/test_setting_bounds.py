@@ -66,12 +66,15 @@ def test_a_setting_at_its_bounds_makes_a_worker_s_clients_and_topics(
         app = new_app(settings, "")
         connect(app, settings, worker)
         faust_consumer: Any = app.consumer
-        consumer = faust_consumer._new_consumer_thread()._create_worker_consumer(app.transport)
+        thread = faust_consumer._new_consumer_thread()
+        consumer = thread._create_worker_consumer(app.transport)
         joining_ms = consumer._rebalance_timeout_ms
         assert consumer._session_timeout_ms <= joining_ms < consumer._request_timeout_ms
         assert settings.session_timeout_s * REVOKE_BUDGET * 1000 < joining_ms
         assert consumer._heartbeat_interval_ms < consumer._session_timeout_ms / 3
         await consumer.stop()
+        for unused in (thread, faust_consumer._thread):
+            unused.thread_loop.close()
         await new_producer(settings, f"{settings.group}-0").stop()
         await worker.stop()
 
