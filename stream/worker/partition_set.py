@@ -57,7 +57,10 @@ class PartitionSet:
         self._settled = asyncio.Event()
         self._settled.set()
         self._restoring: asyncio.Task[None] | None = None
+        self._assigned: set[int] = set()
         self._generation = NO_GENERATION
+        self._reclaimed: set[int] = set()
+        """partitions of this assignment that were fenced off and are taken back"""
 
     @property
     def engine(self) -> Engine:
@@ -84,10 +87,16 @@ class PartitionSet:
         """Restore the partitions of a new assignment, beside the caller. `numbers` are all that the worker
         owns from now on, those that it had before among them.
         """
+        self._assigned, self._generation = numbers, generation
+        self._reclaimed.clear()
+        await self._restore_missing()
+
+    async def _restore_missing(self) -> None:
+        """Begin to restore the assigned partitions that are not there, instead of what was begun before."""
         await self.pause()
         self.metrics.ready.set(0)
-        self._generation = generation
-        self._restoring = self._background.spawn(self._restore(numbers, generation), "restore")
+        restoring = self._restore(self._assigned, self._generation)
+        self._restoring = self._background.spawn(restoring, "restore")
 
     async def pause(self) -> None:
         """Hold chunks back, and end a restore that is under way."""
@@ -183,20 +192,33 @@ class PartitionSet:
     # -- fencing ----------------------------------------------------------------------------------------
 
     async def lose(self, lost: PartitionLost) -> None:
-        """Another worker fenced this one off a partition: forget it, and expect to hear of the rebalance."""
+        """Another process fenced this worker off a partition: forget it, and expect to hear of a rebalance."""
         log.warning("%s: forgetting it", lost)
         if lost.partition in self.tasks:
             await self.drop([self.tasks[lost.partition]], keep_statistics=False, within_s=CLOSE_S)
-        self._background.spawn(self._await_rebalance(lost, self._generation), "rebalance")
+        again = lost.partition in self._reclaimed
+        self._background.spawn(self._await_rebalance(lost, self._generation, again), "rebalance")
 
-    async def _await_rebalance(self, lost: PartitionLost, generation: int) -> None:
-        """A partition is taken over in a rebalance; without one nobody would work on it any more."""
+    async def _await_rebalance(self, lost: PartitionLost, generation: int, again: bool) -> None:
+        """Whoever takes a partition over does so in a rebalance. Without one the group still gives it to this
+        worker, and nobody would work on it any more, so it is taken back. That happens when a member that
+        was just replaced fences late, while it restores what it does not own any more.
+
+        Errors: EddyError when the partition was lost `again` within the same assignment.
+        """
         await asyncio.sleep(REBALANCE_SESSIONS * self._settings.session_timeout_s)
-        if self._generation == generation:
+        if self._generation != generation:
+            return
+        if again:
             raise EddyError(
-                f"{lost}, but the group still gives it to this one: is EDDY_GROUP also the name of something "
-                "else? Restarting takes it back"
+                f"{lost}, twice, but the group still gives it to this one: is EDDY_GROUP also the name of "
+                "something else? Restarting takes it back"
             )
+        missing = self._assigned - set(self.tasks)
+        if lost.partition in missing and self.settled:  # else a restore is under way, or has taken it back
+            log.warning("%s, but the group still gives it to this one; taking it back", lost)
+            self._reclaimed |= missing
+            await self._restore_missing()
 
     # -- all of them ------------------------------------------------------------------------------------
 
