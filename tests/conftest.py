@@ -10,7 +10,6 @@ import pytest
 from kafka import KafkaAdminClient
 
 from eddy.stream.kafka.clients import admin_client
-from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.settings import Settings, load_settings
 from tests.support.kafka_clusters import MakeSettings, cluster
 

@@ -22,14 +22,14 @@ class OtherStatistics(EddyError):
 
 
 class AnnouncedVersion:
-    """Feed it announcements; `on_loaded` is called with the encoder of each newer epoch that was loaded."""
+    """Feed it announcements; `on_loaded` is called with the version of each newer epoch that was loaded."""
 
     def __init__(
         self, load: Callable[[Announcement], Awaitable[LiveVersion]], retry_s: float = RETRY_S
     ) -> None:
         self.announced: Announcement | None = None
-        self.epoch: int | None = None
-        """the newest epoch that was loaded"""
+        self.loaded: LiveVersion | None = None
+        """of the newest epoch that was loaded"""
         self.problem = ""
         """why the announced version is not loaded, empty when it is"""
         self.on_loaded: Callable[[LiveVersion], Awaitable[None]] | None = None
@@ -38,6 +38,11 @@ class AnnouncedVersion:
         self._hopeless = False
         self._loading = asyncio.Lock()
         self._moved = asyncio.Condition()
+
+    @property
+    def epoch(self) -> int | None:
+        """The newest epoch that was loaded."""
+        return None if self.loaded is None else self.loaded.epoch
 
     async def take(self, announcements: Iterable[Announcement]) -> None:
         """Load the newest announcement if it is newer than those before; where it cannot be loaded and there
@@ -82,9 +87,9 @@ class AnnouncedVersion:
             if announcement is None or announcement.epoch == self.epoch:
                 return
             try:
-                encoder = await self._load(announcement)
+                live = await self._load(announcement)
             except EddyError as error:
-                if self.epoch is None and not await self._fall_back(older):
+                if self.loaded is None and not await self._fall_back(older):
                     raise
                 self._hopeless = isinstance(error, OtherStatistics)
                 if self.problem != str(error):
@@ -96,20 +101,20 @@ class AnnouncedVersion:
                         error,
                     )
                 return
-            await self._go_live(announcement.epoch, encoder)
+            await self._go_live(live)
             self.problem = ""
 
     async def _fall_back(self, older: Sequence[Announcement]) -> bool:
         """Whether one of these versions, the newest first, could be loaded."""
         for announcement in older:
             with suppress(EddyError):
-                await self._go_live(announcement.epoch, await self._load(announcement))
+                await self._go_live(await self._load(announcement))
                 return True
         return False
 
-    async def _go_live(self, epoch: int, encoder: LiveVersion) -> None:
+    async def _go_live(self, live: LiveVersion) -> None:
         if self.on_loaded is not None:
-            await self.on_loaded(encoder)
+            await self.on_loaded(live)
         async with self._moved:
-            self.epoch = epoch
+            self.loaded = live
             self._moved.notify_all()

@@ -20,8 +20,9 @@ from eddy.stream.kafka.clients import admin_client, require_servers, ssl_context
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
+from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.static_member import NameTaken, keep_out_of_the_way, name_is_taken
-from eddy.stream.worker.transport import CHUNK_CODEC, BatchConsumer, BatchTransport
+from eddy.stream.worker.transport import CHUNK_CODEC, BatchConsumer, BatchTransport, Reading
 from eddy.stream.worker.worker import Worker
 
 log = logging.getLogger("eddy.worker")
@@ -54,8 +55,8 @@ def _credentials(settings: Settings) -> Any:
     return faust.SSLCredentials(context) if context else None
 
 
-def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
-    """A Faust app whose agent feeds `worker`; `note` is committed beside offsets."""
+def new_app(settings: Settings, note: str) -> faust.App:
+    """A Faust app of the worker's group; `note` is committed beside offsets. `connect` gives it a worker."""
     folder = settings.cache_dir / "faust"
     try:
         folder.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
@@ -83,51 +84,64 @@ def new_app(settings: Settings, worker: Worker, note: str) -> faust.App:
     )
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.transport.note = note
+    return app
+
+
+class GroupConsumer:
+    """The app's consumer of `events`, by the numbers of partitions; see `EventsConsumer`."""
+
+    def __init__(self, app: faust.App, topic: str) -> None:
+        self._app, self._topic = app, topic
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast(BatchConsumer, self._app.consumer)
+
+    async def commit(self, offsets: dict[int, int]) -> bool:
+        committed = {TP(self._topic, number): offset for number, offset in offsets.items()}
+        return await self._consumer.commit_durable(committed)
+
+    async def read_again(self, seeks: int) -> None:
+        await self._consumer.read_again(seeks)
+
+    def reading(self, number: int) -> Reading | None:
+        return self._consumer.reading(TP(self._topic, number))
+
+    def take_gone(self, number: int, start: int) -> int:
+        return self._consumer.take_gone(TP(self._topic, number), start)
+
+
+def connect(app: faust.App, settings: Settings, worker: Worker) -> None:
+    """Have the app hand its chunks to a worker, and tell it of partitions gained and lost."""
+    topic = settings.topics.events
     if settings.worker_id is not None:
         loop = asyncio.get_running_loop()
 
         def end() -> None:  # called on the consumer's thread
-            loop.call_soon_threadsafe(worker.fail, NameTaken(settings))
+            loop.call_soon_threadsafe(worker.background.fail, NameTaken(settings))
 
-        app.transport.prepare = lambda consumer: keep_out_of_the_way(
+        cast(BatchTransport, app.transport).prepare = lambda consumer: keep_out_of_the_way(
             consumer, lambda member_id: name_is_taken(settings, member_id), end
         )
-    events = app.topic(settings.topics.events, value_serializer=CHUNK_CODEC, key_serializer="raw")
 
-    @app.agent(events)
+    @app.agent(app.topic(topic, value_serializer=CHUNK_CODEC, key_serializer="raw"))
     async def take_chunks(stream: Any) -> None:
         # Not acknowledged here: a chunk is done when a checkpoint has made it durable (see
         # eddy.stream.worker.transport).
         async for event in stream.noack().events():
             await worker.put(event.value)
 
+    def numbers_of(partitions: set[TP]) -> set[int]:
+        return {tp.partition for tp in partitions if tp.topic == topic}
+
     async def on_assigned(app: Any, assigned: set[TP], **_: Any) -> None:
-        await worker.assigned(_of(settings, assigned), app.consumer_generation_id)
+        await worker.assigned(numbers_of(assigned), app.consumer_generation_id)
 
     async def on_revoked(app: Any, revoked: set[TP], **_: Any) -> None:
-        await worker.revoked(_of(settings, revoked))
+        await worker.revoked(numbers_of(revoked))
 
     app.on_partitions_assigned.connect(cast(Any, on_assigned))
     app.on_partitions_revoked.connect(cast(Any, on_revoked))
-
-    def consumer() -> BatchConsumer:
-        return cast(BatchConsumer, app.consumer)
-
-    def events_of(number: int) -> TP:
-        return TP(settings.topics.events, number)
-
-    async def commit(offsets: dict[int, int]) -> bool:
-        return await consumer().commit_durable({events_of(number): at for number, at in offsets.items()})
-
-    worker.commit = commit
-    worker.read_again = lambda seeks: consumer().read_again(seeks)
-    worker.reading = lambda number: consumer().reading(events_of(number))
-    worker.take_gone = lambda number, start: consumer().take_gone(events_of(number), start)
-    return app
-
-
-def _of(settings: Settings, partitions: set[TP]) -> set[int]:
-    return {tp.partition for tp in partitions if tp.topic == settings.topics.events}
 
 
 async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
@@ -141,33 +155,35 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         loop.add_signal_handler(name, stop.set)
     ids = await asyncio.to_thread(_prepare, settings)
     names = settings.topics
-    worker = Worker(settings, ids[names.events].bytes, on_step)
+    metrics = WorkerMetrics()
     if settings.metrics_port is not None:
-        serve_metrics(settings, settings.metrics_port, worker.metrics.registry)
+        serve_metrics(settings, settings.metrics_port, metrics.registry)
+    app = new_app(settings, ids[names.user_state].hex)
+    consumer = GroupConsumer(app, names.events)
     stopping = asyncio.ensure_future(stop.wait())
-    starting = asyncio.ensure_future(worker.start())
+    starting = asyncio.ensure_future(
+        Worker.start(settings, ids[names.events].bytes, consumer, metrics, on_step)
+    )
     first: list[asyncio.Future[Any]] = [starting, stopping]
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done() or starting.exception() is not None:
+    if not starting.done():
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        await worker.stop()
-    if stop.is_set():
         return
-    await starting
+    worker = await starting
+    connect(app, settings, worker)
     gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles
     gc.set_threshold(GC_ALLOCATIONS, 50, 100)
-    app = new_app(settings, worker, ids[names.user_state].hex)
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
     watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids)))
     try:
-        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.failed, watching]
+        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.background.failed, watching]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             watching.result()
-        if worker.failed.done():
-            worker.failed.result()
+        if worker.background.failed.done():
+            worker.background.failed.result()
         if crashed.done() and not stop.is_set():
             raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
         app.consumer.stop_flow()

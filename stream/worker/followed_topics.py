@@ -22,7 +22,7 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
-from eddy.stream.worker.restore import OnThread
+from eddy.stream.worker.background import OnThread
 
 log = logging.getLogger("eddy.worker")
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -20,6 +19,7 @@ from eddy.stream.state.rows import RowFormatError, Rows
 from eddy.stream.state.slab import CatalogueIndices
 from eddy.stream.state.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
 from eddy.stream.state.stored_rows import decode_newest
+from eddy.stream.worker.background import OnThread
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask
 
@@ -37,12 +37,6 @@ GOODBYE_S = 1.0
 """How long the producer of a partition that is not restored after all may take to close: a revocation may be
 waiting.
 """
-
-
-class OnThread(Protocol):
-    """Runs work on the engine's thread."""
-
-    def __call__(self, work: Callable[[], Any]) -> Awaitable[Any]: ...
 
 
 class Restorer:

@@ -25,7 +25,7 @@ from eddy.stream.engine.engine import Engine
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import load_settings
-from eddy.stream.worker.worker import MAX_BATCH_EVENTS
+from eddy.stream.worker.batch_loop import MAX_BATCH_EVENTS
 from tests.bench import parts
 from tests.bench.versions import make_version
 from tests.bench.workload import STEP_MS, Workload, user_id

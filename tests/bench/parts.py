@@ -33,8 +33,8 @@ from eddy.stream.state.sampling import in_sample
 from eddy.stream.state.slab import Slots
 from eddy.stream.worker.answers import encode_lists
 from eddy.stream.worker.app import FETCH_RECORDS
+from eddy.stream.worker.batch_loop import MAX_BATCH_EVENTS
 from eddy.stream.worker.checkpoint import CheckpointData, encode_checkpoints, write_partition
-from eddy.stream.worker.worker import MAX_BATCH_EVENTS
 from tests.support.engines import TOPIC_ID, new_engine
 
 Record: TypeAlias = "ConsumerRecord[bytes, bytes]"

@@ -27,7 +27,7 @@ from eddy.models.scoring.approximate_products import Precision
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import Settings, load_settings
-from eddy.stream.worker.worker import MAX_BATCH_EVENTS
+from eddy.stream.worker.batch_loop import MAX_BATCH_EVENTS
 from tests.bench import parts
 from tests.bench.workload import STEP_MS
 

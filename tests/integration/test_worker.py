@@ -241,23 +241,34 @@ def test_a_dead_letter_that_is_too_large_is_cut_and_says_what_was_cut(stage: Sta
     assert stage.verdict().problems == []
 
 
-def test_a_fenced_owner_writes_nothing_more_and_ends_with_a_message_when_no_rebalance_comes(
-    stage: Stage,
-) -> None:
-    worker = stage.fleet.start()
-    stage.send(traffic(500, users=20, seed=1))
-    stage.await_end()
-    before = len(list(stage.cluster.read(stage.settings.topics.user_state, 2)))
-    for number in range(2):  # whoever comes with the same transactional id is the owner from now on
+def fence(stage: Stage) -> None:
+    """Whoever comes with the same transactional id is the partitions' owner from now on."""
+    for number in range(2):
         usurper = KafkaProducer(
             **client_config(stage.settings), transactional_id=f"{stage.settings.group}-{number}"
         )
         usurper.init_transactions()
         usurper.close()
+
+
+def test_a_fenced_owner_writes_nothing_more_takes_its_partitions_back_once_and_then_ends(
+    stage: Stage,
+) -> None:
+    """No rebalance comes, so the group gives them to it all the time."""
+    worker = stage.fleet.start()
+    stage.send(traffic(500, users=20, seed=1))
+    stage.await_end()
+    before = len(list(stage.cluster.read(stage.settings.topics.user_state, 2)))
+    fence(stage)
     stage.send(traffic(500, users=20, seed=2))
-    assert worker.ended(PATIENCE_S) == 1
-    assert b"was taken over by another worker" in worker.log()
+    eventually(lambda: b"was taken over by another" in worker.log(), PATIENCE_S, "it notices")
     assert len(list(stage.cluster.read(stage.settings.topics.user_state, 2))) == before
+    stage.await_end()
+    assert b"taking it back" in worker.log()
+    fence(stage)
+    stage.send(traffic(500, users=20, seed=3))
+    assert worker.ended(PATIENCE_S) == 1
+    assert b"was taken over by another worker, twice" in worker.log()
     stage.fleet.mend()  # as a supervisor would
     stage.await_end()
     stage.fleet.stop()

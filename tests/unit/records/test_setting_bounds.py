@@ -11,13 +11,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from eddy.models.errors import EddyError
+from eddy.models.registry import Version
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.topics import topic_specs
 from eddy.stream.records.settings import Settings, load_settings
-from eddy.stream.worker.app import new_app, serve_metrics
-from eddy.stream.worker.worker import REVOKE_BUDGET, Worker
+from eddy.stream.worker.app import connect, new_app, serve_metrics
+from eddy.stream.worker.worker import REVOKE_BUDGET
+from tests.support.engines import random_version
 from tests.support.setting_bounds import FIELDS, bounds, extremes, is_number
+from tests.support.workers import new_worker
 
 NUMBERS = [name for name, field in FIELDS.items() if is_number(field)]
 AT_BOUNDS = [(name, value) for name in FIELDS for value in extremes(name)]
@@ -47,22 +50,31 @@ def test_what_is_no_finite_number_is_refused(name: str, beyond: str) -> None:
         load_settings(**{name: beyond})
 
 
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    return random_version(tmp_path_factory.mktemp("registry"))
+
+
 @pytest.mark.parametrize(("name", "value"), AT_BOUNDS)
 def test_a_setting_at_its_bounds_makes_a_worker_s_clients_and_topics(
-    tmp_path: Path, name: str, value: object
+    version: Version, tmp_path: Path, name: str, value: object
 ) -> None:
     settings = made_with(tmp_path, **{name: value})
 
     async def make() -> None:
-        worker = Worker(settings, bytes(16))
-        app = new_app(settings, worker, "")
+        worker = new_worker(settings, version)
+        app = new_app(settings, "")
+        connect(app, settings, worker)
         faust_consumer: Any = app.consumer
-        consumer = faust_consumer._new_consumer_thread()._create_worker_consumer(app.transport)
+        thread = faust_consumer._new_consumer_thread()
+        consumer = thread._create_worker_consumer(app.transport)
         joining_ms = consumer._rebalance_timeout_ms
         assert consumer._session_timeout_ms <= joining_ms < consumer._request_timeout_ms
         assert settings.session_timeout_s * REVOKE_BUDGET * 1000 < joining_ms
         assert consumer._heartbeat_interval_ms < consumer._session_timeout_ms / 3
         await consumer.stop()
+        for unused in (thread, faust_consumer._thread):
+            unused.thread_loop.close()
         await new_producer(settings, f"{settings.group}-0").stop()
         await worker.stop()
 

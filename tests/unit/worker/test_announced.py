@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
 from eddy.stream.worker.worker import Worker
 from tests.support.engines import new_encoder, random_version
+from tests.support.workers import StubRestorer, new_worker
 
 
 def announced(epoch: int) -> Announcement:
@@ -104,38 +104,35 @@ def test_rows_of_an_epoch_that_was_never_announced_name_what_to_do(files: Files)
     assert "eddy announce" in version.waiting_for(7, "r")
 
 
-class NewerRestorer:
-    """A restorer whose partition holds rows of a newer epoch until that epoch is loaded."""
+def worker_with_newer_rows(
+    tmp_path: Path, files: Files, stall_s: float
+) -> tuple[Worker, AnnouncedVersion, list[int]]:
+    """A worker whose partitions hold rows of epoch 2, and the partitions that it tried to restore."""
+    settings = Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s})
+    worker = new_worker(settings, random_version(tmp_path))
+    version = worker._followed.version = AnnouncedVersion(files.load, retry_s=0)
+    tried: list[int] = []
 
-    def __init__(self, version: AnnouncedVersion) -> None:
-        self._version = version
-        self.calls = 0
-
-    async def take_over(self, number: int, *_: Any) -> str:
-        self.calls += 1
-        if self._version.epoch != 2:
+    async def take_over(number: int) -> str:
+        tried.append(number)
+        if version.epoch != 2:
             raise NewerRows(2, 1)
         return f"partition {number}"
 
-
-def worker_with(tmp_path: Path, files: Files, stall_s: float) -> tuple[Worker, NewerRestorer]:
-    worker = Worker(Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s}), bytes(16))
-    worker.followed.version = AnnouncedVersion(files.load, retry_s=0)
-    restorer = NewerRestorer(worker.followed.version)
-    worker._restorer = restorer  # type: ignore[assignment]
-    return worker, restorer
+    worker.partitions._restorer = StubRestorer(worker, take_over)  # type: ignore[assignment]
+    return worker, version, tried
 
 
 def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
     files: Files, tmp_path: Path
 ) -> None:
     async def run() -> None:
-        worker, restorer = worker_with(tmp_path, files, stall_s=60)
-        version, awaited = worker.followed.version, worker.metrics.awaited_epoch
+        worker, version, tried = worker_with_newer_rows(tmp_path, files, stall_s=60)
+        awaited = worker.partitions.metrics.awaited_epoch
         await version.take([announced(1)])
         files.missing = unreadable
         await version.take([announced(2)])
-        taking = asyncio.create_task(worker._take_over(0, 1))
+        taking = asyncio.create_task(worker.partitions.take_over(0, 1))
         while not awaited._value.get():
             await asyncio.sleep(0)
         assert awaited._value.get() == 2
@@ -143,7 +140,7 @@ def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
         trying = asyncio.create_task(version.keep_trying())
         assert await taking == "partition 0"  # type: ignore[comparison-overlap]
         trying.cancel()
-        assert (restorer.calls, awaited._value.get()) == (2, 0)
+        assert (tried, awaited._value.get()) == ([0, 0], 0)
         await worker.stop()
 
     asyncio.run(run())
@@ -151,12 +148,12 @@ def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
 
 def test_a_worker_that_waits_for_a_version_too_long_ends_and_says_why(files: Files, tmp_path: Path) -> None:
     async def run() -> None:
-        worker, _ = worker_with(tmp_path, files, stall_s=0.01)
-        await worker.followed.version.take([announced(1)])
+        worker, version, _ = worker_with_newer_rows(tmp_path, files, stall_s=0.01)
+        await version.take([announced(1)])
         files.missing = unreadable
-        await worker.followed.version.take([announced(2)])
+        await version.take([announced(2)])
         try:
-            await worker._take_over(0, 1)
+            await worker.partitions.take_over(0, 1)
         finally:
             await worker.stop()
 

@@ -1,0 +1,168 @@
+"""From chunks to micro-batches: takes chunks in, applies them on the engine's thread, and hands over what
+they say. Between batches it encodes rows of older epochs anew and drops rows that nobody touches.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from eddy.stream.records.chunk import Chunk
+from eddy.stream.records.clock import DAY_MS
+from eddy.stream.records.decode import decode_events
+from eddy.stream.records.partitioner import OtherPartitioner
+from eddy.stream.records.settings import Settings
+from eddy.stream.worker.background import BackgroundTasks, OnThread
+from eddy.stream.worker.consumer import EventsConsumer
+from eddy.stream.worker.inbox import Inbox
+from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
+from eddy.stream.worker.partition_set import PartitionSet
+from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.sender import Sender
+
+log = logging.getLogger("eddy.worker")
+
+MAX_BATCH_EVENTS = 4096
+"""Records applied at once: enough for batched arithmetic, and few enough to answer soon."""
+
+DECODE_ASIDE = 256
+"""Records from which on a chunk is decoded on a thread of its own; fewer are decoded sooner than that thread
+has begun.
+"""
+
+FETCH_ENDS_S = 0.002
+"""How long a small batch waits at most for the other partitions' chunks of the same fetch."""
+
+REENCODED_ROWS = 1024
+"""Rows of older epochs that are encoded anew between two batches, at most."""
+
+IDLE_POLL_S = 0.05
+"""How often a worker without events looks for rows of older epochs."""
+
+IDLE_ROWS_S = 60.0
+"""How often a worker with events looks for rows that nobody touches."""
+
+
+class BatchLoop:
+    """Takes chunks and applies them, one micro-batch after another, holding `batch_lock` meanwhile."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic_id: bytes,
+        partitions: PartitionSet,
+        consumer: EventsConsumer,
+        sender: Sender,
+        run: OnThread,
+        background: BackgroundTasks,
+        batch_lock: asyncio.Lock,
+    ) -> None:
+        self.inbox = Inbox(2 * MAX_BATCH_EVENTS)
+        self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
+        self._consumer, self._sender, self._run = consumer, sender, run
+        self._background, self._batch_lock = background, batch_lock
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
+        self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
+
+    def close(self) -> None:
+        """End the decoder's thread."""
+        self._decoder.shutdown()
+
+    async def put(self, chunk: Chunk) -> None:
+        """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
+        await self._partitions.until_settled()
+        if len(chunk.records) >= DECODE_ASIDE:
+            decoded = await asyncio.get_running_loop().run_in_executor(
+                self._decoder, decode_events, chunk.records, chunk.partition, self._settings.admission
+            )
+            chunk = replace(chunk, decoded=decoded)
+        await self.inbox.put_chunk(chunk)
+
+    async def run(self) -> None:
+        """Apply what comes, until cancelled."""
+        looked_for_idle = time.monotonic()
+        while True:
+            # 1. Wait for chunks. Meanwhile rows of older epochs are encoded anew.
+            filled = asyncio.ensure_future(self.inbox.filled())
+            while not (await asyncio.wait([filled], timeout=IDLE_POLL_S))[0]:
+                async with self._batch_lock:
+                    await self._reencode_oldest()
+            if self.inbox.events < DECODE_ASIDE:
+                await self.inbox.fetch_ended(FETCH_ENDS_S)
+            # 2. Wait until the messages of the batches before are on their way.
+            await self._sender.room()
+            # 3. Apply them.
+            async with self._batch_lock:
+                await self._process(await self.inbox.take_chunks(MAX_BATCH_EVENTS))
+                await self._reencode_oldest()
+                if time.monotonic() - looked_for_idle > IDLE_ROWS_S:
+                    looked_for_idle = time.monotonic()
+                    await self.drop_idle_rows()
+
+    async def _process(self, arrived: Sequence[Chunk]) -> None:
+        chunks: dict[int, list[Chunk]] = {}
+        for chunk in arrived:
+            task = self._partitions.tasks.get(chunk.partition)
+            if task is None or chunk.generation != task.generation:
+                continue  # from before a rebalance: its records will come again
+            if task.accept(chunk):
+                chunks.setdefault(chunk.partition, []).append(chunk)
+            else:
+                self.read_again(chunk.partition, chunk.seeks)
+        if not chunks:
+            return
+        tasks = {number: self._partitions.tasks[number] for number in chunks}
+        output: BatchOutput = await self._run(
+            lambda: apply_micro_batch(
+                self._partitions.engine,
+                self._settings,
+                self._topic_id,
+                tasks,
+                chunks,
+                self._partitions.metrics,
+                self._other_partitioner,
+            )
+        )
+        self._sender.put_batch(output)
+
+    def read_again(self, number: int, seeks: int) -> None:
+        """Have records fetched once more that were lost between Kafka and here, unless the consumer's
+        positions were set since they had been `seeks` times.
+        """
+        log.warning(
+            "partition %d: records were fetched but not handed over; going back to the committed offset",
+            number,
+        )
+        # Not awaited: a rebalance may be waiting for this batch, and the seek for the rebalance.
+        self._background.spawn(self._consumer.read_again(seeks), "read again")
+
+    async def _reencode_oldest(self) -> None:
+        """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
+        engine = self._partitions.engine
+        if not (self._partitions.settled and engine.may_be_stale):
+            return
+        self._partitions.note_changed(await self._run(lambda: engine.reencode_oldest(REENCODED_ROWS)))
+        self._partitions.metrics.stale_rows.set(engine.stale)
+
+    async def drop_idle_rows(self) -> None:
+        """Drop the rows that nobody touched for longer than the setting says."""
+        days = self._settings.idle_days
+        if days is None:
+            return
+        for task in list(self._partitions.tasks.values()):  # partitions may come and go meanwhile
+            dropped = await self._run(partial(self._drop_idle_rows, task, days))
+            if dropped:
+                self._partitions.metrics.idle.inc(dropped)
+                log.info(
+                    "partition %d: %d rows idle for more than %g days dropped", task.number, dropped, days
+                )
+
+    def _drop_idle_rows(self, task: PartitionTask, days: float) -> int:
+        """On the engine's thread: returns how many rows were dropped."""
+        engine = self._partitions.engine
+        users = engine.idle_users(task.number, round(days * DAY_MS), task.committed or 0)
+        task.erase(engine, users)
+        return len(users)

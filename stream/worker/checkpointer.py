@@ -1,0 +1,172 @@
+"""Makes the work of all partitions durable, every checkpoint interval and when partitions are revoked."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from aiokafka import AIOKafkaProducer
+
+from eddy.stream.kafka.producers import send_all
+from eddy.stream.records.messages import Message
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.availability import dictionary_records
+from eddy.stream.worker.background import BackgroundTasks, EngineThread
+from eddy.stream.worker.checkpoint import CheckpointData, checkpoint
+from eddy.stream.worker.consumer import EventsConsumer
+from eddy.stream.worker.liveness import Standing
+from eddy.stream.worker.partition_set import PartitionSet
+from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.sender import Sender
+
+log = logging.getLogger("eddy.worker")
+
+ABORT_S = 0.5
+"""How long an abandoned checkpoint may take to abort its transactions, before it is cancelled again."""
+
+
+class Checkpointer:
+    """Takes checkpoints, one at a time. `batch_lock` is held while a micro-batch is applied: a checkpoint
+    must not miss what a batch has applied and not noted yet.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic_id: bytes,
+        partitions: PartitionSet,
+        consumer: EventsConsumer,
+        sender: Sender,
+        producer: AIOKafkaProducer,
+        thread: EngineThread,
+        background: BackgroundTasks,
+        batch_lock: asyncio.Lock,
+        on_step: Callable[[str], None],
+    ) -> None:
+        self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
+        self._consumer, self._sender, self._producer = consumer, sender, producer
+        self._thread, self._background, self._batch_lock = thread, background, batch_lock
+        self._on_step = on_step
+        self._lock = asyncio.Lock()
+        self._unwritten_names: list[Message] = []
+        """dictionary records of a checkpoint that failed; the next one writes them"""
+        self._commits = True
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Take a checkpoint every interval from now on, until the worker's tasks are cancelled."""
+        self._loop = self._background.spawn(self._run(), "checkpoints")
+
+    async def flush(self, within_s: float) -> bool:
+        """Take a checkpoint now; False when it took longer. It is abandoned then, and what was copied out for
+        it is lost from memory, whichever partition it belongs to. Errors: those of the checkpoint.
+        """
+        flushing = asyncio.ensure_future(self.take_checkpoint())
+        await asyncio.wait([flushing], timeout=max(within_s, 0))
+        if flushing.done():
+            flushing.result()
+            return True
+        await _abandon(flushing)
+        if self._loop is not None:
+            await _abandon(self._loop)
+            self.start()
+        return False
+
+    async def _run(self) -> None:
+        interval = self._settings.checkpoint_ms / 1000
+        while True:
+            started = time.monotonic()
+            await self.take_checkpoint()
+            await self._carry_withdrawals()
+            self._show_lag()
+            await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
+
+    def _show_lag(self) -> None:
+        for number, task in list(self._partitions.tasks.items()):
+            reading = self._consumer.reading(number)
+            if reading is not None and reading.end is not None:
+                standing = Standing(task.position, reading, 0, reading.end)
+                self._partitions.metrics.lag.labels(number).set(standing.left)
+
+    async def take_checkpoint(self) -> None:
+        """Make what was applied so far durable. Errors: whatever the steps in `checkpoint` could not do."""
+        metrics = self._partitions.metrics
+        async with self._lock:
+            # 1. Between two batches, copy out what is to be written.
+            async with self._batch_lock:
+                tasks = {number: task for number, task in self._partitions.tasks.items() if task.pending}
+                if not tasks:
+                    return
+                parts = await self._thread.run(lambda: self._copy_out(tasks))
+                answers = self._sender.take_unconfirmed()
+            # 2. Beside the next batches, confirm the answers, write the rows, and commit the offsets.
+            with metrics.checkpoint_seconds.time():
+                try:
+                    outcome = await checkpoint(
+                        {number: (tasks[number].producer, part) for number, part in parts.items()},
+                        self._settings.topics,
+                        answers,
+                        self._consumer.commit,
+                        self._on_step,
+                    )
+                except asyncio.CancelledError:
+                    self._unwritten_names += [name for part in parts.values() for name in part.names]
+                    raise
+            # 3. Note what is durable, and forget the partitions that others took over.
+            self._say_whether_committed(outcome.committed)
+            lost = {loss.partition: loss for loss in outcome.lost}
+            for number, part in parts.items():
+                if number in lost:
+                    self._unwritten_names += part.names
+                else:
+                    tasks[number].mark_committed(part, outcome.committed)
+            for loss in lost.values():
+                await self._partitions.lose(loss)
+
+    def _say_whether_committed(self, committed: bool) -> None:
+        if self._commits != committed:
+            self._commits = committed
+            log.info(
+                "offsets are committed again"
+                if committed
+                else "the group is rebalancing and offsets are not committed; rows are written, and the "
+                "next checkpoint tries again"
+            )
+
+    def _copy_out(self, tasks: Mapping[int, PartitionTask]) -> dict[int, CheckpointData]:
+        """On the engine's thread: copy what each partition's part of a checkpoint writes."""
+        engine = self._partitions.engine
+        names = [
+            *self._unwritten_names,
+            *dictionary_records(engine.names.take_new(), engine.names.availability),
+        ]
+        self._unwritten_names.clear()
+        parts = {}
+        for number, task in tasks.items():
+            parts[number] = task.capture(engine, self._topic_id, names)
+            names = []  # the first partition's transaction writes the names for all
+        return parts
+
+    async def _carry_withdrawals(self) -> None:
+        """Write to the dictionary what only tombstones say of items, since compaction forgets tombstones in
+        the end.
+        """
+        availability = self._partitions.engine.names.availability
+        ids = await self._thread.run(availability.take_to_carry)
+        if not ids:
+            return
+        try:
+            records = await self._thread.run(lambda: dictionary_records(ids, availability))
+            await asyncio.gather(*await send_all(self._producer, self._settings.topics.items, 0, records))
+        except asyncio.CancelledError:  # abandoned with its checkpoint: the next one carries them
+            self._thread.submit(lambda: availability.carry_again(ids))
+            raise
+
+
+async def _abandon(checkpointing: asyncio.Future[None]) -> None:
+    """End a checkpoint in any case: aiokafka waits without end for a transaction's outcome once its producer
+    is stopped, and again when it is told to abort instead.
+    """
+    while not checkpointing.done():
+        checkpointing.cancel()
+        await asyncio.wait([checkpointing], timeout=ABORT_S)
