@@ -1,5 +1,5 @@
-"""The version that the newest announcement names: loaded when it is announced, and tried again until it can
-be. Meanwhile the version before stays live; rows of the newer epoch have to wait (see `waiting_for`).
+"""Loads the version that the newest announcement names, again and again until it succeeds. Meanwhile the
+version before stays live, and rows of the newer epoch have to wait (see `waiting_for`).
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from eddy.stream.records.schema import Announcement
 log = logging.getLogger("eddy.worker")
 
 RETRY_S = 5.0
-"""Between two attempts at loading a version that could not be loaded."""
+"""The time between two attempts to load a version."""
 
 
 class OtherStatistics(EddyError):
-    """A version that counts item statistics in another way: no further attempt can make it fit."""
+    """The version counts other item statistics than the live one; no further attempt can change that."""
 
 
 class AnnouncedVersion:
-    """Feed it announcements; `on_loaded` is called with the version of each newer epoch that was loaded."""
+    """Takes announcements, and calls `on_loaded` with the version of each newer epoch that it has loaded."""
 
     def __init__(
         self, load: Callable[[Announcement], Awaitable[LiveVersion]], retry_s: float = RETRY_S
     ) -> None:
         self.announced: Announcement | None = None
         self.loaded: LiveVersion | None = None
-        """of the newest epoch that was loaded"""
+        """the version of the newest epoch that was loaded"""
         self.problem = ""
         """why the announced version is not loaded, empty when it is"""
         self.on_loaded: Callable[[LiveVersion], Awaitable[None]] | None = None
@@ -45,8 +45,9 @@ class AnnouncedVersion:
         return None if self.loaded is None else self.loaded.epoch
 
     async def take(self, announcements: Iterable[Announcement]) -> None:
-        """Load the newest announcement if it is newer than those before; where it cannot be loaded and there
-        is no version to go on with, the newest before it that can. Errors: EddyError when there is none.
+        """Load the version of the newest announcement, if it is newer than those before. If it cannot be
+        loaded and no version is live yet, load the newest earlier one that can be. Errors: EddyError when
+        none can.
         """
         by_epoch = {each.epoch: each for each in announcements}
         newest_first = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
@@ -55,19 +56,19 @@ class AnnouncedVersion:
             await self._try(newest_first[1:])
 
     async def keep_trying(self) -> None:
-        """Until cancelled, load again what could not be loaded."""
+        """Until cancelled, try again to load the announced version."""
         while True:
             await asyncio.sleep(self._retry_s)
             if self.problem and not self._hopeless:
                 await self._try()
 
     async def reached(self, epoch: int) -> None:
-        """Wait until this epoch, or a newer one, is loaded."""
+        """Wait until this epoch or a newer one is loaded."""
         async with self._moved:
             await self._moved.wait_for(lambda: self.epoch is not None and self.epoch >= epoch)
 
     def waiting_for(self, epoch: int, registry: object) -> str:
-        """What a user should know who waits for rows of this epoch: why, and what to do."""
+        """Why rows of this epoch have to wait, and what the user can do about it."""
         if self.announced is None or self.announced.epoch < epoch:
             return (
                 f"no announcement on model-versions reaches epoch {epoch}: was that topic made anew? "
@@ -105,7 +106,7 @@ class AnnouncedVersion:
             self.problem = ""
 
     async def _fall_back(self, older: Sequence[Announcement]) -> bool:
-        """Whether one of these versions, the newest first, could be loaded."""
+        """Whether one of these versions could be loaded; they are tried in this order."""
         for announcement in older:
             with suppress(EddyError):
                 await self._go_live(await self._load(announcement))

@@ -1,7 +1,7 @@
-"""The Faust app of a worker: group membership, rebalancing, flow control and one agent that takes whole
+"""The Faust app of a worker: group membership, rebalancing, flow control, and one agent that takes whole
 chunks.
 
-With eddy.stream.worker.transport the only file that knows Faust.
+Only this file and eddy.stream.worker.transport know Faust.
 """
 
 import asyncio
@@ -31,12 +31,13 @@ FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
 HEARTBEATS_PER_SESSION = 4
 REBALANCE_TIMEOUT_S = 60.0
-"""How long the group waits for its members to join again, at least; a longer session makes it longer, since
-the last flush before it may take a share of the session (see eddy.stream.worker.worker).
+"""How long the group waits at least for its members to join again. A longer session makes it longer, since
+the last flush before that may take a share of the session (see eddy.stream.worker.worker).
 """
 
 REQUEST_MARGIN_S = 30.0
-"""By which a request may take longer than a rebalance: joining is a request that waits for the others."""
+"""How much longer than a rebalance a request may take: joining is a request that waits for the other members.
+"""
 
 GC_ALLOCATIONS = 100_000
 TOPIC_WATCH_S = 2.0
@@ -59,7 +60,7 @@ def new_app(settings: Settings, note: str) -> faust.App:
     """A Faust app of the worker's group; `note` is committed beside offsets. `connect` gives it a worker."""
     folder = settings.cache_dir / "faust"
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder
+        folder.mkdir(parents=True, exist_ok=True)  # Faust makes the last folder only
     except OSError as error:
         raise EddyError(f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to another folder") from None
     rebalance_timeout = max(REBALANCE_TIMEOUT_S, settings.session_timeout_s)
@@ -145,7 +146,7 @@ def connect(app: faust.App, settings: Settings, worker: Worker) -> None:
 
 
 async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
-    """Run a worker until SIGTERM or SIGINT; returns after a last flush.
+    """Run a worker until SIGTERM or SIGINT, and return after a last flush.
 
     Errors: EddyError, or whatever ended the worker.
     """
@@ -172,7 +173,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         return
     worker = await starting
     connect(app, settings, worker)
-    gc.freeze()  # what is here stays; and millions of short-lived records are no reason to look for cycles
+    gc.freeze()  # these objects stay, and millions of short-lived records are no reason to look for cycles
     gc.set_threshold(GC_ALLOCATIONS, 50, 100)
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
@@ -194,7 +195,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
 
 
 def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) -> None:
-    """Serve a worker's metrics over HTTP from now on. Errors: EddyError when the address cannot be had."""
+    """Serve a worker's metrics over HTTP. Errors: EddyError when the address cannot be had."""
     try:
         server, _ = start_http_server(port, settings.host, registry)
     except OSError as error:
@@ -206,7 +207,7 @@ def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) ->
 
 
 def _prepare(settings: Settings) -> dict[str, UUID]:
-    """Make the topics that are missing; returns the ids of all."""
+    """Create the topics that are missing; returns the ids of all topics."""
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
         ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])

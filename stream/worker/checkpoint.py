@@ -1,13 +1,14 @@
-"""The checkpoint: the order in which a batch becomes durable.
+"""Station 10: the order in which a micro-batch becomes durable.
 
-1. recommendations and dead letters of the batch are confirmed;
-2. per owned partition, side by side, one transaction: rows on `user-state`, the journal on `item-stats`,
-names of new
-   items on `items`. The producer's transactional id is group-partition, so a paused former owner is fenced;
-3. offsets are committed.
+1. The cluster confirms the recommendations and dead letters.
+2. For each owned partition one transaction writes rows to `user-state`, the journal to `item-stats` and the
+names of
+   new items to `items`; the partitions' transactions run side by side. The producer's transactional id is
+   group-partition, so that a paused former owner is fenced.
+3. The offsets are committed.
 
-A crash between any two leaves offsets behind rows, never ahead: what is read again is recognised by its
-offset.
+A crash between two steps leaves the offsets behind the rows, never ahead of them. Records that are read again
+are recognised by their offsets.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ STEPS = ("captured", "answered", "written", "committed")
 
 
 class PartitionLost(Exception):
-    """Another worker took the partition over: nothing of it may be written any more."""
+    """Another worker has taken the partition over: nothing more may be written to it."""
 
     def __init__(self, partition: int) -> None:
         super().__init__(f"partition {partition} was taken over by another worker")
@@ -34,24 +35,24 @@ class PartitionLost(Exception):
 
 @dataclass
 class CheckpointData:
-    """What one partition's part of a checkpoint writes, copied out of memory between two batches and encoded
-    while the next ones are applied.
+    """What a checkpoint writes for one partition: copied out of memory between two batches, and encoded while
+    the next ones are applied.
     """
 
     partition: int
     position: int | None
-    """offset of the next record to read, None before the first"""
+    """offset of the next record to read; None before the first one"""
     rows: Callable[[], list[Message]]
-    """encodes the rows' copies"""
+    """encodes the copied rows, and tombstones of erased users"""
     statistics: Callable[[], list[Message]]
     names: list[Message]
     changelog_end: int = 0
-    """after writing: offset after the last row written"""
+    """once written: the offset on `user-state` from which a restore has to read on"""
 
 
 @dataclass
 class EncodedCheckpoint:
-    """A capture as messages."""
+    """The same as messages."""
 
     rows: list[Message]
     statistics: list[Message]
@@ -59,23 +60,23 @@ class EncodedCheckpoint:
 
 @dataclass(frozen=True)
 class CheckpointOutcome:
-    """What a checkpoint made durable."""
+    """What a checkpoint has made durable."""
 
     lost: list[PartitionLost]
-    """partitions of which nothing was written; the rows of the others are durable"""
+    """partitions to which nothing was written; the rows of all others are durable"""
     committed: bool
-    """whether their offsets are committed; a group that is rebalancing refuses"""
+    """whether their offsets are committed; a group that is rebalancing refuses commits"""
 
 
 def encode_checkpoints(captures: Iterable[CheckpointData]) -> list[EncodedCheckpoint]:
-    """Not on the event loop: it takes milliseconds."""
+    """Encode rows and statistics. Takes milliseconds, and so must not run on the event loop."""
     return [EncodedCheckpoint(capture.rows(), capture.statistics()) for capture in captures]
 
 
 async def write_partition(
     producer: AIOKafkaProducer, topics: TopicNames, capture: CheckpointData, encoded: EncodedCheckpoint
 ) -> None:
-    """Step 2 for one partition. Errors: PartitionLost when fenced; then nothing was written."""
+    """Step 2 for one partition. Errors: PartitionLost when it was fenced; then nothing was written."""
     if not (encoded.rows or encoded.statistics or capture.names):
         return
     try:
@@ -87,8 +88,8 @@ async def write_partition(
             ]
             written = await asyncio.gather(*rows)
             await asyncio.gather(*others)
-        # A batch's metadata names its first record; the tail is read from the last batch on, a few rows
-        # twice.
+        # The metadata of a produced batch names its first record only. So a restore reads on from the last
+        # batch, and reads a few rows twice.
         capture.changelog_end = max((batch.offset for batch in written), default=0)
     except (ProducerFenced, InvalidProducerEpoch):
         raise PartitionLost(capture.partition) from None
@@ -101,10 +102,10 @@ async def checkpoint(
     commit: Callable[[dict[int, int]], Awaitable[bool]],
     on_step: Callable[[str], None],
 ) -> CheckpointOutcome:
-    """Make captures durable; `answers` ends when the batch's recommendations and dead letters are
-    confirmed, and `commit` says whether it could.
+    """Make the copied data durable, by the steps above. `answers` ends when recommendations and dead letters
+    are confirmed; `commit` returns whether it could commit; `on_step` is called after each of `STEPS`.
 
-    Any failure but those that the outcome tells of is raised and must end the process.
+    Errors: any failure that the outcome does not tell of. It must end the process.
     """
     on_step("captured")
     encoding = asyncio.to_thread(encode_checkpoints, [capture for _, capture in captures.values()])

@@ -1,8 +1,9 @@
-"""How long a fetch may wait at the broker: not at all while little comes, for more records while much does.
+"""How long the broker may hold back the answer to a fetch.
 
-A chunk of a few records costs about as much as one of hundreds. So on a busy stream the broker answers a
-fetch only when it has many records, or after a moment; on a quiet one each event is answered at once, and a
-fetch of an idle worker rests at the broker until there is something to answer.
+A chunk of a few records costs about as much as a chunk of hundreds. On a busy stream the broker therefore
+answers when it has many records, or after a moment. On a quiet stream it answers each event at once, and
+holds the fetch of an idle worker until there is an event. With 100 events/s that takes the time from an event
+to its list from 18 to 4 ms (tests/bench/README.md).
 """
 
 import math
@@ -11,37 +12,37 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 BUSY_PER_S = 200.0
-"""Records per second from which on fetches wait for more: with so many, chunks of one record each would keep
+"""Records per second from which on fetches wait for more. At this rate, chunks of one record each would keep
 a worker about half busy.
 """
 
 MEMORY_S = 0.5
-"""How far back the rate looks: what came so long ago counts 1/e."""
+"""How far back the rate looks: a record from so long ago counts 1/e."""
 
 
 class Patience(NamedTuple):
-    """The broker answers a fetch when it has so many bytes, or after so long."""
+    """The broker answers a fetch when it has `min_bytes`, and in any case after `wait_ms`."""
 
     min_bytes: int
     wait_ms: int
 
 
 AT_ONCE = Patience(1, 100)
-"""A fetch also holds back the answer to a seek or a rebalance: it rests at the broker for no longer."""
+"""A fetch that waits also delays a seek or a rebalance, so it waits for at most 100 ms."""
 
 IN_CHUNKS = Patience(64 << 10, 20)
-"""At 5,000 events/s in slices of 5 ms this halves the median time to an answer."""
+"""Compared with Faust's defaults, this halves the median time to an answer at 5,000 events/s."""
 
 
 class FetchPace:
-    """Follows the rate at which records come."""
+    """Measures the rate of records."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at, self._count = clock(), 0.0
 
     def after(self, records: int) -> Patience:
-        """How the next fetch waits, now that one has brought so many records."""
+        """How the next fetch shall wait, after one that brought so many records."""
         now = self._clock()
         self._count = self._count * math.exp((self._at - now) / MEMORY_S) + records
         self._at = now

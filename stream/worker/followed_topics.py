@@ -1,5 +1,5 @@
-"""What a worker knows beside its own partitions: items, model versions and everybody's item statistics,
-followed from Kafka for as long as it runs.
+"""What a worker knows beside its own partitions: items, model versions and the item statistics of all
+partitions. It follows their topics for as long as it runs.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
 
 class FollowedTopics:
-    """Catalogue, names and statistics, and the newest version that was announced."""
+    """The catalogue, its names, the item statistics, and the newest announced version."""
 
     def __init__(self, settings: Settings, run: OnThread) -> None:
         self.settings = settings
@@ -46,19 +46,19 @@ class FollowedTopics:
 
     @property
     def statistics(self) -> StatisticsReader:
-        """The reader of item statistics; exists once `count_for` was called."""
+        """The reader of item statistics. Errors: RuntimeError before `count_for`."""
         if self._statistics is None:
             raise RuntimeError("no model version yet")
         return self._statistics
 
     def count_for(self, encoder: LiveVersion) -> None:
-        """Keep the item statistics that a version's score asks for."""
+        """Count the item statistics that a version's score needs."""
         config = encoder.recommender.config
         statistics = Statistics(config.half_lives_ms, config.successors)
         self._statistics = StatisticsReader(statistics, self.catalogue)
 
     async def _load(self, announcement: Announcement) -> LiveVersion:
-        """Read a version's files, beside the engine's work; name its items, on the engine's thread."""
+        """Read a version's files beside the engine's work, then number its items on the engine's thread."""
         version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
         encoder: LiveVersion = await self._run(lambda: self._encoder(version, announcement.epoch))
         return encoder
@@ -79,12 +79,12 @@ class FollowedTopics:
         return LiveVersion(version, epoch, self.catalogue, device)
 
     async def caught_up(self) -> None:
-        """Wait until all that is in the followed topics now has been taken in."""
+        """Wait until everything that the followed topics hold now has been taken in."""
         for follower in (self.versions, self.items, self.item_stats):
             await follower.caught_up()
 
     async def forget_statistics(self, partition: int) -> None:
-        """Build a partition's statistics anew: what is held may hold counts that never became durable."""
+        """Read a partition's statistics again: those in memory may count events that never became durable."""
         reader = self.statistics
         await self._run(lambda: reader.forget_partition(partition))
         await self.item_stats.rewind(partition)
@@ -119,7 +119,7 @@ class FollowedTopics:
 
 
 def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
-    """The item that a record of `items` names, None if it cannot be read."""
+    """The item that a record of `items` names; None if the record cannot be read."""
     if record.value is None:
         return None
     try:

@@ -1,8 +1,9 @@
-"""Liveness that means something: progress of the committed offsets, not just a process that breathes.
+"""Liveness measured by progress: a worker is alive when its committed offsets move, not when its process
+runs.
 
-Kafka consumers have been seen to go quiet for ever after a broker's outage while everything looks alive. A
-worker whose committed offsets stand still although there is something left to read, and the cluster answers,
-ends itself for its supervisor.
+Kafka consumers have been seen to fall silent for ever after a broker's outage, while everything looked alive.
+A worker ends itself, to be restarted by its supervisor, when its committed offsets stand still although the
+cluster answers and has more records.
 """
 
 import time
@@ -15,20 +16,20 @@ from eddy.stream.worker.transport import Reading
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the work on one partition stands; offsets."""
+    """How far the work on one partition has come, in offsets."""
 
     done: int | None
-    """the next one to apply or to commit, None before the first record"""
+    """the next record to apply or to commit; None before the first one"""
     reading: Reading | None
-    """None while the consumer has no position"""
+    """None while the consumer has no position in the partition"""
     start: int
-    """of the log: what was before is gone"""
+    """where the log begins; earlier records were removed"""
     end: int
 
     @property
     def left(self) -> int:
-        """How many are left; 0 where nothing is left to read. What retention has removed does not count, nor
-        what is passed over in reading, like the markers of transactions at the log's end.
+        """How many offsets are left to do; 0 where nothing is left to read. Offsets that retention removed do
+        not count, nor do those that the consumer passes over, such as transaction markers at the log's end.
         """
         done = max(self.done or 0, self.start)
         reading = self.reading
@@ -38,7 +39,7 @@ class Standing:
 
 
 class StallWatch:
-    """Feed it how partitions stand; it says how long nothing was committed. Times in seconds."""
+    """Measures for how many seconds nothing was committed although records were left."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
@@ -46,10 +47,10 @@ class StallWatch:
         self._since: float | None = None
 
     def stalled_seconds(self, standings: Mapping[int, Standing], now: float | None = None) -> float:
-        """Seconds without progress although something is left; 0 while there is nothing.
+        """Seconds since the last commit, or since records were left to do; 0 while none are.
 
-        `standings`: of the owned partitions, as to commits; empty when the cluster did not answer (which is
-        not a stall of ours). Errors: EddyError beyond the limit.
+        `standings`: of the owned partitions, with `done` as committed; empty when the cluster did not answer,
+        since that is no stall of the worker. Errors: EddyError when the limit is exceeded.
         """
         now = time.monotonic() if now is None else now
         committed = {number: standing.done for number, standing in standings.items()}

@@ -1,4 +1,4 @@
-"""What a worker holds of one owned partition between restore and revocation."""
+"""One owned partition of a worker, between restore and revocation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,58 +18,58 @@ from eddy.stream.worker.checkpoint import CheckpointData
 
 @dataclass
 class PartitionTask:
-    """An owned, restored partition."""
+    """A partition that is owned and restored: how far it has come, and what its next checkpoint writes."""
 
     number: int
     producer: AIOKafkaProducer
-    """transactional, fences former owners"""
+    """transactional; its start has fenced former owners"""
     journal: Journal
     generation: int
     changelog_end: int
-    """offset of `user-state` up to which everything is in memory"""
+    """offset on `user-state` up to which everything is in memory"""
     received: int | None = None
-    """end of the last chunk taken in"""
+    """end of the last accepted chunk"""
     position: int | None = None
     """offset of the next record to apply"""
     committed: int | None = None
-    """offset that the last checkpoint committed"""
+    """offset that the last successful checkpoint has committed"""
     _dirty: list[NDArray[np.int64]] = field(default_factory=list)
     _erased: dict[str, None] = field(default_factory=dict)
     _rewrites: bool = False
     """whether the next checkpoint writes the item statistics whole"""
 
     def accept(self, chunk: Chunk) -> bool:
-        """Take a chunk in; not if records between it and the one before were fetched but never came."""
+        """Accept a chunk, unless records between it and the chunk before were fetched but never arrived."""
         if chunk.follows is not None and (self.received is None or chunk.follows > self.received):
             return False
         self.received = max(chunk.end, self.received or 0)
         return True
 
     def changed(self, slots: NDArray[np.int64]) -> None:
-        """Note rows that are to be written."""
+        """Let the next checkpoint write the rows of these slots."""
         if len(slots):
             self._dirty.append(slots)
 
     def erase(self, engine: Engine, users: Sequence[str]) -> None:
-        """Forget users; the next checkpoint writes their tombstones."""
+        """Forget users, and let the next checkpoint write their tombstones."""
         engine.erase_users([(self.number, user) for user in users])
         self._erased.update(dict.fromkeys(users))
 
     def rewrite_statistics(self) -> None:
-        """Let the next checkpoint write the item statistics whole."""
+        """Let the next checkpoint write the partition's item statistics whole."""
         self._rewrites = True
 
     def applied_up_to(self, position: int) -> None:
-        """Everything before this offset is applied."""
+        """Note that everything before this offset is applied."""
         self.position = max(position, self.position or 0)
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint has something to do."""
+        """Whether a checkpoint would have something to write or to commit."""
         return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
 
     def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> CheckpointData:
-        """Copy out what the next checkpoint writes."""
+        """Copy out what the checkpoint writes, on the engine's thread. `names`: dictionary records."""
         erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
         stored = None
@@ -77,7 +77,7 @@ class PartitionTask:
             slots = np.unique(np.concatenate(self._dirty))
             self._dirty.clear()
             slots = slots[engine.slab.partition[slots] == self.number]
-            engine.reencode(slots)  # a version may have been exchanged since they changed
+            engine.reencode(slots)  # the version may have been switched since they changed
             stored = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
 
         def rows() -> list[Message]:
@@ -92,13 +92,15 @@ class PartitionTask:
         return CheckpointData(self.number, self.position, rows, statistics, names)
 
     def mark_committed(self, capture: CheckpointData, committed: bool) -> None:
-        """A checkpoint has written this capture, and has `committed` its position or could not."""
+        """Note that a checkpoint has written this data, and whether its position is committed, too."""
         if committed:
             self.committed = capture.position
         self.changelog_end = max(self.changelog_end, capture.changelog_end)
 
     def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:
-        """All rows as they are; only while nothing is pending, so that no row is ahead of the changelog."""
+        """All rows of the partition. Allowed only while nothing is pending, since no row of a snapshot may be
+        ahead of the changelog.
+        """
         slots = engine.slab.of_partition(self.number)
         engine.reencode(slots)
         parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))

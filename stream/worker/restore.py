@@ -1,4 +1,6 @@
-"""Restoring a partition: fence its former owner, then snapshot and changelog tail, or all the changelog."""
+"""Restores a partition: fences its former owner, then reads the snapshot and the changelog's tail, or the
+whole changelog.
+"""
 
 import logging
 import time
@@ -26,21 +28,21 @@ from eddy.stream.worker.partition_task import PartitionTask
 log = logging.getLogger("eddy.worker")
 
 MAX_SNAPSHOT_AGE_MS = TOMBSTONE_DAYS * 86_400_000 // 2
-"""Half of what tombstones are kept for: a snapshot can never bring an erased user back."""
+"""Half of the time that tombstones are kept, so that no snapshot can bring an erased user back."""
 
 RESERVE_ROWS = 1 << 20
-"""Room made at most before a changelog is read: how many rows its records are is not known yet."""
+"""The most rows that room is made for before a changelog is read; how many it holds is not known yet."""
 
-TELL_S = 5.0
+LOG_EVERY_S = 5.0
 
 GOODBYE_S = 1.0
-"""How long the producer of a partition that is not restored after all may take to close: a revocation may be
-waiting.
+"""How long the producer of a partition that is not restored after all may take to close, while a revocation
+may be waiting.
 """
 
 
 class Restorer:
-    """Brings partitions back into the engine's memory."""
+    """Brings the rows of partitions back into the engine's memory."""
 
     def __init__(
         self,
@@ -54,22 +56,29 @@ class Restorer:
         self.settings, self.topic_id = settings, topic_id
         self.engine, self.statistics, self.metrics = engine, statistics, metrics
         self._run = run
-        self._span: dict[int, tuple[int, int]] = {}
-        self._told = 0.0
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._logged_at = 0.0
         self._damaged: dict[bytes, str] = {}
-        """of the partition that is being restored: users whose newest row so far cannot be read, and why"""
+        """users of the partition being restored whose newest row so far cannot be read, and the reason"""
 
     async def take_over(
         self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
     ) -> PartitionTask:
-        """Restore a partition; `caught_up` ends when the topics that are followed were read to their ends.
+        """Restore a partition. `caught_up` ends when the followed topics are read to their ends.
+
+        1. Start the transactional producer, which fences former owners.
+        2. Wait for the followed topics, so that items and statistics are complete.
+        3. Read the snapshot, if there is one, and the changelog from there on.
+        4. Prepare the journal of its item statistics.
 
         If this fails or is cancelled, nothing of the partition stays in memory.
         """
-        started = self._told = time.monotonic()
+        started = self._logged_at = time.monotonic()
         producer = new_producer(self.settings, f"{self.settings.group}-{number}")
         try:
-            await producer.start()  # from here on no former owner can write
+            # 1. From here on no former owner can write.
+            await producer.start()
+            # 2. and 3.
             await caught_up()
             position = await self._run(lambda: self._load_snapshot(number))
             topic = self.settings.topics.user_state
@@ -85,16 +94,17 @@ class Restorer:
         rows = len(self.engine.slab.of_partition(number))
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
+        # 4.
         counted = self.statistics.offset.get(number, -1)
         self.engine.statistics_buffer.begin_partition(number, counted)
-        # Where a record is missing, what comes next must still be newer than all that others have read.
+        # Where a record is missing, the next one must still be newer than all that others have read.
         sequence = self.statistics.seen.get(number, -1)
         journal = Journal(number, sequence, counted, known=self.statistics.sequence)
         return PartitionTask(number, producer, journal, generation, changelog_end=end[number])
 
     def _require_readable(self, number: int) -> None:
-        """Errors: RowFormatError when a user's newest row cannot be read. The events that it includes are
-        committed, so to go on without it would lose them unnoticed.
+        """Errors: RowFormatError when a user's newest row cannot be read. Its events are committed, and so
+        would be lost silently if the worker went on without the row.
         """
         if self._damaged:
             topic, (user, why) = self.settings.topics.user_state, next(iter(self._damaged.items()))
@@ -104,12 +114,12 @@ class Restorer:
             )
 
     def forget(self, number: int) -> None:
-        """Drop a partition's rows from memory."""
+        """Drop a partition's rows, and its events that wait to be counted, from memory."""
         self.engine.slab.remove_rows(self.engine.slab.of_partition(number))
         self.engine.statistics_buffer.forget_partition(number)
 
     def _load_snapshot(self, number: int) -> int | None:
-        """Returns the changelog position to go on from, None without a snapshot that can be used."""
+        """Load the snapshot; returns the changelog offset to read on from, None without a usable snapshot."""
         path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
         progress = self.metrics.restored.labels(number)
         progress.set(0)
@@ -139,8 +149,8 @@ class Restorer:
             return None
 
     async def _expect(self, tp: TopicPartition, first: int, end: int) -> None:
-        """Make room at once for what the changelog may hold, and say how much there is to read."""
-        self._span[tp.partition] = (first, end)
+        """Make room for the rows that the changelog may hold, and note how much there is to read."""
+        self._spans[tp.partition] = (first, end)
         room = min(end - first, RESERVE_ROWS)
         await self._run(lambda: self.engine.slab.reserve(len(self.engine.slab) + room))
 
@@ -148,14 +158,14 @@ class Restorer:
         newest = {record.key: record.value for record in records if record.key is not None}
         await self._run(lambda: self._load_records(tp.partition, newest))
         self.metrics.restored.labels(tp.partition).inc(len(records))
-        self._tell(tp.partition, records[-1].offset + 1)
+        self._log_progress(tp.partition, records[-1].offset + 1)
 
-    def _tell(self, number: int, position: int) -> None:
-        first, end = self._span[number]
+    def _log_progress(self, number: int, position: int) -> None:
+        first, end = self._spans[number]
         share = (position - first) / max(end - first, 1)
         self.metrics.restore_progress.labels(number).set(min(share, 1.0))
-        if time.monotonic() - self._told > TELL_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._logged_at > LOG_EVERY_S:
+            self._logged_at = time.monotonic()
             log.info("partition %d: %.0f %% of the changelog restored", number, 100 * share)
 
     def _load_records(self, number: int, newest: dict[bytes, bytes | None]) -> None:

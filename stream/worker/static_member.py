@@ -1,7 +1,8 @@
-"""A worker's stable name (EDDY_WORKER_ID, KIP-345) belongs to one process at a time: to the last that joined.
+"""A worker's stable name (EDDY_WORKER_ID, KIP-345) belongs to the process that joined the group last.
 
-aiokafka takes a member whose name was taken over for one whose session expired. It would join again under the
-name and so take it back, and the other process would do the same, without end and without a word.
+aiokafka treats a member whose name another process has taken over like a member whose session has expired: it
+joins again under the name, and so takes it back. The other process would do the same, without end and without
+a message.
 """
 
 import asyncio
@@ -20,12 +21,12 @@ from eddy.stream.records.settings import Settings
 
 _RETRY_S = 1.0
 
-logging.getLogger("kafka.admin").setLevel(logging.ERROR)  # it warns of what Faust adds to a subscription
+logging.getLogger("kafka.admin").setLevel(logging.ERROR)  # it warns about what Faust adds to a subscription
 
 
 class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]
-    """The broker's answer to who joins while another one joins under the same name; aiokafka has no word
-    for it.
+    """The broker's answer to a member that joins while another one joins under the same name. aiokafka does
+    not know this error.
     """
 
     errno = 82
@@ -37,7 +38,7 @@ kafka_errors.setdefault(FencedInstanceIdError.errno, FencedInstanceIdError)
 
 
 class NameTaken(EddyError):
-    """Another process goes by this worker's name."""
+    """Another process uses this worker's name."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -48,8 +49,8 @@ class NameTaken(EddyError):
 
 
 def name_is_taken(settings: Settings, member_id: str) -> bool:
-    """Whether the group's member of this worker's name is another than `member_id`. Errors: kafka-python's
-    and EddyError when the cluster does not say.
+    """Whether the group has a member with this worker's name that is not `member_id`. Errors: those of
+    kafka-python, and EddyError, when the cluster does not answer.
     """
     with admin_client(settings) as admin:
         members = admin.describe_groups([settings.group])[settings.group]["members"]
@@ -62,9 +63,9 @@ def name_is_taken(settings: Settings, member_id: str) -> bool:
 def keep_out_of_the_way(
     consumer: AIOKafkaConsumer, taken: Callable[[str], bool], on_taken: Callable[[], None]
 ) -> None:
-    """Have a consumer that lost its membership look whether its name is `taken` by another than the member
-    that it was (asked on a thread), before it joins again. If so, `on_taken` is called, and it does not join
-    any more.
+    """Make a consumer that has lost its membership ask whether another member has taken its name, before it
+    joins again. `taken` is called with the id of the member that it was, on a thread of its own. If it
+    returns True, `on_taken` is called, and the consumer does not join any more.
     """
     start = consumer.start
 
@@ -92,10 +93,10 @@ def _guarded(
             try:
                 if await asyncio.to_thread(taken, member_id):
                     return await step_aside()
-            except (ClientError, EddyError):  # the coordinator's loop comes again
+            except (ClientError, EddyError):  # the coordinator's loop tries again
                 await asyncio.sleep(_RETRY_S)
                 return None
-            # Not asked again before it is a member: the answer that made it one may have been lost.
+            # Do not ask again before it is a member: the answer that made it one may have been lost.
             member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
         try:
             assignment = await join(subscription, previous)

@@ -1,9 +1,9 @@
-"""Record batches through Faust: a transport that hands an agent one whole chunk of a partition at a time.
+"""Station 1: a Faust transport that hands an agent one whole chunk of a partition at a time.
 
-Faust's own path makes two asyncio tasks, locks and an Event per message (12,000 events/s); a chunk per
-fetch costs the same once per thousands. Membership, rebalancing and flow control stay Faust's. Commits do
-not: Faust's bookkeeping supposes one message per offset, so offsets are committed only by `commit_durable`,
-which the checkpoint calls.
+For each message, Faust makes two asyncio tasks, locks and an Event, which allows 12,000 events/s. Here a
+chunk of thousands of records costs what one message costs there. Membership, rebalancing and flow control
+stay with Faust. Commits do not, because Faust expects one message per offset: `commit_durable` alone commits
+offsets, and the checkpoint alone calls it.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -26,20 +26,20 @@ CHUNK_CODEC = "eddy-chunk"
 
 @dataclass(frozen=True)
 class Reading:
-    """How far the reading of a partition has come; offsets."""
+    """How far a partition has been read, in offsets."""
 
     position: int
-    """of the next record to fetch"""
+    """the next record to fetch"""
     end: int | None
-    """of what can be read, as the last fetch knew it"""
+    """the end of what can be read, as of the last fetch"""
     handed: int | None
-    """end of the last chunk handed out since the position was set"""
+    """the end of the last chunk that was handed out since the position was set"""
     seeks: int
-    """how often positions had been set"""
+    """how often positions have been set"""
 
 
 class _ChunkCodec(codecs.Codec):
-    """Hands chunks through Faust's decoding as they are."""
+    """Passes chunks through Faust's decoding unchanged."""
 
     def _loads(self, s: Any) -> Any:
         return s
@@ -52,12 +52,12 @@ codecs.register(CHUNK_CODEC, _ChunkCodec())
 
 
 class _CommittedThread(driver.AIOKafkaConsumerThread):
-    """Reads committed records only: what a transactional producer aborted never happened."""
+    """Reads committed records only: what a transactional producer has aborted never happened."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_min_bytes, consumer._fetch_max_wait_ms = AT_ONCE
-        consumer._isolation_level = "read_committed"  # Faust gives its own transactions a way, but not this
+        consumer._isolation_level = "read_committed"  # Faust sets this for its own transactions only
         commit = consumer.commit
 
         async def commit_with_note(offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
@@ -69,10 +69,12 @@ class _CommittedThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields one message per partition and fetch: value = Chunk, offset = that of its last record.
+    """Yields one message per partition and fetch: its value is a Chunk, its offset that of the chunk's last
+    record.
 
-    What was fetched is handed out or fetched again, whatever a rebalance does in between. Faust can still
-    lose a chunk that it was handed; whoever takes chunks sees that from `follows`, and asks to `read_again`.
+    Whatever a rebalance does meanwhile, fetched records are either handed out or fetched again. Faust can
+    still lose a chunk that was handed to it; `Chunk.follows` shows that to the receiver, who then calls
+    `read_again`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -110,11 +112,11 @@ class BatchConsumer(driver.Consumer):
 
     def _wait_at_broker(self, patience: Patience) -> None:
         consumer = self._thread._consumer
-        if consumer is not None:  # its fetcher looks at these for each request
+        if consumer is not None:  # its fetcher reads these for each request
             consumer._fetcher._fetch_min_bytes, consumer._fetcher._fetch_max_wait_ms = patience
 
     def _goes_on(self, generation: int, seeks: int) -> bool:
-        """Whether no rebalance and no seek has begun since, or is under way."""
+        """Whether no rebalance and no seek has begun since then, and none is under way."""
         return (
             self.flow_active
             and generation == self.app.consumer_generation_id
@@ -122,23 +124,23 @@ class BatchConsumer(driver.Consumer):
         )
 
     async def _fetch_again(self, dropped: Mapping[TP, Sequence[Any]]) -> None:
-        """Go back, since these records cannot be handed out any more; until that has been done `follows`
-        shows that they are missing.
+        """Go back to the committed offsets, because these records can no longer be handed out. If that fails,
+        the `follows` of the next chunk shows that they are missing.
         """
         self._handed |= {tp: int(records[-1].offset) + 1 for tp, records in dropped.items()}
-        with suppress(IllegalStateError):  # taken away meanwhile: who gets them next seeks again
+        with suppress(IllegalStateError):  # the partitions were taken away: their next owner seeks anyway
             await self.perform_seek()
 
     async def read_again(self, seeks: int) -> None:
-        """Go back to the committed offsets, since a chunk got lost on its way; not if positions were set, or
-        are about to be set, since they had been so often.
+        """Go back to the committed offsets, because a chunk was lost on its way. Does nothing if positions
+        have been set more than `seeks` times, or are about to be set.
         """
         if self._goes_on(self.app.consumer_generation_id, seeks):
             with suppress(IllegalStateError):
                 await self.perform_seek()
 
     def reading(self, tp: TP) -> Reading | None:
-        """How far a partition has been read; None while it has no position."""
+        """How far a partition has been read; None while the consumer has no position in it."""
         consumer = self._thread._consumer
         subscription = consumer and consumer._subscription.subscription
         state = subscription and subscription.assignment and subscription.assignment.state_value(tp)
@@ -152,37 +154,38 @@ class BatchConsumer(driver.Consumer):
         )
 
     def _skip(self, tp: TP, to: int) -> None:
-        """Note that reading goes on at an offset: records between were removed, or were never records."""
+        """Note that reading continues at an offset: what lies before was removed, or holds no records."""
         expected = self._expected.get(tp, to)
         if to > expected:
             self._skipped.setdefault(tp, []).append((expected, to))
         self._expected[tp] = to
 
     def take_gone(self, tp: TP, start: int) -> int:
-        """How many offsets were gone before they were read, now that the log starts there; told once."""
+        """How many offsets were removed unread, now that the log starts at `start`. Each is reported once."""
         if start > self._expected.get(tp, start):
             self._skip(tp, start)
         return sum(max(min(to, start) - begin, 0) for begin, to in self._skipped.pop(tp, ()))
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Nothing: a full queue holds back who puts. Faust would leave the partition out, and once all are
-        left out look again after a second only: every few seconds under a backlog, with nothing left to do.
+        """Do nothing: a full queue makes its producers wait. Faust would exclude the partition from fetching,
+        and once all are excluded it looks again only after a second. Under a backlog the worker would stand
+        idle for a second every few seconds.
         """
 
     async def perform_seek(self) -> None:
-        """Go back to the committed offsets; chunks start a new row of `follows`."""
-        self._seeks_begun += 1  # what is fetched meanwhile may be from before or from after: see getmany
+        """Go back to the committed offsets. The next chunk of each partition follows none."""
+        self._seeks_begun += 1  # a fetch that is under way may be from before or after the seek
         try:
             try:
                 await super().perform_seek()
-            except AssertionError as error:  # aiokafka's word for it when nothing is assigned any more
+            except AssertionError as error:  # what aiokafka raises when nothing is assigned any more
                 raise IllegalStateError(str(error)) from None
-            # aiokafka leaves partitions without a committed offset where they are: behind what was dropped.
+            # Where no offset is committed aiokafka keeps the position, which is behind the dropped records.
             fresh = [tp for tp in self.assignment() if not self._read_offset.get(tp)]
             if fresh:
                 await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
             self._expected = {tp: self._read_offset.get(tp) or 0 for tp in self.assignment()}
-            self._handed.clear()  # not before: were the seek to fail, `follows` would show what was dropped
+            self._handed.clear()  # last: if the seek fails, `follows` must show what was dropped
         finally:
             self._seeks_ended += 1
 
@@ -193,11 +196,11 @@ class BatchConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Faust's timers, rebalances and shutdown ask for this; asking does not make anything durable."""
+        """Refuse: Faust's timers, rebalances and shutdown ask for commits of what is not durable yet."""
         return False
 
     async def commit_durable(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit next-to-read offsets that a checkpoint made durable; False if partitions were lost."""
+        """Commit the offsets of the next records, up to which all is durable; False if partitions were lost."""
         return bool(await self._commit(offsets))
 
 
@@ -205,9 +208,9 @@ class BatchTransport(driver.Transport):
     """Faust's aiokafka transport with chunks."""
 
     note = ""
-    """kept on the cluster beside each committed offset"""
+    """what the cluster stores beside each committed offset"""
 
     prepare: Callable[[AIOKafkaConsumer], None] = staticmethod(lambda _: None)
-    """what is done with the consumer before it starts"""
+    """called with the consumer before it starts"""
 
     Consumer = BatchConsumer
