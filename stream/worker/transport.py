@@ -200,7 +200,7 @@ class BatchConsumer(driver.Consumer):
         return False
 
     async def commit_durable(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit the offsets of the next records, up to which all is durable; False if partitions were lost."""
+        """Commit offsets before which everything is durable; False if partitions were lost."""
         return bool(await self._commit(offsets))
 
 
