@@ -134,6 +134,6 @@ def trajectory(
 
 
 def typical_user(events: Events, rules: EventRules, length: int) -> str:
-    """The user with the number of state-moving events that is nearest to `length` (ties: who came first)."""
+    """The user with the number of state-moving events that is nearest to `length` (of several the first)."""
     count = np.bincount(events.user[events.flags(rules).moves], minlength=len(events.users))
     return events.users[int(np.abs(count - length).argmin())]

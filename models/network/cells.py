@@ -197,7 +197,7 @@ class EchoState(Cell):
             )
             index = torch.stack([rows, self.columns.flatten()])
             unchecked: Any = torch.sparse.check_sparse_tensor_invariants
-            with unchecked(False):  # torch 2.11 warns of what is not said
+            with unchecked(False):  # torch 2.11 warns where it is not told
                 self._reservoir = torch.sparse_coo_tensor(
                     index, self.strength.flatten(), (self.hidden, self.hidden)
                 ).coalesce()

@@ -80,7 +80,7 @@ def collect(
     unseen: whether the pools are for lists that leave out what the user had.
     """
     recommender.eval()
-    # Items that appeared in the held-out part only have vectors that were never trained.
+    # Items that appear in the held-out part only have vectors that were never trained.
     seen = np.zeros(len(events.items), bool)
     seen[events.item[:first]] = True
     fresh_ids = {events.items[i] for i in np.flatnonzero(~seen)}

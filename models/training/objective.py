@@ -125,8 +125,7 @@ class Objective(nn.Module):
         event = batch.event.to(self.device)
         item, *rest = (part[event] for part in self.inputs)
         if item_dropout:
-            # Any bucket will do: which one an item falls into is arbitrary, what it must mean is "unknown
-            # item".
+            # Any bucket will do: which one an item falls into is arbitrary, and all must mean "unknown item".
             dropped = torch.rand(item.shape, device=self.device) < item_dropout
             drawn = torch.randint(recommender.config.item_buckets, item.shape, device=self.device)
             item = torch.where(dropped, recommender.items + drawn, item)

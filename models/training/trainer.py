@@ -247,7 +247,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
-            # The group's gradients are averaged; what is wanted is the gradient of the mean over predictions.
+            # The group averages gradients of sums; the step needs the gradient of the mean over predictions.
             torch.autograd.backward(loss * (self.group.size / max(1, len(batch.all_predictions))))
             learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(learning, settings.clip)

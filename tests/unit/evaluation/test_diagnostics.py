@@ -51,10 +51,10 @@ def vocabulary(events: Events) -> Vocabulary:
 
 def recommender(cell: str = "rnn") -> Recommender:
     torch.manual_seed(0)
-    made = Recommender(replace(SMALL, cell=cell), ITEMS, 1)
+    model = Recommender(replace(SMALL, cell=cell), ITEMS, 1)
     with torch.no_grad():
-        made.item_vectors.mul_(20)
-    return made.eval()
+        model.item_vectors.mul_(20)
+    return model.eval()
 
 
 def some_windows(steps: int = STEPS) -> Windows:
@@ -62,31 +62,31 @@ def some_windows(steps: int = STEPS) -> Windows:
     return windows(events, vocabulary(events), EVERY_EVENT, steps, USERS)
 
 
-def loss_from(model: Recommender, found: Windows, state: torch.Tensor, step: int) -> torch.Tensor:
+def loss_from(model: Recommender, sample: Windows, state: torch.Tensor, step: int) -> torch.Tensor:
     """Losses [B] at the target when the state after `step` events is this one."""
-    x = model.inputs(found.inputs)
+    x = model.inputs(sample.inputs)
     for t in range(step, x.shape[1]):
         state = model.cell.step(x[:, t], state)
-    vector = model.user_vector(model.cell.output(state), found.idle_ms)
+    vector = model.user_vector(model.cell.output(state), sample.idle_ms)
     scores = vector @ model.item_vectors[:ITEMS].T + model.item_bias
-    return torch.nn.functional.cross_entropy(scores, found.target, reduction="none")
+    return torch.nn.functional.cross_entropy(scores, sample.target, reduction="none")
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @torch.no_grad()
 def test_gradient_norms_are_those_of_finite_differences(cell: str) -> None:
-    model, found = recommender(cell).double(), some_windows()
+    model, sample = recommender(cell).double(), some_windows()
     with torch.enable_grad():
-        reach = gradient_reach(model, found)
+        reach = gradient_reach(model, sample)
     for lag in range(STEPS):
         state = model.initial(USERS).double()
         for t in range(STEPS - lag):
-            state = model.cell.step(model.inputs(found.inputs)[:, t], state)
+            state = model.cell.step(model.inputs(sample.inputs)[:, t], state)
         slopes = []
         for unit in range(model.state_size):
             nudge = torch.zeros(model.state_size, dtype=torch.float64)
             nudge[unit] = 1e-6
-            up, down = (loss_from(model, found, state + sign * nudge, STEPS - lag) for sign in (1, -1))
+            up, down = (loss_from(model, sample, state + sign * nudge, STEPS - lag) for sign in (1, -1))
             slopes.append((up - down) / 2e-6)
         norm = torch.stack(slopes).norm(dim=0)
         assert reach.norm[lag, 1] == pytest.approx(float(norm.quantile(0.5)), rel=1e-4)
@@ -151,9 +151,9 @@ def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
 
 def test_a_log_is_measured_over_windows_that_its_users_have() -> None:
     events = log([40] * 40 + [3])
-    found = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, bptt_steps=12, clip=1.0)
-    assert found["window"] == 12
-    assert 1 <= found["horizon"] <= 12
+    measured = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, bptt_steps=12, clip=1.0)
+    assert measured["window"] == 12
+    assert 1 <= measured["horizon"] <= 12
     cut = with_gains(recommender("rnn"), recurrent=0.0)
     longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, bptt_steps=64, clip=100.0)
     assert longer["window"] == 39
@@ -167,10 +167,10 @@ def test_a_log_of_short_histories_is_not_measured() -> None:
 
 def test_windows_hold_each_users_last_events_before_a_target() -> None:
     events = log([3, 8, 4])
-    found = windows(events, vocabulary(events), EVERY_EVENT, 3, users=10)
+    sample = windows(events, vocabulary(events), EVERY_EVENT, 3, users=10)
     ends = {tuple(events.item[events.user == user][-4:].tolist()) for user in (1, 2)}
     assert {
-        (*row.tolist(), int(target)) for row, target in zip(found.inputs.item, found.target, strict=True)
+        (*row.tolist(), int(target)) for row, target in zip(sample.inputs.item, sample.target, strict=True)
     } == ends
 
 
@@ -183,15 +183,15 @@ def test_windows_longer_than_any_history_are_refused() -> None:
 def test_a_trajectory_is_the_state_after_each_event_of_the_user() -> None:
     events, model = log([4, 6, 2]), recommender("gru")
     path = trajectory(model, vocabulary(events), events, EVERY_EVENT, "u1")
-    own = np.flatnonzero(events.user == 1)
-    assert path.items == [events.items[item] for item in events.item[own]]
+    rows = np.flatnonzero(events.user == 1)
+    assert path.items == [events.items[item] for item in events.item[rows]]
     state = model.initial(1)
-    for place, row in enumerate(own):
-        gap = events.timestamp[row] - events.timestamp[own[place - 1]] if place else -1
+    for step, row in enumerate(rows):
+        gap = events.timestamp[row] - events.timestamp[rows[step - 1]] if step else -1
         event = (torch.tensor([int(number)]) for number in (events.item[row], 0, 0, gap))
         item, type_, _, gap_ms = event
         state = model.step(Inputs(item, type_, torch.tensor([False]), gap_ms), state)
-        assert path.hidden[place] == pytest.approx(model.cell.output(state)[0].detach().numpy(), abs=1e-5)
+        assert path.hidden[step] == pytest.approx(model.cell.output(state)[0].detach().numpy(), abs=1e-5)
 
 
 def test_moves_are_distances_between_states_from_zero_on() -> None:

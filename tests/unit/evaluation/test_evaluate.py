@@ -34,11 +34,11 @@ def stream(events: int = 400, users: int = 12, items: int = 25, clock: bool = Tr
     """Users who walk through the items, sometimes jumping; items are numbered by first appearance."""
     rng = np.random.default_rng(seed)
     user = rng.integers(0, users, events).astype(np.int32)
-    place = rng.integers(0, items, users)
+    position = rng.integers(0, items, users)
     walked = []
     for who in user:
-        place[who] = (place[who] + 1) % items if rng.random() < 0.8 else rng.integers(0, items)
-        walked.append(int(place[who]))
+        position[who] = (position[who] + 1) % items if rng.random() < 0.8 else rng.integers(0, items)
+        walked.append(int(position[who]))
     first = list(dict.fromkeys(walked))
     return Events(
         user=user,
@@ -81,9 +81,9 @@ def with_later_events_changed(events: Events, row: int) -> Events:
 @pytest.mark.parametrize("protocol", ["prequential", "temporal"])
 def test_recommender_and_baselines_miss_the_same_first_appearances(protocol: Protocol) -> None:
     events = stream(items=300)
-    found = make_trial(events, protocol)
+    trial = make_trial(events, protocol)
     _, [[popularity]] = rank_by_rules(
-        found, [rule_group(found, [Decay("none", math.inf, np.zeros(len(events)))])]
+        trial, [rule_group(trial, [Decay("none", math.inf, np.zeros(len(events)))])]
     )
     ranks = ranks_of(events, untrained(events), protocol)
     assert (ranks.all == MISS).any()
@@ -114,34 +114,34 @@ def test_without_statistics_ranks_are_those_of_stepping_the_users_own_events_one
     events, config = stream(items=15), replace(SMALL, half_lives_ms=(), pointer=False, transition_lags=0)
     model = untrained(events, config)
     ranks = ranks_of(events, model)
-    recommender, found = model.recommender, make_trial(events, "prequential")
+    recommender, trial = model.recommender, make_trial(events, "prequential")
     index = torch.from_numpy(model.vocabulary.input_index(item_hashes(events.items)))
-    for place, row in enumerate(found.judged.tolist()):
+    for position, row in enumerate(trial.judged.tolist()):
         state, last = recommender.initial(1), -1
-        own = np.flatnonzero(events.user[:row] == events.user[row])
-        for t in own.tolist():
+        own_rows = np.flatnonzero(events.user[:row] == events.user[row])
+        for t in own_rows.tolist():
             gap = -1 if last < 0 else int(events.timestamp[t] - events.timestamp[last])
             event = Inputs(
                 index[events.item[t], None], torch.tensor([0]), torch.tensor([False]), torch.tensor([gap])
             )
             state, last = recommender.step(event, state), t
-        idle = torch.tensor([events.timestamp[row] - events.timestamp[last] if len(own) else -1])
+        idle = torch.tensor([events.timestamp[row] - events.timestamp[last] if len(own_rows) else -1])
         scores = recommender.query(state, idle).vector @ recommender.item_columns(index).T
-        candidates = scores[0, : found.candidates[row]].detach().numpy()
+        candidates = scores[0, : trial.candidates[row]].detach().numpy()
         target = events.item[row]
         not_below = candidates >= candidates[target]  # the target itself included: its rank begins at 1
-        others_seen = np.setdiff1d(events.item[own], target)
-        assert ranks.all[place] == not_below.sum()
-        assert ranks.unseen[place] == np.delete(not_below, others_seen).sum()
+        others_seen = np.setdiff1d(events.item[own_rows], target)
+        assert ranks.all[position] == not_below.sum()
+        assert ranks.unseen[position] == np.delete(not_below, others_seen).sum()
 
 
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_the_size_of_a_micro_batch_changes_nothing_but_the_age_of_the_statistics(batch: int) -> None:
     events = stream(items=15)
     without_statistics = untrained(events, replace(SMALL, half_lives_ms=(), transition_lags=0))
-    one, many = (ranks_of(events, without_statistics, batch=size) for size in (1, batch))
-    assert one.all.tolist() == many.all.tolist()
-    assert one.unseen.tolist() == many.unseen.tolist()
+    by_event, by_batch = (ranks_of(events, without_statistics, batch=size) for size in (1, batch))
+    assert by_event.all.tolist() == by_batch.all.tolist()
+    assert by_event.unseen.tolist() == by_batch.unseen.tolist()
 
 
 def test_a_recommender_whose_scores_are_not_numbers_ranks_last() -> None:
@@ -165,13 +165,13 @@ def report() -> Report:
 
 
 def test_the_json_names_the_mode_and_holds_both(report: Report) -> None:
-    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert (found["protocol"], found["mode"]) == ("prequential", "unseen")
-    assert found["model"] == found["modes"]["unseen"]["model"]
-    assert found["baselines"] == found["modes"]["unseen"]["baselines"]
-    assert found["modes"]["all"]["judged"] == 40
-    assert found["judged"] < 40  # repeats cannot be asked for in mode "unseen"
-    for metrics_by_name in found["modes"].values():
+    written = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert (written["protocol"], written["mode"]) == ("prequential", "unseen")
+    assert written["model"] == written["modes"]["unseen"]["model"]
+    assert written["baselines"] == written["modes"]["unseen"]["baselines"]
+    assert written["modes"]["all"]["judged"] == 40
+    assert written["judged"] < 40  # repeats cannot be asked for in mode "unseen"
+    for metrics_by_name in written["modes"].values():
         assert {"mrr@20", "recall@20", "hr@10", "ndcg@10"} <= set(metrics_by_name["model"])
         assert set(metrics_by_name["baselines"]) == {baseline.name for baseline in report.baselines}
 
@@ -179,10 +179,10 @@ def test_the_json_names_the_mode_and_holds_both(report: Report) -> None:
 def test_a_metric_over_no_events_is_null_in_json() -> None:
     events = stream()
     repeats = replace(events, item=(events.user % 12).astype(np.int32))  # everyone always takes the same item
-    found = evaluate(repeats, "prequential", config=SMALL, settings=QUICK).to_dict()
-    assert found["modes"]["unseen"]["judged"] == 0
-    assert found["modes"]["unseen"]["model"]["mrr@20"] is None
-    assert found["modes"]["all"]["baselines"]["repeats_then_popularity"]["mrr@20"] == 1.0
+    written = evaluate(repeats, "prequential", config=SMALL, settings=QUICK).to_dict()
+    assert written["modes"]["unseen"]["judged"] == 0
+    assert written["modes"]["unseen"]["model"]["mrr@20"] is None
+    assert written["modes"]["all"]["baselines"]["repeats_then_popularity"]["mrr@20"] == 1.0
 
 
 def test_the_table_has_a_line_for_everyone_best_first(report: Report) -> None:

@@ -74,10 +74,10 @@ def test_the_command_draws_a_version_and_wants_both_its_registry_and_events(tmp_
 
 
 def test_the_comparison_has_a_line_for_each_cell_and_the_bar_they_are_held_against() -> None:
-    found = compare(LONG, "prequential", *SETTINGS, cells=("rnn", "gru"))
-    lines = found.table().splitlines()
+    comparison = compare(LONG, "prequential", *SETTINGS, cells=("rnn", "gru"))
+    lines = comparison.table().splitlines()
     assert [line.split()[0] for line in lines[2:4]] == ["rnn", "gru"]
     assert lines[4].startswith("best baseline")
-    assert found.rows[1].state_bytes == 4 * SMALL.hidden
-    assert found.rows[1].cell_parameters == 3 * found.rows[0].cell_parameters
-    assert all(row.step_events_per_s > 0 and row.training_events_per_s > 0 for row in found.rows)
+    assert comparison.rows[1].state_bytes == 4 * SMALL.hidden
+    assert comparison.rows[1].cell_parameters == 3 * comparison.rows[0].cell_parameters
+    assert all(row.step_events_per_s > 0 and row.training_events_per_s > 0 for row in comparison.rows)

@@ -78,11 +78,11 @@ def test_an_item_has_a_bounded_number_of_features() -> None:
 
 def test_a_version_knows_the_features_that_several_of_its_items_share() -> None:
     often, rare = feature_hash("often"), feature_hash("rare")
-    own = [np.array([often] if n else [often, rare], np.uint64) for n in range(MIN_ITEMS)]
-    assert worth_knowing(own) == [often]
-    found = bags([*own[:2], np.array([rare], np.uint64)], {often: 0})
-    assert found.start.tolist() == [0, 1, 2]
-    assert found.feature.tolist() == [0, 0]
+    of_items = [np.array([often] if n else [often, rare], np.uint64) for n in range(MIN_ITEMS)]
+    assert worth_knowing(of_items) == [often]
+    known_bags = bags([*of_items[:2], np.array([rare], np.uint64)], {often: 0})
+    assert known_bags.start.tolist() == [0, 1, 2]
+    assert known_bags.feature.tolist() == [0, 0]
 
 
 def write(path: Path, **columns: object) -> Path:
@@ -91,8 +91,8 @@ def write(path: Path, **columns: object) -> Path:
 
 
 def test_an_items_file_of_any_columns_is_read(tmp_path: Path) -> None:
-    found = read_features(write(tmp_path / "a.parquet", item_id=[7, 8, 7], brand=["X", None, "Y"]))
-    assert [own.tolist() for own in found.of(item_hashes(["7", "8", "9"]))] == [
+    features = read_features(write(tmp_path / "a.parquet", item_id=[7, 8, 7], brand=["X", None, "Y"]))
+    assert [of_item.tolist() for of_item in features.of(item_hashes(["7", "8", "9"]))] == [
         features_of({"brand": "Y"}).tolist(), [], [],
     ]  # fmt: skip
 
@@ -140,8 +140,8 @@ def test_an_item_has_the_same_features_in_every_format_whatever_the_types_of_its
     (tmp_path / "a.jsonl").write_text(json.dumps(ITEM))
     (tmp_path / "a.csv").write_text(",".join(ITEM) + "\n" + ",".join(map(str, ITEM.values())))
     for name in ("a.parquet", "a.jsonl", "a.csv"):
-        found = read_features(tmp_path / name).of(item_hashes(["a"]))[0]
-        assert set(found.tolist()) == set(features_of(ITEM).tolist()), name
+        features = read_features(tmp_path / name).of(item_hashes(["a"]))[0]
+        assert set(features.tolist()) == set(features_of(ITEM).tolist()), name
 
 
 def test_a_release_date_is_a_feature_by_its_year_too(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_values_of_folders_names_are_features_too(tmp_path: Path) -> None:
 def test_a_column_that_gives_no_features_is_left_out_by_name(
     tmp_path: Path, column: pa.Array, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = read_features(write(tmp_path / "a.parquet", item_id=["a"], title=["Heat"], odd=column))
-    assert found.of(item_hashes(["a"]))[0].tolist() == [feature_hash("title=heat")]
+    features = read_features(write(tmp_path / "a.parquet", item_id=["a"], title=["Heat"], odd=column))
+    assert features.of(item_hashes(["a"]))[0].tolist() == [feature_hash("title=heat")]
     assert "column odd is" in caplog.text
 
 
@@ -203,10 +203,10 @@ def kinds_log() -> Events:
 
 
 def kinds(items: int = ITEMS) -> ItemFeatures:
-    found = ItemFeatures()
+    features = ItemFeatures()
     for number in range(items):
-        found.put(item_hash(f"i{number}"), features_of({"kind": f"k{number % KINDS}"}))
-    return found
+        features.put(item_hash(f"i{number}"), features_of({"kind": f"k{number % KINDS}"}))
+    return features
 
 
 @pytest.fixture(scope="module")
@@ -289,14 +289,14 @@ def test_metadata_on_the_topic_scores_a_new_item_until_it_is_removed(
 def test_a_version_with_other_features_than_it_says_is_refused(
     trained: Trained, tmp_path: Path, name: str
 ) -> None:
-    place = publish(tmp_path, trained, {}).path
+    folder = publish(tmp_path, trained, {}).path
     for damage in (pa.table({"feature": pa.array([1], pa.uint64())}), pa.table({"feature": ["x"]})):
-        pq.write_table(damage, place / name)
+        pq.write_table(damage, folder / name)
         with pytest.raises(EddyError, match=name):
-            load(place)
-    (place / name).unlink()
+            load(folder)
+    (folder / name).unlink()
     with pytest.raises(EddyError, match=name):
-        load(place)
+        load(folder)
 
 
 def test_without_metadata_training_is_what_it_was() -> None:
@@ -325,15 +325,17 @@ def test_a_worker_takes_metadata_from_the_topic_before_that_of_the_version(
     announcement = Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0)
     asyncio.run(shared.version.take([announcement]))
     asyncio.run(follow(shared, (b"i62", b'{"item_id": "i62", "kind": "k1"}')))
-    known = shared.catalogue.features.of(item_hashes(["i60", "i61", "i62"]))
-    assert [own.tolist() for own in known] == [[feature_hash(f"kind={kind}")] for kind in ("k2", "k1", "k1")]
+    of_items = shared.catalogue.features.of(item_hashes(["i60", "i61", "i62"]))
+    assert [hashes.tolist() for hashes in of_items] == [
+        [feature_hash(f"kind={kind}")] for kind in ("k2", "k1", "k1")
+    ]
 
 
 def test_a_worker_reads_metadata_and_passes_over_what_is_none() -> None:
     entry = dictionary_records(["named"])[0]
     unreadable = [(b"x", b"{"), (b"y", b'{"item_id": 3}'), (b"z", b"[]"), (None, b"{}"), entry]
-    found = metadata([*unreadable, (b"a", b'{"item_id": "a", "year": 1999}'), (b"gone", None)])
-    assert [(item, own.tolist()) for item, own in found] == [
+    read = metadata([*unreadable, (b"a", b'{"item_id": "a", "year": 1999}'), (b"gone", None)])
+    assert [(item, hashes.tolist()) for item, hashes in read] == [
         (item_hash("a"), [feature_hash("year=1999")]), (item_hash("gone"), []),
     ]  # fmt: skip
 

@@ -125,12 +125,12 @@ def edit(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize("file", ["version.json", "vocabulary.parquet", "model.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
 def test_a_damaged_file_is_named(path: Path, file: str, damage: str) -> None:
-    place = path / file
-    data = place.read_bytes()
+    damaged = path / file
+    data = damaged.read_bytes()
     if damage == "missing":
-        place.unlink()
+        damaged.unlink()
     else:
-        place.write_bytes(
+        damaged.write_bytes(
             {"empty": b"", "cut": data[: len(data) // 2], "noise": b"\x80\x05noise" * 9}[damage]
         )
     with pytest.raises(EddyError, match=file):

@@ -16,12 +16,10 @@ def flags(rules: EventRules, *events: tuple[str, float]) -> Flags:
 
 
 def test_by_default_every_event_moves_the_state_and_low_ratings_and_removals_are_negative() -> None:
-    found = flags(
-        EventRules(), ("view", NONE), ("rating", 2), ("rating", 3), ("remove", NONE), ("dislike", 1)
-    )
-    assert found.moves.all()
-    assert found.negative.tolist() == [False, True, False, True, True]
-    assert found.target.tolist() == [True, False, True, False, False]
+    said = flags(EventRules(), ("view", NONE), ("rating", 2), ("rating", 3), ("remove", NONE), ("dislike", 1))
+    assert said.moves.all()
+    assert said.negative.tolist() == [False, True, False, True, True]
+    assert said.target.tolist() == [True, False, True, False, False]
 
 
 def test_a_rating_without_value_is_not_a_low_rating() -> None:
@@ -48,16 +46,16 @@ def test_types_may_contain_spaces_and_only_named_ones_are_targets() -> None:
 
 
 def test_any_type_is_a_star_and_no_type_the_empty_rule() -> None:
-    found = flags(EventRules(state="", target="*>=2", negative=""), ("a", 1), ("b", 2))
-    assert found.moves.tolist() == [False, False]
-    assert found.target.tolist() == [False, True]
+    said = flags(EventRules(state="", target="*>=2", negative=""), ("a", 1), ("b", 2))
+    assert said.moves.tolist() == [False, False]
+    assert said.target.tolist() == [False, True]
 
 
 def test_for_plain_logs_every_event_counts() -> None:
-    found = flags(EVERY_EVENT, ("rating", 1), ("remove", NONE))
-    assert found.target.all()
-    assert found.moves.all()
-    assert not found.negative.any()
+    said = flags(EVERY_EVENT, ("rating", 1), ("remove", NONE))
+    assert said.target.all()
+    assert said.moves.all()
+    assert not said.negative.any()
 
 
 @pytest.mark.parametrize(
@@ -78,10 +76,10 @@ def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: Even
     assert set(row_of) == set(types.split())
     for name in [*row_of, "something else"]:
         row = table[row_of.get(name, -1)]
-        found = rules.flags([name], np.zeros(len(value), np.int16), value)
-        assert ((row & MOVES) > 0).tolist() == found.moves.tolist()
-        assert ((row & TARGET) > 0).tolist() == found.target.tolist()
-        assert ((row & NEGATIVE) > 0).tolist() == found.negative.tolist()
+        expected = rules.flags([name], np.zeros(len(value), np.int16), value)
+        assert ((row & MOVES) > 0).tolist() == expected.moves.tolist()
+        assert ((row & TARGET) > 0).tolist() == expected.target.tolist()
+        assert ((row & NEGATIVE) > 0).tolist() == expected.negative.tolist()
 
 
 def test_types_of_which_the_rules_say_the_same_share_a_row_of_the_table() -> None:

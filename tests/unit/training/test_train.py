@@ -118,12 +118,12 @@ def test_processes_share_every_batch_and_keep_their_users_states() -> None:
             state = recommender.initial(1)
             walk = list(batches(data, wanted, users, 5, 40, share, 3))
             assert [sorted(batch.all_predictions.tolist()) for batch in walk] == whole
-            for batch, found in zip(walk, shared, strict=True):
-                found.extend(batch.prediction.tolist())
+            for batch, predictions in zip(walk, shared, strict=True):
+                predictions.extend(batch.prediction.tolist())
                 if len(batch.event):
                     outputs, state = objective.outputs(batch, state)
                     torch.testing.assert_close(outputs, expected[batch.prediction], atol=1e-5, rtol=1e-5)
-    assert [sorted(found) for found in shared] == whole
+    assert [sorted(predictions) for predictions in shared] == whole
 
 
 def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
@@ -169,9 +169,9 @@ def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.
     expected, repeats = 0.0, 0
     for p, (state, user) in enumerate(zip(data.state, data.user, strict=True)):
         target = int(data.target[p])
-        own = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
-        repeats += target in own
-        allowed = [item for item in range(len(vocabulary)) if item == target or item not in own]
+        own_items = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
+        repeats += target in own_items
+        allowed = [item for item in range(len(vocabulary)) if item == target or item not in own_items]
         expected -= float(torch.log_softmax(logits[p, allowed], 0)[allowed.index(target)])
     assert repeats > 10
     assert trainer.loss(wanted) == pytest.approx(expected / len(wanted), rel=1e-4)
@@ -263,12 +263,16 @@ def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> Non
     pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
     assert pools is not None
     assert len(pools) == 50
-    known = np.unique(events.item[:350])
-    assert len(known) == len(vocabulary)  # so few that a pool holds them all
+    trained_items = np.unique(events.item[:350])
+    assert len(trained_items) == len(vocabulary)  # so few that a pool holds them all
     for q, row in enumerate(range(350, 400)):
-        own = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {events.item[row]}
-        held = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
-        assert (pools.is_candidate[q] & held).sum() == len(known) - (len(own) if unseen else 0)
+        own_items = set(events.item[:row][events.user[:row] == events.user[row]].tolist()) - {
+            events.item[row]
+        }
+        counts = torch.isfinite(pools.log_weight[q])  # an item that was chosen twice weighs nothing again
+        assert (pools.is_candidate[q] & counts).sum() == len(trained_items) - (
+            len(own_items) if unseen else 0
+        )
         assert pools.is_candidate[q, pools.target[q]]
         assert pools.in_likelihood[q].sum() >= pools.is_candidate[q].sum()
 
@@ -298,8 +302,8 @@ def test_without_a_clock_every_users_last_event_is_held_out() -> None:
     ordered, first = _held_out(events, 0.1)
     assert len(ordered) - first == 6  # three users have fewer than three events
     for row in range(first, len(ordered)):
-        own = np.flatnonzero(events.user == ordered.user[row])
-        assert ordered.item[row] == events.item[own[-1]]
+        of_user = np.flatnonzero(events.user == ordered.user[row])
+        assert ordered.item[row] == events.item[of_user[-1]]
     for user in range(9):
         assert (ordered.item[ordered.user == user] == events.item[events.user == user]).all()
 
@@ -466,12 +470,12 @@ def test_a_bfloat16_query_makes_the_softmax_and_its_gradients_within_its_roundin
     torch.manual_seed(1)
     parts = [torch.randn(60, 16), torch.randn(200, 16) / 4, torch.randn(200)]
     target, moment = torch.randint(200, (60,)), torch.zeros(60, dtype=torch.int64)
-    found = []
+    results = []
     for kind in (torch.float32, torch.bfloat16):
         query, items, bias = (part.clone().requires_grad_() for part in parts)
         loss = full_softmax(query.to(kind), items, bias, target, None, moment)
-        found.append([loss, *torch.autograd.grad(loss, (query, items, bias))])
-    for low, full in zip(*reversed(found), strict=True):
+        results.append([loss, *torch.autograd.grad(loss, (query, items, bias))])
+    for low, full in zip(*reversed(results), strict=True):
         assert low.dtype == torch.float32
         assert 0 < (low - full).norm() < 0.01 * full.norm()
 
