@@ -37,7 +37,7 @@ AT_ONCE = 10_000
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What is looked at of a recommendation: the record that it answers."""
+    """The fields of a recommendation that are read: the record that it answers."""
 
     partition: int
     offset: int
@@ -57,8 +57,10 @@ class Meter:
         self.answers = 0
         self._events = self._from_end(settings.topics.events)
         self._answers = self._from_end(answers)
-        self._first = [each.offset for each in self._events[1]]
-        ahead = [each.offset - first for each, first in zip(self._answers[1], self._first, strict=True)]
+        self._first = [partition.offset for partition in self._events[1]]
+        ahead = [
+            partition.offset - first for partition, first in zip(self._answers[1], self._first, strict=True)
+        ]
         self._ahead = ahead if positional else None
         """by partition, how much larger an answer's offset is than its event's, where no name is needed"""
         self._ended = threading.Event()
@@ -68,8 +70,8 @@ class Meter:
         config = {"group.id": "freshness", "enable.auto.commit": False, "fetch.wait.max.ms": 50}
         consumer = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, **config})
         partitions = [TopicPartition(topic, number) for number in range(self.settings.partitions)]
-        for each in partitions:
-            each.offset = consumer.get_watermark_offsets(each)[1]
+        for partition in partitions:
+            partition.offset = consumer.get_watermark_offsets(partition)[1]
         return consumer, partitions
 
     def produce(self, rate: float, seconds: float, seed: int) -> None:
@@ -90,9 +92,9 @@ class Meter:
         while self.sent < len(columns):
             due = min(round((time.monotonic() - started + SLICE_S) * rate), len(columns))
             at = time.time_ns() // 1_000_000
-            for number, who, what in columns[self.sent : due]:
-                key, value = message(who, what, at)
-                producer.produce(topic, value, key, number)
+            for partition, user_number, item_number in columns[self.sent : due]:
+                key, value = message(user_number, item_number, at)
+                producer.produce(topic, value, key, partition)
             producer.poll(0)
             self.sent = due
             time.sleep(max(0.0, started + due / rate - time.monotonic()))
@@ -104,7 +106,7 @@ class Meter:
         consumer, partitions = self._answers
         consumer.assign(partitions)
         while not self._ended.is_set():
-            records = _taken(consumer)
+            records = _poll_records(consumer)
             at = time.time() * 1000
             self.answers += len(records)
             for record in records:
@@ -113,7 +115,7 @@ class Meter:
         consumer.close()
 
     def _event(self, record: Message) -> tuple[int, int]:
-        """(partition, offset) of what a record answers."""
+        """(partition, offset) of the event that a record answers."""
         if self._ahead is None:
             answer = _decode(record.value())
             return answer.partition, answer.offset
@@ -131,30 +133,30 @@ class Meter:
         times: list[list[int]] = [[] for _ in partitions]
         deadline, left = time.monotonic() + GRACE_S, self.sent
         while left > 0 and time.monotonic() < deadline:
-            records = _taken(consumer)
+            records = _poll_records(consumer)
             left -= len(records)
             for record in records:
                 times[record.partition()].append(record.timestamp()[1])
         consumer.close()
         if left:
             raise EddyError(f"{left} of the events that were appended are not in the log")
-        return [np.array(each, np.int64) for each in times]
+        return [np.array(of_partition, np.int64) for of_partition in times]
 
     def delays(self, seconds: float) -> NDArray[np.float64]:
         """ms of the answers to events appended in the last `seconds`; an event's first answer counts."""
         times = self.append_times()
-        since = max(int(each[-1]) for each in times if len(each)) - seconds * 1000
-        found: dict[tuple[int, int], float] = {}
+        since = max(int(of_partition[-1]) for of_partition in times if len(of_partition)) - seconds * 1000
+        first_delays: dict[tuple[int, int], float] = {}
         for partition, offset, at in self.arrived:
-            place = offset - self._first[partition]
-            if place >= 0 and times[partition][place] >= since:
-                found.setdefault((partition, offset), at - float(times[partition][place]))
-        return np.array(list(found.values()), np.float64)
+            index = offset - self._first[partition]
+            if index >= 0 and times[partition][index] >= since:
+                first_delays.setdefault((partition, offset), at - float(times[partition][index]))
+        return np.array(list(first_delays.values()), np.float64)
 
 
-def _taken(consumer: Consumer) -> list[Message]:
-    """What has come, as soon as something has; waits POLL_S at most. What a client reports instead of a
-    record is no record.
+def _poll_records(consumer: Consumer) -> list[Message]:
+    """The records that have come, as soon as there are any; waits at most POLL_S. Errors that the client
+    reports in place of records are left out.
     """
     first = consumer.poll(POLL_S)
     records = [] if first is None else [first, *consumer.consume(AT_ONCE, 0)]

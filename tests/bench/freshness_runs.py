@@ -11,31 +11,33 @@ from typing import Any
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
 from tests.bench.observe import Observer
-from tests.bench.place import Place
 from tests.bench.programs import PeerName, Program, peer, running, worker
 from tests.bench.subprograms import result_of
+from tests.bench.testbed import Testbed
 from tests.bench.throughput import EddyRun
 
 KNOWN_EVENTS, KNOWN_S = 40_000, 5.0
-"""The backlog that a program takes in before: so many events, or what it does in that time."""
+"""The backlog that a program reads first: so many events, or fewer if it needs more than this time for
+them.
+"""
 
 PATIENCE_S = 90.0
 
 QUIET_PER_S = 100.0
-"""A stream on which every event can be answered by itself."""
+"""The rate of a stream so quiet that every event can be answered by itself."""
 
 IDLE_S = 5.0
-"""For how long the processor time of a program is looked at that has nothing to do."""
+"""For how long the processor time of a program that has nothing to do is measured."""
 
 
 def name_of(program: EddyRun | PeerName) -> str:
-    """As the tables have it."""
+    """The program's name in the tables."""
     return program if isinstance(program, str) else program.name
 
 
 @dataclass(frozen=True)
 class _Live:
-    """A running program that has the backlog behind it."""
+    """A running program that has finished its backlog."""
 
     settings: Settings
     answers: str
@@ -48,7 +50,7 @@ class _Live:
 
 
 def measure_freshness(
-    place: Place,
+    testbed: Testbed,
     program: EddyRun | PeerName,
     capacity: float,
     loads: tuple[float, ...],
@@ -56,28 +58,28 @@ def measure_freshness(
     steady_s: float,
     go_on: Callable[[str], bool],
 ) -> Iterator[dict[str, Any]]:
-    """One program that has taken in a first backlog; then a quiet stream and each load in turn, as long as
-    `go_on` says so.
+    """Measure one program, once it has read a first backlog: with a quiet stream, then with each load in
+    turn, as long as `go_on` says so.
     """
     name = name_of(program)
     sent = min(KNOWN_EVENTS, round(KNOWN_S * capacity))
     partitions = 4 if isinstance(program, str) else program.partitions
-    with place.installation(partitions, sent) as settings:
+    with testbed.installation(partitions, sent) as settings:
         observer = Observer(settings)
         try:
-            with _live(place, settings, program, observer) as live:
+            with _live(testbed, settings, program, observer) as live:
                 _until_idle(live, sent)
                 idle = live.program.cores(IDLE_S)
                 for number, load in enumerate((QUIET_PER_S / capacity, *loads)):
                     _until_idle(live, sent)
-                    found: dict[str, Any] = result_of(
+                    figures: dict[str, Any] = result_of(
                         "freshness", settings.bootstrap_servers, settings.topic_prefix, settings.partitions,
                         live.answers, int(live.positional), capacity * load, warm_s, steady_s, 10 + number,
                         limit_s=warm_s + steady_s + PATIENCE_S,
                     )  # fmt: skip
                     sent = observer.count(settings.topics.events)
-                    yield {"run": name, "load": round(load, 4), "idle_cores": idle, **found}
-                    delays = f"p50 {found.get('p50_ms')}, p99 {found.get('p99_ms')} ms"
+                    yield {"run": name, "load": round(load, 4), "idle_cores": idle, **figures}
+                    delays = f"p50 {figures.get('p50_ms')}, p99 {figures.get('p99_ms')} ms"
                     if not go_on(f"{name} at {capacity * load:,.0f}/s ({load:.1%}): {delays}"):
                         return
         finally:
@@ -86,15 +88,15 @@ def measure_freshness(
 
 @contextmanager
 def _live(
-    place: Place, settings: Settings, program: EddyRun | PeerName, observer: Observer
+    testbed: Testbed, settings: Settings, program: EddyRun | PeerName, observer: Observer
 ) -> Iterator[_Live]:
-    folder = place.work_folder()
+    folder = testbed.work_folder()
     if isinstance(program, str):
-        topic = place.result_topic(settings, program)
+        topic = testbed.result_topic(settings, program)
         with running([peer(program, settings, topic, folder)]) as (started,):
             yield _Live(settings, topic, True, lambda: observer.count(topic), started)
     else:
-        place.go_live(settings, place.version(program.score))
+        testbed.go_live(settings, testbed.version(program.score))
         with running([worker(settings, folder, 0, program.environment)]) as (started,):
             yield _Live(settings, settings.topics.recommendations, False, observer.committed, started)
 

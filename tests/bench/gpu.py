@@ -37,7 +37,7 @@ from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.settings import load_settings
 from tests.bench import growth, parts
 from tests.bench.machine import describe
-from tests.bench.place import Place
+from tests.bench.testbed import Testbed
 from tests.bench.throughput import EddyRun, Emit, measure_eddy, measure_peer
 from tests.bench.versions import Score, make_version
 
@@ -80,14 +80,14 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 @torch.inference_mode()
 def limits() -> dict[str, float]:
     """What the device reaches: FLOP/s in large products, bytes/s in a large copy (read and written)."""
-    found = {}
-    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        a, b = (torch.randn(8192, 8192, device="cuda", dtype=kind) for _ in range(2))
-        found[f"flops_{name}"] = 2 * 8192**3 / seconds(lambda a=a, b=b: a @ b, 5)  # type: ignore[misc]
+    figures = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+        figures[f"flops_{name}"] = 2 * 8192**3 / seconds(lambda a=a, b=b: a @ b, 5)  # type: ignore[misc]
     source = torch.randn(1 << 28, device="cuda")
     target = torch.empty_like(source)
-    found["bytes_per_s"] = 2 * source.nbytes / seconds(lambda: target.copy_(source), 5)
-    return found
+    figures["bytes_per_s"] = 2 * source.nbytes / seconds(lambda: target.copy_(source), 5)
+    return figures
 
 
 @torch.inference_mode()
@@ -109,7 +109,7 @@ def step(limit: dict[str, float], rows: int) -> dict[str, float]:
 @torch.inference_mode()
 def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> list[dict[str, Any]]:
     """Whole score and exact top-k of rows as the engine has them, on the device; a plain product beside."""
-    found = []
+    figures = []
     exact: list[set[int]] = []
     for precision in PRECISIONS:
         engine, _ = filled(folder, "whole", items, precision, "cuda")
@@ -128,7 +128,7 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
         listed = [set(row) for row in lists().item.tolist()]
         exact = exact or listed
         n = len(slots)
-        found.append(
+        figures.append(
             {
                 "items": items, "users": n, "precision": engine.ranker.scorer.precision, "per_s": n / took,
                 "plain_per_s": n / plain, "recall_at_20": recall(listed, exact),
@@ -136,12 +136,12 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
                 "bytes_share": 4 * n * items / took / limit["bytes_per_s"],
             }
         )  # fmt: skip
-        say(json.dumps(found[-1]))
-    return found
+        say(json.dumps(figures[-1]))
+    return figures
 
 
-def recall(found: list[set[int]], exact: list[set[int]]) -> float:
-    return float(np.mean([len(a & b) / K for a, b in zip(found, exact, strict=True)]))
+def recall(approximate: list[set[int]], exact: list[set[int]]) -> float:
+    return float(np.mean([len(a & b) / K for a, b in zip(approximate, exact, strict=True)]))
 
 
 def filled(
@@ -161,7 +161,7 @@ def filled(
 
 def in_process(folder: Path, device: str, spent_s: float) -> dict[str, float]:
     """Events/s that the engine applies, answers made, without Kafka."""
-    found = {}
+    rates = {}
     for score, precision in COMPARED:
         engine, batches = filled(folder, score, 10_000, precision, device)
         for emit in EMISSIONS:
@@ -169,9 +169,9 @@ def in_process(folder: Path, device: str, spent_s: float) -> dict[str, float]:
             for _ in range(2):
                 growth.apply(engine, next(batches))
             name = f"{score}-{emit}-{precision}"
-            found[name] = growth.timed(engine, batches, spent_s)
-            say(f"{device:5s} {name:24s} {found[name]:12,.0f} events/s")
-    return found
+            rates[name] = growth.timed(engine, batches, spent_s)
+            say(f"{device:5s} {name:24s} {rates[name]:12,.0f} events/s")
+    return rates
 
 
 def training(device: str, items: int = 10_000) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ def training(device: str, items: int = 10_000) -> list[dict[str, Any]]:
         value=np.full(n, np.nan, np.float32), users=[f"u{i}" for i in range(n // 100)],
         items=[f"i{i}" for i in range(items)], types=["view"],
     )  # fmt: skip
-    found = []
+    figures = []
     for cell, batch, precision in TRAINED[device]:
         settings = TrainConfig(
             epochs=2,
@@ -201,36 +201,36 @@ def training(device: str, items: int = 10_000) -> list[dict[str, Any]]:
         model = ModelConfig(cell=cell, hidden=HIDDEN, half_lives_ms=(DAY_MS,))
         curve = train(events, model, settings, EVERY_EVENT).metrics["curve"]
         rate = max(point["events_per_s"] for point in curve)
-        found.append({"cell": cell, "batch": batch, "precision": precision, "per_s": rate})
+        figures.append({"cell": cell, "batch": batch, "precision": precision, "per_s": rate})
         if cell == "gru":
-            found[-1]["flops"] = rate * 3 * 2 * HIDDEN * (len(np.unique(events.item)) + 6 * HIDDEN)
-        say(f"{device:5s} {json.dumps(found[-1])}")
-    return found
+            figures[-1]["flops"] = rate * 3 * 2 * HIDDEN * (len(np.unique(events.item)) + 6 * HIDDEN)
+        say(f"{device:5s} {json.dumps(figures[-1])}")
+    return figures
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[Place]:
+def broker(folder: Path) -> Iterator[Testbed]:
     with broker_or_local(load_settings(), say) as bootstrap:
-        yield Place(bootstrap, folder)
+        yield Testbed(bootstrap, folder)
 
 
 def whole_programs(folder: Path, window_s: float, backlog: int = 400_000) -> dict[str, float]:
     """Workers over a backlog, events/s, on either device; and the hand-written loop, on the CPU."""
-    found: dict[str, float] = {}
-    with broker(folder) as place:
-        with place.installation(4, backlog) as settings:
-            found["handwritten"] = measure_peer(place, settings, "handwritten", backlog, 1, window_s).rate
-            say(f"handwritten {found['handwritten']:,.0f} events/s")
+    rates: dict[str, float] = {}
+    with broker(folder) as testbed:
+        with testbed.installation(4, backlog) as settings:
+            rates["handwritten"] = measure_peer(testbed, settings, "handwritten", backlog, 1, window_s).rate
+            say(f"handwritten {rates['handwritten']:,.0f} events/s")
         for emit in EMISSIONS:
             for device in ("cuda", "cpu"):
                 run = EddyRun("whole", emit, "auto", device=device)
                 try:
-                    found[run.name] = measure_eddy(place, run, backlog, 1, window_s).rate
+                    rates[run.name] = measure_eddy(testbed, run, backlog, 1, window_s).rate
                 except (EddyError, ValueError) as error:
                     say(f"{run.name}: {error}")
                     continue
-                say(f"{run.name:36s} {found[run.name]:12,.0f} events/s")
-    return found
+                say(f"{run.name:36s} {rates[run.name]:12,.0f} events/s")
+    return rates
 
 
 def main() -> None:
@@ -241,11 +241,11 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("bench: no GPU here that torch can use")
-    found: dict[str, Any] = {**describe(), "gpu": torch.cuda.get_device_name()}
+    figures: dict[str, Any] = {**describe(), "gpu": torch.cuda.get_device_name()}
 
     def note(name: str, value: Any) -> None:
-        found[name] = value
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        figures[name] = value
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
     with tempfile.TemporaryDirectory(prefix="eddy-bench-") as name:
         folder = Path(name)
@@ -253,8 +253,8 @@ def main() -> None:
         say(json.dumps(limit))
         note("limits", limit)
         note("step", [step(limit, rows) for rows in (4_096, 65_536, 1 << 20)])
-        say(json.dumps(found["step"]))
-        note("scoring", [one for point in CATALOGUES for one in scoring(folder, limit, *point)])
+        say(json.dumps(figures["step"]))
+        note("scoring", [figure for point in CATALOGUES for figure in scoring(folder, limit, *point)])
         note("engine", {device: in_process(folder, device, options.seconds) for device in ("cuda", "cpu")})
         if options.kafka:
             note("workers", whole_programs(folder, options.seconds))

@@ -50,8 +50,8 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventColumns]:
             n = len(user[part])
             yield EventColumns(
                 partition=np.zeros(n, np.int32),
-                user=[user_id(who) for who in user[part].tolist()],
-                item=[item_id(what) for what in item[part].tolist()],
+                user=[user_id(number) for number in user[part].tolist()],
+                item=[item_id(number) for number in item[part].tolist()],
                 type=np.full(n, type_hash("view"), np.uint64),
                 value=np.full(n, np.nan, np.float16),
                 time=start_ms + (offset + np.arange(n)) * STEP_MS,
@@ -63,8 +63,8 @@ def events(users: int, items: int, start_ms: int) -> Iterator[EventColumns]:
 
 
 def smaller(batches: Iterator[EventColumns], items: int) -> Iterator[EventColumns]:
-    """The same events in micro-batches that are smaller beyond 10,000 items, so that to answer each event of
-    two of them takes seconds with a million.
+    """The same events in micro-batches that are smaller where there are more than 10,000 items, so that
+    answering each event of two of them takes no more than seconds with a million items.
     """
     size = max(64, min(MAX_BATCH_EVENTS, MAX_BATCH_EVENTS * 10_000 // items))
     for batch in batches:
@@ -73,8 +73,8 @@ def smaller(batches: Iterator[EventColumns], items: int) -> Iterator[EventColumn
 
 
 def timed(engine: Engine, batches: Iterator[EventColumns], seconds: float) -> float:
-    """Events applied per second, over at least two micro-batches after one that is not timed: at a million
-    items what is made once takes seconds.
+    """Events applied per second, over at least two micro-batches after one that is not timed: with a million
+    items the things that are made only once take seconds.
     """
     apply(engine, next(batches))
     spent, done, turns = 0.0, 0, 0
@@ -88,7 +88,7 @@ def timed(engine: Engine, batches: Iterator[EventColumns], seconds: float) -> fl
 
 
 def apply(engine: Engine, batch: EventColumns) -> int:
-    """Events applied, once their lists and ranks are made, too."""
+    """Apply a micro-batch and wait for its lists and ranks; returns how many events were applied."""
     outcome = engine.apply([batch])
     if outcome.lists is not None:
         outcome.lists.topk()

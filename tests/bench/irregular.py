@@ -1,4 +1,5 @@
-"""What a user with late events costs the others of its partition: half of every micro-batch is one user's.
+"""The cost that a user with late events puts on the others of its partition: half of every micro-batch is
+that user's.
 
     python -m tests.bench.irregular
 
@@ -21,13 +22,13 @@ from tests.support.engines import Happening, batch, item_id, new_engine
 
 START, EVENTS, ITEMS, USERS = 1_370_000_000_000, 1000, 10_000, 5_000
 BATCHES = 6
-"""Of which the first is not timed: it compiles, and makes the rows."""
+"""The first of them is not timed: it compiles, and makes the rows."""
 
 
 def happenings(late: str, rng: np.random.Generator, first: int) -> list[Happening]:
     """One micro-batch from event `first` on: every other event is the busy user's."""
     begin = START + first * 100
-    made: list[Happening] = []
+    events: list[Happening] = []
     for i in range(EVENTS):
         time_ms = begin + i
         if late == "one" and i == EVENTS // 2:
@@ -35,9 +36,9 @@ def happenings(late: str, rng: np.random.Generator, first: int) -> list[Happenin
         elif late == "half":
             time_ms = begin + int(rng.integers(0, EVENTS))
         item, other = rng.integers(0, ITEMS, 2).tolist()
-        made.append(Happening("busy", item_id(item), time_ms, event_id=f"busy-{first + i}"))
-        made.append(Happening(f"user-{rng.integers(USERS)}", item_id(other), begin + i))
-    return made
+        events.append(Happening("busy", item_id(item), time_ms, event_id=f"busy-{first + i}"))
+        events.append(Happening(f"user-{rng.integers(USERS)}", item_id(other), begin + i))
+    return events
 
 
 def measured() -> dict[str, dict[str, float]]:

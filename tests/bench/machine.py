@@ -1,4 +1,4 @@
-"""What a result was measured on and with."""
+"""A description of the machine and the packages that a result was measured with."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _processor() -> tuple[str, set[str]]:
 
 
 def _commit() -> str:
-    """The commit measured; "+" when the working tree differs from it."""
+    """The measured commit, with a "+" if the working tree differs from it."""
     head = _git("rev-parse", "--short", "HEAD")
     return head + ("+" if _git("status", "--porcelain", "--", "*.py", "pyproject.toml") else "")
 

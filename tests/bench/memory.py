@@ -1,4 +1,4 @@
-"""Memory of a worker over a long backlog: flat means that nothing is kept of what was read."""
+"""Memory of a worker over a long backlog: if it stays flat, nothing is kept of the records that were read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from eddy.models.errors import EddyError
 from tests.bench.observe import Observer
-from tests.bench.place import Place
 from tests.bench.programs import running, worker
+from tests.bench.testbed import Testbed
 
 SAMPLE_S = 0.5
 WARM_SHARE, LAST_SHARE = 0.25, 0.75
@@ -18,7 +18,7 @@ WARM_SHARE, LAST_SHARE = 0.25, 0.75
 
 @dataclass
 class Samples:
-    """Bytes resident, by events committed."""
+    """Resident bytes beside the number of committed events, sample by sample."""
 
     events: list[int] = field(default_factory=list)
     rss: list[int] = field(default_factory=list)
@@ -36,13 +36,13 @@ class Samples:
         return max(last) / statistics.median(settled) - 1
 
 
-def measure_memory(place: Place, events: int, limit_s: float) -> dict[str, Any]:
-    """A worker with default settings and the whole score over a backlog, for at most `limit_s`."""
-    with place.installation(4, events) as settings:
-        place.go_live(settings, place.version("whole"))
+def measure_memory(testbed: Testbed, events: int, limit_s: float) -> dict[str, Any]:
+    """Run a worker with default settings and the whole score over a backlog, for at most `limit_s`."""
+    with testbed.installation(4, events) as settings:
+        testbed.go_live(settings, testbed.version("whole"))
         observer, samples = Observer(settings), Samples()
         try:
-            with running([worker(settings, place.work_folder(), 0, {})]) as (program,):
+            with running([worker(settings, testbed.work_folder(), 0, {})]) as (program,):
                 deadline = time.monotonic() + limit_s
                 while observer.committed() < events and time.monotonic() < deadline:
                     if program.child.process.poll() is not None:

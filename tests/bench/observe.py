@@ -1,6 +1,7 @@
-"""What a run is measured by: outputs by the broker's append time, and offsets that a group has committed.
+"""How a run is measured: its outputs by the broker's append times, and the offsets that its group has
+committed.
 
-Nothing here is told by the measured program itself, so that all programs are measured alike.
+Nothing here comes from the measured program itself, so that all programs are measured alike.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a run that counts: from `start` on for at most `seconds` (wall clock, s since 1970)."""
+    """The part of a run that counts: from `start` (s since 1970, by the wall clock) for at most `seconds`."""
 
     start: float
     seconds: float
@@ -30,7 +31,7 @@ class Window:
 
 @dataclass
 class Curve:
-    """Events done over time; between two points progress is taken to be even."""
+    """The number of events done over time; between two points it is taken to grow evenly."""
 
     times: list[float] = field(default_factory=list)
     """s since 1970, increasing"""
@@ -42,7 +43,7 @@ class Curve:
         self.counts.append(count)
 
     def rate(self, window: Window) -> float:
-        """Events per second inside the window; one in which the last event falls ends with that event.
+        """Events per second inside the window, which ends with the last event if that falls into it.
 
         Errors: ValueError when nothing was done in it.
         """
@@ -79,13 +80,15 @@ class Observer:
         return sum(self.cluster.committed().values())
 
     def appended(self, topic: str, times: NDArray[np.float64]) -> list[int]:
-        """How many records the topic had at each time, by their LogAppendTime (of whole batches, in ms)."""
+        """How many records the topic had at each of `times` (s), by their LogAppendTime (ms, one per
+        batch).
+        """
         tps = self._partitions(topic)
         ends = self._consumer.end_offsets(tps)
         counts = []
         for at in times.tolist():
-            found = self._consumer.offsets_for_times({tp: int(at * 1000) for tp in tps})
-            counts.append(sum(ends[tp] if found[tp] is None else int(found[tp].offset) for tp in tps))
+            offsets = self._consumer.offsets_for_times({tp: int(at * 1000) for tp in tps})
+            counts.append(sum(ends[tp] if offsets[tp] is None else int(offsets[tp].offset) for tp in tps))
         return counts
 
     def appended_curve(self, topic: str, window: Window) -> Curve:
@@ -97,9 +100,10 @@ class Observer:
 def follow(
     count: Callable[[], int], alive: Callable[[], None], total: int, window: Callable[[], Window | None]
 ) -> tuple[Curve, Window]:
-    """Poll `count` until the window is over or `total` is reached; returns what was seen and the window.
+    """Poll `count` until the window is over or `total` is reached; returns the curve of counts and the
+    window.
 
-    `window` says when it begins, None as long as that is not known; `alive` raises when the program has
+    `window` returns None as long as it is not known when the window begins; `alive` raises if the program has
     ended.
     """
     curve = Curve()

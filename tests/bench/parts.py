@@ -1,5 +1,5 @@
-"""The project's own functions as the stages of the benchmark call them: the one file to follow when they
-change.
+"""The project's own functions as the stages of the benchmark call them: when they change, only this file has
+to follow.
 """
 
 from __future__ import annotations
@@ -71,12 +71,14 @@ async def read(settings: Settings, take: Any) -> float:
 
 
 def decode(settings: Settings, records: Sequence[Record], partition: int) -> EventColumns:
-    """One decoded chunk."""
+    """Decode one chunk."""
     return decode_events(records, partition, settings.admission).events
 
 
 def micro_batches(chunks: Sequence[EventColumns], partitions: int) -> list[list[EventColumns]]:
-    """Chunks cut and put side by side as a worker under backlog applies them: MAX_BATCH_EVENTS at a time."""
+    """Micro-batches as a worker under backlog applies them: chunks of all partitions side by side, cut so
+    that they have MAX_BATCH_EVENTS together.
+    """
     share = MAX_BATCH_EVENTS // partitions
     columns: list[list[EventColumns]] = [[] for _ in range(partitions)]
     for chunk in chunks:
@@ -99,15 +101,15 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     now, wall = engine.clock.now(engine.wall()), engine.wall()
     engine.update_statistics(now, wall)
     started = engine.ranker.start_topk(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
-    made, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
+    topk, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
     where = slab.partition[slots], slab.offset[slots], view.last_time
     said = engine.names.json_ids(), engine.encoder.epoch, engine.encoder.version.id
-    return Lists(users, *where, lambda: made, *said)
+    return Lists(users, *where, lambda: topk, *said)
 
 
-def answer_messages(made: Lists) -> dict[int, Any]:
+def answer_messages(lists: Lists) -> dict[int, Any]:
     """Answers as messages, by partition of `recommendations`."""
-    return encode_lists(made, TOPIC_ID)
+    return encode_lists(lists, TOPIC_ID)
 
 
 async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, Any]) -> list[Any]:
@@ -119,12 +121,12 @@ async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, A
 
 
 def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[CheckpointData]:
-    """What a checkpoint writes of these rows, for each partition."""
+    """The data that a checkpoint writes for these rows, for each partition."""
     home = engine.slab.partition[slots]
 
     def capture(number: int) -> CheckpointData:
-        mine = slots[home == number]
-        stored = engine.slab.export_rows(mine, engine.names.catalogue, TOPIC_ID, engine.versions)
+        of_partition = slots[home == number]
+        stored = engine.slab.export_rows(of_partition, engine.names.catalogue, TOPIC_ID, engine.versions)
         return CheckpointData(number, None, lambda: [*keyed(stored)], list, [])
 
     return map(capture, range(partitions))
@@ -152,9 +154,9 @@ def some_rows(engine: Engine, n: int, seed: int) -> Slots:
 
 def scorer(version: Version, settings: Settings, precision: Precision) -> Scorer:
     """A scorer over the version's own items."""
-    made = engine(version, settings, "off", precision).ranker.scorer
-    made.update_statistics(0.0)
-    return made
+    scorer = engine(version, settings, "off", precision).ranker.scorer
+    scorer.update_statistics(0.0)
+    return scorer
 
 
 @torch.inference_mode()
@@ -165,9 +167,9 @@ def queries(version: Version, n: int) -> tuple[Query, Window]:
     query = recommender.query_of_output(output, torch.zeros(n))
     width = recommender.config.recent_window
     nothing = torch.zeros(n, width, dtype=torch.int64)
-    held = torch.zeros(n, width, dtype=torch.bool)
+    none_filled = torch.zeros(n, width, dtype=torch.bool)
     return query, Window(
-        nothing - 1, nothing, nothing, held, torch.zeros(n, dtype=torch.int64), nothing[:, :0]
+        nothing - 1, nothing, nothing, none_filled, torch.zeros(n, dtype=torch.int64), nothing[:, :0]
     )
 
 
@@ -178,14 +180,14 @@ def best(scorer: Scorer, query: Query, window: Window, k: int) -> NDArray[np.int
 
 
 def engine_with(engine: Engine, emit: str) -> Engine:
-    """The same engine with another emission."""
+    """The same engine, set to another emission."""
     engine.options = dataclasses.replace(engine.options, emit=emit)  # type: ignore[arg-type]
     return engine
 
 
 def sample(engine: Engine, share: float, ranking_time: float | None) -> None:
-    """Rank this share of the users that there are before their events are applied, from now on, in at most
-    this share of the time.
+    """From now on, rank the events of this share of the present users before they are applied, in at most the
+    share `ranking_time` of the time.
     """
     used = len(engine.slab.user_of)
     users = [(user or "").encode() for user in engine.slab.user_of]

@@ -23,7 +23,7 @@ PeerName = Literal["faust_textbook", "quix_stateful", "handwritten"]
 
 
 class Program:
-    """One running program and where it tells its metrics."""
+    """One running program, and the port of its metrics."""
 
     def __init__(
         self, name: str, command: list[str], folder: Path, environment: Mapping[str, str], port: int = 0
@@ -34,11 +34,11 @@ class Program:
         self._port = port
 
     def rss(self) -> int:
-        """Bytes resident."""
+        """Its resident bytes."""
         return int(self.process.memory_info().rss)
 
     def cores(self, seconds: float) -> float:
-        """Processors that it keeps busy, in the mean of the next so many seconds."""
+        """How many processors it keeps busy, as the mean over the next `seconds`."""
         before = self.process.cpu_times()
         time.sleep(seconds)
         now = self.process.cpu_times()
@@ -57,7 +57,7 @@ class Program:
 
 @contextmanager
 def running(programs: list[Program]) -> Iterator[list[Program]]:
-    """Kills them at the end."""
+    """Yields the programs, and kills them at the end."""
     try:
         yield programs
     finally:
@@ -80,7 +80,7 @@ def worker(settings: Settings, folder: Path, number: int, environment: Mapping[s
     """`eddy worker`, with every setting that is not given in `environment` at its default."""
     assert settings.bootstrap_servers is not None
     port = free_port(HOST)
-    own = {
+    defaults = {
         "EDDY_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "EDDY_TOPIC_PREFIX": settings.topic_prefix,
         "EDDY_GROUP": settings.group,
@@ -90,4 +90,4 @@ def worker(settings: Settings, folder: Path, number: int, environment: Mapping[s
         "EDDY_METRICS_PORT": str(port),
     }
     command = [sys.executable, "-m", "eddy", "worker"]
-    return Program(f"worker-{number}", command, folder, {**own, **environment}, port)
+    return Program(f"worker-{number}", command, folder, {**defaults, **environment}, port)

@@ -1,4 +1,4 @@
-"""What is made of the figures: summary.json, the table and the plot.
+"""The summary, the table and the plot that are made of the figures.
 
 Every ratio is a median over rounds of ratios inside one round, or of medians of one run.
 """
@@ -30,50 +30,50 @@ FINDINGS = {
 Figures = dict[str, Any]
 
 
-def medians(found: Figures) -> dict[str, float]:
+def medians(figures: Figures) -> dict[str, float]:
     """Median of each stage over rounds; empty when they were not measured."""
-    return {name: statistics.median(rates) for name, rates in (found.get("stages") or {}).items()}
+    return {name: statistics.median(rates) for name, rates in (figures.get("stages") or {}).items()}
 
 
-def _catalogue(found: Figures, items: int, precision: str) -> Figures:
-    rows = found.get("topk") or []
+def _catalogue(figures: Figures, items: int, precision: str) -> Figures:
+    rows = figures.get("topk") or []
     return next((row for row in rows if (row["items"], row["precision"]) == (items, precision)), {})
 
 
-def reduced_precision(found: Figures) -> Precision | None:
-    """What "auto", the default, takes here at 10,000 items; None where that is float32, or where its
-    recall@10 is below RECALL.
+def reduced_precision(figures: Figures) -> Precision | None:
+    """The precision that "auto", the default, takes on this machine at 10,000 items; None if that is float32,
+    or if its recall@10 is below RECALL.
     """
-    row = _catalogue(found, 10_000, "auto")
+    row = _catalogue(figures, 10_000, "auto")
     reduced = row and row["taken"] != "float32" and row["recall_at_10"] >= RECALL
     return row["taken"] if reduced else None
 
 
-def _best(found: Figures, score: str, emit: str) -> tuple[str, str] | None:
+def _best(figures: Figures, score: str, emit: str) -> tuple[str, str] | None:
     """(run, precision) of the fastest run of this kind at 4 partitions and one worker."""
-    runs = found.get("throughput") or {}
-    names = {f"eddy-{score}-{emit}-{p}": p for p in ("float32", reduced_precision(found)) if p}
+    runs = figures.get("throughput") or {}
+    names = {f"eddy-{score}-{emit}-{p}": p for p in ("float32", reduced_precision(figures)) if p}
     measured = {name: p for name, p in names.items() if name in runs}
     if not measured:
         return None
-    name = max(measured, key=lambda one: float(runs[one]["median"]))
+    name = max(measured, key=lambda run: float(runs[run]["median"]))
     return name, measured[name]
 
 
-def share(found: Figures, score: str, cell: str) -> float | None:
+def share(figures: Figures, score: str, cell: str) -> float | None:
     """Measured rate of emission `every` as a share of what its stages allow one after another."""
-    best, stages = _best(found, score, "every"), medians(found)
+    best, stages = _best(figures, score, "every"), medians(figures)
     if best is None or not stages:
         return None
-    rate = float(found["throughput"][best[0]]["median"])
+    rate = float(figures["throughput"][best[0]]["median"])
     user, _ = Workload().draw(200_000)
     per_event = rows_per_event(user, rate * CHECKPOINT_S)
     return rate / allowed(stages, score, best[1], per_event, cell)
 
 
-def _ratio(found: Figures, ours: tuple[str, str] | None, peer: str) -> float | None:
+def _ratio(figures: Figures, ours: tuple[str, str] | None, peer: str) -> float | None:
     try:
-        return ratio(found["throughput"], ours[0], peer) if ours else None
+        return ratio(figures["throughput"], ours[0], peer) if ours else None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -82,25 +82,25 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def summary(machine: Figures, found: Figures) -> Figures:
-    """The numbers of the targets, null where something was not measured, and what explains them."""
-    cell, whole = _best(found, "cell", "every"), _best(found, "whole", "every")
-    off, stages = _best(found, "whole", "off"), medians(found)
-    half = [row for row in found.get("freshness") or [] if row["load"] == 0.5]
+def summary(machine: Figures, figures: Figures) -> Figures:
+    """The figures that have targets, null where they were not measured, and others that explain them."""
+    cell, whole = _best(figures, "cell", "every"), _best(figures, "whole", "every")
+    off, stages = _best(figures, "whole", "off"), medians(figures)
+    half = [row for row in figures.get("freshness") or [] if row["load"] == 0.5]
     fresh = next((row for row in half if "whole" in row["run"]), half[0] if half else {})
-    large = _catalogue(found, 100_000, "auto")
-    off_rate = float(found["throughput"][off[0]]["median"]) if off else None
+    large = _catalogue(figures, 100_000, "auto")
+    off_rate = float(figures["throughput"][off[0]]["median"]) if off else None
     return {
-        "ratio_faust": _rounded(_ratio(found, cell, "faust_textbook")),
-        "ratio_quix": _rounded(_ratio(found, cell, "quix_stateful")),
-        "ratio_handwritten": _rounded(_ratio(found, cell, "handwritten")),
-        "share_of_allowed": _rounded(share(found, "cell", "cell_cell")),
+        "ratio_faust": _rounded(_ratio(figures, cell, "faust_textbook")),
+        "ratio_quix": _rounded(_ratio(figures, cell, "quix_stateful")),
+        "ratio_handwritten": _rounded(_ratio(figures, cell, "handwritten")),
+        "share_of_allowed": _rounded(share(figures, "cell", "cell_cell")),
         "off_share_of_decode": _rounded(off_rate / stages["fetch_decode"] if off_rate and stages else None),
         "p50_ms": fresh.get("p50_ms"),
         "p99_ms": fresh.get("p99_ms"),
         "topk100k_ratio": large.get("ratio"),
         "topk100k_recall": large.get("recall_at_20"),
-        "memory_growth": (found.get("memory") or {}).get("growth"),
+        "memory_growth": (figures.get("memory") or {}).get("growth"),
         "quick": machine["quick"],
         "commit": machine["commit"],
         "explained_by": {
@@ -108,31 +108,31 @@ def summary(machine: Figures, found: Figures) -> Figures:
             "off": off,
             "freshness": fresh,
             "freshness_of_peers": [row for row in half if row["run"] in PEERS],
-            "memory_events": (found.get("memory") or {}).get("events"),
-            "share_of_allowed_with_bare_cell": _rounded(share(found, "cell", "cell_bare")),
+            "memory_events": (figures.get("memory") or {}).get("events"),
+            "share_of_allowed_with_bare_cell": _rounded(share(figures, "cell", "cell_bare")),
             "whole_score": {
                 "every": whole,
-                "ratio_faust": _rounded(_ratio(found, whole, "faust_textbook")),
-                "ratio_quix": _rounded(_ratio(found, whole, "quix_stateful")),
-                "ratio_handwritten": _rounded(_ratio(found, whole, "handwritten")),
-                "share_of_allowed": _rounded(share(found, "whole", "cell_whole")),
+                "ratio_faust": _rounded(_ratio(figures, whole, "faust_textbook")),
+                "ratio_quix": _rounded(_ratio(figures, whole, "quix_stateful")),
+                "ratio_handwritten": _rounded(_ratio(figures, whole, "handwritten")),
+                "share_of_allowed": _rounded(share(figures, "whole", "cell_whole")),
             },
             "load_before": machine["load_before"],
         },
     }
 
 
-def table(found: Figures, result: Figures) -> str:
+def table(figures: Figures, result: Figures) -> str:
     """All figures as Markdown."""
     parts = [_targets(result)]
-    runs = found.get("throughput") or {}
+    runs = figures.get("throughput") or {}
     if runs:
         rows = [
-            [name, f"{run['median']:,.0f}", _times(found, name), _cores(run), str(len(run["rounds"]))]
+            [name, f"{run['median']:,.0f}", _times(figures, name), _cores(run), str(len(run["rounds"]))]
             for name, run in runs.items()
         ]
         parts.append(_markdown(["program", "events/s", "× handwritten", "cores", "rounds"], rows))
-    stages = medians(found)
+    stages = medians(figures)
     if stages:
         rows = [
             [name, f"{rate:,.0f}", f"{rate / stages['fetch']:.3f}", f"{FINDINGS.get(name, '')}"]
@@ -162,10 +162,10 @@ def table(found: Figures, result: Figures) -> str:
             ("users", "items", "hidden", "off_per_s", "every_per_s", "bytes_per_user", "rss_rows", "rss_end"),
         ),
     ):
-        if found.get(name):
-            rows = [[_cell(row.get(column, "")) for column in columns] for row in found[name]]
+        if figures.get(name):
+            rows = [[_cell(row.get(column, "")) for column in columns] for row in figures[name]]
             parts.append(_markdown(list(columns), rows))
-    memory = found.get("memory")
+    memory = figures.get("memory")
     if memory:
         parts.append(
             f"Memory over {memory['events']:,} events: {memory['growth']:+.1%}, "
@@ -184,13 +184,13 @@ def _targets(result: Figures) -> str:
     return _markdown(["figure", "measured", "target"], rows)
 
 
-def _times(found: Figures, name: str) -> str:
-    value = _ratio(found, (name, ""), "handwritten")
+def _times(figures: Figures, name: str) -> str:
+    value = _ratio(figures, (name, ""), "handwritten")
     return "" if value is None else f"{value:.2f}"
 
 
 def _cores(run: Figures) -> str:
-    return f"{statistics.median(one['cpu'] for one in run['rounds'].values()):.2f}"
+    return f"{statistics.median(measured['cpu'] for measured in run['rounds'].values()):.2f}"
 
 
 def _cell(value: object) -> str:
@@ -204,18 +204,18 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def plot(found: Figures, file: Path) -> None:
+def plot(figures: Figures, file: Path) -> None:
     """Throughput with the range of its rounds, and the stages, both on logarithmic axes."""
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "eddy"
     from matplotlib import pyplot
 
-    runs, stages = found.get("throughput") or {}, medians(found)
+    runs, stages = figures.get("throughput") or {}, medians(figures)
     height = 1.2 + 0.28 * max(len(runs), len(stages))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, height), layout="constrained")
     names = sorted(runs, key=lambda name: float(runs[name]["median"]))
     values = [runs[name]["median"] for name in names]
-    rates = [[one["rate"] for one in runs[name]["rounds"].values()] for name in names]
+    rates = [[measured["rate"] for measured in runs[name]["rounds"].values()] for name in names]
     spread = [
         [max(value - min(seen), 0) for value, seen in zip(values, rates, strict=True)],
         [max(max(seen) - value, 0) for value, seen in zip(values, rates, strict=True)],
@@ -234,9 +234,9 @@ def plot(found: Figures, file: Path) -> None:
     pyplot.close(figure)
 
 
-def write_readme(machine: Figures, found: Figures, result: Figures) -> None:
-    """Replace what stands between the markers in README.md, and the plot."""
-    plot(found, HERE / "results" / "throughput.svg")
+def write_readme(machine: Figures, figures: Figures, result: Figures) -> None:
+    """Replace the text between the markers in README.md, and the plot."""
+    plot(figures, HERE / "results" / "throughput.svg")
     form = "the short form (QUICK=1)" if machine["quick"] else "the full form"
     flags = ", ".join(machine["flags"])
     head = (
@@ -248,5 +248,5 @@ def write_readme(machine: Figures, found: Figures, result: Figures) -> None:
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    body = f"{BEGIN}\n\n{head}\n{table(found, result)}\n{END}"
+    body = f"{BEGIN}\n\n{head}\n{table(figures, result)}\n{END}"
     readme.write_text(before + body + after, encoding="utf-8")

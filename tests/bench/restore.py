@@ -99,14 +99,16 @@ async def write(settings: Settings, rows: int) -> int:
 
 
 class Seconds(NamedTuple):
-    """How long something took, and how much of it this process was computing, all threads together."""
+    """The time that something took, in s, and the time that this process computed meanwhile, all threads
+    together.
+    """
 
     wall: float
     cpu: float
 
 
 class Watch:
-    """A stop watch, running from its making on."""
+    """A stop watch, which runs from the moment it is made."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -116,7 +118,7 @@ class Watch:
 
 
 async def bare(settings: Settings) -> Seconds:
-    """Reading all values and doing nothing with them."""
+    """Read all values and do nothing with them."""
 
     async def take(_: TopicPartition, records: Records) -> None:
         for record in records:
@@ -128,7 +130,7 @@ async def bare(settings: Settings) -> Seconds:
 
 
 async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, PartitionTask]:
-    """How long until a worker could take events, and what it then owns."""
+    """Restore the partition as a worker does; returns how long it took, and the task that then owns it."""
     with ThreadPoolExecutor(1) as thread:
 
         async def run(work: Callable[[], Any]) -> Any:
@@ -172,7 +174,7 @@ def resident_bytes() -> int:
 
 
 def measure(settings: Settings, version: Version, rows: int) -> dict[str, list[Seconds]]:
-    """Each kind of reading, interleaved."""
+    """Measure each way of reading, interleaved."""
     seconds: dict[str, list[Seconds]] = {
         "bare": [],
         "changelog": [],
@@ -220,8 +222,8 @@ def main() -> None:
             size = path.stat().st_size
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)
-    wall = {name: [round(one.wall, 2) for one in taken] for name, taken in seconds.items()}
-    cpu = {name: [round(one.cpu, 2) for one in taken] for name, taken in seconds.items()}
+    wall = {name: [round(duration.wall, 2) for duration in taken] for name, taken in seconds.items()}
+    cpu = {name: [round(duration.cpu, 2) for duration in taken] for name, taken in seconds.items()}
     middle = {name: statistics.median(values) for name, values in wall.items()}
     busy = {name: statistics.median(values) for name, values in cpu.items()}
     commit = subprocess.run(
@@ -246,9 +248,9 @@ def main() -> None:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {processor()}",
     }
     print(json.dumps(result, indent=1))
-    place = Path(__file__).parent / "results"
-    place.mkdir(exist_ok=True)
-    (place / "restore.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    (results / "restore.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

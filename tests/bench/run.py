@@ -28,10 +28,10 @@ from tests.bench import report
 from tests.bench.freshness_runs import measure_freshness, name_of
 from tests.bench.machine import describe
 from tests.bench.memory import measure_memory
-from tests.bench.place import Place
 from tests.bench.plan import FULL, LOADS, PEERS, QUICK, Plan
 from tests.bench.programs import PeerName
 from tests.bench.subprograms import result_of
+from tests.bench.testbed import Testbed
 from tests.bench.throughput import EddyRun, Measured, Rounds, measure_eddy, measure_peer
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ REDUCED: tuple[Precision, ...] = ("int8", "bfloat16")
 
 
 class Run:
-    """One run: what was found so far, by section."""
+    """One run of the benchmark: its figures so far, by section."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -48,15 +48,15 @@ class Run:
         self.target.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
         self.machine = {**describe(), "quick": plan.quick}
-        self.found: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
 
     def __call__(self, line: str) -> bool:
-        """Tell progress; whether there is time for more."""
+        """Print progress; returns whether there is time for more."""
         self.log(line)
         return self.left > 0
 
     def log(self, line: str) -> None:
-        """Progress, with the time since the start."""
+        """Print progress, with the time since the start."""
         minutes, seconds = divmod(int(self.elapsed), 60)
         print(f"{minutes:2d}:{seconds:02d}  {line}", flush=True)
 
@@ -71,80 +71,82 @@ class Run:
     @property
     def reduced(self) -> Precision | None:
         """See `report.reduced_precision`."""
-        return report.reduced_precision(self.found)
+        return report.reduced_precision(self.figures)
 
     def section(self, name: str, work: Callable[[], Any]) -> None:
-        """Do a section and write it down; one that fails or has no time left is missing, and says why."""
+        """Measure a section and write its figures. A section that fails, or for which no time is left, is
+        logged with the reason, and its figures are None.
+        """
         if self.left <= 0:
             self.log(f"{name}: left out, no time is left")
-            self.found[name] = None
+            self.figures[name] = None
             return
         try:
-            self.found[name] = work()
+            self.figures[name] = work()
         except (EddyError, ValueError) as error:
             self.log(f"{name}: missing: {error}")
-            self.found[name] = None
+            self.figures[name] = None
             return
-        result = {**self.machine, name: self.found[name]}
+        result = {**self.machine, name: self.figures[name]}
         (self.target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def throughput(run: Run, place: Place) -> dict[str, Any]:
-    """All programs in interleaved rounds; a failed measurement is told and left out."""
+def throughput(run: Run, testbed: Testbed) -> dict[str, Any]:
+    """Measure all programs in interleaved rounds. A measurement that fails is logged and left out."""
     plan, rounds = run.plan, Rounds()
-    reduced = [replace(one, precision=run.reduced) for one in plan.reduced if run.reduced]
-    programs = [*(one for one in reduced if one.possible), *plan.eddy]
+    reduced = [replace(eddy_run, precision=run.reduced) for eddy_run in plan.reduced if run.reduced]
+    programs = [*reduced, *plan.eddy]
 
     def note(number: int, name: str, measure: Callable[[], Measured]) -> None:
         if number > 1 and run.elapsed > plan.rounds_s:
             return
         try:
-            found = measure()
+            measured = measure()
         except (EddyError, ValueError) as error:
             run.log(f"round {number}  {name}: {error}")
             return
-        rounds.add(name, number, found)
-        run.log(f"round {number}  {name:32s} {found.rate:10,.0f} events/s  ({found.cpu:.2f} cores)")
+        rounds.add(name, number, measured)
+        run.log(f"round {number}  {name:32s} {measured.rate:10,.0f} events/s  ({measured.cpu:.2f} cores)")
 
-    with place.installation(4, plan.backlog) as settings:
+    with testbed.installation(4, plan.backlog) as settings:
         for number in range(1, plan.rounds + 1):
             for name in PEERS:
                 note(
                     number, name,
                     lambda name=name: measure_peer(  # type: ignore[misc]
-                        place, settings, name, plan.backlog, plan.warm_s, plan.seconds
+                        testbed, settings, name, plan.backlog, plan.warm_s, plan.seconds
                     ),
                 )  # fmt: skip
-            for one in programs:
+            for eddy_run in programs:
                 note(
-                    number, one.name,
-                    lambda one=one: measure_eddy(  # type: ignore[misc]
-                        place, one, plan.backlog, plan.warm_s, plan.seconds
+                    number, eddy_run.name,
+                    lambda eddy_run=eddy_run: measure_eddy(  # type: ignore[misc]
+                        testbed, eddy_run, plan.backlog, plan.warm_s, plan.seconds
                     ),
                 )  # fmt: skip
     return rounds.to_json()
 
 
-def stages(run: Run, place: Place) -> dict[str, list[float]]:
-    """Ceilings of each stage, all rounds."""
-    with place.installation(4, run.plan.staged) as settings:
-        cell, whole = place.version("cell").id, place.version("whole").id
-        found: dict[str, list[float]] = result_of(
-            "stages", place.bootstrap, settings.topic_prefix, settings.registry, settings.partitions,
+def stages(run: Run, testbed: Testbed) -> dict[str, list[float]]:
+    """The rates of each stage alone, in all rounds."""
+    with testbed.installation(4, run.plan.staged) as settings:
+        cell, whole = testbed.version("cell").id, testbed.version("whole").id
+        rates_by_stage: dict[str, list[float]] = result_of(
+            "stages", testbed.bootstrap, settings.topic_prefix, settings.registry, settings.partitions,
             run.plan.rounds, min(run.plan.stages_s, run.left), cell, whole,
             "float32", *([run.reduced] if run.reduced else []), limit_s=SECTION_S,
         )  # fmt: skip
-    for name, rates in found.items():
+    for name, rates in rates_by_stage.items():
         run.log(f"stage  {name:24s} {sorted(rates)[len(rates) // 2]:12,.0f} per s")
-    return found
+    return rates_by_stage
 
 
-def freshness(run: Run, place: Place) -> list[dict[str, Any]]:
-    """Delays at shares of the capacity of the same program."""
-    plan, found, runs = run.plan, list[dict[str, Any]](), run.found["throughput"]
+def freshness(run: Run, testbed: Testbed) -> list[dict[str, Any]]:
+    """Delays of each program at shares of its own throughput."""
+    plan, rows, runs = run.plan, list[dict[str, Any]](), run.figures["throughput"]
     default = run.reduced or "float32"
     programs: list[tuple[EddyRun | PeerName, tuple[float, ...]]] = [
-        *((replace(one, precision=default), LOADS) for one in plan.freshness),
+        *((replace(eddy_run, precision=default), LOADS) for eddy_run in plan.freshness),
         *plan.fresh_peers,
     ]
     for program, loads in programs:
@@ -152,41 +154,43 @@ def freshness(run: Run, place: Place) -> list[dict[str, Any]]:
         if name not in runs:
             run.log(f"freshness of {name}: left out, its throughput was not measured")
             continue
-        found += measure_freshness(
-            place, program, runs[name]["median"], loads, plan.warm_s, plan.steady_s, run
+        rows += measure_freshness(
+            testbed, program, runs[name]["median"], loads, plan.warm_s, plan.steady_s, run
         )
-    return found
+    return rows
 
 
-def each(run: Run, module: str, arguments: Sequence[tuple[object, ...]], limit_s: float) -> list[Any]:
-    """A program's results for each of some arguments; one that fails is told and left out."""
-    found = []
-    for one in arguments:
+def results_of_each(
+    run: Run, module: str, arguments: Sequence[tuple[object, ...]], limit_s: float
+) -> list[Any]:
+    """The results of a subprogram for each of `arguments`. One that fails is logged and left out."""
+    results = []
+    for point in arguments:
         if run.left <= 0:
             run.log(f"{module}: the rest is left out, no time is left")
             break
         try:
-            found.append(result_of(module, *one, limit_s=limit_s))
-            run.log(f"{module} {json.dumps(found[-1])}")
+            results.append(result_of(module, *point, limit_s=limit_s))
+            run.log(f"{module} {json.dumps(results[-1])}")
         except EddyError as error:
             run.log(str(error))
-    return found
+    return results
 
 
-def measure(run: Run, place: Place) -> None:
-    """All sections."""
+def measure(run: Run, testbed: Testbed) -> None:
+    """Measure all sections."""
     plan = run.plan
     topk = [(10_000, 3, precision) for precision in ("float32", *REDUCED, "auto")]
     topk += [(items, 3, precision) for items in plan.catalogues for precision in ("float32", "auto")]
     growth = [(*point, 2.0) for point in plan.points]
-    run.section("topk", lambda: each(run, "topk", topk, 120))
-    run.section("throughput", lambda: throughput(run, place))
-    run.section("stages", lambda: stages(run, place))
-    if run.found["throughput"]:
-        run.section("freshness", lambda: freshness(run, place))
-    run.section("memory", lambda: measure_memory(place, plan.memory_events, min(plan.memory_s, run.left)))
+    run.section("topk", lambda: results_of_each(run, "topk", topk, 120))
+    run.section("throughput", lambda: throughput(run, testbed))
+    run.section("stages", lambda: stages(run, testbed))
+    if run.figures["throughput"]:
+        run.section("freshness", lambda: freshness(run, testbed))
+    run.section("memory", lambda: measure_memory(testbed, plan.memory_events, min(plan.memory_s, run.left)))
     if growth:
-        run.section("growth", lambda: each(run, "growth", growth, 120))
+        run.section("growth", lambda: results_of_each(run, "growth", growth, 120))
 
 
 def main() -> int:
@@ -199,18 +203,18 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="eddy-bench-") as folder,
         broker_or_local(load_settings(), run.log) as bootstrap,
     ):
-        measure(run, Place(bootstrap, Path(folder)))
+        measure(run, Testbed(bootstrap, Path(folder)))
     if run.plan.restored:
         run.log("restore")
         command = [sys.executable, "-m", "tests.bench.restore", str(run.plan.restored)]
         subprocess.run(command, cwd=HERE.parents[1], check=False)
-    summary = report.summary(run.machine, run.found)
+    summary = report.summary(run.machine, run.figures)
     text = json.dumps(summary, indent=1) + "\n"
     (HERE / "results" / "summary.json").write_text(text, encoding="utf-8")
     (run.target / "summary.json").write_text(text, encoding="utf-8")
-    print(report.table(run.found, summary))
+    print(report.table(run.figures, summary))
     if options.record or not run.plan.quick:
-        report.write_readme(run.machine, run.found, summary)
+        report.write_readme(run.machine, run.figures, summary)
     run.log("done")
     return 0
 

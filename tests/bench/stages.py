@@ -44,7 +44,7 @@ class Stages:
         self, settings: Settings, versions: dict[str, Version], precisions: Sequence[Precision]
     ) -> None:
         self.settings, self.versions, self.precisions = settings, versions, precisions
-        self.found: dict[str, list[float]] = {}
+        self.rates: dict[str, list[float]] = {}
         self._batches: list[list[EventColumns]] = []
         self._turn = 0
 
@@ -81,7 +81,7 @@ class Stages:
         await self._note("changelog_rows", self._changelog)
 
     async def _note(self, name: str, stage: Callable[[], Awaitable[float]]) -> None:
-        self.found.setdefault(name, []).append(await stage())
+        self.rates.setdefault(name, []).append(await stage())
 
     async def _fetch(self) -> float:
         return await parts.read(self.settings, lambda number, records: None)
@@ -106,23 +106,23 @@ class Stages:
         engine = self.engines[score, "float32"]
         last = int(max(batch.offset[-1] for batch in self._batches[-1])) + 1
         ms = sum(map(len, (part for batch in self._batches for part in batch))) * STEP_MS
-        chosen = [
+        batches = [
             parts.later(batch, last * self._turn, ms * self._turn)
             for batch in self._batches[: TIMED_EVENTS // MAX_BATCH_EVENTS]
         ]
         started = time.perf_counter()
-        applied = sum(engine.apply(batch).applied for batch in chosen)
-        took = time.perf_counter() - started
-        assert applied == sum(len(part) for batch in chosen for part in batch), "events were not applied"
-        return applied / took
+        applied = sum(engine.apply(batch).applied for batch in batches)
+        seconds = time.perf_counter() - started
+        assert applied == sum(len(part) for batch in batches for part in batch), "events were not applied"
+        return applied / seconds
 
     async def _score(self, score: str, precision: Precision) -> float:
         engine = self.engines[score, precision]
-        chosen = [parts.some_rows(engine, MAX_BATCH_EVENTS, seed) for seed in range(SCORED_BATCHES)]
+        slots_by_batch = [parts.some_rows(engine, MAX_BATCH_EVENTS, seed) for seed in range(SCORED_BATCHES)]
         started = time.perf_counter()
-        for slots in chosen:
+        for slots in slots_by_batch:
             parts.lists(engine, slots)
-        return sum(map(len, chosen)) / (time.perf_counter() - started)
+        return sum(map(len, slots_by_batch)) / (time.perf_counter() - started)
 
     async def _produce(self) -> float:
         engine = self.engines["cell", "float32"]
@@ -184,12 +184,12 @@ async def _main(stages: Stages, rounds: int, limit_s: float) -> dict[str, list[f
         if number and time.monotonic() - started > limit_s:
             break
         await stages.round()
-    return stages.found
+    return stages.rates
 
 
 if __name__ == "__main__":
     bootstrap, prefix, registry, partitions, rounds, limit_s, cell, whole = sys.argv[1:9]
-    chosen: Any = sys.argv[9:]
+    precisions: Any = sys.argv[9:]
     own = load_settings(bootstrap_servers=bootstrap, topic_prefix=prefix, partitions=int(partitions))
     loaded = {"cell": load(Path(registry) / cell), "whole": load(Path(registry) / whole)}
-    print(json.dumps(asyncio.run(_main(Stages(own, loaded, chosen), int(rounds), float(limit_s)))))
+    print(json.dumps(asyncio.run(_main(Stages(own, loaded, precisions), int(rounds), float(limit_s)))))

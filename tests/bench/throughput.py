@@ -17,8 +17,8 @@ from eddy.models.errors import EddyError
 from eddy.models.scoring.approximate_products import Precision
 from eddy.stream.records.settings import Settings
 from tests.bench.observe import Observer, Window, follow
-from tests.bench.place import Place
 from tests.bench.programs import PeerName, Program, peer, running, worker
+from tests.bench.testbed import Testbed
 from tests.bench.versions import Score
 
 START_S = 90.0
@@ -38,11 +38,6 @@ class EddyRun:
     device: str = "auto"
 
     @property
-    def possible(self) -> bool:
-        """Whether workers can be told this precision."""
-        return self.precision == "float32" or "precision" in Settings.model_fields
-
-    @property
     def name(self) -> str:
         parts = [f"eddy-{self.score}-{self.emit}-{self.precision}"]
         parts += [f"p{self.partitions}"] if self.partitions != 4 else []
@@ -53,8 +48,8 @@ class EddyRun:
     @property
     def environment(self) -> dict[str, str]:
         """What differs from the defaults: lists of ten, as the peers make them, and this row's choices."""
-        own = {"EDDY_EMIT": self.emit, "EDDY_PRECISION": self.precision, "EDDY_DEVICE": self.device}
-        return {"EDDY_K": "10", **own}
+        chosen = {"EDDY_EMIT": self.emit, "EDDY_PRECISION": self.precision, "EDDY_DEVICE": self.device}
+        return {"EDDY_K": "10", **chosen}
 
 
 @dataclass(frozen=True)
@@ -102,10 +97,10 @@ def ratio(runs: dict[str, Any], name: str, other: str) -> float:
 
 
 def measure_peer(
-    place: Place, settings: Settings, name: PeerName, events: int, warm_s: float, seconds: float
+    testbed: Testbed, settings: Settings, name: PeerName, events: int, warm_s: float, seconds: float
 ) -> Measured:
     """A peer on an installation's backlog of `events`."""
-    topic, folder = place.result_topic(settings, name), place.work_folder()
+    topic, folder = testbed.result_topic(settings, name), testbed.work_folder()
     observer = Observer(settings)
     try:
         with running([peer(name, settings, topic, folder)]) as programs:
@@ -114,11 +109,11 @@ def measure_peer(
         observer.close()
 
 
-def measure_eddy(place: Place, run: EddyRun, events: int, warm_s: float, seconds: float) -> Measured:
+def measure_eddy(testbed: Testbed, run: EddyRun, events: int, warm_s: float, seconds: float) -> Measured:
     """Eddy's workers on a new installation with a backlog of `events`."""
-    with place.installation(run.partitions, events) as settings:
-        place.go_live(settings, place.version(run.score))
-        folder, observer = place.work_folder(), Observer(settings)
+    with testbed.installation(run.partitions, events) as settings:
+        testbed.go_live(settings, testbed.version(run.score))
+        folder, observer = testbed.work_folder(), Observer(settings)
         topic = settings.topics.recommendations if run.emit == "every" else None
         try:
             programs = [worker(settings, folder, n, run.environment) for n in range(run.workers)]
@@ -181,4 +176,4 @@ def _measure(
 def _usage(programs: list[Program]) -> tuple[float, float]:
     """(now, CPU seconds spent so far by all)."""
     times = [program.process.cpu_times() for program in programs]
-    return time.time(), sum(one.user + one.system for one in times)
+    return time.time(), sum(used.user + used.system for used in times)

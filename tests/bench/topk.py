@@ -35,10 +35,10 @@ def plain(query: Tensor, columns: Tensor, tile: int) -> Tensor:
     return torch.cat([torch.topk(rows @ columns, K).indices for rows in torch.split(query, tile)])
 
 
-def recall(found: np.ndarray[tuple[int, int], np.dtype[np.int64]], exact: Tensor, k: int) -> float:
+def recall(approximate: np.ndarray[tuple[int, int], np.dtype[np.int64]], exact: Tensor, k: int) -> float:
     """Mean share of the exact first k that are among the found first k."""
     truth = exact[:, :k].numpy()
-    hits = [len(np.intersect1d(a[:k], b)) for a, b in zip(found, truth, strict=True)]
+    hits = [len(np.intersect1d(a[:k], b)) for a, b in zip(approximate, truth, strict=True)]
     return float(np.mean(hits)) / k
 
 
@@ -53,11 +53,11 @@ def measure(items: int, rounds: int, precision: Precision) -> dict[str, object]:
     columns = scorer.matrix.T.contiguous()
     exact = torch.topk(query.vector @ columns, K).indices
     speeds: dict[str, list[float]] = {}
-    found = np.zeros((0, K), np.int64)
+    index = np.zeros((0, K), np.int64)
     parts.best(scorer, query, window, K)  # what is made once is not timed
     for _ in range(rounds):
         started = time.perf_counter()
-        found = parts.best(scorer, query, window, K)
+        index = parts.best(scorer, query, window, K)
         speeds.setdefault("project", []).append(queries / (time.perf_counter() - started))
         for tile in TILES:
             started = time.perf_counter()
@@ -78,10 +78,10 @@ def measure(items: int, rounds: int, precision: Precision) -> dict[str, object]:
         "plain": best,
         "ratio": round(statistics.median(ours / theirs for ours, theirs in pairs), 3),
         "recall_at_10": round(recall(parts.best(scorer, query, window, 10), exact, 10), 5),
-        "recall_at_20": round(recall(found, exact, 20), 5),
+        "recall_at_20": round(recall(index, exact, 20), 5),
     }
 
 
 if __name__ == "__main__":
-    chosen: Any = sys.argv[3] if len(sys.argv) > 3 else "auto"
-    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]), chosen)))
+    precision: Any = sys.argv[3] if len(sys.argv) > 3 else "auto"
+    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]), precision)))

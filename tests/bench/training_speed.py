@@ -39,12 +39,14 @@ ROOT = Path(__file__).parents[2]
 PEER = Path(__file__).parent / "peers" / "gru4rec.py"
 TURN_S = 10.0
 AIM = 0.1676
-"""What the official code reached within 25 minutes on another machine; see tests/reproduce/README.md."""
+"""The NDCG@10 that the official code reached within 25 minutes on another machine; see
+tests/reproduce/README.md.
+"""
 
 
 @dataclass
 class Side:
-    """One program: how long it had its turns, and what it said when."""
+    """One of the two programs: how long its turns took together, and what it reported when."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -54,7 +56,7 @@ class Side:
     said: list[dict[str, Any]] = field(default_factory=list)
 
     def turn(self, seconds: float) -> None:
-        """Let it run, and take down what it says: "trained" before it judges itself, "ndcg" after."""
+        """Let it run, and note its reports: "trained" before it evaluates itself, "ndcg" afterwards."""
         assert self.process.stdout is not None
         os.killpg(self.process.pid, signal.SIGCONT)
         began = time.monotonic()
@@ -88,16 +90,16 @@ class Side:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it has not ended yet."""
         return self.process.poll() is None
 
     def reached(self, aim: float) -> dict[str, Any] | None:
-        """What it said when it first was there."""
+        """Its first report of an accuracy that reaches the aim."""
         return next((said for said in self.said if said.get("ndcg", 0.0) >= aim), None)
 
 
 def interleaved(sides: list[Side], aim: float) -> None:
-    """Turns until each has reached the aim or ended."""
+    """Let them take turns until each has reached the aim or ended."""
     waiting = list(sides)
     try:
         while waiting:
@@ -115,27 +117,27 @@ def interleaved(sides: list[Side], aim: float) -> None:
 
 def train_here(events: Path, name: str) -> None:
     """Eddy's side: trains one run of tests.reproduce, the network alone, and says what it reached."""
-    found, run = make_trial(read_events(events), "leave-one-out"), RUNS[name]
+    split, run = make_trial(read_events(events), "leave-one-out"), RUNS[name]
     say(ready=True)
     began = time.process_time()
-    trained = train(found.training_part, run.config, replace(run.settings, gate_epochs=0), EVERY_EVENT)
+    trained = train(split.training_part, run.config, replace(run.settings, gate_epochs=0), EVERY_EVENT)
     cpu = time.process_time() - began
     passes = len(trained.metrics["curve"]) + 1  # the last one over what was held out too
-    say(trained=passes, cpu_s=cpu, events_per_cpu_s=passes * len(found.training_part) / cpu)
-    say(ndcg=judge(found, trained, EVERY_EVENT).reported["unseen"]["ndcg@10"])
+    say(trained=passes, cpu_s=cpu, events_per_cpu_s=passes * len(split.training_part) / cpu)
+    say(ndcg=judge(split, trained, EVERY_EVENT).reported["unseen"]["ndcg@10"])
 
 
 def say(**values: Any) -> None:
-    """A line to the parent."""
+    """Write a line to the parent process."""
     print(json.dumps(values), flush=True)
 
 
 def export(events: Path, file: Path) -> None:
     """The same split for the other side: training rows and, of every judged user, all rows in order."""
-    found = make_trial(read_events(events), "leave-one-out")
-    part, judged = found.training_part, found.judged[~found.tuning]
+    split = make_trial(read_events(events), "leave-one-out")
+    part, judged = split.training_part, split.judged[~split.tuning]
     np.savez(
-        file, train_user=part.user, train_item=part.item, user=found.events.user, item=found.events.item,
+        file, train_user=part.user, train_item=part.item, user=split.events.user, item=split.events.item,
         test=judged,
     )  # fmt: skip
 
@@ -151,30 +153,32 @@ def main() -> None:
     parser.add_argument("--aim", type=float, default=AIM)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.here:
-        train_here(given.events, given.run)
+    options = parser.parse_args()
+    if options.here:
+        train_here(options.events, options.run)
         return
-    if given.official is None or not (given.official / "gru4rec_pytorch.py").exists():
+    if options.official is None or not (options.official / "gru4rec_pytorch.py").exists():
         sys.exit("--official must be a checkout of github.com/hidasib/GRU4Rec_PyTorch_Official")
     with tempfile.TemporaryDirectory() as folder:
         split = Path(folder) / "split.npz"
-        export(given.events, split)
-        own = [sys.executable, "-m", "tests.bench.training_speed", "--here", "--run", given.run]
+        export(options.events, split)
+        command = [sys.executable, "-m", "tests.bench.training_speed", "--here", "--run", options.run]
         sides = [
-            start("GRU4Rec", [given.python, str(PEER), str(given.official), str(split)], given.official),
-            start("Eddy", [*own, "--events", str(given.events.resolve())], ROOT),
+            start(
+                "GRU4Rec", [options.python, str(PEER), str(options.official), str(split)], options.official
+            ),
+            start("Eddy", [*command, "--events", str(options.events.resolve())], ROOT),
         ]
-        interleaved(sides, given.aim)
+        interleaved(sides, options.aim)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
-        "aim": given.aim, "run": given.run,
-        "sides": {side.name: {"reached": side.reached(given.aim), "said": side.said} for side in sides},
+        "aim": options.aim, "run": options.run,
+        "sides": {side.name: {"reached": side.reached(options.aim), "said": side.said} for side in sides},
     }  # fmt: skip
     text = json.dumps(report, indent=1)
     print(text)
-    if given.json:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 def start(name: str, command: list[str], folder: Path) -> Side:

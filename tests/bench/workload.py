@@ -27,13 +27,13 @@ _AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class Workload:
-    """How many users and items; who comes how often follows Zipf's law with exponent 1.0 over both."""
+    """A number of users and of items; how often each occurs follows Zipf's law with exponent 1.0."""
 
     users: int = 20_000
     items: int = 10_000
 
     def draw(self, events: int, seed: int = SEED) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """User and item number of each event: int64[n] each. Which number is popular is random."""
+        """User and item number of each event: int64[n] each. It is random which numbers are popular."""
         rng = np.random.default_rng(seed)
         user, item = rng.permutation(self.users), rng.permutation(self.items)
         return user[_zipf(rng, self.users, events)], item[_zipf(rng, self.items, events)]
@@ -62,7 +62,9 @@ def message(user: int, item: int, timestamp: int) -> Message:
 
 
 async def write_events(settings: Settings, events: int, workload: Workload, seed: int = SEED) -> None:
-    """Append `events` of them to the topic as fast as it goes; returns when all are confirmed."""
+    """Append so many events of the workload to the topic as fast as possible; returns when all are
+    confirmed.
+    """
     user, item = workload.draw(events, seed)
     partition = workload.home(settings.partitions)[user]
     start = time.time_ns() // 1_000_000 - events * STEP_MS
@@ -76,8 +78,8 @@ async def write_events(settings: Settings, events: int, workload: Workload, seed
             columns = zip(
                 partition[chunk].tolist(), user[chunk].tolist(), item[chunk].tolist(), times, strict=True
             )
-            for home, who, what, at in columns:
-                by_partition[home].append(message(who, what, at))
+            for home, user_number, item_number, time_ms in columns:
+                by_partition[home].append(message(user_number, item_number, time_ms))
             futures = []
             for number, messages in enumerate(by_partition):
                 futures += await send_all(producer, settings.topics.events, number, messages)

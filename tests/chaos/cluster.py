@@ -1,5 +1,5 @@
-"""What a bystander sees of the cluster, through kafka-python alone: logs, offsets, members. Survives
-broker restarts.
+"""An outside view of the cluster, through kafka-python alone: logs, offsets, members. It survives restarts of
+the broker.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ class Cluster:
     def committed(self) -> dict[int, int]:
         """Committed offset of each partition of `events` that has one."""
         group, topic = self.settings.group, self.settings.topics.events
-        found: dict[Any, Any] = self._ask(lambda admin: admin.list_group_offsets([group]))[group]
-        return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+        offsets: dict[Any, Any] = self._ask(lambda admin: admin.list_group_offsets([group]))[group]
+        return {
+            tp.partition: committed.offset
+            for tp, committed in offsets.items()
+            if tp.topic == topic and committed.offset >= 0
+        }
 
     def members(self) -> int:
         """Members of the group; -1 while it is rebalancing."""
         group = self.settings.group
-        found: dict[str, Any] = self._ask(lambda admin: admin.describe_groups([group]))[group]
-        return len(found["members"]) if found["group_state"] == "Stable" else -1
+        description: dict[str, Any] = self._ask(lambda admin: admin.describe_groups([group]))[group]
+        return len(description["members"]) if description["group_state"] == "Stable" else -1
 
     def ends(self, topic: str, partitions: int) -> dict[int, int]:
         """End offset of each partition."""
@@ -66,7 +70,7 @@ class Cluster:
             consumer.close()
 
     def read(self, topic: str, partitions: int) -> Iterator[ConsumerRecord]:
-        """Every committed record from the first to the last that is there now, in offset order per
+        """Every committed record up to the present end of the topic, in the order of offsets in each
         partition.
         """
         consumer = KafkaConsumer(

@@ -1,5 +1,5 @@
-"""What a worker can be made to do at a step of its checkpoint: `run_worker` calls these, the product has
-no hooks.
+"""Faults that a worker can be given at a step of its checkpoint: `run_worker` calls them, and the product
+needs no other hook.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Die:
 
 @dataclass
 class Hold:
-    """Stand still at a step until the test makes the file `release`; the file `reached` tells that it
-    does.
+    """Stand still at a step until the test makes the file `release`; the file `reached` shows that it does
+    so.
     """
 
     fatal: ClassVar[bool] = False
@@ -57,8 +57,8 @@ class Hold:
 
 @dataclass
 class LoseChunk:
-    """From the first arrival at a step on, the next chunk is lost between Kafka and the engine, as Faust can
-    lose what it was handed when a rebalance comes.
+    """After the first arrival at a step, lose the next chunk between Kafka and the engine, as Faust can lose
+    a chunk that it was handed when a rebalance comes.
     """
 
     fatal: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class LoseChunk:
 
     @property
     def lost(self) -> Path:
-        """Exists once it has happened."""
+        """A file that exists once the chunk is lost."""
         return self.folder / "lost-chunk"
 
     def __call__(self, step: str) -> None:

@@ -1,5 +1,5 @@
-"""Worker processes that can be killed, paused, added and removed: real ones, forked from a server that
-has imported everything, so that a start takes a second and not ten.
+"""Real worker processes that can be killed, paused, added and removed. They are forked from a server that has
+imported everything, so that a start takes one second instead of ten.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.support.waiting import eventually
 
 EXIT_S = 60.0
 LAST_LINES = 5
-"""Of its log, told when a worker ends unexpectedly."""
+"""Lines of a worker's log that are printed when it ends unexpectedly."""
 
 _OBEYS = "process %d obeys"
 Fault = Die | Hold | LoseChunk
 
 
 def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
-    """Main of a worker process: what `eddy worker` does, with its output in a file."""
+    """The main function of a worker process: does what `eddy worker` does, with its output in a file."""
     with log_file.open("ab", buffering=0) as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -54,7 +54,7 @@ async def _work(settings: Settings, fault: Callable[[str], None]) -> None:
 
 
 def _tell() -> None:
-    """Where everything stands, into the log: asked for when something takes too long."""
+    """Write into the log where every task stands; a test asks for it when something takes too long."""
     for task in asyncio.all_tasks():
         task.print_stack(file=sys.stderr)
 
@@ -81,11 +81,11 @@ class Worker:
         return (_OBEYS % (self.process.pid or 0)).encode() in self.log()
 
     def log(self) -> bytes:
-        """What it has written so far."""
+        """The output that it has written so far."""
         return self.log_file.read_bytes() if self.log_file.exists() else b""
 
     def metrics(self) -> dict[str, float]:
-        """What it tells of itself (EDDY_METRICS_PORT=0): value by name and labels as they are written."""
+        """Its metrics (EDDY_METRICS_PORT=0): value by name and labels, as they are written."""
         address = re.findall(rb"metrics: (http\S+)", self.log())[-1].decode()
         with urlopen(address, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
@@ -97,7 +97,7 @@ class Worker:
         os.kill(self.process.pid, number)
 
     def ended(self, within_s: float = EXIT_S) -> int | None:
-        """Its exit code, negative for a signal, once it has ended."""
+        """Waits for its end; returns its exit code, negative for a signal, None if it still runs."""
         self.process.join(within_s)
         return self.process.exitcode
 
@@ -111,22 +111,24 @@ class Fleet:
         self._settings = settings
         self._folder = folder
         self._processes = multiprocessing.get_context("forkserver")
-        # The second is what torch imports, for seconds, when a version is loaded.
+        # Loading a version makes torch import the second one, which takes seconds.
         self._processes.set_forkserver_preload(["tests.chaos.fleet", "torch._dynamo"])
         self._numbers = itertools.count(1)
         self.workers: list[Worker] = []
         self.unexpected: list[str] = []
 
     def start(self, static_name: str | None = None, fault: Fault | None = None, **values: object) -> Worker:
-        """A new worker, with something that befalls it at its checkpoints or without; `values` are settings
-        of its own.
+        """Start a new worker, with a fault at its checkpoints or without one; `values` are settings of its
+        own.
         """
         name = static_name or f"worker-{next(self._numbers)}"
         log_file = self._folder / f"{name}.log"
-        own = self._settings.replace(
+        settings = self._settings.replace(
             **{"worker_id": static_name, "cache_dir": self._folder / f"cache-{name}", **values}
         )
-        process = self._processes.Process(target=work, args=(own, log_file, fault), name=name, daemon=True)
+        process = self._processes.Process(
+            target=work, args=(settings, log_file, fault), name=name, daemon=True
+        )
         process.start()
         worker = Worker(name, process, log_file, static_name, fault is not None and fault.fatal)
         self.workers.append(worker)
@@ -160,7 +162,7 @@ class Fleet:
             self._remember(worker, code)
 
     def mend(self) -> int:
-        """What a supervisor does: start a worker for each that ended by itself. Returns how many."""
+        """Does what a supervisor does: starts a worker for each that ended by itself. Returns how many."""
         gone = [worker for worker in self.workers if not worker.alive and not worker.doomed]
         for worker in gone:
             self.workers.remove(worker)
@@ -175,13 +177,15 @@ class Fleet:
 
     def interrogate(self) -> None:
         """Have every worker write into its log where it stands."""
-        asked = {worker.name: len(worker.log()) for worker in self.workers if worker.alive}
+        log_lengths = {worker.name: len(worker.log()) for worker in self.workers if worker.alive}
         for worker in self.workers:
-            if worker.name in asked:
+            if worker.name in log_lengths:
                 worker.signal(signal.SIGUSR1)
-        with suppress(AssertionError):  # one that does not answer says something, too
+        with suppress(AssertionError):  # a worker that does not answer is news as well
             eventually(
-                lambda: all(len(w.log()) > asked[w.name] for w in self.workers if w.alive), 10, "answers"
+                lambda: all(len(w.log()) > log_lengths[w.name] for w in self.workers if w.alive),
+                10,
+                "answers",
             )
 
     def stop(self) -> None:

@@ -33,7 +33,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
-from tests.chaos.verify import Verdict, found_rows, verify
+from tests.chaos.verify import Verdict, stored_rows, verify
 from tests.support.engines import random_version
 from tests.support.waiting import eventually
 
@@ -46,7 +46,7 @@ START_S = 360.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of what."""
+    """How many events are sent, and how many faults of each kind there are."""
 
     events: int
     users: int
@@ -78,7 +78,7 @@ SHORT = Plan(
 
 @dataclass
 class Story:
-    """What happened."""
+    """What happened in a run."""
 
     kills: int = 0
     stalls: int = 0
@@ -104,7 +104,7 @@ class Chaos:
         self._random = random.Random(plan.seed)
 
     def acts(self) -> list[tuple[str, str]]:
-        """What is done, in an order that only the seed decides: (act, detail)."""
+        """The acts of the run, in an order that only the seed decides: (act, detail)."""
         plan = self.plan
         acts = [("kill", "")] * plan.random_kills + [("stall", "")] * plan.stalls
         acts += [("step", step) for step in STEPS] * plan.step_kills
@@ -115,7 +115,9 @@ class Chaos:
         return acts
 
     def _eventually(self, condition: Callable[[], object], what: str, within_s: float = HEAL_S) -> None:
-        """Wait; workers that ended by themselves are replaced meanwhile, as by a supervisor."""
+        """Wait for the condition. Workers that end by themselves are replaced meanwhile, as by a
+        supervisor.
+        """
 
         def mended() -> object:
             self.fleet.mend()
@@ -124,7 +126,7 @@ class Chaos:
         eventually(mended, within_s, what)
 
     def _moved(self, records: int) -> None:
-        """Wait until the group has committed so many records more."""
+        """Wait until the group has committed so many more records."""
         started = time.monotonic()
         before = sum(self.cluster.committed().values())
         goal = min(before + records, self.feeder.sent)
@@ -136,7 +138,7 @@ class Chaos:
         self.story.slowest_heal_s = max(self.story.slowest_heal_s, time.monotonic() - started)
 
     def play(self) -> None:
-        """All acts, each while records are coming in, and then until the log's end is committed."""
+        """Play all acts, each while records are coming in, then wait until the log's end is committed."""
         self.fleet.start(static_name="static-a")
         self.fleet.start()
         self._settled(START_S)
@@ -179,7 +181,7 @@ class Chaos:
         self.story.swaps += 1
 
     def _epochs(self) -> set[int]:
-        rows = found_rows(self.cluster)
+        rows = stored_rows(self.cluster)
         groups = decode_rows(list(rows), [value for _, value in rows.values()])
         return {epoch for group in groups for epoch in group.epoch.tolist()}
 
@@ -330,23 +332,28 @@ def run(
 
 def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> Settings:
     """Short sessions, so that a crash heals soon."""
-    own = {"session_timeout_s": 6, "k": 5, "partitions": plan.partitions, "registry": folder / "registry"}
-    return load_settings(**{"bootstrap_servers": address, **own, **values})
+    defaults = {
+        "session_timeout_s": 6,
+        "k": 5,
+        "partitions": plan.partitions,
+        "registry": folder / "registry",
+    }
+    return load_settings(**{"bootstrap_servers": address, **defaults, **values})
 
 
 def _commit() -> str:
-    found = subprocess.run(
+    described = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--short", action="store_true", help="the form that runs inside make test")
     arguments.add_argument("--seed", type=int, default=1)
-    chosen = arguments.parse_args()
-    plan = Plan(**{**asdict(SHORT if chosen.short else FULL), "seed": chosen.seed})
+    options = arguments.parse_args()
+    plan = Plan(**{**asdict(SHORT if options.short else FULL), "seed": options.seed})
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
         folder = Path(name)
@@ -358,9 +365,11 @@ def main() -> int:
             for log in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[-6:]:
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-20_000:]}", file=sys.stderr)
             raise
-    told = {"story": asdict(story), "verdict": asdict(verdicts[0]), "after_swaps": asdict(verdicts[1])}
-    print(json.dumps(told, indent=1))
-    missing, doubled = (sum(getattr(one, name) for one in verdicts) for name in ("missing", "doubled"))
+    outcome = {"story": asdict(story), "verdict": asdict(verdicts[0]), "after_swaps": asdict(verdicts[1])}
+    print(json.dumps(outcome, indent=1))
+    missing, doubled = (
+        sum(getattr(verdict, name) for verdict in verdicts) for name in ("missing", "doubled")
+    )
     print(f"missing {missing} doubled {doubled} unexpected exits {len(story.unexpected_exits)}")
     report = {
         "commit": _commit(),
@@ -368,12 +377,12 @@ def main() -> int:
         "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - started),
         "plan": asdict(plan),
-        **told,
+        **outcome,
     }
     RESULTS.mkdir(exist_ok=True)
-    name = "chaos-short.json" if chosen.short else "chaos.json"
+    name = "chaos-short.json" if options.short else "chaos.json"
     (RESULTS / name).write_text(json.dumps(report, indent=1) + "\n")
-    broken = missing or doubled or any(one.problems for one in verdicts) or story.unexpected_exits
+    broken = missing or doubled or any(verdict.problems for verdict in verdicts) or story.unexpected_exits
     return 1 if broken else 0
 
 

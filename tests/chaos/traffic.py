@@ -1,5 +1,5 @@
-"""The events that the workers live through: in order, late, too late, re-sent, and some that are no
-events at all; and tombstones in between.
+"""The traffic of a chaos run: events in order, late, too late and re-sent, records that are no events at all,
+and tombstones in between.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tests.support.engines import item_id
 START_MS = 1_380_000_000_000
 LATE, RESENT, BAD = 0.05, 0.05, 0.001
 MAX_GAP_MS = 2_000
-"""Between an event and the next."""
+"""The longest time from one event to the next."""
 
 
 def traffic(
     events: int, users: int, seed: int, start_ms: int = START_MS, late_share: float = LATE
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of each record: `events` of them in all."""
+    """(key, value) of each record, of which there are `events`."""
     rng = np.random.default_rng(seed)
-    who = rng.zipf(1.3, events) % users  # a few users with long histories, many with short ones
+    users_of_events = rng.zipf(1.3, events) % users  # a few users with long histories, many with short ones
     items, gaps, chance = (
         rng.integers(0, 230, events),
         rng.integers(0, MAX_GAP_MS, events),
@@ -37,7 +37,7 @@ def traffic(
     clock, last = start_ms, dict[int, bytes]()
     for i in range(events):
         clock += int(gaps[i])
-        user = int(who[i])
+        user = int(users_of_events[i])
         key = f"user-{user}".encode()
         if chance[i, 0] < BAD:
             yield key, b'{"user_id": "user-%d", "item_id": 7}' % user
@@ -60,7 +60,7 @@ def traffic(
 
 
 def endless(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """Such traffic, and as much again, and so on: nobody knows how often a test has to send some more."""
+    """The same kind of traffic without end: nobody knows how often a test has to send some more."""
     for part in count():
         yield from traffic(events, users, seed + 10_000 * part, START_MS + part * events * MAX_GAP_MS)
 
@@ -77,13 +77,13 @@ class Feeder:
         self._random = random.Random(seed)
         self._records = endless(events, users, seed)
         self._users: dict[bytes, None] = {}
-        """who has sent something and is not gone, in order of their first event"""
+        """users who have sent something and are not gone, in the order of their first events"""
         self.sent = 0
         self.gone: set[bytes] = set()
-        """erased, and never heard of again"""
+        """users who were erased and never come back"""
 
     def go_on(self, records: Iterator[tuple[bytes, bytes]]) -> None:
-        """Send these from now on."""
+        """Send these records from now on."""
         self._records = records
 
     def send(self, number: int) -> None:

@@ -1,4 +1,6 @@
-"""After the chaos: what is on Kafka, held against one undisturbed engine that reads the same log once."""
+"""The check after the chaos: compares what is on Kafka with an undisturbed engine that reads the same log
+once.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,14 @@ BATCH = 1000
 
 @dataclass
 class Verdict:
-    """What was found; `problems` is empty when every promise held."""
+    """The outcome of the check; `problems` is empty if every promise was kept."""
 
     events: int = 0
     users: int = 0
     erased: int = 0
-    """who are gone in the end"""
+    """users who are gone in the end"""
     spared: int = 0
-    """tombstones refused, since they were in the wrong partition"""
+    """tombstones that were refused, because they were in the wrong partition"""
     applied: int = 0
     missing: int = 0
     doubled: int = 0
@@ -51,22 +53,22 @@ class Verdict:
 
 @dataclass
 class Undisturbed:
-    """What one pass over the whole log, partition by partition, leads to."""
+    """The outcome of one pass over the whole log, partition by partition."""
 
     engine: Engine
     dead_letters: set[str] = field(default_factory=set)
-    """keys of those that are due"""
+    """keys of the dead letters that are due"""
     erased: set[str] = field(default_factory=set)
     """users of tombstones that were not refused"""
 
     @property
     def gone(self) -> set[str]:
-        """Who was erased and has had no event since."""
+        """Users who were erased and have had no event since."""
         return self.erased - self.engine.slab.slot_of.keys()
 
 
 def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict) -> Undisturbed:
-    """The pass."""
+    """Make that pass."""
     settings = cluster.settings
     expected = Undisturbed(new_engine(version, epoch=epoch, wall=WALL_MS))
     topic = settings.topics.events
@@ -74,15 +76,15 @@ def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict
     for partition, chunk in groupby(
         sorted(records, key=lambda r: (r.partition, r.offset)), lambda r: r.partition
     ):
-        all_of_it = list(chunk)
-        verdict.events += len(all_of_it)
-        for start in range(0, len(all_of_it), BATCH):
-            decoded = decode_events(all_of_it[start : start + BATCH], partition, settings.admission)
+        log = list(chunk)
+        verdict.events += len(log)
+        for start in range(0, len(log), BATCH):
+            decoded = decode_events(log[start : start + BATCH], partition, settings.admission)
             for batches, erased in stretches([decoded]):
                 verdict.applied += expected.engine.apply(batches).applied
                 expected.engine.erase_users(erased)
                 expected.erased |= {user for _, user in erased}
-            refused = [one.record for one in decoded.rejected]
+            refused = [rejection.record for rejection in decoded.rejected]
             expected.dead_letters |= {f"{topic}:{partition}:{record.offset}" for record in refused}
             verdict.spared += sum(record.value is None for record in refused)
     verdict.rejected = len(expected.dead_letters)
@@ -90,8 +92,10 @@ def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict
     return expected
 
 
-def found_rows(cluster: Cluster) -> dict[bytes, tuple[int, bytes]]:
-    """user -> (partition, row), the last one on `user-state`; without those whose last one is a tombstone."""
+def stored_rows(cluster: Cluster) -> dict[bytes, tuple[int, bytes]]:
+    """user -> (partition, row): the last row of each user on `user-state`, without users whose last record is
+    a tombstone.
+    """
     settings = cluster.settings
     newest = {
         record.key: (record.partition, record.value)
@@ -112,23 +116,28 @@ def check_rows(
     `swapped`: another version was live before. A row that was encoded anew for this one has no anchor from
     before its window, so that its state is held against its own anchor and window only.
     """
-    found = found_rows(cluster)
+    stored = stored_rows(cluster)
     slots = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
     expected = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
     verdict.users = len(expected.user)
-    back, lost = set(found) - set(expected.user), set(expected.user) - set(found)
-    verdict.must(not back, f"no user has a row who was erased or never came ({sorted(back)[:3]} have)")
-    verdict.must(not lost, f"every user with events has a row ({sorted(lost)[:3]} have none)")
-    users = [user for user in expected.user if user in found]
-    (rows,) = decode_rows(users, [found[user][1] for user in users])
+    surplus_users, missing_users = set(stored) - set(expected.user), set(expected.user) - set(stored)
+    verdict.must(
+        not surplus_users,
+        f"no user has a row who was erased or never came ({sorted(surplus_users)[:3]} have)",
+    )
+    verdict.must(
+        not missing_users, f"every user with events has a row ({sorted(missing_users)[:3]} have none)"
+    )
+    users = [user for user in expected.user if user in stored]
+    (rows,) = decode_rows(users, [stored[user][1] for user in users])
     verdict.must(rows.topic_id == topic_id, "rows name their source topic's id")
     applied = _by_user(rows, "applied")
     for user, due in _by_user(expected, "applied").items():
         surplus = int(applied.get(user, 0)) - int(due)
         verdict.missing += max(-surplus, 0)
         verdict.doubled += max(surplus, 0)
-    at = {user: i for i, user in enumerate(expected.user)}
-    order = np.array([at[user] for user in users])
+    index = {user: i for i, user in enumerate(expected.user)}
+    order = np.array([index[user] for user in users])
     for name in ("partition", "offset", "digest", "length", "epoch" if swapped else "anchor_time"):
         verdict.must(
             (getattr(rows, name) == getattr(expected, name)[order]).all(), f"equal {name} in every row"
@@ -147,7 +156,9 @@ def check_rows(
 
 
 def invariant_difference(engine: Engine, rows: Rows) -> float:
-    """Each row encoded anew by an engine that knows nothing but its anchor and window."""
+    """The largest difference of a hidden state from the one that an engine computes from nothing but the
+    row's anchor and window.
+    """
     judge = new_engine(engine.encoder.version, epoch=engine.encoder.epoch, wall=WALL_MS)
     slots = judge.load_rows(rows)
     length = judge.slab.length[slots].astype(np.int64)
@@ -158,8 +169,8 @@ def invariant_difference(engine: Engine, rows: Rows) -> float:
 
 
 def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> None:
-    """Every user's last event was answered, the lists of whoever is gone are withdrawn; every bad record is a
-    dead letter, and nothing else is.
+    """Every user's last event was answered, and the lists of users who are gone are withdrawn. Every bad
+    record is a dead letter, and nothing else is.
     """
     import msgspec
 
@@ -184,7 +195,7 @@ def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> 
 
 
 def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None:
-    """Popularity as anybody reads it from `item-stats` is what one pass over the log counts."""
+    """Popularity as read from `item-stats` is what one pass over the log counts."""
     settings = cluster.settings
     config = engine.encoder.recommender.config
     catalogue = Catalogue()
@@ -214,7 +225,7 @@ def check_offsets(cluster: Cluster, verdict: Verdict) -> None:
 def verify(
     cluster: Cluster, version: Version, topic_id: bytes, epoch: int = 1, swapped: bool = False
 ) -> Verdict:
-    """Everything that was promised, with `version` live as `epoch`; `swapped`: see `check_rows`."""
+    """Check everything that was promised, with `version` live as `epoch`; `swapped`: see `check_rows`."""
     verdict = Verdict()
     expected = undisturbed(cluster, version, epoch, verdict)
     check_rows(cluster, expected.engine, topic_id, verdict, swapped)

@@ -11,7 +11,7 @@ import numpy as np
 from eddy.stream.kafka.versions import announce
 from eddy.stream.state.rows import NO_TIME, Rows, decode_rows
 from tests.chaos.traffic import START_MS
-from tests.chaos.verify import found_rows, invariant_difference
+from tests.chaos.verify import invariant_difference, stored_rows
 from tests.support.engines import TOLERANCE, item_id, new_engine, random_version
 from tests.support.stage import PATIENCE_S, Stage
 from tests.support.waiting import eventually
@@ -30,7 +30,7 @@ def rounds(number: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def rows_now(stage: Stage) -> Rows:
-    newest = sorted(found_rows(stage.cluster).items())
+    newest = sorted(stored_rows(stage.cluster).items())
     (rows,) = decode_rows([user for user, _ in newest], [value for _, (_, value) in newest])
     return rows
 

@@ -1,6 +1,4 @@
-"""Small engines with random weights for tests: quick to build, and sensitive to everything that is fed
-to the cell.
-"""
+"""Small engines with random weights for tests: quick to build, and sensitive to every input of the cell."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ from eddy.stream.state.rows import Rows
 TOPIC_ID = bytes(range(16))
 TYPES = ("view", "rating")
 TOLERANCE = 2e-5
-"""Between two states reached by different batchings: float32 sums in another order, and cells forget
-such errors.
+"""The largest difference between two states that were reached by different batchings: they add float32
+numbers in another order, and cells forget such errors.
 """
 
 
@@ -53,7 +51,7 @@ def item_id(number: int) -> str:
 def random_version(
     registry: Path, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0, **config: Any
 ) -> Version:
-    """A published version whose weights are all random: no input is without effect on the state."""
+    """A published version whose weights are all random, so that every input has an effect on the state."""
     torch.manual_seed(seed)
     model = ModelConfig(cell=cell, hidden=hidden, dim=16, item_buckets=8, successors=8, **config)
     recommender = Recommender(model, items, len(TYPES))
@@ -66,7 +64,7 @@ def random_version(
 
 
 def new_encoder(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:
-    """An encoder of a version, on an engine's names or on new ones."""
+    """A live version on the item names of an engine, or on new ones."""
     names = engine.names if engine else ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
     return LiveVersion(version, epoch, names.catalogue, torch.device("cpu"))
@@ -76,8 +74,8 @@ def new_engine(
     version: Version, epoch: int = 1, wall: int = 10**13, device: str = "cpu",
     **options: Any,
 ) -> Engine:  # fmt: skip
-    """An engine with nothing in it; `wall` is what its clock on the wall says, in ms. The version's weights
-    are moved to the device.
+    """An empty engine; `wall` is its wall clock's time in ms. The version's weights are moved to the
+    device.
     """
     torch.set_num_threads(1)
     names = ItemNames(Catalogue())
@@ -94,20 +92,24 @@ def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: in
     n = len(happenings)
     return EventColumns(
         partition=np.full(n, partition, np.int32),
-        user=[one.user for one in happenings],
-        item=[one.item for one in happenings],
-        type=type_hashes([one.type for one in happenings]),
-        value=np.array([np.nan if one.value is None else one.value for one in happenings], np.float16),
-        time=np.fromiter((one.time for one in happenings), np.int64, n),
+        user=[happening.user for happening in happenings],
+        item=[happening.item for happening in happenings],
+        type=type_hashes([happening.type for happening in happenings]),
+        value=np.array(
+            [np.nan if happening.value is None else happening.value for happening in happenings], np.float16
+        ),
+        time=np.fromiter((happening.time for happening in happenings), np.int64, n),
         event_id=np.fromiter(
-            (event_id_hash(one.event_id) if one.event_id else 0 for one in happenings), np.uint64, n
+            (event_id_hash(happening.event_id) if happening.event_id else 0 for happening in happenings),
+            np.uint64,
+            n,
         ),
         offset=np.fromiter(offsets, np.int64, n),
     )
 
 
 def stored_rows(engine: Engine, partition: int = 0) -> Rows:
-    """All rows of a partition in their lasting form, by user."""
+    """All rows of a partition in their stored form, ordered by user."""
     slots = engine.slab.of_partition(partition)
     slots = slots[np.argsort([engine.slab.user_of[slot] or "" for slot in slots.tolist()])]
     return engine.slab.export_rows(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
@@ -118,7 +120,7 @@ WINDOW_COLUMNS = ("item", "time", "type", "value", "event_id")
 
 
 def assert_same_rows(found: Rows, expected: Rows, but: Sequence[str] = ()) -> None:
-    """Equal in every column; states within TOLERANCE."""
+    """Asserts that rows are equal in every column but those of `but`, and their states within TOLERANCE."""
     assert list(found.user) == list(expected.user)
     for name in EXACT:
         if name not in but:

@@ -22,15 +22,15 @@ MakeSettings = Callable[..., Settings]
 @contextmanager
 def cluster() -> Iterator[str]:
     """Yields the address of a cluster that answers."""
-    kind = os.environ.get(BROKER_KIND, "local")
-    if kind == "container":
+    broker = os.environ.get(BROKER_KIND, "local")
+    if broker == "container":
         from testcontainers.community.kafka import KafkaContainer
 
         container = KafkaContainer(_IMAGE).with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
         with container:
             yield container.get_bootstrap_server()
-    elif kind == "local":
+    elif broker == "local":
         with broker_or_local(load_settings()) as address:
             yield address
     else:
-        raise ValueError(f"{BROKER_KIND}={kind}: 'local' or 'container'")
+        raise ValueError(f"{BROKER_KIND}={broker}: 'local' or 'container'")

@@ -1,5 +1,5 @@
-"""A disk without room, for the process that asks: files cannot grow beyond a limit, and whoever writes on
-gets an OSError, as on a full disk. Needs no rights and no other disk.
+"""A disk that is full for this process: files cannot grow beyond a limit, and a further write raises OSError
+as on a full disk. It needs no rights and no other disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_room(file_bytes: int) -> Iterator[None]:
-    """No file of this process can have more bytes than these."""
+    """No file that this process writes can have more than `file_bytes` meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))  # Python ignores the signal of it
     try:

@@ -1,5 +1,5 @@
-"""What the stream must do, said as plainly as possible: one user at a time, one event at a time, the
-whole history kept.
+"""The plainest form of what the stream must do: it takes one user and one event at a time, and keeps the
+whole history.
 
 No slab, no waves, no offsets to skip: `eddy.stream.engine.move_rows` and `eddy.stream.engine.engine` must
 give the same rows, however the stream was cut, repeated or restored.
@@ -50,7 +50,7 @@ class User:
 
 
 def is_negative(happening: Happening) -> bool:
-    """What the default rule says: rating<3,dislike,remove."""
+    """Whether the default rule, rating<3,dislike,remove, calls the event negative."""
     if happening.type in ("dislike", "remove"):
         return True
     return happening.type == "rating" and happening.value is not None and happening.value < 3
@@ -85,24 +85,24 @@ class Oracle:
         user = self.users.setdefault(happening.user, User())
         user.offset = offset
         start = user.window_from
-        recent = [one.event_id for one in user.history[start:]]
+        recent = [earlier.event_id for earlier in user.history[start:]]
         if happening.event_id is not None and happening.event_id in recent:
             user.repeats += 1
             return
-        time, place = happening.time, len(user.history)
+        time, index = happening.time, len(user.history)
         if user.times and time < user.times[-1]:
             if start and time < user.times[start - 1]:
                 user.too_late += 1
                 time = user.times[-1]
             else:
                 user.late += 1
-                place = start + sum(t <= time for t in user.times[start:])
-        user.history.insert(place, happening)
-        user.times.insert(place, time)
+                index = start + sum(t <= time for t in user.times[start:])
+        user.history.insert(index, happening)
+        user.times.insert(index, time)
         first = user.times[start]
         user.times[start:] = [min(t, first + TIME_SPAN) for t in user.times[start:]]
-        del user.states[place:]
-        for i in range(place, len(user.history)):
+        del user.states[index:]
+        for i in range(index, len(user.history)):
             gap = user.times[i] - user.times[i - 1] if i else -1
             before = user.states[i - 1] if i else self.recommender.initial(1)
             user.states.append(self._step(user.history[i], gap, before))
@@ -124,8 +124,8 @@ class Oracle:
             return out
 
         zero = torch.zeros(1, size)
-        own = [
-            list(dict.fromkeys(item_hash(one.item) for one in before if not is_negative(one)))[:OLDER]
+        older = [
+            list(dict.fromkeys(item_hash(event.item) for event in before if not is_negative(event)))[:OLDER]
             for before in (u.history[: u.window_from][::-1] for u in users)
         ]
         return Rows(
@@ -143,14 +143,15 @@ class Oracle:
             hidden=torch.cat([u.states[-1] for u in users]).numpy(),
             anchor=torch.cat([u.states[u.window_from - 1] if u.window_from else zero for u in users]).numpy(),
             length=np.array([len(window) for window in windows], np.uint8),
-            item=column("u8", [[item_hash(one.item) for one, _ in w] for w in windows]),
+            item=column("u8", [[item_hash(event.item) for event, _ in w] for w in windows]),
             time=column("i8", [[time for _, time in w] for w in windows]),
-            type=column("u8", [[type_hash(one.type) for one, _ in w] for w in windows]),
+            type=column("u8", [[type_hash(event.type) for event, _ in w] for w in windows]),
             value=column(
-                "f2", [[np.nan if one.value is None else one.value for one, _ in w] for w in windows]
+                "f2", [[np.nan if event.value is None else event.value for event, _ in w] for w in windows]
             ),
             event_id=column(
-                "u8", [[event_id_hash(one.event_id) if one.event_id else 0 for one, _ in w] for w in windows]
+                "u8",
+                [[event_id_hash(event.event_id) if event.event_id else 0 for event, _ in w] for w in windows],
             ),
-            older=column("u8", own, max(map(len, own))),
+            older=column("u8", older, max(map(len, older))),
         )

@@ -1,4 +1,6 @@
-"""What each setting may be at its extremes, read from the class of settings: a new one is covered at once."""
+"""The extreme values of each setting, read from the class of settings, so that a new setting is covered at
+once.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +17,34 @@ FIELDS = Settings.model_fields
 LONGEST_TRIED = 300
 
 
-def kinds(field: FieldInfo) -> list[Any]:
+def types_of(field: FieldInfo) -> list[Any]:
     """The types of a field, without None."""
     types = get_args(field.annotation) if get_origin(field.annotation) is not Literal else (field.annotation,)
-    return [kind for kind in types or (field.annotation,) if kind is not type(None)]
+    return [type_ for type_ in types or (field.annotation,) if type_ is not type(None)]
 
 
 def is_number(field: FieldInfo) -> bool:
-    return any(kind in (int, float) for kind in kinds(field))
+    return any(type_ in (int, float) for type_ in types_of(field))
 
 
 def bounds(field: FieldInfo) -> list[int | float]:
     """The least and the greatest number that a field allows; fewer where it is not bounded."""
-    whole = int in kinds(field)
+    whole = int in types_of(field)
 
     def beside(limit: Any, towards: float) -> int | float:
         return int(limit + math.copysign(1, towards)) if whole else math.nextafter(limit, towards)
 
-    found: list[int | float] = []
+    limits: list[int | float] = []
     for limit in field.metadata:
         if isinstance(limit, Ge):
-            found.append(limit.ge)  # type: ignore[arg-type]
+            limits.append(limit.ge)  # type: ignore[arg-type]
         elif isinstance(limit, Gt):
-            found.append(beside(limit.gt, math.inf))
+            limits.append(beside(limit.gt, math.inf))
         elif isinstance(limit, Le):
-            found.append(limit.le)  # type: ignore[arg-type]
+            limits.append(limit.le)  # type: ignore[arg-type]
         elif isinstance(limit, Lt):
-            found.append(beside(limit.lt, -math.inf))
-    return sorted(found)
+            limits.append(beside(limit.lt, -math.inf))
+    return sorted(limits)
 
 
 def longest_name(name: str) -> str:
@@ -57,16 +59,18 @@ def longest_name(name: str) -> str:
 
 
 def extremes(name: str) -> list[Any]:
-    """Numbers at their bounds, every choice, the longest of names with a pattern; nothing of free text."""
+    """The extreme values of a setting: numbers at their bounds, every choice, the longest name where names
+    have a pattern, and none for free text.
+    """
     field = FIELDS[name]
     if is_number(field):
         return list(bounds(field))
-    chosen: list[Any] = []
-    for kind in kinds(field):
-        if kind is bool:
-            chosen += [False, True]
-        elif get_origin(kind) is Literal:
-            chosen += get_args(kind)
-        elif kind is str and any(getattr(one, "pattern", None) for one in field.metadata):
-            chosen += ["cpu"] if name == "device" else [longest_name(name)]
-    return chosen
+    values: list[Any] = []
+    for type_ in types_of(field):
+        if type_ is bool:
+            values += [False, True]
+        elif get_origin(type_) is Literal:
+            values += get_args(type_)
+        elif type_ is str and any(getattr(constraint, "pattern", None) for constraint in field.metadata):
+            values += ["cpu"] if name == "device" else [longest_name(name)]
+    return values

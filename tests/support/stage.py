@@ -1,6 +1,4 @@
-"""A stage for tests with real workers on a real broker: topics, a live version, traffic, and who watches
-it all.
-"""
+"""A stage for tests with real workers on a real broker: topics, a live version, traffic, and an observer."""
 
 from __future__ import annotations
 
@@ -24,7 +22,9 @@ from tests.support.engines import random_version
 from tests.support.waiting import eventually
 
 SCALE = int(os.environ.get("EDDY_TEST_SCALE", "1"))
-"""Multiplies how many events the large tests send: 50 for a million of 2013 and 100,000 fuzzed ones."""
+"""Multiplies the number of events that the large tests send: with 50 they send a million events of 2013, and
+100,000 fuzzed ones.
+"""
 
 PATIENCE_S = 90.0 * SCALE
 
@@ -69,13 +69,13 @@ class Stage:
         eventually(there, PATIENCE_S, f"the group at {ends}")
 
     def verdict(self) -> Verdict:
-        """Everything on Kafka, held against one undisturbed pass over the log."""
+        """Compares everything on Kafka with one undisturbed pass over the log."""
         return verify(self.cluster, self.version, self.topic_id)
 
 
 @contextmanager
 def staged(settings: Settings, folder: Path) -> Iterator[Stage]:
-    """A stage whose workers are gone in the end; their logs are shown when the test fails."""
+    """Yields a stage; its workers are ended afterwards, and their logs are printed when the test fails."""
     with Fleet(settings, folder) as fleet:
         stage = Stage(settings, folder, fleet)
         try:

@@ -18,7 +18,7 @@ from eddy.stream.state import item_names as items_module
 from eddy.stream.state.item_names import ItemNames
 from tests.support.engines import Happening, batch, item_id, new_engine, random_version
 from tests.unit.engine.test_engine import START
-from tests.unit.scoring.test_scorer import NOW, asked, large_scorer
+from tests.unit.scoring.test_scorer import NOW, large_scorer, random_users
 
 
 @settings(max_examples=50, deadline=None)
@@ -76,8 +76,8 @@ def test_names_are_made_json_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_new_items(scorer: Scorer, how: str) -> torch.Tensor:
-    """Scores of all items after 100 came one by one; users as `asked` makes them."""
-    query, window = asked(scorer)
+    """Scores of all items after 100 came one by one; users as `random_users` makes them."""
+    query, window = random_users(scorer)
     for number in range(100):
         scorer.catalogue.add(np.array([10**9 + number], np.uint64))
         if how == "alone":

@@ -71,8 +71,8 @@ def table(statistics: Statistics, now: float, items: int = 20) -> np.ndarray:
     index, share = statistics.transitions(np.arange(items)[:, None], now)
     dense = np.zeros((items, items))
     for source in range(items):
-        held = index[source, 0] >= 0
-        np.add.at(dense[source], index[source, 0][held], share[source, 0][held])
+        filled = index[source, 0] >= 0
+        np.add.at(dense[source], index[source, 0][filled], share[source, 0][filled])
     return dense
 
 
@@ -105,18 +105,20 @@ def test_frequent_successors_survive_a_full_table() -> None:
 def test_an_export_put_in_place_twice_counts_once_and_survives_another_numbering() -> None:
     item, time, previous = events(np.random.default_rng(5), 200)
     hashes = np.arange(100, 120, dtype=np.uint64)
-    mine, theirs = Statistics(LIVES, 8), Statistics(LIVES, 8)
-    mine.count_events(3, item, time, previous)
-    exported = mine.export_partition(3, hashes)
+    exporter, importer = Statistics(LIVES, 8), Statistics(LIVES, 8)
+    exporter.count_events(3, item, time, previous)
+    exported = exporter.export_partition(3, hashes)
     catalogue = Catalogue()
     order = catalogue.add(hashes[::-1])
     for _ in range(2):
-        theirs.replace_partition(3, exported, catalogue)
+        importer.replace_partition(3, exported, catalogue)
     now = float(time[-1])
-    theirs_as_mine = theirs.popularity(20, now)[:, order[::-1]]
-    np.testing.assert_allclose(theirs_as_mine, mine.popularity(20, now))
+    imported = importer.popularity(20, now)[:, order[::-1]]
+    np.testing.assert_allclose(imported, exporter.popularity(20, now))
     numbers = order[::-1]
-    np.testing.assert_allclose(table(theirs, now)[np.ix_(numbers, numbers)], table(mine, now), rtol=1e-5)
+    np.testing.assert_allclose(
+        table(importer, now)[np.ix_(numbers, numbers)], table(exporter, now), rtol=1e-5
+    )
 
 
 def test_a_replaced_partition_goes_on_counting() -> None:

@@ -73,12 +73,12 @@ def test_a_first_pass_in_reduced_precision_finds_the_exact_list(
     exact, fast = large_scorer("float32"), large_scorer(precision)
     if on_any_device:
         as_on_any_device(fast)
-    query, window = asked(exact)
+    query, window = random_users(exact)
     exclude = Exclude(torch.tensor([2, 6]), torch.tensor([0, 30]), everywhere=torch.tensor([5]))
     wanted, wanted_score = exact.topk(query, window, 20, exclude)
     index, score = fast.topk(query, window, 20, exclude)
-    found = (index[:, :, None] == wanted[:, None, :]).any(dim=2).float().mean()
-    assert found >= 0.99
+    recall = (index[:, :, None] == wanted[:, None, :]).any(dim=2).float().mean()
+    assert recall >= 0.99
     same = index == wanted
     spread = float(exact.scores(query, window).std())
     torch.testing.assert_close(score[same], wanted_score[same], atol=0.02 * spread, rtol=0)
@@ -91,7 +91,7 @@ def test_compiled_loops_score_as_any_device_does() -> None:
     """Of items that users have, that transitions lead to, and of all others."""
     compiled, elsewhere = large_scorer("float32"), large_scorer("float32")
     as_on_any_device(elsewhere)
-    query, window = asked(compiled)
+    query, window = random_users(compiled)
     exclude = Exclude(torch.tensor([7, 2, 2]), torch.tensor([30, 0, 7]), everywhere=torch.tensor([5, 2999]))
     expected = elsewhere.scores(query, window, exclude)
     torch.testing.assert_close(compiled.scores(query, window, exclude), expected, atol=1e-4, rtol=1e-5)
@@ -125,7 +125,7 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
 ) -> None:
     """The threads that score are held back until all of it is changed."""
     scorer = large_scorer("float32", threads=2)
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     many = Query(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in query))
     windows = Window(*(part.repeat(40, *[1] * (part.ndim - 1)) for part in window))
     expected = scorer.topk(many, windows, 10)
@@ -137,14 +137,14 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
         return scores(*arguments, **named)
 
     monkeypatch.setattr(CpuBackend, "topk", held_back)
-    made = scorer.start_topk(many, windows, 10, torch.zeros(0, dtype=torch.int64))
+    result = scorer.start_topk(many, windows, 10, torch.zeros(0, dtype=torch.int64))
     assert begun.wait(30)
     items = np.arange(3000)
     scorer.statistics.count_events(0, items, np.full(3000, NOW + DAY_MS), np.roll(items, 1)[:, None])
     scorer.catalogue.add(np.arange(1, 2000, dtype=np.uint64))
     scorer.update_statistics(NOW + 100 * DAY_MS)
     go_on.set()
-    for found, before in zip(made()[:2], expected, strict=True):
+    for found, before in zip(result()[:2], expected, strict=True):
         torch.testing.assert_close(found, before, atol=0, rtol=0)
 
 
@@ -152,7 +152,7 @@ def test_what_is_being_scored_is_not_changed_by_later_counts_and_refreshes(
 def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precision) -> None:
     """Workers let it run rarely; a batch's tensors in a cycle were 3 KB an event under a backlog."""
     scorer = large_scorer(precision, threads=2)
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     scorer.start_topk(query, window, 5, torch.zeros(1, dtype=torch.int64))()  # what is compiled leaves cycles
     gc.collect()
     gc.disable()
@@ -161,7 +161,7 @@ def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precisi
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
         data = torch.Tensor, np.ndarray
-        assert not [each for each in gc.garbage if isinstance(each, data) or callable(each)]
+        assert not [garbage for garbage in gc.garbage if isinstance(garbage, data) or callable(garbage)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -170,7 +170,7 @@ def test_what_was_scored_is_freed_without_the_cycle_collector(precision: Precisi
 
 def test_tiles_of_items_do_not_change_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = large_scorer("float32")
-    query, window = asked(whole)
+    query, window = random_users(whole)
     expected = whole.scores(query, window).clone()
     monkeypatch.setattr("eddy.models.scoring.item_matrix.ITEM_TILE", 1024)
     tiled = large_scorer("float32")
@@ -187,7 +187,7 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
         "no sparse parts": {"pointer": False, "transition_lags": 0},
         "no popularity": {"half_lives_ms": ()},
     }
-    name, *elsewhere = request.param.split(", ")
+    name, *device = request.param.split(", ")
     parts = choices[name]
     torch.manual_seed(1)
     config = ModelConfig.from_dict(
@@ -204,7 +204,7 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     statistics.count_events(0, item[:300], np.full(300, NOW - DAY_MS), earlier[:300])
     statistics.count_events(1, item[300:], np.full(200, NOW - 1000), earlier[300:])
     scorer = Scorer(recommender, vocabulary, catalogue, statistics)
-    if elsewhere:
+    if device:
         as_on_any_device(scorer)
     scorer.update_statistics(NOW)
     return scorer
@@ -216,13 +216,13 @@ def as_on_any_device(scorer: Scorer) -> None:
     scorer.update_statistics(NOW)
 
 
-def asked(scorer: Scorer) -> tuple[Query, Window]:
+def random_users(scorer: Scorer) -> tuple[Query, Window]:
     torch.manual_seed(4)
     length = torch.tensor([0, 1, 2, 3, 4, 5, 6, 6, 6])
-    held = torch.arange(WIDTH) < length[:, None]
-    item = torch.where(held, torch.randint(60, (USERS, WIDTH)), -1)
+    filled = torch.arange(WIDTH) < length[:, None]
+    item = torch.where(filled, torch.randint(60, (USERS, WIDTH)), -1)
     item[8] = 7  # one user who only ever took one item
-    time = torch.where(held, NOW - torch.arange(WIDTH, 0, -1) * 60_000, 0)
+    time = torch.where(filled, NOW - torch.arange(WIDTH, 0, -1) * 60_000, 0)
     state = torch.randn(USERS, scorer.recommender.state_size) * 0.5
     state[0] = 0
     first = item[:, :1]  # is both in the window and before it
@@ -230,7 +230,7 @@ def asked(scorer: Scorer) -> tuple[Query, Window]:
     older = torch.cat([first, torch.where(others == first, -1, others)], dim=1)
     older = torch.where(torch.arange(5) < (length[:, None] - 1), older, -1)
     types = torch.zeros(USERS, WIDTH, dtype=torch.int64)
-    window = Window(item, time, types, torch.zeros_like(held), length, older)
+    window = Window(item, time, types, torch.zeros_like(filled), length, older)
     idle = torch.where(length > 0, 60_000, -1)
     return scorer.recommender.query(state, idle), window
 
@@ -284,20 +284,20 @@ def formula(scorer: Scorer, query: Query, window: Window) -> torch.Tensor:
 
 
 def test_scores_follow_the_formula(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     torch.testing.assert_close(
         scorer.scores(query, window).double(), formula(scorer, query, window), atol=1e-3, rtol=1e-3
     )
 
 
 def test_scoring_twice_gives_the_same_scores(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     first = scorer.scores(query, window).clone()
     torch.testing.assert_close(scorer.scores(query, window), first, atol=0, rtol=0)
 
 
 def test_warming_up_leaves_nothing_behind(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     before = scorer.scores(query, window).clone()
     scorer.update_statistics(NOW + DAY_MS)
     scorer.warm_up()
@@ -307,7 +307,7 @@ def test_warming_up_leaves_nothing_behind(scorer: Scorer) -> None:
 
 
 def test_topk_and_ranks_agree_with_the_scores(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     scores = scorer.scores(query, window).clone()
     monkeypatch.setattr(
         "eddy.models.scoring.scorer.TILE_FLOATS", 60 * 4
@@ -327,7 +327,7 @@ def test_topk_and_ranks_agree_with_the_scores(scorer: Scorer, monkeypatch: pytes
 @pytest.mark.parametrize("k", [1, 15, 16, 17, 59, 60, 100])
 def test_lists_may_be_as_long_as_the_catalogue(scorer: Scorer, k: int) -> None:
     """16 is a quarter of the padded catalogue, as many as there are maxima; one of them is -inf."""
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     nothing = torch.zeros(0, dtype=torch.int64)
     exclude = Exclude(nothing, nothing, everywhere=torch.tensor([3, 19, 35, 51]))
     index, score = scorer.topk(query, window, k, exclude)
@@ -337,7 +337,7 @@ def test_lists_may_be_as_long_as_the_catalogue(scorer: Scorer, k: int) -> None:
 
 
 def test_ties_count_against_the_target(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     nothing = Query(torch.zeros_like(query.vector), torch.full_like(query.gates, -100.0), query.idle_ms)
     empty = Window(*(part.clone() for part in window))
     empty.length.zero_()
@@ -347,7 +347,7 @@ def test_ties_count_against_the_target(scorer: Scorer) -> None:
 
 
 def test_disliked_and_excluded_items_are_never_recommended(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     window.negative[5, 0] = True
     exclude = Exclude(torch.tensor([2, 2, 6]), torch.tensor([0, 59, 30]))
     index, score = scorer.topk(query, window, 60, exclude)
@@ -359,12 +359,12 @@ def test_disliked_and_excluded_items_are_never_recommended(scorer: Scorer) -> No
 
 
 def test_an_item_never_trained_on_can_be_recommended(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     assert (scorer.topk(query, window, 60)[0] >= 40).any()
 
 
 def test_items_that_arrive_are_ranked_after_a_refresh(scorer: Scorer) -> None:
-    query, window = asked(scorer)
+    query, window = random_users(scorer)
     before = scorer.scores(query, window).shape[1]
     scorer.catalogue.add(np.array([999, 1000], np.uint64))
     assert scorer.scores(query, window).shape[1] == before

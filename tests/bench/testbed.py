@@ -1,5 +1,5 @@
-"""Where measurements take place: one broker for the whole run, and for each installation topics of its own
-that are gone afterwards.
+"""The testbed of the measurements: one broker for the whole run, and for each installation topics of its own,
+which are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.bench.workload import Workload, write_events
 
 
 @dataclass
-class Place:
+class Testbed:
     """The broker's address, a folder for logs and registries, and the workload."""
 
     bootstrap: str
@@ -33,7 +33,7 @@ class Place:
     _versions: dict[tuple[Score, int, int], Version] = field(default_factory=dict)
 
     def version(self, score: Score, items: int = 10_000, hidden: int = 128) -> Version:
-        """Made once for the whole run."""
+        """The version of that shape, which is made once for the whole run."""
         key = (score, items, hidden)
         if key not in self._versions:
             self._versions[key] = make_version(self.folder / "registry", *key)
@@ -41,7 +41,9 @@ class Place:
 
     @contextmanager
     def installation(self, partitions: int, events: int = 0) -> Iterator[Settings]:
-        """Settings of new, empty topics with a backlog of so many events; deleted at the end."""
+        """Yields settings of new topics, with a backlog of so many events; the topics are deleted at
+        the end.
+        """
         name = f"bench-{next(self._numbers)}"
         settings = load_settings(
             bootstrap_servers=self.bootstrap,
@@ -58,8 +60,8 @@ class Place:
             yield settings
         finally:
             with admin_client(settings) as admin:
-                mine = [topic for topic in admin.list_topics() if topic.startswith(settings.topic_prefix)]
-                admin.delete_topics(mine)
+                topics = [topic for topic in admin.list_topics() if topic.startswith(settings.topic_prefix)]
+                admin.delete_topics(topics)
 
     def result_topic(self, settings: Settings, name: str) -> str:
         """A new topic for a peer's answers: as `recommendations` is, but for compaction."""
