@@ -239,7 +239,7 @@ def repartition(
         typer.echo("Nothing was changed; go on with --yes.")
         return
     moved = asyncio.run(repartition_topics(settings, partitions))
-    typer.echo(f"{moved.rows} users and {moved.carried} unread events moved.")
+    typer.echo(f"{moved.rows} users and {moved.unread_moved} unread events moved.")
     typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your writers.")
 
 

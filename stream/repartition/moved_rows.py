@@ -1,7 +1,7 @@
 """What changes in rows and item statistics when `events` gets another partition count; no I/O.
 
-Rows keep everything but their place: state, window, count and digest go on (the digest then sums over the
-offsets of all topics that the row has lived in). Statistics keep their sums.
+A row keeps everything but its topic id, partition and offset: state, window, count and digest go on (from
+then on the digest sums over the offsets of all topics that the row has been in). Statistics keep their sums.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list[Message]:
-    """Rows (distinct users) at home in a partition of a new topic of which they include nothing yet."""
+    """Rows (of distinct users) as rows of a partition of a new topic, of which they include no record yet."""
     moved: list[Message] = []
     for group in decode_rows([user or b"" for user, _ in rows], [value or b"" for _, value in rows]):
         n = len(group.user)
-        new = replace(
+        in_new_topic = replace(
             group,
             topic_id=topic_id,
             partition=np.full(n, partition, np.int32),
             offset=np.full(n, NO_OFFSET, np.int64),
         )
-        moved += keyed(new)
+        moved += keyed(in_new_topic)
     return moved
 
 
