@@ -92,7 +92,9 @@ class EventLog:
                 path.unlink()
 
     def append(self, records: dict[int, list[Record]], admission: Admission) -> int:
-        """Add records by partition, each in offset order from the position on; returns how many were events."""
+        """Add records by partition, each in offset order from the position on; returns the number of
+        events.
+        """
         table, erasures = events_table(records, admission)
         day = pc.divide(table["timestamp"].cast(pa.int64()), DAY_MS)
         for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
