@@ -94,7 +94,7 @@ class Mapped:
 
 
 class Source(ConsumerRebalanceListener):  # type: ignore[misc]
-    """See the module. When `poll` gains partitions, it looks them up in `events` before it returns."""
+    """See the module. When `poll` gains partitions, it first reads what of them is in `events` already."""
 
     def __init__(self, settings: Settings, topic: str, topic_id: str, fields: FieldMap) -> None:
         self.settings, self.topic, self.topic_id, self.fields = settings, topic, topic_id, fields
@@ -166,7 +166,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._gained.clear()
 
     def _tail_of_events(self, since: int) -> set[tuple[str, str]]:
-        """(user_id, event_id) of the events appended at or after `since` (ms) that may come from this source."""
+        """(user_id, event_id) of events since the time `since`, ms, that may come from this source."""
         topic = self.settings.topics.events
         marker = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
         names: set[tuple[str, str]] = set()
@@ -272,8 +272,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         return f"{time_ms}{'' if self._proven else _UNPROVEN}"
 
     def commit(self) -> None:
-        """Note that everything polled is durable. Losing partitions is no error: their next owner looks them
-        up.
+        """Commit: everything polled is durable. Lost partitions are no error: their next owner looks into
+        them.
         """
         positions = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
         self._doubts = {tp: doubt for tp, doubt in self._doubts.items() if positions.get(tp, 0) < doubt.end}
@@ -296,8 +296,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self.topic], listener=self)
 
     def at_end(self) -> bool:
-        """Whether the group has read all that was there at the start; call it after a `poll` that gave
-        nothing.
+        """Whether the group has read all that was there at the start; call it after an empty `poll`.
 
         Of our own partitions the position counts, and not the commit: it also passes the records that
         retention has removed and the markers of transactions.
@@ -319,7 +318,7 @@ def _reason(letter: Letter) -> str:
 
 
 def _committed_ms(note: str | None) -> int:
-    """The time in a commit's note, ms; 0, the beginning of time, for offsets that somebody has set by hand."""
+    """The time in a commit's note, ms; 0, the beginning of time, for offsets set by hand."""
     time_ms = (note or "").removesuffix(_UNPROVEN)
     return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
 
