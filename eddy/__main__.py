@@ -76,7 +76,7 @@ def broker(
         typer.echo(
             f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"
         )
-        signal.pause()
+        running.wait()
 
 
 @app.command()

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from filelock import FileLock, Timeout
 
@@ -145,6 +145,15 @@ class LocalBroker:
         """Stop the broker cleanly and start it on the same port and data."""
         self._end("stop")
         self.start()
+
+    def wait(self) -> NoReturn:
+        """Wait while the broker runs. Errors: EddyError with the likely cause as soon as it has ended by
+        itself.
+        """
+        if self._watchdog is None:
+            raise RuntimeError("the broker was not started")
+        self._watchdog.wait()
+        raise EddyError(f"Kafka ended by itself: {likely_cause(self._log())} (log: {self.log_file})")
 
     def __enter__(self) -> Self:
         self.start()
