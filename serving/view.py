@@ -219,7 +219,9 @@ class MaterialisedView:
         return []
 
     def _leave_behind(self, epoch: int, rows: Rows) -> Rows:
-        """Take these users out of other epochs' slabs; leaves out rows that are older than the ones held."""
+        """Take these users out of the other epochs' slabs; returns the rows without those that are older
+        than theirs.
+        """
         users = [user.decode() for user in rows.user]
         stale = np.zeros(len(users), np.bool_)
         for other, slab in self.slabs.items():
