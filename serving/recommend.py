@@ -114,11 +114,11 @@ def _known(
     ]
 
 
+# An epoch whose model is not here: another version's states for the recent windows, without their anchors.
 @torch.inference_mode()
 def _encoded_anew(
     view: MaterialisedView, ranker: Ranker, epoch: int, slots: NDArray[np.int64]
 ) -> torch.Tensor:
-    """The states that another version's ranker makes of the recent windows, without their anchors."""
     slab, encoder = view.slabs[epoch], ranker.encoder
     begin, length = np.zeros(len(slots), np.int64), slab.length[slots].astype(np.int64)
     return encoder.recompute(slab, slots, begin, length, encoder.recommender.initial(len(slots)))

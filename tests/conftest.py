@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from kafka import KafkaAdminClient
 
 from eddy.stream.kafka.clients import admin_client
-from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.settings import Settings, load_settings
 from tests.support.kafka_clusters import MakeSettings, cluster
 
@@ -58,4 +58,7 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 def eventually(condition: Callable[[], object], within_s: float = 30.0) -> None:
     """Waits until the condition holds; a test that waits any other way would be slow or flaky."""
-    assert wait_until(condition, within_s, every_s=0.02), f"not within {within_s} s: {condition}"
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {condition}"
+        time.sleep(0.02)
