@@ -1,8 +1,9 @@
 """Sets up `.venv`: the project and what it needs, and Apache Kafka's jars, so that later runs work offline.
 
-Called by bootstrap.sh with a Python 3.11 or later; standard library only. Guarantee: `.venv/eddy-setup.json`
-names what a finished set-up was made from: with the same again nothing is done, and what an interruption left
-behind is made again. Every trap on a newcomer's machine is one line and exit code 1.
+bootstrap.sh calls it with Python 3.11 or later; it uses the standard library only. Guarantee: a finished
+set-up notes in `.venv/eddy-setup.json` from what it was made. If nothing of that has changed, nothing is
+done; what an interruption left behind is made again. Every trap on a newcomer's machine is one line and
+exit code 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "eddy-setup.json"
 EXTRAS = ("dev", "local", "figures", "demo")
 NEEDED_BYTES = 8_000_000_000
-# CPU builds of torch come from an index of their own, which some networks do not reach: find out fast.
+# CPU builds of torch come from a separate index, which some networks do not reach; this finds out fast.
 PROBE = {"UV_HTTP_CONNECT_TIMEOUT": "3", "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
 PROBE_TIMEOUT_S = 10
 
@@ -38,18 +39,18 @@ def set_up(extras: set[str]) -> None:
     """Makes `.venv` hold the project with these extras, unless it does already."""
     with (ROOT / "pyproject.toml").open("rb") as project:
         fcntl.flock(project, fcntl.LOCK_EX)  # two `make` at once take turns
-        found = read_stamp()
-        extras = extras | set(found.get("extras", []))
+        stamp = read_stamp()
+        extras = extras | set(stamp.get("extras", []))
         wanted = {
             "root": str(ROOT),  # scripts in .venv hold absolute paths
             "pyproject": hashlib.sha256(project.read()).hexdigest(),
             "extras": sorted(extras),
         }
-        if found == wanted and works(PYTHON):
+        if stamp == wanted and works(PYTHON):
             return
         check_platform()
         check_room()
-        if found.get("root") != str(ROOT) or not works(PYTHON):
+        if stamp.get("root") != str(ROOT) or not works(PYTHON):
             make_environment()
         STAMP.write_text("{}")
         install(extras)
@@ -59,7 +60,7 @@ def set_up(extras: set[str]) -> None:
 
 
 def read_stamp() -> dict[str, Any]:
-    """What the last set-up was made from; empty when there is none or it was interrupted."""
+    """From what the last set-up was made; empty when there was none or it was interrupted."""
     try:
         return dict(json.loads(STAMP.read_text()))
     except (OSError, ValueError):
@@ -67,7 +68,7 @@ def read_stamp() -> dict[str, Any]:
 
 
 def works(python: Path) -> bool:
-    """Whether this interpreter runs: the one that it links to may have been upgraded or removed."""
+    """Whether this interpreter runs; the Python to which it links may have been upgraded or removed."""
     return python.exists() and subprocess.run([python, "-c", ""], check=False).returncode == 0
 
 
@@ -86,15 +87,15 @@ def check_platform() -> None:
 
 
 def check_room() -> None:
-    """The packages lie in `.venv` and, while being installed, in the installer's cache in the home folder."""
+    """Packages take room in `.venv` and, during the installation, in the cache in the home folder."""
     if has_torch():
         return
-    for place in (ROOT, Path.home()):
-        free = shutil.disk_usage(place).free
+    for folder in (ROOT, Path.home()):
+        free = shutil.disk_usage(folder).free
         if free < NEEDED_BYTES:
             raise SetupError(
-                f"{place} has {free / 1e9:.1f} GB free, {NEEDED_BYTES / 1e9:.0f} GB are needed for torch and "
-                "its libraries: free some space and run this again"
+                f"{folder} has {free / 1e9:.1f} GB free, {NEEDED_BYTES / 1e9:.0f} GB are needed for torch "
+                "and its libraries: free some space and run this again"
             )
 
 
@@ -109,18 +110,18 @@ def make_environment() -> None:
     VENV.mkdir()
     STAMP.write_text("{}")
     say(f"making {VENV} with Python {platform.python_version()}")
-    run("making the virtual environment failed", sys.executable, "-m", "venv", str(VENV))
+    run("the virtual environment could not be made", sys.executable, "-m", "venv", str(VENV))
 
 
 def install(extras: set[str]) -> None:
     """Installs the project from this folder (editable) with uv, or with pip where uv finds no index.
 
-    pip reads configuration that uv does not: a company's own index, for example.
+    pip reads configuration that uv does not, for example of a company's package index.
     """
     pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install")
     project = ("-e", f"{ROOT}[{','.join(sorted(extras))}]")
     if not (VENV / "bin" / "uv").exists():
-        run("installing uv failed: is the network there?", *pip, "--quiet", "uv>=0.7")
+        run("uv could not be installed: is there a network?", *pip, "--quiet", "uv>=0.7")
     uv = (str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON))
     backend = torch_backend(uv)
     if not has_torch():
@@ -128,7 +129,7 @@ def install(extras: set[str]) -> None:
         say(f"downloading packages, {'about 3 GB (torch with CUDA)' if large else 'about 500 MB'}")
     if subprocess.run([*uv, *backend, *project], cwd=ROOT, check=False).returncode:
         say("uv could not install everything; trying pip")
-        run("installing failed (see above): is the network there?", *pip, *project)
+        run("packages could not be installed (see above): is there a network?", *pip, *project)
 
 
 def torch_backend(uv: tuple[str, ...]) -> list[str]:
@@ -145,12 +146,12 @@ def torch_backend(uv: tuple[str, ...]) -> list[str]:
             timeout=PROBE_TIMEOUT_S,
             check=False,
         )
-        found = probe.returncode == 0
+        reachable = probe.returncode == 0
     except subprocess.TimeoutExpired:
-        found = False
-    if not found:
+        reachable = False
+    if not reachable:
         say("the index of CPU builds cannot be reached: taking the build with CUDA (it needs no GPU)")
-    return option if found else []
+    return option if reachable else []
 
 
 def has_nvidia_driver() -> bool:
@@ -160,7 +161,7 @@ def has_nvidia_driver() -> bool:
 def fetch_kafka() -> None:
     if os.environ.get("EDDY_BOOTSTRAP_SERVERS"):
         return
-    run("fetching Apache Kafka failed (see above)", str(PYTHON), "-m", "eddy.stream.local_kafka.jars")
+    run("Apache Kafka could not be fetched (see above)", str(PYTHON), "-m", "eddy.stream.local_kafka.jars")
 
 
 def run(failure: str, *command: str) -> None:

@@ -1,7 +1,7 @@
 """The command line: one short function per command, the table of contents of the program.
 
-Guarantee: what a user can cause is one line on standard error and exit code 1; Ctrl-C is exit code 130. Heavy
-packages are imported by the command that needs them.
+Guarantee: an error that a user can cause is one line on standard error and exit code 1; Ctrl-C is exit
+code 130. Each command imports the heavy packages that it needs, so that the others start fast.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from eddy.cli.ending import end_process
-from eddy.cli.extras import missing_extra
+from eddy.cli.error_lines import line_for_user
 from eddy.cli.options import EventsFile, ItemsFile, Json, Mode, Protocol, Registry, Set, TimeUnit
 from eddy.models.errors import EddyError
 
@@ -34,13 +34,15 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Stay up after the summary, until Ctrl-C.")] = False,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="A short form with few events (for tests); its figures say little."),
+        typer.Option(
+            "--quick", help="Run a short form with few events (for tests), whose figures say little."
+        ),
     ] = False,
 ) -> None:
     """Run the whole system here, live.
 
-    Takes about five minutes. Starts a real Kafka, trains a recommender, replays real events, shows freshness,
-    quality and throughput, and exchanges the model while it runs. Writes demo-summary.json.
+    This takes about five minutes. It starts a real Kafka, trains a recommender, replays real events, shows
+    freshness, quality and throughput, exchanges the model while it runs, and writes demo-summary.json.
 
     Example: eddy demo
     """
@@ -52,14 +54,14 @@ def demo(
 
 @app.command()
 def broker(
-    port: Annotated[int, typer.Option(help="Where clients connect.")] = 9092,
+    port: Annotated[int, typer.Option(help="The port where clients connect.")] = 9092,
     data: Annotated[
-        Path | None, typer.Option(help="Where its data stays; by default in the user's cache folder.")
+        Path | None, typer.Option(help="The folder for its data [default: in your cache folder]")
     ] = None,
 ) -> None:
     """Run a real Kafka here, for development.
 
-    Needs no Docker and no Java; Ctrl-C ends it.
+    It needs neither Docker nor Java. Ctrl-C ends it; its data stays.
 
     Example: eddy broker --port 9092
     """
@@ -74,14 +76,14 @@ def broker(
         typer.echo(
             f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"
         )
-        signal.pause()
+        running.wait()
 
 
 @app.command()
 def worker() -> None:
-    """Follow `events`, answer on `recommendations`.
+    """Follow `events` and answer on `recommendations`.
 
-    Keeps the state of every user of its partitions; start more workers to share the work.
+    A worker keeps the state of every user of its partitions; start more workers to share the work.
 
     Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 eddy worker
     """
@@ -97,7 +99,7 @@ def worker() -> None:
 def serve() -> None:
     """Answer over HTTP.
 
-    GET /v1/users/USER/recommendations?k=20
+    Ask with GET /v1/users/USER/recommendations?k=20
 
     Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve
     """
@@ -117,17 +119,17 @@ def train(
     items: ItemsFile = None,
     set_: Set = None,
     time_unit: TimeUnit = "auto",
-    announce: Annotated[bool, typer.Option("--announce", help="Then make it the live version.")] = False,
+    announce: Annotated[bool, typer.Option("--announce", help="Make it live afterwards.")] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Keep every epoch in this file: after a kill the same command goes on from there."),
+        typer.Option(help="Save every epoch to this file, from which the same command goes on after a kill."),
     ] = None,
     json_: Json = None,
 ) -> None:
     """Train a model version on an event log.
 
-    By backpropagation through time; the version is a new folder in the registry, whose path is printed.
-    On several GPUs or machines: torchrun --nproc-per-node 4 -m eddy train …
+    It learns by backpropagation through time. The version is a new folder in the registry; its path is
+    printed. On several GPUs or machines: torchrun --nproc-per-node 4 -m eddy train …
 
     Example: eddy train --events events.parquet --registry registry --cell gru
     """
@@ -147,7 +149,7 @@ def announce(
 ) -> None:
     """Make a version the live one.
 
-    Workers and servers move to it without stopping. Also the way back to an older version.
+    Workers and servers move to it without stopping. This is also the way back to an older version.
 
     Example: eddy announce v000007-1a2b3c4d
     """
@@ -169,7 +171,7 @@ def replay(
 ) -> None:
     """Write an event log into `events`.
 
-    In time order; needs a running Kafka.
+    The events are written in time order. This needs a running Kafka.
 
     Example: eddy replay --events events.csv --rate 100
     """
@@ -189,17 +191,17 @@ def replay(
 
 @app.command()
 def ingest(
-    topic: Annotated[str, typer.Option(help="Your topic: JSON objects, whatever its key and partitions.")],
+    topic: Annotated[str, typer.Option(help="Your topic of JSON objects, whatever its keys and partitions.")],
     fields: Annotated[
         str, typer.Option("--map", help="user_id=…,item_id=…,timestamp=…[,event_type=…,value=…,event_id=…]")
     ],
-    event_type: Annotated[str, typer.Option("--type", help="Of records without one.")] = "interaction",
-    time_unit: Annotated[str, typer.Option(help="Of the timestamp: ms, s or iso (ISO 8601).")] = "ms",
-    until_end: Annotated[bool, typer.Option("--until-end", help="Stop at what is there now.")] = False,
+    event_type: Annotated[str, typer.Option("--type", help="Type of records without one.")] = "interaction",
+    time_unit: Annotated[str, typer.Option(help="The timestamp's unit: ms, s or iso (ISO 8601).")] = "ms",
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop where the topic ends now.")] = False,
 ) -> None:
     """Bring a topic of yours onto `events`.
 
-    Nothing is lost, and nothing written twice by a crash; dots in field names go into nested objects.
+    No record is lost, and a crash writes none twice. Dots in field names lead into nested objects.
 
     Example: eddy ingest --topic clicks --map user_id=user.id,item_id=sku,timestamp=ts --type view
     """
@@ -218,12 +220,14 @@ def ingest(
 @app.command()
 def repartition(
     partitions: Annotated[int, typer.Option(min=1, max=10_000, help="The new number of partitions.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it instead of only saying what would happen.")
+    ] = False,
 ) -> None:
     """Change the partition count of `events`.
 
-    Stop all workers first. States, statistics and unread events are taken along. If it is killed, run it
-    again.
+    Stop all workers first. States, statistics and unread events are moved along. If the command is killed,
+    run it again.
 
     Example: eddy repartition --partitions 8 --yes
     """
@@ -236,21 +240,21 @@ def repartition(
     settings = load_settings()
     typer.echo(str(asyncio.run(preview(settings, partitions))))
     if not yes:
-        typer.echo("Nothing was changed; go on with --yes.")
+        typer.echo("Nothing was changed; to do it, add --yes.")
         return
     moved = asyncio.run(repartition_topics(settings, partitions))
-    typer.echo(f"{moved.rows} users and {moved.carried} unread events moved.")
+    typer.echo(f"{moved.rows} users and {moved.unread_moved} unread events moved.")
     typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your writers.")
 
 
 @app.command()
 def export(
     folder: Annotated[Path | None, typer.Argument(help="[default: EDDY_EVENT_LOG or ./event-log]")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new events, until Ctrl-C.")] = False,
 ) -> None:
     """Keep `events` as Parquet files, to train on.
 
-    Brings the event log (a folder per day, each event once) up to the topic's end as of now.
+    This brings the event log (a folder per day, each event once) up to where the topic ends now.
 
     Example: eddy export event-log && eddy train --events event-log
     """
@@ -271,7 +275,7 @@ def erase(
 ) -> None:
     """Forget a user.
 
-    Removes their state and lists at once, and says by when nothing of them is left anywhere.
+    Their state and lists are removed at once, and you are told by when nothing of them is left anywhere.
 
     Example: eddy erase user-42
     """
@@ -279,11 +283,11 @@ def erase(
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings()
-    done = erase_user(settings, user, wait)
-    state = "removed" if done.applied else "will be removed when a worker reads the tombstone"
-    typer.echo(f"state and lists of {user}: {state} (partition {done.partition}, offset {done.offset})")
+    erased = erase_user(settings, user, wait)
+    state = "removed" if erased.applied else "will be removed when a worker reads the tombstone"
+    typer.echo(f"state and lists of {user}: {state} (partition {erased.partition}, offset {erased.offset})")
     typer.echo("event log: their events are removed by the next `eddy export`, or soon by one that follows")
-    typer.echo(f"last copies in Kafka's topics: gone by {done.gone_by:%Y-%m-%d %H:%M} UTC")
+    typer.echo(f"last copies in Kafka's topics: gone by {erased.gone_by:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command()
@@ -292,7 +296,7 @@ def evaluate(
     protocol: Protocol,
     cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
     registry: Annotated[
-        Path | None, typer.Option(help="Or: judge the newest version in this folder.")
+        Path | None, typer.Option(help="Judge the newest version in this folder instead.")
     ] = None,
     mode: Mode = "all",
     items: ItemsFile = None,
@@ -302,7 +306,7 @@ def evaluate(
 ) -> None:
     """Judge a recommender beside all baselines.
 
-    On the same events, among the same candidates, at the same moments.
+    All rank the same events, among the same candidates, at the same moments.
 
     Example: eddy evaluate --events events.parquet --protocol temporal --cell gru
     """
@@ -322,8 +326,8 @@ def compare(
 ) -> None:
     """Train every cell on the same events and compare them.
 
-    Accuracy, reach of the gradient, bytes of state, parameters of the cell, events per second in training and
-    in the stream; minutes per cell.
+    The table shows accuracy, reach of the gradient, bytes of state, parameters of the cell, and events per
+    second in training and in the stream. It takes minutes for each cell.
 
     Example: eddy compare --events events.parquet --set epochs=5
     """
@@ -368,17 +372,12 @@ def run() -> NoReturn:
     """Run the command that `sys.argv` names; ends with SystemExit."""
     try:
         app()
-    except EddyError as error:
-        line = " ".join(str(error).split())
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error)
-        if missing is None:
+    except (EddyError, ModuleNotFoundError) as error:
+        if (line := line_for_user(error)) is None:
             raise
-        line = missing
-    else:
-        sys.exit(0)
-    print(f"eddy: {line}", file=sys.stderr)
-    sys.exit(1)
+        print(f"eddy: {line}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(0)
 
 
 def main() -> NoReturn:

@@ -2,12 +2,12 @@
 
     GET /v1/users/{user_id}/recommendations?k=20&exclude_seen=true&exclude=ID&exclude=ID
     POST /v1/users/{user_id}/recommendations    {"k": 20, "exclude_seen": true, "exclude": ["ID", "ID"]}
-    GET /healthz    the process is alive
-    GET /readyz     200 when everything that was there at the start was read and a model is loaded, else 503
-    GET /metrics    Prometheus
+    GET /healthz    200: the process is alive
+    GET /readyz     200 when the topics are read up to their ends at the start and a model is loaded, else 503
+    GET /metrics    metrics for Prometheus
 
 Answers are JSON, and so is every refusal: {"error": "…"}, with status 400 for a question that cannot be
-understood, 413 for one that is too large.
+understood, and 413 for one that is too large.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _GRACE_S = 10
 
 MAX_EXCLUDED = 10_000
-"""Items that a caller may leave out."""
+"""So many items a caller may leave out."""
 
 MAX_BODY_BYTES = 1 << 20
-"""Of a posted question."""
+"""The largest body of a posted question."""
 
 
 class QuestionError(EddyError):
@@ -54,7 +54,7 @@ class QuestionError(EddyError):
 
 
 class QuestionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A posted question; what is absent or null comes from the settings."""
+    """A posted question; the settings say what is absent or null."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=MAX_K)] | None = None
     exclude_seen: bool | None = None
@@ -113,7 +113,7 @@ async def _body(request: Request) -> bytes:
 
 
 def new_app(service: Service) -> Starlette:
-    """The routes; `service` is started and stopped by the caller."""
+    """The application with its routes; the caller starts and stops `service`."""
     metrics = service.metrics
 
     async def recommendations(request: Request) -> Response:
@@ -174,16 +174,16 @@ def _error(message: str, status: int, headers: Mapping[str, str] | None = None) 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are `run_server`'s: uvicorn would raise them again after its shutdown."""
+        """Leave signals to `run_server`: uvicorn would raise them again after its shutdown."""
         yield
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket. Errors: EddyError when the port is taken or the address is not this machine's."""
+    """A listening socket. Errors: EddyError when the port is taken or the address is another machine's."""
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # By name: asyncio sends at once (TCP_NODELAY) on what it accepts only where the protocol says TCP, which
-    # `socket.create_server` leaves out. Else headers and body, two writes, wait 40 ms for each other.
+    # The protocol is named, which `socket.create_server` does not do: only then does asyncio set TCP_NODELAY
+    # on the connections that it accepts. Without it headers and body, two writes, wait 40 ms for each other.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -201,11 +201,12 @@ def listen(settings: Settings) -> socket.socket:
 
 
 async def run_server(settings: Settings, on_start: Callable[[str], None] = lambda _: None) -> None:
-    """Serve until SIGTERM or SIGINT; returns after the questions under way are answered.
+    """Serve until SIGTERM or SIGINT; returns when the questions under way are answered.
 
-    `on_start` is given the URL as soon as it can be called. Errors: EddyError for a taken port or no cluster,
-    or whatever ended the service.
+    `on_start` is called with the URL as soon as it answers. Errors: EddyError when the port is taken or the
+    cluster does not answer, and whatever ended the service.
     """
+    # 1. Take the port first: everything else would have to be undone if it were taken.
     with listen(settings) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -222,9 +223,11 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
             timeout_graceful_shutdown=_GRACE_S,
         )
         server = _Server(config)
+        # 2. From here on a signal ends the server.
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, setattr, server, "should_exit", True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
         await asyncio.to_thread(prepare_topics, settings)
         await service.start()
         service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
@@ -235,6 +238,6 @@ async def run_server(settings: Settings, on_start: Callable[[str], None] = lambd
             if service.failed.done():
                 service.failed.result()
         finally:
-            for name in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(name)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
             await service.stop()

@@ -1,4 +1,4 @@
-"""What a server tells about itself, in Prometheus' terms."""
+"""A server's metrics for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -6,7 +6,7 @@ _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
 
 class ServerMetrics:
-    """One server's metrics on a registry of its own, so that several live in one process (tests)."""
+    """One server's metrics, on a registry of its own so that tests can run several servers in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, except that its own refusals have the documented form of errors, too."""
+"""HTTP as uvicorn speaks it, but with refusals in the documented form of errors."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_HEAD_BYTES = 256 << 10
-"""A request's URL and headers together; longer questions are posted."""
+"""The limit of a request's URL and headers together; callers post longer questions."""
 
 DRAIN_S = 2.0
-"""For how long the rest of a refused request is read and dropped: to close a connection with bytes unread
-resets it, and the client may never see why.
+"""For so long the rest of a refused request is read and dropped. To close a connection with unread bytes
+would reset it, and the client might never see the reason.
 """
 
 _UNREADABLE = (
@@ -33,14 +33,14 @@ class JsonErrorProtocol(H11Protocol):
         self._refused = False
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless it is the rest of what was refused."""
+        """Parse the bytes, unless they are the rest of a refused request."""
         if not self._refused:
             super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what could not be parsed, and end the connection."""
+        """Refuse a request that could not be parsed, and end the connection."""
         self._refused = True
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # nothing of another answer is on its way
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no other answer is on its way
             headers = [("content-type", "application/json"), ("connection", "close")]
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

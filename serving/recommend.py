@@ -1,4 +1,4 @@
-"""Questions and answers: from a user and filters to a list, scored at the moment of asking."""
+"""Questions and answers: a user and filters give a list, which is scored at the moment of the question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
 from eddy.models.scoring.backend import Exclude
-from eddy.serving.view import MaterialisedView, Place
+from eddy.serving.view import MaterialisedView, RowAt
 from eddy.stream.engine.ranker import Ranker, decayed_popularity
 
 MAX_K = 1000
@@ -25,13 +25,13 @@ class Question:
     user_id: str
     k: int = 20
     exclude_seen: bool = False
-    """leave out the items of the user's recent window"""
+    """leave out the items of the user's recent window and their older items"""
     exclude: tuple[str, ...] = ()
-    """item ids to leave out; unknown ones leave out nothing"""
+    """item ids to leave out; ids of unknown items are ignored"""
 
 
 class Recommended(msgspec.Struct, omit_defaults=True, gc=False):
-    """One place of a list."""
+    """An item of a list."""
 
     item_id: str
     score: float
@@ -39,48 +39,55 @@ class Recommended(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Answer(msgspec.Struct, gc=False):
-    """A list, best first. Where `known` is false, nothing is known of the user: the items are those that are
-    popular now, scored by their decayed counts, and what names a row or a model is null.
+    """A list, best first. If `known` is false, there is no row of the user: the items are those that are
+    popular now, scored by their decayed counts, and the fields that name a row or a model are null.
     """
 
     user_id: str
     known: bool
     items: list[Recommended]
     stream_time: int
-    """the stream's now, ms, at which decays and idle time were taken; -1 before the first event"""
+    """the stream's now, ms, as of which popularity decays and idle time counts; -1 before the first event"""
     epoch: int | None = None
     version: str | None = None
     partition: int | None = None
     offset: int | None = None
-    """with partition: the last record of `events` that the user's row includes"""
+    """with `partition`: the last record of `events` that the user's row includes"""
 
 
 def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer]:
-    """An answer for each question, all at one moment; users of one epoch are scored together."""
+    """An answer to each question, all as of one moment.
+
+    1. Users without a row get what is popular now.
+    2. The others are scored together, epoch by epoch.
+    """
     now = view.now()
-    found = [view.find(question.user_id) for question in questions]
+    rows = [view.find_row(question.user_id) for question in questions]
     answers: dict[int, Answer] = {}
+    # 1. Users without a row, or everybody before the first model.
     popular: NDArray[np.float64] | None = None
-    for i, (question, place) in enumerate(zip(questions, found, strict=True)):
-        if place is None or view.newest is None:
+    for i, (question, row) in enumerate(zip(questions, rows, strict=True)):
+        if row is None or view.newest is None:
             if popular is None:
                 popular = _popular(view, now)
             answers[i] = _unknown(view, question, popular, now)
-    placed = [(i, place) for i, place in enumerate(found) if place is not None and i not in answers]
-    placed.sort(key=lambda one: one[1].epoch)
-    for epoch, group in groupby(placed, key=lambda one: one[1].epoch):
-        numbers, places = zip(*group, strict=True)
-        here = _known(view, epoch, [questions[i] for i in numbers], places, now)
-        answers.update(zip(numbers, here, strict=True))
+    # 2. The others.
+    with_rows = [(i, row) for i, row in enumerate(rows) if row is not None and i not in answers]
+    with_rows.sort(key=lambda numbered: numbered[1].epoch)
+    for epoch, group in groupby(with_rows, key=lambda numbered: numbered[1].epoch):
+        numbers, of_epoch = zip(*group, strict=True)
+        scored = _known(view, epoch, [questions[i] for i in numbers], of_epoch, now)
+        answers.update(zip(numbers, scored, strict=True))
     return [answers[i] for i in range(len(questions))]
 
 
 def _known(
-    view: MaterialisedView, epoch: int, questions: Sequence[Question], places: Sequence[Place], now: int
+    view: MaterialisedView, epoch: int, questions: Sequence[Question], rows: Sequence[RowAt], now: int
 ) -> list[Answer]:
-    slab, slots = view.slabs[epoch], np.array([place.slot for place in places], np.int64)
+    """Answers to questions of users whose rows are of one epoch."""
+    slab, slots = view.slabs[epoch], np.array([row.slot for row in rows], np.int64)
     ranker, state = view.rankers.get(epoch), None
-    if ranker is None:  # its files cannot be read (yet): what the newest readable version makes of the window
+    if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
         assert view.newest is not None
         ranker = view.newest
         state = _encoded_anew(view, ranker, epoch, slots)
@@ -108,6 +115,7 @@ def _known(
     ]
 
 
+# An epoch whose model is not here: another version's states for the recent windows, without their anchors.
 @torch.inference_mode()
 def _encoded_anew(
     view: MaterialisedView, ranker: Ranker, epoch: int, slots: NDArray[np.int64]
@@ -121,7 +129,7 @@ def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude 
     rows = [i for i, question in enumerate(questions) for _ in question.exclude]
     if not rows:
         return None
-    item = view.catalogue.find(item_hashes([one for question in questions for one in question.exclude]))
+    item = view.catalogue.find(item_hashes([id_ for question in questions for id_ in question.exclude]))
     known = item >= 0
     return Exclude(torch.tensor(rows)[torch.from_numpy(known)], torch.from_numpy(item[known]))
 

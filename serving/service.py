@@ -1,8 +1,9 @@
 """The service behind the HTTP API: keeps the view up to date with Kafka, and answers from it.
 
-Everything that touches the view, scoring included, runs on one thread, one call after another; questions that
-wait for it meanwhile are scored together. Model files are read on another thread. Guarantee: what cannot be
-read (a record, a version, for a while the cluster) is reported, and what was there before goes on serving.
+Everything that touches the view, scoring included, runs on one thread, one call after another; questions
+that come meanwhile are scored together. Model files are read on another thread. Guarantee: when a record,
+a version or, for a while, the cluster cannot be read, that is reported, and the service answers from what
+it had before.
 """
 
 import asyncio
@@ -30,10 +31,10 @@ log = logging.getLogger("eddy.serving")
 T = TypeVar("T")
 
 RETRY_S = 5.0
-"""Between attempts at what failed: following a topic, reading a version's files."""
+"""The time between two attempts to follow a topic, or to read a version's files."""
 
 MAX_TOGETHER = 64
-"""Questions scored in one call."""
+"""The most questions that are scored in one call."""
 
 
 class Service:
@@ -82,7 +83,7 @@ class Service:
         self._tasks.append(asyncio.create_task(guarded()))
 
     async def stop(self) -> None:
-        """Give up everything; questions that still wait are cancelled."""
+        """Stop following and answering; questions that still wait are cancelled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -96,29 +97,29 @@ class Service:
     # -- questions ----------------------------------------------------------------------------------------
 
     async def recommend(self, question: Question) -> Answer:
-        """The answer as of now."""
+        """The answer to a question as of now."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((question, future))
         return await future
 
     async def _answer_questions(self) -> None:
         while True:
-            asked = [await self._waiting.get()]
-            while len(asked) < MAX_TOGETHER and not self._waiting.empty():
-                asked.append(self._waiting.get_nowait())
-            asked = [(question, future) for question, future in asked if not future.done()]
-            questions = [question for question, _ in asked]
-            self.metrics.batch.observe(len(asked))
+            batch = [await self._waiting.get()]
+            while len(batch) < MAX_TOGETHER and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            batch = [(question, future) for question, future in batch if not future.done()]
+            questions = [question for question, _ in batch]
+            self.metrics.batch.observe(len(batch))
             try:
                 answers = await self._run(lambda questions=questions: answer(self.view, questions))  # type: ignore[misc]
             except Exception as error:
-                for _, future in asked:
+                for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), one in zip(asked, answers, strict=True):
+            for (_, future), result in zip(batch, answers, strict=True):
                 if not future.done():
-                    future.set_result(one)
+                    future.set_result(result)
 
     # -- readiness ----------------------------------------------------------------------------------------
 
@@ -132,13 +133,15 @@ class Service:
         return reasons
 
     def problems(self) -> list[str]:
-        """What does not work although lists are served: versions that cannot be read, topics not followed."""
+        """A line for each version that cannot be read and each topic that cannot be followed."""
         return [*self._failed.values(), *self._interrupted.values()]
 
-    # -- what is followed ---------------------------------------------------------------------------------
+    # -- followed topics ----------------------------------------------------------------------------------
 
     async def _follow(self, topic: str, partitions: Sequence[int], take: Take) -> None:
-        """Follow a topic for ever, from its beginning again after a failure (repeats change nothing)."""
+        """Follow a topic for ever; after a failure from its beginning, since repeated records change
+        nothing.
+        """
 
         async def timed(tp: TopicPartition, records: Records) -> None:
             await take(tp, records)

@@ -1,8 +1,8 @@
 """The materialised view: what Kafka's compacted topics say of users, items and model versions, in memory.
 
-Pure memory, no I/O; used from one thread. A row is scored with the model of the epoch that it names, so rows
-of two epochs live side by side during a refresh: one slab per epoch, dropped with its model when no row names
-it any more.
+It does no I/O and is used from one thread. A row is scored with the model of the epoch that it names.
+While rows move to a new version, those of two epochs live side by side: there is one slab per epoch, which
+is dropped with its model when no row names the epoch any more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +34,8 @@ _COLUMNS = [field.name for field in fields(Rows) if field.name not in ("user", "
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a user's row is."""
+class RowAt:
+    """Where a user's row is: in the slab of an epoch."""
 
     epoch: int
     slot: int
@@ -44,8 +44,8 @@ class Place:
 class MaterialisedView:
     """Rows by epoch, models by epoch, item names and metadata, item statistics, and the stream clock.
 
-    The methods `take_…` take records of one topic in log order, repeats allowed, and return what they could
-    not read, one line each; what was known before stays.
+    The methods `take_…` take records of one topic in log order, in which records may be repeated. They
+    return a line for each record that they could not read; the view then keeps what it had before.
     """
 
     def __init__(self, wall: Callable[[], int]) -> None:
@@ -64,7 +64,7 @@ class MaterialisedView:
 
     @property
     def statistics(self) -> Statistics | None:
-        """Item statistics; None before the first version is there, which says how they are counted."""
+        """Item statistics; None before the first version, which says how they are counted."""
         return self._stats.statistics if self._stats else None
 
     @property
@@ -76,18 +76,21 @@ class MaterialisedView:
         """The stream's now, ms; -1 before the first event."""
         return self.clock.now(self.wall())
 
-    def find(self, user: str) -> Place | None:
-        """The user's row, None if there is none."""
+    def find_row(self, user: str) -> RowAt | None:
+        """Where the user's row is; None if there is none."""
         for epoch, slab in self.slabs.items():
             slot = slab.slot_of.get(user)
             if slot is not None:
-                return Place(epoch, slot)
+                return RowAt(epoch, slot)
         return None
 
     # -- model versions -----------------------------------------------------------------------------------
 
     def put_version(self, version: Version, epoch: int) -> None:
-        """Score the rows of an epoch with this version from now on. Errors: EddyError if it does not fit."""
+        """Score the rows of an epoch with this version from now on.
+
+        Errors: EddyError when the version's item statistics or the size of its states do not fit.
+        """
         config = version.recommender.config
         if self._stats is None:
             statistics = Statistics(config.half_lives_ms, config.successors)
@@ -98,11 +101,11 @@ class MaterialisedView:
                 f"version {version.id} wants other item statistics (half_lives_ms, successors) than those "
                 "counted: restart workers and servers to go on with it"
             )
-        held = self.slabs.get(epoch)
-        if held is not None and held.state_size != version.recommender.state_size:
+        slab = self.slabs.get(epoch)
+        if slab is not None and slab.state_size != version.recommender.state_size:
             raise EddyError(
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
-                f"epoch {epoch} have {held.state_size}: they were made by another version"
+                f"epoch {epoch} have {slab.state_size}: they were made by another version"
             )
         self.catalogue.features.add(version.features)
         self.names.add_vocabulary(version.vocabulary.items)
@@ -113,7 +116,7 @@ class MaterialisedView:
         self._drop_unused()
 
     def forget_items(self) -> None:
-        """Forget the items that cannot be listed and that nothing names, if they are many."""
+        """Forget the items that can be in no list and that nothing names, if they are many."""
         if self._stats is None:
             return
         statistics = self._stats.statistics
@@ -133,7 +136,7 @@ class MaterialisedView:
         return ranker
 
     def without_model(self, live: int) -> set[int]:
-        """Of the live epoch and those that rows name: the ones whose model is not here."""
+        """The epochs, out of the live one and those that rows name, whose model is not here."""
         return {live, *self.slabs} - self.rankers.keys()
 
     def _drop_unused(self) -> None:
@@ -146,7 +149,7 @@ class MaterialisedView:
     # -- records ------------------------------------------------------------------------------------------
 
     def take_items(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
-        """Records (key, value) of `items`: names of hashes, metadata, and what is withdrawn."""
+        """Take records (key, value) of `items`: names of hashes, metadata, and which items are withdrawn."""
         unreadable, ids = [], []
         for key, value in records:
             if not key:
@@ -171,14 +174,15 @@ class MaterialisedView:
     def take_statistics(
         self, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]
     ) -> list[str]:
-        """Records (key, value) of `item-stats`; a version must be there."""
+        """Take records (key, value) of `item-stats`; a version must be there."""
         if self._stats is None:
             raise RuntimeError("no model version yet")
         return self._stats.apply_records(partition, records)
 
     def take_rows(self, partition: int, newest: Mapping[bytes, bytes | None]) -> list[str]:
-        """The newest record of each user of some stretch of a partition of `user-state`; None erases users
-        whose rows are of this partition, as at a worker's restore.
+        """Take the newest record of each user in a stretch of a partition of `user-state`.
+
+        An empty value erases the user if their row is of this partition, as at a worker's restore.
         """
         stored = decode_newest(newest)
         self._remove(partition, stored.erased)
@@ -215,7 +219,9 @@ class MaterialisedView:
         return []
 
     def _leave_behind(self, epoch: int, rows: Rows) -> Rows:
-        """Take these users out of other epochs' slabs; leaves out rows that are older than the ones held."""
+        """Take these users out of the other epochs' slabs; returns the rows without those that are older
+        than theirs.
+        """
         users = [user.decode() for user in rows.user]
         stale = np.zeros(len(users), np.bool_)
         for other, slab in self.slabs.items():

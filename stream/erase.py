@@ -1,9 +1,9 @@
 """Erasing a user: a tombstone on `events`, and the date by which nothing of them is left anywhere.
 
-The owner of the partition drops the row and writes tombstones to `user-state` and `recommendations`;
-snapshots with the row are discarded, the next export, or the one that follows, removes the user's events from
-the event log, compaction removes what the tombstones cover and later themselves, and retention the rest
-(`events`, `dead-letters`).
+The partition's owner drops the row, writes tombstones to `user-state` and `recommendations` and discards
+snapshots with the row. The next export, or one that follows, removes the user's events from the event log.
+Compaction removes the records that the tombstones cover, and later the tombstones. Retention removes the
+rest, on `events` and `dead-letters`.
 """
 
 from contextlib import closing, suppress
@@ -25,25 +25,27 @@ from eddy.stream.records.settings import Settings
 _SEND_TIMEOUT_S = 30
 _POLL_S = 0.2
 SEGMENT_DAYS = 1
-"""Retention and compaction work on closed segments; `eddy.stream.kafka.topics` closes them after a day."""
+"""Retention and compaction wait for a segment to close; `eddy.stream.kafka.topics` closes each after a
+day.
+"""
 
 COMPACTED_DAYS = SEGMENT_DAYS + 1 + TOMBSTONE_DAYS
-"""When the tombstone of a compacted topic, which names the user, may go: its segment is closed, is compacted
-within a day, and from then on the tombstone is kept for readers that were away.
+"""The age at which the tombstone on a compacted topic, which names the user, is gone: its segment is
+closed, then compacted within a day, and from then on the tombstone is kept for readers that were away.
 """
 
 
 @dataclass(frozen=True)
 class Erased:
-    """What was done."""
+    """What an erasure has done."""
 
     partition: int
     offset: int
-    """of the tombstone"""
+    """the tombstone's"""
     applied: bool
-    """whether a worker has made it durable by now"""
+    """whether a worker has made the erasure durable by now"""
     gone_by: datetime
-    """when retention and compaction have removed the last bytes"""
+    """the time by which retention and compaction have removed the last bytes"""
 
 
 def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
@@ -51,6 +53,7 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
 
     Errors: EddyError, also when the workers did not take the tombstone for an erasure.
     """
+    # 1. Write the tombstone to the user's own partition, and remember where `user-state` ended before.
     key = _key(user)
     partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
     row = _Row(settings, key, partition)
@@ -61,13 +64,14 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
         raise EddyError(
             f"erase: {settings.topics.events} took no tombstone ({type(error).__name__}): {error}"
         ) from None
+    # 2. Wait for a worker's commit, and check that it has erased the row.
     at = f"partition {partition}, offset {offset}"
     try:
         applied = _applied(settings, partition, offset, wait_s)
         if applied and not row.erased(since=state_end):
             raise EddyError(
                 f"erase: the workers took the tombstone ({at}) for no erasure, and nothing of {user} was "
-                f"erased: {settings.topics.dead_letters} has the reason; are EDDY_PARTITIONS and "
+                f"erased; {settings.topics.dead_letters} has the reason: are EDDY_PARTITIONS and "
                 "EDDY_PARTITIONER here those of the workers?"
             )
     except (KafkaError, OSError) as error:
@@ -75,13 +79,16 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
             f"erase: the tombstone is written ({at}), but whether a worker has applied it is not known "
             f"({type(error).__name__}: {error}); run it again"
         ) from None
+    # 3. Say when the topic that keeps its records for longest has removed them.
     days = max(settings.events_retention_days, settings.recommendations_retention_days, COMPACTED_DAYS)
     gone_by = datetime.now(UTC) + timedelta(days=days + SEGMENT_DAYS)
     return Erased(partition, offset, applied, gone_by)
 
 
 def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
-    """Write it; returns its offset."""
+    """Write the tombstone; returns its offset. Errors: EddyError when `events` has another partition
+    count.
+    """
     topic = settings.topics.events
     with closing(KafkaProducer(**client_config(settings), acks="all")) as producer:
         actual = len(producer.partitions_for(topic) or ())
@@ -95,17 +102,17 @@ def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
 
 
 def _key(user: str) -> bytes:
-    """The user's key. Errors: EddyError for what is no user_id."""
+    """The user's key. Errors: EddyError for a text that cannot be a user_id."""
     if not 1 <= len(user) <= MAX_ID:
         raise EddyError(f"erase: a user id has 1 to {MAX_ID} characters, this one {len(user)}")
     try:
         return user.encode()
     except UnicodeEncodeError:
-        raise EddyError("erase: the user id is not UTF-8, and no user has such a one") from None
+        raise EddyError("erase: the user id is not UTF-8, so no user can have it") from None
 
 
 def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> bool:
-    """Whether the workers' committed offset passes the tombstone in time."""
+    """Whether the workers' committed offset passes the tombstone within `wait_s`."""
     with admin_client(settings) as admin:
 
         def committed() -> bool:
@@ -118,26 +125,26 @@ def _applied(settings: Settings, partition: int, offset: int, wait_s: float) -> 
 
 
 class _Row:
-    """What `user-state` says of a user."""
+    """Reads what `user-state` says of a user."""
 
     def __init__(self, settings: Settings, key: bytes, partition: int) -> None:
         self._settings, self._key = settings, key
         self._tp = TopicPartition(settings.topics.user_state, partition)
 
     def _consumer(self) -> KafkaConsumer:
-        # Uncommitted records, too: the marker that makes a transaction's records committed may come to the
-        # partition later than the worker's offset, which it commits only after the transaction.
+        # It reads uncommitted records, too: the marker that makes a transaction's records committed may come
+        # to the partition later than the worker's offset, which it commits only after the transaction.
         return KafkaConsumer(**client_config(self._settings), group_id=None, enable_auto_commit=False)
 
     def end(self) -> int:
-        """Where the partition ends now; 0 before there is the topic."""
+        """The end offset of the partition now; 0 before the topic exists."""
         with closing(self._consumer()) as consumer:
             if self._tp.partition not in (consumer.partitions_for_topic(self._tp.topic) or ()):
                 return 0
             return int(consumer.end_offsets([self._tp])[self._tp])
 
     def erased(self, since: int) -> bool:
-        """Whether a worker has written a tombstone of the user at or behind this offset."""
+        """Whether a worker has written a tombstone for the user at this offset or after it."""
         with closing(self._consumer()) as consumer:
             consumer.assign([self._tp])
             consumer.seek(self._tp, since)

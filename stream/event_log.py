@@ -55,34 +55,34 @@ SCHEMA = pa.schema(
     }
 )
 PART_RECORDS = 200_000
-"""Records held in memory before they become files: about 100 MB."""
+"""So many records are kept in memory before they become files; they take about 100 MB."""
 
 FORGET_WITHIN_MS = 120_000
-"""When following without an end, an erased user's events are gone so soon, as far as rewriting the files that
-hold them takes less than FORGET_SHARE of the time.
+"""An export that follows without an end removes an erased user's events within this time, unless rewriting
+the files that hold them would take more than FORGET_SHARE of its time.
 """
 
 FORGET_SHARE = 0.1
 
 _POLL_MS = 500
 _FLUSH_MS = FORGET_WITHIN_MS // 2
-"""When following without an end, a part is written at least this often."""
+"""An export that follows without an end writes a part at least this often."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far the log is: everything before `offsets` is in parts below `part`."""
+    """How far the log is: everything before `offsets` is in parts with numbers below `part`."""
 
     topic: str
     topic_id: str
     part: int
     offsets: dict[int, int]
     erasures: list[tuple[int, int, str]] = field(default_factory=list)
-    """(partition, offset, user) of tombstones whose users' earlier events are still to be removed"""
+    """(partition, offset, user) of each tombstone whose user's earlier events are still to be removed"""
 
 
 class EventLog:
-    """The writing side of a log's folder; one at a time (see `opened`)."""
+    """Writes to a log's folder, one process at a time (see `opened`)."""
 
     def __init__(self, folder: Path, position: Position) -> None:
         self.folder = folder
@@ -92,26 +92,36 @@ class EventLog:
                 path.unlink()
 
     def append(self, records: dict[int, list[Record]], admission: Admission) -> int:
-        """Add records by partition, each in offset order from the position on; returns the events added."""
+        """Add records by partition, each in offset order from the position on; returns the number of
+        events.
+        """
         table, erasures = events_table(records, admission)
         day = pc.divide(table["timestamp"].cast(pa.int64()), DAY_MS)
         for number in pc.unique(day).sort().to_pylist() if table.num_rows else []:
             name = datetime.fromtimestamp(number * DAY_MS / 1000, UTC).date().isoformat()
             path = self.folder / f"day={name}" / f"part-{self.position.part:08d}.parquet"
             _write_part(table.filter(pc.equal(day, number)), path)
-        ends = {number: part[-1].offset + 1 for number, part in records.items() if part}
-        offsets = {**self.position.offsets, **ends}
-        waiting = [*self.position.erasures, *erasures]
-        self.position = _store(
-            self.folder,
-            replace(self.position, part=self.position.part + 1, offsets=offsets, erasures=waiting),
+        following = {number: part[-1].offset + 1 for number, part in records.items() if part}
+        position = Position(
+            topic=self.position.topic,
+            topic_id=self.position.topic_id,
+            part=self.position.part + 1,
+            offsets={**self.position.offsets, **following},
+            erasures=[*self.position.erasures, *erasures],
         )
+        self.position = _store(self.folder, position)
         return int(table.num_rows)
 
     def forget(self) -> int:
         """Write every part anew without the events that a tombstone covers; returns how many those were.
 
-        The tombstones stay in the position until all parts are done, so a crash leaves nothing behind.
+        1. A part is suspected when its column `user_id` names an erased user; most parts do not.
+        2. Of a suspected part, a user's events before their tombstone's offset in the same partition are
+           erased.
+        3. The part is replaced by one with the other events.
+        4. When all parts are done, the tombstones leave the position: a crash before leaves nothing behind.
+
+        Errors: EddyError when a part cannot be read.
         """
         if not self.position.erasures:
             return 0
@@ -120,8 +130,9 @@ class EventLog:
         users = pa.array(sorted({user for _, user in until}))
         for path in sorted(self.folder.glob("day=*/part-*.parquet")):
             try:
-                suspect = np.flatnonzero(_is_in(path, users))
-                if not len(suspect):  # most files: only one column of them was read
+                # 1. Which events are of erased users? This reads one column.
+                suspect = np.flatnonzero(_is_in(path, users))  # row numbers
+                if not len(suspect):
                     continue
                 table = pq.read_table(path, schema=SCHEMA)
             except pa.ArrowException as error:
@@ -129,17 +140,20 @@ class EventLog:
                     f"{path}: cannot be read ({error}), and erased users may be in it; put an undamaged copy "
                     "in its place or remove it, then export again"
                 ) from None
-            found = table.take(suspect).select(["partition", "user_id", "offset"]).to_pylist()
+            # 2. Which of them come before the user's tombstone?
+            events = table.take(suspect).select(["partition", "user_id", "offset"]).to_pylist()
             erased = [
                 row
-                for row, event in zip(suspect.tolist(), found, strict=True)
+                for row, event in zip(suspect.tolist(), events, strict=True)
                 if event["offset"] < until.get((event["partition"], event["user_id"]), 0)
             ]
+            # 3. Keep the others.
             if erased:
                 removed += len(erased)
                 kept = np.ones(table.num_rows, bool)
                 kept[erased] = False
                 _write_part(table.filter(pa.array(kept)), path)
+        # 4. Done with all parts.
         self.position = _store(self.folder, replace(self.position, erasures=[]))
         return removed
 
@@ -151,17 +165,17 @@ def _write_part(table: pa.Table, path: Path) -> None:
 
 
 def _is_in(path: Path, users: pa.Array) -> NDArray[np.bool_]:
-    """Which events of a part are of these users."""
-    of_part = pq.read_table(path, columns=["user_id"])["user_id"]
-    return np.asarray(pc.is_in(of_part, users).to_numpy())
+    """Which events of a part are of these users: bool[rows of the part]."""
+    user_ids = pq.read_table(path, columns=["user_id"])["user_id"]
+    return np.asarray(pc.is_in(user_ids, users).to_numpy())
 
 
 @contextmanager
 def opened(folder: Path, topic: str, topic_id: str) -> Iterator[EventLog]:
-    """The log in this folder (made if missing), for this process alone.
+    """The log in this folder, which is created if it is missing, for this process alone.
 
-    Errors: EddyError when another process writes to it, it is another topic's log, or it cannot be read or
-    written.
+    Errors: EddyError when another process writes to it, when it is the log of another topic, or when it
+    cannot be read or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,9 +221,10 @@ def _store(folder: Path, position: Position) -> Position:
 def events_table(
     records: dict[int, list[Record]], admission: Admission
 ) -> tuple[pa.Table, list[tuple[int, int, str]]]:
-    """The events among records by partition, as `SCHEMA`, and the tombstones: (partition, offset, user).
+    """From records by partition: the events as a table of `SCHEMA`, and the tombstones (partition, offset,
+    user).
 
-    Valid is what the workers accept.
+    A record is an event if the workers accept it as one.
     """
     tables = [SCHEMA.empty_table()]
     erasures: list[tuple[int, int, str]] = []
@@ -235,11 +250,10 @@ def events_table(
 
 
 def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
-    """Bring the log in `folder` up to the topic's end as of now, or follow it for ever.
+    """Bring the log in `folder` up to the topic's end as of now, or follow the topic for ever.
 
-    Returns how many events were added.
-
-    Errors: EddyError when the cluster cannot be reached or read, and as `opened`.
+    Returns how many events were added. Errors: EddyError when the cluster cannot be reached or read, and as
+    `opened`.
     """
     topic = settings.topics.events
     with admin_client(settings) as admin:
@@ -264,10 +278,9 @@ def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
 def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admission) -> int:
     topic = event_log.position.topic
     tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    admission = replace(
-        admission, partitions=len(tps)
-    )  # whatever this process was told: the log is the topic's
-    other = OtherPartitioner(len(tps), admission.partitioner)
+    # The topic's own number of partitions counts, whatever this process was told.
+    admission = replace(admission, partitions=len(tps))
+    other_partitioner = OtherPartitioner(len(tps), admission.partitioner)
     consumer.assign(tps)
     beginning, end = consumer.beginning_offsets(tps), consumer.end_offsets(tps)
     for tp in tps:
@@ -279,17 +292,19 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
             )  # fmt: skip
         consumer.seek(tp, max(at, beginning[tp]))
     added, began = 0, wall_ms()
-    forget_from = 0.0  # at once, should an export before this one have been ended before it forgot
-    held: dict[int, list[Record]] = {}
+    forget_from = 0.0  # at once: an earlier export may have ended between a tombstone and forgetting
+    pending: dict[int, list[Record]] = {}
     while True:
+        # 1. Write a part when there is enough for one, or it is time, or all is read.
         done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
-        count = sum(map(len, held.values()))
+        count = sum(map(len, pending.values()))
         if count and (done or count >= PART_RECORDS or (not until_end and wall_ms() - began >= _FLUSH_MS)):
-            for number, part in held.items():
-                if said := other.recognised([record.key or b"" for record in part], number):
-                    raise EddyError(f"topic {topic}: {said}; nothing was exported")
-            added += event_log.append(held, admission)
-            held, began = {}, wall_ms()
+            for number, records in pending.items():
+                if reason := other_partitioner.recognised([record.key or b"" for record in records], number):
+                    raise EddyError(f"topic {topic}: {reason}; nothing was exported")
+            added += event_log.append(pending, admission)
+            pending, began = {}, wall_ms()
+        # 2. Forget erased users: at the end, or now and then, for at most FORGET_SHARE of the time.
         if done:
             event_log.forget()
             return added
@@ -298,5 +313,6 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
             removed = event_log.forget()
             forget_from = time.monotonic() + (time.monotonic() - started) / FORGET_SHARE
             log.info("%d events of erased users removed", removed)
+        # 3. Read on.
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
-            held.setdefault(tp.partition, []).extend(records)
+            pending.setdefault(tp.partition, []).extend(records)

@@ -1,5 +1,5 @@
-"""Replaying an event log into `events`: in time order, paced or as fast as it goes, keyed and partitioned
-as Kafka's own clients would.
+"""Replaying an event log into `events`: in time order, at a given rate or as fast as it goes, with the
+keys and partitions that Kafka's own clients would choose.
 """
 
 import asyncio
@@ -20,11 +20,14 @@ from eddy.stream.records.schema import Event, encode
 from eddy.stream.records.settings import Settings
 
 _SLICE_S = 0.1
+"""At a given rate, the events of so much time are written at once."""
+
 _AT_ONCE = 5_000
+"""Without a rate, so many events are written and confirmed before the next ones."""
 
 
 def event_messages(events: Events, rows: NDArray[np.int64]) -> list[Message]:
-    """(key, value) of the given rows of a log."""
+    """(key, value) of these rows of a log; rows: int64[n]."""
     messages: list[Message] = []
     for row in rows.tolist():
         user = events.users[events.user[row]]
@@ -42,7 +45,9 @@ def event_messages(events: Events, rows: NDArray[np.int64]) -> list[Message]:
 
 
 def _refuse_mistimed(settings: Settings, events: Events) -> None:
-    """Refuse a log with times that workers refuse; `read_events` has refused all else that they would."""
+    """Refuse a log with times that workers refuse; `read_events` has refused everything else that they
+    would.
+    """
     if not len(events):
         return
     early = events.timestamp < settings.earliest_event
@@ -50,8 +55,8 @@ def _refuse_mistimed(settings: Settings, events: Events) -> None:
         raise EddyError(
             f"{events.place(int(early.argmax()))}: {early.sum()} of {len(events)} events are before "
             f"{date_of(settings.earliest_event)}, this the first; workers refuse them. If the log's clock "
-            "begins at zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; else "
-            "correct the column timestamp"
+            "begins at zero, or it has none, set EDDY_EARLIEST_EVENT=0 for all of Eddy's processes; "
+            "otherwise correct the column timestamp"
         )
     latest = int(events.timestamp.argmax())
     for reason in settings.admission.mistimed(events.timestamp[[latest]], np.array([wall_ms()])).values():
@@ -64,15 +69,15 @@ async def feed(
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Write all events to the topic, `rate` per second (None: as fast as it goes); returns how many were
-    confirmed.
+    """Write all events to the topic and return how many were confirmed.
 
-    Events are in the log's order within each partition. Errors: EddyError for events that are too early or
-    too late for `events`, before any is written.
+    Within each partition the events are in the log's order. rate: events per second; None: as fast as it
+    goes. `progress` is called with the number of events written so far. Errors: EddyError for events that
+    are too early or too late for `events`, before any is written.
     """
     _refuse_mistimed(settings, events)
     keys = [user.encode() for user in events.users]
-    home = partition_of(keys, settings.partitions, settings.partitioner)[events.user]
+    target = partition_of(keys, settings.partitions, settings.partitioner)[events.user]  # [events]
     producer = new_producer(settings)
     await producer.start()
     started = time.monotonic()
@@ -86,8 +91,8 @@ async def feed(
             )
             rows = np.arange(done, min(done + size, len(events)))
             futures = []
-            for partition in np.unique(home[rows]).tolist():
-                messages = event_messages(events, rows[home[rows] == partition])
+            for partition in np.unique(target[rows]).tolist():
+                messages = event_messages(events, rows[target[rows] == partition])
                 futures += await send_all(producer, settings.topics.events, partition, messages)
             await asyncio.gather(*futures)
             done += len(rows)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,22 +10,22 @@ EventsFile = Annotated[
     typer.Option(
         "--events",
         help="Parquet, CSV or JSON, or a folder of such files, with user_id, item_id, timestamp "
-        "and, if you have them, event_type, value, event_id.",
+        "and, where there are any, event_type, value, event_id.",
     ),
 ]
 TimeUnit = Annotated[
     str,
     typer.Option(
         "--time-unit",
-        help="Of timestamps that are numbers: s, ms or auto (what all of them agree on; small ones are s).",
+        help="Unit of timestamps that are numbers: s, ms or auto (the one that fits all; small ones are s).",
     ),
 ]
 ItemsFile = Annotated[
     Path | None,
     typer.Option(
         "--items",
-        help="What is known of items: Parquet, CSV or JSON with item_id and any columns such as title, "
-        "genres, brand. New items are scored by it at once.",
+        help="Metadata of items: Parquet, CSV or JSON with item_id and any columns such as title, genres, "
+        "brand. New items are scored by it at once.",
     ),
 ]
 Registry = Annotated[

@@ -1,5 +1,5 @@
-"""What commands share: log lines, a progress bar (plain lines where nobody watches), figures in a file, and
-making a version live.
+"""What several commands do: write log lines, show progress (plain lines where nobody watches), write
+figures to a file, and make a version live.
 """
 
 import json
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from eddy.stream.records.settings import Settings
 
 LINE_EVERY_S = 2.0
+"""Where nobody watches, progress is a line at most this often."""
+
 _QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access")
 
 Show = Callable[[str, int, int], None]
@@ -29,7 +31,7 @@ Show = Callable[[str, int, int], None]
 
 
 def set_up_logging() -> None:
-    """Our own news and everybody's warnings, one line each, on standard error."""
+    """Log Eddy's news and all packages' warnings, one line each, to standard error."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -40,7 +42,7 @@ def set_up_logging() -> None:
 
 @contextmanager
 def progress_bar(silent: bool = False) -> Iterator[Show]:
-    """A bar for one thing after the other; in a file or a pipe, a line every two seconds."""
+    """A bar that shows one task after the other; in a file or a pipe, lines instead. silent: neither."""
     if silent:
         yield lambda what, done, of: None
         return
@@ -55,20 +57,20 @@ def progress_bar(silent: bool = False) -> Iterator[Show]:
 
 
 def _lines() -> Show:
-    said_at, said = -LINE_EVERY_S, ""
+    printed_at, last_line = -LINE_EVERY_S, ""
 
     def show(what: str, done: int, of: int) -> None:
-        nonlocal said_at, said
+        nonlocal printed_at, last_line
         line = f"{what} ({100 * done // max(of, 1)} %)"
-        if line != said and (time.monotonic() - said_at >= LINE_EVERY_S or done >= of):
+        if line != last_line and (time.monotonic() - printed_at >= LINE_EVERY_S or done >= of):
             print(line, file=sys.stderr, flush=True)
-            said_at, said = time.monotonic(), line
+            printed_at, last_line = time.monotonic(), line
 
     return show
 
 
 def of_training(show: Show) -> "Callable[[Training], None]":
-    """The trainer's progress on a bar."""
+    """A callback for the trainer that shows its progress on a bar."""
     return lambda at: show(
         f"{at.phase}, epoch {at.epoch} of at most {max(at.epoch, at.epochs)}, loss {at.loss:.3f}",
         at.done,
@@ -87,10 +89,10 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
 
 
 def make_live(settings: "Settings", version: "Version") -> None:
-    """Announce a version, and say so."""
+    """Announce a version, and print its epoch to standard error. Errors: EddyError."""
     from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.kafka.versions import announce
 
     prepare_topics(settings)
-    made = announce(settings, version)
-    print(f"{made.version} is live as epoch {made.epoch}", file=sys.stderr)
+    announcement = announce(settings, version)
+    print(f"{announcement.version} is live as epoch {announcement.epoch}", file=sys.stderr)

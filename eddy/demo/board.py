@@ -1,4 +1,4 @@
-"""What the demo knows at each moment: written by the runner, shown by display.py."""
+"""The state of the running demo: flow.py and scrape.py write it, display.py shows it."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,22 +6,25 @@ from dataclasses import dataclass, field
 from eddy.stream.records.schema import Recommendation
 
 SHOWN = 8
+"""So many titles of the watched user's list are shown."""
+
 _RATE_OVER_S = 5.0
+"""The rate is taken over so many seconds."""
 
 
 @dataclass
 class Watched:
-    """One real user whose list is followed."""
+    """A real user whose list is followed."""
 
     user: str
     title: dict[str, str]
     shown: list[str] = field(default_factory=list)
     new: set[str] = field(default_factory=set)
-    """titles that were not on the list before"""
+    """titles that were not on the list before it changed last"""
     changes: int = 0
 
     def take(self, answer: Recommendation) -> None:
-        """A list was read; those of others are passed over."""
+        """Look at a list that was read; those of other users are passed over."""
         if answer.user_id != self.user:
             return
         titles = [self.title.get(item.item_id, item.item_id) for item in answer.items[:SHOWN]]
@@ -33,12 +36,12 @@ class Watched:
 
 @dataclass
 class Board:
-    """Figures of the running demo; times in s, quality as shares."""
+    """Figures of the running demo. Times are in s, quality figures are shares."""
 
     phase: str = "starting"
     done: float = 0.0
     of: float = 0.0
-    """of the phase; 0 = not known"""
+    """the phase is over when `done` has come so far; 0: not known"""
     note: str = ""
     url: str = ""
     sent: int = 0
@@ -52,7 +55,7 @@ class Board:
     http_failures: int = 0
     watched: Watched | None = None
     refresh: str = ""
-    """what the training of the second version says"""
+    """the last line of the second version's training"""
     started: float = field(default_factory=time.monotonic)
     phases: dict[str, float] = field(default_factory=dict)
     """seconds that each phase took"""
@@ -60,17 +63,17 @@ class Board:
     _history: list[tuple[float, int]] = field(default_factory=list)
 
     def begin(self, phase: str, of: float = 0.0) -> None:
-        """The next phase."""
+        """Begin the next phase, which is over when `done` is `of` (0: not known)."""
         now = time.monotonic()
         self.phases[self.phase] = round(now - self._phase_began, 1)
         self.phase, self.of, self.done, self.note, self._phase_began = phase, of, 0.0, "", now
 
     def say(self, line: str) -> None:
-        """News within a phase."""
+        """Show a line of news within a phase."""
         self.note = line
 
     def take_applied(self, applied: int) -> None:
-        """The worker's count of applied events, from time to time."""
+        """Note the worker's count of applied events; called from time to time."""
         now = time.monotonic()
         self.applied = applied
         self._history = [(at, n) for at, n in self._history if now - at <= _RATE_OVER_S] + [(now, applied)]

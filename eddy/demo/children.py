@@ -1,6 +1,6 @@
 """The demo's own processes: `eddy worker`, `eddy serve` and the others, each with its log.
 
-Guarantee: they end with the demo, whatever ends it: each runs under the watchdog that also guards the broker.
+Guarantee: they end with the demo, whatever ends it. Each runs under the watchdog that also guards the broker.
 """
 
 import os
@@ -13,19 +13,19 @@ from types import TracebackType
 from typing import Self
 
 from eddy.models.errors import EddyError
-from eddy.stream.local_kafka import watchdog as broker_watchdog
+from eddy.stream.local_kafka import watchdog
 
 _STOP_S = 30.0
 
 
 class Child:
-    """One running `eddy` command."""
+    """A running `eddy` command."""
 
     def __init__(self, name: str, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, "-I", broker_watchdog.__file__, str(os.getpid()), str(log), "", *command],
+            [sys.executable, "-I", watchdog.__file__, str(os.getpid()), str(log), "", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -35,7 +35,7 @@ class Child:
 
     @property
     def last_line(self) -> str:
-        """The last line of its log, empty before the first."""
+        """The last line of its log; "" while it has none."""
         with suppress(OSError):
             lines = self.log.read_text(errors="replace").splitlines()
             return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -45,8 +45,8 @@ class Child:
         """Errors: EddyError when it has ended."""
         status = self.process.poll()
         if status is not None:
-            said = self.last_line.removeprefix("eddy: ")
-            raise EddyError(f"`eddy {self.name}` ended (exit code {status}): {said} (log: {self.log})")
+            reason = self.last_line.removeprefix("eddy: ")
+            raise EddyError(f"`eddy {self.name}` ended (exit code {status}): {reason} (log: {self.log})")
 
     def ended(self) -> bool:
         """Whether it has ended well. Errors: EddyError when it has failed."""
@@ -55,20 +55,20 @@ class Child:
         return self.process.returncode == 0
 
     def tell(self, order: str) -> None:
-        """`stop` lets it finish what it has begun, `kill` does not; the watchdog takes one order."""
+        """Give the watchdog its one order: `stop` lets the command finish its work, `kill` does not."""
         if self.process.poll() is None and self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.write(order + "\n")
                 self.process.stdin.flush()
 
     def wait(self) -> None:
-        """Wait for its end."""
+        """Wait for its end, for up to _STOP_S."""
         with suppress(subprocess.TimeoutExpired, BrokenPipeError):
             self.process.communicate(timeout=_STOP_S)
 
 
 class Children:
-    """All of them; a context manager that ends those still running."""
+    """All processes of a demo; a context manager that ends those which still run."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -76,7 +76,10 @@ class Children:
         self.running: list[Child] = []
 
     def start(self, *arguments: str, nice: bool = False) -> Child:
-        """Start `eddy` with these arguments; its output goes to a log named after the command."""
+        """Start `eddy` with these arguments; its output goes to a log named after the command.
+
+        nice: with a lower priority.
+        """
         name = arguments[0]
         count = sum(child.name == name for child in self.running)
         log = self.folder / (f"{name}-{count + 1}.log" if count else f"{name}.log")

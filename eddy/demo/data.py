@@ -1,4 +1,4 @@
-"""The demo's events: the shipped log in two parts, a user to watch, and generated users."""
+"""The demo's events: the shipped log in two parts, a user to watch, and events of generated users."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,16 @@ _FOLDER = Path(__file__).parent / "logs"
 EVENTS_FILE = _FOLDER / "movietweetings.parquet"
 ITEMS_FILE = _FOLDER / "movietweetings-items.parquet"
 
-KNOWN_SHARE = 0.8
+HISTORY_SHARE = 0.8
 WATCHED_HISTORY = 5
+"""The watched user has at least so many events in the history."""
 
 
 def split(events: Events) -> tuple[Events, Events]:
-    """What the system already knows (the first 80 % by time), and what then happens live."""
-    row = boundary(events, KNOWN_SHARE)
+    """The history, which the system knows from the start (the first 80 % by time), and the events that
+    follow live.
+    """
+    row = boundary(events, HISTORY_SHARE)
     return events.take(slice(0, row)), events.take(slice(row, len(events)))
 
 
@@ -42,16 +45,16 @@ def write_events(events: Events, path: Path) -> None:
         raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
 
 
-def watched_user(known: Events, live: Events) -> str:
-    """The user with the most events in `live` among those who have some history."""
-    history = np.bincount(known.user, minlength=len(known.users))
-    coming = np.bincount(live.user, minlength=len(live.users))
-    coming[history < WATCHED_HISTORY] = 0
-    return live.users[int(coming.argmax())]
+def watched_user(history: Events, live: Events) -> str:
+    """The user with the most live events among those who have some history."""
+    earlier = np.bincount(history.user, minlength=len(history.users))  # events by user
+    later = np.bincount(live.user, minlength=len(live.users))
+    later[earlier < WATCHED_HISTORY] = 0
+    return live.users[int(later.argmax())]
 
 
 def generated(events: Events, repetition: int) -> Events:
-    """The same events again, by users who do not exist, in the time after the last event."""
+    """The same events again, by users who do not exist, at times after the last event."""
     span = int(events.timestamp[-1] - events.timestamp[0]) + 1
     return replace(
         events,

@@ -19,7 +19,7 @@ LINE_EVERY_S = 10.0
 
 @contextmanager
 def display(board: Board, console: Console) -> Iterator[None]:
-    """Shows the board while the block runs."""
+    """Show the board while the block runs."""
     if console.is_terminal:
         with Live(
             get_renderable=lambda: picture(board), console=console, refresh_per_second=4, transient=True
@@ -44,8 +44,8 @@ def picture(board: Board) -> RenderableType:
     watched = board.watched
     if watched is not None and watched.shown:
         text = Text()
-        for place, title in enumerate(watched.shown, 1):
-            text.append(f"{place:2}. {title}\n", "bold green" if title in watched.new else "")
+        for number, title in enumerate(watched.shown, 1):
+            text.append(f"{number:2}. {title}\n", "bold green" if title in watched.new else "")
         parts.append(Panel(text, title=f"user {watched.user}: what next?", title_align="left"))
     if board.url:
         parts.append(Text(f"Open {board.url}", "cyan"))
@@ -105,8 +105,8 @@ def line(board: Board) -> str:
 
 
 def _print_lines(board: Board, console: Console, ended: threading.Event) -> None:
-    said, at = "", 0.0
+    last_phase, printed_at = "", 0.0
     while not ended.wait(0.2):
-        if board.phase != said or time.monotonic() - at >= LINE_EVERY_S:
+        if board.phase != last_phase or time.monotonic() - printed_at >= LINE_EVERY_S:
             console.out(line(board), highlight=False)
-            said, at = board.phase, time.monotonic()
+            last_phase, printed_at = board.phase, time.monotonic()

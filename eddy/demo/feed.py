@@ -1,4 +1,4 @@
-"""What the demo writes to Kafka, and counts of what is there."""
+"""The records that the demo writes to Kafka, and counts of the records in a topic."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ MALFORMED: tuple[bytes, ...] = (
 
 
 class Feed:
-    """The demo as a producer; `sent` counts valid events that the broker confirmed."""
+    """The demo as a producer; `sent` counts the valid events that the broker has confirmed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -31,7 +31,7 @@ class Feed:
         self.sent += await feed(self.settings, events, rate)
 
     async def items(self, items: Items) -> None:
-        """Titles and genres, to `items`."""
+        """Write titles and genres to `items`."""
         messages: list[Message] = [
             (item.encode(), encode(Item(item, title, items.genres.get(item, []))))
             for item, title in items.title.items()
@@ -39,7 +39,7 @@ class Feed:
         await self._write(self.settings.topics.items, messages)
 
     async def malformed(self) -> None:
-        """Records that are no events: the stream must go on."""
+        """Write records that are no events, in spite of which the stream must go on."""
         await self._write(self.settings.topics.events, [(b"1", value) for value in MALFORMED])
 
     async def _write(self, topic: str, messages: list[Message]) -> None:

@@ -1,4 +1,6 @@
-"""The demo's first version: trained once, kept in the cache under a hash of all that it depends on."""
+"""The demo's first version: trained once, then kept in the cache under a hash of everything that it
+depends on.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -20,19 +22,19 @@ def cache_key(events_file: Path, arguments: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def take_cached(place: Path, registry: Path) -> bool:
-    """Copy the version kept in `place`, if there is one, into the registry; returns whether there was."""
-    kept = sorted(place.glob("v*"))
-    if kept:
-        shutil.copytree(kept[-1], registry / kept[-1].name)
-    return bool(kept)
+def take_cached(folder: Path, registry: Path) -> bool:
+    """Copy the version that `folder` keeps, if there is one, into the registry; returns whether there was."""
+    versions = sorted(folder.glob("v*"))
+    if versions:
+        shutil.copytree(versions[-1], registry / versions[-1].name)
+    return bool(versions)
 
 
-def keep(registry: Path, place: Path) -> None:
-    """Copy the registry's only version to `place`, whole or not at all; older versions there go."""
+def keep(registry: Path, folder: Path) -> None:
+    """Copy the registry's only version to `folder`, whole or not at all, and remove the folders beside it."""
     version = next(registry.glob("v*"))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for old in place.parent.iterdir():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for old in folder.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
-    with atomic_write(place) as draft:
+    with atomic_write(folder) as draft:
         shutil.copytree(version, draft / version.name)

@@ -23,24 +23,32 @@ from eddy.models.logs.events import Events, Items
 from eddy.stream.records.settings import Settings
 
 _BEAT_S = 0.25
+"""The monitor looks at worker and server this often."""
+
 _SLICE_S = 5.0
+"""The paced events of so much time are handed to the producer at once."""
+
 _PATIENCE_S = 120.0
+"""Something is wrong when nothing has happened for so long."""
+
 _PERCENT = re.compile(r"\((\d+) %\)$")
 
 
 class Flow:
-    """One run; `run` is all of it."""
+    """One run of the demo; `run` goes through all of it."""
 
     def __init__(
         self, settings: Settings, plan: Plan, board: Board, children: Children, events: Events, items: Items
     ) -> None:
         self.settings, self.plan, self.board = settings, plan, board
         self.children, self.items = children, items
-        known, live = split(events)
-        self.known = known if plan.known is None else known.take(slice(len(known) - plan.known, len(known)))
+        history, live = split(events)
+        if plan.history is not None:
+            history = history.take(slice(len(history) - plan.history, len(history)))
+        self.history = history
         self.live = live if plan.live is None else live.take(slice(0, plan.live))
         at_least = self.live.take(slice(0, int(plan.rate * plan.paced_s)))
-        self.watched = Watched(watched_user(self.known, at_least), items.title)
+        self.watched = Watched(watched_user(self.history, at_least), items.title)
         self.base = f"http://{settings.host}:{settings.port}"
         self.url = f"{self.base}/v1/users/{self.watched.user}/recommendations"
         self.feed = Feed(settings)
@@ -50,7 +58,10 @@ class Flow:
         self.paced_quality: dict[str, float] = {}
 
     async def run(self, report: Callable[[Summary, int], None], keep: bool) -> None:
-        """Everything, up to the report; with `keep` the system stays up afterwards, until cancelled."""
+        """Run up to the report; with `keep` the system stays up afterwards, until this is cancelled.
+
+        Errors: EddyError when a process ends, when nothing moves any more, and as `report`.
+        """
         async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
             metrics = f"http://{self.settings.host}:{self.settings.metrics_port}/metrics"
             self.scraper = Scraper(client, metrics, self.board)
@@ -70,7 +81,7 @@ class Flow:
                 await asyncio.gather(flow, monitor, return_exceptions=True)
 
     async def _monitor(self) -> None:
-        """Watches processes, worker and server for ever. Errors: EddyError when a process has ended."""
+        """Watch processes, worker and server for ever. Errors: EddyError when a process has ended."""
         while True:
             for child in self.lasting:
                 child.check()
@@ -80,8 +91,10 @@ class Flow:
             await asyncio.sleep(_BEAT_S)
 
     async def _flow(self) -> Summary:
+        # 1. Before: a first version, and the events that it was trained on.
         await self._first_version()
-        await self._tell_known()
+        await self._feed_history()
+        # 2. Live, at a pace: freshness and quality are measured while a second version is trained and taken.
         rate, seconds = self.plan.rate, self.plan.paced_s
         self.board.begin(f"live: {rate:.0f} events/s, while a second version is trained", rate * seconds)
         freshness = Freshness(self.settings, self.watched.take)
@@ -89,6 +102,7 @@ class Flow:
         await self._pace()
         await self._until_applied()
         await asyncio.to_thread(freshness.stop)
+        # 3. As fast as it goes: throughput.
         throughput = await self._race()
         summary = await asyncio.to_thread(self._summary, throughput, freshness.milliseconds())
         summary.write()
@@ -97,26 +111,28 @@ class Flow:
     # -- before -----------------------------------------------------------------------------------------
 
     async def _first_version(self) -> None:
-        """Train it, or take the one that an earlier demo trained from the same; announce it."""
+        """Train a version, or take the one that an earlier demo trained from the same inputs, and announce
+        it.
+        """
         board, children, plan = self.board, self.children, self.plan
-        place = (
+        folder = (
             self.settings.cache_dir / "demo" / f"first-version{'-quick' if plan.quick else ''}"
             / first_version.cache_key(EVENTS_FILE, plan.first)
         )  # fmt: skip
-        self.cached = first_version.take_cached(place, self.settings.registry)
+        self.cached = first_version.take_cached(folder, self.settings.registry)
         if self.cached:
             board.begin("first version: trained by an earlier demo, used again")
             training = children.start("announce")
         else:
-            board.begin(f"training a first version on {len(self.known):,} events", 100)
-            file = children.folder / "known.parquet"
-            write_events(self.known, file)
+            board.begin(f"training a first version on {len(self.history):,} events", 100)
+            file = children.folder / "history.parquet"
+            write_events(self.history, file)
             training = children.start("train", "--events", str(file), *plan.first, "--announce")
-        # Processes take seconds to start: they wait for the version, not the other way round.
+        # Processes take seconds to start, so they start now and wait for the version.
         self.lasting += [children.start("worker"), children.start("serve")]
         await asyncio.gather(self.feed.items(self.items), self._follow(training, self._training_says))
         if not self.cached:
-            first_version.keep(self.settings.registry, place)
+            first_version.keep(self.settings.registry, folder)
 
     def _training_says(self, line: str) -> None:
         self.board.say(line)
@@ -129,11 +145,13 @@ class Flow:
             say(child.last_line)
             await asyncio.sleep(_BEAT_S)
 
-    async def _tell_known(self) -> None:
-        """The events that the first version was trained on: users' states and item statistics begin there."""
+    async def _feed_history(self) -> None:
+        """Feed the events that the first version was trained on, with which states and item statistics
+        begin.
+        """
         board = self.board
-        board.begin(f"telling the system what is known: {len(self.known):,} events", len(self.known))
-        await self.feed.events(self.known)
+        board.begin(f"feeding the {len(self.history):,} events that come before", len(self.history))
+        await self.feed.events(self.history)
         await self._until_applied(show=board)
         await self._until(self._ready, "worker or server are not ready")
         await self.scraper.worker()
@@ -146,7 +164,9 @@ class Flow:
     # -- live -------------------------------------------------------------------------------------------
 
     async def _pace(self) -> None:
-        """The paced part: at least its time, and until the second version is live; quality is judged here."""
+        """Feed events at the plan's rate, for its time and until the second version is live; judge the
+        quality.
+        """
         plan, live = self.plan, self.live
         await self.feed.malformed()
         refresh = asyncio.create_task(self._refresh())
@@ -165,7 +185,7 @@ class Flow:
         self.paced_quality = dict(self.board.quality)
 
     async def _refresh(self) -> None:
-        """A second version from the event log, then the exchange; the stream goes on meanwhile."""
+        """Train a second version on the event log and make it live, while the stream goes on."""
 
         def say(line: str) -> None:
             self.board.refresh = line
@@ -183,7 +203,9 @@ class Flow:
         return self.board.epoch == 2 and not self.board.stale_rows
 
     async def _race(self) -> float:
-        """The rest as fast as it goes, events/s; generated users' events too if that is over too soon."""
+        """Feed the rest as fast as it goes, and generated users' events if that is over too soon;
+        events/s.
+        """
         board, feed, live = self.board, self.feed, self.live
         rest = live.take(slice(self.paced, len(live)))
         board.begin("the rest, as fast as it goes")
@@ -243,17 +265,15 @@ class Flow:
     # -- waiting ----------------------------------------------------------------------------------------
 
     async def _until_applied(self, show: Board | None = None) -> None:
-        """Wait until everything that was sent is applied and ranked. Errors: EddyError when nothing moves any
-        more.
-        """
+        """Wait until everything that was sent is applied and ranked. Errors: EddyError when nothing moves."""
         board, log = self.board, self.children.folder / "worker.log"
-        last, at = -1, time.monotonic()
+        last, moved_at = -1, time.monotonic()
         while board.applied < self.feed.sent or board.unanswered:
             if board.applied != last:
-                last, at = board.applied, time.monotonic()
+                last, moved_at = board.applied, time.monotonic()
             if show is not None:
                 show.done = board.applied
-            if time.monotonic() - at > _PATIENCE_S:
+            if time.monotonic() - moved_at > _PATIENCE_S:
                 raise EddyError(f"the worker stands still at {last} of {self.feed.sent} events (log: {log})")
             await asyncio.sleep(_BEAT_S / 5)
 

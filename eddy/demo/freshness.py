@@ -1,8 +1,9 @@
-"""Freshness as a downstream team would measure it: from an event's append to a list that includes it.
+"""Freshness as a downstream team would measure it: the time from an event's append to a list that includes
+it.
 
-Both ends are read with plain kafka-python consumers: the broker's append time of the event's record, and the
-wall clock at which a poll returned a list made from it, or from a later event of the same user. Broker and
-demo share one clock.
+Plain kafka-python consumers read both ends: the broker's append time of the event's record, and the wall
+clock when a poll returned a list made from it, or from a later event of the same user. Broker and demo
+share one clock.
 """
 
 import threading
@@ -26,7 +27,7 @@ from eddy.stream.records.settings import Settings
 _POLL_MS = 100
 _decode = msgspec.json.Decoder(Recommendation).decode
 
-Place = tuple[int, int]
+RecordAt = tuple[int, int]
 """(partition, offset) on `events`"""
 
 
@@ -36,14 +37,14 @@ class Freshness:
 
     settings: Settings
     on_list: Callable[[Recommendation], None]
-    appended: dict[Place, tuple[bytes, int]] = field(default_factory=dict)
-    """user and append time, ms"""
-    readable: dict[Place, float] = field(default_factory=dict)
-    """when the list as of that record was first read, ms"""
+    appended: dict[RecordAt, tuple[bytes, int]] = field(default_factory=dict)
+    """(user, append time in ms) of each event"""
+    readable: dict[RecordAt, float] = field(default_factory=dict)
+    """the time, ms, at which the list as of that record was first read"""
     failure: Exception | None = None
 
     def start(self) -> None:
-        """Returns when both topics' ends are known: what is written from now on is measured."""
+        """Start reading; returns when both topics' ends are known, so that every later event is measured."""
         self._stop = threading.Event()
         topics = self.settings.topics
         self._consumers = [self._at_end(topics.events), self._at_end(topics.recommendations)]
@@ -56,7 +57,7 @@ class Freshness:
             thread.start()
 
     def stop(self) -> None:
-        """Ends the reading. Errors: EddyError when it had failed before."""
+        """End the reading. Errors: EddyError when it had failed before."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -101,11 +102,11 @@ class Freshness:
         for (partition, offset), (user, _) in sorted(self.appended.items()):
             if (partition, offset) in self.readable:
                 of_user.setdefault((user, partition), []).append(offset)
-        found = []
+        delays = []
         for (partition, offset), (user, appended) in self.appended.items():
             answered = of_user.get((user, partition), [])
             # Two events of one user in one micro-batch have one list: that of the later one.
             later = answered[bisect_left(answered, offset) :]
             if later:
-                found.append(min(self.readable[partition, at] for at in later) - appended)
-        return np.array(found, np.float64)
+                delays.append(min(self.readable[partition, at] for at in later) - appended)
+        return np.array(delays, np.float64)

@@ -1,10 +1,12 @@
-"""How much the demo does: the full form, and the short one for tests."""
+"""How much the demo does, in its full form and in the short one for tests."""
 
 from dataclasses import dataclass
 
 
 def _training(**settings: int) -> tuple[str, ...]:
-    """With a faster start than the defaults, which suppose many more epochs."""
+    """Arguments of `eddy train` that learn faster at the start than the defaults, which suit many more
+    epochs.
+    """
     fast = {"learning_rate": 5e-3, "dropout": 0.2}
     return (
         "--cell",
@@ -15,27 +17,29 @@ def _training(**settings: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Amounts of one form of the demo."""
+    """The amounts of one form of the demo."""
 
     quick: bool
-    known: int | None
-    """events that the system knows from the start: the last so many before the cut; None: all of them"""
+    history: int | None
+    """so many events before the cut are known from the start, the last ones; None: all of them"""
     live: int | None
-    """events that then happen; None: all of them"""
+    """so many events after the cut then happen; None: all of them"""
     rate: float
     """events per second of the paced part"""
     paced_s: float
-    """at least; the paced part goes on until the second version is live"""
+    """the least length of the paced part, which goes on until the second version is live"""
     measured_s: float
-    """that the part without a pace should take, for its throughput to mean something"""
+    """the least length of the part without a pace, so that its throughput means something"""
     first: tuple[str, ...]
     second: tuple[str, ...]
-    """arguments of `eddy train`: on one core each, beside a worker and a server that start or work"""
+    """arguments of `eddy train` for the two versions; each takes one core, beside the worker and the
+    server
+    """
 
 
 FULL = Plan(
     quick=False,
-    known=None,
+    history=None,
     live=None,
     rate=100,
     paced_s=90,
@@ -45,7 +49,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     quick=True,
-    known=20_000,
+    history=20_000,
     live=4_000,
     rate=100,
     paced_s=15,

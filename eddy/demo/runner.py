@@ -1,4 +1,4 @@
-"""`eddy demo`: what is set up around a run, and the report at its end; flow.py is what lies between."""
+"""`eddy demo`: sets up a run and reports at its end; flow.py holds the run itself."""
 
 import asyncio
 
@@ -10,8 +10,8 @@ from eddy.demo.data import EVENTS_FILE, ITEMS_FILE
 from eddy.demo.display import display
 from eddy.demo.feed import MALFORMED
 from eddy.demo.flow import Flow
-from eddy.demo.place import environment, own_topics, run_folder
 from eddy.demo.plan import FULL, QUICK
+from eddy.demo.resources import environment, run_folder, run_topics
 from eddy.demo.summary import FILE, Summary
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events, read_items
@@ -20,12 +20,14 @@ from eddy.stream.local_kafka.disk import require_disk
 from eddy.stream.records.settings import Settings
 
 _FREE_BYTES = 2 << 30
+"""So much room the cache's disk must have."""
 
 
 def run_demo(settings: Settings, keep: bool = False, quick: bool = False) -> None:
     """Run the demo to its end; every process that it starts ends with it.
 
-    Errors: EddyError when something fails, or when the demo ran to its end but a promise does not hold.
+    keep: stay up after the report, until Ctrl-C. quick: the short form for tests. Errors: EddyError when
+    something fails, and when the demo ran to its end but a promise does not hold.
     """
     plan = QUICK if quick else FULL
     console, board = Console(), Board()
@@ -43,7 +45,7 @@ def run_demo(settings: Settings, keep: bool = False, quick: bool = False) -> Non
         run_folder(settings.cache_dir) as folder,
         display(board, console),
         broker_or_local(settings, board.say) as servers,
-        own_topics(settings, servers, folder) as own,
-        Children(folder, environment(own)) as children,
+        run_topics(settings, servers, folder) as run_settings,
+        Children(folder, environment(run_settings)) as children,
     ):
-        asyncio.run(Flow(own, plan, board, children, events, items).run(report, keep))
+        asyncio.run(Flow(run_settings, plan, board, children, events, items).run(report, keep))

@@ -1,4 +1,4 @@
-"""What the demo reads over HTTP: the worker's figures (Prometheus), and lists from the server."""
+"""What the demo reads over HTTP: the worker's metrics, and lists from the server."""
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,7 +9,7 @@ QUALITY = "eddy_prequential"
 
 
 class Scraper:
-    """Keeps a board up to date; one call of each method per beat of the monitor."""
+    """Keeps a board up to date; the monitor calls each method once per beat."""
 
     def __init__(self, client: httpx.AsyncClient, metrics_url: str, board: Board) -> None:
         self._client = client
@@ -21,7 +21,7 @@ class Scraper:
         self.counting = False
 
     async def worker(self) -> None:
-        """The worker's counters; before its endpoint is up there are none."""
+        """Read the worker's metrics; nothing happens while its endpoint does not answer yet."""
         try:
             text = (await self._client.get(self._metrics_url)).text
         except httpx.TransportError:
@@ -44,12 +44,12 @@ class Scraper:
             board.quality = self.since()
 
     def count_quality_from_here(self) -> None:
-        """What was ranked before was known to the model, and does not count."""
+        """Leave out of the quality figures the events so far, on which the model was trained."""
         self._before = dict(self.quality)
         self.counting = True
 
     def since(self) -> dict[str, float]:
-        """Means over the events that count: the worker's means run from its start."""
+        """Means over the events that count, taken out of the worker's means, which run from its start."""
         events, before = self.quality.get("events", 0), self._before.get("events", 0)
         if events <= before:
             return {}
@@ -61,7 +61,7 @@ class Scraper:
         return {**means, "events": events - before}
 
     async def ask(self, url: str) -> None:
-        """Ask the server for a list, as its users would."""
+        """Ask the server for a list, as its users would, and count the answer."""
         try:
             answered = (await self._client.get(url)).status_code == httpx.codes.OK
         except httpx.TransportError:

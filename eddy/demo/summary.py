@@ -1,4 +1,4 @@
-"""The demo's summary: what was measured, what must hold, and the table at the end."""
+"""The demo's summary: what was measured, the promises that must hold, and the table at the end."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -14,14 +14,14 @@ ROUNDED = 4
 
 @dataclass
 class Summary:
-    """Figures of one run; README's and tests' names."""
+    """Figures of one run, under the names that README and tests use."""
 
     events_in: int
-    """records written to `events`, the ones that are no events included"""
+    """records written to `events`, malformed ones included"""
     events_applied: int
-    """by the worker's own count; each moved its user's state once"""
+    """the worker's own count; each of them moved its user's state once"""
     events_generated: int
-    """of those applied: by users who do not exist, since the log was over too soon to measure throughput"""
+    """applied events of users who do not exist, fed when the log was over too soon to measure throughput"""
     dead_letters: int
     recommendations_out: int
     mode: str
@@ -32,14 +32,15 @@ class Summary:
     popularity_recall_at_20: float
     popularity_mrr_at_20: float
     with_backlog: dict[str, float]
-    """the same means over the paced part and the rest: as fast as it goes, a micro-batch spans days of the
-    log's time, so in it everybody ranks by statistics that are days old"""
+    """the same means over the paced part and the rest together. As fast as it goes, a micro-batch spans
+    days of the log's time, so model and baseline rank by statistics that are days old
+    """
     model_versions: int
-    """that were live, one after the other"""
+    """number of versions that were live, one after the other"""
     throughput_events_per_s: float
     p50_ms: float
     p99_ms: float
-    """from append of an event to a recommendation with it readable, paced part"""
+    """in the paced part: from an event's append until a list that includes it was readable"""
     freshness_events: int
     http_answers: int
     http_failures: int
@@ -52,7 +53,9 @@ class Summary:
     """seconds"""
 
     def failures(self, malformed: int, paced: int) -> list[str]:
-        """What should hold and does not; so many `malformed` records were sent, so many events `paced`."""
+        """The promises that do not hold, after so many `malformed` records and so many events in the paced
+        part.
+        """
         valid = self.events_in - self.dead_letters
         recall, popularity_recall = self.recall_at_20, self.popularity_recall_at_20
         mrr, popularity_mrr = self.mrr_at_20, self.popularity_mrr_at_20
@@ -72,7 +75,7 @@ class Summary:
         return [rule for rule, holds in rules.items() if not holds]
 
     def write(self, path: Path = FILE) -> None:
-        """As JSON. Errors: EddyError."""
+        """Write the figures as JSON. Errors: EddyError when the file cannot be written."""
         figures = {k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in asdict(self).items()}
         try:
             path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -80,7 +83,7 @@ class Summary:
             raise EddyError(f"{path.absolute()}: cannot be written ({error})") from None
 
     def table(self) -> Table:
-        """For the terminal."""
+        """The figures as a table for the terminal."""
         table = Table(title="Eddy demo", title_justify="left", show_header=False)
         generated = f", {self.events_generated:,} of them by generated users" if self.events_generated else ""
         rows = [

@@ -1,21 +1,22 @@
 """`eddy ingest`: copies a topic that users already have onto `events`, as a consumer group of its own.
 
-What is promised, for a source with any key, partitioner and partition count:
+Guarantee, for a source with any key, partitioner and partition count:
 
 - No record is lost: offsets of the source are committed only after its events and dead letters were
   confirmed.
-- No record is applied twice because of a crash. What the last commit does not cover may have been written
-  already; so whoever takes a partition over first reads the tail of `events` since that commit and leaves
-  out what it finds there, told apart by user and event_id (an event without one gets
-  `topicid:partition:offset` of its source record).
-- What remains: a process that is suspended for longer than the session timeout while a write is on its way
-  (milliseconds for each batch) may write up to one batch again when it wakes. The worker drops those events
-  for as long as their event_id is in the user's window.
+- No record is applied twice because of a crash. Records that the last commit does not cover may have been
+  written already. So the process that takes a partition over first reads the tail of `events` since that
+  commit, and leaves out the events that it finds there. It tells events apart by user and event_id; an event
+  without an event_id gets `topicid:partition:offset` of its source record.
 - One user's events from one source partition keep their order.
 
-Why no transactions: their markers and aborted records would be in `events`, which all its readers would have
-to be made for, each batch would wait for two more rounds, and fencing would take a producer for each source
-partition. Reading a tail after a crash costs only the crashed.
+One exception remains: a process that is suspended for longer than the session timeout while a write is on its
+way (milliseconds for each batch) may write up to one batch again when it wakes. The worker drops those events
+for as long as their event_id is in the user's window.
+
+Transactions would put their markers and aborted records into `events`, and all its readers would have to cope
+with them; each batch would wait for two more round trips, and fencing would take a producer for each source
+partition. Reading a tail costs something only after a crash.
 """
 
 import asyncio
@@ -56,32 +57,32 @@ class Counts:
     written: int = 0
     rejected: int = 0
     known: int = 0
-    """in `events` already, from before a crash"""
+    """written by an earlier process, before it crashed"""
 
 
 async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bool = False) -> Counts:
     """Copy `topic` onto `events` until SIGTERM or SIGINT, or up to where its partitions end now.
 
-    Errors: EddyError for a topic that does not exist or is Eddy's own, or of whose first records none can be
-    mapped, and when Kafka refuses to go on.
+    Errors: EddyError for a topic that does not exist or is Eddy's own, for one of whose first records none
+    can be mapped, and when Kafka refuses to go on.
     """
     stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topic_id = await asyncio.to_thread(_check_topics, settings, topic)
     producer = new_producer(settings)
     try:
         await producer.start()
         with ThreadPoolExecutor(1, thread_name_prefix="eddy-ingest") as thread:
-            source = await _on(thread, lambda: Source(settings, topic, topic_id, fields))
+            source = await _run_on(thread, lambda: Source(settings, topic, topic_id, fields))
             try:
                 return await _copy(settings, source, producer, thread, stop, until_end)
             finally:
-                await _on(thread, source.close)
+                await _run_on(thread, source.close)
     except MessageSizeTooLargeError:
         raise EddyError(
-            f"topic {settings.topics.events} takes no records: when `eddy repartition` is at work, start "
-            "ingest again after it; else give the topic back its max.message.bytes"
+            f"topic {settings.topics.events} takes no records: if `eddy repartition` is at work, start "
+            "ingest again after it; otherwise give the topic back its max.message.bytes"
         ) from None
     except (KafkaError, ProducerError) as error:
         raise EddyError(f"ingesting {topic}: {type(error).__name__}: {error}") from error
@@ -90,7 +91,7 @@ async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bo
 
 
 def _check_topics(settings: Settings, topic: str) -> str:
-    """The source's topic id."""
+    """Check the source and create Eddy's topics where they are missing; returns the source's topic id."""
     if topic in {spec.name for spec in topic_specs(settings)}:
         raise EddyError(f"{topic} is one of Eddy's own topics: name the one that holds your events")
     with admin_client(settings) as admin:
@@ -100,7 +101,7 @@ def _check_topics(settings: Settings, topic: str) -> str:
         return str(topic_ids(admin, [topic])[topic])
 
 
-async def _on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+async def _run_on(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
@@ -112,23 +113,26 @@ async def _copy(
     stop: asyncio.Event,
     until_end: bool,
 ) -> Counts:
+    """Poll, map, write and commit, one batch after another."""
     counts = Counts()
     while not stop.is_set():
+        # 1. Poll, and map the records to events and dead letters.
         polled_at = time.monotonic()
-        polled = await _on(thread, source.poll)
+        polled = await _run_on(thread, source.poll)
         if polled:
-            mapped = await _on(thread, partial(source.events, polled))
+            mapped = await _run_on(thread, partial(source.map_records, polled))
             if mapped.held_back:
                 continue
         else:
-            await _on(thread, source.commit_if_old)
+            await _run_on(thread, source.commit_if_old)
             if not until_end:
                 continue
-            mapped = await _on(thread, source.rest_at_end)
+            mapped = await _run_on(thread, source.rest_at_end)
             if not mapped.letters:
-                if await _on(thread, source.at_end):
+                if await _run_on(thread, source.at_end):
                     break
                 continue
+        # 2. Is it still right to write? Another process may have repartitioned, or taken our partitions over.
         if len(await producer.partitions_for(settings.topics.events)) != settings.partitions:
             raise EddyError(
                 f"topic {settings.topics.events} no longer has {settings.partitions} partitions: set "
@@ -136,10 +140,11 @@ async def _copy(
             )
         if time.monotonic() - polled_at > settings.session_timeout_s:
             log.warning("suspended for longer than the session timeout; joining the group again")
-            await _on(thread, source.rejoin)
+            await _run_on(thread, source.rejoin)
             continue
+        # 3. Write, and commit when all of it is confirmed.
         await _write(producer, settings, mapped.events, mapped.letters)
-        await _on(thread, source.commit)
+        await _run_on(thread, source.commit)
         counts.written += len(mapped.events)
         counts.rejected += len(mapped.letters)
         counts.known += mapped.known
@@ -150,15 +155,15 @@ async def _copy(
 async def _write(
     producer: AIOKafkaProducer, settings: Settings, events: Sequence[Event], letters: Sequence[Letter]
 ) -> None:
-    """Write, and wait until all of it is confirmed."""
+    """Write events to the partitions of their users, and dead letters; returns when all are confirmed."""
     messages: dict[int, list[Message]] = {}
     if events:
         keys = [event.user_id.encode() for event in events]
-        home = partition_of(keys, settings.partitions, settings.partitioner).tolist()
-        for number, key, event in zip(home, keys, events, strict=True):
+        targets = partition_of(keys, settings.partitions, settings.partitioner).tolist()
+        for number, key, event in zip(targets, keys, events, strict=True):
             messages.setdefault(number, []).append((key, encode(event)))
     sent: list[asyncio.Future[object]] = []
-    for number, some in messages.items():
-        sent += await send_all(producer, settings.topics.events, number, some)
+    for number, of_partition in messages.items():
+        sent += await send_all(producer, settings.topics.events, number, of_partition)
     sent += [await producer.send(settings.topics.dead_letters, **letter) for letter in letters]
     await asyncio.gather(*sent)

@@ -1,10 +1,11 @@
-"""From the records of a user's own topic to events: which field is what, written like
+"""From the records of a user's own topic to events, by a mapping of fields such as
 `user_id=uid,item_id=product.sku,timestamp=ts`.
 
-Values are JSON, bare or with the frame that Confluent's JSON Schema serializer puts before it.
+Values are JSON, bare or behind the frame that Confluent's JSON Schema serializer puts before it.
 
-Guarantee: whatever a record holds, it becomes either an event that `events` takes, or a reason why not. Only
-whether an event time is ahead of its time is left to the readers of `events`, who know when it was appended.
+Guarantee: whatever a record holds, it becomes either an event that `events` takes, or a reason why it cannot.
+Only one check is left to the readers of `events`, who know when an event was appended: whether its time lies
+in the future.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ OPTIONAL = ("event_type", "value", "event_id")
 _EXAMPLE = "for example user_id=uid,item_id=product.sku,timestamp=ts"
 
 _LAST_MS = 253_402_300_799_999
-"""The end of the year 9999, where ISO 8601 ends too."""
+"""The end of the year 9999, the last that ISO 8601 can write."""
 
 _ABSENT = (None, "")
 
@@ -41,23 +42,24 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Unmappable(Exception):
-    """A record that cannot be made an event; the text is the reason."""
+    """A record cannot be mapped to an event; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class FieldMap:
-    """Where the parts of an event are in a source record."""
+    """Where the fields of an event are in a source record."""
 
     paths: Mapping[str, tuple[str, ...]]
-    """by field of `eddy.stream.records.schema.Event`: the names to go down, from the outermost"""
+    """by field of `eddy.stream.records.schema.Event`: the names on the way to it, from the outermost object
+    """
     time_unit: TimeUnit = "ms"
     event_type: str = DEFAULT_TYPE
-    """of records whose type is not mapped, absent, null or empty"""
+    """the type of records whose type is not mapped, absent, null or empty"""
     earliest: int = EARLIEST_MS
-    """times before it, in ms, are refused"""
+    """times before this one, in ms, are refused"""
 
     def event(self, value: bytes | None, source: str) -> Event:
-        """The event of one record's value; `source` becomes its event_id if it has none of its own.
+        """The event of a record's value; `source` becomes its event_id if the record has none.
 
         Errors: Unmappable.
         """
@@ -74,19 +76,19 @@ class FieldMap:
                     "follows but Avro or Protobuf, say: only JSON can be read"
                 ) from None
             raise Unmappable(f"not a JSON object ({reason})") from None
-        found = {name: _look_up(record, path) for name, path in self.paths.items()}
+        mapped = {name: _look_up(record, path) for name, path in self.paths.items()}
         for name in REQUIRED:
-            if found[name] is None:
+            if mapped[name] is None:
                 raise Unmappable(f"no {name}: field {'.'.join(self.paths[name])} is absent or null")
-        event_type, event_id = found.get("event_type"), found.get("event_id")
+        event_type, event_id = mapped.get("event_type"), mapped.get("event_id")
         fields = {
-            "user_id": self._text("user_id", found["user_id"]),
-            "item_id": self._text("item_id", found["item_id"]),
-            "timestamp": self._time(found["timestamp"]),
+            "user_id": self._text("user_id", mapped["user_id"]),
+            "item_id": self._text("item_id", mapped["item_id"]),
+            "timestamp": self._time(mapped["timestamp"]),
             "event_type": self._text("event_type", event_type)
             if event_type not in _ABSENT
             else self.event_type,
-            "value": found.get("value"),
+            "value": mapped.get("value"),
             "event_id": self._text("event_id", event_id) if event_id not in _ABSENT else source,
         }
         try:
@@ -129,13 +131,13 @@ class FieldMap:
 
 
 def _look_up(record: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """What is at the end of a path, None where it is cut short."""
-    at: Any = record
+    """The value at the end of a path; None where the path cannot be followed to its end."""
+    value: Any = record
     for name in path:
-        if not isinstance(at, dict):
+        if not isinstance(value, dict):
             return None
-        at = at.get(name)
-    return at
+        value = value.get(name)
+    return value
 
 
 def parse_map(

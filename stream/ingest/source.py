@@ -1,12 +1,14 @@
 """The reading side of `eddy ingest`: a member of a consumer group that knows, when it takes partitions over,
 which of their records are in `events` already.
 
-Synchronous, and all of it on one thread. Guarantee: what `events` returns is neither in `events` by a writer
-that died before its commit, nor left out; see eddy.stream.ingest.ingest for the one exception.
+It is synchronous and used from one thread. Guarantee: `map_records` returns the events of all records, except
+those that a process wrote to `events` before it died without a commit; see eddy.stream.ingest.ingest for the
+one exception.
 
-A topic of which nothing can be mapped was most likely not understood: a wrong `--map`, or no JSON. Therefore
-the first records that a group ever reads are held back, neither written nor committed, until one of them can
-be mapped. That the group is still so far is noted beside its committed offsets, so a restart keeps the rule.
+A topic of which nothing can be mapped was most likely misunderstood: `--map` is wrong, or it is not JSON.
+Therefore the first records that a group ever reads are held back, neither written nor committed, until one of
+them can be mapped. A note beside the group's committed offsets says whether that is so, so a restarted
+process keeps to the rule.
 """
 
 import logging
@@ -37,23 +39,24 @@ Polled: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 """Records by partition of the source, in offset order."""
 
 BATCH_RECORDS = 5_000
-"""Records read, written and committed at once; what a crash can leave in doubt are these and the first ones,
-which may have been held back before.
+"""So many records are read, written and committed at once. A crash can leave these in doubt, and the group's
+first records, which may have been held back before them.
 """
 
 _POLL_MS = 200
 _RECOMMIT_S = 60.0
-"""A quiet source is committed again this often, so that the tail of `events` to read stays short."""
+"""A quiet source is committed again this often, so that the tail of `events` that a successor reads is short.
+"""
 
 _CLOCK_MARGIN_MS = 60_000
 """By how much the clocks of hosts and brokers may differ."""
 
 FIRST_RECORDS = 1_000
-"""When so many records of a group's first give no event, it stops."""
+"""When none of so many first records of a group can be mapped, ingest stops."""
 
 _UNPROVEN = " unproven"
-"""Behind the time of a commit: until then the group could map nothing. Offsets that somebody sets by hand
-come without it, so whoever knows what the first records are can go on behind them.
+"""Stands behind the time in a commit's note while the group has mapped no record. Offsets that somebody sets
+by hand come without it, so a user who knows what the first records are can go on behind them.
 """
 
 _decode_event = msgspec.json.Decoder(Event).decode
@@ -85,13 +88,13 @@ class Mapped:
     events: list[Event]
     letters: list[Letter]
     known: int
-    """in `events` already"""
+    """how many records were in `events` already"""
     held_back: bool = False
-    """nothing is to be written or committed yet"""
+    """whether nothing is to be written or committed yet"""
 
 
 class Source(ConsumerRebalanceListener):  # type: ignore[misc]
-    """See the module. Partitions gained inside `poll` are looked into before it returns."""
+    """See the module. When `poll` gains partitions, it first reads what of them is in `events` already."""
 
     def __init__(self, settings: Settings, topic: str, topic_id: str, fields: FieldMap) -> None:
         self.settings, self.topic, self.topic_id, self.fields = settings, topic, topic_id, fields
@@ -99,9 +102,9 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._doubts: dict[TopicPartition, _Doubt] = {}
         self._written: set[tuple[str, str]] = set()
         self._held_back: list[Letter] = []
-        """of the group's first records, while none could be mapped"""
+        """the group's first records, as long as none could be mapped"""
         self._read_again = False
-        """from the committed offsets on"""
+        """whether the next `poll` must go back to the committed offsets"""
         self._consumer = KafkaConsumer(
             **client_config(settings),
             group_id=group_of(settings, topic),
@@ -119,18 +122,18 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committed_at = time.monotonic()
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Before each `poll` all is written and committed, or held back: that must be read again, for the
-        client goes on where it was with the partitions that it keeps.
+        """Before each `poll` all records are written and committed, or held back. Those that are held back
+        must be read again, since the client goes on where it was with the partitions that it keeps.
         """
         self._read_again = self._read_again or bool(self._held_back)
         self._held_back.clear()
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Only noted: the client would swallow an error here."""
+        """Only notes the partitions: the client would swallow an error here."""
         self._gained.update(assigned)
 
     def poll(self) -> Polled:
-        """The next records, none if there are none now."""
+        """The next records; empty when there are none now."""
         polled: Polled = self._consumer.poll(timeout_ms=_POLL_MS)
         try:
             self._look_into_gained()
@@ -163,10 +166,10 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._gained.clear()
 
     def _tail_of_events(self, since: int) -> set[tuple[str, str]]:
-        """(user_id, event_id) of events appended at or after `since` (ms) that may come from this source."""
+        """(user_id, event_id) of events since the time `since`, ms, that may come from this source."""
         topic = self.settings.topics.events
-        own = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
-        found: set[tuple[str, str]] = set()
+        marker = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
+        names: set[tuple[str, str]] = set()
         consumer = KafkaConsumer(**client_config(self.settings), group_id=None, enable_auto_commit=False)
         try:
             tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
@@ -175,14 +178,14 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             for tp, start in consumer.offsets_for_times(dict.fromkeys(tps, since)).items():
                 consumer.seek(tp, end[tp] if start is None else start.offset)
             for record in records_to_end(consumer, end):
-                if record.value is not None and own in record.value:
-                    found.update(_name(record.value))
+                if record.value is not None and marker in record.value:
+                    names.update(_name(record.value))
         finally:
             consumer.close()
-        return found
+        return names
 
-    def events(self, polled: Polled) -> Mapped:
-        """What records become, in their order; leaves out what is in `events` already.
+    def map_records(self, polled: Polled) -> Mapped:
+        """The events and dead letters of records, in their order, without those that are in `events` already.
 
         Errors: EddyError when none of the group's first records could be mapped.
         """
@@ -238,12 +241,12 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         return released
 
     def rest_at_end(self) -> Mapped:
-        """What was held back, when all that there was of our partitions at the start is read.
+        """The records held back, once our partitions are read up to where they ended at the start.
 
-        Errors: EddyError when nothing of it could be mapped, by no member of the group.
+        Errors: EddyError when no member of the group could map any record.
         """
-        ours = self._consumer.assignment()
-        if self._held_back and all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in ours):
+        assigned = self._consumer.assignment()
+        if self._held_back and all(self._consumer.position(tp) >= self._ends.get(tp, 0) for tp in assigned):
             self._require_proven()
             return Mapped([], self._released(), 0)
         return Mapped([], [], 0)
@@ -269,7 +272,9 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         return f"{time_ms}{'' if self._proven else _UNPROVEN}"
 
     def commit(self) -> None:
-        """Everything polled is durable. Losing partitions is no error: their next owner looks into them."""
+        """Commit: everything polled is durable. Lost partitions are no error: their next owner looks into
+        them.
+        """
         positions = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
         self._doubts = {tp: doubt for tp, doubt in self._doubts.items() if positions.get(tp, 0) < doubt.end}
         try:
@@ -280,7 +285,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committed_at = time.monotonic()
 
     def commit_if_old(self) -> None:
-        """Keep the time in the commit's metadata young while nothing comes."""
+        """Commit again after a while without records, so that the time in the commit's note stays recent."""
         if not self._held_back and time.monotonic() - self._committed_at > _RECOMMIT_S:
             self.commit()
 
@@ -291,14 +296,14 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe([self.topic], listener=self)
 
     def at_end(self) -> bool:
-        """Whether the group is past all that was there at the start; right after a `poll` that gave nothing.
+        """Whether the group has read all that was there at the start; call it after an empty `poll`.
 
-        Of our partitions the position counts: it passes what retention has removed and the markers of
-        transactions, which are nothing to commit.
+        Of our own partitions the position counts, and not the commit: it also passes the records that
+        retention has removed and the markers of transactions.
         """
-        ours = self._consumer.assignment()
+        assigned = self._consumer.assignment()
         return all(
-            (self._consumer.position(tp) if tp in ours else self._consumer.committed(tp) or 0) >= end
+            (self._consumer.position(tp) if tp in assigned else self._consumer.committed(tp) or 0) >= end
             for tp, end in self._ends.items()
             if end > 0
         )
@@ -313,13 +318,13 @@ def _reason(letter: Letter) -> str:
 
 
 def _committed_ms(note: str | None) -> int:
-    """When that was committed; 0, the beginning of time, for offsets that somebody else has set."""
+    """The time in a commit's note, ms; 0, the beginning of time, for offsets set by hand."""
     time_ms = (note or "").removesuffix(_UNPROVEN)
     return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
 
 
 def _name(value: bytes) -> list[tuple[str, str]]:
-    """(user_id, event_id) of a record of `events`, if it has both."""
+    """(user_id, event_id) of a record of `events`, as a list of one; empty where it has no event_id."""
     try:
         event = decoded(_decode_event, value)
     except Unreadable:

@@ -1,7 +1,7 @@
-"""Connections to the cluster that the settings name: TLS and SASL passed through to both Kafka clients.
+"""Connections to the cluster that the settings name, with TLS and SASL for both Kafka clients.
 
-Guarantee: secrets leave `SecretStr` only inside the client's own keyword arguments, and a cluster that cannot
-be reached is one EddyError within about ten seconds.
+Guarantee: secrets leave `SecretStr` only in the keyword arguments of a client, and a cluster that cannot be
+reached is one EddyError within about ten seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POLL_MS = 200
 
 
 def require_servers(settings: Settings) -> str:
-    """The cluster's address. Raises EddyError when none is set."""
+    """The cluster's address. Errors: EddyError when none is set."""
     if not settings.bootstrap_servers:
         raise EddyError(
             "no Kafka cluster is named: set EDDY_BOOTSTRAP_SERVERS=host:port (`eddy broker` starts one here)"
@@ -57,7 +57,7 @@ def _common(settings: Settings) -> dict[str, Any]:
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext:
-    """The TLS context of the settings' files. Raises EddyError when one of them cannot be used."""
+    """The TLS context of the settings' files. Errors: EddyError when one of them cannot be used."""
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         context.check_hostname = settings.ssl_check_hostname
@@ -78,7 +78,7 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 @contextmanager
 def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """A connected admin client. Raises EddyError when the cluster does not answer in time."""
+    """A connected admin client. Errors: EddyError when the cluster does not answer in time."""
     try:
         admin = KafkaAdminClient(**client_config(settings), bootstrap_timeout_ms=_CONNECT_TIMEOUT_MS)
     except (KafkaError, OSError) as error:

@@ -13,11 +13,12 @@ from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import Settings
 
 BATCH_BYTES = 512 << 10
+"""The largest batch of messages that is sent at once."""
 
 
 def new_producer(settings: Settings, transactional_id: str | None = None) -> AIOKafkaProducer:
-    """An idempotent producer, or a transactional one (which fences older producers of the same id when
-    started).
+    """An idempotent producer; with a transactional id one that, when it starts, fences older producers of
+    that id.
     """
     return AIOKafkaProducer(
         **aiokafka_config(settings),
@@ -33,8 +34,9 @@ def new_producer(settings: Settings, transactional_id: str | None = None) -> AIO
 
 
 async def stop_producers(producers: Iterable[AIOKafkaProducer], within_s: float) -> None:
-    """Close producers side by side; those that do not manage within the time are left as they are, and one
-    that fails (a fenced one cannot say goodbye) holds up no other.
+    """Close producers side by side, for at most `within_s`; those that take longer are given up.
+
+    A producer that fails to close, as a fenced one does, holds up no other.
     """
 
     async def stop(producer: AIOKafkaProducer) -> None:
@@ -46,15 +48,16 @@ async def stop_producers(producers: Iterable[AIOKafkaProducer], within_s: float)
         try:
             await asyncio.wait(stops, timeout=within_s)
         finally:
-            for one in stops:
-                one.cancel()
+            for stopping in stops:
+                stopping.cancel()
 
 
 async def send_all(
     producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
 ) -> list["asyncio.Future[RecordMetadata]"]:
-    """Queue messages for one partition in as few batches as fit; returns a future per batch, done when
-    confirmed.
+    """Queue messages for one partition in as few batches as they fit into.
+
+    Returns a future for each batch, which is done when the cluster has confirmed it.
     """
     futures = []
     batch: BatchBuilder = producer.create_batch()

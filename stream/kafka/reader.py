@@ -1,4 +1,6 @@
-"""Reading compacted topics: once to their end (restore), or on and on (follow). Committed records only."""
+"""Reading compacted topics: once to their end (`read_to_end`), or for ever (`Follower`). Only committed
+records.
+"""
 
 import asyncio
 from collections import deque
@@ -17,7 +19,7 @@ _POLL_MS = 200
 _MAX_RECORDS = 5_000
 _FETCH_BYTES = 16 << 20
 _AHEAD = 4
-"""Batches read while another is taken: about what one fetch holds, so that the next one is under way."""
+"""So many batches are read while another is taken: about one fetch, so that the next fetch is under way."""
 
 
 @asynccontextmanager
@@ -49,12 +51,13 @@ async def read_to_end(
     start: int | None = None,
     expect: Callable[[TopicPartition, int, int], Awaitable[None]] | None = None,
 ) -> dict[int, int]:
-    """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each.
+    """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each
+    partition.
 
-    `take` works beside the reading, one batch after another; if it fails, no later batch is handed over and
-    its exception is raised here. `expect` is told the first offset and the end of each partition before.
-    `start`: the first offset to read, from the beginning if None. A transaction still open when this is
-    called is not waited for: whoever must see its outcome fences its producer first.
+    `take` works beside the reading, one batch after another; if it fails, no later batch is handed over
+    and its exception is raised here. `expect` is told the first and the end offset of each partition
+    before anything is read. start: the first offset to read; None: from the beginning. A transaction that
+    is still open is not waited for: a caller that must see its outcome fences its producer first.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     async with _consumer(settings, tps) as consumer, _beside(take) as hand_over:
@@ -67,13 +70,13 @@ async def read_to_end(
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])
-        waiting = set(tps)
+        unfinished = set(tps)
         while True:
-            for tp in list(waiting):
+            for tp in list(unfinished):
                 if await consumer.position(tp) >= end[tp]:
-                    waiting.discard(tp)
+                    unfinished.discard(tp)
                     consumer.pause(tp)
-            if not waiting:
+            if not unfinished:
                 return {tp.partition: end[tp] for tp in tps}
             for tp, records in (
                 await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -83,8 +86,8 @@ async def read_to_end(
 
 @asynccontextmanager
 async def _beside(take: Take) -> AsyncIterator[Take]:
-    """A `take` that returns while the one given is still at work, a few batches behind; all is done on
-    leaving.
+    """A `take` that returns while the given one is still at work, up to _AHEAD batches behind; on leaving,
+    all batches are taken.
     """
     at_work: deque[asyncio.Task[None]] = deque()
 
@@ -171,9 +174,7 @@ class Follower:
                 raise self._failed
 
     async def spans(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """First and end offset of any partitions, asked of the cluster now. Errors: aiokafka's, when it is
-        away.
-        """
+        """The first and the end offset of any partitions now. Errors: aiokafka's, when no cluster answers."""
         if self._consumer is None:
             return {}
         starts, ends = await asyncio.gather(

@@ -1,7 +1,8 @@
 """Whether the topics are still those that the worker started with.
 
-Neither a deleted topic nor one that was made again in its place is an error to Kafka's clients: they wait for
-it, or read on at some offset of another log. A worker asks for the topics' ids every few seconds instead.
+A topic that was deleted, or deleted and created again, is no error to Kafka's clients: they wait for it,
+or read on at the same offset of another log. Therefore a worker asks for the topics' ids every few
+seconds.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from eddy.stream.kafka.topics import committed_notes
 from eddy.stream.records.settings import Settings
 
 SIGHTINGS = 2
-"""A topic is gone when it is missing so many times in a row: a broker that just came back may not know it."""
+"""A topic is gone when it is missing so many times in a row; a broker that just came back may not know it
+yet.
+"""
 
 
 _TIMEOUT_MS = 2_000
 
 
 class TopicWatch:
-    """`look` again and again; not safe for several threads at once."""
+    """Call `look` every few seconds, from one thread at a time."""
 
     def __init__(self, settings: Settings, ids: Mapping[str, uuid.UUID]) -> None:
         self._settings, self._ids = settings, ids
@@ -33,34 +36,34 @@ class TopicWatch:
         self._admin: KafkaAdminClient | None = None
 
     def look(self) -> None:
-        """Errors: EddyError when a topic is gone or another one. A cluster that does not answer is none."""
+        """Errors: EddyError when a topic is gone or was replaced. No answer from the cluster is no error."""
         try:
             if self._admin is None:
                 config = client_config(self._settings)
                 self._admin = KafkaAdminClient(**config, bootstrap_timeout_ms=_TIMEOUT_MS)
-            found = self._admin.describe_topics(list(self._ids))
+            topics = self._admin.describe_topics(list(self._ids))
         except (KafkaError, OSError):
             self.close()
             return
-        self.judge({topic["name"]: (topic["error_code"], topic["topic_id"]) for topic in found})
+        self.judge({topic["name"]: (topic["error_code"], topic["topic_id"]) for topic in topics})
 
-    def judge(self, found: Mapping[str, tuple[int, str]]) -> None:
-        """What was found: error code and id by topic. Errors: EddyError."""
-        other = []
+    def judge(self, described: Mapping[str, tuple[int, str]]) -> None:
+        """Compare the topics' error codes and ids with the ids at the start. Errors: EddyError."""
+        replaced = []
         for name, id_ in self._ids.items():
-            code, now = found[name]
+            code, now = described[name]
             if code == UnknownTopicOrPartitionError.errno:
                 self._missing[name] = self._missing.get(name, 0) + 1
                 continue
             self._missing.pop(name, None)
             if code == 0 and uuid.UUID(now) != id_:
-                other.append(name)
+                replaced.append(name)
         gone = sorted(name for name, times in self._missing.items() if times >= SIGHTINGS)
-        if gone or other:
+        if gone or replaced:
             was = "was deleted" if gone else "was deleted and made again"
             raise EddyError(
-                f"topic {', '.join(gone or other)} {was} while this worker ran; ending, before anything is "
-                "taken for done that is not: start it again, and it says what is left and what to do"
+                f"topic {', '.join(gone or replaced)} {was} while this worker ran. It ends before it takes "
+                "records for applied that are not: start it again, and it says what is left and what to do"
             )
 
     def close(self) -> None:
@@ -70,19 +73,20 @@ class TopicWatch:
 
 
 def require_same_rows(admin: KafkaAdminClient, settings: Settings, state_id: uuid.UUID) -> None:
-    """Committed offsets stand for rows on `user-state`; they carry its id, so that it cannot be replaced
-    unnoticed. Errors: EddyError.
+    """Check that `user-state` is the topic whose rows the committed offsets stand for; they carry its id.
+
+    Errors: EddyError when that topic was replaced.
     """
     names = settings.topics
     try:
         notes = committed_notes(admin, settings.group, names.events)
     except KafkaError:
         return  # no group has committed yet
-    other = sorted(number for number, note in notes.items() if note and note != state_id.hex)
-    if other:
+    lost = sorted(number for number, note in notes.items() if note and note != state_id.hex)
+    if lost:
         raise EddyError(
             f"topic {names.user_state} was deleted and made again: the rows of {names.events} partitions "
-            f"{other} are gone, but group {settings.group} has committed their events. To build them anew "
+            f"{lost} are gone, but group {settings.group} has committed their events. To build them anew "
             f"from what {names.events} still has: kafka-consumer-groups --reset-offsets --to-earliest "
             f"--group {settings.group} --topic {names.events} --execute, or take another EDDY_GROUP"
         )

@@ -1,7 +1,7 @@
 """The seven topics: created with explicit partitions, retention and compaction, or checked where they exist.
 
-Guarantee: after `ensure_topics` every topic is as the design needs it; a topic that differs in a way that
-would lose data or break offsets is an EddyError that says what to do, and is left alone.
+Guarantee: after `ensure_topics` every topic is as the design needs it. A topic that differs in a way that
+would lose data or break offsets is left alone, and is an EddyError that says what to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ESSENTIAL = ("cleanup.policy", "message.timestamp.type")
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """What one topic must look like: `config` in Kafka's names; `by_user`: partitioned as `events` is."""
+    """What one topic must be like. config: settings by Kafka's names; by_user: partitioned as `events` is."""
 
     name: str
     partitions: int
@@ -90,7 +90,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 def ensure_topics(admin: KafkaAdminClient, settings: Settings) -> None:
     """Creates the topics that are missing and checks the others. Idempotent, also when two processes race.
 
-    Raises EddyError naming the topic, the difference and what to do.
+    Errors: EddyError that names the topic, the difference and what to do.
     """
     specs = topic_specs(settings)
     try:
@@ -126,11 +126,11 @@ def _create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], replication: in
 
 
 def _check(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
-    found = {topic["name"]: topic for topic in admin.describe_topics([spec.name for spec in specs])}
+    described = {topic["name"]: topic for topic in admin.describe_topics([spec.name for spec in specs])}
     resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs]
     configs = admin.describe_configs(resources, config_filter="all")["topic"]
     for spec in specs:
-        _check_partitions(spec, len(found[spec.name]["partitions"]))
+        _check_partitions(spec, len(described[spec.name]["partitions"]))
         _check_config(spec, {key: entry["value"] for key, entry in configs[spec.name].items()})
 
 
@@ -162,20 +162,20 @@ def committed_offsets(admin: KafkaAdminClient, group: str, topic: str) -> dict[i
 
     Errors: KafkaError while the cluster has no coordinator for the group.
     """
-    found = admin.list_group_offsets(group)[group]
-    return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+    committed = admin.list_group_offsets(group)[group]
+    return {tp.partition: at.offset for tp, at in committed.items() if tp.topic == topic and at.offset >= 0}
 
 
 def committed_notes(admin: KafkaAdminClient, group: str, topic: str) -> dict[int, str]:
     """What a consumer group has noted beside its committed offsets, by partition. Errors: KafkaError."""
-    found = admin.list_group_offsets(group)[group]
-    return {tp.partition: at.metadata for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+    committed = admin.list_group_offsets(group)[group]
+    return {tp.partition: at.metadata for tp, at in committed.items() if tp.topic == topic and at.offset >= 0}
 
 
 def topic_ids(admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, uuid.UUID]:
-    """The ids (KIP-516) of these topics; a topic that is deleted and created again has another one.
+    """The ids (KIP-516) of these topics; a topic that is deleted and created again has another id.
 
-    Raises EddyError for a topic that does not exist.
+    Errors: EddyError for a topic that does not exist.
     """
     ids: dict[str, uuid.UUID] = {}
     for topic in admin.describe_topics(list(names)):

@@ -1,7 +1,7 @@
-"""Model versions on `model-versions`: announcing, and knowing the live one.
+"""Model versions on `model-versions`: announcing one, and finding the live one.
 
-The topic is compacted; key "live" holds the newest announcement, key "epoch-N" each one, so that an old
-row's epoch can be looked up. Epochs only grow.
+The topic is compacted. The key "live" holds the newest announcement, and a key "epoch-N" holds each of
+them, so that the epoch of an old row can be looked up. Epochs only grow.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("eddy.versions")
 
 
 def decode_announcement(value: bytes) -> Announcement:
-    """Errors: Unreadable when it is none."""
+    """The announcement in a record's value. Errors: Unreadable when it is none."""
     try:
         return decoded(_decode, value)
     except Unreadable as reason:
@@ -33,7 +33,7 @@ def decode_announcement(value: bytes) -> Announcement:
 
 
 def live_announcement(settings: Settings) -> Announcement | None:
-    """The announcement with the greatest epoch, None before the first; what is none is passed over."""
+    """The announcement with the greatest epoch; None before the first. Unreadable records are passed over."""
     topic = TopicPartition(settings.topics.model_versions, 0)
     consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
     try:
@@ -56,8 +56,8 @@ def live_announcement(settings: Settings) -> Announcement | None:
 
 
 def announce(settings: Settings, version: Version) -> Announcement:
-    """Make a version the live one; workers and servers move to it without stopping. Returns what was
-    announced.
+    """Make a version the live one, to which workers and servers move without stopping; returns the
+    announcement.
 
     Errors: EddyError for a version that the stream cannot serve.
     """
@@ -87,13 +87,13 @@ def announce(settings: Settings, version: Version) -> Announcement:
 
 
 def open_version(announcement: Announcement, registry: Path) -> Version:
-    """The announced version's files: from this machine's registry, or from the folder that was announced.
+    """The announced version, from this machine's registry or else from the folder that was announced.
 
-    Errors: EddyError, whatever an announcement names, and when it is a model that the stream cannot serve.
+    Errors: EddyError, whatever an announcement names, and for a version that the stream cannot serve.
     """
     try:
-        here = registry / announcement.version
-        version = load(here if here.is_dir() else Path(announcement.folder))
+        folder = registry / announcement.version
+        version = load(folder if folder.is_dir() else Path(announcement.folder))
     except (OSError, TypeError, AttributeError, *FAILURES) as error:
         raise EddyError(
             f"version {announcement.version}: its files cannot be read ({reason_of(error)})"

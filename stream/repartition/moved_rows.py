@@ -1,7 +1,7 @@
 """What changes in rows and item statistics when `events` gets another partition count; no I/O.
 
-Rows keep everything but their place: state, window, count and digest go on (the digest then sums over the
-offsets of all topics that the row has lived in). Statistics keep their sums.
+A row keeps everything but its topic id, partition and offset: state, window, count and digest go on (from
+then on the digest sums over the offsets of all topics that the row has been in). Statistics keep their sums.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def moved_rows(rows: Sequence[Message], topic_id: bytes, partition: int) -> list[Message]:
-    """Rows (distinct users) at home in a partition of a new topic of which they include nothing yet."""
+    """Rows (of distinct users) as rows of a partition of a new topic, of which they include no record yet."""
     moved: list[Message] = []
     for group in decode_rows([user or b"" for user, _ in rows], [value or b"" for _, value in rows]):
         n = len(group.user)
-        new = replace(
+        in_new_topic = replace(
             group,
             topic_id=topic_id,
             partition=np.full(n, partition, np.int32),
             offset=np.full(n, NO_OFFSET, np.int64),
         )
-        moved += keyed(new)
+        moved += keyed(in_new_topic)
     return moved
 
 
@@ -56,33 +56,40 @@ def moved_statistics(
 
 
 def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
-    """Exports of several partitions as one.
+    """Exports of several partitions as one export.
 
-    Popularities and transition totals are exact sums. An item keeps its `successors` most counted successors:
-    two partitions may have had more between them.
+    1. Bring all parts to the latest of their reference times: popularity and counts decay until then.
+    2. Add popularities, popularity[half-lives, items], and transition totals, total[sources]. The sums are
+       exact.
+    3. Of each source item's successors keep the `successors` most counted; two partitions may have had more.
     """
     if len(parts) == 1:
         return parts[0]
+    # 1. Reference times, and one index of the items and of the sources of transitions.
     lives = np.array(statistics.half_lives_ms, np.float64)
     reference = _latest([part["reference"] for part in parts])
     at = _latest([part["transition_reference"] for part in parts])
-    item, place = np.unique(np.concatenate([part["item"] for part in parts]), return_inverse=True)
-    source, row = np.unique(np.concatenate([part["source"] for part in parts]), return_inverse=True)
+    item, item_index = np.unique(np.concatenate([part["item"] for part in parts]), return_inverse=True)
+    source, source_index = np.unique(np.concatenate([part["source"] for part in parts]), return_inverse=True)
     popularity, total = np.zeros((len(lives), len(item))), np.zeros(len(source), np.float32)
     pairs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    items = rows = 0
+    # 2. Sums.
+    items = sources = 0
     for part in parts:
-        here = place[items : items + len(part["item"])]
-        there = row[rows : rows + len(part["source"])]
-        items, rows = items + len(here), rows + len(there)
+        part_items = item_index[items : items + len(part["item"])]
+        part_sources = source_index[sources : sources + len(part["source"])]
+        items, sources = items + len(part_items), sources + len(part_sources)
         weight = np.nan_to_num(np.exp2((part["reference"] - reference) / lives))
-        popularity[:, here] += part["popularity"] * weight[:, None]
+        popularity[:, part_items] += part["popularity"] * weight[:, None]
         decay = np.float32(
             np.nan_to_num(np.exp2((part["transition_reference"] - at) / TRANSITION_HALF_LIFE_MS))[0]
         )
-        total[there] += part["total"] * decay
+        total[part_sources] += part["total"] * decay
         used = part["successor"] != 0
-        pairs.append((there[np.nonzero(used)[0]], part["successor"][used], part["count"][used] * decay))
+        pairs.append(
+            (part_sources[np.nonzero(used)[0]], part["successor"][used], part["count"][used] * decay)
+        )
+    # 3. The most counted successors.
     successor, count = _most_counted(pairs, len(source), statistics.successors)
     return {
         "item": item,
@@ -97,14 +104,16 @@ def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
 
 
 def _latest(references: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The greatest of each, NaN where nothing was counted anywhere."""
+    """The greatest reference time of each half-life; NaN where nothing was counted anywhere."""
     return np.fmax.reduce(references)  # type: ignore[no-any-return]
 
 
 def _most_counted(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: int, keep: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """The greatest sums of each row's pairs: successor[rows, keep] (0 = none), count[rows, keep]."""
+    """The `keep` greatest sums of each row's pairs: successor[rows, keep] (0 = none) and count[rows,
+    keep].
+    """
     row, name, count = (np.concatenate(column) for column in zip(*pairs, strict=True))
     order = np.lexsort((name, row))
     row, name, count = row[order], name[order], count[order]

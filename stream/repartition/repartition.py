@@ -1,22 +1,23 @@
-"""`eddy repartition`: another partition count for `events`, with every row, sum and unread event taken along.
+"""`eddy repartition`: another partition count for `events`, with every row, sum and unread event moved along.
 
-Topics cannot be renamed and partitions not be removed, so what is to last is first copied aside:
+Kafka can neither rename a topic nor remove partitions. So whatever is to last is copied to a topic first:
 
-1. workers and `eddy ingest` must be stopped; `events` is closed to writers (it takes no record of more than
-   one byte: a program that writes on gets an error, nothing is lost silently), former owners are fenced;
-2. all rows, the item statistics and the events that no row includes yet are copied to the topic
-   `repartition`, and then a plan: from here on that topic is enough;
-3. the four topics by user are deleted and made again, rows and statistics written to them under the new
-   topic id, the group's offsets set to the beginning; then the plan is marked as switched;
-4. `events` is opened, the unread events are written to it, and `repartition` is deleted.
+1. Workers and `eddy ingest` must be stopped. `events` is closed to writers: it takes no record of more than
+   one byte, so a program that goes on writing gets an error, and nothing is lost silently. Former owners of
+   partitions are fenced.
+2. All rows, the item statistics and the events that no row includes yet are copied to the topic
+   `repartition`, and then a plan. From here on that topic is all that is needed.
+3. The four topics by user are deleted and created anew. Rows and statistics are written to them under the new
+   topic id, and the group's offsets are set to the beginning. Then the plan is marked as switched.
+4. `events` is opened, the unread events are appended to it, and the topic `repartition` is deleted.
 
 Guarantee: whenever it is killed, running the same command again ends the same. Before the plan is complete
-nothing was deleted, and it starts over; before it is marked, step 3 is done again from its start (`events`
-is still closed, so there is nothing to lose); after it, the unread events that are in `events` already are
-recognised by a header. Each event stays applied once: what rows include is not taken along.
+nothing has been deleted, and it starts over. Before the plan is marked, step 3 is done again from its start:
+`events` is still closed, so there is nothing to lose. After that, the unread events that are in `events`
+already are recognised by a header. Each event stays applied once: events that rows include are not moved.
 
-Lost, and therefore said before it begins: events that were applied and are still retained (the event log,
-`eddy export`, is their history), and emitted lists (the next event of a user makes a new one).
+The preview says what is lost: events that were applied and are still retained (the event log, `eddy export`,
+is their history), and emitted lists (the next event of a user makes a new one).
 """
 
 import logging
@@ -47,9 +48,9 @@ from eddy.stream.state.rows import decode_rows
 
 log = logging.getLogger("eddy.repartition")
 
-STEPS = ("closed", "copied", "planned", "deleted", "created", "moved", "switched", "opened", "carried")
-CARRIED = "eddy-carried"
-"""Header of an unread event that was taken along."""
+STEPS = ("closed", "copied", "planned", "deleted", "created", "moved", "switched", "opened", "appended")
+MOVED_HEADER = "eddy-carried"
+"""Marks an unread event that a repartition has moved."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,22 @@ class Preview:
     """What a repartition would do."""
 
     old: int
-    """partitions now"""
+    """number of partitions now"""
     new: int
     retained: int
-    """records in `events`: deleted, but for those that are not applied yet"""
+    """records in `events`, of which all are deleted that are applied already"""
     unfinished: bool
-    """it was begun before and will be finished"""
+    """whether an earlier run was interrupted, so that this one will finish it"""
 
     def __str__(self) -> str:
         if self.unfinished:
             return f"The repartition to {self.new} partitions that was begun before will be finished."
         return (
             f"From {self.old} to {self.new} partitions.\n"
-            "Taken along: all users' states, the item statistics, the events not yet applied.\n"
-            f"Deleted: the rest of the {self.retained} records that `events` retains (`eddy export` keeps\n"
-            "them in an event log; export to a new one afterwards), and the lists on `recommendations` (a\n"
-            "user's next event makes a new one).\n"
+            "All users' states, the item statistics and the events not applied yet are moved along.\n"
+            f"The rest of the {self.retained} records that `events` retains is deleted (`eddy export` keeps\n"
+            "them in an event log; export to a new one afterwards), and so are the lists on\n"
+            "`recommendations` (a user's next event makes a new one).\n"
             "Writers to `events` get errors until it is done; restart them afterwards, since they choose\n"
             "partitions by the old count."
         )
@@ -84,26 +85,28 @@ class _Rows:
 
     values: dict[bytes, bytes]
     included: dict[bytes, int]
-    """by user: the offset up to which a row holds the partition of `events` as it is now"""
+    """by user: the offset up to which their row includes the partition of `events` as it is now"""
     foreign: bool
-    """whether a row is from another topic: `events` was made again since"""
+    """whether a row is of another topic: `events` was created anew since"""
 
 
 async def preview(settings: Settings, partitions: int) -> Preview:
-    """Look only. Errors: EddyError when there is nothing to do, or it cannot be done now."""
+    """What `repartition` would do; changes nothing. Errors: EddyError when there is nothing to do, or it
+    cannot be done now.
+    """
     with admin_client(settings) as admin:
         topics = Topics(settings, admin)
-        if topics.partitions(topics.aside):
+        if topics.partitions(topics.staging):
             return Preview(0, partitions, 0, unfinished=True)
         topics.require_stopped()
         topic_id, old = topics.event_topic_id(), topics.partitions(topics.events)
         if all(topics.partitions(name) == partitions for name in topics.by_user):
             rows = [await _rows(settings, number, topic_id) for number in range(old)]
-            homes = [partition_of(list(one.values), partitions, settings.partitioner) for one in rows]
-            moved = any(np.any(home != number) for number, home in enumerate(homes))  # another partitioner
-            if not moved and not any(one.foreign for one in rows):
+            targets = [partition_of(list(part.values), partitions, settings.partitioner) for part in rows]
+            misplaced = any(np.any(target != number) for number, target in enumerate(targets))
+            if not misplaced and not any(part.foreign for part in rows):
                 raise EddyError(f"{topics.events} has {partitions} partitions already: nothing to do")
-        first, end = topics.ends()
+        first, end = topics.bounds()
         retained = sum(end[number] - first[number] for number in end)
         return Preview(old, partitions, retained, unfinished=False)
 
@@ -111,10 +114,11 @@ async def preview(settings: Settings, partitions: int) -> Preview:
 async def repartition(
     settings: Settings, partitions: int, on_step: Callable[[str], None] = lambda _: None
 ) -> Plan:
-    """Give `events` and what is partitioned like it `partitions` partitions; see the module.
+    """Give `events`, and the topics that are partitioned like it, `partitions` partitions; see the module.
 
-    Returns what was moved. Errors: EddyError when workers run, another repartition is unfinished, or Kafka
-    or a row's format do not let it go on; it can always be run again.
+    `on_step` is told each of STEPS when it is done. Returns what was moved. Errors: EddyError when workers
+    run, when another repartition is unfinished, or when Kafka or a row's format stop it; it can always be run
+    again.
     """
     try:
         with admin_client(settings) as admin:
@@ -122,8 +126,8 @@ async def repartition(
             await producer.start()
             try:
                 topics = Topics(settings, admin)
-                aside = Staging(settings, topics, producer, partitions)
-                return await _Repartition(settings, topics, aside, on_step).run()
+                staging = Staging(settings, topics, producer, partitions)
+                return await _Repartition(settings, topics, staging, on_step).run()
             finally:
                 await producer.stop()
     except (KafkaError, ClientError) as error:
@@ -142,35 +146,35 @@ async def _rows(settings: Settings, number: int, topic_id: bytes) -> _Rows:
 
     await read_to_end(settings, settings.topics.user_state, [number], take)
     groups = decode_rows(list(newest), list(newest.values())) if newest else []
-    own = [group for group in groups if group.topic_id == topic_id]
+    of_topic = [group for group in groups if group.topic_id == topic_id]
     included = {
         user: offset
-        for group in own
-        for user, offset, home in zip(
+        for group in of_topic
+        for user, offset, partition in zip(
             group.user, group.offset.tolist(), group.partition.tolist(), strict=True
         )
-        if home == number
+        if partition == number
     }
-    return _Rows(newest, included, foreign=len(own) < len(groups))
+    return _Rows(newest, included, foreign=len(of_topic) < len(groups))
 
 
 class _Repartition:
-    """One run."""
+    """One run of the four steps; `run` begins at the step at which an earlier run was interrupted."""
 
     def __init__(
-        self, settings: Settings, topics: Topics, aside: Staging, on_step: Callable[[str], None]
+        self, settings: Settings, topics: Topics, staging: Staging, on_step: Callable[[str], None]
     ) -> None:
-        self.settings, self.topics, self.aside, self.on_step = settings, topics, aside, on_step
-        self.partitions = aside.partitions
+        self.settings, self.topics, self.staging, self.on_step = settings, topics, staging, on_step
+        self.partitions = staging.partitions
         self.specs = {spec.name: spec for spec in topic_specs(settings.replace(partitions=self.partitions))}
 
     async def run(self) -> Plan:
-        notes = await self.aside.notes()
+        notes = await self.staging.notes()
         plan = notes.plan
         if not (plan and notes.switched):
             self.topics.require_stopped()
             if not (plan and notes.complete) or self._is_there(plan.events_id):
-                plan = await self._set_aside(plan)
+                plan = await self._stage(plan)
             await self._switch(plan)
         await self._finish(plan)
         return plan
@@ -180,7 +184,7 @@ class _Repartition:
         return exists and self.topics.event_topic_id().hex() == events_id
 
     def _config(self, plan: Plan, topic: str) -> dict[str, str]:
-        """What a new topic is made with: as specified, but for what an operator set."""
+        """The settings of a new topic: as specified, but for those that an operator has set."""
         config = {**self.specs[topic].config, **plan.configs[topic]}
         if config.get(SIZE) == CLOSED:
             config[SIZE] = self.specs[topic].config[SIZE]
@@ -188,12 +192,13 @@ class _Repartition:
 
     # -- steps 1 and 2 ----------------------------------------------------------------------------------
 
-    async def _set_aside(self, before: Plan | None) -> Plan:
+    async def _stage(self, before: Plan | None) -> Plan:
+        """Close `events` and copy what is to last; when that fails, everything is as it was before."""
         topics = self.topics
         topic_id = topics.event_topic_id()
         plan = Plan(topic_id.hex(), before.configs if before else topics.configs())
-        self.aside.create()
-        await self.aside.note(Notes(plan))
+        self.staging.create()
+        await self.staging.write_notes(Notes(plan))
         try:
             topics.set_size(CLOSED)
             self.on_step("closed")
@@ -201,35 +206,36 @@ class _Repartition:
             await self._copy(plan, topic_id)
         except (EddyError, KafkaError, ClientError):
             topics.set_size(self._config(plan, topics.events)[SIZE])
-            self.aside.delete()
+            self.staging.delete()
             raise
         self.on_step("copied")
-        await self.aside.note(Notes(plan, complete=True))
+        await self.staging.write_notes(Notes(plan, complete=True))
         self.on_step("planned")
         return plan
 
     async def _copy(self, plan: Plan, topic_id: bytes) -> None:
+        """Fence former owners (the end of step 1) and copy; counts in `plan` what was copied."""
         names = self.settings.topics
         old_rows, old_events = self.topics.partitions(names.user_state), self.topics.partitions(names.events)
         for number in range(max(old_rows, old_events, self.partitions)):
             await self._fence(number)
-        first, end = self.topics.ends()
+        first, end = self.topics.bounds()
         committed = self.topics.committed()
         for number in range(max(old_rows, old_events)):
             rows = _Rows({}, {}, foreign=False)
             if number < old_rows:
                 rows = await _rows(self.settings, number, topic_id)
-            await self.aside.put_rows(list(rows.values.items()))
+            await self.staging.put_rows(list(rows.values.items()))
             plan.rows += len(rows.values)
             if number < old_events:
-                start = committed.get(number, -1)
+                start = committed.get(number, -1)  # everything before it is in rows of this topic
                 if rows.foreign or not first[number] <= start <= end[number]:
                     start = first[number]
-                plan.carried += await self._copy_unread(number, start, rows.included)
+                plan.unread_moved += await self._copy_unread(number, start, rows.included)
         await self._copy_statistics()
 
     async def _fence(self, number: int) -> None:
-        """End what a former owner left open; one that was only paused cannot write any more."""
+        """End a transaction that a former owner left open; a paused owner can write no more."""
         fence = new_producer(self.settings, f"{self.settings.group}-{number}")
         await fence.start()
         await fence.stop()
@@ -240,8 +246,8 @@ class _Repartition:
 
         async def take(_: TopicPartition, records: Records) -> None:
             nonlocal copied
-            unread = [one for one in records if one.offset > included.get(one.key or b"", -1)]
-            await self.aside.put_events(number, unread)
+            unread = [record for record in records if record.offset > included.get(record.key or b"", -1)]
+            await self.staging.put_events(number, unread)
             copied += len(unread)
 
         await read_to_end(self.settings, self.topics.events, [number], take, start=start)
@@ -264,11 +270,12 @@ class _Repartition:
         await read_to_end(self.settings, topic, range(self.topics.partitions(topic)), take)
         moved = moved_statistics(reader.statistics, reader.catalogue, self.partitions)
         for number, messages in moved.items():
-            await self.aside.put(STATISTICS, number, messages)
+            await self.staging.put(STATISTICS, number, messages)
 
     # -- steps 3 and 4 ----------------------------------------------------------------------------------
 
     async def _switch(self, plan: Plan) -> None:
+        """Step 3: the new topics, with all rows and statistics."""
         topics, names = self.topics, self.settings.topics
         topics.delete(topics.by_user)
         self.on_step("deleted")
@@ -278,24 +285,28 @@ class _Repartition:
         self.on_step("created")
         topic_id = topics.event_topic_id()
         for number in range(self.partitions):
-            at_home = partial(moved_rows, topic_id=topic_id, partition=number)
-            await self.aside.move(ROWS, number, names.user_state, at_home)
-            await self.aside.move(STATISTICS, number, names.item_stats, list)
+            to_new_topic = partial(moved_rows, topic_id=topic_id, partition=number)
+            await self.staging.move(ROWS, number, names.user_state, to_new_topic)
+            await self.staging.move(STATISTICS, number, names.item_stats, list)
         topics.reset_committed(self.partitions)
         self.on_step("moved")
-        await self.aside.note(Notes(plan, complete=True, switched=True))
+        await self.staging.write_notes(Notes(plan, complete=True, switched=True))
         self.on_step("switched")
 
     async def _finish(self, plan: Plan) -> None:
+        """Step 4: `events` is open again, with the unread events."""
         self.topics.set_size(self._config(plan, self.topics.events)[SIZE])
         self.on_step("opened")
         for number in range(self.partitions):
-            await self.aside.move_events(number, CARRIED)
-        self.on_step("carried")
-        self.aside.delete()
+            await self.staging.move_events(number, MOVED_HEADER)
+        self.on_step("appended")
+        self.staging.delete()
         log.info(
-            "%d rows and %d unread events moved to %d partitions", plan.rows, plan.carried, self.partitions
+            "%d rows and %d unread events moved to %d partitions",
+            plan.rows,
+            plan.unread_moved,
+            self.partitions,
         )
 
 
-__all__ = ["CARRIED", "STEPS", "Preview", "preview", "repartition"]
+__all__ = ["MOVED_HEADER", "STEPS", "Preview", "preview", "repartition"]

@@ -1,7 +1,8 @@
 """The topic `repartition`: rows, item statistics and unread events by their new partition, while the topics
-that they came from are made again; and notes on how far that is.
+that they came from are created anew, and notes on how far that is.
 
-For N new partitions it has 3 N + 1: N of rows (as they were), N of statistics, N of events, and the notes.
+For N new partitions it has 3 N + 1: N with rows (unchanged), N with statistics, N with events, one with
+notes.
 """
 
 import asyncio
@@ -21,20 +22,21 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.repartition.topics import Configs, Topics
 
 ROWS, STATISTICS, EVENTS = range(3)
+"""The sections of the topic, of N partitions each."""
 
 Record: TypeAlias = ConsumerRecord[bytes, bytes]
 
 
 class Plan(msgspec.Struct):
-    """What is set aside."""
+    """What the topic holds."""
 
     events_id: str
-    """of the old topic, hexadecimal"""
+    """id of the old topic `events`, hexadecimal"""
     configs: Configs
-    """of the old topics"""
+    """settings of the old topics"""
     rows: int = 0
-    carried: int = 0
-    """unread events"""
+    unread_moved: int = msgspec.field(default=0, name="carried")
+    """events that no row includes yet"""
 
 
 class Notes(msgspec.Struct):
@@ -43,7 +45,7 @@ class Notes(msgspec.Struct):
     plan: Plan | None = None
     """as of its beginning"""
     complete: bool = False
-    """everything is set aside"""
+    """the topic holds everything that is to last"""
     switched: bool = False
     """the new topics hold all rows and statistics"""
 
@@ -52,7 +54,7 @@ _decode_notes = msgspec.json.Decoder(Notes).decode
 
 
 class Staging:
-    """Writing to the topic and reading it; one process at a time."""
+    """Writes the topic and reads it, for one process at a time."""
 
     def __init__(
         self, settings: Settings, topics: Topics, producer: AIOKafkaProducer, partitions: int
@@ -61,23 +63,23 @@ class Staging:
         self.partitions = partitions
 
     def create(self) -> None:
-        """Make it, empty."""
-        self._topics.delete([self._topics.aside])
-        self._topics.create_aside(3 * self.partitions + 1)
+        """Create the topic, empty."""
+        self.delete()
+        self._topics.create_staging(3 * self.partitions + 1)
 
     def delete(self) -> None:
-        """It is not needed any more."""
-        self._topics.delete([self._topics.aside])
+        """Delete the topic, if it exists."""
+        self._topics.delete([self._topics.staging])
 
     async def notes(self) -> Notes:
-        """The newest. Errors: EddyError when it was made for another number of partitions."""
-        found = self._topics.partitions(self._topics.aside)
+        """The newest notes. Errors: EddyError when the topic was created for another number of partitions."""
+        existing = self._topics.partitions(self._topics.staging)
         notes = Notes()
-        if not found:
+        if not existing:
             return notes
-        if found != 3 * self.partitions + 1:
+        if existing != 3 * self.partitions + 1:
             raise EddyError(
-                f"a repartition to {(found - 1) // 3} partitions is unfinished: run that one again first"
+                f"a repartition to {(existing - 1) // 3} partitions is unfinished: run that one again first"
             )
 
         async def take(records: Records) -> None:
@@ -85,79 +87,87 @@ class Staging:
             try:
                 notes = decoded(_decode_notes, records[-1].value)
             except Unreadable as reason:
-                place = f"topic {self._topics.aside}, partition {3 * self.partitions}"
                 raise EddyError(
-                    f"{place}: the last record does not say how far the repartition is ({reason}); write the "
-                    "one before it there again"
+                    f"topic {self._topics.staging}, partition {3 * self.partitions}: the last record does "
+                    f"not say how far the repartition is ({reason}); write the one before it there again"
                 ) from None
 
         await self._read(3 * self.partitions, take)
         return notes
 
-    async def note(self, notes: Notes) -> None:
-        """Write it down."""
+    async def write_notes(self, notes: Notes) -> None:
+        """Append notes, which then are the newest."""
         value = msgspec.json.encode(notes)
-        await self._producer.send_and_wait(self._topics.aside, value, partition=3 * self.partitions)
+        await self._producer.send_and_wait(self._topics.staging, value, partition=3 * self.partitions)
 
     async def put_rows(self, rows: Sequence[Message]) -> None:
-        """Rows by the new home of their users."""
-        by_home: dict[int, list[Message]] = {}
-        for home, row in zip(self._homes([user or b"" for user, _ in rows]), rows, strict=True):
-            by_home.setdefault(home, []).append(row)
-        for home, some in by_home.items():
-            await self.put(ROWS, home, some)
+        """Append rows to the section ROWS, by the new partition of their users."""
+        by_partition: dict[int, list[Message]] = {}
+        targets = self._partitions_of([user or b"" for user, _ in rows])
+        for target, row in zip(targets, rows, strict=True):
+            by_partition.setdefault(target, []).append(row)
+        for target, messages in by_partition.items():
+            await self.put(ROWS, target, messages)
 
-    def _homes(self, keys: Sequence[bytes]) -> list[int]:
-        homes: list[int] = partition_of(keys, self.partitions, self._settings.partitioner).tolist()
-        return homes
+    def _partitions_of(self, keys: Sequence[bytes]) -> list[int]:
+        numbers: list[int] = partition_of(keys, self.partitions, self._settings.partitioner).tolist()
+        return numbers
 
-    async def put(self, section: int, home: int, messages: Sequence[Message]) -> None:
-        """Messages of one new partition."""
-        target = section * self.partitions + home
-        await asyncio.gather(*await send_all(self._producer, self._topics.aside, target, messages))
+    async def put(self, section: int, target: int, messages: Sequence[Message]) -> None:
+        """Append messages of one new partition to a section."""
+        number = section * self.partitions + target
+        await asyncio.gather(*await send_all(self._producer, self._topics.staging, number, messages))
 
-    async def put_events(self, number: int, records: Sequence[Record]) -> None:
-        """Events of an old partition, in order, by the new home of their keys (none: of their partition)."""
-        targets = self._homes([record.key or b"" for record in records])
+    async def put_events(self, source: int, records: Sequence[Record]) -> None:
+        """Append events of the old partition `source`, in order, by the new partition of their keys.
+
+        Records without a key go by their old partition's number.
+        """
+        targets = self._partitions_of([record.key or b"" for record in records])
         sent = []
-        for record, home in zip(records, targets, strict=True):
-            target = number % self.partitions if record.key is None else home
-            sent.append(await self._send(self._topics.aside, EVENTS * self.partitions + target, record, []))
+        for record, by_key in zip(records, targets, strict=True):
+            target = source % self.partitions if record.key is None else by_key
+            number = EVENTS * self.partitions + target
+            sent.append(await self._send(self._topics.staging, number, record, []))
         await asyncio.gather(*sent)
 
-    async def move(self, section: int, home: int, topic: str, change: Callable[[Any], list[Message]]) -> None:
-        """Write what is aside for a new partition to `topic`, changed."""
+    async def move(
+        self, section: int, target: int, topic: str, change: Callable[[Any], list[Message]]
+    ) -> None:
+        """Write a section's messages of a new partition to `topic`, changed by `change`."""
 
         async def take(records: Records) -> None:
             messages = change([(record.key, record.value) for record in records])
-            await asyncio.gather(*await send_all(self._producer, topic, home, messages))
+            await asyncio.gather(*await send_all(self._producer, topic, target, messages))
 
-        await self._read(section * self.partitions + home, take)
+        await self._read(section * self.partitions + target, take)
 
-    async def move_events(self, home: int, header: str) -> None:
-        """Append events to their new partition, marked with `header`; those that are there already stay."""
-        there = 0
+    async def move_events(self, target: int, header: str) -> None:
+        """Append the events of a new partition to `events`, marked with `header`, but for those that an
+        interrupted run has appended already.
+        """
+        appended = 0
 
         async def count(_: TopicPartition, records: Records) -> None:
-            nonlocal there
-            there += sum(any(name == header for name, _ in record.headers) for record in records)
+            nonlocal appended
+            appended += sum(any(name == header for name, _ in record.headers) for record in records)
 
-        await read_to_end(self._settings, self._topics.events, [home], count)
+        await read_to_end(self._settings, self._topics.events, [target], count)
 
         async def take(records: Records) -> None:
-            nonlocal there
-            known, there = min(there, len(records)), max(there - len(records), 0)
+            nonlocal appended
+            skipped, appended = min(appended, len(records)), max(appended - len(records), 0)
             events = self._topics.events
-            sent = [await self._send(events, home, record, [(header, b"")]) for record in records[known:]]
+            sent = [await self._send(events, target, record, [(header, b"")]) for record in records[skipped:]]
             await asyncio.gather(*sent)
 
-        await self._read(EVENTS * self.partitions + home, take)
+        await self._read(EVENTS * self.partitions + target, take)
 
     async def _send(
-        self, topic: str, target: int, record: Record, headers: list[tuple[str, bytes]]
+        self, topic: str, number: int, record: Record, headers: list[tuple[str, bytes]]
     ) -> Awaitable[object]:
         sent: Awaitable[object] = await self._producer.send(
-            topic, record.value, record.key, partition=target, headers=[*record.headers, *headers]
+            topic, record.value, record.key, partition=number, headers=[*record.headers, *headers]
         )
         return sent
 
@@ -165,7 +175,7 @@ class Staging:
         async def take_any(_: TopicPartition, records: Records) -> None:
             await take(records)
 
-        await read_to_end(self._settings, self._topics.aside, [number], take_any)
+        await read_to_end(self._settings, self._topics.staging, [number], take_any)
 
 
 __all__ = ["EVENTS", "ROWS", "STATISTICS", "Notes", "Plan", "Staging"]

@@ -137,6 +137,14 @@ def test_a_restart_and_a_crash_keep_address_and_data() -> None:
         assert (own.bootstrap_servers, topics_at(address)) == (address, ["kept"])
 
 
+def test_whoever_waits_for_a_broker_that_ends_by_itself_is_told() -> None:
+    with LocalBroker() as broker:
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        with pytest.raises(EddyError, match=r"Kafka ended by itself: .* \(log: .*\.log\)"):
+            broker.wait()
+
+
 def test_a_data_folder_that_was_given_is_kept_for_the_next_run(disk_folder: Path) -> None:
     with LocalBroker(disk_folder) as first:
         make_topic(first.bootstrap_servers, "kept")

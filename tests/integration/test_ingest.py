@@ -186,7 +186,7 @@ def test_first_records_held_back_are_read_again_when_partitions_come_and_go(
         while letters < 200:
             polled = reading.poll()
             letters += sum(map(len, polled.values()))
-            assert reading.events(polled) == Mapped([], [], 0, held_back=True)
+            assert reading.map_records(polled) == Mapped([], [], 0, held_back=True)
 
     read_all()
     reading.on_partitions_revoked([])  # a rebalance after which it keeps its partitions
@@ -263,7 +263,7 @@ def test_events_written_before_two_crashes_in_a_row_are_not_written_again(
         )
         while not (polled := second.poll()):
             pass
-        assert second.events(polled).known == 50
+        assert second.map_records(polled).known == 50
         second.commit()
         second.close()
     assert run(settings, source, until_end=True) == Counts(known=650)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eddy import __main__ as eddy
-from eddy.cli.extras import EXTRA_OF
+from eddy.cli.error_lines import EXTRA_OF
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,4 +1,4 @@
-"""The table of cells in README.md says what the code has and what was measured."""
+"""README.md: its table of cells says what the code has and what was measured, and its files exist."""
 
 import json
 import re
@@ -27,3 +27,10 @@ def test_the_table_of_cells_is_up_to_date(cell: str) -> None:
     measured = json.loads((ROOT / f"tests/reproduce/results/{cell}.json").read_text())["test"]["unseen"]
     shown = [f"{measured[metric]:.3f}".removeprefix("0") for metric in ("hr@10", "ndcg@10")]
     assert accuracy == ", ".join(shown)
+
+
+def test_every_file_that_it_names_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = re.findall(r"[`(]((?:[\w-]+/)+[\w.-]+\.(?:py|md|svg|parquet))[`)]", text)
+    assert len(names) > 20
+    assert [name for name in names if not any((ROOT / top / name).exists() for top in ("", "tests"))] == []

@@ -161,7 +161,7 @@ def test_records_of_user_state_leave_the_others_readable(key: bytes, value: byte
     assert b"\xff" in stored.foreign
     view = MaterialisedView(lambda: 0)
     view.take_rows(2, {key: value, b"\xff": None, **good})
-    assert view.find("user-1")
+    assert view.find_row("user-1")
 
 
 @fuzzed

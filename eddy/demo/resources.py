@@ -1,4 +1,4 @@
-"""Where a demo runs: its folder in the user's cache, its ports, and topics of its own."""
+"""What one run of the demo uses: a folder in the user's cache, ports, and topics of its own."""
 
 import secrets
 import shutil
@@ -14,18 +14,21 @@ from eddy.stream.local_kafka.free_port import free_port, is_free
 from eddy.stream.records.settings import Settings
 
 _OLD_S = 7 * 86_400.0
+"""Folders of failed runs are removed when they are older."""
 
 
 @contextmanager
 def run_folder(cache: Path) -> Iterator[Path]:
-    """The run's files: registry, event log, logs. They stay, for a week, only when something failed."""
+    """A folder for the run's registry, event log and logs. It stays for a week if the run fails, and else
+    goes.
+    """
     runs = cache / "demo" / "runs"
     folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     try:
         (folder / "registry").mkdir(parents=True)
     except OSError as error:
         raise EddyError(
-            f"{folder}: cannot be made ({error}); set EDDY_CACHE_DIR to a folder of yours"
+            f"{folder}: cannot be created ({error}); set EDDY_CACHE_DIR to a folder of yours"
         ) from None
     for old in runs.iterdir():
         if time.time() - old.stat().st_mtime > _OLD_S:
@@ -43,16 +46,17 @@ def run_folder(cache: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Settings]:
-    """Settings of the run, its topics made; on a cluster that is not the demo's they are deleted at the end.
+def run_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Settings]:
+    """Create the run's topics and yield its settings; on a cluster of the user's the topics are deleted at
+    the end.
 
-    Errors: EddyError when a port that was asked for is taken, or the topics cannot be made.
+    Errors: EddyError when the port in `settings` is taken, or the topics cannot be created.
     """
-    guest = settings.bootstrap_servers is not None
+    is_guest = settings.bootstrap_servers is not None
     name = f"eddy-demo-{secrets.token_hex(4)}"
-    own = settings.replace(
+    run_settings = settings.replace(
         bootstrap_servers=servers,
-        topic_prefix=f"{name}." if guest else "",
+        topic_prefix=f"{name}." if is_guest else "",
         group=name,
         registry=folder / "registry",
         event_log=folder / "event-log",
@@ -62,16 +66,16 @@ def own_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
         prequential_time=1.0,
     )
     try:
-        prepare_topics(own)
-        yield own
+        prepare_topics(run_settings)
+        yield run_settings
     finally:
-        if guest:
-            with suppress(Exception), admin_client(own) as admin:
-                admin.delete_topics([spec.name for spec in topic_specs(own)])
+        if is_guest:
+            with suppress(Exception), admin_client(run_settings) as admin:
+                admin.delete_topics([spec.name for spec in topic_specs(run_settings)])
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What the run's processes need to know beside the EDDY_* variables that they inherit."""
+    """The EDDY_* variables of the run's processes, beside those that they inherit."""
     names = (
         "bootstrap_servers", "topic_prefix", "group", "registry", "event_log", "port", "metrics_port",
         "prequential_sample", "prequential_time",
@@ -80,7 +84,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def _port(settings: Settings) -> int:
-    """The port that was asked for; without a wish the usual one, or any free one when that is taken."""
+    """The port that the user has set; otherwise the default port, or any free port if that one is taken."""
     if is_free(settings.host, settings.port):
         return settings.port or free_port(settings.host)
     if "port" in settings.model_fields_set:
