@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from eddy.stream.records.decode import Decoded, Record
 
 
+# Station 1: records of one partition on their way to the engine.
 @dataclass(frozen=True)
 class Chunk:
     """Records of one partition, contiguous in the log."""

@@ -207,6 +207,7 @@ def _erasures(
     return erasures, rejected
 
 
+# Station 2: records become columns; bad records and tombstones are told apart.
 def decode_events(records: Sequence[Record], partition: int, admission: Admission) -> Decoded:
     """Decode one partition's records."""
     events, accepted, erasures, rejected = accept_events(records, partition, admission)
@@ -231,6 +232,7 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
     )
 
 
+# Station 3: a micro-batch is cut at its tombstones.
 def stretches(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventColumns], list[tuple[int, str]]]]:
     """Events to apply, at most one struct per partition, and (partition, user) to erase after them, so that
     every tombstone takes its turn.
