@@ -78,7 +78,7 @@ class Engine:
         options: Options,
         wall: Callable[[], int],
     ) -> None:
-        self.encoder = live
+        self.live = live
         self.names, self.statistics, self.options = names, statistics, options
         self.slab = Slab(live.state_size, live.device, options.sample)
         self.clock = StreamClock()
@@ -96,31 +96,31 @@ class Engine:
 
     def _new_ranker(self) -> Ranker:
         options = self.options
-        return Ranker(self.encoder, self.names, self.statistics, options.precision, options.threads)
+        return Ranker(self.live, self.names, self.statistics, options.precision, options.threads)
 
     def warm_up(self) -> None:
         """Compile what events, lists and checkpoints need, before the first event waits for it."""
         self.ranker.scorer.update_statistics(self.wall())
         self.ranker.scorer.warm_up()
-        warm_up_row_moves(self.encoder)
+        warm_up_row_moves(self.live)
         encode_rows(
             self.slab.export_rows(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions)
         )
 
     # -- the model version ------------------------------------------------------------------------------
 
-    def switch_version(self, encoder: LiveVersion) -> None:
+    def switch_version(self, live: LiveVersion) -> None:
         """Go on with the version of a newer epoch: rows are encoded anew when an event touches them, or by
         `reencode_oldest`.
 
         Errors: ValueError when its epoch is not newer.
         """
-        if encoder.epoch <= self.encoder.epoch:
-            raise ValueError(f"epoch {encoder.epoch} does not follow epoch {self.encoder.epoch}")
-        self.encoder = encoder
+        if live.epoch <= self.live.epoch:
+            raise ValueError(f"epoch {live.epoch} does not follow epoch {self.live.epoch}")
+        self.live = live
         self.ranker = self._new_ranker()
-        self.versions[encoder.epoch] = encoder.version_hash
-        self.slab.reset_states(encoder.state_size)
+        self.versions[live.epoch] = live.version_hash
+        self.slab.reset_states(live.state_size)
         self.may_be_stale = True
 
     def reencode_oldest(self, limit: int) -> Slots:
@@ -128,9 +128,7 @@ class Engine:
         if not self.may_be_stale:
             return np.zeros(0, np.int64)
         used = len(self.slab.user_of)
-        old = np.flatnonzero(
-            (self.slab.epoch[:used] < self.encoder.epoch) & (self.slab.partition[:used] >= 0)
-        )
+        old = np.flatnonzero((self.slab.epoch[:used] < self.live.epoch) & (self.slab.partition[:used] >= 0))
         self.stale = max(len(old) - limit, 0)
         self.may_be_stale = self.stale > 0
         if len(old) > limit:
@@ -144,8 +142,8 @@ class Engine:
         every row here is of the live epoch or of an older one.
         """
         newest = int(rows.epoch.max(initial=0))
-        if newest > self.encoder.epoch:
-            raise NewerRows(newest, self.encoder.epoch)
+        if newest > self.live.epoch:
+            raise NewerRows(newest, self.live.epoch)
         slots = self.slab.load_rows(rows, self.names.catalogue, indices)
         if len(slots):
             self.may_be_stale = True
@@ -185,7 +183,7 @@ class Engine:
         if len(fresh):
             self.clock.observe(int(events.time.max()), self.wall())
         sampled, listed = self._sampled(events), np.full(len(fresh), self.options.emit == "every")
-        kept, previous, views = move_rows(self.slab, self.encoder, events, sampled, listed, report)
+        kept, previous, views = move_rows(self.slab, self.live, events, sampled, listed, report)
         if len(reencoded):
             report.dirty = np.union1d(report.dirty, reencoded)
         self.names.touch_items(named, self.clock.now(self.wall()))
@@ -217,7 +215,7 @@ class Engine:
             (int(columns.partition[i]), int(columns.offset[i]), _SAME_HASH) for i in np.flatnonzero(item < 0)
         ]
         type_ = self.names.catalogue.types.add(columns.type)
-        flags = self.encoder.flags(type_, columns.value)
+        flags = self.live.flags(type_, columns.value)
         events = EventTable(
             slot, item, type_, columns.value.view(np.uint16), columns.time, columns.event_id, columns.offset,
             flags.negative,
@@ -266,10 +264,10 @@ class Engine:
 
     def reencode(self, slots: Slots) -> Slots:
         """Encode the rows among `slots` anew that are of an older epoch; returns their slots."""
-        old = np.unique(slots[self.slab.epoch[slots] < self.encoder.epoch])
+        old = np.unique(slots[self.slab.epoch[slots] < self.live.epoch])
         if len(old):
             with torch.inference_mode():
-                self.encoder.reencode(self.slab, old)
+                self.live.reencode(self.slab, old)
         return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
@@ -278,7 +276,7 @@ class Engine:
         new = np.flatnonzero(slots < 0)
         if len(new):
             home = {users[i]: int(partition[i]) for i in new.tolist()}
-            self.slab.add_users(list(home), np.array(list(home.values()), np.int32), self.encoder.epoch)
+            self.slab.add_users(list(home), np.array(list(home.values()), np.int32), self.live.epoch)
             slots[new] = self.slab.slots_of([users[i] for i in new.tolist()])
         if np.any(self.slab.partition[slots] != partition):  # offsets of two partitions cannot be compared
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
@@ -351,8 +349,8 @@ class Engine:
         if len(slots):
             report.lists = Lists(
                 [slab.user_of[slot] or "" for slot in slots.tolist()], slab.partition[slots], offset,
-                views.last_time[: len(slots)], topk, self.names.json_ids(), self.encoder.epoch,
-                self.encoder.version.id,
+                views.last_time[: len(slots)], topk, self.names.json_ids(), self.live.epoch,
+                self.live.version.id,
             )  # fmt: skip
 
     def update_statistics(self, now: int, wall: int) -> None:

@@ -32,13 +32,13 @@ _NO_TARGETS = np.zeros(0, np.int64)
 
 
 class Ranker:
-    """A version's encoder and scorer on the catalogue and statistics of this process."""
+    """A live version and its scorer, on the catalogue and the statistics of this process."""
 
     def __init__(
         self, live: LiveVersion, names: ItemNames, statistics: Statistics,
         precision: Precision = "float32", threads: int = 1,
     ) -> None:  # fmt: skip
-        self.encoder, self.names = live, names
+        self.live, self.names = live, names
         vocabulary = live.version.vocabulary
         self.scorer = Scorer(live.recommender, vocabulary, names.catalogue, statistics, precision, threads)
         self._updated_at = -UPDATE_MS
@@ -78,22 +78,22 @@ class Ranker:
 
     def window(self, view: RowViews) -> Window:
         """The recent windows on the version's device."""
-        return Window(*(to_device(column, self.encoder.device) for column in view.window))
+        return Window(*(to_device(column, self.live.device) for column in view.window))
 
     def query(self, view: RowViews, now: NDArray[np.int64] | int) -> Query:
         """What the rows ask for at `now` (ms, one for all or [m]): users are idle since their last event."""
         last = view.last_time
         idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
-        idle_ms = to_device(idle.astype(np.float32), self.encoder.device)
-        return self.encoder.recommender.query_of_output(view.output, idle_ms)
+        idle_ms = to_device(idle.astype(np.float32), self.live.device)
+        return self.live.recommender.query_of_output(view.output, idle_ms)
 
     @torch.inference_mode()
     def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> RowViews:
         """Rows as they are now; `state` [m, S] replaces hidden states that are of another version."""
         if state is None:
             state = slab.hidden[to_device(slots, slab.device)]
-        output = self.encoder.recommender.cell.output(state)
-        return views_now(slab, self.encoder, slots, output)
+        output = self.live.recommender.cell.output(state)
+        return views_now(slab, self.live, slots, output)
 
     # Station 6: from rows to a top-k, on the threads that score.
     @torch.inference_mode()
@@ -115,7 +115,7 @@ class Ranker:
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
-        targets = to_device(target, self.encoder.device)
+        targets = to_device(target, self.live.device)
         wait = self.scorer.start(self.query(view, now), window, k, targets, left_out)
 
         return lambda: TopK(*(column.cpu() for column in wait()))

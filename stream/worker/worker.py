@@ -172,7 +172,7 @@ class Worker:
         await self._unless_failed(known.wait())
         await self._run(lambda: self._build(first[0]))
         self.followed.version.on_loaded = self._switch_version
-        if first[0].epoch > self.engine.encoder.epoch:
+        if first[0].epoch > self.engine.live.epoch:
             await self._switch_version(first[0])
         self._spawn(self.followed.version.keep_trying(), "version")
         self._spawn(self.followed.item_stats.run(), "item-stats")
