@@ -106,8 +106,8 @@ def _known(
             known=True,
             items=_items(view, item[i, : question.k], score[i, : question.k]),
             stream_time=now,
-            epoch=ranker.encoder.epoch,
-            version=ranker.encoder.version.id,
+            epoch=ranker.live.epoch,
+            version=ranker.live.version.id,
             partition=int(slab.partition[slots[i]]),
             offset=int(slab.offset[slots[i]]),
         )
@@ -120,7 +120,7 @@ def _known(
 def _encoded_anew(
     view: MaterialisedView, ranker: Ranker, epoch: int, slots: NDArray[np.int64]
 ) -> torch.Tensor:
-    slab, encoder = view.slabs[epoch], ranker.encoder
+    slab, encoder = view.slabs[epoch], ranker.live
     begin, length = np.zeros(len(slots), np.int64), slab.length[slots].astype(np.int64)
     return encoder.recompute(slab, slots, begin, length, encoder.recommender.initial(len(slots)))
 

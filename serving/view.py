@@ -128,7 +128,7 @@ class MaterialisedView:
         for slab in self.slabs.values():
             slab.renumber(place)
         for epoch, ranker in self.rankers.items():
-            self.rankers[epoch] = self._new_ranker(ranker.encoder, statistics)
+            self.rankers[epoch] = self._new_ranker(ranker.live, statistics)
 
     def _new_ranker(self, encoder: LiveVersion, statistics: Statistics) -> Ranker:
         ranker = Ranker(encoder, self.names, statistics)
@@ -202,7 +202,7 @@ class MaterialisedView:
         size = rows.hidden.shape[1]
         model = self.rankers.get(epoch)
         slab = self.slabs.get(epoch)
-        expected = model.encoder.state_size if model else slab.state_size if slab else size
+        expected = model.live.state_size if model else slab.state_size if slab else size
         if size != expected:
             return [
                 f"row of user {user!r}: {size} floats, epoch {epoch} has states of {expected}"

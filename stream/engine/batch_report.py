@@ -13,6 +13,7 @@ from eddy.stream.state.item_names import JsonIds
 from eddy.stream.state.slab import Slots
 
 
+# Station 7: lists on their way to their messages.
 @dataclass(frozen=True)
 class Lists:
     """m recommendation lists, each as of one record of its user, and what messages say of where they come

@@ -1,9 +1,7 @@
 """The engine: events in, moved rows and recommendations out. Arrays in, arrays out; no Kafka, no asyncio.
 
-One micro-batch: leave out what rows already include → move rows (eddy.stream.engine.move_rows) → begin the
-exact top-k of the users that changed and the ranks of sampled events, in one pass → note what the item
-statistics are to count: scores are made from what was counted before the batch. Any exception leaves memory
-half written: the process must end.
+`Engine.apply` takes one micro-batch, in the steps that its docstring numbers. An exception in it leaves
+memory half written: the process must end.
 """
 
 import time
@@ -42,8 +40,8 @@ Emit = Literal["every", "latest", "off"]
 
 
 class NewerRows(EddyError):
-    """Rows of an epoch that is newer than the engine's: it has to go on with that epoch before it takes
-    them, since states are never encoded back for an older one.
+    """Rows of a newer epoch than the engine's: it must switch to that epoch's version before it takes them,
+    since states are never encoded anew for an older one.
     """
 
     def __init__(self, epoch: int, live: int) -> None:
@@ -60,11 +58,11 @@ class Options:
     exclude_seen: bool = False
     precision: Precision = "float32"
     threads: int = 1
-    """that score, side by side"""
+    """how many threads score side by side"""
     sample: float = 0.1
     """share of users whose events are ranked before they are applied (prequential metrics)"""
     ranking_time: float | None = None
-    """share of the time that these ranks may take; the sample is thinned to keep it"""
+    """share of the time that these ranks may take, None = any; the sample is thinned to keep it"""
 
 
 class Engine:
@@ -80,7 +78,7 @@ class Engine:
         options: Options,
         wall: Callable[[], int],
     ) -> None:
-        self.encoder = live
+        self.live = live
         self.names, self.statistics, self.options = names, statistics, options
         self.slab = Slab(live.state_size, live.device, options.sample)
         self.clock = StreamClock()
@@ -98,29 +96,31 @@ class Engine:
 
     def _new_ranker(self) -> Ranker:
         options = self.options
-        return Ranker(self.encoder, self.names, self.statistics, options.precision, options.threads)
+        return Ranker(self.live, self.names, self.statistics, options.precision, options.threads)
 
     def warm_up(self) -> None:
         """Compile what events, lists and checkpoints need, before the first event waits for it."""
         self.ranker.scorer.update_statistics(self.wall())
         self.ranker.scorer.warm_up()
-        warm_up_row_moves(self.encoder)
+        warm_up_row_moves(self.live)
         encode_rows(
             self.slab.export_rows(np.zeros(0, np.int64), self.names.catalogue, bytes(16), self.versions)
         )
 
     # -- the model version ------------------------------------------------------------------------------
 
-    def switch_version(self, encoder: LiveVersion) -> None:
-        """Go on with the version of a newer epoch: rows are encoded anew when touched, or by
+    def switch_version(self, live: LiveVersion) -> None:
+        """Go on with the version of a newer epoch: rows are encoded anew when an event touches them, or by
         `reencode_oldest`.
+
+        Errors: ValueError when its epoch is not newer.
         """
-        if encoder.epoch <= self.encoder.epoch:
-            raise ValueError(f"epoch {encoder.epoch} does not follow epoch {self.encoder.epoch}")
-        self.encoder = encoder
+        if live.epoch <= self.live.epoch:
+            raise ValueError(f"epoch {live.epoch} does not follow epoch {self.live.epoch}")
+        self.live = live
         self.ranker = self._new_ranker()
-        self.versions[encoder.epoch] = encoder.version_hash
-        self.slab.reset_states(encoder.state_size)
+        self.versions[live.epoch] = live.version_hash
+        self.slab.reset_states(live.state_size)
         self.may_be_stale = True
 
     def reencode_oldest(self, limit: int) -> Slots:
@@ -128,25 +128,23 @@ class Engine:
         if not self.may_be_stale:
             return np.zeros(0, np.int64)
         used = len(self.slab.user_of)
-        old = np.flatnonzero(
-            (self.slab.epoch[:used] < self.encoder.epoch) & (self.slab.partition[:used] >= 0)
-        )
+        old = np.flatnonzero((self.slab.epoch[:used] < self.live.epoch) & (self.slab.partition[:used] >= 0))
         self.stale = max(len(old) - limit, 0)
         self.may_be_stale = self.stale > 0
         if len(old) > limit:
             old = old[np.argpartition(-self.slab.last_time(old), limit)[:limit]]
         return self.reencode(old)
 
-    def load_rows(self, rows: Rows, known: CatalogueIndices | None = None) -> Slots:
-        """Take stored rows (distinct users); returns the slots written. `known`: see `Slab.load_rows`.
+    def load_rows(self, rows: Rows, indices: CatalogueIndices | None = None) -> Slots:
+        """Take stored rows (distinct users); returns the slots written. `indices`: see `Slab.load_rows`.
 
-        Errors: NewerRows when one is of a newer epoch than the live one; then none is taken, so that every
-        row here is of the live epoch or of an older one.
+        Errors: NewerRows when a row is of a newer epoch than the live one. Then no row is taken, so that
+        every row here is of the live epoch or of an older one.
         """
         newest = int(rows.epoch.max(initial=0))
-        if newest > self.encoder.epoch:
-            raise NewerRows(newest, self.encoder.epoch)
-        slots = self.slab.load_rows(rows, self.names.catalogue, known)
+        if newest > self.live.epoch:
+            raise NewerRows(newest, self.live.epoch)
+        slots = self.slab.load_rows(rows, self.names.catalogue, indices)
         if len(slots):
             self.may_be_stale = True
             self.clock.observe(int(self.slab.last_time(slots).max()), self.wall())
@@ -168,7 +166,7 @@ class Engine:
         batches = [batch for batch in batches if len(batch)]
         if not batches:
             return report
-        # 1. Number the events.
+        # 1. Number the events. Station 4: names and hashes become slots and numbers of the catalogue.
         items_before = len(self.names.catalogue)
         events, moves = self._number(join_columns(batches), report)
         # 2. Leave out.
@@ -180,23 +178,23 @@ class Engine:
         fresh = accepted[~replayed]
         if len(fresh) < len(moves):
             events = select_entries(events, fresh)
-        # 3. Move rows.
+        # 3. Move rows. Station 5: the state moves, in memory only.
         reencoded = self.reencode(slot)
         if len(fresh):
             self.clock.observe(int(events.time.max()), self.wall())
         sampled, listed = self._sampled(events), np.full(len(fresh), self.options.emit == "every")
-        kept, previous, views = move_rows(self.slab, self.encoder, events, sampled, listed, report)
+        kept, previous, views = move_rows(self.slab, self.live, events, sampled, listed, report)
         if len(reencoded):
             report.dirty = np.union1d(report.dirty, reencoded)
         self.names.touch_items(named, self.clock.now(self.wall()))
-        # 4. Begin lists and ranks.
+        # 4. Begin lists and ranks. Station 6: copies of rows are on their way to a top-k.
         again = None
         if self.options.emit == "latest":
             again = np.unique(slot)
         elif self.options.emit == "every" and report.already_applied:
             again = np.unique(slot[replayed])
         self._answer(events, kept, views, again, items_before, report)
-        # 5. Count.
+        # 5. Count. Station 8: what the item statistics take in.
         counted = np.flatnonzero(kept & ~events.negative)
         self.statistics_buffer.add_events(
             self.slab.partition[events.slot[counted]],
@@ -217,7 +215,7 @@ class Engine:
             (int(columns.partition[i]), int(columns.offset[i]), _SAME_HASH) for i in np.flatnonzero(item < 0)
         ]
         type_ = self.names.catalogue.types.add(columns.type)
-        flags = self.encoder.flags(type_, columns.value)
+        flags = self.live.flags(type_, columns.value)
         events = EventTable(
             slot, item, type_, columns.value.view(np.uint16), columns.time, columns.event_id, columns.offset,
             flags.negative,
@@ -227,64 +225,66 @@ class Engine:
     # -- items that leave -------------------------------------------------------------------------------
 
     def drop_idle_items(self, partition: int) -> bool:
-        """Take what cannot be listed and is idle out of a partition's item statistics; whether they changed,
-        and are to be written whole.
+        """Take the items that cannot be listed and are idle out of a partition's item statistics. Returns
+        whether the statistics changed and are to be written whole.
         """
         self.statistics_buffer.flush()
         return drop_idle(self.names, self.statistics, partition, self.clock.now(self.wall()))
 
     def forget_items(self) -> bool:
         """Forget the items that cannot be listed and that nothing names, if they are many, and give the
-        others new numbers. Lists under way keep the old ones, and names for them.
+        others new numbers; returns whether it did. Lists under way keep the old numbers, and names for them.
         """
         kept = self._forgetting.kept(self.statistics, [self.slab])
         if kept is None:
             return False
         self.statistics_buffer.flush()
-        place = self.names.keep_items(kept)
+        new_number = self.names.keep_items(kept)
         for holder in (self.slab, self.statistics, self.statistics_buffer):
-            holder.renumber(place)
+            holder.renumber(new_number)
         self.ranker = self._new_ranker()
         return True
 
     # -- users that leave -------------------------------------------------------------------------------
 
     def idle_users(self, partition: int, longer_than_ms: int, before: int) -> list[str]:
-        """Users of a partition idle for longer than this whose last event's offset lies below `before`."""
+        """Users of a partition that are idle for longer than `longer_than_ms` and whose last event's offset
+        lies below `before`.
+        """
         slots = self.slab.of_partition(partition)
         since = self.clock.now(self.wall()) - self.slab.last_time(slots)
         idle = slots[(since > longer_than_ms) & (self.slab.offset[slots] < before)]
         return [self.slab.user_of[slot] or "" for slot in idle.tolist()]
 
     def erase_users(self, users: Sequence[tuple[int, str]]) -> None:
-        """Forget the rows of (partition, user); one that another partition owns is not touched."""
+        """Forget the rows of (partition, user); a row that another partition owns is not touched."""
         for partition, user in users:
             slot = self.slab.slots_of([user])
             self.slab.remove_rows(slot[(slot >= 0) & (self.slab.partition[slot] == partition)])
 
     def reencode(self, slots: Slots) -> Slots:
-        """Encode those rows anew that are of an older epoch; returns their slots."""
-        old = np.unique(slots[self.slab.epoch[slots] < self.encoder.epoch])
+        """Encode the rows among `slots` anew that are of an older epoch; returns their slots."""
+        old = np.unique(slots[self.slab.epoch[slots] < self.live.epoch])
         if len(old):
             with torch.inference_mode():
-                self.encoder.reencode(self.slab, old)
+                self.live.reencode(self.slab, old)
         return old
 
     def _slots(self, users: list[str], partition: NDArray[np.int32]) -> Slots:
-        """Slots of users; new users get one."""
+        """Slots of users, int64[n]; new users get one. Errors: ValueError for a user in two partitions."""
         slots = self.slab.slots_of(users)
         new = np.flatnonzero(slots < 0)
         if len(new):
-            where = {users[i]: int(partition[i]) for i in new.tolist()}
-            self.slab.add_users(list(where), np.array(list(where.values()), np.int32), self.encoder.epoch)
+            home = {users[i]: int(partition[i]) for i in new.tolist()}
+            self.slab.add_users(list(home), np.array(list(home.values()), np.int32), self.live.epoch)
             slots[new] = self.slab.slots_of([users[i] for i in new.tolist()])
         if np.any(self.slab.partition[slots] != partition):  # offsets of two partitions cannot be compared
             raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return slots
 
     def _sampled(self, events: EventTable) -> NDArray[np.bool_]:
-        """Which events are ranked before they are applied: those of sampled users, or of as many of them as
-        the budget pays for: bool[n].
+        """Which events are ranked before they are applied, bool[n]: those of sampled users, or of as many of
+        these users as the budget pays for.
         """
         cost, sample = self.ranker.scorer.ranking_cost, self.options.sample
         self.rank_budget.spend(cost.drain_seconds())
@@ -349,8 +349,8 @@ class Engine:
         if len(slots):
             report.lists = Lists(
                 [slab.user_of[slot] or "" for slot in slots.tolist()], slab.partition[slots], offset,
-                views.last_time[: len(slots)], topk, self.names.json_ids(), self.encoder.epoch,
-                self.encoder.version.id,
+                views.last_time[: len(slots)], topk, self.names.json_ids(), self.live.epoch,
+                self.live.version.id,
             )  # fmt: skip
 
     def update_statistics(self, now: int, wall: int) -> None:

@@ -20,11 +20,11 @@ from eddy.stream.kernels.window_loops import VersionTables
 from eddy.stream.state.rows import NO_TIME
 from eddy.stream.state.slab import HALF, Slab, Slots
 
-_CHUNK = 4096  # rows encoded anew at a time: bounds the memory of their windows
+_ROWS_AT_ONCE = 4096  # rows encoded anew together: bounds the memory of their windows
 
 
 class LiveVersion:
-    """A version, bound to the catalogue's numbers of items and event types."""
+    """A model version at an epoch, bound to the catalogue's numbers of items and event types."""
 
     def __init__(self, version: Version, epoch: int, catalogue: Catalogue, device: torch.device) -> None:
         self.version = version
@@ -33,14 +33,14 @@ class LiveVersion:
         self.recommender = version.recommender.to(device).eval()
         self.device = device
         self._catalogue = catalogue
-        # What the version or its rules name gets its number now; all other numbers, of whichever types they
-        # are or come to be, stand for an unknown type that no rule names.
+        # Types that the version or its rules name get their numbers now. Every other number, of whichever
+        # type, stands for an unknown type that no rule names.
         self._rules, row_of = version.rules.table()
         rules_of = np.full(MAX_TYPES, len(self._rules) - 1)
         rules_of[catalogue.types.name(list(row_of))] = list(row_of.values())
-        known = version.vocabulary.types
-        type_input = np.full(MAX_TYPES, len(known))
-        type_input[catalogue.types.name(known)] = np.arange(len(known))
+        types = version.vocabulary.types
+        type_input = np.full(MAX_TYPES, len(types))
+        type_input[catalogue.types.name(types)] = np.arange(len(types))
         self._numbering = catalogue.renumbered
         self.tables = VersionTables(type_input, (self._rules & NEGATIVE) > 0, rules_of)
         self._item_input = Growable(np.zeros(0, np.int64))
@@ -51,18 +51,19 @@ class LiveVersion:
         return self.recommender.state_size
 
     def _item_inputs(self, item: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The cell's input indices of items (catalogue indices), in the shape given."""
         if self._numbering != self._catalogue.renumbered:
             self._numbering, self._item_input = self._catalogue.renumbered, Growable(np.zeros(0, np.int64))
-        known = len(self._item_input)
-        if known < len(self._catalogue):
-            new = self._catalogue.hashes[known:]
+        looked_up = len(self._item_input)
+        if looked_up < len(self._catalogue):
+            new = self._catalogue.hashes[looked_up:]
             self._item_input.append(self.version.vocabulary.input_index(new))
         return self._item_input.now[item]
 
     def flags(self, type_: NDArray[np.uint16], value: NDArray[np.float16]) -> Flags:
         """What the rules that the version was trained with say of events, in the shape given."""
-        found = self._rules[self.tables.rules_of[type_], value.view(np.uint16)]
-        return Flags((found & MOVES) > 0, (found & TARGET) > 0, (found & NEGATIVE) > 0)
+        rules = self._rules[self.tables.rules_of[type_], value.view(np.uint16)]
+        return Flags((rules & MOVES) > 0, (rules & TARGET) > 0, (rules & NEGATIVE) > 0)
 
     def inputs(
         self,
@@ -86,8 +87,8 @@ class LiveVersion:
     def move_states(
         self, inputs: Inputs, waves: Waves, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move states [u, S] (in the waves' user order) through packed inputs: outputs [n, H], states [u,
-        S].
+        """Move states [u, S] (users in the waves' order) through packed inputs [n]; returns the outputs
+        [n, H] and the states [u, S] after them.
         """
         return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
 
@@ -98,33 +99,38 @@ class LiveVersion:
         `state` [m, S].
         """
         result = state.clone()
-        busy = np.flatnonzero(end > begin)
-        for start in range(0, len(busy), _CHUNK):
-            chosen = busy[start : start + _CHUNK]
+        busy = np.flatnonzero(end > begin)  # rows with entries to go through
+        for start in range(0, len(busy), _ROWS_AT_ONCE):
+            # 1. The entries of some rows as waves.
+            chosen = busy[start : start + _ROWS_AT_ONCE]
             waves = pack(np.zeros(len(chosen), np.int64), (end - begin)[chosen])
             chosen = chosen[waves.user]
             slot = slots[chosen][waves.row]
             entry = begin[chosen][waves.row] + waves.rank
+            # 2. What the cell is fed for each.
             time = slab.time[slot, entry]
             before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])
             type_ = slab.type[slot, entry]
             negative = self.flags(type_, slab.value[slot, entry]).negative
             gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
             inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
-            where = to_device(chosen, self.device)
-            _, result[where] = self.move_states(inputs, waves, state[where])
+            # 3. The states after them.
+            row = to_device(chosen, self.device)
+            _, result[row] = self.move_states(inputs, waves, state[row])
         return result
 
     def recompute_rows(self, slab: Slab, slots: Slots) -> None:
-        """Rebuild hidden and middle states of rows from their anchors and windows."""
+        """Encode the hidden states of rows, and those after HALF entries, anew from their anchors and
+        windows.
+        """
         length = slab.length[slots].astype(np.int64)
-        zero = np.zeros(len(slots), np.int64)
-        where = to_device(slots, self.device)
-        middle = self.recompute(slab, slots, zero, np.minimum(length, HALF), slab.anchor[where])
+        half = np.minimum(length, HALF)
+        row = to_device(slots, self.device)
+        midpoint = self.recompute(slab, slots, np.zeros_like(half), half, slab.anchor[row])
         long = to_device(np.flatnonzero(length >= HALF), self.device)
-        slab.midpoint_state[where[long]] = middle[long]
+        slab.midpoint_state[row[long]] = midpoint[long]
         slab.midpoint_known[slots] = length >= HALF
-        slab.hidden[where] = self.recompute(slab, slots, np.minimum(length, HALF), length, middle)
+        slab.hidden[row] = self.recompute(slab, slots, half, length, midpoint)
 
     def reencode(self, slab: Slab, slots: Slots) -> None:
         """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""

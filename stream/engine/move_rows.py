@@ -255,6 +255,7 @@ class _RowMove:
             self.recorder.record(slot, self.slab.length[slot].astype(np.int64), place, output)
 
 
+# Station 5: the state moves, once per record; durable with the next checkpoint.
 def move_rows(
     slab: Slab, live: LiveVersion, events: EventTable, want_before: NDArray[np.bool_],
     want_after: NDArray[np.bool_], report: BatchReport,

@@ -1,9 +1,10 @@
 """Prequential metrics of the live system: each sampled event is ranked from the row just before it, then
 applied.
 
-Ranked against all items known before its micro-batch (mode "all"), ties against us, statistics as at the
-batch's start; popularity decayed with the shortest half-life is ranked beside it on the same events and
-candidates. An item's first appearance is a miss for both.
+The target is ranked against all items that were in the catalogue before its micro-batch (mode "all"), ties
+count against the model, and statistics are as at the batch's start. Decayed popularity
+(`eddy.stream.engine.ranker.decayed_popularity`) is ranked beside it on the same events and candidates. An
+item's first appearance is a miss for both.
 """
 
 from collections import deque
@@ -18,9 +19,7 @@ from eddy.models.evaluation.metrics import MISS, metrics
 K = 20
 
 Ranks = Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
-"""Waits for ranks that are being made: of targets by the model and by decayed popularity, int64[n] each, 1 =
-first.
-"""
+"""Waits for the ranks of targets by the model and by decayed popularity, int64[n] each, 1 = first."""
 
 
 @dataclass
@@ -39,26 +38,27 @@ class Prequential:
     _finished: int = 0
     _waiting: deque[tuple[Ranks, NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=deque)
 
-    def start_ranks(self, ranks: Ranks, counted: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
-        """Take in ranks once they are asked for: of those `counted` [n]; a target not `known` [n] is a
-        miss.
+    def start_ranks(self, ranks: Ranks, counted: NDArray[np.bool_], possible: NDArray[np.bool_]) -> None:
+        """Note that ranks are being made, to be added by `finish_ranks`. Only events that are `counted` [n]
+        count; a target that was not `possible` [n] is a miss.
         """
-        self._waiting.append((ranks, counted, known))
+        self._waiting.append((ranks, counted, possible))
         self.started += 1
 
     def finish_ranks(self, started: int | None = None) -> None:
-        """Wait for the first so many of what was started (None = all), and for no more: later ones are still
-        being made. One thread may start while another finishes.
+        """Wait for the ranks of the first `started` calls of `start_ranks` (None = of all), and for no
+        others, since these may still be in the making. One thread may start ranks while another finishes
+        them.
         """
         until = self.started if started is None else started
         while self._finished < until:
             self._finished += 1
-            ranks, counted, known = self._waiting.popleft()
-            ours, theirs = (np.where(known, rank, MISS)[counted] for rank in ranks())
+            ranks, counted, possible = self._waiting.popleft()
+            ours, theirs = (np.where(possible, rank, MISS)[counted] for rank in ranks())
             self.add_ranks(ours, theirs)
 
     def add_ranks(self, rank: NDArray[np.int64], popularity_rank: NDArray[np.int64]) -> None:
-        """Take in ranks of targets, int64[n], 1 = first, by the model and by decayed popularity."""
+        """Add the ranks of n targets, int64[n], 1 = first, by the model and by decayed popularity."""
         n = len(rank)
         if not n:
             return
@@ -70,7 +70,7 @@ class Prequential:
         self.popularity_reciprocal += n * theirs[f"mrr@{K}"]
 
     def metrics(self) -> dict[str, float]:
-        """Means of what is finished; empty before the first event."""
+        """Means over the ranks that are finished; empty before the first."""
         if not self.events:
             return {}
         return {

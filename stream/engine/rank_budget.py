@@ -1,8 +1,8 @@
 """How much of the time live prequential ranks may take.
 
-A rank looks at every item, so what it costs grows with the catalogue while the rest of an event does not. The
-budget is saved up as time goes by and spent as ranks are made; where it does not pay for all sampled events,
-the sample is thinned to a smaller share of the same users.
+A rank looks at every item, so its cost grows with the catalogue, while that of the rest of an event does not.
+The budget is saved up as time goes by and spent as ranks are made; where it does not pay for all sampled
+events, the sample is thinned to a smaller share of the same users.
 """
 
 import math
@@ -13,7 +13,7 @@ MOST_SAVED_S = 0.1
 """Seconds that may be saved up: a quiet stream's ranks must not make a later batch wait for them."""
 
 FIRST_RANKS = 16
-"""Ranks that are made to learn what one costs."""
+"""Ranks that are made to learn what a rank costs."""
 
 
 class RankBudget:
@@ -35,5 +35,5 @@ class RankBudget:
         return FIRST_RANKS if rank_s is None else self._saved_s / rank_s
 
     def spend(self, seconds: float) -> None:
-        """Time was taken; what was not saved up delays the next ranks."""
+        """Ranks took so many seconds; the part that was not saved up delays the next ranks."""
         self._saved_s -= seconds

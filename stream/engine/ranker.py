@@ -1,4 +1,4 @@
-"""From rows to lists: what a model version makes of rows, alike for the engine and for serving."""
+"""From rows to lists: what a model version makes of rows, the same for the engine and for serving."""
 
 import time
 from collections.abc import Callable
@@ -23,8 +23,8 @@ UPDATE_MS = 100
 """How old the item statistics in live scores may be; workers hear of each other's no sooner either."""
 
 UPDATE_SHARE = 0.1
-"""Of the time, at most, goes into bringing live scores up to date: with a million items, 250 ms at once, they
-may be older.
+"""At most this share of the time goes into bringing live scores up to date: with a million items an update
+takes 250 ms, so the scores may then be older than UPDATE_MS.
 """
 
 
@@ -32,35 +32,36 @@ _NO_TARGETS = np.zeros(0, np.int64)
 
 
 class Ranker:
-    """A version's encoder and scorer on the catalogue and statistics of this process."""
+    """A live version and its scorer, on the catalogue and the statistics of this process."""
 
     def __init__(
         self, live: LiveVersion, names: ItemNames, statistics: Statistics,
         precision: Precision = "float32", threads: int = 1,
     ) -> None:  # fmt: skip
-        self.encoder, self.names = live, names
+        self.live, self.names = live, names
         vocabulary = live.version.vocabulary
         self.scorer = Scorer(live.recommender, vocabulary, names.catalogue, statistics, precision, threads)
-        self._refreshed = -UPDATE_MS
+        self._updated_at = -UPDATE_MS
         self._scored_as_of: tuple[int, int, int] | None = None
-        """the stream's now, `Statistics.changes` and `ItemFeatures.revision` that the scores were last
-        brought up to
+        """the stream's now, `Statistics.changes` and `ItemFeatures.revision` as of the last update of the
+        scores
         """
         self._period_ms = float(UPDATE_MS)
         self._popularity: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def statistics_are_due(self, now: int, wall: int) -> bool:
-        """Whether it is time to bring the scores up to date. Live, that is while the stream's `now` (ms) is
-        about the time on the wall, item statistics may be REFRESH_MS old, or older where taking them in takes
-        long; otherwise a moment on the wall can be days of the log, and it is always time.
+        """Whether it is time to bring the scores up to date. While the stream is live, that is while its
+        `now` (ms) is within a day of the wall clock (ms), item statistics may be UPDATE_MS old, or older
+        where an update takes long. In a replay a moment on the wall can be days of the log, so it is always
+        time.
         """
-        live = abs(wall - now) < DAY_MS and 0 <= wall - self._refreshed < self._period_ms
-        return not live
+        live = abs(wall - now) < DAY_MS
+        return not live or not 0 <= wall - self._updated_at < self._period_ms
 
     def update_statistics(self, now: int, wall: int) -> None:
-        """Bring the scorer to the stream's `now` (ms), as of item statistics and metadata, if that is due and
-        something changed: where the stream stands still, its scores do as well. New items are taken in at
-        once.
+        """Bring the scorer to the stream's `now` (ms) and to the item statistics and metadata as they are, if
+        an update is due and something changed: while the stream stands still, so do its scores. New items are
+        taken in at once.
         """
         catalogue, statistics = self.names.catalogue, self.scorer.statistics
         as_of = now, statistics.changes, catalogue.features.revision
@@ -71,29 +72,30 @@ class Ranker:
             took_ms = 1000 * (time.thread_time() - began)
             self._period_ms = max(UPDATE_MS, took_ms / UPDATE_SHARE)
             self._popularity = None
-            self._refreshed, self._scored_as_of = wall, as_of
+            self._updated_at, self._scored_as_of = wall, as_of
         elif new_items:
             self.scorer.add_new_items()
 
     def window(self, view: RowViews) -> Window:
         """The recent windows on the version's device."""
-        return Window(*(to_device(column, self.encoder.device) for column in view.window))
+        return Window(*(to_device(column, self.live.device) for column in view.window))
 
     def query(self, view: RowViews, now: NDArray[np.int64] | int) -> Query:
-        """What the rows ask for at `now` (ms, one for all or [m]), idle since their last event."""
+        """What the rows ask for at `now` (ms, one for all or [m]): users are idle since their last event."""
         last = view.last_time
         idle = np.where(last == NO_TIME, -1, np.maximum(now - last, 0))
-        idle_ms = to_device(idle.astype(np.float32), self.encoder.device)
-        return self.encoder.recommender.query_of_output(view.output, idle_ms)
+        idle_ms = to_device(idle.astype(np.float32), self.live.device)
+        return self.live.recommender.query_of_output(view.output, idle_ms)
 
     @torch.inference_mode()
     def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> RowViews:
-        """Rows as they are now; `state` [m, S] stands in for hidden states that are of another version."""
+        """Rows as they are now; `state` [m, S] replaces hidden states that are of another version."""
         if state is None:
             state = slab.hidden[to_device(slots, slab.device)]
-        output = self.encoder.recommender.cell.output(state)
-        return views_now(slab, self.encoder, slots, output)
+        output = self.live.recommender.cell.output(state)
+        return views_now(slab, self.live, slots, output)
 
+    # Station 6: from rows to a top-k, on the threads that score.
     @torch.inference_mode()
     def start_topk(
         self,
@@ -104,15 +106,16 @@ class Ranker:
         also: Exclude | None = None,
         target: NDArray[np.int64] = _NO_TARGETS,
     ) -> Callable[[], TopK]:
-        """The k best items for the first rows at `now` (ms, one for all or [m]), and the ranks of `target`
-        [r] for the last r, on the CPU; made beside the caller. `update_statistics` first.
+        """Begin the lists of the k best items for the first rows at `now` (ms, one for all or [m]), and the
+        ranks of `target` [r] for the last r rows. What is returned waits for them and gives them on the CPU.
+        Call `update_statistics` before.
 
-        Left out: items whose id is not known yet or that are withdrawn, the user's own that the row knows
-        where `exclude_seen` [m] says so, and the pairs of `also`.
+        Left out are items whose id is not known yet or that are withdrawn, the items that the row names where
+        `exclude_seen` [m] says so, and the pairs of `also`.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
-        targets = to_device(target, self.encoder.device)
+        targets = to_device(target, self.live.device)
         wait = self.scorer.start_topk(self.query(view, now), window, k, targets, left_out)
 
         return lambda: TopK(*(column.cpu() for column in wait()))
@@ -122,27 +125,28 @@ class Ranker:
         them.
         """
         if self._popularity is None:
-            found = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
-            found[self.names.unlisted()] = -1.0
-            self._popularity = found, np.sort(found)
+            counts = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
+            counts[self.names.unlisted()] = -1.0
+            self._popularity = counts, np.sort(counts)
         popularity, in_order = self._popularity
-        known = np.minimum(target, len(popularity) - 1)
-        of_target = np.where(target < len(popularity), popularity[known], -1.0)  # one that came since: last
+        scored = np.minimum(target, len(popularity) - 1)
+        of_target = np.where(target < len(popularity), popularity[scored], -1.0)  # newer items come last
         return np.asarray(len(in_order) - np.searchsorted(in_order, of_target), np.int64)
 
     def _left_out(
         self, window: Window, exclude_seen: NDArray[np.bool_], also: Exclude | None
     ) -> Exclude | None:
+        """The items of `start_topk` that are not to be ranked."""
         rows, items = [], []
         if also is not None:
             rows.append(also.row)
             items.append(also.item)
         if exclude_seen.any():
             chosen = to_device(exclude_seen, window.item.device)[:, None]
-            for own in (window.item, window.older):
-                row, place = ((own >= 0) & chosen).nonzero(as_tuple=True)
+            for item in (window.item, window.older):
+                row, place = ((item >= 0) & chosen).nonzero(as_tuple=True)
                 rows.append(row)
-                items.append(own[row, place].long())
+                items.append(item[row, place].long())
         unlisted = to_device(self.names.unlisted(), window.item.device)
         if not rows and not len(unlisted):
             return None
@@ -152,10 +156,11 @@ class Ranker:
 
 def decayed_popularity(statistics: Statistics, items: int, now: float) -> NDArray[np.float64]:
     """What is recommended when nothing is known of a user: decayed counts of the catalogue's first `items`
-    items at `now` (ms), float64[items]; half-life one day where that is among those counted.
+    items at `now` (ms), float64[items]. The half-life is one day if the version counts with it, else the
+    first that it counts with; zeros if it counts with none.
     """
-    lives = statistics.half_lives_ms
-    if not lives:
+    half_lives = statistics.half_lives_ms
+    if not half_lives:
         return np.zeros(items)
     counts = statistics.popularity(items, now)
-    return np.asarray(counts[lives.index(DAY_MS) if DAY_MS in lives else 0], np.float64)
+    return np.asarray(counts[half_lives.index(DAY_MS) if DAY_MS in half_lives else 0], np.float64)

@@ -17,6 +17,7 @@ from eddy.stream.state.rows import WINDOW
 from eddy.stream.state.slab import Slab, Slots
 
 
+# Station 6: copies of rows, which later events do not change.
 @dataclass(frozen=True)
 class RowViews:
     """What m answers are made from: the cell's output and the recent window, at one moment of each row."""
@@ -95,11 +96,11 @@ class RowRecorder:
         self.place_after = np.where(after, np.cumsum(after) - 1, -1)
         """[n] by event: the place of its row just after it, -1 = none"""
         self.place_before = np.where(before, len(just_after) - 1 + np.cumsum(before), -1)
-        """[n] and of its row just before it"""
+        """[n] by event: the place of its row just before it, -1 = none"""
 
     def record(self, slot: Slots, length: Ints, place: Ints, output: torch.Tensor) -> None:
-        """Rows of slots, with so many entries in their windows, to places among the views; those with a place
-        below 0 are passed over.
+        """Copy rows to their places among the views: of each slot, the first `length` entries of its window
+        and its output [n, H]. Rows with a place below 0 are passed over.
         """
         window, last_time = self._view.window, self._view.last_time
         most = window_loops.copy_out(self._windows, self._live.tables, slot, length, place, window, last_time)

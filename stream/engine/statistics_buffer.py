@@ -1,4 +1,4 @@
-"""What the item statistics take in: each event of a partition once, many events at a time."""
+"""Events on their way into the item statistics: each event of a partition counts once, many at a time."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,13 @@ from eddy.stream.state.item_statistics import Counted
 from eddy.stream.state.slab import NO_OFFSET
 
 MOST_WAITING = 4096
-"""Events that wait to be counted together; a call for each small batch would cost more than its answers."""
+"""Events that may wait to be counted together; a call for each small batch would take longer than its
+answers.
+"""
 
 
 class StatisticsBuffer:
-    """Of the partitions of this process."""
+    """The events of this process's partitions that are not counted yet, or not written to the journal yet."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics
@@ -23,14 +25,15 @@ class StatisticsBuffer:
         self._events = 0
 
     def begin_partition(self, partition: int, offset: int) -> None:
-        """A partition was gained: the statistics hold its events up to this offset."""
+        """A partition was gained whose events up to `offset` are in the statistics."""
         self._until[partition] = offset
 
     def forget_partition(self, partition: int) -> None:
-        """A partition was lost: what waits of it is for its next owner to count."""
+        """A partition was lost: its events that wait here are for its next owner to count."""
         for of_partition in (self._until, self._waiting, self._counted):
             of_partition.pop(partition, None)
 
+    # Station 8: events wait to be counted, and to be written to the journal with their rows.
     def add_events(
         self,
         partition: NDArray[np.int32],
@@ -39,8 +42,8 @@ class StatisticsBuffer:
         time: NDArray[np.int64],
         previous: NDArray[np.int64],
     ) -> None:
-        """n events that count, of any partitions (columns as in `Counted`); a replayed one does not count
-        again.
+        """Add n events that count, of any partitions (columns as in `Counted`); one that was replayed does
+        not count again.
         """
         for number in np.unique(partition).tolist():
             until = self._until.get(number, NO_OFFSET)
@@ -55,22 +58,22 @@ class StatisticsBuffer:
             self.flush()
 
     def flush(self) -> None:
-        """Bring the statistics up to all that was noted."""
+        """Bring the statistics up to all events that were added."""
         for number, waiting in self._waiting.items():
-            together = join_columns(waiting)
-            self._statistics.count_events(number, together.item, together.time, together.previous)
-            self._counted.setdefault(number, []).append(together)
+            counted = join_columns(waiting)
+            self._statistics.count_events(number, counted.item, counted.time, counted.previous)
+            self._counted.setdefault(number, []).append(counted)
         self._waiting.clear()
         self._events = 0
 
     def renumber(self, place: NDArray[np.int64]) -> None:
-        """Items get other numbers, place[N] of each; what still waits must have been counted."""
-        for number, counted in self._counted.items():
-            self._counted[number] = [one.renumbered(place) for one in counted]
+        """Items get other numbers, place[N] of each; call `flush` before."""
+        for number, updates in self._counted.items():
+            self._counted[number] = [counted.renumbered(place) for counted in updates]
 
     def drain_counted(self, partition: int) -> list[Counted]:
-        """What the statistics took in of a partition since the last call, one entry per update; counts
-        what waits.
+        """What the statistics took in of a partition since the last call, one entry per update; events that
+        wait are counted before.
         """
         self.flush()
         return self._counted.pop(partition, [])

@@ -1,8 +1,9 @@
-"""Which records an installation takes from `events`, beside what `eddy.stream.records.schema.Event` asks of
+"""Which records an installation takes from `events`, beyond what `eddy.stream.records.schema.Event` asks of
 their form.
 
-Guarantee: decided from the record alone, never from the moment of reading or from what was read before. So
-workers, exports and everything else that reads `events` agree, today and at the next restart.
+Guarantee: whether a record is taken is decided from the record alone, never from the moment of reading or
+from what was read before. So workers, exports and everything else that reads `events` agree, today and at the
+next restart.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ them. `eddy.stream.kafka.topics` makes brokers stamp the append time, so no prod
 """
 
 _NO_MILLISECONDS = 10**14
-"""The year 5138: a greater time counts micro- or nanoseconds."""
+"""The year 5138: a greater number counts micro- or nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Admission:
     """ms since 1970"""
 
     def misplaced(self, keys: Sequence[bytes], partition: int) -> dict[int, str]:
-        """Which keys do not belong into the partition that their records lie in: reasons by index."""
+        """Which keys do not belong into the partition that their records lie in: reasons by index of the
+        key.
+        """
         if self.partitions == 1 and partition == 0:
             return {}
         home = partition_of(keys, self.partitions, self.partitioner)
@@ -46,7 +49,9 @@ class Admission:
         }
 
     def mistimed(self, time: NDArray[np.int64], appended: NDArray[np.int64]) -> dict[int, str]:
-        """Which event times [n] cannot be, given when their records were appended [n]: reasons by index."""
+        """Which event times [n] (ms) are impossible, given when their records were appended [n] (ms): reasons
+        by index.
+        """
         reasons = {
             i: f"timestamp {time[i]} is more than an hour ahead of the record's append time "
             f"({appended[i]} ms)"
@@ -63,5 +68,5 @@ class Admission:
 
 
 def date_of(ms: int) -> str:
-    """The day of a time in ms since 1970, for people."""
+    """The day of a time in ms since 1970, for messages to people."""
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"

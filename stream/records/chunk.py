@@ -1,4 +1,4 @@
-"""What one fetch brought of a partition."""
+"""Chunks: what one fetch brought of a partition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from eddy.stream.records.decode import Decoded, Record
 
 
+# Station 1: records of one partition on their way to the engine.
 @dataclass(frozen=True)
 class Chunk:
     """Records of one partition, contiguous in the log."""
@@ -13,11 +14,11 @@ class Chunk:
     partition: int
     records: Sequence[Record]
     generation: int
-    """of the consumer group when it was fetched"""
+    """of the consumer group when the chunk was fetched"""
     follows: int | None
-    """end of the chunk handed out just before, None for the first one since the position was set"""
+    """end of the chunk of this partition before it, None for the first since the position was set"""
     seeks: int = 0
-    """how often positions had been set when it was fetched"""
+    """how often positions had been set when the chunk was fetched"""
     last: bool = True
     """whether the same fetch brought no other partition's chunk after this one"""
     decoded: Decoded | None = None

@@ -13,10 +13,10 @@ def wall_ms() -> int:
 class StreamClock:
     """The greatest accepted event time, moved on by wall time for up to a day where the stream is live.
 
-    A stream is live when its latest event was within a day of the wall clock as it was taken in. So a replay
-    of an old log lives in the log's own time and does not change by waiting, a live stream does not stand
-    still between events, and one that falls silent stands still a day after its latest event. Guarantee: what
-    `now` says never falls, whatever events, silence and the wall clock do. Times in ms.
+    A stream is live when its latest event, as it was taken in, was within a day of the wall clock. So a
+    replay of an old log lives in the log's own time and does not change by waiting, a live stream does not
+    stand still between events, and a stream that falls silent stands still a day after its latest event.
+    Guarantee: `now` never falls, whatever events, silence and the wall clock do. All times are in ms.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StreamClock:
         self._now = -1
 
     def observe(self, event_time: int, wall: int) -> None:
-        """Take in the time of an accepted event."""
+        """Take in the time of an accepted event, and the wall clock's."""
         if event_time > self._latest:
             self._latest = event_time
             self._live = abs(wall - event_time) < DAY_MS

@@ -1,4 +1,4 @@
-"""Dead letters: records of `events` that are no events, kept as they came, with the reason beside them."""
+"""Dead letters: records of `events` that are no events, kept as they came, each with the reason beside it."""
 
 import hashlib
 from typing import TypedDict
@@ -6,13 +6,14 @@ from typing import TypedDict
 from eddy.stream.records.decode import Rejected
 
 MAX_VALUE_BYTES = 1 << 20
-"""Longer values are cut: their topic takes 2 MiB, so a letter can never be refused."""
+"""Longer values are cut: the topic takes messages of 2 MiB, so a letter can never be refused."""
 
 MAX_KEY_BYTES = 1 << 10
+"""Longer keys are cut in the header `key`."""
 
 
 class Letter(TypedDict):
-    """Arguments of a producer's send, beside the topic."""
+    """The arguments of a producer's `send` but for the topic."""
 
     key: bytes
     value: bytes | None
@@ -20,7 +21,9 @@ class Letter(TypedDict):
 
 
 def dead_letter(topic: str, partition: int, rejected: Rejected) -> Letter:
-    """The message for a rejected record of `topic`; `sha256` and `length` tell what was cut off."""
+    """The message for a rejected record of `topic`; the headers `sha256` and `length` describe a value
+    that was cut.
+    """
     value = rejected.record.value
     headers = [
         ("reason", rejected.reason.encode()),

@@ -1,8 +1,8 @@
-"""From a chunk of `events` records to columns: decoded once, by whole batches; bad records are told apart,
-not lost.
+"""From records of `events` to columns: records are decoded once, whole chunks at a time, and bad ones are
+told apart, not lost.
 
-Every record comes out either in the batch, as an erasure, or rejected with a reason. Nothing in a record
-can raise. `eddy.models.event_limits` and `eddy.stream.records.admission` say what is accepted.
+Every record comes out as an event, as an erasure, or rejected with a reason. Nothing in a record can raise.
+`eddy.models.event_limits` and `eddy.stream.records.admission` say what is accepted.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 class Record(Protocol):
-    """What is needed of a consumed Kafka record."""
+    """What decoding needs of a consumed Kafka record."""
 
     @property
     def key(self) -> bytes | None: ...
@@ -42,17 +42,17 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is no event, and why."""
+    """A record that is not accepted, and why."""
 
     record: Record
     reason: str
     misplaced: bool = False
-    """refused for its partition"""
+    """whether the reason is the partition that it lies in"""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """A tombstone: this user is to be forgotten."""
+    """A tombstone: the user is to be forgotten."""
 
     user: str
     offset: int
@@ -95,11 +95,11 @@ class Decoded:
 
 
 def _all_at_once(values: Sequence[bytes | None]) -> list[Event] | None:
-    """All values decoded in one call, or None if they must be looked at one by one.
+    """All values decoded in one call, or None if they must be decoded one by one.
 
-    Lines can be decoded together only if no value can reach into the next: none holds a line break, each
-    starts with { and ends with }. A value cut inside a string or an object then still fails, since a raw
-    line break is not allowed in a string and } { do not join.
+    Lines can be decoded together only if no value can reach into the next: no value holds a line break, each
+    starts with { and ends with }. A value that is cut inside a string or an object then still fails, since a
+    raw line break is not allowed in a string and } { do not join.
     """
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
@@ -138,8 +138,8 @@ def event_ids_of(events: Sequence[Event]) -> list[str | None]:
     return [event.event_id or None for event in events]
 
 
-def _times(of: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
-    return np.fromiter(map(_timestamp, of), np.int64, len(of))
+def _times(events: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
+    return np.fromiter(map(_timestamp, events), np.int64, len(events))
 
 
 def accept_events(
@@ -207,6 +207,7 @@ def _erasures(
     return erasures, rejected
 
 
+# Station 2: records become columns; bad records and tombstones are told apart.
 def decode_events(records: Sequence[Record], partition: int, admission: Admission) -> Decoded:
     """Decode one partition's records."""
     events, accepted, erasures, rejected = accept_events(records, partition, admission)
@@ -231,6 +232,7 @@ def _columns(events: Sequence[Event], records: Sequence[Record], partition: int)
     )
 
 
+# Station 3: a micro-batch is cut at its tombstones.
 def stretches(decoded: Sequence[Decoded]) -> Iterator[tuple[list[EventColumns], list[tuple[int, str]]]]:
     """Events to apply, at most one struct per partition, and (partition, user) to erase after them, so that
     every tombstone takes its turn.

@@ -22,9 +22,12 @@ _AT_ONCE = 4096
 """Keys hashed together: each takes as much memory as the longest of them."""
 
 ENOUGH = 20
-"""Keys after which a partitioner is recognised: chance alone puts half of them right at most."""
+"""Keys after which another partitioner is recognised: chance alone puts at most half of them right."""
 
 ALMOST_ALL = 0.9
+"""Share of the keys that a partitioner must put where they lie to be recognised: a few may be misplaced
+otherwise.
+"""
 
 
 def partition_of(
@@ -46,7 +49,7 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
     n = len(keys)
     length = np.fromiter(map(len, keys), np.uint32, n)
     words = max((int(length.max(initial=0)) + 3) // 4, 1)
-    padded = np.array(keys, f"S{words * 4}")  # by zeros
+    padded = np.array(keys, f"S{words * 4}")  # with zeros
     word = np.ascontiguousarray(padded.view("<u4").reshape(n, words).T)
     whole = length // np.uint32(4)
     shortest = int(whole.min(initial=0))
@@ -59,7 +62,7 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
         if i < shortest:  # a word of all keys
             h = mixed
             continue
-        # the last, partial word is mixed in differently: its bytes as they are
+        # The last, partial word is mixed in without the steps above: its bytes as they are.
         tail = (h ^ word[i]) * _M
         h = np.where(i < whole, mixed, np.where((i == whole) & (length % 4 > 0), tail, h))
     h ^= h >> np.uint32(13)
@@ -78,8 +81,8 @@ class OtherPartitioner:
         self._decided = False
 
     def recognised(self, keys: Sequence[bytes], partition: int) -> str | None:
-        """Take in keys of records that lie in a partition. Returns, once, what to tell the user: as soon as
-        almost all keys lie where another partitioner puts them, and not where the one that is set does.
+        """Take in keys of records that lie in a partition. Returns what to tell the user, once: as soon as
+        almost all keys lie where another partitioner puts them, and not where the one that is set puts them.
         """
         if self._decided or not keys:
             return None

@@ -224,7 +224,7 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Reads the environment; an override that is None leaves the environment's value or the default.
 
-    Raises EddyError that names each wrong variable and what is wrong with it.
+    Errors: EddyError that names each wrong variable and what is wrong with it.
     """
     return _validated({name: value for name, value in overrides.items() if value is not None})
 

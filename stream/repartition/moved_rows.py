@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.records.messages import Message
-from eddy.stream.state.item_statistics import Counted, Journal
+from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import decode_rows, keyed
 from eddy.stream.state.slab import NO_OFFSET
 
@@ -49,9 +49,8 @@ def moved_statistics(
         target = Statistics(statistics.half_lives_ms, statistics.successors)
         target.replace_partition(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
         journal = Journal(number, sequence=-1, offset=NO_OFFSET)
-        nothing = np.zeros(0, np.int64)
-        journal.note_counted(Counted(nothing, nothing, np.zeros((0, 1), np.int64), NO_OFFSET))
-        moved[number] = journal.drain_records(target, catalogue)()  # the first record of a journal is a base
+        journal.rewrite()
+        moved[number] = journal.drain_records(target, catalogue)()
     return moved
 
 

@@ -2,8 +2,8 @@
 
 A tombstone under an item's id withdraws it, and so does metadata with `"available": false`; metadata without
 that brings it back. Compaction forgets a tombstone in the end, so a worker carries the withdrawal over into
-the item's dictionary record, which stays. Metadata speaks for itself: what the dictionary says of an item
-counts only while it has none. So the order in which a worker wrote does not matter, nor do repeats.
+the item's dictionary record, which stays. What the dictionary says of an item counts only while the item has
+no metadata. So the order in which workers wrote does not matter, nor do repeats.
 """
 
 from collections.abc import Iterable
@@ -44,24 +44,30 @@ class Availability:
         return item in self._described
 
     def removed(self, item: int) -> bool:
-        """Whether the last records taken took an item without metadata out of the dictionary."""
+        """Whether the last call of `take_records` took this item, which has no metadata, out of the
+        dictionary.
+        """
         return item in self._removed and item not in self._described
 
     def take_records(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> set[int]:
-        """Records (key, value) of `items` in log order; returns the items of which they may have changed what
-        is known. What cannot be read says nothing.
+        """Take in records (key, value) of `items` in log order; returns the hashes of the items that they
+        may have changed. A record that cannot be read changes nothing.
         """
         changed: set[int] = set()
         self._removed.clear()
         for key, value in records:
             if not key:
                 continue
-            item = self._take_entry(key, value) if key.startswith(DICTIONARY_KEY) else self._take(key, value)
+            take = self._take_entry if key.startswith(DICTIONARY_KEY) else self._take_metadata
+            item = take(key, value)
             if item is not None:
                 changed.add(item)
         return changed
 
-    def _take(self, key: bytes, value: bytes | None) -> int | None:
+    def _take_metadata(self, key: bytes, value: bytes | None) -> int | None:
+        """A record under an item's id: metadata or a tombstone. Returns the item's hash, None =
+        unreadable.
+        """
         if value is None:
             try:
                 name = text(key)
@@ -83,17 +89,18 @@ class Availability:
                 self._withdrawn[item] = offer.item_id
             else:
                 self._withdrawn.pop(item, None)
-        self._note(item)
+        self._note_whether_to_carry(item)
         return item
 
     def _take_entry(self, key: bytes, value: bytes | None) -> int | None:
+        """A record of the dictionary. Returns the item's hash, None where it changes nothing."""
         if len(key) != _KEY_BYTES:
             return None
         item = int.from_bytes(key[len(DICTIONARY_KEY) :], "big")
         self._carried.discard(item)
         self._removed.discard(item)
         if value is not None and item not in self._withdrawn and b'"withdrawn"' not in value:
-            return None  # nearly all of the dictionary, and all of it is read at every start
+            return None  # true of nearly the whole dictionary, all of which is read at every start
         if value is None:
             self._removed.add(item)
         else:
@@ -105,36 +112,37 @@ class Availability:
                 self._carried.add(item)
                 if item not in self._described:
                     self._withdrawn[item] = entry.item_id
-        self._note(item)
+        self._note_whether_to_carry(item)
         return item
 
-    def _note(self, item: int) -> None:
+    def _note_whether_to_carry(self, item: int) -> None:
+        """An item that only a tombstone withdrew is to be carried over into the dictionary."""
         if item in self._withdrawn and item not in self._described and item not in self._carried:
             self._to_carry[item] = self._withdrawn[item]
         else:
             self._to_carry.pop(item, None)
 
     def take_to_carry(self) -> list[str]:
-        """Ids of items that a tombstone withdrew and whose dictionary record does not say so, since the last
-        call: to be written there.
+        """Ids of the items that a tombstone withdrew since the last call and whose dictionary records do not
+        say so: to be written there.
         """
         ids = list(self._to_carry.values())
         self._to_carry.clear()
         return ids
 
     def carry_again(self, ids: Iterable[str]) -> None:
-        """Writing these did not come to its end: those that are still only withdrawn by a tombstone are given
-        out again.
+        """These could not be written: `take_to_carry` gives those again that are still withdrawn by a
+        tombstone alone.
         """
         for item in map(item_hash, ids):
-            self._note(item)
+            self._note_whether_to_carry(item)
 
 
 def dictionary_records(
     ids: Iterable[str], availability: Availability | None = None
 ) -> list[tuple[bytes, bytes]]:
-    """Records (key, value) for `items` by which others can name these items' hashes, and know which of them
-    are withdrawn.
+    """Records (key, value) for `items`, from which others learn the names of these items' hashes, and which
+    of them are withdrawn.
     """
     records = []
     for name in ids:

@@ -1,8 +1,8 @@
 """Names of catalogue items: ids by catalogue index, and back, with collisions of their hashes refused.
 
-Rows and statistics name items by hash; this table, fed from the version's vocabulary, from `items` and from
-events, gives them their ids again. It can be a step behind (a hash whose id is not known yet): such items
-are not recommended, nor are those that were withdrawn (eddy.stream.state.availability).
+Rows and statistics name items by hash. This table, fed from the version's vocabulary, from `items` and from
+events, gives the hashes their ids again. It can be a step behind: an item whose id is not known yet is not
+recommended, nor is one that was withdrawn (`eddy.stream.state.availability`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,34 +29,34 @@ def metadata(
     records: Iterable[tuple[bytes | None, bytes | None]],
 ) -> list[tuple[int, NDArray[np.uint64]]]:
     """(item hash, features) of those records (key, value) of `items` that are metadata; an item whose record
-    was removed has none. What cannot be read is left out.
+    was removed has no features. A record that cannot be read is left out.
     """
-    found = []
+    features = []
     for key, value in records:
         if not key or key.startswith(DICTIONARY_KEY):
             continue
         try:
             if value is None:
-                found.append((item_hash(text(key)), NONE))
+                features.append((item_hash(text(key)), NONE))
                 continue
             fields = decoded(_decode_fields, value)
         except Unreadable:
             continue
         item = fields.get("item_id")
         if isinstance(item, str) and item:
-            found.append((item_hash(item), features_of(fields)))
-    return found
+            features.append((item_hash(item), features_of(fields)))
+    return features
 
 
 class JsonIds(NamedTuple):
-    """Item ids as JSON strings, by catalogue index; what is named later does not change it."""
+    """Item ids as JSON strings, by catalogue index; a name that comes later does not change it."""
 
     number: NDArray[np.int64]
-    """[N] of an item's string among all; -1 where the id is not known"""
+    """[N] the number of each item's string, -1 where the id is not known"""
     strings: pa.LargeStringArray
 
     def take_ids(self, index: NDArray[np.int64]) -> pa.StringArray:
-        """The ids of these items, which are named."""
+        """The ids of these items (catalogue indices), all of which must be known."""
         return self.strings.take(pa.array(self.number[index])).cast(pa.string())
 
 
@@ -64,8 +64,8 @@ class ItemNames:
     """Ids of the catalogue's items, and which of them may be listed."""
 
     def __init__(self, catalogue: Catalogue, idle_ms: float | None = None) -> None:
-        """An item that was touched less than `idle_ms` ago keeps its id, whoever takes it out of the
-        dictionary.
+        """An item that was touched less than `idle_ms` ago (None: no item) keeps its id, whoever takes it out
+        of the dictionary.
         """
         self.catalogue = catalogue
         self.availability = Availability()
@@ -80,7 +80,7 @@ class ItemNames:
         self._clear()
 
     def _clear(self) -> None:
-        """Nothing that follows from ids is there yet."""
+        """Start over with everything that follows from the ids."""
         self._index: dict[str, int] = {}
         self._collided: set[str] = set()
         self._unlisted = Growable(np.zeros(0, np.bool_))
@@ -95,18 +95,18 @@ class ItemNames:
         item.
         """
         get = self._index.get
-        found = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
-        missing = np.flatnonzero(found < 0)
+        index = np.fromiter((get(item, -1) for item in ids), np.int32, len(ids))
+        missing = np.flatnonzero(index < 0)
         if len(missing):
             self._new += self.name_items(
                 dict.fromkeys(ids[i] for i in missing.tolist() if ids[i] not in self._collided)
             )
-            found[missing] = [get(ids[i], -1) for i in missing.tolist()]
-        return found
+            index[missing] = [get(ids[i], -1) for i in missing.tolist()]
+        return index
 
     def name_items(self, ids: Iterable[str]) -> list[str]:
-        """Name items; returns the ids that were new. An id that shares its hash with another is never
-        named.
+        """Give items their ids; returns the ids that were new. An id that shares its hash with another one is
+        refused.
         """
         new = [item for item in ids if item not in self._index]
         if not new:
@@ -114,67 +114,72 @@ class ItemNames:
         hashes = item_hashes(new)
         index = self.catalogue.add(hashes)
         self._extend()
-        named, places = [], []
-        for item, at in zip(new, index.tolist(), strict=True):
-            if self.ids[at] is None:
-                self.ids[at] = item
-                self._index[item] = at
+        named, numbers = [], []
+        for item, number in zip(new, index.tolist(), strict=True):
+            if self.ids[number] is None:
+                self.ids[number] = item
+                self._index[item] = number
                 named.append(item)
-                places.append(at)
-            elif self.ids[at] != item:
+                numbers.append(number)
+            elif self.ids[number] != item:
                 self._collided.add(item)
-        self._without_json += places
-        self._touched.now[places] = np.maximum(self._touched.now[places], self.now)
-        self._look_up_availability(np.array(places, np.int64))
+        self._without_json += numbers
+        self._touched.now[numbers] = np.maximum(self._touched.now[numbers], self.now)
+        self._look_up_availability(np.array(numbers, np.int64))
         return named
 
     def _extend(self) -> None:
-        have, now = len(self.ids), len(self.catalogue)
-        if have < now:
-            self.ids.extend([None] * (now - have))
-            self._unlisted.extend(now, True)
-            self._touched.extend(now, NO_TIME)
-            self._lasting.extend(now, False)
-            self._described.extend(now, False)
+        """Make room for the items that the catalogue has got since: their ids are not known yet."""
+        missing, items = len(self.catalogue) - len(self.ids), len(self.catalogue)
+        if missing > 0:
+            self.ids.extend([None] * missing)
+            self._unlisted.extend(items, True)
+            self._touched.extend(items, NO_TIME)
+            self._lasting.extend(items, False)
+            self._described.extend(items, False)
             self._unlisted_now = None
 
     def add_vocabulary(self, ids: Sequence[str]) -> None:
-        """Name items that a version knows: they never leave."""
+        """Give the items of a version's vocabulary their ids: they never leave."""
         self.name_items(ids)
         self._lasting.now[self.catalogue.find(item_hashes(ids))] = True
 
     def touch_items(self, index: NDArray[np.integer], now: int) -> None:
-        """Items have events at the stream's `now` (ms)."""
+        """Note that these items have events at the stream's `now` (ms)."""
         self._extend()
         self._touched.now[index] = self.now = max(now, self.now)
 
     def take_availability(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
-        """Records (key, value) of `items`: what they withdraw and bring back, and what they take out of the
+        """Take in records (key, value) of `items`: which items they withdraw, bring back, or take out of the
         dictionary.
         """
         items = self.availability.take_records(records)
         if not items:
             return
+        # 1. Which of them the catalogue knows.
         self._extend()
         hashes = np.fromiter(items, np.uint64, len(items))
         index = self.catalogue.find(hashes)
         hashes, index = hashes[index >= 0], index[index >= 0]
+        # 2. An item that left the dictionary loses its id, unless an event touched it lately: then its record
+        # is to be written again.
         removed = np.fromiter(map(self.availability.removed, hashes.tolist()), np.bool_, len(hashes))
         removed &= ~self._lasting.now[index]
         lately = self._touched_lately(self._touched.now[index[removed]])
-        for at, keeps_its_id in zip(index[removed].tolist(), lately.tolist(), strict=True):
-            name = self.ids[at]
+        for number, keeps_its_id in zip(index[removed].tolist(), lately.tolist(), strict=True):
+            name = self.ids[number]
             if name is not None and not keeps_its_id:
-                self.ids[at] = None
+                self.ids[number] = None
                 del self._index[name]
             elif name is not None:
                 self._new.append(name)
+        # 3. What may be listed now.
         self._look_up_availability(index)
 
     def _look_up_availability(self, index: NDArray[np.int64]) -> None:
-        """Note whether these items may be listed, and have metadata."""
+        """Note whether these items may be listed, and whether they have metadata."""
         hashes, availability = self.catalogue.hashes[index].tolist(), self.availability
-        unnamed = (self.ids[at] is None for at in index.tolist())
+        unnamed = (self.ids[number] is None for number in index.tolist())
         self._unlisted.now[index] = np.fromiter(
             (without or item in availability for without, item in zip(unnamed, hashes, strict=True)),
             np.bool_,
@@ -184,12 +189,12 @@ class ItemNames:
         self._unlisted_now = None
 
     def _touched_lately(self, time: Any) -> Any:
-        """Whether that was less than `idle_ms` ago; element by element."""
+        """Whether `time` (ms, a number or an array) is less than `idle_ms` ago."""
         return (time != NO_TIME) & (time > self.now - (self.idle_ms or 0))
 
     def untouched(self) -> NDArray[np.int64]:
-        """Catalogue indices of items that leave unless somebody else has touched them: named, in no
-        vocabulary, without metadata or withdrawal, and not touched here for `idle_ms`.
+        """Catalogue indices of the items that leave unless another process has touched them: they have an id,
+        are in no vocabulary, have no metadata, are not withdrawn, and were not touched here for `idle_ms`.
         """
         if self.idle_ms is None:
             return np.zeros(0, np.int64)
@@ -198,47 +203,49 @@ class ItemNames:
         return np.flatnonzero(~(stays | self._touched_lately(self._touched.now)))
 
     def leaving(self) -> NDArray[np.bool_]:
-        """Which items are only there as long as a row or a count names them, since they cannot be listed:
+        """Which items stay only as long as a row or a count names them, since they cannot be listed:
         bool[N].
         """
         self._extend()
         return np.asarray(self._unlisted.now & ~self._lasting.now, np.bool_)
 
     def keep_items(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Forget all other items; see `Catalogue.keep`."""
+        """Forget all items but these; returns each item's new index, see `Catalogue.keep`."""
         self._extend()
-        place = self.catalogue.keep(index)
-        self.ids = [self.ids[at] for at in index.tolist()]
+        new_index = self.catalogue.keep(index)
+        self.ids = [self.ids[number] for number in index.tolist()]
         self._touched = Growable(self._touched.now[index])
         self._lasting = Growable(self._lasting.now[index])
         self._described = Growable(self._described.now[index])
         unlisted, collided = Growable(self._unlisted.now[index]), self._collided
         self._clear()
         self._unlisted, self._collided = unlisted, collided
-        self._without_json = [at for at, name in enumerate(self.ids) if name is not None]
-        self._index = {name: at for at, name in enumerate(self.ids) if name is not None}
-        return place
+        self._index = {name: number for number, name in enumerate(self.ids) if name is not None}
+        self._without_json = list(self._index.values())
+        return new_index
 
     def unlisted(self) -> NDArray[np.int64]:
-        """Catalogue indices of what may not be listed: its id is not known (yet), or it was withdrawn."""
+        """Catalogue indices of the items that may not be listed: their ids are not known yet, or they were
+        withdrawn.
+        """
         self._extend()
         if self._unlisted_now is None:
             self._unlisted_now = np.flatnonzero(self._unlisted.now)
         return self._unlisted_now
 
     def may_be_listed(self, index: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Whether these items, which are in the catalogue, are named and not withdrawn: bool[n]."""
+        """Whether these items of the catalogue have ids and are not withdrawn: bool[n]."""
         self._extend()
         return np.asarray(~self._unlisted.now[index], np.bool_)
 
     def json_ids(self) -> JsonIds:
-        """Ids as JSON strings; what they cost follows what was named since the last call."""
+        """All ids as JSON strings, at the cost of those that came since the last call."""
         self._extend()
         self._json_number.extend(len(self.ids), -1)
         if self._without_json:
-            texts = [encode(self.ids[at]) for at in self._without_json]
+            texts = [encode(self.ids[number]) for number in self._without_json]
             ends = self._json_ends.now[-1] + np.cumsum([len(text) for text in texts])
-            if (self._json_number.now[self._without_json] >= 0).any():  # earlier ones must not see the change
+            if (self._json_number.now[self._without_json] >= 0).any():  # earlier JsonIds must not change
                 self._json_number = Growable(self._json_number.now.copy())
             self._json_number.now[self._without_json] = np.arange(len(texts)) + len(self._json_ends) - 1
             self._json_ends.append(ends)
@@ -249,6 +256,6 @@ class ItemNames:
         return JsonIds(self._json_number.now, strings)
 
     def take_new(self) -> list[str]:
-        """Ids named from events since the last call: to be written to the dictionary on `items`."""
+        """Ids that came with events since the last call: to be written to the dictionary on `items`."""
         new, self._new = self._new, []
         return new

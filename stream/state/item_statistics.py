@@ -3,10 +3,9 @@ counted.
 
 A journal record holds the counted events of one checkpoint (item, time, the user's items before) and is
 written in the same transaction as the rows that those events changed; every `BASE_EVERY` records the whole
-sums are written as a base. Whoever reads applies records strictly by their sequence number, so repeats and
-compaction are harmless, and a restored worker, its peers and the servers all hold, to the bit, what the
-owner held. (The design's first sketch wrote whole sums every time; a journal record is some 50 bytes an
-event instead of 2 KB.)
+sums are written as a base. Readers apply records strictly by their sequence numbers, so repeats and
+compaction are harmless, and a restored worker, its peers and the servers all hold, to the bit, what the owner
+held. A journal record takes some 50 bytes an event; whole sums at every checkpoint would take 2 KB.
 """
 
 import zlib
@@ -26,7 +25,7 @@ from eddy.stream.records.messages import Message
 
 BASE_EVERY = 256
 RING = 1024
-"""Journal keys are used again after this many records: more than lie between two bases."""
+"""Journal keys are used again after this many records, which are more than lie between two bases."""
 
 PART_BYTES = 4 << 20
 FORMAT = 1
@@ -97,17 +96,19 @@ class Counted:
 
 @dataclass
 class Journal:
-    """The writing side for one owned partition: call `note_counted` after counting and `drain_records`
-    at each checkpoint."""
+    """The writing side for one owned partition: call `note_counted` after counting, and `drain_records` at
+    each checkpoint.
+    """
 
     partition: int
     sequence: int
-    """of the last record known"""
+    """of the last record that was written or read"""
     offset: int
     """the last record of `events` that is counted"""
     since_base: int = BASE_EVERY
     known: dict[int, int] = field(default_factory=dict)
-    """`Reader.sequence` of this process, which must not count again what comes back from here"""
+    """`StatisticsReader.sequence` of this process, so that it does not count again what comes back from here
+    """
     _noted: list[Counted] = field(default_factory=list)
 
     def note_counted(self, counted: Counted) -> None:
@@ -122,8 +123,8 @@ class Journal:
         self.note_counted(Counted(nothing, nothing, np.zeros((0, 1), np.int64), self.offset))
 
     def drain_records(self, statistics: Statistics, catalogue: Catalogue) -> Callable[[], list[Message]]:
-        """What makes the records (key, value) that bring readers to where the statistics are now, on any
-        thread: of copies, which later events do not change.
+        """Returns a function that makes the records (key, value) that bring readers to where the statistics
+        are now. It may be called on any thread: it works on copies, which later events do not change.
         """
         if not self._noted:
             return list
@@ -137,14 +138,14 @@ class Journal:
         sequence, offset, hashes = self.sequence, self.offset, catalogue.hashes
         key = f"{self.partition}/journal/{sequence % RING}".encode()
         # One entry per call of `update`: readers repeat the same calls, so their sums round alike.
-        return lambda: [(key, _encode([_journal(sequence, offset, one, hashes) for one in noted]))]
+        return lambda: [(key, _encode([_journal(sequence, offset, counted, hashes) for counted in noted]))]
 
     def _base(self, arrays: Mapping[str, NDArray[Any]]) -> Callable[[], list[Message]]:
         partition, sequence, offset = self.partition, self.sequence, self.offset
 
         def records() -> list[Message]:
             blob = zlib.compress(_encode({name: _pack(array) for name, array in arrays.items()}), 1)
-            pieces = [blob[at : at + PART_BYTES] for at in range(0, len(blob), PART_BYTES)]
+            pieces = [blob[start : start + PART_BYTES] for start in range(0, len(blob), PART_BYTES)]
             return [
                 (
                     f"{partition}/base/{i}".encode(),
@@ -157,6 +158,7 @@ class Journal:
 
 
 def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.uint64]) -> _Journal:
+    """One update as it is written: items by their place among the distinct hashes, 0 standing for no item."""
     index = np.concatenate((counted.item, counted.previous.ravel())) + 1  # 0 = none
     place = np.zeros(len(hashes) + 1, np.uint32)
     place[index] = 1
@@ -174,8 +176,8 @@ _decode_journals = msgspec.msgpack.Decoder(list[_Journal]).decode
 
 
 class StatisticsReader:
-    """The reading side for all partitions: applies records by sequence; those it knows already change
-    nothing.
+    """The reading side for all partitions: applies records by their sequence numbers; records that it applied
+    before change nothing.
     """
 
     def __init__(self, statistics: Statistics, catalogue: Catalogue) -> None:
@@ -189,7 +191,7 @@ class StatisticsReader:
         self._parts: dict[int, list[_Part]] = {}
 
     def forget_partition(self, partition: int) -> None:
-        """Start over with a partition: what is held of it is not known to be durable."""
+        """Start over with a partition of which memory may be ahead of what is durable."""
         self.sequence.pop(partition, None)
         self.seen.pop(partition, None)
         self.offset.pop(partition, None)
@@ -197,10 +199,10 @@ class StatisticsReader:
         self.statistics.forget_partition(partition)
 
     def apply_records(self, partition: int, values: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
-        """Records (key, value) of one partition in log order; returns why records were passed over, since
-        they cannot be read.
+        """Apply records (key, value) of one partition in log order. Returns a message for each record that
+        cannot be read and was passed over.
 
-        Sequence numbers tell when one of the owner's records is missing: the sums then stay as they were,
+        Where a sequence number shows that one of the owner's records is missing, the sums stay as they are
         until the next base. Errors: EddyError for a record of another version of Eddy.
         """
         unreadable = []
@@ -227,7 +229,7 @@ class StatisticsReader:
             parts.clear()
         parts.append(part)
         if len(parts) == part.parts:
-            pieces = [one.data for one in sorted(parts, key=lambda one: one.part)]
+            pieces = [piece.data for piece in sorted(parts, key=lambda piece: piece.part)]
             parts.clear()
             self._replace(partition, pieces)
             self.sequence[partition] = part.sequence

@@ -1,10 +1,11 @@
-"""How items that nobody touches leave, so that what lists cost follows the items that are there.
+"""How items that nobody touches leave, so that the cost of lists follows the items that are still in use.
 
 1. A worker finds the items that nobody touched for the time that the settings name, that no version's
-   vocabulary knows and that have no metadata, and removes their dictionary records on `items`. Whoever reads
-   that lists them no more; a worker that has seen one touched meanwhile writes its record again.
-2. The owner of a source partition drops what cannot be listed and is idle from the partition's statistics,
-   and writes these whole, so that everybody's are the same.
+   vocabulary knows and that have no metadata, and removes their dictionary records on `items`. A process that
+   reads this lists them no more; a worker that has seen an event of such an item meanwhile writes its record
+   again.
+2. The owner of a source partition drops the items that cannot be listed and are idle from the partition's
+   statistics, and writes these whole, so that they are the same in every process.
 3. Every process forgets the items that cannot be listed and that no row and no count names any more, and
    numbers the others anew.
 
@@ -25,17 +26,17 @@ from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.slab import Slab
 
 WORTHWHILE = 0.1
-"""Share of the items that must be gone in the end for a pass over everything."""
+"""Share of the items that a pass over everything must remove to be made."""
 
 AT_A_TIME = 20_000
-"""Items that leave the dictionary at a time: whoever reads of them is held up for so long."""
+"""Items that leave the dictionary together: a process that reads of them is held up meanwhile."""
 
 SHARE = 0.01
-"""Of the time, at most, goes into looking whether there are so many."""
+"""At most this share of the time goes into looking whether enough items can be forgotten."""
 
 
 def removals(names: ItemNames, statistics: Statistics, now: int) -> list[Message]:
-    """Step 1: records for `items`, for some of the items first where there are many."""
+    """Step 1: records for `items` that remove dictionary entries, AT_A_TIME at most."""
     untouched = names.untouched()
     if names.idle_ms is None or not len(untouched):
         return []
@@ -45,7 +46,9 @@ def removals(names: ItemNames, statistics: Statistics, now: int) -> list[Message
 
 
 def drop_idle(names: ItemNames, statistics: Statistics, partition: int, now: int) -> bool:
-    """Step 2: whether anything was dropped, so that the partition's statistics have to be written whole."""
+    """Step 2: returns whether anything was dropped, so that the partition's statistics must be written
+    whole.
+    """
     if names.idle_ms is None:
         return False
     leaving, items = names.leaving(), len(names.catalogue)
@@ -61,14 +64,14 @@ def drop_idle(names: ItemNames, statistics: Statistics, partition: int, now: int
 
 
 class Forgetting:
-    """Step 3, at most so often that looking takes its SHARE of the time."""
+    """Step 3, at most so often that looking for the items takes SHARE of the time."""
 
     def __init__(self, names: ItemNames) -> None:
         self._names = names
         self._not_before = 0.0
 
     def kept(self, statistics: Statistics, slabs: Iterable[Slab]) -> NDArray[np.int64] | None:
-        """The items to keep, None while it is not worth it to forget the others."""
+        """Catalogue indices of the items to keep, None while it is not worthwhile to forget the others."""
         leaving = self._names.leaving()
         if not _worthwhile(leaving) or time.monotonic() < self._not_before:
             return None

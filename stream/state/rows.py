@@ -9,10 +9,10 @@ One record per user, key = user_id in UTF-8, value =
 
 all little-endian. The anchor is left out while it is zero, so a young row is short; one with a full window
 (GRU, S = 128, 49 entries of two types) has 2,149 bytes, 8 more for each further type, and up to 4,088 more
-for items from before it. An entry says by one byte which of the row's types it has. Unlike the design's first
-sketch it carries no source offset: inside one partition the stored order already says it,
-and `digest`, the sum of a mix of every applied offset, proves over the whole history (not just the window)
-that each record was applied once, for 8 bytes in all.
+for items from before it. An entry says by one byte which of the row's types it has. It carries no source
+offset: inside one partition the stored order says it already, and `digest`, the sum of `splitmix64` of every
+applied offset, proves for 8 bytes that each record of the whole history, not just of the window, was applied
+once.
 """
 
 import zlib
@@ -34,11 +34,11 @@ entries.
 """
 
 OLDER = MAX_OLDER
-"""Distinct items from before the window that a row names, at most: those of the latest events whose type and
-value did not speak against them when they left the window.
+"""A row names at most so many distinct items from before the window: those of the latest events whose type
+and value did not speak against them when they left the window.
 """
 
-FORMAT = 2  # 1 knew event types by 16 bits of a hash, which several types shared
+FORMAT = 2  # format 1 named event types by 16 bits of a hash, which several types could share
 NO_TIME = -1
 """Time of the event before the window when there is none: the anchor is zero because nothing came before."""
 
@@ -86,7 +86,7 @@ ENTRY = np.dtype(
 _T = TypeVar("_T", bound=np.generic)
 _HASH = 8  # bytes of an event type or an older item
 _PAD = 2
-"""Bytes after each value of a common buffer, so that all of them, and their floats, lie at multiples of 4."""
+"""Bytes after each value in a common buffer, so that all values, and their floats, lie at multiples of 4."""
 
 
 class RowFormatError(EddyError):
@@ -147,18 +147,21 @@ def splitmix64(offset: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def row_size(state_size: int, entries: int, anchor: bool, types: int, older: int = 0) -> int:
-    """Bytes of one encoded row; `types`: different event types among its entries."""
+    """Bytes of one encoded row; `types`: how many different event types its entries have."""
     floats = state_size * (2 if anchor else 1)
     return HEADER.itemsize + 4 * floats + entries * ENTRY.itemsize + (types + older) * _HASH
 
 
 def unpacked(count: NDArray[np.int64], values: NDArray[_T]) -> NDArray[_T]:
-    """The padded matrix again, as wide as its longest row: [n, max(count)]."""
+    """The first `count` values of each row of a matrix, given one after another, as that matrix again, padded
+    with zeros: [n, max(count)].
+    """
     padded = np.zeros((len(count), int(count.max(initial=0))), values.dtype)
     padded[np.arange(padded.shape[1]) < count[:, None]] = values
     return padded
 
 
+# Station 9: the bytes of rows, which the next checkpoint writes.
 def encode_rows(rows: Rows) -> list[bytes]:
     """The values to write, one per row, in order. Lengths must lie within the columns: compiled loops do not
     check them.

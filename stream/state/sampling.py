@@ -10,8 +10,8 @@ from eddy.stream.state.rows import splitmix64
 
 
 def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """A stable sample of users by the murmur2 of their ids, spread evenly over partitions whatever the
-    partitioner: bool[n].
+    """Which users are in a stable sample of this share, by the murmur2 of their ids: bool[n]. The sample is
+    spread evenly over partitions, whatever the partitioner.
     """
     if share <= 0:
         return np.zeros(len(users), np.bool_)

@@ -1,9 +1,9 @@
-"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot
-in it.
+"""The slab: the rows of a worker's partitions (or of a server's view), column by column; a user is a slot in
+it.
 
-Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. Slots
-of released partitions are used again. Columns are allocated untouched and grow by copying one at a time, so
-a column that young users never write (anchor, middle state, event ids) costs no memory until somebody does.
+Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. The
+slots of removed rows are used again. Columns are allocated untouched and grow by copying one at a time, so a
+column that young users never write (anchor, midpoint state, event ids) costs no memory until a row writes it.
 Growing stops the stream (1.4 s at 262,144 rows), so there is much room from the beginning.
 """
 
@@ -26,12 +26,12 @@ HALF = WINDOW // 2
 NO_OFFSET = -1
 
 COLUMN_BYTES = 512 << 20
-"""Room for the widest column from the beginning, where untouched memory costs nothing: some 262,000 rows with
-states of up to 511 floats.
+"""Room for the widest column from the beginning on a CPU, where untouched memory costs nothing: some 262,000
+rows with states of up to 511 floats.
 """
 
 DEVICE_ROWS = 1024
-"""The same on a device, where it costs."""
+"""Room in rows from the beginning on another device, where memory is taken at once."""
 
 Slots = NDArray[np.int64]
 
@@ -58,7 +58,7 @@ _STATES = ("hidden", "anchor", "midpoint_state")
 
 
 class CatalogueIndices(NamedTuple):
-    """The items and event types of n rows, as the slab has them."""
+    """The items and event types of n rows in the catalogue's numbers, as the slab has them."""
 
     item: NDArray[np.int32]
     """[n, WINDOW] catalogue indices, 0 past the rows' lengths"""
@@ -71,13 +71,12 @@ class CatalogueIndices(NamedTuple):
 class Slab:
     """Rows by slot; see `eddy.stream.state.rows.Rows` for what the columns mean.
 
-    Beside a row's own columns: `item` holds catalogue indices instead of hashes, `older` these plus one (0 =
-    none, so that a column of zeros is one of no items), `type` the catalogue's numbers of event types, and
-    `midpoint_state` the state
-    after the first HALF entries of the window, which becomes the anchor when the window is full. It is not
-    stored in rows: after a restore `midpoint_known` is False until it is needed and encoded anew. `sampled`
-    says whether the user's events are ranked for prequential metrics. `older_count` is how many of `older`
-    are in use, and `scratch` is zero but inside a compiled loop.
+    These columns differ from a stored row's. `item` holds catalogue indices instead of hashes, `older` these
+    plus one (0 = none, so that a column of zeros names no items), and `type` the catalogue's numbers of event
+    types. `midpoint_state` is the state after the first HALF entries of the window, which becomes the anchor
+    when the window is full; it is not stored, so after a restore `midpoint_known` is False until the state is
+    needed and encoded anew. `sampled` says whether the user's events are ranked for prequential metrics.
+    `older_count` is how many of `older` are in use, and `scratch` is zero except inside a compiled loop.
     """
 
     partition: NDArray[np.int32]
@@ -113,8 +112,8 @@ class Slab:
         self.slot_of: dict[str, int] = {}
         self.user_of: list[str | None] = []
         self._free: list[int] = []
-        roomy = COLUMN_BYTES // (4 * max(state_size, OLDER)) if self.device.type == "cpu" else DEVICE_ROWS
-        self._capacity = roomy if capacity is None else capacity
+        room = COLUMN_BYTES // (4 * max(state_size, OLDER)) if self.device.type == "cpu" else DEVICE_ROWS
+        self._capacity = room if capacity is None else capacity
         for name, (dtype, shape, _) in _COLUMNS.items():
             setattr(self, name, np.zeros((self._capacity, *shape), dtype))
         self.reset_states(state_size)
@@ -128,7 +127,9 @@ class Slab:
         return self.hidden.shape[1]
 
     def reset_states(self, state_size: int) -> None:
-        """Drop all states for those of another model: zeros, to be encoded anew from the windows."""
+        """Replace all states by zeros of another model's size; they are to be encoded anew from the
+        windows.
+        """
         for name in _STATES:
             setattr(self, name, self._zeros((self._capacity, state_size)))
 
@@ -138,7 +139,7 @@ class Slab:
         return torch.zeros(shape, device=self.device)
 
     def reserve(self, users: int) -> None:
-        """Make room for so many users at once; room that is never written costs no memory."""
+        """Make room for so many users at once; on a CPU, room that is never written costs no memory."""
         if users > self._capacity:
             self._grow(users)
 
@@ -168,7 +169,8 @@ class Slab:
         epoch: int,
         keys: Sequence[bytes] | None = None,
     ) -> Slots:
-        """Slots for distinct new users: empty rows at `epoch`. Consecutive when no slot is used again.
+        """Add empty rows at `epoch` for distinct new users. Returns their slots, int64[n], which are
+        consecutive unless slots are used again.
 
         `keys`: the users in UTF-8, where the caller has them.
         """
@@ -201,7 +203,7 @@ class Slab:
             getattr(self, name)[index] = 0.0
 
     def remove_rows(self, slots: Slots) -> None:
-        """Forget rows; their slots are used again."""
+        """Forget rows; their slots will be used again."""
         for slot in slots.tolist():
             user = self.user_of[slot]
             if user is not None:
@@ -237,39 +239,42 @@ class Slab:
             item = self.item[slots]
             item[window], item[~window] = place[item[window]], 0
             self.item[slots] = item
-            remembering, older = self._older(slots)
-            self.older[remembering, : older.shape[1]] = one_more[older]
+            with_older, older = self._older(slots)
+            self.older[with_older, : older.shape[1]] = one_more[older]
 
     def _blocks(self, rows: int = 4096) -> list[Slots]:
-        """The slots of all rows, as many at a time as may be copied."""
+        """The slots of all rows, so many at a time that copies of their columns stay small."""
         slots = np.flatnonzero(self.partition[: len(self.user_of)] >= 0)
         return [slots[start : start + rows] for start in range(0, len(slots), rows)]
 
     def _older(self, slots: Slots) -> tuple[Slots, NDArray[np.int32]]:
-        """Those of some rows that name older items, and these: the others' memory may never have been
-        written.
+        """The rows among `slots` that name older items, and these items: the memory of the others may never
+        have been written, and stays so.
         """
         count = self.older_count[slots]
         slots = slots[count > 0]
         return slots, self.older[slots, : int(count.max(initial=0))]
 
     def windows(self) -> Windows:
-        """The columns that compiled loops move; until the slab grows."""
+        """The columns that compiled loops change; valid until the slab grows."""
         return Windows(
             self.length, self.anchor_time, self.item, self.time, self.type, self.value.view(np.uint16),
             self.event_id, self.older, self.older_count,
         )  # fmt: skip
 
+    # Station 9: rows leave memory as a copy, to be encoded beside the next batches.
     def export_rows(
         self, slots: Slots, catalogue: Catalogue, topic_id: bytes, version: dict[int, int]
     ) -> Rows:
-        """A copy of rows in their lasting form; `version` maps an epoch to the hash of its version's id."""
+        """A copy of rows in the form that is stored; `version` maps an epoch to the hash of its version's
+        id.
+        """
         length = self.length[slots]
         index = to_device(slots, self.device)
         epoch = self.epoch[slots]
-        epochs, place = np.unique(epoch, return_inverse=True)
-        hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[place]
-        remembered = self.older_count[slots].astype(np.int64)
+        epochs, number = np.unique(epoch, return_inverse=True)
+        hashes = np.array([version[e] for e in epochs.tolist()], np.uint64)[number]
+        older_count = self.older_count[slots].astype(np.int64)
         return Rows(
             user=[(self.user_of[slot] or "").encode() for slot in slots.tolist()],
             epoch=epoch,
@@ -289,17 +294,18 @@ class Slab:
             value=self.value[slots],
             event_id=self.event_id[slots],
             older=take_prefix(
-                self.older, slots, catalogue.hashes, remembered, int(remembered.max(initial=0)), first=1
+                self.older, slots, catalogue.hashes, older_count, int(older_count.max(initial=0)), first=1
             ),
         )
 
-    def load_rows(self, rows: Rows, catalogue: Catalogue, known: CatalogueIndices | None = None) -> Slots:
-        """Take rows (distinct users) as they were stored; a row that includes less than the one held is
-        ignored. `known`: the rows' items and types, where the caller has looked them up already.
+    def load_rows(self, rows: Rows, catalogue: Catalogue, indices: CatalogueIndices | None = None) -> Slots:
+        """Take rows (distinct users) as they were stored; a row that includes fewer records than the slab's
+        row is ignored. `indices`: the rows' items and types, where the caller has looked them up already.
 
         States of another size than the slab's are left zero: such rows wait to be encoded for the model in
         use. Returns the slots written, int64[m].
         """
+        # 1. Slots, of the rows that are not behind those that are here.
         users = [user.decode() for user in rows.user]
         if self.slot_of.keys().isdisjoint(users):
             slots = self.add_users(users, rows.partition, 0, rows.user)
@@ -311,10 +317,11 @@ class Slab:
         if stale.any():
             newer = np.flatnonzero(~stale)
             slots, rows = slots[newer], select_entries(rows, newer)
-            known = None if known is None else select_entries(known, newer)
+            indices = None if indices is None else select_entries(indices, newer)
         if not len(slots):
             return slots
-        # Slots of new users follow each other: plain copies then, instead of one row here, one row there.
+        # 2. Columns. Slots of new users follow each other: then whole slices are copied instead of single
+        # rows.
         at = slice(int(slots[0]), int(slots[0]) + len(slots)) if np.all(np.diff(slots) == 1) else slots
         had_anchor = self.anchor_time[at] != NO_TIME
         for name in (
@@ -323,18 +330,19 @@ class Slab:
             getattr(self, name)[at] = getattr(rows, name)
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
             self.event_id[at] = rows.event_id
-        known = _look_up(rows, catalogue) if known is None else known
-        self.item[at], self.type[at] = known.item, known.type
-        self.older[at, : known.older.shape[1]] = known.older
-        self.older_count[at] = filled_lengths(known.older)
+        indices = _look_up(rows, catalogue) if indices is None else indices
+        self.item[at], self.type[at] = indices.item, indices.type
+        self.older[at, : indices.older.shape[1]] = indices.older
+        self.older_count[at] = filled_lengths(indices.older)
+        # 3. States.
         self.midpoint_known[at] = False
         if rows.hidden.shape[1] == self.state_size:
-            self._put(self.hidden, at, rows.hidden)
+            self._write_states(self.hidden, at, rows.hidden)
             anchored = np.flatnonzero((rows.anchor_time != NO_TIME) | had_anchor)
-            self._put(self.anchor, slots[anchored], rows.anchor[anchored])
+            self._write_states(self.anchor, slots[anchored], rows.anchor[anchored])
         return slots
 
-    def _put(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
+    def _write_states(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
         if self.device.type == "cpu":
             states.numpy()[at] = values
         else:
@@ -342,7 +350,7 @@ class Slab:
 
 
 def _look_up(rows: Rows, catalogue: Catalogue) -> CatalogueIndices:
-    """The rows' items and event types, new ones added to the catalogue."""
+    """The catalogue's numbers of the rows' items and event types; new ones are added to the catalogue."""
     filled = np.arange(WINDOW) < rows.length[:, None]
     item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
     item[filled] = catalogue.add(rows.item[filled])

@@ -4,11 +4,11 @@ tail.
     blocks of up to 2,048 rows | hashes of items | hashes of event types | description (JSON) | its length
     and checksum (16 bytes)
 
-Blocks and hashes have checksums in the description, each is verified before anything of it is used, and a
-column of zeros is left out. Windows name items and event types by their place among the hashes, which are
-looked up once for all rows. Files are written aside, synced and renamed; one that is torn, of another topic,
-or old enough that the changelog may have forgotten a tombstone since, is discarded with a message: the
-changelog alone is always enough.
+Blocks and hashes have checksums in the description, which are verified before anything of a block is used; a
+column of zeros is left out. Windows name items and event types by their places among the hashes, which are
+looked up once for all rows. A file is written beside the old one, synced and renamed. A file that is torn, of
+another topic, or so old that the changelog may have forgotten a tombstone since is discarded with a message:
+the changelog alone is always enough.
 """
 
 import io
@@ -36,10 +36,10 @@ log = logging.getLogger("eddy.snapshots")
 
 FORMAT = 4
 BLOCK_ROWS = 2_048
-"""Rows of a block: a few megabytes, which stay in the processor's cache from reading to loading."""
+"""Rows of a block: a few megabytes, which stay in the processor's cache between reading and loading."""
 
 _TAIL = struct.Struct("<QQ")
-_STATE, _OLDER = -1, -2  # stand for the floats of a state, and the most older items in the block
+_STATE, _OLDER = -1, -2  # stand for the floats of a state, and for the most older items of a row in the block
 # Widest first, so that each column of a block lies at a multiple of its width.
 _COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
     "version": ("<u8", ()),
@@ -83,25 +83,25 @@ def snapshot_path(folder: Path, group: str, topic_id: bytes, partition: int) -> 
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Replace the file atomically. Errors: EddyError when it cannot be written; the old one stays then."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    """Replace the file atomically. Errors: EddyError when it cannot be written; then the old one stays."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             _write(file, snapshot)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise EddyError(
             f"snapshot {path}: cannot be written ({error}); check space and permissions"
         ) from None
 
 
 def _write(file: BinaryIO, snapshot: Snapshot) -> None:
-    # Place 0 is no item and no type. A slab has as many types as two bytes can tell apart, so its rows do.
+    # Place 0 stands for no item and no type. A slab has no more types than two bytes can tell apart.
     items, types = Catalogue(np.zeros(1, np.uint64)), Catalogue(np.zeros(1, np.uint64))
     blocks = []
     for rows in snapshot.blocks:
@@ -139,13 +139,14 @@ def _write(file: BinaryIO, snapshot: Snapshot) -> None:
 
 
 def _write_hashes(file: BinaryIO, named: Catalogue) -> dict[str, int]:
-    """Returns what the description says of them."""
+    """Write the hashes; returns what the description says of them."""
     data = named.hashes.astype("<u8").tobytes()
     file.write(data)
     return {"bytes": len(data), "xxh3": xxh3_64_intdigest(data)}
 
 
 def _stored(rows: Rows, name: str, items: Catalogue, types: Catalogue) -> NDArray[Any]:
+    """A column as it is stored; its items and types are added to those of the snapshot."""
     if name in ("item", "older", "type"):
         hashes, named = getattr(rows, name), types if name == "type" else items
         return named.add(np.ravel(hashes)).reshape(hashes.shape)
@@ -185,16 +186,16 @@ class SnapshotReader:
         self.types: NDArray[np.uint64] = np.frombuffer(self._read(about["types"], "the event types"), "<u8")
         """hashes of event types by place; place 0 stands for no type"""
 
-    def _read(self, part: dict[str, Any], what: str) -> bytes:
+    def _read(self, part: dict[str, Any], name: str) -> bytes:
         data = self._file.read(part["bytes"])
         if xxh3_64_intdigest(data) != part["xxh3"]:
-            raise Unusable(f"checksum of {what} is wrong")
+            raise Unusable(f"checksum of {name} is wrong")
         return data
 
     def blocks(self) -> Iterator[tuple[Rows, CatalogueIndices]]:
         """Rows in parts of bounded size, and their items and types as places among `items` and `types`.
 
-        Errors: Unusable; what was given before is right, but not all.
+        Errors: Unusable; the rows that were given before are right, but not all.
         """
         self._file.seek(0)
         for number, block in enumerate(self._blocks):
@@ -238,8 +239,8 @@ def open_snapshot(path: Path, topic_id: bytes, max_age_ms: int) -> Iterator[Snap
 
 
 def discard_snapshot(path: Path) -> None:
-    """Remove the file, if it is there. One that cannot be removed is told of: its bytes outlive an erasure,
-    but what the changelog says of its users wins over it until it is too old to be read.
+    """Remove the file, if it is there. If it cannot be removed, a warning says so: its bytes outlive an
+    erasure, but what the changelog says of its users wins over it until it is too old to be read.
     """
     try:
         path.unlink(missing_ok=True)
@@ -248,8 +249,8 @@ def discard_snapshot(path: Path) -> None:
 
 
 def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
-    """Remove what is too old to be used, whichever partition or process it is of: an erased user may be in
-    it.
+    """Remove files that are too old to be used, of whichever partition or process: an erased user may be in
+    them.
     """
     oldest = time.time() - max_age_ms / 1000
     for path in (folder / "snapshots" / group).glob("*"):

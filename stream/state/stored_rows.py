@@ -1,4 +1,6 @@
-"""What `user-state` says of users, from its newest record of each: rows, erasures, and what is neither."""
+"""What `user-state` says of users: from the newest record of each, rows, erasures, and records that are
+neither.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ class StoredRows:
 
 
 def decode_newest(newest: Mapping[bytes, bytes | None]) -> StoredRows:
-    """Values by key; no value is an erasure. Nothing in a record can raise."""
+    """Decode the newest value of each key; no value is an erasure. Nothing in a record can raise."""
     stored = StoredRows()
     try:
         text(b"\n".join(newest))
@@ -41,7 +43,7 @@ def _is_text(key: bytes) -> bool:
 
 
 def _decode(records: list[tuple[bytes, bytes]], stored: StoredRows) -> None:
-    """All at once where that is possible, else by halves, until what is damaged stands alone."""
+    """Decode all rows at once where that is possible, else by halves, until a damaged row stands alone."""
     if not records:
         return
     try:

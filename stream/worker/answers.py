@@ -1,8 +1,7 @@
-"""Recommendation lists as messages, by the partition of their user: on `recommendations` the same as on
-`events`.
+"""Recommendation lists as messages. A user has the same partition on `recommendations` as on `events`.
 
-JSON of the form of `eddy.stream.records.schema.Recommendation`, put together by columns: one message at a
-time it would take as long as scoring.
+Messages are JSON of the form of `eddy.stream.records.schema.Recommendation`, put together by columns: to
+encode one message at a time would take as long as scoring.
 """
 
 import numpy as np
@@ -17,18 +16,21 @@ from eddy.stream.records.schema import encode
 SCORE_DECIMALS = 4
 
 
+# Station 7: lists become messages, on the sender's thread.
 def encode_lists(lists: Lists, topic_id: bytes) -> dict[int, list[Message]]:
     """Messages for `recommendations`, by partition; waits until the lists are made. `topic_id`: Kafka's
     id of `events`.
     """
     messages: dict[int, list[Message]] = {}
     values = _values(lists, topic_id)
-    for to, user, value in zip(lists.partition.tolist(), lists.user, values, strict=True):
-        messages.setdefault(to, []).append((user.encode(), value))
+    for partition, user, value in zip(lists.partition.tolist(), lists.user, values, strict=True):
+        messages.setdefault(partition, []).append((user.encode(), value))
     return messages
 
 
 def _values(lists: Lists, topic_id: bytes) -> list[bytes]:
+    """The values of the messages, in the order of the lists."""
+    # 1. The items of all lists, one after another: [sum of the lengths] JSON objects.
     topk = lists.topk()
     items, scores = topk.item.numpy(), topk.score.numpy()
     listed = items >= 0
@@ -36,6 +38,7 @@ def _values(lists: Lists, topic_id: bytes) -> list[bytes]:
     item = pc.binary_join_element_wise(
         '{"item_id":', lists.names.take_ids(items[listed]), ',"score":', _text(score), "}", ""
     )
+    # 2. Each list's items between its other fields: [m] JSON objects.
     ends = np.concatenate(([0], np.cumsum(listed.sum(axis=1)))).astype(np.int32)
     user = pa.array([encode(user).decode() for user in lists.user])
     whole = pc.binary_join_element_wise(

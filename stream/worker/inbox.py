@@ -1,6 +1,4 @@
-"""Chunks on their way to the engine, a bounded number of events: what keeps memory flat under a
-backlog.
-"""
+"""Chunks on their way to the engine: a bounded number of events, which keeps memory flat under a backlog."""
 
 import asyncio
 from collections import deque
@@ -29,7 +27,7 @@ def decode_chunks(chunks: Sequence[Chunk], admission: Admission) -> Decoded:
 
 
 class Inbox:
-    """First in, first out; whoever puts waits while `limit` events or more are inside."""
+    """First in, first out; `put_chunk` waits while `limit` events or more are inside."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -39,7 +37,7 @@ class Inbox:
 
     @property
     def events(self) -> int:
-        """Events inside."""
+        """How many records are inside."""
         return self._events
 
     async def put_chunk(self, chunk: Chunk) -> None:
@@ -51,18 +49,20 @@ class Inbox:
             self._changed.notify_all()
 
     async def filled(self) -> None:
-        """Wait until there is something to take."""
+        """Wait until there is a chunk to take."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._waiting))
 
     async def fetch_ended(self, within_s: float) -> None:
-        """Wait until all chunks of the latest fetch are here, or so long: a rebalance may drop some."""
+        """Wait until all chunks of the latest fetch are here, but at most `within_s` seconds: a rebalance
+        may drop some.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].last)
 
     async def take_chunks(self, most: int) -> list[Chunk]:
-        """What is there, up to about `most` events (whole chunks); nothing if a `clear` came first."""
+        """The whole chunks that are there, up to about `most` records; none if a `clear` came first."""
         taken: list[Chunk] = []
         async with self._changed:
             events = 0

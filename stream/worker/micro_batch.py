@@ -1,5 +1,5 @@
-"""From chunks to a moved engine and the messages that say so: the work of one micro-batch on the
-engine's thread.
+"""The work of one micro-batch on the engine's thread: from chunks to moved rows and the messages that tell of
+them.
 """
 
 import logging
@@ -61,60 +61,70 @@ def apply_micro_batch(
     metrics: WorkerMetrics,
     other: OtherPartitioner,
 ) -> BatchOutput:
-    """Decode, and apply in turns between tombstones; owners note what their next checkpoint writes."""
+    """Apply the chunks taken from the inbox, by partition. `owners`, the tasks of these partitions, note what
+    their next checkpoints write.
+    """
+    # 1. Decode. Station 2, where a chunk is not decoded yet.
     read = sum(len(chunk.records) for chunks in taken.values() for chunk in chunks)
     metrics.read.inc(read)
     metrics.batch_events.observe(read)
     decoded = [decode_chunks(chunks, settings.admission) for chunks in taken.values()]
-    rejected = [(one.partition, bad) for one in decoded for bad in one.rejected]
+    rejected = [(part.partition, rejection) for part in decoded for rejection in part.rejected]
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
+    # 2. Apply the events up to each tombstone, then erase. Station 3.
     output: list[tuple[Lists | None, dict[int, list[Message]]]] = []
     for batches, erased in stretches(decoded):
-        outcome = engine.apply(batches)
-        _count(outcome, metrics)
-        home = engine.slab.partition[outcome.dirty]
-        for number, owned in owners.items():
-            owned.changed(outcome.dirty[home == number])
-        if outcome.refused:
-            at = {
-                (number, record.offset): record
-                for number, chunks in taken.items()
-                for chunk in chunks
-                for record in chunk.records
-            }
-            rejected += [
-                (number, Rejected(at[number, offset], why)) for number, offset, why in outcome.refused
-            ]
+        report = engine.apply(batches)
+        _count(report, metrics)
+        home = engine.slab.partition[report.dirty]
+        for number, owner in owners.items():
+            owner.changed(report.dirty[home == number])
+        rejected += _refused(report, taken)
         tombstones: dict[int, list[Message]] = {}
         for number, user in erased:
             owners[number].erase(engine, [user])
             discard_snapshot(snapshot_path(settings.cache_dir, settings.group, topic_id, number))
             tombstones.setdefault(number, []).append((user.encode(), None))
             metrics.erased.inc()
-        output.append((outcome.lists, tombstones))
-        metrics.answers.inc(len(outcome.lists.user) if outcome.lists else 0)
+        output.append((report.lists, tombstones))
+        metrics.answers.inc(len(report.lists.user) if report.lists else 0)
     for number, chunks in taken.items():
         owners[number].applied_up_to(chunks[-1].end)
-    letters = [dead_letter(settings.topics.events, number, bad) for number, bad in rejected]
+    # 3. Dead letters, and metrics, of which those of ranks come when the ranks are there.
+    letters = [dead_letter(settings.topics.events, number, rejection) for number, rejection in rejected]
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.slab))
     started = engine.prequential.started
     return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics))
 
 
+def _refused(report: BatchReport, taken: Mapping[int, Sequence[Chunk]]) -> list[tuple[int, Rejected]]:
+    """The records, by partition, whose events the engine refused."""
+    if not report.refused:
+        return []
+    records = {
+        (number, record.offset): record
+        for number, chunks in taken.items()
+        for chunk in chunks
+        for record in chunk.records
+    }
+    return [(number, Rejected(records[number, offset], why)) for number, offset, why in report.refused]
+
+
 def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherPartitioner) -> None:
-    """Say so, once, when the refused records look like the work of another partitioner."""
+    """Warn, once, when the refused records look as if another partitioner had placed them."""
     misplaced: dict[int, list[bytes]] = {}
-    for number, bad in rejected:
-        if bad.misplaced:
-            misplaced.setdefault(number, []).append(bad.record.key or b"")
+    for number, rejection in rejected:
+        if rejection.misplaced:
+            misplaced.setdefault(number, []).append(rejection.record.key or b"")
     for number, keys in misplaced.items():
-        if said := other.recognised(keys, number):
-            log.warning("records are refused for their partition; %s", said)
+        if advice := other.recognised(keys, number):
+            log.warning("records are refused for their partition; %s", advice)
 
 
 def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
+    """Wait for the ranks that were `started`, and show the metrics."""
     prequential.finish_ranks(started)
     for name, value in prequential.metrics().items():
         metrics.prequential.labels(name).set(value)
@@ -122,10 +132,10 @@ def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> Non
     metrics.unanswered.dec()
 
 
-def _count(outcome: BatchReport, metrics: WorkerMetrics) -> None:
-    metrics.applied.inc(outcome.applied)
-    metrics.replayed.inc(outcome.already_applied)
-    metrics.ignored.inc(outcome.ignored)
-    metrics.repeats.inc(outcome.repeats)
-    metrics.late.inc(outcome.late)
-    metrics.too_late.inc(outcome.too_late)
+def _count(report: BatchReport, metrics: WorkerMetrics) -> None:
+    metrics.applied.inc(report.applied)
+    metrics.replayed.inc(report.already_applied)
+    metrics.ignored.inc(report.ignored)
+    metrics.repeats.inc(report.repeats)
+    metrics.late.inc(report.late)
+    metrics.too_late.inc(report.too_late)

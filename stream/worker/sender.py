@@ -1,5 +1,5 @@
-"""Recommendations and dead letters on their way to Kafka, beside the engine's next batch: in order, and
-bounded.
+"""Recommendations and dead letters on their way to Kafka beside the engine's next batches: in order, and a
+bounded number of batches.
 """
 
 import asyncio
@@ -13,11 +13,13 @@ from eddy.stream.records.settings import TopicNames
 from eddy.stream.worker.micro_batch import BatchOutput
 
 BATCHES = 4
-"""Micro-batches that may wait for their scores or for room in the producer: then the engine waits, too."""
+"""Micro-batches that may wait for their scores or for room in the producer; beyond that the engine waits,
+too.
+"""
 
 
 class Sender:
-    """Sends a batch's messages after those of the batch before."""
+    """Sends each batch's messages after those of the batch before."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: TopicNames) -> None:
         self._producer, self._topics = producer, topics
@@ -27,30 +29,31 @@ class Sender:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="eddy-answers")
 
     async def room(self) -> None:
-        """Wait until another batch's messages may come."""
+        """Wait until there is room for another batch."""
         async with self._room:
             pass
 
-    def put_batch(self, applied: BatchOutput) -> None:
-        """Take over the messages of a batch."""
-        self._unconfirmed.append(asyncio.create_task(self._send(applied)))
+    def put_batch(self, output: BatchOutput) -> None:
+        """Begin to send the messages of a batch."""
+        self._unconfirmed.append(asyncio.create_task(self._send(output)))
 
     def take_unconfirmed(self) -> Awaitable[object]:
-        """Ends when everything that was put since the last call is confirmed. Errors: the producer's."""
+        """Ends when the messages of all batches since the last call are confirmed. Errors: the producer's."""
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         return asyncio.gather(*unconfirmed)
 
     def close(self) -> None:
-        """End the thread that messages are made on."""
+        """End the thread on which messages are made."""
         self._thread.shutdown()
 
-    async def _send(self, applied: BatchOutput) -> None:
+    # Station 7: durable as soon as `recommendations` confirms.
+    async def _send(self, output: BatchOutput) -> None:
         confirmations: list[asyncio.Future[object]] = []
         async with self._room, self._turn:
-            answers = await asyncio.get_running_loop().run_in_executor(self._thread, applied.answers)
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, output.answers)
             for partition, messages in answers.items():
                 topic = self._topics.recommendations
                 confirmations += await send_all(self._producer, topic, partition, messages)
-            for letter in applied.letters:
+            for letter in output.letters:
                 confirmations.append(await self._producer.send(self._topics.dead_letters, **letter))
         await asyncio.gather(*confirmations)

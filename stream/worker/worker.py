@@ -123,11 +123,11 @@ class Worker:
 
     async def _switch_version(self, live: LiveVersion) -> None:
         def switch() -> None:
-            if live.epoch > self.engine.encoder.epoch:
+            if live.epoch > self.engine.live.epoch:
                 self.engine.switch_version(live)
 
         await self._thread.run(switch)
-        self.partitions.metrics.epoch.set(self.engine.encoder.epoch)
+        self.partitions.metrics.epoch.set(self.engine.live.epoch)
 
     async def put(self, chunk: Chunk) -> None:
         """Take in a chunk; waits while partitions are being restored and while the engine is behind."""

@@ -103,7 +103,7 @@ def lists(engine: Engine, slots: Slots) -> Lists:
     started = engine.ranker.start_topk(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     topk, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
     where = slab.partition[slots], slab.offset[slots], view.last_time
-    said = engine.names.json_ids(), engine.encoder.epoch, engine.encoder.version.id
+    said = engine.names.json_ids(), engine.live.epoch, engine.live.version.id
     return Lists(users, *where, lambda: topk, *said)
 
 

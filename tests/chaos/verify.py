@@ -159,12 +159,12 @@ def invariant_difference(engine: Engine, rows: Rows) -> float:
     """The largest difference of a hidden state from the one that an engine computes from nothing but the
     row's anchor and window.
     """
-    judge = new_engine(engine.encoder.version, epoch=engine.encoder.epoch, wall=WALL_MS)
+    judge = new_engine(engine.live.version, epoch=engine.live.epoch, wall=WALL_MS)
     slots = judge.load_rows(rows)
     length = judge.slab.length[slots].astype(np.int64)
     with torch.inference_mode():
         start = judge.slab.anchor[torch.from_numpy(slots)].clone()
-        fresh = judge.encoder.recompute(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
+        fresh = judge.live.recompute(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
     return float(np.abs(fresh.numpy() - rows.hidden).max())
 
 
@@ -197,7 +197,7 @@ def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> 
 def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None:
     """Popularity as read from `item-stats` is what one pass over the log counts."""
     settings = cluster.settings
-    config = engine.encoder.recommender.config
+    config = engine.live.recommender.config
     catalogue = Catalogue()
     read = Statistics(config.half_lives_ms, config.successors)
     reader = StatisticsReader(read, catalogue)

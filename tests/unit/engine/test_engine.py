@@ -334,7 +334,7 @@ def test_rows_that_outgrew_their_room_are_what_they_would_be_with_room_from_the_
     version: Version,
 ) -> None:
     cramped, roomy = new_engine(version), new_engine(version)
-    cramped.slab = Slab(cramped.encoder.state_size, capacity=2)
+    cramped.slab = Slab(cramped.live.state_size, capacity=2)
     happenings = sent(600, users=40)  # 15 events each, and full windows of the first ones after them
     happenings += [Happening(f"u-{i % 2}", item_id(i), START + 10**6 + i) for i in range(200)]
     for engine in (cramped, roomy):

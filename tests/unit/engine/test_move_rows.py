@@ -105,7 +105,7 @@ def invariant_error(engine: Engine) -> float:
     slots = slab.of_partition(0)
     length = slab.length[slots].astype(np.int64)
     with torch.inference_mode():
-        fresh = engine.encoder.recompute(
+        fresh = engine.live.recompute(
             slab, slots, np.zeros(len(slots), np.int64), length, slab.anchor[torch.from_numpy(slots)].clone()
         )
         return float((fresh - slab.hidden[torch.from_numpy(slots)]).abs().max())

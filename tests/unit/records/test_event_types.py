@@ -119,7 +119,7 @@ def test_an_unknown_type_inherits_no_rule_whatever_its_name(version: Version) ->
     states = dict(zip(rows.user, rows.hidden, strict=True))
     np.testing.assert_array_equal(states[b"u-page_1"], states[b"u-page_31292"])
     assert not np.array_equal(states[b"u-page_1"], states[b"u-dislike"])
-    (flags,) = [engine.encoder.flags(engine.slab.type[:3, 0], np.zeros(3, np.float16))]
+    (flags,) = [engine.live.flags(engine.slab.type[:3, 0], np.zeros(3, np.float16))]
     assert dict(zip(kinds, flags.negative.tolist(), strict=True)) == {
         "page_1": False,
         "page_31292": False,
@@ -206,7 +206,7 @@ def test_a_log_with_thousands_of_types_trains_and_the_version_knows_each_of_them
     assert [version.vocabulary.types[i] for i in index] == types
     unknown = version.vocabulary.type_index(type_hashes(["page_2000", "Dislike"]))
     assert unknown.tolist() == [len(types)] * 2
-    assert new_engine(version).encoder.tables.type_input.max() == len(types)
+    assert new_engine(version).live.tables.type_input.max() == len(types)
 
 
 def test_of_more_types_than_a_version_can_know_it_knows_the_most_frequent(

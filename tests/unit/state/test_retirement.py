@@ -123,7 +123,7 @@ def restarted(stream: Stream) -> Engine:
     """Another engine that holds what is on Kafka now: rows, statistics and the dictionary."""
     before, engine = (
         stream.engine,
-        new_engine(stream.engine.encoder.version, wall=0, k=MOST),
+        new_engine(stream.engine.live.version, wall=0, k=MOST),
     )
     engine.names.name_items(name for name in before.names.ids if name is not None)
     hashes = before.names.catalogue.hashes
