@@ -120,9 +120,9 @@ def _known(
 def _encoded_anew(
     view: MaterialisedView, ranker: Ranker, epoch: int, slots: NDArray[np.int64]
 ) -> torch.Tensor:
-    slab, encoder = view.slabs[epoch], ranker.live
+    slab, live = view.slabs[epoch], ranker.live
     begin, length = np.zeros(len(slots), np.int64), slab.length[slots].astype(np.int64)
-    return encoder.recompute(slab, slots, begin, length, encoder.recommender.initial(len(slots)))
+    return live.recompute(slab, slots, begin, length, live.recommender.initial(len(slots)))
 
 
 def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude | None:

@@ -109,8 +109,8 @@ class MaterialisedView:
             )
         self.catalogue.features.add(version.features)
         self.names.add_vocabulary(version.vocabulary.items)
-        encoder = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
-        ranker = self._new_ranker(encoder, counted)
+        live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
+        ranker = self._new_ranker(live, counted)
         ranker.scorer.warm_up()
         self.rankers[epoch] = ranker
         self._drop_unused()
@@ -130,8 +130,8 @@ class MaterialisedView:
         for epoch, ranker in self.rankers.items():
             self.rankers[epoch] = self._new_ranker(ranker.live, statistics)
 
-    def _new_ranker(self, encoder: LiveVersion, statistics: Statistics) -> Ranker:
-        ranker = Ranker(encoder, self.names, statistics)
+    def _new_ranker(self, live: LiveVersion, statistics: Statistics) -> Ranker:
+        ranker = Ranker(live, self.names, statistics)
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
 

@@ -67,10 +67,11 @@ def train(
     if not len(data.target):
         raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
     held_out = data.row >= first
-    prior = prior_of(events, vocabulary, config, rules)
     features = features or ItemFeatures()
     feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
-    objective = Objective(recommender, data, settings, prior, feature_bags)
+    objective = Objective(
+        recommender, data, settings, prior_of(events, vocabulary, config, rules), feature_bags
+    )
     trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
     # 1. The network, without the held-out part.
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)

@@ -36,21 +36,14 @@ class EventTable(NamedTuple):
     `eddy.stream.records.decode.EventColumns` in this process's numbers, which compiled loops can take.
     """
 
-    slot: Ints
-    """of the user's row in the slab"""
-    item: NDArray[np.int32]
-    """catalogue indices"""
-    type: NDArray[np.uint16]
-    """the catalogue's numbers of event types"""
-    value: NDArray[np.uint16]
-    """bits of float16, which compiled code does not have"""
-    time: Ints
-    """ms"""
-    event_id: NDArray[np.uint64]
-    """40-bit hashes, 0 = none"""
+    slot: Ints  # of the user's row in the slab
+    item: NDArray[np.int32]  # catalogue indices
+    type: NDArray[np.uint16]  # the catalogue's numbers of event types
+    value: NDArray[np.uint16]  # bits of float16, which compiled code does not have
+    time: Ints  # ms
+    event_id: NDArray[np.uint64]  # 40-bit hashes, 0 = none
     offset: Ints
-    negative: NDArray[np.bool_]
-    """which speak against their item"""
+    negative: NDArray[np.bool_]  # which events speak against their item
 
 
 class VersionTables(NamedTuple):

@@ -51,17 +51,17 @@ class FollowedTopics:
             raise RuntimeError("no model version yet")
         return self._statistics
 
-    def count_for(self, encoder: LiveVersion) -> None:
+    def count_for(self, live: LiveVersion) -> None:
         """Count the item statistics that a version's score needs."""
-        config = encoder.recommender.config
+        config = live.recommender.config
         statistics = Statistics(config.half_lives_ms, config.successors)
         self._statistics = StatisticsReader(statistics, self.catalogue)
 
     async def _load(self, announcement: Announcement) -> LiveVersion:
         """Read a version's files beside the engine's work, then number its items on the engine's thread."""
         version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
-        encoder: LiveVersion = await self._run(lambda: self._encoder(version, announcement.epoch))
-        return encoder
+        live: LiveVersion = await self._run(lambda: self._encoder(version, announcement.epoch))
+        return live
 
     def _encoder(self, version: Version, epoch: int) -> LiveVersion:
         config = version.recommender.config

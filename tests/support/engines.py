@@ -63,7 +63,7 @@ def random_version(
     return publish(registry, Trained(recommender.eval(), vocabulary, EventRules()), {})
 
 
-def new_encoder(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:
+def new_live_version(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:
     """A live version on the item names of an engine, or on new ones."""
     names = engine.names if engine else ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
@@ -80,11 +80,11 @@ def new_engine(
     torch.set_num_threads(1)
     names = ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
-    encoder = LiveVersion(version, epoch, names.catalogue, torch.device(device))
+    live = LiveVersion(version, epoch, names.catalogue, torch.device(device))
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)
     chosen = Options(**{"k": 5, "emit": "off", "sample": 0.0, **options})
-    return Engine(encoder, names, statistics, chosen, lambda: wall)
+    return Engine(live, names, statistics, chosen, lambda: wall)
 
 
 def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventColumns:

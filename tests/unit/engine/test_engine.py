@@ -21,8 +21,8 @@ from tests.support.engines import (
     Happening,
     batch,
     item_id,
-    new_encoder,
     new_engine,
+    new_live_version,
     random_version,
     stored_rows,
 )
@@ -275,7 +275,7 @@ def test_an_exchange_of_versions_moves_rows_when_touched_and_the_others_by_and_b
     engine = new_engine(version, emit="latest")
     engine.apply([batch(sent(30), range(30))])
     other = random_version(tmp_path, "rnn", hidden=8, seed=3)
-    engine.switch_version(new_encoder(engine, other, 2))
+    engine.switch_version(new_live_version(engine, other, 2))
     outcome = engine.apply([batch([Happening("u-1", item_id(1), START + 10**6)], [30])])
     touched = engine.slab.slots_of(["u-1"])
     assert engine.slab.epoch[touched].tolist() == [2]
@@ -317,7 +317,7 @@ def test_an_engine_never_goes_back_to_an_older_epoch(version: Version) -> None:
     engine = new_engine(version, epoch=2)
     for epoch in (1, 2):
         with pytest.raises(ValueError, match="epoch"):
-            engine.switch_version(new_encoder(engine, version, epoch))
+            engine.switch_version(new_live_version(engine, version, epoch))
 
 
 def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:

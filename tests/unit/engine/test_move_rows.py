@@ -21,8 +21,8 @@ from tests.support.engines import (
     assert_same_rows,
     batch,
     item_id,
-    new_encoder,
     new_engine,
+    new_live_version,
     random_version,
     stored_rows,
 )
@@ -256,7 +256,7 @@ def test_rows_of_another_epoch_are_encoded_anew_from_their_window_alone(
     sent = [Happening(f"u-{i % 3}", item_id(i % 50), START + i) for i in range(250)]
     run(engine, sent, [(0, 250)])
     other = random_version(tmp_path, "lstm", hidden=8, seed=5)
-    engine.switch_version(new_encoder(engine, other, 2))
+    engine.switch_version(new_live_version(engine, other, 2))
     assert len(engine.reencode_oldest(2)) == 2
     assert len(engine.reencode_oldest(100)) == 1
     rows = stored_rows(engine)

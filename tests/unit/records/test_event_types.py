@@ -25,8 +25,8 @@ from tests.support.engines import (
     assert_same_rows,
     batch,
     item_id,
-    new_encoder,
     new_engine,
+    new_live_version,
     random_version,
     stored_rows,
 )
@@ -172,7 +172,7 @@ def test_a_type_that_a_later_version_names_is_known_to_it_in_rows_that_are_there
     engine = new_engine(version)
     sent = [Happening("u", item_id(i), START + i, f"page_{i % 7}") for i in range(20)]
     engine.apply([batch(sent, range(20))])
-    engine.switch_version(new_encoder(engine, later, 2))
+    engine.switch_version(new_live_version(engine, later, 2))
     engine.reencode_oldest(10)
     fresh = new_engine(later, epoch=2)
     fresh.apply([batch(sent, range(20))])

@@ -238,8 +238,8 @@ def live_epochs(version: Version, batches: list[list[bytes]]) -> list[int]:
     shared = FollowedTopics(load_settings(registry=version.path.parent), run_at_once)
     epochs = []
 
-    async def on_version(encoder: LiveVersion) -> None:
-        epochs.append(encoder.epoch)
+    async def on_version(live: LiveVersion) -> None:
+        epochs.append(live.epoch)
 
     shared.version.on_loaded = on_version
     for values in batches:

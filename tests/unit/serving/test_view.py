@@ -25,8 +25,8 @@ from tests.support.engines import (
     Happening,
     batch,
     item_id,
-    new_encoder,
     new_engine,
+    new_live_version,
     random_version,
     stored_rows,
 )
@@ -273,7 +273,7 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
 
 def encoded_for(engine: Engine, version: Version, epoch: int) -> None:
     """Let the engine go on with another version and encode all rows anew."""
-    engine.switch_version(new_encoder(engine, version, epoch))
+    engine.switch_version(new_live_version(engine, version, epoch))
     engine.reencode_oldest(1_000_000)
 
 

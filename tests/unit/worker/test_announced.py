@@ -16,7 +16,7 @@ from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
 from eddy.stream.worker.worker import Worker
-from tests.support.engines import new_encoder, random_version
+from tests.support.engines import new_live_version, random_version
 from tests.support.workers import StubRestorer, new_worker
 
 
@@ -36,7 +36,7 @@ class Files:
         self.attempts += 1
         if self.missing is not None:
             raise self.missing()
-        return new_encoder(None, self._version, announcement.epoch)
+        return new_live_version(None, self._version, announcement.epoch)
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_a_version_that_comes_later_is_loaded_by_itself_and_its_absence_is_told_
     async def run() -> list[int]:
         version, loaded = AnnouncedVersion(files.load, retry_s=0), []
 
-        async def on_loaded(encoder: LiveVersion) -> None:
-            loaded.append(encoder.epoch)
+        async def on_loaded(live: LiveVersion) -> None:
+            loaded.append(live.epoch)
 
         version.on_loaded = on_loaded
         await version.take([announced(1)])
