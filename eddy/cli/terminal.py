@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 2.0
 """Where nobody watches, progress is a line at most this often."""
 
-_QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access")
+_FAUST_S_TRANSPORT = "eddy.stream.worker.transport"
+"""Faust logs under the name of the module that its consumer comes from."""
+
+_QUIET = ("aiokafka", "asyncio", "faust", "httpx", "kafka", "mode", "uvicorn.access", _FAUST_S_TRANSPORT)
 
 Show = Callable[[str, int, int], None]
 """(what, done, of)"""

@@ -111,7 +111,7 @@ class Peaks(NamedTuple):
     key: NDArray[np.int32]
     """[n / LANE + BLOCK] working space of `_threshold_reached_by`"""
     candidates: Ints
-    """[4 k + BLOCK] indices that `candidates_of` writes"""
+    """[4 k + BLOCK] indices that `find_candidates` writes"""
 
 
 @inlined

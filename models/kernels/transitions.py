@@ -87,8 +87,8 @@ def merge_successors(
 
 @compiled
 def assign_rows(item: Ints, previous: Ints, row_of: Ints, rows: int) -> int:
-    """Write a row's number, from `rows` on, into row_of[N] for each item that has none and that a transition
-    to item[n] starts from, of previous[n,K] (-1 = none). Returns how many rows there are then.
+    """Give each item of previous[n,K] (-1 = none) that has no row yet, and is not item[n] itself, the next
+    row number in row_of[N]; the first one is `rows`. Returns the new number of rows.
     """
     for n in range(len(item)):
         for source in previous[n]:

@@ -1,8 +1,8 @@
 """Recurrent cells. A user's state is one flat float32 vector; every cell has two forms that share weights.
 
-`step` moves B states by one event each (the stream); `sequence` runs whole windows (training, re-encoding)
-through torch's fused kernels where they exist. Guarantee, tested for every cell: stepping equals the
-sequence.
+`packed` is what training and the stream run: many users' events in packed order, through fused kernels where
+they exist; `sequence` is the same for padded windows. `step` moves B states by one event each, and is the
+readable reference. Guarantee, tested for every cell: stepping equals the sequence.
 
 Layout of the state: the h of layer 1 … layer n, then (LSTM) the c of layer 1 … layer n, or (minGRU) the
 output after the last event. It starts as zeros.

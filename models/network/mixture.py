@@ -140,9 +140,10 @@ class Mixture(nn.Module):
         return transition * torch.exp(self.damping * (TYPICAL_LOG_SHARE - log_share))
 
     def boost_of(self, log_share: Tensor) -> Tensor:
-        """The factor, a learned power, by which transitions from items with these log shares of all events
-        count more (same shape): common items are counted more often and tell more. A power of 0.5 here and in
-        `damped` makes transitions a cosine.
+        """The weight of transitions out of items with these log shares of all events (same shape): the share
+        to a learned power, 1 at a typical share. Common items are counted more often, and tell more. A power
+        of
+        0.5 here and in `damped` makes transitions a cosine.
         """
         return torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE))
 

@@ -3,9 +3,9 @@
 The score (formula: `eddy.models.network.mixture`) is computed in two ways:
 
 - `TorchBackend`, with `eddy.models.scoring.sparse`, is the reference: torch operations on whole tiles of
-users, for any device, and for numbers that are not finite. - `CpuBackend`, with
-`eddy.models.kernels.score_rows`, is the optimised path: on a CPU, where all numbers are finite, compiled
-loops follow the product, one user's row at a time.
+  users, for any device, and for numbers that are not finite.
+- `CpuBackend`, with `eddy.models.kernels.score_rows`, is the optimised path: on a CPU, where all numbers are
+  finite, compiled loops follow the product, one user's row at a time.
 
 `tests/unit/scoring/test_scorer.py` holds them together: `test_compiled_loops_score_as_any_device_does`
 compares scores and lists of the two, and `test_scores_follow_the_formula` compares each of them with the

@@ -115,9 +115,9 @@ class PartitionStatistics:
         """Which of the first `items` items have been idle at `now` for `longer_than_ms`: bool[items]. Events
         that are not counted do not matter.
 
-        It is told from a decayed count: an item is idle if no more is left of it than of one event of that
-        age. So an item that was popular counts as idle some half-lives later. The count is the one with the
-        shortest half-life that does not underflow until then; if there is none, no item is idle.
+        An item is idle if its decayed count is at most that of a single event `longer_than_ms` ago; so
+        popular items count as idle some half-lives later. The count is the one with the shortest half-life
+        that does not underflow until then; if there is none, no item is idle.
         """
         idle = np.zeros(items, np.bool_)
         lasting = np.where(self.half_lives >= longer_than_ms / _MAX_HALVINGS, self.half_lives, np.inf)

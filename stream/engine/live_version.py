@@ -105,8 +105,8 @@ class LiveVersion:
             chosen = busy[start : start + _ROWS_AT_ONCE]
             waves = pack(np.zeros(len(chosen), np.int64), (end - begin)[chosen])
             chosen = chosen[waves.user]
-            slot = slots[chosen][waves.row]
-            entry = begin[chosen][waves.row] + waves.rank
+            slot = slots[chosen][waves.lane]
+            entry = begin[chosen][waves.lane] + waves.rank
             # 2. What the cell is fed for each.
             time = slab.time[slot, entry]
             before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])

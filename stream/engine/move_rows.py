@@ -111,7 +111,7 @@ class _RowMove:
             event = self.order[waves.event]  # n, in packed order
             slot, length = slot[waves.user], length[waves.user]  # u, those with most events first
             # 2. The windows, and from them the cell's inputs.
-            place = length[waves.row] + waves.rank
+            place = length[waves.lane] + waves.rank
             inputs = self._inputs(event, self._append(event, place))
             # 3. The states.
             row = self._on_device(slot)
@@ -135,7 +135,7 @@ class _RowMove:
         before = self.recorder.place_before[event]
         if before.max(initial=-1) >= 0:
             # The output just before an event is that of the user's event before it or of its first state.
-            index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.row)
+            index = np.where(waves.previous >= 0, waves.previous, len(outputs) + waves.lane)
             all_outputs = torch.cat((outputs, self.live.recommender.cell.output(state)))  # [n + u, H]
             self.recorder.record(slot, place, before, all_outputs[self._on_device(index)])
 

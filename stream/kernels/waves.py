@@ -19,9 +19,9 @@ class Waves(NamedTuple):
     event: Ints
     """[n] position of each packed event in the given columns"""
     user: Ints
-    """[u] the given users, those with most events first; a row, below, is a position in this order"""
-    row: Ints
-    """[n] the row of each packed event's user"""
+    """[u] the given users, those with most events first; a lane, below, is a position in this order"""
+    lane: Ints
+    """[n] the lane of each packed event's user"""
     rank: Ints
     """[n] the wave of each packed event: 0 for a user's first event"""
     previous: Ints
@@ -29,9 +29,9 @@ class Waves(NamedTuple):
     batch_sizes: Ints
     """[waves] users in each wave, not increasing"""
     first: Ints
-    """[u] position in the given columns of each row's first event"""
+    """[u] position in the given columns of each lane's first event"""
     length: Ints
-    """[u] number of events of each row"""
+    """[u] number of events of each lane"""
 
 
 @compiled
@@ -51,19 +51,19 @@ def _pack(start: Ints, count: Ints, waves: Waves) -> None:
     # 1. Give users their rows. Those with more events come first, those with equally many as given: the rows
     #    of users with c events begin after those of users with more.
     steps = len(waves.batch_sizes)
-    next_row = np.zeros(steps + 1, np.int64)
-    next_row[1:steps] = waves.batch_sizes[1:]
+    next_lane = np.zeros(steps + 1, np.int64)
+    next_lane[1:steps] = waves.batch_sizes[1:]
     for u in range(len(count)):
-        row = next_row[count[u]]
-        next_row[count[u]] += 1
-        waves.user[row], waves.first[row], waves.length[row] = u, start[u], count[u]
+        lane = next_lane[count[u]]
+        next_lane[count[u]] += 1
+        waves.user[lane], waves.first[lane], waves.length[lane] = u, start[u], count[u]
     # 2. Pack their events, wave after wave.
     offset = before = 0
     for rank in range(steps):
-        for row in range(waves.batch_sizes[rank]):
-            at = offset + row
-            waves.event[at], waves.row[at], waves.rank[at] = waves.first[row] + rank, row, rank
-            waves.previous[at] = before + row if rank > 0 else -1
+        for lane in range(waves.batch_sizes[rank]):
+            at = offset + lane
+            waves.event[at], waves.lane[at], waves.rank[at] = waves.first[lane] + rank, lane, rank
+            waves.previous[at] = before + lane if rank > 0 else -1
         before, offset = offset, offset + waves.batch_sizes[rank]
 
 
@@ -72,10 +72,10 @@ def pack(start: Ints, count: Ints) -> Waves:
     start[i] on. start[u], count[u].
     """
     n, users = int(count.sum()), len(count)
-    event, row, rank, previous = np.empty((4, n), np.int64)
+    event, lane, rank, previous = np.empty((4, n), np.int64)
     user, first, length = np.empty((3, users), np.int64)
     batch_sizes = np.zeros(int(count.max(initial=0)), np.int64)
-    waves = Waves(event, user, row, rank, previous, batch_sizes, first, length)
+    waves = Waves(event, user, lane, rank, previous, batch_sizes, first, length)
     if n:
         _count_users(count, batch_sizes)
         _pack(start, count, waves)

@@ -124,9 +124,9 @@ def irregular(
     count: Ints,
     is_irregular: NDArray[np.bool_],
 ) -> bool:
-    """Write into is_irregular[u] which users have a late event, or one whose id is that of an event in their
-    window or of one of theirs before it; returns whether any user has. start[u] and count[u] as `by_user`
-    writes them.
+    """Write into is_irregular[u] which users have an event that is late, or that repeats the id of an event
+    in their window or earlier in this batch; returns whether any user has. start[u] and count[u] are those
+    that `by_user` writes.
     """
     any_user = False
     for u in range(len(start)):

@@ -64,8 +64,8 @@ class ItemNames:
     """Ids of the catalogue's items, and which of them may be listed."""
 
     def __init__(self, catalogue: Catalogue, idle_ms: float | None = None) -> None:
-        """An item that was touched less than `idle_ms` ago (None: no item) keeps its id, whoever takes it out
-        of the dictionary.
+        """An item that was touched less than `idle_ms` ago keeps its id even if another process removes its
+        record from the dictionary; with None, no item does.
         """
         self.catalogue = catalogue
         self.availability = Availability()

@@ -64,7 +64,7 @@ def drop_idle(names: ItemNames, statistics: Statistics, partition: int, now: int
 
 
 class Forgetting:
-    """Step 3, at most so often that looking for the items takes SHARE of the time."""
+    """Step 3. It looks for items rarely enough to spend at most SHARE of the time on it."""
 
     def __init__(self, names: ItemNames) -> None:
         self._names = names

@@ -1,10 +1,9 @@
 """Station 10: the order in which a micro-batch becomes durable.
 
 1. The cluster confirms the recommendations and dead letters.
-2. For each owned partition one transaction writes rows to `user-state`, the journal to `item-stats` and the
-names of
-   new items to `items`; the partitions' transactions run side by side. The producer's transactional id is
-   group-partition, so that a paused former owner is fenced.
+2. For each owned partition one transaction writes rows to `user-state` (tombstones of erased users first),
+   the journal to `item-stats` and the names of new items to `items`. The transactions run side by side. The
+   producer's transactional id is group-partition, so that a paused former owner is fenced.
 3. The offsets are committed.
 
 A crash between two steps leaves the offsets behind the rows, never ahead of them. Records that are read again

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eddy.models.config import CELLS
 from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.stream.engine.engine import Engine
@@ -29,7 +30,6 @@ from tests.support.engines import (
 from tests.support.oracle import Oracle
 
 START = 1_300_000_000_000
-CELLS = ("gru", "lstm", "rnn", "esn")
 ITEMS = 230
 
 

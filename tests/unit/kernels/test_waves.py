@@ -34,6 +34,6 @@ def test_previous_is_the_same_user_s_event_before(count: list[int]) -> None:
     later = waves.rank > 0
     assert (waves.previous[~later] == -1).all()
     assert (waves.event[waves.previous[later]] == waves.event[later] - 1).all()
-    assert (waves.user[waves.row[waves.previous[later]]] == waves.user[waves.row[later]]).all()
+    assert (waves.user[waves.lane[waves.previous[later]]] == waves.user[waves.lane[later]]).all()
     assert (waves.length == length[waves.user]).all()
     assert (waves.first == start[waves.user]).all()
