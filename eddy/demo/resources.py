@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import prepare_topics, topic_specs
@@ -54,24 +56,25 @@ def run_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
     """
     is_guest = settings.bootstrap_servers is not None
     name = f"eddy-demo-{secrets.token_hex(4)}"
-    run_settings = settings.replace(
-        bootstrap_servers=servers,
-        topic_prefix=f"{name}." if is_guest else "",
-        group=name,
-        registry=folder / "registry",
-        event_log=folder / "event-log",
-        port=_port(settings),
-        metrics_port=free_port(settings.host),
-        prequential_sample=1.0,
-        prequential_time=1.0,
-    )
-    try:
-        prepare_topics(run_settings)
-        yield run_settings
-    finally:
-        if is_guest:
-            with suppress(Exception), admin_client(run_settings) as admin:
-                admin.delete_topics([spec.name for spec in topic_specs(run_settings)])
+    with server_port(settings, folder.parent.parent) as port:
+        run_settings = settings.replace(
+            bootstrap_servers=servers,
+            topic_prefix=f"{name}." if is_guest else "",
+            group=name,
+            registry=folder / "registry",
+            event_log=folder / "event-log",
+            port=port,
+            metrics_port=free_port(settings.host),
+            prequential_sample=1.0,
+            prequential_time=1.0,
+        )
+        try:
+            prepare_topics(run_settings)
+            yield run_settings
+        finally:
+            if is_guest:
+                with suppress(Exception), admin_client(run_settings) as admin:
+                    admin.delete_topics([spec.name for spec in topic_specs(run_settings)])
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -83,12 +86,27 @@ def environment(settings: Settings) -> dict[str, str]:
     return {f"EDDY_{name.upper()}": str(getattr(settings, name)) for name in names}
 
 
-def _port(settings: Settings) -> int:
-    """The port that the user has set; otherwise the default port, or any free port if that one is taken."""
-    if is_free(settings.host, settings.port):
-        return settings.port or free_port(settings.host)
-    if "port" in settings.model_fields_set:
-        raise EddyError(
-            f"port {settings.port} is taken: stop what listens there, or set EDDY_PORT to another one"
-        )
-    return free_port(settings.host)
+@contextmanager
+def server_port(settings: Settings, folder: Path) -> Iterator[int]:
+    """The port that the user has set; otherwise the default port, or any free port if another program or
+    another run of the demo has that one. A lock file in `folder` keeps the default port for a run before its
+    server listens there.
+
+    Errors: EddyError when the port that the user has set is taken.
+    """
+    host, port = settings.host, settings.port
+    if "port" in settings.model_fields_set and port:
+        if not is_free(host, port):
+            raise EddyError(f"port {port} is taken: stop what listens there, or set EDDY_PORT to another one")
+        yield port
+        return
+    lock = FileLock(folder / f"port-{port}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield free_port(host)
+        return
+    try:
+        yield port if port and is_free(host, port) else free_port(host)
+    finally:
+        lock.release()
