@@ -36,6 +36,12 @@ _RENAMED = {
 }
 """Settings of earlier versions, and what they are called now."""
 
+_SET_OTHERWISE = {
+    "cell": "--cell names the cell, and eddy compare trains all of them",
+    "features": "training counts the features of the file that --items names",
+}
+"""Settings that `--set` cannot change, and what does."""
+
 _STRICT = ConfigDict(strict=True, extra="forbid")  # "12" is no number, and true is not 1
 _AtLeast1 = Annotated[int, Field(ge=1)]
 _AtLeast0 = Annotated[int, Field(ge=0)]
@@ -221,8 +227,8 @@ def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
             raise EddyError(f"--set {pair}: write NAME=VALUE, for example --set hidden=64")
         if name in _RENAMED:
             raise EddyError(f"--set {pair}: {name!r} is now called {_RENAMED[name]}")
-        if name == "features":
-            raise EddyError(f"--set {pair}: training counts the features of the file that --items names")
+        if name in _SET_OTHERWISE:
+            raise EddyError(f"--set {pair}: {_SET_OTHERWISE[name]}")
         if name not in of_model and name not in of_training:
             names = ", ".join((*of_model, *of_training))
             raise EddyError(f"--set {pair}: unknown setting {name!r}; known are {names}")

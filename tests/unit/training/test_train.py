@@ -434,6 +434,8 @@ def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None
         configs("gru", ["hiden=3"])
     with pytest.raises(EddyError, match=r"features=3: training counts .* --items"):
         configs("gru", ["features=3"])
+    with pytest.raises(EddyError, match="cell=lstm: --cell names the cell"):
+        configs("gru", ["cell=lstm"])
 
 
 def test_a_setting_that_was_renamed_is_refused_with_its_new_name() -> None:
