@@ -89,9 +89,7 @@ def train(
     if vocabulary.features:
         trainer.fit_features()
         _centre(recommender, vocabulary, features, events, first)
-        with torch.no_grad():
-            recommender.feature_vectors.mul_(FEATURE_WEIGHT)
-            recommender.feature_centre.mul_(FEATURE_WEIGHT)
+        _weigh_features(recommender)
     recommender.cpu().eval()
     if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
@@ -101,6 +99,13 @@ def train(
         metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
     return Trained(recommender, vocabulary, rules, metrics, features)
+
+
+@torch.no_grad()
+def _weigh_features(recommender: Recommender) -> None:
+    """Let the features of new items count FEATURE_WEIGHT times as much as a trained vector."""
+    recommender.feature_vectors.mul_(FEATURE_WEIGHT)
+    recommender.feature_centre.mul_(FEATURE_WEIGHT)
 
 
 def _require_ridge_possible(config: ModelConfig, features: ItemFeatures | None) -> None:
