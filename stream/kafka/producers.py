@@ -52,6 +52,15 @@ async def stop_producers(producers: Iterable[AIOKafkaProducer], within_s: float)
                 stopping.cancel()
 
 
+def fatal_error(producer: AIOKafkaProducer) -> BaseException | None:
+    """The error after which a transactional producer refuses all work, None while there is none. aiokafka
+    gives this error to the calls that are under way, and answers later ones with IllegalOperation or
+    AssertionError.
+    """
+    transaction = producer._txn_manager
+    return transaction.wait_for_transaction_end().exception() if transaction.is_fatal_error() else None
+
+
 async def send_all(
     producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
 ) -> list["asyncio.Future[RecordMetadata]"]:

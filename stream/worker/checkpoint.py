@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
-from eddy.stream.kafka.producers import send_all
+from eddy.stream.kafka.producers import fatal_error, send_all
 from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import TopicNames
 
+_FENCED = (ProducerFenced, InvalidProducerEpoch)
 STEPS = ("captured", "answered", "written", "committed")
 
 
@@ -90,8 +91,10 @@ async def write_partition(
         # The metadata of a produced batch names its first record only. So a restore reads on from the last
         # batch, and reads a few rows twice.
         capture.changelog_end = max((batch.offset for batch in written), default=0)
-    except (ProducerFenced, InvalidProducerEpoch):
-        raise PartitionLost(capture.partition) from None
+    except Exception as error:
+        if any(isinstance(reason, _FENCED) for reason in (error, fatal_error(producer))):
+            raise PartitionLost(capture.partition) from None
+        raise
 
 
 async def checkpoint(
