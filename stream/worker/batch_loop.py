@@ -20,7 +20,7 @@ from eddy.stream.worker.consumer import EventsConsumer
 from eddy.stream.worker.inbox import Inbox
 from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
 from eddy.stream.worker.partition_set import PartitionSet
-from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.partition_task import PartitionTask, note_changed
 from eddy.stream.worker.sender import Sender
 
 log = logging.getLogger("eddy.worker")
@@ -144,7 +144,8 @@ class BatchLoop:
         engine = self._partitions.engine
         if not (self._partitions.settled and engine.may_be_stale):
             return
-        self._partitions.note_changed(await self._run(lambda: engine.reencode_oldest(REENCODED_ROWS)))
+        reencoded = await self._run(lambda: engine.reencode_oldest(REENCODED_ROWS))
+        note_changed(self._partitions.tasks, engine, reencoded)
         self._partitions.metrics.stale_rows.set(engine.stale)
 
     async def drop_idle_rows(self) -> None:

@@ -19,7 +19,7 @@ from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
 from eddy.stream.worker.answers import encode_lists
 from eddy.stream.worker.inbox import decode_chunks
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.partition_task import PartitionTask, note_changed
 
 log = logging.getLogger("eddy.worker")
 
@@ -77,9 +77,7 @@ def apply_micro_batch(
     for batches, erased in stretches(decoded):
         report = engine.apply(batches)
         _count(report, metrics)
-        home = engine.slab.partition[report.dirty]
-        for number, owner in owners.items():
-            owner.changed(report.dirty[home == number])
+        note_changed(owners, engine, report.dirty)
         rejected += _refused(report, taken)
         tombstones: dict[int, list[Message]] = {}
         for number, user in erased:

@@ -5,9 +5,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import Engine, NewerRows
 from eddy.stream.kafka.producers import stop_producers
@@ -219,11 +216,3 @@ class PartitionSet:
             log.warning("%s, but the group still gives it to this one; taking it back", lost)
             self._reclaimed |= missing
             await self._restore_missing()
-
-    # -- all of them ------------------------------------------------------------------------------------
-
-    def note_changed(self, slots: NDArray[np.int64]) -> None:
-        """Rows changed that are to be written by their partitions' next checkpoints."""
-        home = self.engine.slab.partition[slots]
-        for number, task in self.tasks.items():
-            task.changed(slots[home == number])

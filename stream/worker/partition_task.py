@@ -1,6 +1,6 @@
 """One owned partition of a worker, between restore and revocation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,3 +108,10 @@ class PartitionTask:
             engine.slab.export_rows(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
         )
         return Snapshot(self.changelog_end, topic_id, blocks)
+
+
+def note_changed(tasks: Mapping[int, PartitionTask], engine: Engine, slots: NDArray[np.int64]) -> None:
+    """Let the next checkpoint of each task, by partition, write those rows of slots int64[n] that are its."""
+    home = engine.slab.partition[slots]
+    for number, task in tasks.items():
+        task.changed(slots[home == number])
