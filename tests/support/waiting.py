@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from eddy.stream.kafka.waiting import wait_until
 
 
 def eventually(
@@ -13,7 +14,4 @@ def eventually(
     any other way would be slow or flaky. Errors: AssertionError, which names `what` was awaited, after
     `within_s`.
     """
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what or condition}"
-        time.sleep(every_s)
+    assert wait_until(condition, within_s, every_s), f"not within {within_s:g} s: {what or condition}"
