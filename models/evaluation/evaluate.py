@@ -23,7 +23,7 @@ from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
 from eddy.models.registry import Version
 from eddy.models.rules import EVERY_EVENT, EventRules
-from eddy.models.trained import Trained
+from eddy.models.trained import UNTIL, Trained
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
@@ -33,8 +33,6 @@ DEFAULT_BATCH = 8
 """
 TABLE = ("mrr@20", "recall@20", "hr@10", "ndcg@10")
 """Metrics of the printed table; the first one orders it."""
-UNTIL = "until_ms"
-"""In a version's metrics: the time of the last event it was trained on."""
 
 
 @dataclass(frozen=True)

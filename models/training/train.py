@@ -22,7 +22,7 @@ from eddy.models.logs.item_features import MIN_ITEMS, Bags, ItemFeatures, bags, 
 from eddy.models.logs.splits import MIN_EVENTS as MIN_USER_EVENTS
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
-from eddy.models.trained import Trained
+from eddy.models.trained import UNTIL, Trained
 from eddy.models.training.distributed import ALONE, Group
 from eddy.models.training.gate_fitting import fit_gates
 from eddy.models.training.gradients import gradients
@@ -96,7 +96,7 @@ def train(
             recommender, events, vocabulary, rules, settings.bptt_steps, settings.clip
         )
     if events.clock:
-        metrics["until_ms"] = int(events.timestamp[-1])  # evaluation warns of versions that know its events
+        metrics[UNTIL] = int(events.timestamp[-1])
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
     return Trained(recommender, vocabulary, rules, metrics, features)
 
