@@ -22,7 +22,8 @@ from eddy.models.logs.events import Events
 from eddy.models.registry import Version
 from eddy.models.training.gradients import gradient_reach
 
-GAINS = (("U × 0.5", 0.5, 1.0), ("as trained", 1.0, 1.0), ("U × 1.5, W × 0.01", 1.5, 0.01))
+UNALTERED = (1.0, 1.0)
+GAINS = (("U × 0.5", (0.5, 1.0)), ("as trained", UNALTERED), ("U × 1.5, W × 0.01", (1.5, 0.01)))
 """Recurrent and input gains of the altered cells: in a simple RNN with the first gradients vanish, with the
 last they explode.
 """
@@ -57,15 +58,16 @@ def measured_figures(version: Version, events: Events, titles: Mapping[str, str]
     recommender, vocabulary, rules = version.recommender, version.vocabulary, version.rules
     cell = recommender.config.cell
     windows = latest_windows(events, vocabulary, rules)
+    reach = gradient_reach(recommender, windows)
     altered = [
-        (name, gradient_reach(with_gains(recommender, recurrent, inputs), windows))
-        for name, recurrent, inputs in (GAINS if has_recurrent_weights(recommender) else ())
+        (name, reach if gains == UNALTERED else gradient_reach(with_gains(recommender, *gains), windows))
+        for name, gains in (GAINS if has_recurrent_weights(recommender) else ())
     ]
     clip = version.lineage.get("training", {}).get("clip", TrainConfig.clip)
     user = typical_user(events, rules, _EVENTS_SHOWN)
     path = trajectory(recommender, vocabulary, events, rules, user)
     return {
-        "gradients": gradients_figure(cell, gradient_reach(recommender, windows), altered, clip),
+        "gradients": gradients_figure(cell, reach, altered, clip),
         "memory": memory_figure(cell, memory(recommender, windows)),
         "state": hidden_state_figure(path, titles),
     }
