@@ -38,7 +38,7 @@ class Pools:
     place: Tensor  # int64[q,S]: where in the pool each entry of the mixture's Sparse is
     log_weight: Tensor  # float32[q,C]: log of how many items the candidate stands for
     is_candidate: Tensor  # bool[q,C]: whether it is ranked; lists leave the others out
-    in_likelihood: Tensor  # bool[q,C]: whether it counts in the likelihood: rivals, and the user's own items
+    in_likelihood: Tensor  # bool[q,C]: whether it counts in the likelihood, as the user's own items do, too
     network: Tensor  # float32[q,C]: user vector · item vector, 0 where never trained
     bias: Tensor  # float32[q,C]: likewise
     popularity: Tensor  # float32[q,C,F]
