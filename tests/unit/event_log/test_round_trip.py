@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,12 @@ from eddy.stream.event_log import events_table
 from eddy.stream.feed import event_messages
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.decode import decode_events
+from tests.support.records import Record
 from tests.unit.logs.test_columns import FORMATS, NAMES, Row, expected, written_out
 
 pytestmark = pytest.mark.unit
 
 APPENDED_MS = 1_800_000_000_000
-
-
-@dataclass(frozen=True)
-class Written:
-    """A record as a worker or an export reads it."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int = APPENDED_MS
 
 
 IDS = NAMES | st.sampled_from(["é" * MAX_ID, "\U0001f600", "\u2028", "\ufeff", "007", "\x01"])
@@ -55,12 +45,12 @@ LOGS = st.lists(
 )
 
 
-def replayed(events: Events) -> list[Written]:
+def replayed(events: Events) -> list[Record]:
     messages = event_messages(events, np.arange(len(events)))
-    return [Written(key, value, offset) for offset, (key, value) in enumerate(messages)]
+    return [Record(key, value, offset, APPENDED_MS) for offset, (key, value) in enumerate(messages)]
 
 
-def exported(records: Sequence[Written], folder: Path) -> Path:
+def exported(records: Sequence[Record], folder: Path) -> Path:
     table, _ = events_table({0: list(records)}, Admission())
     pq.write_table(table, folder / "part-00000000.parquet")
     return folder
@@ -99,7 +89,7 @@ def test_what_a_worker_takes_can_be_exported_read_and_replayed(
     tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     sent = {"user_id": "u", "item_id": "i", "timestamp": 1_700_000_000_000, **fields}
-    record = Written(sent["user_id"].encode(), msgspec.json.encode(sent), 0)
+    record = Record(sent["user_id"].encode(), msgspec.json.encode(sent), 0, APPENDED_MS)
     assert not decode_events([record], 0, Admission()).rejected
     records = replayed(read_events(exported([record], tmp_path)))
     assert not decode_events(records, 0, Admission()).rejected

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,7 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.state.item_names import metadata
 from eddy.stream.worker.followed_topics import FollowedTopics
+from tests.support.records import Record
 from tests.unit.training.test_train import same
 
 pytestmark = pytest.mark.unit
@@ -309,7 +309,7 @@ def test_without_metadata_training_is_what_it_was() -> None:
 
 async def follow(shared: FollowedTopics, *records: tuple[bytes, bytes]) -> None:
     tp = TopicPartition("items", 0)
-    read: list[Any] = [SimpleNamespace(key=key, value=value, offset=0) for key, value in records]
+    read: list[Any] = [Record(*pair) for pair in records]
     await shared._take_items(tp, read)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,9 @@ from eddy.stream.records.dead_letters import dead_letter
 from eddy.stream.records.decode import Decoded, decode_events, stretches
 from eddy.stream.records.partitioner import Partitioner, partition_of
 from tests.support.engines import new_engine, random_version, stored_rows
+from tests.support.records import NOW, Record
 
-NOW = 1_700_000_000_000
 ONE_PARTITION = Admission()
-
-
-@dataclass(frozen=True)
-class Record:
-    key: bytes | None
-    value: bytes | None
-    offset: int = 0
-    timestamp: int = NOW
-    """of its append"""
 
 
 def event(**fields: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from eddy.stream.state.rows import encode_rows
 from eddy.stream.state.stored_rows import decode_newest
 from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.support.engines import random_version
+from tests.support.records import Record
 from tests.unit.state.test_rows import a_row
 
 MESSAGES = (
@@ -83,18 +83,6 @@ def fuzzed(test: Callable[..., None]) -> Callable[..., None]:
         test = example(key=b"k", value=value)(test)
         test = example(key=value, value=b"{}")(test)
     return everything(given(key=anything(), value=anything())(test))
-
-
-@dataclass
-class Record:
-    """What readers look at of a consumed record."""
-
-    key: bytes | None
-    value: bytes | None
-    topic: str = "topic"
-    partition: int = 0
-    offset: int = 0
-    timestamp: int = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")

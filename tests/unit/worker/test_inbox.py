@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,19 +16,11 @@ from eddy.stream.records.admission import Admission
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.decode import Decoded, decode_events
 from eddy.stream.worker.inbox import Inbox, decode_chunks
+from tests.support.records import NOW, Record
 
 pytestmark = pytest.mark.unit
 
-NOW = 1_700_000_000_000
 ONE_PARTITION = Admission()
-
-
-@dataclass(frozen=True)
-class Record:
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int = NOW
 
 
 def records(start: int, end: int) -> list[Any]:
