@@ -30,7 +30,7 @@ from tests.support.engines import (
     random_version,
     stored_rows,
 )  # fmt: skip
-from tests.unit.training.test_train import FAST, random_log
+from tests.support.training import FAST, random_log
 
 pytestmark = pytest.mark.unit
 

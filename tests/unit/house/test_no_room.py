@@ -14,10 +14,10 @@ from eddy.stream.event_log import opened
 from eddy.stream.state.snapshots import Snapshot, open_snapshot, write_snapshot
 from tests.support.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
 from tests.support.no_room import no_room
+from tests.support.training import FAST, SMALL, random_log, same
 from tests.unit.event_log.test_event_log import DAY_MS, MARCH_1_2013, Written, append, event, places
 from tests.unit.event_log.test_event_log import TOPIC_ID as LOG_ID
 from tests.unit.models.test_registry import trained
-from tests.unit.training.test_train import FAST, SMALL, random_log, same
 
 FULL = "cannot be written|cannot write"
 

@@ -44,7 +44,7 @@ from eddy.stream.state.availability import dictionary_records
 from eddy.stream.state.item_names import metadata
 from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.support.records import Record
-from tests.unit.training.test_train import same
+from tests.support.training import same
 
 pytestmark = pytest.mark.unit
 

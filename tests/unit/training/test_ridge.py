@@ -15,7 +15,7 @@ from eddy.models.training.ridge import NormalEquations, fit_scale
 from eddy.models.training.sequences import sequences
 from eddy.models.training.train import train, vocabulary_of
 from eddy.models.training.trainer import Trainer
-from tests.unit.training.test_train import FAST, SMALL, log
+from tests.support.training import FAST, SMALL, log
 
 pytestmark = pytest.mark.unit
 

@@ -1,7 +1,5 @@
 """Training by truncated backpropagation through time: what it sees, what it learns, what stops it."""
 
-import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,46 +7,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
-from eddy.models.config import CELLS, DAY_MS, ModelConfig, TrainConfig, configs
+from eddy.models.config import CELLS, ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
-from eddy.models.trained import Trained
 from eddy.models.training.gate_fitting import collect
-from eddy.models.training.losses import LeftOut, full_softmax, sampled_softmax
 from eddy.models.training.objective import Objective
 from eddy.models.training.sequences import Sequences, batches, carried, outputs_at, sequences
 from eddy.models.training.train import _held_out, train, vocabulary_of
 from eddy.models.training.trainer import Progress, Trainer
+from tests.support.training import FAST, SMALL, log, random_log, same
 
 pytestmark = pytest.mark.unit
-
-SMALL = ModelConfig(hidden=16, dim=16, dropout=0.0, item_buckets=4, recent_window=10, transition_lags=3)
-FAST = TrainConfig(epochs=2, batch=4, bptt_steps=8, gate_epochs=1, threads=1)
-
-
-def log(user: np.ndarray, item: np.ndarray, value: np.ndarray | None = None, clock: bool = True) -> Events:
-    """A log whose events are a minute apart."""
-    n = len(user)
-    return Events(
-        user=user.astype(np.int32), item=item.astype(np.int32),
-        timestamp=np.arange(n) * 60_000 + 1_370_000_000_000 if clock else np.zeros(n, np.int64),
-        type=np.zeros(n, np.int16), value=np.full(n, np.nan, np.float32) if value is None else value,
-        users=[f"u{i}" for i in range(user.max() + 1)], items=[f"i{i}" for i in range(item.max() + 1)],
-        types=["rating"], clock=clock,
-    )  # fmt: skip
-
-
-def random_log(seed: int = 1, n: int = 400, users: int = 23, items: int = 31) -> Events:
-    rng = np.random.default_rng(seed)
-    return log(
-        rng.zipf(1.5, n) % users, rng.integers(items, size=n), rng.integers(1, 11, n).astype(np.float32)
-    )
 
 
 @pytest.mark.parametrize("rules", [EVERY_EVENT, EventRules(), EventRules(state="rating>=3", negative="")])
@@ -138,95 +112,6 @@ def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
     assert loss == 0
 
 
-def test_the_full_softmax_is_cross_entropy_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eddy.models.training.losses.TILE_FLOATS", 700)
-    torch.manual_seed(1)
-    parts = [torch.randn(30, 8), torch.randn(200, 8), torch.randn(200)]
-    prior, moment, target = torch.randn(5, 200), torch.randint(5, (30,)), torch.randint(200, (30,))
-    for used in (None, prior):
-        query, items, bias = (part.clone().requires_grad_() for part in parts)
-        logits = query @ items.T + bias + (0 if used is None else used[moment])
-        expected = cross_entropy(logits, target, reduction="sum")
-        loss = full_softmax(query, items, bias, target, used, moment)
-        torch.testing.assert_close(loss, expected)
-        wanted = torch.autograd.grad(expected, (query, items, bias))
-        for gradient, want in zip(torch.autograd.grad(loss, (query, items, bias)), wanted, strict=True):
-            torch.testing.assert_close(gradient, want, atol=1e-4, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loss that trains is cross entropy over what is new to the user and the target, repeated or not."""
-    monkeypatch.setattr("eddy.models.training.losses.TILE_FLOATS", 100)
-    events = random_log()
-    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
-    data = sequences(events, vocabulary, EVERY_EVENT)
-    recommender = Recommender(SMALL, len(vocabulary), 1)
-    trainer = Trainer(Objective(recommender, data, replace(FAST, unseen=True)), lambda _: None)
-    wanted = np.ones(len(data.row), bool)
-    query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
-    logits = query @ recommender.item_vectors[: len(vocabulary)].T
-    expected, repeats = 0.0, 0
-    for p, (state, user) in enumerate(zip(data.state, data.user, strict=True)):
-        target = int(data.target[p])
-        own_items = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
-        repeats += target in own_items
-        allowed = [item for item in range(len(vocabulary)) if item == target or item not in own_items]
-        expected -= float(torch.log_softmax(logits[p, allowed], 0)[allowed.index(target)])
-    assert repeats > 10
-    assert trainer.loss(wanted) == pytest.approx(expected / len(wanted), rel=1e-4)
-
-
-def test_the_sampled_softmax_leaves_out_what_the_full_one_does() -> None:
-    torch.manual_seed(3)
-    query, items, bias = torch.randn(5, 8), torch.randn(40, 8), torch.randn(40)
-    target, moment = torch.tensor([1, 2, 3, 2, 1]), torch.zeros(5, dtype=torch.int64)
-    left_out = LeftOut(torch.tensor([0, 2, 2, 5, 6, 6]), torch.tensor([7, 9, 30, 4, 5, 39]))
-    full = full_softmax(query, items, bias, target, None, moment, left_out)
-    assert full < full_softmax(query, items, bias, target, None, moment)
-    every, certain = torch.arange(40), torch.ones(40)
-    sampled = sampled_softmax(query, items, bias, target, None, moment, every, certain, left_out)
-    torch.testing.assert_close(sampled, full)
-    few = sampled_softmax(
-        query, items, bias, target, None, moment, torch.tensor([30, 30, 8]), certain, left_out
-    )
-    kept = [1, 2, 3, 8, 30]
-    for_all = query @ items[kept].T + bias[kept]
-    for_all[2, 4] = -torch.inf  # the only candidate that is left out, by the third prediction
-    torch.testing.assert_close(few, cross_entropy(for_all, target - 1, reduction="sum"))
-
-
-def test_the_sampled_softmax_estimates_the_full_one() -> None:
-    """log Z over candidates, weighed by 1 / (probability to be one), is log Z within its error."""
-    torch.manual_seed(2)
-    query, items, bias = torch.randn(20, 8) * 0.3, torch.randn(3000, 8) * 0.5, torch.randn(3000) * 0.5
-    target = torch.multinomial(torch.softmax(bias, 0), 20, replacement=True)
-    share = torch.softmax(bias * 0.5, 0)
-    inclusion = 1 - (1 - share) ** 1000
-    inclusion[target] = 1.0  # these are candidates for certain
-    nothing = torch.zeros(20, dtype=torch.int64)
-    full = full_softmax(query, items, bias, target, None, nothing) / 20
-    sampled = torch.stack(
-        [
-            sampled_softmax(
-                query,
-                items,
-                bias,
-                target,
-                None,
-                nothing,
-                torch.multinomial(share, 1000, replacement=True),
-                inclusion,
-            )
-            / 20
-            for _ in range(30)
-        ]
-    )
-    assert abs(sampled.mean() - full) < 0.03
-    naive = full_softmax(query, items[:1000], bias[:1000], target % 1000, None, nothing) / 20
-    assert abs(naive - full) > 0.3  # the correction is not a formality
-
-
 def cyclic_log() -> Events:
     """Each user walks round a circle of 12 items: what comes next follows from the last item."""
     user = np.tile(np.arange(20), 40)
@@ -241,11 +126,6 @@ def test_every_cell_learns_what_follows_what(cell: str) -> None:
     trained = train(cyclic_log(), config, settings, EVERY_EVENT)
     curve = trained.metrics["curve"]
     assert curve[trained.metrics["best_epoch"] - 1]["validation_loss"] < 0.5 < np.log(12)
-
-
-def same(a: Trained, b: Trained) -> bool:
-    pairs = zip(a.recommender.state_dict().values(), b.recommender.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in pairs)
 
 
 def test_a_seed_fixes_every_weight() -> None:
@@ -418,70 +298,6 @@ def test_a_diverging_run_stops_and_says_what_to_change() -> None:
         train(random_log(), SMALL, wild, EVERY_EVENT)
 
 
-@pytest.mark.parametrize(
-    "values", [{"cell": "transformer"}, {"hidden": 0}, {"hidden": "12"}, {"dropout": 1.0}, {"nope": 1}]
-)
-def test_impossible_settings_are_refused(values: dict[str, object]) -> None:
-    with pytest.raises(EddyError, match=next(iter(values))):
-        ModelConfig.from_dict(values)
-
-
-def test_settings_of_a_command_line_go_to_the_model_or_to_its_training() -> None:
-    model, training = configs("lstm", ["hidden=32", "older=20", "bptt_steps=7", "device=cuda", "clip=2"])
-    assert (model.cell, model.hidden, model.older) == ("lstm", 32, 20)
-    assert (training.bptt_steps, training.device, training.clip) == (7, "cuda", 2.0)
-    with pytest.raises(EddyError, match="unknown setting 'hiden'"):
-        configs("gru", ["hiden=3"])
-    with pytest.raises(EddyError, match=r"features=3: training counts .* --items"):
-        configs("gru", ["features=3"])
-    with pytest.raises(EddyError, match="cell=lstm: --cell names the cell"):
-        configs("gru", ["cell=lstm"])
-
-
-def test_a_setting_that_was_renamed_is_refused_with_its_new_name() -> None:
-    for config, old in ((ModelConfig, {"window": 50}), (TrainConfig, {"window": 32})):
-        with pytest.raises(EddyError, match=r"'window' is now called bptt_steps .* recent_window"):
-            config.from_dict(old)
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({"hidden": 0}, "hidden is 0: .* greater than or equal to 1"),
-        ({"hidden": True}, "hidden is True: .* integer"),
-        ({"dropout": math.nan}, "dropout is nan: .* less than 1"),
-        ({"half_lives_ms": [1, 0]}, "half_lives_ms is 0: .* greater than or equal to 1"),
-        ({"half_lives_ms": [1.5]}, "half_lives_ms is 1.5: .* integer"),
-        ({"dim": 0, "leak": 2.0}, "dim is 0: .*; leak is 2.0: .* less than or equal to 1"),
-    ],
-)
-def test_a_refusal_names_the_setting_its_value_and_what_is_allowed(
-    values: dict[str, object], reason: str
-) -> None:
-    with pytest.raises(EddyError, match=f"ModelConfig: {reason}"):
-        ModelConfig.from_dict(values)
-
-
-def test_configs_travel_as_json() -> None:
-    config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert TrainConfig.from_dict(json.loads(json.dumps(FAST.to_dict()))) == FAST
-
-
-def test_a_bfloat16_query_makes_the_softmax_and_its_gradients_within_its_rounding() -> None:
-    torch.manual_seed(1)
-    parts = [torch.randn(60, 16), torch.randn(200, 16) / 4, torch.randn(200)]
-    target, moment = torch.randint(200, (60,)), torch.zeros(60, dtype=torch.int64)
-    results = []
-    for kind in (torch.float32, torch.bfloat16):
-        query, items, bias = (part.clone().requires_grad_() for part in parts)
-        loss = full_softmax(query.to(kind), items, bias, target, None, moment)
-        results.append([loss, *torch.autograd.grad(loss, (query, items, bias))])
-    for low, full in zip(*reversed(results), strict=True):
-        assert low.dtype == torch.float32
-        assert 0 < (low - full).norm() < 0.01 * full.norm()
-
-
 @pytest.mark.parametrize("cell", ["lstm", "gru", "esn"])
 def test_mixed_precision_reaches_nearly_the_same_loss(cell: str) -> None:
     config = replace(SMALL, cell=cell)
@@ -492,8 +308,3 @@ def test_mixed_precision_reaches_nearly_the_same_loss(cell: str) -> None:
     assert low.metrics["curve"][-1]["loss"] != full.metrics["curve"][-1]["loss"]
     assert low.metrics["curve"][-1]["loss"] == pytest.approx(full.metrics["curve"][-1]["loss"], rel=0.01)
     assert {weight.dtype for weight in low.recommender.parameters()} == {torch.float32}
-
-
-def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(EddyError, match="precision"):
-        TrainConfig(precision="float8")
