@@ -20,7 +20,7 @@ from eddy.models.rules import EventRules
 from eddy.models.scoring.backend import Exclude
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import Window
-from eddy.models.training.sequences import outputs_at, sequences
+from eddy.models.training.sequences import expand_ranges, outputs_at, sequences
 from eddy.models.vocabulary import Catalogue, Vocabulary
 
 WARM_UP_CHUNK = 8192
@@ -109,9 +109,7 @@ class Replay:
     def seen(self, chunk: Chunk) -> Exclude:
         """The items that each target's user had before it, in the whole history, except the target itself."""
         start = self._data.start[chunk.user]
-        count = np.where(chunk.state >= 0, chunk.state + 1 - start, 0)
-        row = np.repeat(np.arange(len(count)), count)
-        event = np.arange(len(row)) + (start - (np.cumsum(count) - count))[row]
+        row, event = expand_ranges(start, np.maximum(chunk.state + 1, start))
         item = self._catalogue_index[self.events.item[self._data.moved[event]]]
         kept = (item >= 0) & (item != chunk.target[row])
         return Exclude(torch.from_numpy(row[kept]), torch.from_numpy(item[kept]))

@@ -12,7 +12,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.tensors import Inputs
 from eddy.models.training.losses import LeftOut, full_softmax, sampled_softmax
 from eddy.models.training.popularity_prior import Prior
-from eddy.models.training.sequences import Batch, Sequences, carried
+from eddy.models.training.sequences import Batch, Sequences, carried, expand_ranges
 
 SEEN = 4096
 """At most so many of a user's last events are left out of the softmax."""
@@ -107,15 +107,13 @@ class Objective(nn.Module):
     def _left_out(self, prediction: Tensor) -> LeftOut:
         """The items that the user had before each prediction, except its target."""
         data, index = self.data, prediction.numpy()
-        state, target = data.state[index], data.target[prediction]
-        count = np.where(state >= 0, np.minimum(state + 1 - data.start[data.user[index]], SEEN), 0)
-        row = np.repeat(np.arange(len(index)), count)
-        first = (
-            state + 1 - count - (np.cumsum(count) - count)
-        )  # first event of a row, less its place in `row`
-        item = data.inputs.item[torch.from_numpy(first[row] + np.arange(len(row)))]
+        first, target = data.start[data.user[index]], data.target[prediction]
+        end = np.maximum(data.state[index] + 1, first)
+        begin = np.maximum(end - SEEN, first)
+        row, event = expand_ranges(begin, end)
+        item = data.inputs.item[torch.from_numpy(event)]
         kept = (item < self.recommender.items) & (item != target[torch.from_numpy(row)])
-        start = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]))
+        start = torch.from_numpy(np.concatenate([[0], np.cumsum(end - begin)]))
         before = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
         return LeftOut(before[start].to(self.device), item[kept].to(self.device))
 

@@ -140,14 +140,14 @@ def _batch(
     begin = at[active].copy()
     at[active] += length
     low, high = np.searchsorted(sort_key, begin * 2), np.searchsorted(sort_key, (begin + length) * 2)
-    _, of_all_shares = _ranges(low, high)
+    _, of_all_shares = expand_ranges(low, high)
     active, begin, length = active[in_share], begin[in_share], length[in_share]
     batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
     step_of = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
     offset = np.cumsum(batch_sizes) - batch_sizes
     lane = np.arange(len(step_of)) - offset[step_of]
     event = begin[lane] + step_of
-    of_lane, prediction = _ranges(low[in_share], high[in_share])
+    of_lane, prediction = expand_ranges(low[in_share], high[in_share])
     step = sort_key[prediction] // 2 - begin[of_lane]
     output = (
         np.where(sort_key[prediction] % 2 == 1, 1 + offset[step] + of_lane, 0)
@@ -163,7 +163,9 @@ def _batch(
     return batch
 
 
-def _ranges(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def expand_ranges(
+    low: NDArray[np.int64], high: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The numbers low[i] … high[i] - 1 for each i in turn. Returns the i of each number, and the numbers."""
     count = high - low
     of = np.repeat(np.arange(len(count)), count)
