@@ -25,6 +25,15 @@ def boundary(events: Events, fraction: float) -> int:
     return row
 
 
+def long_users(events: Events) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows user after user, each user's in order, and where in that order the last event of each user
+    with at least MIN_EVENTS events stands: int64[n], int64[m].
+    """
+    by_user = np.argsort(events.user, kind="stable")
+    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))
+    return by_user, last[np.diff(last, prepend=-1) >= MIN_EVENTS]
+
+
 @dataclass(frozen=True)
 class LeaveOneOut:
     """Rows of a log: every user's last event is the test target, the one before it the validation target."""
@@ -39,15 +48,12 @@ def leave_one_out(events: Events) -> LeaveOneOut:
 
     Errors: EddyError when no user has three events.
     """
-    by_user = np.argsort(events.user, kind="stable")
-    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
-    length = np.diff(last, prepend=-1)
-    long = last[length >= MIN_EVENTS]
-    if not len(long):
+    by_user, last = long_users(events)
+    if not len(last):
         raise EddyError(
             f"{events.source}: leave-one-out needs users with at least three events; no user has them"
         )
     held_out = np.zeros(len(events), bool)
-    validation, test = by_user[long - 1], by_user[long]
+    validation, test = by_user[last - 1], by_user[last]
     held_out[validation] = held_out[test] = True
     return LeaveOneOut(np.flatnonzero(~held_out), np.sort(validation), np.sort(test))

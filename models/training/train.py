@@ -19,7 +19,7 @@ from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import MIN_ITEMS, Bags, ItemFeatures, bags, worth_knowing
-from eddy.models.logs.splits import MIN_EVENTS as MIN_USER_EVENTS
+from eddy.models.logs.splits import long_users
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.trained import UNTIL, Trained
@@ -175,8 +175,7 @@ def _held_out(events: Events, share: float) -> tuple[Events, int]:
         return events, len(events)
     if events.clock:
         return events, int(len(events) * (1 - share))
-    by_user = np.argsort(events.user, kind="stable")
-    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))  # position of each user's last event
-    held_out = np.sort(by_user[last[np.diff(last, prepend=-1) >= MIN_USER_EVENTS]])
+    by_user, last = long_users(events)
+    held_out = np.sort(by_user[last])
     rest = np.delete(np.arange(len(events)), held_out)
     return events.take(np.concatenate([rest, held_out])), len(rest)
