@@ -187,7 +187,7 @@ def evaluate(
             "parameters": sum(weight.numel() for weight in model.recommender.parameters()),
             "state_bytes": 4 * model.recommender.state_size,
             "training": model.metrics,
-            "rules": {"state": rules.state, "target": rules.target, "negative": rules.negative},
+            "rules": rules.to_dict(),
             "batch": batch,
         },
         warning=_leak(trial, version),

@@ -142,8 +142,7 @@ class Mixture(nn.Module):
     def boost_of(self, log_share: Tensor) -> Tensor:
         """The weight of transitions out of items with these log shares of all events (same shape): the share
         to a learned power, 1 at a typical share. Common items are counted more often, and tell more. A power
-        of
-        0.5 here and in `damped` makes transitions a cosine.
+        of 0.5 here and in `damped` makes transitions a cosine.
         """
         return torch.exp(self.boost * (log_share - TYPICAL_LOG_SHARE))
 

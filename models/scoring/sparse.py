@@ -27,10 +27,8 @@ class SparseParts(NamedTuple):
     older: Tensor  # int[B,O] as in Window
     of_older: tuple[Tensor, Tensor]  # float32[O] each, by place: see Mixture.of_older
     source: Tensor  # int64[B,L] rows of the two tables below
-    successor: (
-        Tensor  # int64[U,M] of the distinct items among the users' last ones; share 0 where there is none
-    )
-    share: Tensor  # float32[U,M]
+    successor: Tensor  # int64[U,M] of the distinct items among the users' last ones
+    share: Tensor  # float32[U,M] 0 where there is no successor
 
     @property
     def any(self) -> bool:
