@@ -61,7 +61,7 @@ class Cluster:
         return len(description["members"]) if description["group_state"] == "Stable" else -1
 
     def ends(self, topic: str, partitions: int) -> dict[int, int]:
-        """End offset of each partition."""
+        """End offset of each partition, that of records in open transactions, too."""
         consumer = KafkaConsumer(**client_config(self.settings))
         try:
             tps = [TopicPartition(topic, number) for number in range(partitions)]
@@ -71,8 +71,10 @@ class Cluster:
 
     def read(self, topic: str, partitions: int) -> Iterator[ConsumerRecord]:
         """Every committed record up to the present end of the topic, in the order of offsets in each
-        partition.
+        partition. Transactions that are under way are waited for: those that are committed already are
+        among them until their markers are in the partitions.
         """
+        ends = self.ends(topic, partitions)
         consumer = KafkaConsumer(
             **client_config(self.settings), isolation_level="read_committed", enable_auto_commit=False,
             max_poll_records=5_000, fetch_max_bytes=32 << 20, max_partition_fetch_bytes=8 << 20,
@@ -81,9 +83,8 @@ class Cluster:
             tps = [TopicPartition(topic, number) for number in range(partitions)]
             consumer.assign(tps)
             consumer.seek_to_beginning(*tps)
-            ends = consumer.end_offsets(tps)
             deadline = time.monotonic() + 5 * _PATIENCE_S
-            while any(consumer.position(tp) < ends[tp] for tp in tps):
+            while any(consumer.position(tp) < ends[tp.partition] for tp in tps):
                 assert time.monotonic() < deadline, f"{topic} cannot be read to its end"
                 for records in consumer.poll(timeout_ms=200).values():
                     yield from records

@@ -258,8 +258,8 @@ def test_a_fenced_owner_writes_nothing_more_takes_its_partitions_back_once_and_t
     worker = stage.fleet.start()
     stage.send(traffic(500, users=20, seed=1))
     stage.await_end()
-    fence(stage)  # which waits until the worker's last transaction can be read
     before = len(list(stage.cluster.read(stage.settings.topics.user_state, 2)))
+    fence(stage)
     stage.send(traffic(500, users=20, seed=2))
     eventually(lambda: b"was taken over by another" in worker.log(), PATIENCE_S, "it notices")
     assert len(list(stage.cluster.read(stage.settings.topics.user_state, 2))) == before
