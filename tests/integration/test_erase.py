@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
@@ -79,16 +79,8 @@ def _send(settings: Settings, users: list[str], start: int) -> None:
 
 
 def _rows(settings: Settings) -> dict[bytes, bytes | None]:
-    consumer = KafkaConsumer(
-        settings.topics.user_state,
-        **client_config(settings),
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        consumer_timeout_ms=1_500,
-    )
-    newest = {record.key: record.value for record in consumer}
-    consumer.close()
-    return newest
+    records = Cluster(settings).read(settings.topics.user_state, settings.partitions)
+    return {record.key: record.value for record in records}
 
 
 def _bytes_of(data: Path, topic: str) -> bytes:

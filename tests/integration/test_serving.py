@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer
 
 from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
@@ -33,6 +33,7 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.records.schema import Announcement, Event, encode
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state.availability import dictionary_key
+from tests.chaos.cluster import Cluster
 from tests.support.engines import item_id, random_version
 from tests.support.kafka_clusters import MakeSettings
 from tests.support.waiting import eventually
@@ -150,15 +151,7 @@ def message_at(settings: Settings, at: tuple[int, int]) -> dict[str, Any]:
 
 def newest(settings: Settings, topic: str) -> dict[bytes, bytes]:
     """The newest record of each key of a topic of one partition that is no tombstone."""
-    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
-    tp = TopicPartition(topic, 0)
-    consumer.assign([tp])
-    consumer.seek_to_beginning(tp)
-    end, last = consumer.end_offsets([tp])[tp], dict[bytes, bytes | None]()
-    while consumer.position(tp) < end:
-        for record in consumer.poll(timeout_ms=200).get(tp, []):
-            last[record.key] = record.value
-    consumer.close()
+    last = {record.key: record.value for record in Cluster(settings).read(topic, 1)}
     return {key: value for key, value in last.items() if value is not None}
 
 
