@@ -72,8 +72,7 @@ class BatchLoop:
         self._decoder.shutdown()
 
     async def put(self, chunk: Chunk) -> None:
-        """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
-        await self._partitions.until_settled()
+        """Take in a chunk; waits while the engine is behind."""
         if len(chunk.records) >= DECODE_ASIDE:
             decoded = await asyncio.get_running_loop().run_in_executor(
                 self._decoder, decode_events, chunk.records, chunk.partition, self._settings.admission

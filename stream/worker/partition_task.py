@@ -64,9 +64,14 @@ class PartitionTask:
         self.position = max(position, self.position or 0)
 
     @property
+    def durable(self) -> bool:
+        """Whether rows and item statistics in memory are as the changelog has them."""
+        return not (self._dirty or self._erased or self._rewrites)
+
+    @property
     def pending(self) -> bool:
         """Whether a checkpoint would have something to write or to commit."""
-        return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
+        return not self.durable or self.position != self.committed
 
     def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> CheckpointData:
         """Copy out what the checkpoint writes, on the engine's thread. `names`: dictionary records."""

@@ -129,6 +129,22 @@ async def bare(settings: Settings) -> Seconds:
     return watch.read()
 
 
+async def take_over(restorer: Restorer) -> PartitionTask:
+    """Restore partition 0 as a worker does that follows nothing."""
+    tasks: list[PartitionTask] = []
+
+    async def begin(number: int, end: int) -> None:
+        tasks.append(await restorer.begin_task(number, 1, producer, end))
+
+    producer = await restorer.fence(0)
+    try:
+        await restorer.read([0], begin)
+    except BaseException:
+        await producer.stop()
+        raise
+    return tasks[0]
+
+
 async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, PartitionTask]:
     """Restore the partition as a worker does; returns how long it took, and the task that then owns it."""
     with ThreadPoolExecutor(1) as thread:
@@ -136,13 +152,10 @@ async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, Partiti
         async def run(work: Callable[[], Any]) -> Any:
             return await asyncio.get_running_loop().run_in_executor(thread, work)
 
-        async def caught_up() -> None:
-            """Nothing is followed here."""
-
         counts = StatisticsReader(engine.statistics, engine.names.catalogue)
         restorer = Restorer(settings, TOPIC_ID, engine, counts, WorkerMetrics(), run)
         watch = Watch()
-        owned = await restorer.take_over(0, 1, caught_up)
+        owned = await take_over(restorer)
         seconds = watch.read()
         await owned.producer.stop()
     return seconds, owned
