@@ -151,7 +151,6 @@ def test_a_row_that_cannot_be_read_keeps_its_partition_from_beginning(
     restoring = Restoring(changelog, version)
     with pytest.raises(RowFormatError, match="row of user 'ada' has a format"):
         restoring.take_over()
-    assert restoring.told()[1] != 1
 
 
 async def spoil(settings: Settings, key: bytes, value: bytes | None) -> None:
