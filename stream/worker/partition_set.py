@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.engine import Engine, NewerRows
+from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.kafka.producers import stop_producers
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import snapshot_path, write_snapshot
@@ -108,7 +109,7 @@ class PartitionSet:
             task.generation = generation
         for number in sorted(numbers - set(self.tasks)):
             self.tasks[number] = await self.take_over(number, generation)
-            self.metrics.rows.set(len(self.engine.slab))
+            self.metrics.rows.set(len(self.engine.rows))
         self.metrics.ready.set(1)
         self._settled.set()
 
@@ -176,7 +177,7 @@ class PartitionSet:
         for task in tasks:
             await self.forget(task.number, keep_statistics)
             self.metrics.drop_partition(task.number)
-        self.metrics.rows.set(len(self.engine.slab))
+        self.metrics.rows.set(len(self.engine.rows))
 
     async def forget(self, number: int, keep_statistics: bool = False) -> None:
         """Drop a partition's rows, and its item statistics unless they are kept: they may be ahead of what is

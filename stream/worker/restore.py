@@ -91,7 +91,7 @@ class Restorer:
             self.metrics.drop_partition(number)
             raise
         self.metrics.restore_progress.labels(number).set(1)
-        rows = len(self.engine.slab.of_partition(number))
+        rows = sum(len(slots) for _, slots in self.engine.rows.of_partition(number))
         source = "the changelog" if position is None else "a snapshot and the changelog's tail"
         log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
         # 4.
@@ -115,8 +115,7 @@ class Restorer:
 
     def forget(self, number: int) -> None:
         """Drop a partition's rows, and its events that wait to be counted, from memory."""
-        self.engine.slab.remove_rows(self.engine.slab.of_partition(number))
-        self.engine.statistics_buffer.forget_partition(number)
+        self.engine.forget_partition(number)
 
     def _load_snapshot(self, number: int) -> int | None:
         """Load the snapshot; returns the changelog offset to read on from, None without a usable snapshot."""
@@ -125,7 +124,7 @@ class Restorer:
         progress.set(0)
         try:
             with open_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS) as snapshot:
-                self.engine.slab.reserve(len(self.engine.slab) + snapshot.rows)
+                self.engine.rows.reserve(snapshot.rows)
                 known = np.zeros(len(snapshot.items), np.int32)
                 known[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
                 older = known + np.int32(1)
@@ -152,7 +151,7 @@ class Restorer:
         """Make room for the rows that the changelog may hold, and note how much there is to read."""
         self._spans[tp.partition] = (first, end)
         room = min(end - first, RESERVE_ROWS)
-        await self._run(lambda: self.engine.slab.reserve(len(self.engine.slab) + room))
+        await self._run(lambda: self.engine.rows.reserve(room))
 
     async def _take(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}

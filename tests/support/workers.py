@@ -54,7 +54,7 @@ def new_worker(settings: Settings, version: Version, consumer: StubConsumer | No
     """A worker that has not begun to work; item statistics are not followed."""
     thread, engine = EngineThread(), new_engine(version)
     followed = FollowedTopics(settings, thread.run)
-    followed.count_for(engine.live)
+    followed.count_for(engine.newest.live)
     followed.forget_statistics = lambda partition: at_once()  # type: ignore[method-assign]
     producer: Any = StubProducer()
     return Worker(
