@@ -19,7 +19,8 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.engine import Engine, NewerRows
+from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.kafka.producers import stop_producers
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import snapshot_path, write_snapshot
@@ -122,7 +123,7 @@ class PartitionSet:
     def _begin(self, task: PartitionTask) -> None:
         self.tasks[task.number] = task
         self._consumer.start_reading(task.number)
-        self.metrics.rows.set(len(self.engine.slab))
+        self.metrics.rows.set(len(self.engine.rows))
 
     def _restore_missing(self) -> None:
         """Begin to restore the assigned partitions that are not at work."""
@@ -227,7 +228,7 @@ class PartitionSet:
         for task in tasks:
             self.tasks.pop(task.number, None)
             await self.forget(task.number)
-        self.metrics.rows.set(len(self.engine.slab))
+        self.metrics.rows.set(len(self.engine.rows))
 
     async def forget(self, number: int) -> None:
         """Drop a partition's rows, and have its item statistics read again."""

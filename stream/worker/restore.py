@@ -13,7 +13,8 @@ import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.engine import Engine, NewerRows
+from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.kafka.producers import new_producer, stop_producers
 from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS
@@ -140,7 +141,7 @@ class Restorer:
 
         def begin() -> int:
             self.engine.statistics_buffer.begin_partition(number, counted)
-            return len(self.engine.slab.of_partition(number))
+            return sum(len(slots) for _, slots in self.engine.rows.of_partition(number))
 
         rows, took = await self._run(begin), time.monotonic() - copy.began
         del self.copies[number]
@@ -156,7 +157,7 @@ class Restorer:
         self.metrics.drop_partition(number)
 
         def forget() -> None:
-            self.engine.slab.remove_rows(self.engine.slab.of_partition(number))
+            self.engine.rows.forget_partition(number)
             self.engine.statistics_buffer.forget_partition(number)
 
         await self._run(forget)
@@ -185,7 +186,7 @@ class Restorer:
 
     async def _load_blocks(self, snapshot: SnapshotReader, number: int) -> None:
         def look_up() -> CatalogueIndices:
-            self.engine.slab.reserve(len(self.engine.slab) + snapshot.rows)
+            self.engine.rows.reserve(snapshot.rows)
             item = np.zeros(len(snapshot.items), np.int32)
             item[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
             older = item + np.int32(1)
@@ -203,7 +204,7 @@ class Restorer:
             self.metrics.restored.labels(number).inc(len(rows.user))
 
     async def _forget_rows(self, number: int) -> None:
-        await self._run(lambda: self.engine.slab.remove_rows(self.engine.slab.of_partition(number)))
+        await self._run(lambda: self.engine.rows.forget_partition(number))
         self.metrics.restored.labels(number).set(0)
 
     # -- the changelog ----------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class Restorer:
         """Make room for the rows that the changelog may hold, and note how much there is to read."""
         self._spans[tp.partition] = (first, end)
         room = min(end - first, RESERVE_ROWS)
-        await self._run(lambda: self.engine.slab.reserve(len(self.engine.slab) + room))
+        await self._run(lambda: self.engine.rows.reserve(room))
 
     async def _take(self, tp: TopicPartition, records: Records) -> None:
         copy = self.copies[tp.partition]

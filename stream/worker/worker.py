@@ -16,6 +16,7 @@ answered for ends the process: the log and the changelog bring everything back.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Self
 
 import torch
@@ -124,12 +125,13 @@ class Worker:
         background.spawn(self._item_retirement.run(), "items that leave")
 
     async def _switch_version(self, live: LiveVersion) -> None:
-        def switch() -> None:
-            if live.epoch > self.engine.live.epoch:
-                self.engine.switch_version(live)
-
-        await self._thread.run(switch)
-        self.partitions.metrics.epoch.set(self.engine.live.epoch)
+        """Go on with a version, all of which is built beside the engine."""
+        engine = self.engine
+        while live.epoch > engine.newest.live.epoch:
+            builder = await self._thread.run(lambda: engine.builder(live))
+            version = await self._followed.beside(builder)
+            await self._thread.run(partial(engine.switch_version, version, builder))
+        self.partitions.metrics.epoch.set(engine.newest.live.epoch)
 
     async def put(self, chunk: Chunk) -> None:
         """Take in a chunk; waits while the engine is behind."""

@@ -165,8 +165,8 @@ def restore(settings: Settings, version: Version, rows: int, write: bool = False
     """Restore all rows; `write`: leave a snapshot of them afterwards."""
     engine = new_engine(version)
     seconds, owned = asyncio.run(restored(settings, engine))
-    assert len(engine.slab) == rows
-    assert engine.slab.hidden[:rows].any(dim=1).all()
+    assert len(engine.rows) == rows
+    assert engine.newest.slab.hidden[:rows].any(dim=1).all()
     if write:
         write_snapshot(path_of(settings), owned.snapshot(engine, TOPIC_ID))
     return seconds

@@ -167,7 +167,7 @@ def test_what_is_no_row_ends_no_restore_once_a_tombstone_took_its_place_or_if_it
         asyncio.run(spoil(changelog, key, value))
     restoring = Restoring(changelog, version)
     restoring.take_over()
-    assert len(restoring.engine.slab) == BLOCK_ROWS + 100
+    assert len(restoring.engine.rows) == BLOCK_ROWS + 100
     assert caplog.text.count("is not UTF-8, so no user's; passed over") == 2
 
 

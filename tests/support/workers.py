@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eddy.models.registry import Version
-from eddy.stream.engine.engine import NewerRows
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.worker.background import BackgroundTasks, EngineThread
@@ -25,7 +25,7 @@ async def at_once() -> None:
 
 
 class StubConsumer:
-    """Notes the commits that it is asked for, and what may be read; the first `refusals` commits are refused."""
+    """Notes the commits that it is asked for, of which it refuses the first `refusals`; and what it reads."""
 
     def __init__(self, refusals: int = 0) -> None:
         self.refusals = refusals
@@ -63,7 +63,7 @@ def new_worker(settings: Settings, version: Version, consumer: StubConsumer | No
     """A worker that has not begun to work; item statistics are not followed."""
     thread, engine = EngineThread(), new_engine(version)
     followed = FollowedTopics(settings, thread.run)
-    followed.count_for(engine.live)
+    followed.count_for(engine.newest.live)
     followed.forget_statistics = lambda partition: at_once()  # type: ignore[method-assign]
     producer: Any = StubProducer()
     return Worker(

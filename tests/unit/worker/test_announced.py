@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.engine import NewerRows
 from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
