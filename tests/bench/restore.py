@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 from aiokafka import TopicPartition
 
-from eddy.models.hashing import item_hashes, type_hash
+from eddy.models.hashing import item_hash, item_hashes, type_hash
 from eddy.models.registry import Version
 from eddy.stream.engine.engine import Engine
 from eddy.stream.kafka.clients import admin_client
@@ -53,8 +53,8 @@ ITEMS = 10_000
 _BLOCK = 10_000
 
 
-def random_rows(start: int, n: int) -> Rows:
-    """n users from number `start` on; every second one has an anchor."""
+def random_rows(start: int, n: int, version: Version) -> Rows:
+    """n users from number `start` on, as if encoded by a version; every second one has an anchor."""
     rng = np.random.default_rng(start)
     length = rng.integers(1, WINDOW, n).astype(np.uint8)
     filled = np.arange(WINDOW) < length[:, None]
@@ -63,7 +63,7 @@ def random_rows(start: int, n: int) -> Rows:
     return Rows(
         user=[b"user-%d" % i for i in range(start, start + n)],
         epoch=np.ones(n, np.uint32),
-        version=np.ones(n, np.uint64),
+        version=np.full(n, item_hash(version.id), np.uint64),
         topic_id=TOPIC_ID,
         partition=np.zeros(n, np.int32),
         offset=rng.integers(0, 10**9, n),
@@ -82,13 +82,13 @@ def random_rows(start: int, n: int) -> Rows:
     )
 
 
-async def write(settings: Settings, rows: int) -> int:
+async def write(settings: Settings, rows: int, version: Version) -> int:
     """Fill the changelog; returns the bytes of its values."""
     producer = new_producer(settings)
     await producer.start()
     written = 0
     for start in range(0, rows, _BLOCK):
-        part = random_rows(start, min(_BLOCK, rows - start))
+        part = random_rows(start, min(_BLOCK, rows - start), version)
         values = encode_rows(part)
         written += sum(map(len, values))
         await asyncio.gather(
@@ -226,7 +226,7 @@ def main() -> None:
         settings = load_settings(bootstrap_servers=address, partitions=1, topic_prefix=f"{name}.", group=name)
         with admin_client(settings) as admin:
             ensure_topics(admin, settings)
-        written = asyncio.run(write(settings, rows))
+        written = asyncio.run(write(settings, rows, version))
         before = resident_bytes()
         load_before = os.getloadavg()
         path = path_of(settings)

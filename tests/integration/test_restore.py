@@ -106,17 +106,17 @@ async def at_once(work: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def changelog(make_settings: MakeSettings, tmp_path: Path) -> Settings:
+def changelog(make_settings: MakeSettings, tmp_path: Path, version: Version) -> Settings:
     """Topics with rows of a few more users than a snapshot's block holds."""
     settings = make_settings(partitions=1, cache_dir=tmp_path)
     prepare_topics(settings)
-    asyncio.run(write(settings, BLOCK_ROWS + 100))
+    asyncio.run(write(settings, BLOCK_ROWS + 100, version))
     return settings
 
 
 @pytest.fixture
-def version(changelog: Settings) -> Version:
-    return random_version(changelog.registry, hidden=HIDDEN, items=ITEMS)
+def version(tmp_path: Path) -> Version:
+    return random_version(tmp_path / "registry", hidden=HIDDEN, items=ITEMS)
 
 
 def test_damage_inside_a_snapshot_is_noticed_and_nothing_of_it_stays(
