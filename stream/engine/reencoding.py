@@ -1,6 +1,7 @@
 """Moves rows to the newest version between batches: in slices that are short in time, hottest users first."""
 
 import time
+from collections.abc import Collection
 
 import numpy as np
 
@@ -28,6 +29,12 @@ class Reencoding:
         """rows of `_version`, hottest first; some may have moved or left since"""
         self._at_once = FEWEST
         self._stale_in_newest = 0
+        self._left_out: list[int] = []
+
+    def leave_out(self, partitions: Collection[int]) -> None:
+        """Leave rows of these partitions as they are: other processes work on them. Look at all others."""
+        self._left_out = list(partitions)
+        self._rows.may_be_stale = True
 
     @property
     def left(self) -> int:
@@ -78,7 +85,8 @@ class Reencoding:
 
     def _stale(self, version: VersionRows, slots: Slots) -> Slots:
         """Those of `slots` that are rows to be moved to the newest version."""
-        slots = slots[version.slab.partition[slots] >= 0]
+        partition = version.slab.partition[slots]
+        slots = slots[(partition >= 0) & ~np.isin(partition, self._left_out)]
         if version is self._rows.newest:
             slots = slots[version.slab.epoch[slots] < version.live.epoch]
         return slots

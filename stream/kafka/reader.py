@@ -67,12 +67,7 @@ async def read_to_end(
         return {}
     async with _consumer(settings, tps) as consumer, _in_order() as do_next:
         # 1. Where to read from and to.
-        start = start or {}
-        whole = [tp for tp in tps if tp.partition not in start]
-        if whole:
-            await consumer.seek_to_beginning(*whole)
-        for tp in set(tps).difference(whole):
-            consumer.seek(tp, start[tp.partition])
+        await _seek(consumer, tps, start or {})
         end = await consumer.end_offsets(tps)
         if expect is not None:
             for tp in tps:
@@ -92,6 +87,28 @@ async def read_to_end(
                 await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             ).items():
                 await do_next(partial(take, tp, records))
+
+
+async def read_on(
+    settings: Settings, topic: str, partitions: Collection[int], take: Take, start: Mapping[int, int]
+) -> None:
+    """As `read_to_end`, but go on with what comes, until cancelled."""
+    tps = [TopicPartition(topic, partition) for partition in partitions]
+    async with _consumer(settings, tps) as consumer:
+        await _seek(consumer, tps, start)
+        while True:
+            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            for tp, records in batches.items():
+                await take(tp, records)
+
+
+async def _seek(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], start: Mapping[int, int]) -> None:
+    """Go to the offsets in `start`, by partition, or else to the beginning."""
+    whole = [tp for tp in tps if tp.partition not in start]
+    if whole:
+        await consumer.seek_to_beginning(*whole)
+    for tp in set(tps).difference(whole):
+        consumer.seek(tp, start[tp.partition])
 
 
 @asynccontextmanager

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$",
         description="a stable name makes a restarted worker take its partitions up at once (KIP-345)",
     )
+    standby: bool = Field(
+        default=False, description="keep copies of the rows of other workers' partitions, to begin with"
+    )
     stall_s: float = Field(
         default=120, ge=1, le=604_800, description="no progress for longer ends the worker"
     )

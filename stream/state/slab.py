@@ -4,9 +4,11 @@ it.
 Windows and bookkeeping are numpy arrays on the host; states are torch tensors on the model's device. The
 slots of removed rows are used again. Columns are allocated untouched and grow by copying one at a time, so a
 column that young users never write (anchor, midpoint state, event ids) costs no memory until a row writes it.
-Growing stops the stream (1.4 s at 262,144 rows), so there is much room from the beginning.
+Growing stops the stream (1.4 s at 262,144 rows), so there is room for all from the beginning where the system
+allows that.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,10 +27,13 @@ from eddy.stream.state.sampling import in_sample
 HALF = WINDOW // 2
 NO_OFFSET = -1
 
-COLUMN_BYTES = 512 << 20
-"""Room for the widest column from the beginning on a CPU, where untouched memory costs nothing: some 262,000
-rows with states of up to 511 floats.
+COLUMN_SHARE = 0.5
+"""Share of the machine's memory that the widest column has room for from the beginning on a CPU: untouched
+memory costs nothing, and a worker will not have more rows than fit.
 """
+
+LEAST_ROWS = 1 << 17
+"""Room in rows on a CPU whose system promises no more memory than it has."""
 
 DEVICE_ROWS = 1024
 """Room in rows from the beginning on another device, where memory is taken at once."""
@@ -112,11 +117,17 @@ class Slab:
         self.slot_of: dict[str, int] = {}
         self.user_of: list[str | None] = []
         self._free: list[int] = []
-        room = COLUMN_BYTES // (4 * max(state_size, OLDER)) if self.device.type == "cpu" else DEVICE_ROWS
-        self._capacity = room if capacity is None else capacity
-        for name, (dtype, shape, _) in _COLUMNS.items():
-            setattr(self, name, np.zeros((self._capacity, *shape), dtype))
-        self.reset_states(state_size)
+        if capacity is not None:
+            self._allocate(capacity, state_size)
+        elif self.device.type != "cpu":
+            self._allocate(DEVICE_ROWS, state_size)
+        else:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            rows = int(memory * COLUMN_SHARE) // (4 * max(state_size, OLDER))
+            try:
+                self._allocate(max(rows, LEAST_ROWS), state_size)
+            except MemoryError:
+                self._allocate(LEAST_ROWS, state_size)
 
     def __len__(self) -> int:
         return len(self.slot_of)
@@ -126,12 +137,12 @@ class Slab:
         """S, floats per state."""
         return self.hidden.shape[1]
 
-    def reset_states(self, state_size: int) -> None:
-        """Replace all states by zeros of another model's size; they are to be encoded anew from the
-        windows.
-        """
+    def _allocate(self, capacity: int, state_size: int) -> None:
+        self._capacity = capacity
+        for name, (dtype, shape, _) in _COLUMNS.items():
+            setattr(self, name, np.zeros((capacity, *shape), dtype))
         for name in _STATES:
-            setattr(self, name, self._zeros((self._capacity, state_size)))
+            setattr(self, name, self._zeros((capacity, state_size)))
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
         if self.device.type == "cpu":  # numpy's zeros are untouched pages; torch's are written

@@ -16,7 +16,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.kafka.producers import new_producer, stop_producers
-from eddy.stream.kafka.reader import Records, read_to_end
+from eddy.stream.kafka.reader import Records, read_on, read_to_end
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.partitioner import partition_of
@@ -101,13 +101,15 @@ class Restorer:
         return producer
 
     async def read(
-        self, numbers: Collection[int], complete: Callable[[int, int], Awaitable[None]]
+        self, numbers: Collection[int], complete: Callable[[int, int], Awaitable[None]] | None = None
     ) -> dict[int, NewerRows]:
         """Bring the copies of partitions up to the end of the changelog, side by side. `complete` is called
-        with a partition's number and that end as soon as its copy is complete. Call `fence` before. Returns
-        the partitions that hold rows for which a model version is missing: they are not complete.
+        with a partition's number and that end as soon as its copy is complete; call `fence` before, or more
+        may come. Returns the partitions that hold rows for which a model version is missing: they are not
+        complete.
 
-        Errors: EddyError for rows that this worker must not take, or cannot read.
+        Errors: EddyError for rows that this worker must not take, and for a partition that is to be
+        `complete`, but holds a row that cannot be read.
         """
         # 1. Snapshots of partitions of which nothing is in memory.
         copies = {number: self.copies.setdefault(number, RowCopy()) for number in numbers}
@@ -121,14 +123,32 @@ class Restorer:
         async def ended(tp: TopicPartition, end: int) -> None:
             copy = copies[tp.partition]
             if copy.newer is None:
-                self._require_readable(tp.partition, copy)
                 copy.position = end
-                self.metrics.restore_progress.labels(tp.partition).set(1)
-                await complete(tp.partition, end)
+                if complete is not None:
+                    self._require_readable(tp.partition, copy)
+                    self.metrics.restore_progress.labels(tp.partition).set(1)
+                    await complete(tp.partition, end)
 
         topic = self.settings.topics.user_state
         await read_to_end(self.settings, topic, numbers, self._take, start, self._expect, ended)
         return {number: copy.newer for number, copy in copies.items() if copy.newer is not None}
+
+    async def follow(self, numbers: Collection[int], reached: Callable[[int], Awaitable[None]]) -> None:
+        """Keep copies of partitions that others work on as the changelog has them, until cancelled. `reached`
+        waits until the model version of an epoch is there.
+        """
+        while newer := await self.read(numbers):
+            await reached(max(rows.epoch for rows in newer.values()))
+
+        async def take(tp: TopicPartition, records: Records) -> None:
+            await self._take(tp, records)
+            while (newer := self.copies[tp.partition].newer) is not None:
+                await reached(newer.epoch)
+                self.copies[tp.partition].newer = None
+                await self._take(tp, records)
+
+        start = {number: at for number in numbers if (at := self.copies[number].position) is not None}
+        await read_on(self.settings, self.settings.topics.user_state, numbers, take, start)
 
     async def begin_task(
         self, number: int, generation: int, producer: AIOKafkaProducer, end: int
@@ -236,6 +256,8 @@ class Restorer:
 
     def _log_progress(self, number: int, position: int) -> None:
         first, end = self._spans[number]
+        if position > end:  # it is followed beyond what there was at first
+            return
         share = (position - first) / max(end - first, 1)
         self.metrics.restore_progress.labels(number).set(min(share, 1.0))
         if time.monotonic() - self._logged_at > LOG_EVERY_S:
