@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from eddy.models.config import DAY_MS
-from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.partition_statistics import TRANSITION_HALF_LIFE_MS
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.repartition.moved_rows import moved_rows, moved_statistics
 from eddy.stream.state.item_statistics import StatisticsReader
