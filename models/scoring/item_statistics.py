@@ -59,6 +59,10 @@ class Statistics:
         counted = self.half_lives_ms if part is None else part.half_lives_ms
         return tuple(life for life in self.half_lives_ms if life not in counted)
 
+    def is_complete(self, half_life_ms: int) -> bool:
+        """Whether every partition counts with a half-life."""
+        return all(half_life_ms in part.half_lives_ms for part in self.partitions.values())
+
     def fill_partition(
         self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue, since: float
     ) -> None:

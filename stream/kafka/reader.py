@@ -1,10 +1,10 @@
-"""Reading compacted topics: once to their end (`read_to_end`), or for ever (`Follower`). Only committed
-records.
+"""Reading topics: once to their end (`read_to_end`), from a time on (`read_since`), or for ever (`Follower`).
+Only committed records.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -70,18 +70,41 @@ async def read_to_end(
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])
-        unfinished = set(tps)
-        while True:
-            for tp in list(unfinished):
-                if await consumer.position(tp) >= end[tp]:
-                    unfinished.discard(tp)
-                    consumer.pause(tp)
-            if not unfinished:
-                return {tp.partition: end[tp] for tp in tps}
-            for tp, records in (
-                await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
-            ).items():
-                await hand_over(tp, records)
+        await _read_until(consumer, end, hand_over)
+        return {tp.partition: end[tp] for tp in tps}
+
+
+async def read_since(
+    settings: Settings, topic: str, partition: int, since_ms: int, end: int, take: Take
+) -> None:
+    """Hand the records of a partition that were appended at `since_ms` (ms) or later, and whose offsets are
+    below `end`, to `take`, in order and beside the reading.
+    """
+    tp = TopicPartition(topic, partition)
+
+    async def take_below_end(_: TopicPartition, records: Records) -> None:
+        await take(tp, [record for record in records if record.offset < end])
+
+    async with _consumer(settings, [tp]) as consumer, _beside(take_below_end) as hand_over:
+        first = (await consumer.offsets_for_times({tp: max(since_ms, 0)}))[tp]
+        if first is None:  # nothing is as new as that
+            return
+        consumer.seek(tp, first.offset)
+        await _read_until(consumer, {tp: end}, hand_over)
+
+
+async def _read_until(consumer: AIOKafkaConsumer, end: Mapping[TopicPartition, int], hand_over: Take) -> None:
+    """Hand over what lies before the end offset of each partition, and perhaps something behind it."""
+    unfinished = set(end)
+    while True:
+        for tp in list(unfinished):
+            if await consumer.position(tp) >= end[tp]:
+                unfinished.discard(tp)
+                consumer.pause(tp)
+        if not unfinished:
+            return
+        for tp, records in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)).items():
+            await hand_over(tp, records)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from eddy.stream.records.schema import Announcement, DictionaryEntry
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
-from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
+from eddy.stream.worker.announced import AnnouncedVersion
 from eddy.stream.worker.background import OnThread
 
 log = logging.getLogger("eddy.worker")
@@ -66,12 +66,7 @@ class FollowedTopics:
     def _encoder(self, version: Version, epoch: int) -> LiveVersion:
         config = version.recommender.config
         if self._statistics is not None:
-            held = self._statistics.statistics
-            if (held.half_lives_ms, held.successors) != (config.half_lives_ms, config.successors):
-                raise OtherStatistics(
-                    f"version {version.id} counts item statistics with other half_lives_ms or successors "
-                    "than the live one: stop all workers, then start them on it"
-                )
+            self._statistics.statistics.widen(config.half_lives_ms, config.successors)
         self.catalogue.features.add(version.features)
         self.names.add_vocabulary(version.vocabulary.items)
         device = torch.device(self.settings.torch_device)
