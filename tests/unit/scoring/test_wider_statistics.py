@@ -170,3 +170,31 @@ def test_the_lists_of_an_engine_are_the_same_when_its_statistics_also_serve_anot
         assert lists[1] is not None
         for ours, theirs in zip(lists[0].topk(), lists[1].topk(), strict=True):
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_version_scores_with_the_best_of_longer_lists_of_successors(tmp_path: Path, compiled: bool) -> None:
+    """One engine has long lists, the other has the best of these as lists of its own length."""
+    version = random_version(tmp_path)
+    long, short = new_engine(version, emit="every"), new_engine(version, emit="every")
+    long.statistics.widen((), 24)
+    rng = np.random.default_rng(7)
+    happenings = [
+        Happening(f"u{rng.integers(5)}", f"item-{rng.integers(ITEMS)}", T0 + i * HOUR_MS) for i in range(500)
+    ]
+    for engine in (long, short):
+        engine.ranker.scorer.compiled = compiled
+        engine.apply([batch(happenings[:480], range(480))])
+        engine.statistics_buffer.flush()
+    arrays = long.statistics.export_partition(0, long.names.catalogue.hashes)
+    best = np.argsort(-arrays["count"], axis=1, kind="stable")[:, :8]
+    assert (arrays["successor"] != 0).sum(axis=1).max() > 8
+    for column in ("successor", "count"):
+        arrays[column] = np.take_along_axis(arrays[column], best, axis=1)
+    short.statistics.replace_partition(0, arrays, short.names.catalogue)
+    lists = [engine.apply([batch(happenings[480:], range(480, 500))]).lists for engine in (long, short)]
+    assert lists[0] is not None
+    assert lists[1] is not None
+    ours, theirs = lists[0].topk(), lists[1].topk()
+    np.testing.assert_array_equal(ours.item.numpy(), theirs.item.numpy())
+    np.testing.assert_allclose(ours.score.numpy(), theirs.score.numpy(), rtol=1e-5)

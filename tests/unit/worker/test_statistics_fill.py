@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from eddy.models.config import DAY_MS, HOUR_MS
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.engine import Engine
 from eddy.stream.kafka.reader import Take
 from eddy.stream.records.decode import decode_events
 from eddy.stream.records.settings import Settings
-from eddy.stream.state.item_statistics import Journal
+from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.worker import statistics_fill
 from eddy.stream.worker.partition_task import PartitionTask
 from eddy.stream.worker.worker import Worker
@@ -64,6 +66,7 @@ def log_of(seed: int, n: int) -> list[Logged]:
 
 def apply(engine: Engine, log: Sequence[Logged], of: Settings) -> None:
     engine.apply([decode_events(log, 0, of.admission).events])
+    engine.statistics_buffer.flush()
 
 
 @pytest.fixture
@@ -156,23 +159,26 @@ def test_what_is_filled_in_equals_what_a_worker_counts_that_began_with_the_versi
     with_owner(version, run)
 
 
+@pytest.mark.parametrize(("half_lives_ms", "successors"), [(WIDER, SUCCESSORS), (OWN, 2 * SUCCESSORS)])
 def test_the_owner_writes_its_statistics_whole_once_they_are_wider(
-    version: Version, monkeypatch: pytest.MonkeyPatch
+    version: Version, monkeypatch: pytest.MonkeyPatch, half_lives_ms: tuple[int, ...], successors: int
 ) -> None:
     async def run(worker: Worker) -> None:
         log = log_of(1, 60)
         monkeypatch.setattr(statistics_fill, "read_since", reads(log))
         engine, task = worker.partitions.engine, worker.partitions.tasks[0]
         apply(engine, log, worker.settings)
-        task.capture(engine, bytes(16), [])
+        task.mark_committed(task.capture(engine, bytes(16), []), committed=True)
         task.mark_committed(task.capture(engine, bytes(16), []), committed=True)
         before = task.pending
-        engine.statistics.widen(WIDER, 2 * SUCCESSORS)
-        await filled(worker)
+        engine.statistics.widen(half_lives_ms, successors)
+        await worker._statistics_fill._widen(0)
         assert (before, task.pending) == (False, True)
-        assert not engine.statistics.lacks_successors(0)
-        ((key, _),) = task.capture(engine, bytes(16), []).statistics()
-        assert key == b"0/base/0"
+        ((key, value),) = task.capture(engine, bytes(16), []).statistics()
+        follower = StatisticsReader(Statistics(half_lives_ms, successors), Catalogue())
+        assert follower.apply_records(0, [(key, value)]) == []
+        assert follower.statistics.lacking(0) == ()
+        assert not follower.statistics.lacks_successors(0)
 
     with_owner(version, run)
 
@@ -184,7 +190,6 @@ def test_a_partition_that_moves_on_the_way_keeps_lacking_what_was_not_filled_in(
         log = log_of(2, 60)
         engine = worker.partitions.engine
         apply(engine, log, worker.settings)
-        engine.statistics_buffer.flush()
         engine.statistics.widen(WIDER, SUCCESSORS)
 
         def lose_it() -> None:
@@ -205,7 +210,6 @@ def test_a_version_goes_live_with_a_warning_when_the_log_cannot_be_read_and_is_f
         log = log_of(3, 60)
         engine = worker.partitions.engine
         apply(engine, log, worker.settings)
-        engine.statistics_buffer.flush()
         engine.statistics.widen(WIDER, SUCCESSORS)
 
         async def away(*_: object) -> None:
@@ -227,3 +231,31 @@ def test_a_version_goes_live_with_a_warning_when_the_log_cannot_be_read_and_is_f
     assert caplog.text.count("`events` cannot be read") == 1
     assert caplog.text.count("epoch 2: version") == 1
     assert "partitions [0] are not filled in after 0.05 s" in caplog.text
+
+
+def test_the_version_before_stays_live_until_the_statistics_are_filled_in(
+    version: Version, wider_version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(worker: Worker) -> None:
+        log, reading, may_end = log_of(4, 60), asyncio.Event(), asyncio.Event()
+        engine = worker.partitions.engine
+
+        async def read(*arguments: Any) -> None:
+            reading.set()
+            await may_end.wait()
+            await reads(log)(*arguments)
+
+        monkeypatch.setattr(statistics_fill, "read_since", read)
+        apply(engine, log, worker.settings)
+        engine.statistics.widen(WIDER, SUCCESSORS)
+        filling = asyncio.create_task(worker._statistics_fill.run())
+        switching = asyncio.create_task(worker._switch_version(new_live_version(engine, wider_version, 2)))
+        await reading.wait()
+        apply(engine, log[-1:], worker.settings)  # events go on
+        assert engine.live.epoch == 1
+        may_end.set()
+        await switching
+        assert (engine.live.epoch, engine.statistics.lacking(0)) == (2, ())
+        filling.cancel()
+
+    with_owner(version, run)
