@@ -135,8 +135,10 @@ def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude 
 
 
 def _popular(view: MaterialisedView, now: int) -> NDArray[np.float64]:
-    items = len(view.catalogue)
-    counts = decayed_popularity(view.statistics, items, float(now)) if view.statistics else np.zeros(items)
+    items, counts = len(view.catalogue), np.zeros(len(view.catalogue))
+    if view.newest is not None:
+        statistics, half_lives_ms = view.newest.scorer.statistics, view.newest.half_lives_ms
+        counts = decayed_popularity(statistics, items, float(now), half_lives_ms)
     counts[view.names.unlisted()] = 0.0
     return counts
 

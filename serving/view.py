@@ -64,7 +64,7 @@ class MaterialisedView:
 
     @property
     def statistics(self) -> Statistics | None:
-        """Item statistics; None before the first version, which says how they are counted."""
+        """Item statistics, for all versions that were put here; None before the first."""
         return self._stats.statistics if self._stats else None
 
     @property
@@ -89,24 +89,20 @@ class MaterialisedView:
     def put_version(self, version: Version, epoch: int) -> None:
         """Score the rows of an epoch with this version from now on.
 
-        Errors: EddyError when the version's item statistics or the size of its states do not fit.
+        Errors: EddyError when the size of its states does not fit.
         """
         config = version.recommender.config
         if self._stats is None:
             statistics = Statistics(config.half_lives_ms, config.successors)
             self._stats = StatisticsReader(statistics, self.catalogue)
         counted = self._stats.statistics
-        if (config.half_lives_ms, config.successors) != (counted.half_lives_ms, counted.successors):
-            raise EddyError(
-                f"version {version.id} wants other item statistics (half_lives_ms, successors) than those "
-                "counted: restart workers and servers to go on with it"
-            )
         slab = self.slabs.get(epoch)
         if slab is not None and slab.state_size != version.recommender.state_size:
             raise EddyError(
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
                 f"epoch {epoch} have {slab.state_size}: they were made by another version"
             )
+        counted.widen(config.half_lives_ms, config.successors)
         self.catalogue.features.add(version.features.items())
         self.names.add_vocabulary(version.vocabulary.items)
         live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))

@@ -28,11 +28,11 @@ def collect_successors(
     counted: Floats,
     out: Floats,
 ) -> None:
-    """Write one partition's successors of items[U] into index[U,M] (-1 = none) and their counts, times
-    `decay`, into counted[U,M]; add all transitions out of each item, times `decay`, to out[U].
+    """Write one partition's successors of items[U] into index[U,M'] (-1 = none) and their counts, times
+    `decay`, into counted[U,M']; add all transitions out of each item, times `decay`, to out[U].
 
-    row_of[N] is an item's row of successor[R,M], count[R,M] and total[R], -1 = none. An item outside 0 … N -
-    1 has no successors.
+    row_of[N] is an item's row of successor[R,M], count[R,M] and total[R], -1 = none; M' is at least M. An
+    item outside 0 … N - 1 has no successors.
     """
     for u in range(len(items)):
         item = items[u]
@@ -42,6 +42,8 @@ def collect_successors(
             continue
         for m in range(successor.shape[1]):
             index[u, m], counted[u, m] = successor[row, m], count[row, m] * decay
+        for m in range(successor.shape[1], index.shape[1]):
+            index[u, m], counted[u, m] = -1, np.float32(0)
         out[u] += total[row] * decay
 
 

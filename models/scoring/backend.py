@@ -100,15 +100,15 @@ class SuccessorTables(NamedTuple):
 
 
 def successor_tables(
-    last: NDArray[np.int64], items: int, statistics: Statistics, now: float
+    last: NDArray[np.int64], items: int, statistics: Statistics, now: float, successors: int
 ) -> SuccessorTables:
-    """Successors of last[B,L] (-1 = no item) at `now`, ms of the stream clock, in a catalogue of N = `items`.
-    Each distinct item is looked up once.
+    """The M = `successors` best successors of last[B,L] (-1 = no item) at `now`, ms of the stream clock, in a
+    catalogue of N = `items`. Each distinct item is looked up once.
     """
     is_used = np.zeros(items + 1, np.bool_)
     is_used[last] = True  # -1 is the index of the last entry: N stands for no item
     distinct = np.flatnonzero(is_used)
     row = np.zeros(items + 1, np.int64)
     row[distinct] = np.arange(len(distinct))
-    successor, share = statistics.successors_of(np.where(distinct < items, distinct, -1), now)
+    successor, share = statistics.successors_of(np.where(distinct < items, distinct, -1), now, successors)
     return SuccessorTables(row[last], distinct, successor, share)

@@ -69,7 +69,7 @@ class CpuBackend:
         self._vector, self._matrix, self._tables, self._buffers = query.vector, matrix, tables, buffers
         self._sparse = len(tables.place) > 0 or len(tables.lag) > 0
         last = last_items(query, window, recommender.mixture.lags).numpy()
-        tables_of_last = successor_tables(last, matrix.items, statistics, now)
+        tables_of_last = successor_tables(last, matrix.items, statistics, now, recommender.config.successors)
         left_row, left, everywhere = _NO_ITEMS, _NO_ITEMS, _NO_ITEMS
         if exclude is not None:
             order = torch.argsort(exclude.row, stable=True)

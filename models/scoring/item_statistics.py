@@ -1,188 +1,94 @@
 """Item statistics, which are counted across users: moving popularity and transitions, per source partition.
 
 Each partition's sums are kept apart, so that a worker can replace the sums of another worker's partition by a
-newer export, whole, any number of times. A decaying count is kept as the sum of 2^((t - reference) /
-half-life) over its events' times t, so that nothing has to be done to the items as time goes by; the
-reference moves before anything overflows.
+newer export, whole, any number of times. `eddy.models.scoring.partition_statistics` has the sums of one
+partition.
+
+Model versions ask for half-lives and for numbers of successors, and one process can hold several versions:
+`Statistics` is for the union of what they ask for, and each version picks its own out of it. A partition
+counts with the half-lives, and has the places for successors, that its owner had when it wrote its export;
+they may be fewer or more than what is asked for here (`Statistics.lacking`).
 
 F half-lives, N items, M successors of an item. Times, `now` included, are in ms of the stream clock. Items
 are numbered by the catalogue.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eddy.models.config import DAY_MS
+from eddy.models.config import MAX_SUCCESSORS
 from eddy.models.errors import EddyError
 from eddy.models.kernels.compiled import Floats, Ints
-from eddy.models.kernels.transitions import (
-    assign_rows,
-    collect_successors,
-    count_transitions,
-    merge_successors,
-)
+from eddy.models.kernels.transitions import merge_successors
+from eddy.models.scoring.partition_statistics import PartitionStatistics
 from eddy.models.vocabulary import Catalogue
-
-TRANSITION_HALF_LIFE_MS = 90 * DAY_MS
-"""Longer, transitions would be slow to follow a change of taste; shorter, those of rare items would be
-lost.
-"""
-
-MAX_HALF_LIVES = 60.0
-"""The reference moves before a weight exceeds 2^60. That is far below float32's end, and an event that is so
-much older than the newest one does not count any more.
-"""
-
-_MAX_HALVINGS = 512
-"""A count that halved so often is still far above float64's smallest number, 2^-1074."""
-
-
-class PartitionStatistics:
-    """Sums over one partition's events, by catalogue index; arrays grow with the largest index seen."""
-
-    def __init__(self, half_lives_ms: tuple[int, ...], successors: int) -> None:
-        self.half_lives = np.array(half_lives_ms, np.float64)
-        self.popularity = np.zeros((len(half_lives_ms), 0), np.float64)  # [F, N], as of `reference`
-        self.reference = np.full(len(half_lives_ms), np.nan)  # [F] ms, NaN = nothing was counted yet
-        self.transition_reference = np.nan  # ms, NaN = nothing was counted yet
-        self.row = np.zeros(0, np.int64)  # [N] row of an item's successors, -1 = none yet
-        self.rows = 0
-        self.successor = np.full((0, successors), -1, np.int32)  # [rows or more, M], -1 = free
-        self.count = np.zeros((0, successors), np.float32)  # [rows or more, M], as of `transition_reference`
-        self.total = np.zeros(0, np.float32)  # [rows or more] all transitions from the item, kept or not
-
-    def reserve_items(self, items: int) -> None:
-        """Make room for catalogue indices below `items`."""
-        length = len(self.row)
-        if items > length:
-            added = max(items, length * 3 // 2) - length
-            self.popularity = np.pad(self.popularity, ((0, 0), (0, added)))
-            self.row = np.pad(self.row, (0, added), constant_values=-1)
-
-    def decay_factors(self, now: float) -> NDArray[np.float64]:
-        """Factors float64[F,1] that bring popularity from its reference to `now`; 0 where nothing was
-        counted.
-        """
-        age = (np.nan_to_num(self.reference, nan=np.inf) - now) / self.half_lives
-        return np.where(np.isnan(self.reference), 0.0, np.exp2(np.minimum(age, MAX_HALF_LIVES)))[:, None]
-
-    def _move_reference(self, now: float) -> None:
-        """Move references to `now`, and rescale their sums, where an event at `now` would weigh too much."""
-        for f, life in enumerate(self.half_lives):
-            if np.isnan(self.reference[f]):
-                self.reference[f] = now
-            age = (now - self.reference[f]) / life
-            if age > MAX_HALF_LIVES:
-                self.popularity[f] *= 2.0**-age
-                self.reference[f] = now
-        if np.isnan(self.transition_reference):
-            self.transition_reference = now
-        age = (now - self.transition_reference) / TRANSITION_HALF_LIFE_MS
-        if age > MAX_HALF_LIVES:
-            self.count *= np.float32(2.0**-age)
-            self.total *= np.float32(2.0**-age)
-            self.transition_reference = now
-
-    def count_events(self, item: Ints, timestamp: Ints, previous: Ints) -> None:
-        """Count events of item[n] at timestamp[n]; previous[n,K] are the user's items before the event,
-        latest first, -1 = none.
-
-        A transition from the item l events before counts 1 / l; one from an item to itself does not count.
-        """
-        if not len(item):
-            return
-        self.reserve_items(int(max(item.max(), previous.max(initial=-1))) + 1)
-        self._move_reference(float(timestamp.max()))
-        for f, life in enumerate(self.half_lives):
-            weight = np.exp2((timestamp - self.reference[f]) / life)
-            np.add.at(self.popularity[f], item, weight)
-        weight = np.exp2((timestamp - self.transition_reference) / TRANSITION_HALF_LIFE_MS)
-        rows = assign_rows(item, previous, self.row, self.rows)
-        self._reserve_rows(rows)
-        count_transitions(item, previous, weight, self.row, self.successor, self.count, self.total)
-
-    def _reserve_rows(self, rows: int) -> None:
-        if rows > len(self.total):
-            added = max(rows, 2 * len(self.total), 64) - len(self.total)
-            self.successor = np.pad(self.successor, ((0, added), (0, 0)), constant_values=-1)
-            self.count = np.pad(self.count, ((0, added), (0, 0)))
-            self.total = np.pad(self.total, (0, added))
-        self.rows = rows
-
-    def idle_items(self, items: int, now: float, longer_than_ms: float) -> NDArray[np.bool_]:
-        """Which of the first `items` items have been idle at `now` for `longer_than_ms`: bool[items]. Events
-        that are not counted do not matter.
-
-        An item is idle if its decayed count is at most that of a single event `longer_than_ms` ago; so
-        popular items count as idle some half-lives later. The count is the one with the shortest half-life
-        that does not underflow until then; if there is none, no item is idle.
-        """
-        idle = np.zeros(items, np.bool_)
-        lasting = np.where(self.half_lives >= longer_than_ms / _MAX_HALVINGS, self.half_lives, np.inf)
-        if not np.isfinite(lasting).any():
-            return idle
-        f = int(lasting.argmin())
-        stored = min(items, self.popularity.shape[1])
-        least = np.exp2(-longer_than_ms / self.half_lives[f])
-        idle[:stored] = self.popularity[f, :stored] * self.decay_factors(now)[f, 0] <= least * (1 + 1e-9)
-        idle[stored:] = True
-        return idle
-
-    def counted_items(self, items: int) -> NDArray[np.bool_]:
-        """Which of the first `items` items have a count, as an item or as a successor: bool[items]."""
-        counted = np.zeros(items, np.bool_)
-        stored = min(items, len(self.row))
-        counted[:stored] = self.popularity[:, :stored].any(axis=0) | (self.row[:stored] >= 0)
-        successor = self.successor[: self.rows]
-        counted[successor[successor >= 0]] = True
-        return counted
-
-    def drop_items(self, gone: NDArray[np.bool_]) -> None:
-        """Forget all counts of the items in gone[n], a mask; n must reach beyond every counted item."""
-        room = len(self.row)
-        gone = np.concatenate((gone[:room], np.zeros(max(room - len(gone), 0), np.bool_)))
-        self.popularity[:, gone] = 0.0
-        self.row[gone] = -1
-        source = np.flatnonzero(self.row >= 0)
-        row = self.row[source]
-        self.successor, self.count, self.total = self.successor[row], self.count[row], self.total[row]
-        self.row[source], self.rows = np.arange(len(source)), len(source)
-        dropped = (self.successor >= 0) & gone[self.successor]
-        self.successor[dropped], self.count[dropped] = -1, 0.0
-
-    def renumber(self, place: Ints) -> None:
-        """Give items other numbers: place[N] by their old ones, -1 for items that left the catalogue, of
-        which nothing may be counted.
-        """
-        kept = np.flatnonzero(place[: len(self.row)] >= 0)
-        self.popularity, self.row = self.popularity[:, kept], self.row[kept]
-        self.successor = np.where(self.successor >= 0, place[self.successor], -1).astype(np.int32)
-
-    def collect_successors(
-        self, items: Ints, now: float, index: NDArray[np.int32], count: Floats, total: Floats
-    ) -> None:
-        """Write the successors of items[U] (-1 = none) at `now` into index[U,M] (-1 = none) and count[U,M],
-        and add all transitions from each item to total[U].
-        """
-        decay = np.float32(0.0)
-        if self.rows:
-            decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
-        collect_successors(
-            items, self.row, self.successor, self.count, self.total, decay, index, count, total
-        )
 
 
 class Statistics:
-    """Item statistics: the sums over all source partitions."""
+    """Item statistics: the sums over all source partitions, for all half-lives and as many successors as are
+    asked for.
+    """
 
     def __init__(self, half_lives_ms: tuple[int, ...], successors: int) -> None:
         self.half_lives_ms = tuple(half_lives_ms)
+        """those that are asked for"""
         self.successors = successors
+        """the most that are asked for"""
         self.partitions: dict[int, PartitionStatistics] = {}
         self.changes = 0
         """grows with every change of the statistics"""
+
+    def widen(self, half_lives_ms: Sequence[int], successors: int) -> None:
+        """Ask for these half-lives and so many successors, beside what is asked for already.
+
+        Partitions that have counted events lack what is new: see `lacking`. Until it is there, such a
+        partition adds nothing to popularity by a half-life that it lacks.
+        """
+        self.half_lives_ms = tuple(dict.fromkeys((*self.half_lives_ms, *half_lives_ms)))
+        self.successors = max(self.successors, successors)
+        for number in [number for number, part in self.partitions.items() if not part.has_counted]:
+            del self.partitions[number]  # it begins anew, with all that is asked for
+        self.changes += 1
+
+    def lacking(self, partition: int) -> tuple[int, ...]:
+        """The half-lives that are asked for and that a partition does not count with."""
+        part = self.partitions.get(partition)
+        counted = self.half_lives_ms if part is None else part.half_lives_ms
+        return tuple(life for life in self.half_lives_ms if life not in counted)
+
+    def is_complete(self, half_life_ms: int) -> bool:
+        """Whether every partition counts with a half-life."""
+        return all(half_life_ms in part.half_lives_ms for part in self.partitions.values())
+
+    def fill_partition(
+        self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue, since: float
+    ) -> None:
+        """Take over half-lives that the partition lacks from an export of statistics that have counted the
+        same events with them; `since`: see `PartitionStatistics.add_half_lives`. Items that are not in the
+        catalogue have left it, and stay away.
+        """
+        part, lives = self.partition(partition), tuple(arrays["half_lives"].tolist())
+        item = catalogue.find(arrays["item"])
+        part.reserve_items(int(item.max(initial=-1)) + 1)
+        popularity = np.zeros((len(lives), part.popularity.shape[1]))
+        popularity[:, item[item >= 0]] = arrays["popularity"][:, item >= 0]
+        part.add_half_lives(lives, popularity, arrays["reference"], since)
+        self.changes += 1
+
+    def lacks_successors(self, partition: int) -> bool:
+        """Whether a partition has places for fewer successors than are asked for."""
+        part = self.partitions.get(partition)
+        return part is not None and part.successors < self.successors
+
+    def add_successors(self, partition: int) -> None:
+        """Make as many places for successors in a partition as are asked for. Only its owner may, who tells
+        the others by an export.
+        """
+        self.partition(partition).add_successors(self.successors)
+        self.changes += 1
 
     def partition(self, number: int) -> PartitionStatistics:
         """The sums of one source partition; they start empty."""
@@ -233,12 +139,18 @@ class Statistics:
             part.renumber(place)
         self.changes += 1
 
-    def popularity(self, items: int, now: float) -> NDArray[np.float64]:
-        """Decayed counts at `now` of the catalogue's first `items` items: float64[F, items]."""
-        total = np.zeros((len(self.half_lives_ms), items))
+    def popularity(
+        self, items: int, now: float, half_lives_ms: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """Decayed counts at `now` of the catalogue's first `items` items by the given half-lives, or by all
+        that are asked for: float64[F, items].
+        """
+        lives = self.half_lives_ms if half_lives_ms is None else half_lives_ms
+        total = np.zeros((len(lives), items))
         for part in self.partitions.values():
-            stored = min(items, part.popularity.shape[1])
-            total[:, :stored] += part.popularity[:, :stored] * part.decay_factors(now)
+            stored, decay = min(items, part.popularity.shape[1]), part.decay_factors(now)
+            for f, row in part.rows_of(lives):
+                total[f, :stored] += part.popularity[row, :stored] * decay[row]
         return total
 
     def popularities_at(self, items: int, now: float) -> "Statistics":
@@ -252,35 +164,45 @@ class Statistics:
         part.reference[:] = now
         return fixed
 
-    def popularity_of(self, index: Ints, now: float) -> NDArray[np.float64]:
-        """Decayed counts at `now` of the items in `index` (of any shape): float64[F, ...]."""
-        total = np.zeros((len(self.half_lives_ms), index.size))
+    def popularity_of(
+        self, index: Ints, now: float, half_lives_ms: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """The same of the items in `index` (of any shape): float64[F, ...]."""
+        lives = self.half_lives_ms if half_lives_ms is None else half_lives_ms
+        total = np.zeros((len(lives), *index.shape))
         for part in self.partitions.values():
             part.reserve_items(int(index.max(initial=-1)) + 1)
-            total += part.popularity[:, index.ravel()] * part.decay_factors(now)
-        return total.reshape(len(total), *index.shape)
+            decay = part.decay_factors(now)
+            for f, row in part.rows_of(lives):
+                total[f] += part.popularity[row, index] * decay[row]
+        return total
 
-    def transitions(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
-        """Successors of items (of any shape, -1 = none) at `now`: index[...,M], -1 = none, and share[...,M]
-        of all transitions from the item, shrunk where counts are few: count / (total + 1).
+    def transitions(
+        self, items: Ints, now: float, successors: int | None = None
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """The M = `successors` most counted successors, or as many as are asked for, of items (of any shape,
+        -1 = none) at `now`: index[...,M], -1 = none, and share[...,M] of all transitions from the item,
+        shrunk where counts are few: count / (total + 1).
         """
         distinct, row = np.unique(items, return_inverse=True)
-        index, share = self.successors_of(distinct, now)
+        index, share = self.successors_of(distinct, now, successors)
         shape = (*items.shape, index.shape[1])
         return index[row.ravel()].reshape(shape), share[row.ravel()].reshape(shape)
 
-    def successors_of(self, items: Ints, now: float) -> tuple[NDArray[np.int32], Floats]:
+    def successors_of(
+        self, items: Ints, now: float, successors: int | None = None
+    ) -> tuple[NDArray[np.int32], Floats]:
         """As `transitions`, for items[U] in one dimension, each of which is looked up: index[U,M],
         share[U,M].
         """
-        parts, shape = list(self.partitions.values()), (len(items), self.successors)
-        index, count = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+        parts, most = list(self.partitions.values()), self.successors if successors is None else successors
+        index, count = np.full((len(items), most), -1, np.int32), np.zeros((len(items), most), np.float32)
         total = np.zeros(len(items), np.float32)
-        if len(parts) == 1:
+        if len(parts) == 1 and parts[0].successors == most:
             parts[0].collect_successors(items, now, index, count, total)
         elif parts:
-            indices = np.empty((len(parts), *shape), np.int32)
-            counts = np.empty((len(parts), *shape), np.float32)
+            shape = len(parts), len(items), max(part.successors for part in parts)
+            indices, counts = np.empty(shape, np.int32), np.empty(shape, np.float32)
             for number, part in enumerate(parts):
                 part.collect_successors(items, now, indices[number], counts[number], total)
             largest = max(len(part.row) for part in parts)
@@ -296,6 +218,8 @@ class Statistics:
         successor = part.successor[row[has_row]]
         named = np.where(successor >= 0, hashes[np.maximum(successor, 0)], 0).astype(np.uint64)
         return {
+            "half_lives": np.array(part.half_lives_ms, np.int64),
+            "since": part.since.copy(),
             "item": hashes[item],
             "popularity": part.popularity[:, item],
             "reference": part.reference.copy(),
@@ -310,28 +234,42 @@ class Statistics:
         self, partition: int, arrays: dict[str, NDArray[Any]], catalogue: Catalogue
     ) -> None:
         """Replace all sums of the partition by those of an `export_partition`; `catalogue` gives its items
-        numbers.
+        numbers. The partition then counts with the half-lives of the export, and has as many places for
+        successors, whatever is asked for here: so all who read it count on alike.
 
-        Errors: EddyError when the arrays do not fit together or were counted with other settings.
+        Errors: EddyError when the arrays do not fit together.
         """
-        part = PartitionStatistics(self.half_lives_ms, self.successors)
         try:
-            item, source = catalogue.add(arrays["item"]), catalogue.add(arrays["source"])
-            named = arrays["successor"]
-            successor = np.full(named.shape, -1, np.int32)
-            successor[named != 0] = catalogue.add(named[named != 0])
-            part.reserve_items(int(max(index.max(initial=-1) for index in (item, source, successor))) + 1)
-            part.popularity[:, item] = arrays["popularity"]
-            part.reference[:] = arrays["reference"]
-            part.transition_reference = float(arrays["transition_reference"][0])
-            part.row[source] = np.arange(len(source))
-            part.rows = len(source)
-            part.successor = np.ascontiguousarray(successor.reshape(len(source), self.successors))
-            part.count = np.array(arrays["count"], np.float32).reshape(len(source), self.successors)
-            part.total = np.array(arrays["total"], np.float32).reshape(len(source))
+            part = _imported(arrays, catalogue)
         except (KeyError, ValueError, IndexError) as error:
             raise EddyError(
                 f"item statistics of partition {partition} are malformed ({error}); ignored"
             ) from None
         self.partitions[partition] = part
+        if not part.has_counted:
+            del self.partitions[partition]
         self.changes += 1
+
+
+def _imported(arrays: dict[str, NDArray[Any]], catalogue: Catalogue) -> PartitionStatistics:
+    """The sums of an export. Errors: KeyError, ValueError or IndexError when its arrays do not fit."""
+    item, source = catalogue.add(arrays["item"]), catalogue.add(arrays["source"])
+    lives, named = arrays["half_lives"], arrays["successor"]
+    if arrays["popularity"].shape != (len(lives), len(item)) or not (lives > 0).all():
+        raise ValueError("popularity does not fit its half-lives and items")
+    if named.ndim != 2 or len(named) != len(source) or not 1 <= named.shape[1] <= MAX_SUCCESSORS:
+        raise ValueError("successors do not fit the items that they follow")
+    places = named.shape[1]
+    part = PartitionStatistics(tuple(lives.tolist()), places)
+    successor = np.full(named.shape, -1, np.int32)
+    successor[named != 0] = catalogue.add(named[named != 0])
+    part.reserve_items(int(max(index.max(initial=-1) for index in (item, source, successor))) + 1)
+    part.popularity[:, item] = arrays["popularity"]
+    part.reference[:], part.since[:] = arrays["reference"], arrays["since"]
+    part.transition_reference = float(arrays["transition_reference"][0])
+    part.row[source] = np.arange(len(source))
+    part.rows = len(source)
+    part.successor = successor.reshape(len(source), places)
+    part.count = np.array(arrays["count"], np.float32).reshape(len(source), places)
+    part.total = np.array(arrays["total"], np.float32).reshape(len(source))
+    return part

@@ -91,7 +91,8 @@ class RankingCost:
 
 class Scorer:
     """Scores by one model version: holds its item vectors, and popularities as of `now`.
-    `update_statistics` must be called before scoring.
+    `update_statistics` must be called before scoring. The statistics may be for other versions too: this one
+    picks its half-lives and as many successors as it asks for.
     """
 
     def __init__(
@@ -147,8 +148,9 @@ class Scorer:
         mixture, older = self.recommender.mixture, self.recommender.config.older
         usable = self.compiled and all_finite(*mixture.parameters())
         self._tables = mixture_tables(mixture, older) if usable else None
-        if self.recommender.config.half_lives_ms:
-            counts = _floored(self.statistics.popularity(self.items, now))
+        half_lives_ms = self.recommender.config.half_lives_ms
+        if half_lives_ms:
+            counts = _floored(self.statistics.popularity(self.items, now, half_lives_ms))
             self._counted = counts.sum(dim=1, keepdim=True)
             popularity = self._log_shares(counts)
             self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
@@ -159,11 +161,11 @@ class Scorer:
         """Add the catalogue's new items with their popularity as of the last `update_statistics`, which must
         have been called before. The cost is that of these items alone.
         """
-        start = self.items
+        start, half_lives_ms = self.items, self.recommender.config.half_lives_ms
         self._grow_matrix()
-        if self.items == start or not self.recommender.config.half_lives_ms:
+        if self.items == start or not half_lives_ms:
             return
-        counted = self.statistics.popularity_of(np.arange(start, self.items), self.now)
+        counted = self.statistics.popularity_of(np.arange(start, self.items), self.now, half_lives_ms)
         popularity = self._log_shares(_floored(counted))
         self._matrix.add_popularity(self.recommender.popularity_columns(popularity))
         new = self._transition_weights_of(popularity)
@@ -226,7 +228,9 @@ class Scorer:
         share[B,L,M].
         """
         last = self.last_items(query, window)
-        index, share = self.statistics.transitions(last.cpu().numpy(), self.now)
+        index, share = self.statistics.transitions(
+            last.cpu().numpy(), self.now, self.recommender.config.successors
+        )
         return to_device(index, last.device), to_device(share, last.device)
 
     def last_items(self, query: Query, window: Window) -> Tensor:

@@ -47,7 +47,7 @@ class TorchBackend:
         self._everywhere = None if exclude is None else exclude.everywhere
         # 3. The sparse part that transitions give; successors that are not ranked weigh nothing.
         last = last_items(query, window, mixture.lags).cpu().numpy()
-        tables = successor_tables(last, matrix.items, statistics, now)
+        tables = successor_tables(last, matrix.items, statistics, now, recommender.config.successors)
         ranked = (tables.successor >= 0) & (tables.successor < matrix.items)
         successor = to_device(np.where(ranked, tables.successor, 0).astype(np.int64), item.device)
         share = to_device(np.where(ranked, tables.share, np.float32(0)), item.device)

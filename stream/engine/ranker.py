@@ -1,7 +1,7 @@
 """From rows to lists: what a model version makes of rows, the same for the engine and for serving."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class Ranker:
 
     def __init__(self, live: LiveVersion, names: ItemNames, scorer: Scorer) -> None:
         self.live, self.names, self.scorer = live, names, scorer
+        self.half_lives_ms = live.recommender.config.half_lives_ms
         self._updated_at = -UPDATE_MS
         self._scored_as_of: tuple[int, int, int] | None = None
         """the stream's now, `Statistics.changes` and `ItemFeatures.revision` as of the last update of the
@@ -129,7 +130,9 @@ class Ranker:
         them.
         """
         if self._popularity is None:
-            counts = decayed_popularity(self.scorer.statistics, self.scorer.items, self.scorer.now)
+            counts = decayed_popularity(
+                self.scorer.statistics, self.scorer.items, self.scorer.now, self.half_lives_ms
+            )
             counts[self.names.unlisted()] = -1.0
             self._popularity = counts, np.sort(counts)
         popularity, in_order = self._popularity
@@ -158,13 +161,15 @@ class Ranker:
         return Exclude(torch.cat([none, *rows]), torch.cat([none, *items]), unlisted)
 
 
-def decayed_popularity(statistics: Statistics, items: int, now: float) -> NDArray[np.float64]:
+def decayed_popularity(
+    statistics: Statistics, items: int, now: float, half_lives_ms: Sequence[int]
+) -> NDArray[np.float64]:
     """What is recommended when nothing is known of a user: decayed counts of the catalogue's first `items`
-    items at `now` (ms), float64[items]. The half-life is one day if the version counts with it, else the
-    first that it counts with; zeros if it counts with none.
+    items at `now` (ms), float64[items]. The half-life is one day if it is among those of the version, else
+    their first; zeros if there is none. While a partition lacks it, that of another version stands in.
     """
-    half_lives = statistics.half_lives_ms
-    if not half_lives:
+    if not half_lives_ms:
         return np.zeros(items)
-    counts = statistics.popularity(items, now)
-    return np.asarray(counts[half_lives.index(DAY_MS) if DAY_MS in half_lives else 0], np.float64)
+    life = DAY_MS if DAY_MS in half_lives_ms else half_lives_ms[0]
+    complete = (each for each in (life, *statistics.half_lives_ms) if statistics.is_complete(each))
+    return np.asarray(statistics.popularity(items, now, [next(complete, life)])[0], np.float64)

@@ -1,5 +1,8 @@
 """Events on their way into the item statistics: each event of a partition counts once, many at a time."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,16 +25,33 @@ class StatisticsBuffer:
         self._until: dict[int, int] = {}
         self._waiting: dict[int, list[Counted]] = {}
         self._counted: dict[int, list[Counted]] = {}
+        self._tapped: dict[int, list[Counted]] = {}
         self._events = 0
 
     def begin_partition(self, partition: int, offset: int) -> None:
         """A partition was gained whose events up to `offset` are in the statistics."""
         self._until[partition] = offset
+        self._tapped.pop(partition, None)
 
     def forget_partition(self, partition: int) -> None:
         """A partition was lost: its events that wait here are for its next owner to count."""
-        for of_partition in (self._until, self._waiting, self._counted):
+        for of_partition in (self._until, self._waiting, self._counted, self._tapped):
             of_partition.pop(partition, None)
+
+    def begin_tap(self, partition: int) -> int:
+        """Keep the events of a partition that are counted from now on, too; returns the offset up to which
+        they are counted now.
+        """
+        self.flush()
+        self._tapped[partition] = []
+        return self._until.get(partition, NO_OFFSET)
+
+    def end_tap(self, partition: int) -> list[Counted] | None:
+        """The events that were counted since `begin_tap`, without the items before them, and no longer keep
+        them; None when the partition was lost or gained meanwhile.
+        """
+        self.flush()
+        return self._tapped.pop(partition, None)
 
     # Station 8: events wait to be counted, and to be written to the journal with their rows.
     def add_events(
@@ -65,16 +85,21 @@ class StatisticsBuffer:
     def flush(self) -> None:
         """Bring the statistics up to all events that were added."""
         for number, waiting in self._waiting.items():
-            counted = join_columns(waiting)
+            counted = join_columns(_equally_wide(waiting))
             self._statistics.count_events(number, counted.item, counted.time, counted.previous)
             self._counted.setdefault(number, []).append(counted)
+            if number in self._tapped:
+                self._tapped[number].append(
+                    replace(counted, previous=np.zeros((len(counted.item), 0), np.int64))
+                )
         self._waiting.clear()
         self._events = 0
 
     def renumber(self, place: NDArray[np.int64]) -> None:
         """Items get other numbers, place[N] of each; call `flush` before."""
-        for number, updates in self._counted.items():
-            self._counted[number] = [counted.renumbered(place) for counted in updates]
+        for by_partition in (self._counted, self._tapped):
+            for number, updates in by_partition.items():
+                by_partition[number] = [counted.renumbered(place) for counted in updates]
 
     def drain_counted(self, partition: int) -> list[Counted]:
         """What the statistics took in of a partition since the last call, one entry per update; events that
@@ -82,3 +107,16 @@ class StatisticsBuffer:
         """
         self.flush()
         return self._counted.pop(partition, [])
+
+
+def _equally_wide(updates: Sequence[Counted]) -> list[Counted]:
+    """The same events; versions may differ in how many items before an event they look at."""
+    width = max(counted.previous.shape[1] for counted in updates)
+    padded = []
+    for counted in updates:
+        n, narrower = counted.previous.shape
+        if narrower < width:
+            none = np.full((n, width - narrower), -1, np.int64)
+            counted = replace(counted, previous=np.concatenate((counted.previous, none), axis=1))  # noqa: PLW2901
+        padded.append(counted)
+    return padded

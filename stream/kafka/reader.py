@@ -1,5 +1,5 @@
-"""Reading compacted topics: once to their end (`read_to_end`), or for ever (`Follower`). Only committed
-records.
+"""Reading topics: once to their end (`read_to_end`), from a time on (`read_since`), or for ever (`Follower`).
+Only committed records.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from eddy.stream.records.settings import Settings
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
 Take = Callable[[TopicPartition, Records], Awaitable[None]]
+DoNext = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 
 _POLL_MS = 200
 _MAX_RECORDS = 5_000
@@ -72,21 +73,52 @@ async def read_to_end(
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])
-        # 2. Read. A partition that is read to its end is not fetched any more.
-        unfinished = set(tps)
-        while True:
-            for tp in list(unfinished):
-                if await consumer.position(tp) >= end[tp]:
-                    unfinished.discard(tp)
-                    consumer.pause(tp)
-                    if ended is not None:
-                        await do_next(partial(ended, tp, end[tp]))
-            if not unfinished:
-                return {tp.partition: end[tp] for tp in tps}
-            for tp, records in (
-                await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
-            ).items():
-                await do_next(partial(take, tp, records))
+        # 2. Read.
+        await _read_until(consumer, end, take, do_next, ended)
+        return {tp.partition: end[tp] for tp in tps}
+
+
+async def read_since(
+    settings: Settings, topic: str, partition: int, since_ms: int, end: int, take: Take
+) -> None:
+    """Hand the records of a partition that were appended at `since_ms` (ms) or later, and whose offsets are
+    below `end`, to `take`, in order and beside the reading.
+    """
+    tp = TopicPartition(topic, partition)
+
+    async def take_below_end(_: TopicPartition, records: Records) -> None:
+        await take(tp, [record for record in records if record.offset < end])
+
+    async with _consumer(settings, [tp]) as consumer, _in_order() as do_next:
+        first = (await consumer.offsets_for_times({tp: max(since_ms, 0)}))[tp]
+        if first is None:  # nothing is as new as that
+            return
+        consumer.seek(tp, first.offset)
+        await _read_until(consumer, {tp: end}, take_below_end, do_next)
+
+
+async def _read_until(
+    consumer: AIOKafkaConsumer,
+    end: Mapping[TopicPartition, int],
+    take: Take,
+    do_next: DoNext,
+    ended: Callable[[TopicPartition, int], Awaitable[None]] | None = None,
+) -> None:
+    """Read what lies before the end offset of each partition, and perhaps something behind it. A partition
+    that is read is not fetched any more.
+    """
+    unfinished = set(end)
+    while True:
+        for tp in list(unfinished):
+            if await consumer.position(tp) >= end[tp]:
+                unfinished.discard(tp)
+                consumer.pause(tp)
+                if ended is not None:
+                    await do_next(partial(ended, tp, end[tp]))
+        if not unfinished:
+            return
+        for tp, records in (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)).items():
+            await do_next(partial(take, tp, records))
 
 
 async def read_on(
@@ -112,7 +144,7 @@ async def _seek(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], start
 
 
 @asynccontextmanager
-async def _in_order() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]]:
+async def _in_order() -> AsyncIterator[DoNext]:
     """A function that has work done beside the caller, one piece after another, and lets the caller be up to
     _AHEAD pieces ahead; on leaving, all of it is done.
     """

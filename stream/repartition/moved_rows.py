@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.partition_statistics import TRANSITION_HALF_LIFE_MS
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.records.messages import Message
 from eddy.stream.state.item_statistics import Journal
@@ -47,15 +48,17 @@ def moved_statistics(
         if not parts:
             continue
         target = Statistics(statistics.half_lives_ms, statistics.successors)
-        target.replace_partition(number, _sum(parts, statistics), catalogue)  # type: ignore[arg-type]
+        summed = _sum(parts, statistics.successors)
+        target.replace_partition(number, summed, catalogue)  # type: ignore[arg-type]
         journal = Journal(number, sequence=-1, offset=NO_OFFSET)
         journal.rewrite()
         moved[number] = journal.drain_records(target, catalogue)()
     return moved
 
 
-def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
-    """Exports of several partitions as one export.
+def _sum(parts: Sequence[Arrays], successors: int) -> Arrays:
+    """Exports of several partitions as one export. A half-life that one of them lacks is summed over the
+    others: the topic that its events lay on goes away, and so nothing could add them later.
 
     1. Bring all parts to the latest of their reference times: popularity and counts decay until then.
     2. Add popularities, popularity[half-lives, items], and transition totals, total[sources]. The sums are
@@ -65,21 +68,27 @@ def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
     if len(parts) == 1:
         return parts[0]
     # 1. Reference times, and one index of the items and of the sources of transitions.
-    lives = np.array(statistics.half_lives_ms, np.float64)
-    reference = _latest([part["reference"] for part in parts])
-    at = _latest([part["transition_reference"] for part in parts])
+    half_lives = np.unique(np.concatenate([part["half_lives"] for part in parts]))
+    rows = [np.searchsorted(half_lives, part["half_lives"]) for part in parts]
+    reference, since = np.full(len(half_lives), np.nan), np.full(len(half_lives), -np.inf)
+    for row, part in zip(rows, parts, strict=True):
+        reference[row] = np.fmax(reference[row], part["reference"])
+        since[row] = np.maximum(since[row], part["since"])
+    incomplete = np.bincount(np.concatenate(rows), minlength=len(half_lives)) < len(parts)
+    since[incomplete] = np.inf
+    at = np.fmax.reduce([part["transition_reference"] for part in parts])
     item, item_index = np.unique(np.concatenate([part["item"] for part in parts]), return_inverse=True)
     source, source_index = np.unique(np.concatenate([part["source"] for part in parts]), return_inverse=True)
-    popularity, total = np.zeros((len(lives), len(item))), np.zeros(len(source), np.float32)
+    popularity, total = np.zeros((len(half_lives), len(item))), np.zeros(len(source), np.float32)
     pairs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     # 2. Sums.
     items = sources = 0
-    for part in parts:
+    for row, part in zip(rows, parts, strict=True):
         part_items = item_index[items : items + len(part["item"])]
         part_sources = source_index[sources : sources + len(part["source"])]
         items, sources = items + len(part_items), sources + len(part_sources)
-        weight = np.nan_to_num(np.exp2((part["reference"] - reference) / lives))
-        popularity[:, part_items] += part["popularity"] * weight[:, None]
+        weight = np.nan_to_num(np.exp2((part["reference"] - reference[row]) / part["half_lives"]))
+        popularity[np.ix_(row, part_items)] += part["popularity"] * weight[:, None]
         decay = np.float32(
             np.nan_to_num(np.exp2((part["transition_reference"] - at) / TRANSITION_HALF_LIFE_MS))[0]
         )
@@ -89,8 +98,10 @@ def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
             (part_sources[np.nonzero(used)[0]], part["successor"][used], part["count"][used] * decay)
         )
     # 3. The most counted successors.
-    successor, count = _most_counted(pairs, len(source), statistics.successors)
+    successor, count = _most_counted(pairs, len(source), successors)
     return {
+        "half_lives": half_lives,
+        "since": since,
         "item": item,
         "popularity": popularity,
         "reference": reference,
@@ -100,11 +111,6 @@ def _sum(parts: Sequence[Arrays], statistics: Statistics) -> Arrays:
         "total": total,
         "transition_reference": at,
     }
-
-
-def _latest(references: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The greatest reference time of each half-life; NaN where nothing was counted anywhere."""
-    return np.fmax.reduce(references)  # type: ignore[no-any-return]
 
 
 def _most_counted(

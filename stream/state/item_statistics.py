@@ -6,6 +6,10 @@ written in the same transaction as the rows that those events changed; every `BA
 sums are written as a base. Readers apply records strictly by their sequence numbers, so repeats and
 compaction are harmless, and a restored worker, its peers and the servers all hold, to the bit, what the owner
 held. A journal record takes some 50 bytes an event; whole sums at every checkpoint would take 2 KB.
+
+A base names the half-lives that it holds, and each partition is counted with those of its base, in every
+process alike. So processes whose versions ask for others, as in every rollout, read each other's records;
+what a partition lacks for a version comes with a base of its owner (`eddy.stream.worker.statistics_fill`).
 """
 
 import zlib
@@ -28,7 +32,9 @@ RING = 1024
 """Journal keys are used again after this many records, which are more than lie between two bases."""
 
 PART_BYTES = 4 << 20
-FORMAT = 1
+JOURNAL_FORMAT = 1
+BASE_FORMAT, UNNAMED_HALF_LIVES = 2, 1
+"""In the older format of bases, half-lives have no names: they are those of the version of the time."""
 
 
 class _Array(msgspec.Struct, array_like=True):
@@ -149,7 +155,7 @@ class Journal:
             return [
                 (
                     f"{partition}/base/{i}".encode(),
-                    _encode(_Part(FORMAT, sequence, offset, i, len(pieces), piece)),
+                    _encode(_Part(BASE_FORMAT, sequence, offset, i, len(pieces), piece)),
                 )
                 for i, piece in enumerate(pieces)
             ]
@@ -168,7 +174,13 @@ def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.ui
     named = np.where(distinct > 0, hashes[distinct - 1], np.uint64(0))
     previous = column[n:].reshape(counted.previous.shape)
     return _Journal(
-        FORMAT, sequence, offset, _pack(named), _pack(column[:n]), _pack(counted.time), _pack(previous)
+        JOURNAL_FORMAT,
+        sequence,
+        offset,
+        _pack(named),
+        _pack(column[:n]),
+        _pack(counted.time),
+        _pack(previous),
     )
 
 
@@ -183,6 +195,8 @@ class StatisticsReader:
     def __init__(self, statistics: Statistics, catalogue: Catalogue) -> None:
         self.statistics = statistics
         self.catalogue = catalogue
+        self._first_half_lives = statistics.half_lives_ms
+        """those of the version that this process began with"""
         self.sequence: dict[int, int] = {}
         self.offset: dict[int, int] = {}
         """by partition: the last record of `events` that is counted"""
@@ -219,7 +233,7 @@ class StatisticsReader:
         return unreadable
 
     def _take_part(self, partition: int, part: _Part) -> None:
-        _require_format(part.format)
+        _require_format(part.format, (UNNAMED_HALF_LIVES, BASE_FORMAT))
         self._see(partition, part.sequence)
         if part.sequence <= self.sequence.get(partition, -1):
             self.offset[partition] = max(part.offset, self.offset.get(partition, -1))
@@ -231,23 +245,42 @@ class StatisticsReader:
         if len(parts) == part.parts:
             pieces = [piece.data for piece in sorted(parts, key=lambda piece: piece.part)]
             parts.clear()
-            self._replace(partition, pieces)
+            self._replace(partition, pieces, part.format)
             self.sequence[partition] = part.sequence
             self.offset[partition] = part.offset
 
-    def _replace(self, partition: int, pieces: Sequence[bytes]) -> None:
+    def _replace(self, partition: int, pieces: Sequence[bytes], format: int) -> None:
         try:
             blob = zlib.decompress(b"".join(pieces))
             arrays = {name: _unpack(array) for name, array in decoded(_decode_base, blob).items()}
+            if format == UNNAMED_HALF_LIVES:
+                arrays |= self._named(arrays)
             self.statistics.replace_partition(partition, arrays, self.catalogue)
         except (zlib.error, EddyError, TypeError, IndexError, *FAILURES) as error:
             raise Unreadable(f"a base that is none: {error}") from None
+
+    def _named(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What a base of the older format does not say. If it holds another number of half-lives than the
+        version that this process began with, it is of an older version, and counts as one that lacks them
+        all.
+        """
+        lives = self._first_half_lives
+        if len(lives) == len(arrays["popularity"]) == len(arrays["reference"]):
+            return {"half_lives": np.array(lives, np.int64), "since": np.full(len(lives), -np.inf)}
+        none = np.zeros(0)
+        popularity = np.zeros((0, len(arrays["item"])))
+        return {
+            "half_lives": none.astype(np.int64),
+            "since": none,
+            "popularity": popularity,
+            "reference": none,
+        }
 
     def _take_journal(self, partition: int, journals: list[_Journal]) -> None:
         if not journals:
             return
         for journal in journals:
-            _require_format(journal.format)
+            _require_format(journal.format, (JOURNAL_FORMAT,))
         self._see(partition, journals[0].sequence)
         if journals[0].sequence <= self.sequence.get(partition, -1):
             self.offset[partition] = max(journals[0].offset, self.offset.get(partition, -1))
@@ -280,11 +313,11 @@ class StatisticsReader:
         return index[item], time, index[previous]
 
 
-def _require_format(number: int) -> None:
-    if number != FORMAT:
+def _require_format(number: int, readable: tuple[int, ...]) -> None:
+    if number not in readable:
         raise EddyError(
-            f"item-stats is in format {number}, this program reads {FORMAT}: use the version of Eddy that "
-            "wrote it"
+            f"item-stats is in format {number}, this program reads {' and '.join(map(str, readable))}: use "
+            "the version of Eddy that wrote it"
         )
 
 

@@ -17,10 +17,6 @@ RETRY_S = 5.0
 """The time between two attempts to load a version."""
 
 
-class OtherStatistics(EddyError):
-    """The version counts other item statistics than the live one; no further attempt can change that."""
-
-
 class AnnouncedVersion:
     """Takes announcements, and calls `on_loaded` with the version of each newer epoch that it has loaded."""
 
@@ -35,7 +31,7 @@ class AnnouncedVersion:
         self.on_loaded: Callable[[LiveVersion], Awaitable[None]] | None = None
         self._load = load
         self._retry_s = retry_s
-        self._hopeless = False
+        self._wanted = asyncio.Event()
         self._loading = asyncio.Lock()
         self._moved = asyncio.Condition()
 
@@ -45,22 +41,27 @@ class AnnouncedVersion:
         return None if self.loaded is None else self.loaded.epoch
 
     async def take(self, announcements: Iterable[Announcement]) -> None:
-        """Load the version of the newest announcement, if it is newer than those before. If it cannot be
-        loaded and no version is live yet, load the newest earlier one that can be. Errors: EddyError when
-        none can.
+        """Have the version of the newest announcement loaded, if it is newer than those before: by
+        `keep_trying`, beside the caller, or at once while no version is live yet. If it cannot be loaded
+        then, load the newest earlier one that can be. Errors: EddyError when none can.
         """
         by_epoch = {each.epoch: each for each in announcements}
         newest_first = [by_epoch[epoch] for epoch in sorted(by_epoch, reverse=True)]
         if newest_first and (self.announced is None or newest_first[0].epoch > self.announced.epoch):
-            self.announced, self.problem, self._hopeless = newest_first[0], "", False
-            await self._try(newest_first[1:])
+            self.announced, self.problem = newest_first[0], ""
+            if self.loaded is None:
+                await self._try(newest_first[1:])
+            else:
+                self._wanted.set()
 
     async def keep_trying(self) -> None:
-        """Until cancelled, try again to load the announced version."""
+        """Until cancelled, load the announced version, trying again and again."""
         while True:
-            await asyncio.sleep(self._retry_s)
-            if self.problem and not self._hopeless:
-                await self._try()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_s):
+                    await self._wanted.wait()
+            self._wanted.clear()
+            await self._try()
 
     async def reached(self, epoch: int) -> None:
         """Wait until this epoch or a newer one is loaded."""
@@ -75,8 +76,8 @@ class AnnouncedVersion:
                 f"Repeat `eddy announce VERSION` until it says epoch {epoch}"
             )
         name = f"epoch {self.announced.epoch}, version {self.announced.version}"
-        if self._hopeless:
-            return f"{name}, cannot be loaded: {self.problem}"
+        if not self.problem:
+            return f"{name}, is being made ready"
         return (
             f"{name}, cannot be loaded: {self.problem}; put its folder into EDDY_REGISTRY ({registry}), and "
             "it is loaded within seconds"
@@ -92,7 +93,6 @@ class AnnouncedVersion:
             except EddyError as error:
                 if self.loaded is None and not await self._fall_back(older):
                     raise
-                self._hopeless = isinstance(error, OtherStatistics)
                 if self.problem != str(error):
                     self.problem = str(error)
                     log.error(

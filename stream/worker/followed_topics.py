@@ -25,7 +25,7 @@ from eddy.stream.records.schema import Announcement, DictionaryEntry
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
-from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
+from eddy.stream.worker.announced import AnnouncedVersion
 from eddy.stream.worker.background import OnThread
 
 log = logging.getLogger("eddy.worker")
@@ -95,12 +95,7 @@ class FollowedTopics:
     def _require_same_statistics(self, version: Version) -> None:
         config = version.recommender.config
         if self._statistics is not None:
-            held = self._statistics.statistics
-            if (held.half_lives_ms, held.successors) != (config.half_lives_ms, config.successors):
-                raise OtherStatistics(
-                    f"version {version.id} counts item statistics with other half_lives_ms or successors "
-                    "than the live one: stop all workers, then start them on it"
-                )
+            self._statistics.statistics.widen(config.half_lives_ms, config.successors)
 
     def _live_version(self, version: Version, epoch: int) -> LiveVersion:
         device = torch.device(self.settings.torch_device)

@@ -10,6 +10,7 @@ answered for ends the process: the log and the changelog bring everything back.
 | BatchLoop | chunks -> micro-batches -> the engine -> the sender |
 | Checkpointer | rows, statistics and offsets -> Kafka |
 | LogWatch | stalls, and records that retention removed |
+| StatisticsFill | item statistics that a new version asks for |
 | ItemRetirement | items that nobody touches |
 """
 
@@ -39,6 +40,7 @@ from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_set import PartitionSet
 from eddy.stream.worker.restore import Restorer
 from eddy.stream.worker.sender import Sender
+from eddy.stream.worker.statistics_fill import StatisticsFill
 
 log = logging.getLogger("eddy.worker")
 
@@ -78,6 +80,9 @@ class Worker:
             batch_lock, on_step,
         )  # fmt: skip
         self._log_watch = LogWatch(settings, self.partitions, consumer, followed.items, self.batches)
+        self._statistics_fill = StatisticsFill(
+            settings, self.partitions, engine.newest.live.version.rules, thread.run
+        )
         self._item_retirement = ItemRetirement(
             self.partitions, followed.item_stats, producer, settings.topics.items, thread.run
         )
@@ -122,10 +127,12 @@ class Worker:
         background.spawn(self.batches.run(), "batches")
         self.checkpointer.start()
         background.spawn(self._log_watch.run(), "log watch")
+        background.spawn(self._statistics_fill.run(), "statistics")
         background.spawn(self._item_retirement.run(), "items that leave")
 
     async def _switch_version(self, live: LiveVersion) -> None:
         """Go on with a version, all of which is built beside the engine."""
+        await self._statistics_fill.until_filled(live)
         engine = self.engine
         while live.epoch > engine.newest.live.epoch:
             builder = await self._thread.run(lambda: engine.builder(live))

@@ -51,11 +51,13 @@ def item_id(number: int) -> str:
 
 
 def random_version(
-    registry: Path, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0, **config: Any
-) -> Version:
+    registry: Path, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0,
+    successors: int = 8,
+    **config: Any,
+) -> Version:  # fmt: skip
     """A published version whose weights are all random, so that every input has an effect on the state."""
     torch.manual_seed(seed)
-    model = ModelConfig(cell=cell, hidden=hidden, dim=16, item_buckets=8, successors=8, **config)
+    model = ModelConfig(cell=cell, hidden=hidden, dim=16, item_buckets=8, successors=successors, **config)
     recommender = Recommender(model, items, len(TYPES))
     with torch.no_grad():
         for name, parameter in recommender.named_parameters():

@@ -233,6 +233,7 @@ def live_epochs(version: Version, batches: list[list[bytes]]) -> list[int]:
     for values in batches:
         records: list[Any] = [Record(b"live", value) for value in values]
         asyncio.run(shared._take_versions(TopicPartition("model-versions", 0), records))
+        asyncio.run(shared.version._try())  # as `keep_trying` does
     return epochs
 
 

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from eddy.models.config import DAY_MS
-from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.partition_statistics import TRANSITION_HALF_LIFE_MS
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.repartition.moved_rows import moved_rows, moved_statistics
 from eddy.stream.state.item_statistics import StatisticsReader
@@ -102,6 +103,22 @@ def test_a_partition_without_counts_is_left_out_and_counting_goes_on_from_what_w
     item = names.find(catalogue().hashes[[1]])
     after.count_events(2, item, np.array([NOW]), np.full((1, 1), -1))
     assert after.popularity(len(names), NOW)[0, item[0]] == pytest.approx(2.0)
+
+
+def test_a_half_life_that_a_partition_lacks_is_summed_over_the_others_and_tells_of_no_idle_item() -> None:
+    before, wider = Statistics(LIVES[:1], 8), Statistics(LIVES, 8)
+    event = np.array([1]), np.array([NOW]), np.full((1, 1), -1)
+    before.count_events(0, *event)
+    before.widen(LIVES, 8)
+    before.count_events(1, *event)
+    after, names = read_again(before, 1)
+    wider.count_events(0, *event)
+    item = names.find(catalogue().hashes[[1]])
+    assert after.popularity(len(names), NOW)[:, item[0]].tolist() == [2, 1]
+    assert after.lacking(0) == ()
+    later = float(NOW + 600 * DAY_MS)
+    assert not after.partitions[0].idle_items(len(names), later, 590 * DAY_MS).any()
+    assert wider.partitions[0].idle_items(2, later, 590 * DAY_MS).all()
 
 
 def test_a_moved_row_keeps_all_but_its_place(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from eddy.models.config import DAY_MS
 from eddy.models.errors import EddyError
-from eddy.models.scoring.item_statistics import TRANSITION_HALF_LIFE_MS, Statistics
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.partition_statistics import TRANSITION_HALF_LIFE_MS
 from eddy.models.vocabulary import Catalogue
 
 pytestmark = pytest.mark.unit

@@ -14,12 +14,14 @@ import pytest
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
 from eddy.serving.recommend import Answer, Question, answer
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.schema import Item, encode
 from eddy.stream.state.availability import dictionary_records
+from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import encode_rows
 from tests.support.engines import (
     Happening,
@@ -157,6 +159,32 @@ def test_an_unknown_user_gets_what_is_popular_now(make_version: MakeVersion) -> 
     assert found.items[0].score == 3.0
     assert (found.known, found.epoch, found.version, found.offset) == (False, None, None, None)
     assert listed(ask(view, "nobody", k=1, exclude=(item_id(1),))) == [item_id(2)]
+
+
+def test_a_version_with_other_half_lives_joins_and_unknown_users_get_lists_before_its_statistics_come(
+    make_version: MakeVersion,
+) -> None:
+    day, hours = 86_400_000, 43_200_000
+    owner, view = Statistics((day,), 8), new_view(make_version(half_lives_ms=(day,)))
+    view.clock.observe(NOW, WALL)
+    journal = Journal(0, -1, -1)
+
+    def publish() -> None:
+        journal.rewrite()
+        assert view.take_statistics(0, journal.drain_records(owner, view.catalogue)()) == []
+
+    index = view.catalogue.find(item_hashes([item_id(2), item_id(1), item_id(1)]))
+    when = np.array([NOW, NOW - day, NOW - day])
+    owner.count_events(0, index, when, np.full((3, 1), -1))
+    publish()
+    view.put_version(make_version(half_lives_ms=(hours,), seed=1), 2)
+    assert [item.score for item in ask(view, "nobody").items] == [1, 1]
+    apart = Statistics((hours,), 1)
+    apart.count_events(0, index, when, np.full((3, 1), -1))
+    arrays = apart.export_partition(0, view.catalogue.hashes)
+    owner.fill_partition(0, arrays, view.catalogue, since=-np.inf)
+    publish()
+    assert [item.score for item in ask(view, "nobody").items] == [1, 0.5]
 
 
 def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every_request(
@@ -328,8 +356,6 @@ def test_a_version_that_does_not_fit_what_is_held_is_refused(
     engine: Engine, version: Version, make_version: MakeVersion
 ) -> None:
     view = new_view(version)
-    with pytest.raises(EddyError, match="item statistics"):
-        view.put_version(make_version(half_lives_ms=(1000,)), 2)
     encoded_for(engine, make_version(hidden=24), 2)
     view.take_rows(0, records(engine))
     with pytest.raises(EddyError, match="made by another version"):

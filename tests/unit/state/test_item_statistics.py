@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,15 @@ from eddy.models.errors import EddyError
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.records.messages import Message
-from eddy.stream.state.item_statistics import BASE_EVERY, FORMAT, RING, Counted, Journal, StatisticsReader
+from eddy.stream.state.item_statistics import (
+    BASE_EVERY,
+    BASE_FORMAT,
+    JOURNAL_FORMAT,
+    RING,
+    Counted,
+    Journal,
+    StatisticsReader,
+)
 
 LIVES, SUCCESSORS, LAGS = (86_400_000, 3_600_000), 4, 3
 
@@ -58,6 +69,8 @@ def sums(statistics: Statistics, catalogue: Catalogue) -> dict[str, bytes]:
     by_item = np.argsort(arrays["item"])
     by_source = np.argsort(arrays["source"])
     return {
+        "half_lives": arrays["half_lives"].tobytes(),
+        "since": arrays["since"].tobytes(),
         "item": arrays["item"][by_item].tobytes(),
         "popularity": arrays["popularity"][:, by_item].tobytes(),
         "reference": arrays["reference"].tobytes(),
@@ -187,9 +200,98 @@ def test_a_record_of_another_format_is_not_passed_over_but_ends_the_reader() -> 
     writer.checkpoint()
     writer.batch()
     writer.checkpoint()
-    for (key, value), first in zip(writer.log, (0, 1), strict=True):  # a base, and a list of one journal
+    places = ((1, BASE_FORMAT, "1 and 2"), (2, JOURNAL_FORMAT, "1"))  # a base, and a list of one journal
+    for (key, value), (place, newest, readable) in zip(writer.log, places, strict=True):
         other = bytearray(value or b"")
-        assert other[first + 1] == FORMAT
-        other[first + 1] = FORMAT + 1
-        with pytest.raises(EddyError, match="item-stats is in format 2, this program reads 1"):
+        assert other[place] == newest
+        other[place] = newest + 1
+        with pytest.raises(EddyError, match=f"in format {newest + 1}, this program reads {readable}: use"):
             new_reader().apply_records(0, [(key, bytes(other))])
+
+
+def of_older_format(record: Message, half_lives: int) -> Message:
+    """A base as it was written before half-lives had names, with so many of them."""
+    key, value = record
+    number, sequence, offset, part, parts, data = msgspec.msgpack.decode(value or b"")
+    assert (number, part, parts) == (BASE_FORMAT, 0, 1)
+    arrays = msgspec.msgpack.decode(zlib.decompress(data))
+    del arrays["half_lives"], arrays["since"]
+    for name in ("popularity", "reference"):
+        dtype, shape, column = arrays[name]
+        rows = np.frombuffer(column, dtype).reshape(shape)[:half_lives]
+        arrays[name] = dtype, rows.shape, rows.tobytes()
+    blob = zlib.compress(msgspec.msgpack.encode(arrays))
+    return key, msgspec.msgpack.encode((1, sequence, offset, part, parts, blob))
+
+
+def test_a_base_of_the_older_format_is_read_with_the_half_lives_of_the_reader_s_first_version() -> None:
+    writer, reader = Writer(9), new_reader()
+    reader.statistics.widen((3 * LIVES[0],), SUCCESSORS)  # for a later version
+    for _ in range(3):
+        writer.batch()
+        writer.checkpoint()
+    assert reader.apply_records(0, [of_older_format(writer.log[0], 2), *writer.log[1:]]) == []
+    assert sums(reader.statistics, reader.catalogue) == sums(writer.statistics, writer.catalogue)
+    assert reader.statistics.lacking(0) == (3 * LIVES[0],)
+
+
+def test_a_base_of_the_older_format_with_other_half_lives_keeps_its_transitions() -> None:
+    writer, reader = Writer(10), new_reader()
+    for _ in range(3):
+        writer.batch()
+        writer.checkpoint()
+    assert reader.apply_records(0, [of_older_format(writer.log[0], 1), *writer.log[1:]]) == []
+    assert reader.statistics.lacking(0) == LIVES
+    ours, theirs = (sums(*held) for held in (
+        (reader.statistics, reader.catalogue), (writer.statistics, writer.catalogue)
+    ))  # fmt: skip
+    for column in ("source", "successor", "count", "total"):
+        assert ours[column] == theirs[column]
+
+
+def test_processes_with_other_half_lives_and_successors_read_each_other_to_the_bit() -> None:
+    """A rollout: an owner goes to a wider version, and moves to a process that is still at the narrow one."""
+    wider = (3 * LIVES[0], LIVES[1])
+    owner, catalogue = Writer(11), Catalogue()
+    behind = new_reader()
+    behind.catalogue.add(owner.catalogue.hashes)
+    ahead = StatisticsReader(Statistics(wider, 2 * SUCCESSORS), catalogue)
+
+    def read_by_both(first: int) -> None:
+        for reader in (behind, ahead):
+            assert reader.apply_records(0, owner.log[first:]) == []
+            assert sums(reader.statistics, reader.catalogue) == sums(owner.statistics, owner.catalogue)
+
+    # 1. The owner is behind.
+    for _ in range(3):
+        owner.batch()
+        owner.checkpoint()
+    read_by_both(0)
+    assert ahead.statistics.lacking(0) == (3 * LIVES[0],)
+    assert ahead.statistics.lacks_successors(0)
+    # 2. It widens, and writes all that it has.
+    owner.statistics.widen(wider, 2 * SUCCESSORS)
+    apart = Statistics((3 * LIVES[0],), 1)
+    apart.count_events(0, np.array([1, 2]), np.full(2, 1_380_000_000_000), np.full((2, 1), -1))
+    arrays = apart.export_partition(0, owner.catalogue.hashes)
+    owner.statistics.fill_partition(0, arrays, owner.catalogue, since=-np.inf)
+    owner.statistics.add_successors(0)
+    owner.journal.rewrite()
+    written = len(owner.log)
+    owner.checkpoint()
+    owner.batch()
+    owner.checkpoint()
+    read_by_both(written)
+    assert ahead.statistics.lacking(0) == ()
+    assert not ahead.statistics.lacks_successors(0)
+    # 3. A process that is behind takes the partition over: nothing that others ask for gets lost.
+    owner.statistics, owner.catalogue = behind.statistics, behind.catalogue
+    owner.journal = Journal(0, behind.sequence[0], behind.offset[0])
+    written = len(owner.log)
+    for _ in range(3):
+        owner.batch()
+        owner.checkpoint()
+    assert ahead.apply_records(0, owner.log[written:]) == []
+    assert sums(ahead.statistics, ahead.catalogue) == sums(behind.statistics, behind.catalogue)
+    behind.statistics.widen(wider, 2 * SUCCESSORS)
+    assert behind.statistics.lacking(0) == ()

@@ -14,7 +14,7 @@ from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
-from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
+from eddy.stream.worker.announced import AnnouncedVersion
 from eddy.stream.worker.worker import Worker
 from tests.support.engines import new_live_version, random_version
 from tests.support.workers import StubConsumer, StubRestorer, at_once, new_worker
@@ -74,22 +74,6 @@ def test_a_version_that_comes_later_is_loaded_by_itself_and_its_absence_is_told_
     caplog.set_level(logging.ERROR, "eddy.worker")
     assert asyncio.run(run()) == [1, 3]
     assert caplog.text.count("epoch 3, version v3, is not taken, the version before stays live") == 1
-
-
-def test_what_can_never_fit_is_not_tried_again(files: Files) -> None:
-    async def run() -> None:
-        version = AnnouncedVersion(files.load, retry_s=0)
-        await version.take([announced(1)])
-        files.missing = lambda: OtherStatistics("stop all workers, then start them on it")
-        await version.take([announced(2)])
-        trying = asyncio.create_task(version.keep_trying())
-        for _ in range(20):
-            await asyncio.sleep(0)
-        trying.cancel()
-        assert files.attempts == 2
-        assert version.waiting_for(2, "r").endswith("start them on it")
-
-    asyncio.run(run())
 
 
 def test_without_any_version_to_go_on_with_the_reason_is_an_error(files: Files) -> None:
