@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.models.registry import Version
 from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.reencoding import FEWEST
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.state.item_statistics import Journal
@@ -255,10 +256,10 @@ def test_items_and_events_that_come_while_a_version_is_built_are_scored_by_it(
 ) -> None:
     engine = new_engine(first, emit="latest", k=500)
     apply(engine, sent(30), 0)
-    builder = engine.builder(new_live_version(engine, second, 2))
-    version = builder()
+    builder = engine.builder(LiveShares.whole(new_live_version(engine, second, 2)))
+    versions = builder()
     apply(engine, [Happening("u-0", "brand new", START + 10**6)], 30)
-    engine.switch_version(version, builder)
+    engine.switch_version(versions, builder)
     lists = engine.apply([batch([Happening("new", item_id(1), START + 10**6)], [31])]).lists
     late = new_engine(first, emit="latest", k=500)
     apply(late, [*sent(30), Happening("u-0", "brand new", START + 10**6)], 0)
@@ -272,7 +273,7 @@ def test_a_version_that_was_built_before_items_got_other_numbers_is_not_taken(
     first: Version, second: Version
 ) -> None:
     engine = new_engine(first)
-    builder = engine.builder(new_live_version(engine, second, 2))
+    builder = engine.builder(LiveShares.whole(new_live_version(engine, second, 2)))
     engine.names.keep_items(np.arange(200))
     engine.switch_version(builder(), builder)
     assert engine.newest.live.epoch == 1
