@@ -163,11 +163,8 @@ def announce(
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings(registry=registry)
-    if not versions:
-        make_live(settings, [(latest(settings.registry), 100)])
-        return
-    shares = read_shares(versions)
-    make_live(settings, [(load(settings.registry / version), percent) for version, percent in shares])
+    shares = [(load(settings.registry / id_), percent) for id_, percent in read_shares(versions or [])]
+    make_live(settings, shares or [(latest(settings.registry), 100)])
 
 
 @app.command()
