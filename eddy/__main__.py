@@ -144,21 +144,27 @@ def train(
 
 @app.command()
 def announce(
-    version: Annotated[str | None, typer.Argument(help="A version's id [default: the newest]")] = None,
+    versions: Annotated[
+        list[str] | None,
+        typer.Argument(help="A version's id [default: the newest], or VERSION=PERCENT of several"),
+    ] = None,
     registry: Registry = None,
 ) -> None:
-    """Make a version the live one.
+    """Make a version the live one, or give shares of the users to several.
 
     Workers and servers move to it without stopping. This is also the way back to an older version.
 
     Example: eddy announce v000007-1a2b3c4d
+
+    Example: eddy announce v000007-1a2b3c4d=90 v000008-5e6f7a8b=10
     """
-    from eddy.cli.terminal import make_live
+    from eddy.cli.terminal import make_live, read_shares
     from eddy.models.registry import latest, load
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings(registry=registry)
-    make_live(settings, load(settings.registry / version) if version else latest(settings.registry))
+    shares = [(load(settings.registry / id_), percent) for id_, percent in read_shares(versions or [])]
+    make_live(settings, shares or [(latest(settings.registry), 100)])
 
 
 @app.command()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
 from eddy.models.scoring.backend import Exclude
-from eddy.serving.view import MaterialisedView, RowAt
+from eddy.serving.view import MaterialisedView, RowAt, VersionAt
 from eddy.stream.engine.ranker import Ranker, decayed_popularity
 
 MAX_K = 1000
@@ -59,7 +59,7 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
     """An answer to each question, all as of one moment.
 
     1. Users without a row get what is popular now.
-    2. The others are scored together, epoch by epoch.
+    2. The others are scored together, version by version.
     """
     now = view.now()
     rows = [view.find_row(question.user_id) for question in questions]
@@ -73,24 +73,24 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
             answers[i] = _unknown(view, question, popular, now)
     # 2. The others.
     with_rows = [(i, row) for i, row in enumerate(rows) if row is not None and i not in answers]
-    with_rows.sort(key=lambda numbered: numbered[1].epoch)
-    for epoch, group in groupby(with_rows, key=lambda numbered: numbered[1].epoch):
-        numbers, of_epoch = zip(*group, strict=True)
-        scored = _known(view, epoch, [questions[i] for i in numbers], of_epoch, now)
+    with_rows.sort(key=lambda numbered: numbered[1].at)
+    for at, group in groupby(with_rows, key=lambda numbered: numbered[1].at):
+        numbers, of_version = zip(*group, strict=True)
+        scored = _known(view, at, [questions[i] for i in numbers], of_version, now)
         answers.update(zip(numbers, scored, strict=True))
     return [answers[i] for i in range(len(questions))]
 
 
 def _known(
-    view: MaterialisedView, epoch: int, questions: Sequence[Question], rows: Sequence[RowAt], now: int
+    view: MaterialisedView, at: VersionAt, questions: Sequence[Question], rows: Sequence[RowAt], now: int
 ) -> list[Answer]:
-    """Answers to questions of users whose rows are of one epoch."""
-    slab, slots = view.slabs[epoch], np.array([row.slot for row in rows], np.int64)
-    ranker, state = view.rankers.get(epoch), None
+    """Answers to questions of users whose rows are of one version."""
+    slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
+    ranker, state = view.rankers.get(at), None
     if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
         assert view.newest is not None
         ranker = view.newest
-        state = _encoded_anew(view, ranker, epoch, slots)
+        state = _encoded_anew(view, ranker, at, slots)
     ranker.update_statistics(now, view.wall())
     topk = ranker.start_topk(
         ranker.latest(slab, slots, state),
@@ -115,12 +115,12 @@ def _known(
     ]
 
 
-# An epoch whose model is not here: another version's states for the recent windows, without their anchors.
+# A version whose model is not here: another version's states for the recent windows, without their anchors.
 @torch.inference_mode()
 def _encoded_anew(
-    view: MaterialisedView, ranker: Ranker, epoch: int, slots: NDArray[np.int64]
+    view: MaterialisedView, ranker: Ranker, at: VersionAt, slots: NDArray[np.int64]
 ) -> torch.Tensor:
-    slab, live = view.slabs[epoch], ranker.live
+    slab, live = view.slabs[at], ranker.live
     begin, length = np.zeros(len(slots), np.int64), slab.length[slots].astype(np.int64)
     return live.recompute(slab, slots, begin, length, live.recommender.initial(len(slots)))
 

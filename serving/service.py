@@ -20,11 +20,11 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.recommend import Answer, Question, answer
-from eddy.serving.view import MaterialisedView
+from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.kafka.reader import Follower, Records, Take
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import wall_ms
-from eddy.stream.records.schema import Announcement
+from eddy.stream.records.schema import Share
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
@@ -52,9 +52,10 @@ class Service:
             "not read to its end yet",
         )
         self._interrupted: dict[str, str] = {}
-        self._announced: dict[int, Announcement] = {}
-        self._live = -1
-        self._failed: dict[int, str] = {}
+        self._announced: dict[VersionAt, Share] = {}
+        self._live: set[VersionAt] = set()
+        """the versions of the newest announcement"""
+        self._failed: dict[VersionAt, str] = {}
         self._look_at_versions = asyncio.Event()
         self._first_version = asyncio.Event()
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future[Answer]]] = asyncio.Queue()
@@ -207,8 +208,12 @@ class Service:
             except EddyError as error:
                 self._report(tp.topic, [str(error)])
                 continue
-            self._announced[announcement.epoch] = announcement
-            self._live = max(self._live, announcement.epoch)
+            shares = {
+                VersionAt.of(share.version, announcement.epoch): share for share in announcement.every_share
+            }
+            self._announced |= shares
+            newest = max(at.epoch for at in self._announced)
+            self._live = {at for at in self._announced if at.epoch == newest}
         self._look_at_versions.set()
 
     # -- model versions -----------------------------------------------------------------------------------
@@ -217,34 +222,34 @@ class Service:
         while True:
             missing = await self._run(lambda: self.view.without_model(self._live))
             wanted = sorted(missing & self._announced.keys(), reverse=True)
-            self._failed = {epoch: why for epoch, why in self._failed.items() if epoch in wanted}
-            for epoch in wanted:
-                await self._load(self._announced[epoch])
-            for epoch in sorted(self._announced.keys() - set(wanted), reverse=True):
+            self._failed = {at: why for at, why in self._failed.items() if at in wanted}
+            for at in wanted:
+                await self._load(at)
+            for at in sorted(self._announced.keys() - set(wanted), reverse=True):
                 if self._first_version.is_set():
                     break
-                await self._load(self._announced[epoch])  # better an older version than none
+                await self._load(at)  # better an older version than none
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._retry_s if self._failed else None):
                     await self._look_at_versions.wait()
             self._look_at_versions.clear()
 
-    async def _load(self, announcement: Announcement) -> None:
-        epoch = announcement.epoch
+    async def _load(self, at: VersionAt) -> None:
+        share = self._announced[at]
         try:
-            version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
-            newest = await self._run(lambda: self._put_version(version, epoch))
+            version = await asyncio.to_thread(open_version, share, self.settings.registry)
+            newest = await self._run(lambda: self._put_version(version, at.epoch))
         except Exception as error:
-            why = f"epoch {epoch}, version {announcement.version}: {error}"
-            if self._failed.get(epoch) != why:
+            why = f"epoch {at.epoch}, version {share.version}: {error}"
+            if self._failed.get(at) != why:
                 log.warning("cannot be used: %s", why)
-            self._failed[epoch] = why
+            self._failed[at] = why
             return
-        self._failed.pop(epoch, None)
-        log.info("epoch %d: version %s", epoch, version.id)
+        self._failed.pop(at, None)
+        log.info("epoch %d: version %s", at.epoch, version.id)
         self._first_version.set()
         self.metrics.epoch.set(newest)
 
     def _put_version(self, version: Version, epoch: int) -> int:
         self.view.put_version(version, epoch)
-        return max(self.view.rankers)
+        return max(self.view.rankers).epoch

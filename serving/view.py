@@ -1,18 +1,20 @@
 """The materialised view: what Kafka's compacted topics say of users, items and model versions, in memory.
 
-It does no I/O and is used from one thread. A row is scored with the model of the epoch that it names.
-While rows move to a new version, those of two epochs live side by side: there is one slab per epoch, which
-is dropped with its model when no row names the epoch any more.
+It does no I/O and is used from one thread. A row is scored with the model of the epoch and version that it
+names. While rows move to a new version, and while users are dealt to several, those of each live side by
+side: there is one slab per epoch and version, which is dropped with its model when no row names it any more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 
 from eddy.models.errors import EddyError
+from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
@@ -33,16 +35,29 @@ from eddy.stream.state.stored_rows import decode_newest
 _decode_item = msgspec.json.Decoder(Item).decode
 
 
-@dataclass(frozen=True)
-class RowAt:
-    """Where a user's row is: in the slab of an epoch."""
+class VersionAt(NamedTuple):
+    """A model version at an epoch, as rows name it."""
 
     epoch: int
+    version: int
+    """`item_hash` of its id"""
+
+    @classmethod
+    def of(cls, version: str, epoch: int) -> "VersionAt":
+        """The version with this id."""
+        return cls(epoch, item_hash(version))
+
+
+@dataclass(frozen=True)
+class RowAt:
+    """Where a user's row is: in the slab of a version."""
+
+    at: VersionAt
     slot: int
 
 
 class MaterialisedView:
-    """Rows by epoch, models by epoch, item names and metadata, item statistics, and the stream clock.
+    """Rows and models by epoch and version, item names and metadata, item statistics, and the stream clock.
 
     The methods `take_…` take records of one topic in log order, in which records may be repeated. They
     return a line for each record that they could not read; the view then keeps what it had before.
@@ -54,8 +69,8 @@ class MaterialisedView:
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
         self.metadata: dict[str, Item] = {}
-        self.slabs: dict[int, Slab] = {}
-        self.rankers: dict[int, Ranker] = {}
+        self.slabs: dict[VersionAt, Slab] = {}
+        self.rankers: dict[VersionAt, Ranker] = {}
         self._stats: StatisticsReader | None = None
         self._forgetting = Forgetting(self.names)
 
@@ -78,16 +93,16 @@ class MaterialisedView:
 
     def find_row(self, user: str) -> RowAt | None:
         """Where the user's row is; None if there is none."""
-        for epoch, slab in self.slabs.items():
+        for at, slab in self.slabs.items():
             slot = slab.slot_of.get(user)
             if slot is not None:
-                return RowAt(epoch, slot)
+                return RowAt(at, slot)
         return None
 
     # -- model versions -----------------------------------------------------------------------------------
 
     def put_version(self, version: Version, epoch: int) -> None:
-        """Score the rows of an epoch with this version from now on.
+        """Score the rows of an epoch that name this version with it from now on.
 
         Errors: EddyError when the size of its states does not fit.
         """
@@ -96,7 +111,8 @@ class MaterialisedView:
             statistics = Statistics(config.half_lives_ms, config.successors)
             self._stats = StatisticsReader(statistics, self.catalogue)
         counted = self._stats.statistics
-        slab = self.slabs.get(epoch)
+        at = VersionAt.of(version.id, epoch)
+        slab = self.slabs.get(at)
         if slab is not None and slab.state_size != version.recommender.state_size:
             raise EddyError(
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
@@ -108,7 +124,7 @@ class MaterialisedView:
         live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
         ranker = self._new_ranker(live, counted)
         ranker.scorer.warm_up()
-        self.rankers[epoch] = ranker
+        self.rankers[at] = ranker
         self._drop_unused()
 
     def forget_items(self) -> None:
@@ -123,24 +139,24 @@ class MaterialisedView:
         statistics.renumber(place)
         for slab in self.slabs.values():
             slab.renumber(place)
-        for epoch, ranker in self.rankers.items():
-            self.rankers[epoch] = self._new_ranker(ranker.live, statistics)
+        for at, ranker in self.rankers.items():
+            self.rankers[at] = self._new_ranker(ranker.live, statistics)
 
     def _new_ranker(self, live: LiveVersion, statistics: Statistics) -> Ranker:
         ranker = Ranker(live, self.names, new_scorer(live, self.catalogue, statistics))
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
 
-    def without_model(self, live: int) -> set[int]:
-        """The epochs, out of the live one and those that rows name, whose model is not here."""
-        return {live, *self.slabs} - self.rankers.keys()
+    def without_model(self, live: Iterable[VersionAt]) -> set[VersionAt]:
+        """The versions, out of the live ones and those that rows name, whose model is not here."""
+        return {*live, *self.slabs} - self.rankers.keys()
 
     def _drop_unused(self) -> None:
-        newest = max(self.rankers, default=-1)
-        for epoch in [epoch for epoch, slab in self.slabs.items() if not len(slab)]:
-            del self.slabs[epoch]
-        for epoch in [epoch for epoch in self.rankers if epoch != newest and epoch not in self.slabs]:
-            del self.rankers[epoch]
+        newest = max((at.epoch for at in self.rankers), default=-1)
+        for at in [at for at, slab in self.slabs.items() if not len(slab)]:
+            del self.slabs[at]
+        for at in [at for at in self.rankers if at.epoch != newest and at not in self.slabs]:
+            del self.rankers[at]
 
     # -- records ------------------------------------------------------------------------------------------
 
@@ -154,17 +170,17 @@ class MaterialisedView:
                 if value is None:
                     self.metadata.pop(text(key), None)
                     continue
-                item = decoded(_decode_item, value)
+                named = decoded(_decode_item, value)
             except Unreadable as reason:
                 unreadable.append(f"key {key!r}: {reason}")
                 continue
-            ids.append(item.item_id)
+            ids.append(named.item_id)
             if not key.startswith(DICTIONARY_KEY):
-                self.metadata[item.item_id] = item
+                self.metadata[named.item_id] = named
         self.names.name_items(ids)
         self.names.take_availability(records)
-        for item_hash, features in metadata(records):
-            self.catalogue.features.put(item_hash, features)
+        for item, features in metadata(records):
+            self.catalogue.features.put(item, features)
         return unreadable
 
     def take_statistics(
@@ -184,10 +200,10 @@ class MaterialisedView:
         self._remove(partition, stored.erased)
         unreadable = [*stored.damaged.values(), *(f"key {key!r} is not UTF-8" for key in stored.foreign)]
         for rows in stored.rows:
-            for epoch in np.unique(rows.epoch).tolist():
-                unreadable += self._load(
-                    int(epoch), select_entries(rows, np.flatnonzero(rows.epoch == epoch))
-                )
+            named = zip(rows.epoch.tolist(), rows.version.tolist(), strict=True)
+            for at in sorted({VersionAt(*pair) for pair in named}):
+                of_version = (rows.epoch == at.epoch) & (rows.version == np.uint64(at.version))
+                unreadable += self._load(at, select_entries(rows, np.flatnonzero(of_version)))
         self._drop_unused()
         return unreadable
 
@@ -196,23 +212,23 @@ class MaterialisedView:
             slots = slab.slots_of(users)
             slab.remove_rows(slots[(slots >= 0) & (slab.partition[slots] == partition)])
 
-    def _load(self, epoch: int, rows: Rows) -> list[str]:
+    def _load(self, at: VersionAt, rows: Rows) -> list[str]:
         size = rows.hidden.shape[1]
-        model = self.rankers.get(epoch)
-        slab = self.slabs.get(epoch)
+        model = self.rankers.get(at)
+        slab = self.slabs.get(at)
         expected = model.live.state_size if model else slab.state_size if slab else size
         if size != expected:
             return [
-                f"row of user {user!r}: {size} floats, epoch {epoch} has states of {expected}"
+                f"row of user {user!r}: {size} floats, epoch {at.epoch} has states of {expected}"
                 for user in rows.user
             ]
-        behind = leave_others(rows, (slab for other, slab in self.slabs.items() if other != epoch))
+        behind = leave_others(rows, (slab for other, slab in self.slabs.items() if other != at))
         if behind.any():
             rows = select_entries(rows, np.flatnonzero(~behind))
         if not len(rows.user):
             return []
         if slab is None:
-            slab = self.slabs[epoch] = Slab(size)
+            slab = self.slabs[at] = Slab(size)
         slots = slab.load_rows(rows, self.catalogue)
         if len(slots):
             self.clock.observe(int(slab.last_time(slots).max()), self.wall())

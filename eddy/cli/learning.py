@@ -53,7 +53,7 @@ def train_and_publish(
             typer.echo(path)
             _warn(trained.metrics.get("gradients", {}).get("warning"))
             if announce:
-                make_live(settings, version)
+                make_live(settings, [(version, 100)])
         group.wait_for_first()
 
 

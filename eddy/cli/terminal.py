@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,11 +91,39 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
         raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
 
 
-def make_live(settings: "Settings", version: "Version") -> None:
-    """Announce a version, and print its epoch to standard error. Errors: EddyError."""
+def make_live(settings: "Settings", versions: Sequence[tuple["Version", int]]) -> None:
+    """Announce versions, each with its percent of the users, and print their epoch to standard error. Errors:
+    EddyError.
+    """
     from eddy.stream.kafka.topics import prepare_topics
-    from eddy.stream.kafka.versions import announce
+    from eddy.stream.kafka.versions import announce_shares
 
     prepare_topics(settings)
-    announcement = announce(settings, version)
-    print(f"{announcement.version} is live as epoch {announcement.epoch}", file=sys.stderr)
+    announcement = announce_shares(settings, versions)
+    named = ", ".join(
+        share.version if share.percent == 100 else f"{share.version} ({share.percent} %)"
+        for share in announcement.every_share
+    )
+    print(
+        f"{named} {'are' if announcement.shares else 'is'} live as epoch {announcement.epoch}",
+        file=sys.stderr,
+    )
+
+
+def read_shares(arguments: Sequence[str]) -> list[tuple[str, int]]:
+    """Version ids and percents from arguments of the form VERSION=PERCENT, or from one VERSION alone.
+
+    Errors: EddyError naming the argument.
+    """
+    if len(arguments) == 1 and "=" not in arguments[0]:
+        return [(arguments[0], 100)]
+    shares = []
+    for argument in arguments:
+        version, _, percent = argument.partition("=")
+        if not version or not (percent.isascii() and percent.isdigit() and 1 <= int(percent) <= 100):
+            raise EddyError(
+                f"announce: {argument!r} is not VERSION=PERCENT with a whole percent of 1 to 100; several "
+                "versions need a share each"
+            )
+        shares.append((version, int(percent)))
+    return shares

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.stream.engine.batch_report import BatchReport, Changed, Lists
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.move_rows import move_rows, warm_up_row_moves
 from eddy.stream.engine.prequential import Prequential
@@ -81,7 +82,7 @@ class Engine:
 
     def __init__(
         self,
-        live: LiveVersion,
+        live: LiveShares,
         names: ItemNames,
         statistics: Statistics,
         options: Options,
@@ -92,15 +93,20 @@ class Engine:
         self.wall = wall
         self.prequential = Prequential()
         self.rank_budget = RankBudget(options.ranking_time)
-        slab = Slab(live.state_size, live.device, options.sample)
-        self.rows = RowsByVersion(VersionRows(live, slab, self._new_ranker(live)))
+        versions = [
+            VersionRows(
+                version, Slab(version.state_size, version.device, options.sample), self._new_ranker(version)
+            )
+            for version in live.versions
+        ]
+        self.rows = RowsByVersion(versions, live.percents)
         self.reencoding = Reencoding(self.rows)
         self.statistics_buffer = StatisticsBuffer(statistics)
         self._forgetting = Forgetting(names)
 
     @property
     def newest(self) -> VersionRows:
-        """The version of the newest epoch, with its rows."""
+        """The version of the newest epoch, with its rows; of several, that of the first share."""
         return self.rows.newest
 
     def _new_ranker(self, live: LiveVersion) -> Ranker:
@@ -110,15 +116,15 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile what events, lists and checkpoints need, before the first event waits for it."""
-        newest = self.newest
-        newest.ranker.scorer.update_statistics(self.wall())
-        newest.ranker.scorer.warm_up()
-        warm_up_row_moves(newest.live)
-        encode_rows(newest.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16)))
+        for version in self.rows.versions:
+            version.ranker.scorer.update_statistics(self.wall())
+            version.ranker.scorer.warm_up()
+            warm_up_row_moves(version.live)
+        encode_rows(self.newest.export(np.zeros(0, np.int64), self.names.catalogue, bytes(16)))
 
     # -- model versions ---------------------------------------------------------------------------------
 
-    def builder(self, live: LiveVersion) -> VersionBuilder:
+    def builder(self, live: LiveShares) -> VersionBuilder:
         """Builds what `switch_version` takes, on any thread."""
         options, now = self.options, float(self.clock.now(self.wall()))
         return VersionBuilder(
@@ -126,17 +132,18 @@ class Engine:
             options.threads,
         )  # fmt: skip
 
-    def switch_version(self, version: VersionRows, builder: VersionBuilder) -> None:
-        """Go on with the version of a newer epoch that was built by this builder: new users get its rows at
-        once, the rows of the others go on with their own versions until `reencode_oldest` moves them. Nothing
-        is changed when items have got other numbers since the builder was made; then build it again.
+    def switch_version(self, versions: Sequence[VersionRows], builder: VersionBuilder) -> None:
+        """Go on with the versions of a newer epoch that were built by this builder: new users get their rows
+        at once, the rows of the others go on with their own versions until `reencode_oldest` moves them.
+        Nothing is changed when items have got other numbers since the builder was made; then build again.
 
-        Errors: ValueError when its epoch is not newer.
+        Errors: ValueError when the epoch is not newer.
         """
         if not builder.fits():
             return
-        self.rows.add_version(version)
-        version.ranker.scorer.go_on_with(self.names.catalogue, self.statistics)
+        self.rows.add_versions(versions, builder.live.percents)
+        for version in versions:
+            version.ranker.scorer.go_on_with(self.names.catalogue, self.statistics)
 
     def reencode_oldest(self, seconds: float) -> list[Changed]:
         """Move rows of older epochs to the newest version for about so long, most recently active first;
@@ -336,7 +343,10 @@ class Engine:
             self.rank_budget.spend(time.thread_time() - began)
             possible = (target < items_before) & self.names.may_be_listed(target)
             self.prequential.start_ranks(
-                lambda: (1 + topk().above.numpy(), by_popularity), part.kept[ranked], possible
+                live.version.id,
+                lambda: (1 + topk().above.numpy(), by_popularity),
+                part.kept[ranked],
+                possible,
             )
         # 5. Lists go out with all that their messages say.
         if len(slots):

@@ -39,7 +39,7 @@ class Reencoding:
     @property
     def left(self) -> int:
         """How many rows are left, as far as they were looked at."""
-        return sum(len(version.slab) for version in self._rows.versions[:-1]) + self._stale_in_newest
+        return sum(len(version.slab) for version in self._rows.older) + self._stale_in_newest
 
     def move_some(self, seconds: float) -> list[Changed]:
         """Encode about as many rows anew as take so long; returns where they are then. Nothing is left when
@@ -53,9 +53,9 @@ class Reencoding:
         took = time.perf_counter() - began
         fitting = min(int(len(slots) * seconds / took), 2 * self._at_once)
         self._at_once = min(max(fitting, FEWEST), MOST)
-        if self._version is self._rows.newest:
+        if self._version in self._rows.shared:
             self._stale_in_newest -= len(slots)
-        return [changed]
+        return changed
 
     def _take(self) -> Slots:
         """The next rows of `_version`; none when no row is left."""
@@ -72,7 +72,7 @@ class Reencoding:
         """Put the hottest rows of the oldest version that has any into the queue."""
         for version in self._rows.versions:
             stale = self._stale(version, np.arange(len(version.slab.user_of)))
-            if version is self._rows.newest:
+            if version in self._rows.shared:
                 self._stale_in_newest = len(stale)
             if len(stale):
                 time_of = version.slab.last_time(stale)
@@ -87,6 +87,6 @@ class Reencoding:
         """Those of `slots` that are rows to be moved to the newest version."""
         partition = version.slab.partition[slots]
         slots = slots[(partition >= 0) & ~np.isin(partition, self._left_out)]
-        if version is self._rows.newest:
+        if version in self._rows.shared:
             slots = slots[version.slab.epoch[slots] < version.live.epoch]
         return slots

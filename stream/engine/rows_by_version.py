@@ -1,5 +1,7 @@
 """The rows of all model versions in use: one slab for each version, nearly always one altogether. A user has
 exactly one row, and its epoch never goes back.
+
+The newest epoch may deal its users to several versions (`eddy.stream.state.sampling.share_of`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.version_rows import VersionRows
 from eddy.stream.records.columns import select_entries
 from eddy.stream.state.rows import Rows
+from eddy.stream.state.sampling import share_of
 from eddy.stream.state.side_by_side import leave_others
 from eddy.stream.state.slab import CatalogueIndices, Slab, Slots
 
@@ -42,9 +45,12 @@ class Located(NamedTuple):
 class RowsByVersion:
     """The versions in use and their rows."""
 
-    def __init__(self, newest: VersionRows) -> None:
-        self.versions = [newest]
+    def __init__(self, newest: Sequence[VersionRows], percents: Sequence[int]) -> None:
+        self.versions = list(newest)
         """oldest first; an older one leaves with its last row"""
+        self.shared = self.versions
+        """those of the newest epoch"""
+        self._percents = percents
         self.may_be_stale = False
         """whether rows may be of another epoch than the newest one"""
 
@@ -53,8 +59,8 @@ class RowsByVersion:
 
     @property
     def newest(self) -> VersionRows:
-        """The version of new rows, and of all others in the end."""
-        return self.versions[-1]
+        """The version of new rows, and of all others in the end: that of the newest epoch's first share."""
+        return self.shared[0]
 
     @property
     def slabs(self) -> list[Slab]:
@@ -63,29 +69,47 @@ class RowsByVersion:
 
     # -- versions ---------------------------------------------------------------------------------------
 
-    def add_version(self, version: VersionRows) -> None:
-        """Go on with the version of a newer epoch; rows of the others stay with theirs until they are moved.
+    @property
+    def older(self) -> list[VersionRows]:
+        """Those of older epochs."""
+        return self.versions[: -len(self.shared)]
 
-        Errors: ValueError when its epoch is not newer.
+    def add_versions(self, versions: Sequence[VersionRows], percents: Sequence[int]) -> None:
+        """Go on with the versions of a newer epoch; rows of the others stay with theirs until they are moved.
+
+        Errors: ValueError when the epoch is not newer.
         """
-        if version.live.epoch <= self.newest.live.epoch:
-            raise ValueError(f"epoch {version.live.epoch} does not follow epoch {self.newest.live.epoch}")
-        self.versions.append(version)
+        epoch = versions[0].live.epoch
+        if epoch <= self.newest.live.epoch:
+            raise ValueError(f"epoch {epoch} does not follow epoch {self.newest.live.epoch}")
+        self.shared, self._percents = list(versions), percents
+        self.versions = [*self.versions, *self.shared]
         self.may_be_stale = True
         self._drop_unused()
 
-    def move_to_newest(self, version: VersionRows, slots: Slots) -> Changed:
-        """Encode rows of a version anew for the newest one; returns where they are then."""
-        newest = self.newest
-        if version is not newest:
-            slots = newest.slab.take_rows(version.slab, slots)
-        newest.live.reencode(newest.slab, slots)
+    def move_to_newest(self, version: VersionRows, slots: Slots) -> list[Changed]:
+        """Encode rows of a version anew for the newest epoch, each by its share's version; returns where they
+        are then.
+        """
+        changed = []
+        share = self._share([version.slab.user_of[slot] or "" for slot in slots.tolist()])
+        for number, newest in enumerate(self.shared):
+            moved = slots[share == number]
+            if version is not newest:
+                moved = newest.slab.take_rows(version.slab, moved)
+            newest.live.reencode(newest.slab, moved)
+            changed.append(Changed(newest.slab, moved))
         self._drop_unused()
-        return Changed(newest.slab, slots)
+        return changed
+
+    def _share(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """Which of the newest epoch's versions each user has: int64[n]."""
+        if len(self.shared) == 1:
+            return np.zeros(len(users), np.int64)
+        return share_of([user.encode() for user in users], self.newest.live.epoch, self._percents)
 
     def _drop_unused(self) -> None:
-        older = [version for version in self.versions[:-1] if len(version.slab)]
-        self.versions = [*older, self.newest]
+        self.versions = [*(version for version in self.older if len(version.slab)), *self.shared]
 
     # -- users ------------------------------------------------------------------------------------------
 
@@ -95,7 +119,7 @@ class RowsByVersion:
         Errors: ValueError for a user in two partitions.
         """
         # 1. The rows that are there; nearly all are of the newest version.
-        slot = self.newest.slab.slots_of(users)
+        slot = self.versions[-1].slab.slots_of(users)
         home = np.full(len(users), len(self.versions) - 1, np.int64)
         for number, version in enumerate(self.versions[:-1]):
             absent = np.flatnonzero(slot < 0)
@@ -104,9 +128,15 @@ class RowsByVersion:
         # 2. New rows.
         new = np.flatnonzero(slot < 0)
         if len(new):
-            slab, first = self.newest.slab, {users[i]: int(partition[i]) for i in new.tolist()}
-            slab.add_users(list(first), np.array(list(first.values()), np.int32), self.newest.live.epoch)
-            slot[new] = slab.slots_of([users[i] for i in new.tolist()])
+            first = {users[i]: int(partition[i]) for i in new.tolist()}
+            names, homes = list(first), np.array(list(first.values()), np.int32)
+            share = self._share(names)
+            for number, version in enumerate(self.shared):
+                chosen = np.flatnonzero(share == number)
+                version.slab.add_users([names[i] for i in chosen.tolist()], homes[chosen], version.live.epoch)
+                absent = np.flatnonzero(slot < 0)
+                slot[absent] = version.slab.slots_of([users[i] for i in absent.tolist()])
+                home[absent[slot[absent] >= 0]] = len(self.older) + number
         # 3. By version.
         located = []
         for number, version in enumerate(self.versions):
@@ -143,9 +173,12 @@ class RowsByVersion:
         # 2. The others. Whatever version they are of, it is not the newest epoch's.
         if left.any():
             others = replace(rows, epoch=np.minimum(rows.epoch, np.uint32(newest - 1)))
-            taken.append(self._load_into(self.newest, others, left, catalogue, indices))
+            share = self._share([user.decode() for user in rows.user])
+            for number, version in enumerate(self.shared):
+                chosen = left & (share == number)
+                taken.append(self._load_into(version, others, chosen, catalogue, indices))
             self.may_be_stale = True
-        self.may_be_stale |= len(self.versions) > 1
+        self.may_be_stale |= len(self.older) > 0
         self._drop_unused()
         return [changed for changed in taken if len(changed.slots)]
 
@@ -161,7 +194,8 @@ class RowsByVersion:
 
     def reserve(self, rows: int) -> None:
         """Make room for so many more rows at once."""
-        self.newest.slab.reserve(len(self.newest.slab) + rows)
+        for version in self.shared:
+            version.slab.reserve(len(version.slab) + rows)
 
     def of_partition(self, partition: int) -> list[tuple[VersionRows, Slots]]:
         """The rows of one partition, by version."""

@@ -5,6 +5,7 @@ import numpy as np
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.move_rows import warm_up_row_moves
 from eddy.stream.engine.ranker import Ranker, new_scorer
@@ -37,12 +38,12 @@ class VersionRows:
 
 
 class VersionBuilder:
-    """Builds all that a version needs to go live, warmed up, beside the engine: made on the engine's thread
-    from the catalogue and the statistics as they are, and called on any other.
+    """Builds all that an epoch's versions need to go live, warmed up, beside the engine: made on the engine's
+    thread from the catalogue and the statistics as they are, and called on any other.
     """
 
     def __init__(
-        self, live: LiveVersion, names: ItemNames, statistics: Statistics, now: float, rows: int,
+        self, live: LiveShares, names: ItemNames, statistics: Statistics, now: float, rows: int,
         sample: float, precision: Precision, threads: int,
     ) -> None:  # fmt: skip
         """`rows`: how many there will soon be. `now`: the stream's, ms. Others as in `Options`."""
@@ -54,10 +55,13 @@ class VersionBuilder:
         self._copy_catalogue = names.catalogue.copier()
         self._statistics = statistics.popularities_at(len(names.catalogue), now)
 
-    def __call__(self) -> VersionRows:
-        """Build it; takes about a second with 200,000 items."""
-        live = self.live
-        scorer = new_scorer(live, self._copy_catalogue(), self._statistics, self._precision, self._threads)
+    def __call__(self) -> list[VersionRows]:
+        """Build them; takes about a second for each with 200,000 items."""
+        catalogue = self._copy_catalogue()
+        return [self._build(live, catalogue) for live in self.live.versions]
+
+    def _build(self, live: LiveVersion, catalogue: Catalogue) -> VersionRows:
+        scorer = new_scorer(live, catalogue, self._statistics, self._precision, self._threads)
         scorer.update_statistics(self._now)
         scorer.warm_up()
         warm_up_row_moves(live)

@@ -6,6 +6,7 @@ them, so that the epoch of an old row can be looked up. Epochs only grow.
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
 from eddy.stream.kafka.clients import client_config, records_to_end
-from eddy.stream.records.schema import MAX_EPOCH, Announcement, encode
+from eddy.stream.records.schema import MAX_EPOCH, Announcement, Share, encode
 from eddy.stream.records.settings import Settings
 
 _decode = msgspec.json.Decoder(Announcement).decode
@@ -27,9 +28,22 @@ log = logging.getLogger("eddy.versions")
 def decode_announcement(value: bytes) -> Announcement:
     """The announcement in a record's value. Errors: Unreadable when it is none."""
     try:
-        return decoded(_decode, value)
+        announcement = decoded(_decode, value)
+        if problem := _problem_of_shares(announcement.every_share):
+            raise Unreadable(problem)
     except Unreadable as reason:
         raise Unreadable(f"not an announcement of a model version ({reason})") from None
+    return announcement
+
+
+def _problem_of_shares(shares: Sequence[Share]) -> str:
+    """What is wrong with shares, empty when nothing is."""
+    percent = sum(share.percent for share in shares)
+    if percent != 100:
+        return f"shares add up to {percent} percent, not to 100"
+    if len({share.version for share in shares}) < len(shares):
+        return "a version has two shares"
+    return ""
 
 
 def live_announcement(settings: Settings) -> Announcement | None:
@@ -61,7 +75,19 @@ def announce(settings: Settings, version: Version) -> Announcement:
 
     Errors: EddyError for a version that the stream cannot serve.
     """
-    _require_served(version)
+    return announce_shares(settings, [(version, 100)])
+
+
+def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]]) -> Announcement:
+    """The same for several versions, each with its percent of the users.
+
+    Errors: EddyError, also for shares that do not add up.
+    """
+    shares = [Share(version.id, str(version.path.resolve()), percent) for version, percent in versions]
+    if problem := _problem_of_shares(shares):
+        raise EddyError(f"announce: {problem}")
+    for version, _ in versions:
+        _require_served(version)
     before = live_announcement(settings)
     if before is not None and before.epoch == MAX_EPOCH:
         raise EddyError(
@@ -70,9 +96,10 @@ def announce(settings: Settings, version: Version) -> Announcement:
         )
     announcement = Announcement(
         epoch=before.epoch + 1 if before else 1,
-        version=version.id,
-        folder=str(version.path.resolve()),
+        version=shares[0].version,
+        folder=shares[0].folder,
         announced_at=time.time_ns() // 1_000_000,
+        shares=shares if len(shares) > 1 else [],
     )
     producer = KafkaProducer(**client_config(settings), acks="all")
     try:
@@ -86,20 +113,20 @@ def announce(settings: Settings, version: Version) -> Announcement:
     return announcement
 
 
-def open_version(announcement: Announcement, registry: Path) -> Version:
+def open_version(announced: Announcement | Share, registry: Path) -> Version:
     """The announced version, from this machine's registry or else from the folder that was announced.
 
     Errors: EddyError, whatever an announcement names, and for a version that the stream cannot serve.
     """
     try:
-        folder = registry / announcement.version
-        version = load(folder if folder.is_dir() else Path(announcement.folder))
+        folder = registry / announced.version
+        version = load(folder if folder.is_dir() else Path(announced.folder))
     except (OSError, TypeError, AttributeError, *FAILURES) as error:
         raise EddyError(
-            f"version {announcement.version}: its files cannot be read ({reason_of(error)})"
+            f"version {announced.version}: its files cannot be read ({reason_of(error)})"
         ) from None
-    if version.id != announcement.version:
-        raise EddyError(f"version {announcement.version} was announced, {version.path} holds {version.id}")
+    if version.id != announced.version:
+        raise EddyError(f"version {announced.version} was announced, {version.path} holds {version.id}")
     _require_served(version)
     return version
 

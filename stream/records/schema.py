@@ -95,14 +95,34 @@ class Recommendation(msgspec.Struct, gc=False):
     version: str
 
 
-class Announcement(msgspec.Struct, gc=False):
+VersionId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Share(msgspec.Struct, gc=False):
+    """A model version, and the percent of the users whose rows it encodes."""
+
+    version: VersionId
+    folder: str
+    percent: Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
     """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
 
     epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
-    version: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    version: VersionId
     folder: str
     announced_at: int
     """wall clock, ms"""
+    shares: list[Share] = []
+    """of several versions, which add up to 100 percent; `version` is the first of them. Empty: one version
+    for all users
+    """
+
+    @property
+    def every_share(self) -> list[Share]:
+        """The shares, also where one version is for all."""
+        return self.shares or [Share(self.version, self.folder, 100)]
 
 
 encode = msgspec.json.Encoder().encode

@@ -1,9 +1,10 @@
-"""Which users' events are ranked before they are applied."""
+"""Which users' events are ranked before they are applied, and which users have which model version."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from eddy.stream.records.partitioner import murmur2
 from eddy.stream.state.rows import splitmix64
@@ -17,3 +18,12 @@ def in_sample(users: Sequence[bytes], share: float) -> NDArray[np.bool_]:
         return np.zeros(len(users), np.bool_)
     spread = splitmix64(murmur2(users).astype(np.int64)) >> np.uint64(40)
     return np.asarray(spread < share * (1 << 24), np.bool_)
+
+
+def share_of(users: Sequence[bytes], epoch: int, percents: Sequence[int]) -> NDArray[np.int64]:
+    """Which of an epoch's shares each user is in, by their percents, which add up to 100: int64[n]. Each
+    epoch deals the users anew, so that one experiment's users are not the next one's.
+    """
+    salt = np.uint64(xxh3_64_intdigest(f"epoch-{epoch}".encode()))
+    dealt = splitmix64((splitmix64(murmur2(users).astype(np.int64)) ^ salt).view(np.int64)) % np.uint64(100)
+    return np.searchsorted(np.cumsum(percents), dealt.astype(np.int64), side="right")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.records.schema import Announcement
 
 log = logging.getLogger("eddy.worker")
@@ -21,14 +21,14 @@ class AnnouncedVersion:
     """Takes announcements, and calls `on_loaded` with the version of each newer epoch that it has loaded."""
 
     def __init__(
-        self, load: Callable[[Announcement], Awaitable[LiveVersion]], retry_s: float = RETRY_S
+        self, load: Callable[[Announcement], Awaitable[LiveShares]], retry_s: float = RETRY_S
     ) -> None:
         self.announced: Announcement | None = None
-        self.loaded: LiveVersion | None = None
-        """the version of the newest epoch that was loaded"""
+        self.loaded: LiveShares | None = None
+        """the versions of the newest epoch that was loaded"""
         self.problem = ""
         """why the announced version is not loaded, empty when it is"""
-        self.on_loaded: Callable[[LiveVersion], Awaitable[None]] | None = None
+        self.on_loaded: Callable[[LiveShares], Awaitable[None]] | None = None
         self._load = load
         self._retry_s = retry_s
         self._wanted = asyncio.Event()
@@ -113,7 +113,7 @@ class AnnouncedVersion:
                 return True
         return False
 
-    async def _go_live(self, live: LiveVersion) -> None:
+    async def _go_live(self, live: LiveShares) -> None:
         if self.on_loaded is not None:
             await self.on_loaded(live)
         async with self._moved:

@@ -17,6 +17,7 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.models.vocabulary import Catalogue
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.kafka.reader import Follower, Records
 from eddy.stream.kafka.versions import decode_announcement, open_version
@@ -62,29 +63,40 @@ class FollowedTopics:
             raise RuntimeError("no model version yet")
         return self._statistics
 
-    def count_for(self, live: LiveVersion) -> None:
-        """Count the item statistics that a version's score needs."""
-        config = live.recommender.config
-        statistics = Statistics(config.half_lives_ms, config.successors)
+    def count_for(self, live: LiveShares) -> None:
+        """Count the item statistics that the versions' scores need."""
+        first, *others = (version.recommender.config for version in live.versions)
+        statistics = Statistics(first.half_lives_ms, first.successors)
+        for config in others:
+            statistics.widen(config.half_lives_ms, config.successors)
         self._statistics = StatisticsReader(statistics, self.catalogue)
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Do work of new versions on a thread of its own, beside the engine's."""
         return await asyncio.get_running_loop().run_in_executor(self._builds, work)
 
-    async def _load(self, announcement: Announcement) -> LiveVersion:
-        """Read a version's files beside the engine's work, then number its items on the engine's thread, some
-        at a time, between which batches are applied.
+    async def _load(self, announcement: Announcement) -> LiveShares:
+        """Load the version of each share."""
+        shares = announcement.every_share
+        # Nothing is taken of an announcement unless all of it can be.
+        versions = [
+            await self.beside(partial(open_version, share, self.settings.registry)) for share in shares
+        ]
+        await self._run(partial(self._widen_statistics, versions))
+        live = [await self._number(version, announcement.epoch) for version in versions]
+        return LiveShares(live, [share.percent for share in shares])
+
+    async def _number(self, version: Version, epoch: int) -> LiveVersion:
+        """Number a version's items on the engine's thread, some at a time, between which batches are
+        applied.
         """
-        version = await self.beside(partial(open_version, announcement, self.settings.registry))
-        await self._run(lambda: self._require_same_statistics(version))
         items, features = version.vocabulary.items, list(version.features.items())
         for start in range(0, len(items), NUMBERED_AT_ONCE):
             await self._run(partial(self._number_items, items[start : start + NUMBERED_AT_ONCE]))
         for start in range(0, len(features), NUMBERED_AT_ONCE):
             part = features[start : start + NUMBERED_AT_ONCE]
             await self._run(partial(self.catalogue.features.add, part))
-        live: LiveVersion = await self._run(lambda: self._live_version(version, announcement.epoch))
+        live: LiveVersion = await self._run(lambda: self._live_version(version, epoch))
         return live
 
     def _number_items(self, ids: Sequence[str]) -> None:
@@ -92,10 +104,11 @@ class FollowedTopics:
         self.names.add_vocabulary(ids)
         self.names.json_ids()
 
-    def _require_same_statistics(self, version: Version) -> None:
-        config = version.recommender.config
+    def _widen_statistics(self, versions: Sequence[Version]) -> None:
+        """Count what these versions ask for, too."""
         if self._statistics is not None:
-            self._statistics.statistics.widen(config.half_lives_ms, config.successors)
+            for config in (version.recommender.config for version in versions):
+                self._statistics.statistics.widen(config.half_lives_ms, config.successors)
 
     def _live_version(self, version: Version, epoch: int) -> LiveVersion:
         device = torch.device(self.settings.torch_device)

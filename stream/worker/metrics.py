@@ -54,7 +54,12 @@ class WorkerMetrics:
         self.gone = Counter(
             "eddy_events_gone", "Records that retention had removed before they were read", registry=r
         )
-        self.prequential = Gauge("eddy_prequential", "Prequential metrics, mode all", ["metric"], registry=r)
+        self.prequential = Gauge(
+            "eddy_prequential",
+            "Prequential metrics, mode all, of the rows of each model version",
+            ["metric", "version"],
+            registry=r,
+        )
         self.prequential_sample = Gauge(
             "eddy_prequential_sample",
             "Share of users whose events are ranked now: EDDY_PREQUENTIAL_SAMPLE, or what the time allows",

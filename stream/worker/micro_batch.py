@@ -124,8 +124,9 @@ def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherP
 def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
     """Wait for the ranks that were `started`, and show the metrics."""
     prequential.finish_ranks(started)
-    for name, value in prequential.metrics().items():
-        metrics.prequential.labels(name).set(value)
+    for version, means in prequential.metrics().items():
+        for name, value in means.items():
+            metrics.prequential.labels(name, version).set(value)
     metrics.prequential_sample.set(prequential.sample)
     metrics.unanswered.dec()
 

@@ -32,7 +32,7 @@ from eddy.models.hashing import item_hashes, type_hashes
 from eddy.models.rules import MOVES, NEGATIVE, EventRules
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue, HashIndex
-from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.kafka.reader import Records, read_since
 from eddy.stream.records.admission import MAX_AHEAD_MS
 from eddy.stream.records.columns import join_columns
@@ -144,11 +144,12 @@ class StatisticsFill:
                     await self._wanted.wait()
             self._wanted.clear()
 
-    async def until_filled(self, live: LiveVersion) -> None:
-        """Wait until own partitions lack nothing that a version asks for, but not for ever: what is missing
-        after a share of EDDY_STALL_S comes while the version is live.
+    async def until_filled(self, live: LiveShares) -> None:
+        """Wait until own partitions lack nothing that versions ask for, but not for ever: what is missing
+        after a share of EDDY_STALL_S comes while they are live. The rules of the first say what counts.
         """
-        self._rules = live.version.rules
+        first = live.versions[0].version
+        self._rules = first.rules
         self._wanted.set()
         wait_s = WAIT_SHARE * self._settings.stall_s
         try:
@@ -158,7 +159,7 @@ class StatisticsFill:
             log.warning(
                 "epoch %d: version %s goes live although the item statistics of partitions %s are not filled "
                 "in after %g s; by its new half-lives nothing is popular there until then",
-                live.epoch, live.version.id, self._lacking(), wait_s,
+                live.epoch, first.id, self._lacking(), wait_s,
             )  # fmt: skip
 
     def _lacking(self) -> list[int]:

@@ -24,7 +24,7 @@ import torch
 from aiokafka import AIOKafkaProducer
 
 from eddy.stream.engine.engine import Engine, Options
-from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import wall_ms
@@ -117,7 +117,7 @@ class Worker:
             raise
         return worker
 
-    async def _run(self, first: LiveVersion) -> None:
+    async def _run(self, first: LiveShares) -> None:
         self._followed.version.on_loaded = self._switch_version
         # Another one may have been loaded while the engine was built.
         await self._switch_version(self._followed.version.loaded or first)
@@ -130,14 +130,14 @@ class Worker:
         background.spawn(self._statistics_fill.run(), "statistics")
         background.spawn(self._item_retirement.run(), "items that leave")
 
-    async def _switch_version(self, live: LiveVersion) -> None:
+    async def _switch_version(self, live: LiveShares) -> None:
         """Go on with a version, all of which is built beside the engine."""
         await self._statistics_fill.until_filled(live)
         engine = self.engine
         while live.epoch > engine.newest.live.epoch:
             builder = await self._thread.run(lambda: engine.builder(live))
-            version = await self._followed.beside(builder)
-            await self._thread.run(partial(engine.switch_version, version, builder))
+            versions = await self._followed.beside(builder)
+            await self._thread.run(partial(engine.switch_version, versions, builder))
         self.partitions.metrics.epoch.set(engine.newest.live.epoch)
 
     async def put(self, chunk: Chunk) -> None:
@@ -192,7 +192,7 @@ class Worker:
         self.batches.close()
 
 
-async def _first_version(followed: FollowedTopics, background: BackgroundTasks) -> LiveVersion:
+async def _first_version(followed: FollowedTopics, background: BackgroundTasks) -> LiveShares:
     """Follow items and versions, and wait for a version that can be loaded."""
     background.spawn(followed.items.run(), "items")
     await background.unless_failed(followed.items.caught_up())
@@ -205,7 +205,7 @@ async def _first_version(followed: FollowedTopics, background: BackgroundTasks) 
     return followed.version.loaded
 
 
-def new_engine(settings: Settings, live: LiveVersion, followed: FollowedTopics) -> Engine:
+def new_engine(settings: Settings, live: LiveShares, followed: FollowedTopics) -> Engine:
     """An engine of a live version, with all that its first event needs compiled."""
     options = Options(
         k=settings.k,

@@ -20,6 +20,7 @@ from eddy.models.trained import Trained
 from eddy.models.vocabulary import Catalogue, Vocabulary
 from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.engine import Engine, Options
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.version_rows import VersionRows
 from eddy.stream.records.decode import EventColumns
@@ -76,7 +77,12 @@ def new_live_version(engine: Engine | None, version: Version, epoch: int) -> Liv
 
 def switch(engine: Engine, version: Version, epoch: int) -> None:
     """Let the engine go on with another version; rows stay with the one before."""
-    builder = engine.builder(new_live_version(engine, version, epoch))
+    switch_to(engine, LiveShares.whole(new_live_version(engine, version, epoch)))
+
+
+def switch_to(engine: Engine, live: LiveShares) -> None:
+    """The same for several versions with shares."""
+    builder = engine.builder(live)
     engine.switch_version(builder(), builder)
 
 
@@ -107,7 +113,7 @@ def new_engine(
     config = version.recommender.config
     statistics = Statistics(config.half_lives_ms, config.successors)
     chosen = Options(**{"k": 5, "emit": "off", "sample": 0.0, **options})
-    return Engine(live, names, statistics, chosen, lambda: wall)
+    return Engine(LiveShares.whole(live), names, statistics, chosen, lambda: wall)
 
 
 def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: int = 0) -> EventColumns:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eddy.models.registry import Version
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import Journal
@@ -63,7 +64,7 @@ def new_worker(settings: Settings, version: Version, consumer: StubConsumer | No
     """A worker that has not begun to work; item statistics are not followed."""
     thread, engine = EngineThread(), new_engine(version)
     followed = FollowedTopics(settings, thread.run)
-    followed.count_for(engine.newest.live)
+    followed.count_for(LiveShares.whole(engine.newest.live))
     followed.forget_statistics = lambda partition: at_once()  # type: ignore[method-assign]
     producer: Any = StubProducer()
     return Worker(

@@ -158,7 +158,7 @@ def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(
             parameter.zero_()
     engine = new_engine(version, sample=1.0)
     ranks: list[int] = []
-    monkeypatch.setattr(engine.prequential, "add_ranks", lambda ours, _: ranks.extend(ours.tolist()))
+    monkeypatch.setattr(engine.prequential, "add_ranks", lambda _, ours, __: ranks.extend(ours.tolist()))
     engine.apply(
         [batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))]
     )
@@ -175,7 +175,7 @@ def test_a_batch_s_ranks_do_not_wait_for_those_of_batches_behind_it(version: Ver
     engine.apply([batch([Happening("u", item_id(1), START)], [0])])
     first = engine.prequential.started
     engine.prequential.start_ranks(
-        lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool)
+        version.id, lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool)
     )
     engine.prequential.finish_ranks(first)
     assert engine.prequential.events == 1

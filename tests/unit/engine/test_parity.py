@@ -64,7 +64,8 @@ def streamed(version: Version, events: Events, first: int, size: int) -> dict[st
     for begin in range(first, len(happenings), size):
         apply(begin, min(begin + size, len(happenings)))
     engine.prequential.finish_ranks()
-    return engine.prequential.metrics()
+    (metrics,) = engine.prequential.metrics().values()
+    return metrics
 
 
 @pytest.mark.parametrize(("size", "within"), [(1, 1e-4), (16, 0.03)])

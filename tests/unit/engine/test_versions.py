@@ -6,21 +6,16 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from aiokafka import AIOKafkaProducer
 
 from eddy.models.registry import Version
-from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.reencoding import FEWEST
-from eddy.stream.engine.rows_by_version import NewerRows
-from eddy.stream.state.item_statistics import Journal
-from eddy.stream.state.rows import Rows, decode_rows, encode_rows
 from eddy.stream.state.snapshots import open_snapshot, write_snapshot
-from eddy.stream.worker.partition_task import PartitionTask, note_changed
+from eddy.stream.worker.partition_task import note_changed
 from tests.support.engines import (
     TOPIC_ID,
     Happening,
@@ -30,69 +25,12 @@ from tests.support.engines import (
     item_id,
     new_engine,
     new_live_version,
-    random_version,
     reencode_all,
     stored_rows,
     stored_rows_of,
     switch,
 )
-
-START = 1_380_000_000_000
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    return random_version(tmp_path_factory.mktemp("first"))
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    """Another cell, of another size, which looks further back for transitions."""
-    return random_version(tmp_path_factory.mktemp("second"), "lstm", hidden=8, seed=3, transition_lags=4)
-
-
-def sent(n: int, users: int = 3, start: int = 0) -> list[Happening]:
-    """n happenings by u-0 … in turn, of which the first is the one at offset `start`."""
-    return [
-        Happening(f"u-{i % users}", item_id(i * 7 % 50), START + i * 1000) for i in range(start, start + n)
-    ]
-
-
-def apply(engine: Engine, happenings: list[Happening], start: int) -> None:
-    engine.apply([batch(happenings, range(start, start + len(happenings)))])
-
-
-def two_versions(first: Version, second: Version, **options: Any) -> Engine:
-    """An engine with u-0 … u-2 encoded by the first version, and the second one live, as epochs 1 and 2."""
-    engine = new_engine(first, **options)
-    apply(engine, sent(30), 0)
-    switch(engine, second, 2)
-    return engine
-
-
-def epochs(engine: Engine) -> dict[str, int]:
-    """The epoch of each user's row; a user has only one."""
-    found: dict[str, int] = {}
-    for version in engine.rows.versions:
-        for user, slot in version.slab.slot_of.items():
-            assert user not in found
-            found[user] = int(version.slab.epoch[slot])
-    return found
-
-
-def owned() -> PartitionTask:
-    return PartitionTask(0, cast(AIOKafkaProducer, None), Journal(0, -1, -1), 1, changelog_end=0)
-
-
-def written(task: PartitionTask, engine: Engine) -> dict[str, int]:
-    """The epoch of each row that the task's next checkpoint writes; none is written twice."""
-    messages = task.capture(engine, TOPIC_ID, []).rows()
-    values = {user: value for user, value in messages if user is not None and value is not None}
-    assert len(values) == len(messages)
-    rows = decode_rows(list(values), list(values.values()))
-    names = [user.decode() for part in rows for user in part.user]
-    return dict(zip(names, [epoch for part in rows for epoch in part.epoch.tolist()], strict=True))
-
+from tests.support.two_versions import START, apply, epochs, owned, sent, two_versions, written
 
 # -- stepped and scored by their own version ---------------------------------------------------------------
 
@@ -255,10 +193,10 @@ def test_items_and_events_that_come_while_a_version_is_built_are_scored_by_it(
 ) -> None:
     engine = new_engine(first, emit="latest", k=500)
     apply(engine, sent(30), 0)
-    builder = engine.builder(new_live_version(engine, second, 2))
-    version = builder()
+    builder = engine.builder(LiveShares.whole(new_live_version(engine, second, 2)))
+    versions = builder()
     apply(engine, [Happening("u-0", "brand new", START + 10**6)], 30)
-    engine.switch_version(version, builder)
+    engine.switch_version(versions, builder)
     lists = engine.apply([batch([Happening("new", item_id(1), START + 10**6)], [31])]).lists
     late = new_engine(first, emit="latest", k=500)
     apply(late, [*sent(30), Happening("u-0", "brand new", START + 10**6)], 0)
@@ -272,7 +210,7 @@ def test_a_version_that_was_built_before_items_got_other_numbers_is_not_taken(
     first: Version, second: Version
 ) -> None:
     engine = new_engine(first)
-    builder = engine.builder(new_live_version(engine, second, 2))
+    builder = engine.builder(LiveShares.whole(new_live_version(engine, second, 2)))
     engine.names.keep_items(np.arange(200))
     engine.switch_version(builder(), builder)
     assert engine.newest.live.epoch == 1
@@ -342,122 +280,3 @@ def test_items_get_other_numbers_in_the_rows_of_all_versions(first: Version, sec
     reports = [each.apply([batch(happenings, [31, 32])]) for each in (engine, kept)]
     for here_lists, there_lists in zip(*(report.lists for report in reports), strict=True):
         torch.testing.assert_close(here_lists.topk().score, there_lists.topk().score)
-
-
-# -- what is restored --------------------------------------------------------------------------------------
-
-
-def stored_by(version: Version, epoch: int, n: int = 30) -> Rows:
-    """The rows of u-0 … u-2 after n events, encoded by a version."""
-    engine = new_engine(version, epoch=epoch)
-    apply(engine, sent(n), 0)
-    return stored_rows(engine)
-
-
-def test_restored_rows_of_a_version_in_use_keep_their_states_and_the_others_are_encoded_anew(
-    first: Version, second: Version
-) -> None:
-    engine = two_versions(first, second)
-    engine.load_rows(stored_by(first, 1, 60))
-    assert epochs(engine) == {"u-0": 1, "u-1": 1, "u-2": 1}
-    assert_same_rows(stored_rows_of(engine, engine.rows.versions[0]), stored_by(first, 1, 60))
-    of_neither = new_engine(second, epoch=3)
-    of_neither.load_rows(stored_by(first, 1, 60))
-    assert of_neither.reencode_oldest(0.0) != []
-    reencode_all(of_neither)
-    assert_same_rows(stored_rows(of_neither), stored_by(second, 3, 60))
-
-
-def test_a_row_to_be_encoded_anew_is_so_when_an_event_touches_it_and_is_written_then(
-    first: Version, second: Version
-) -> None:
-    engine, task = new_engine(second, epoch=3), owned()
-    engine.load_rows(stored_by(first, 1))
-    changed = engine.apply([batch([Happening("u-1", item_id(1), START + 10**6)], [30])]).changed
-    note_changed({0: task}, changed)
-    assert written(task, engine) == {"u-1": 3}
-    fresh = new_engine(second, epoch=3)
-    apply(fresh, [*sent(30), Happening("u-1", item_id(1), START + 10**6)], 0)
-    reencode_all(engine)
-    assert_same_rows(stored_rows(engine), stored_rows(fresh))
-
-
-def test_a_snapshot_encodes_rows_anew_whose_states_say_nothing(first: Version, second: Version) -> None:
-    engine = new_engine(second, epoch=3)
-    engine.load_rows(stored_by(first, 1))
-    (block,) = owned().snapshot(engine, TOPIC_ID).blocks
-    assert_same_rows(block, stored_by(second, 3))
-
-
-def test_rows_of_the_newest_epoch_but_of_another_version_are_encoded_anew(
-    first: Version, second: Version
-) -> None:
-    engine = new_engine(second, epoch=1)
-    engine.load_rows(stored_by(first, 1))
-    reencode_all(engine)
-    assert_same_rows(stored_rows(engine), stored_by(second, 1))
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("n", [(30, 60), (30, 30)])
-def test_of_two_stored_rows_the_one_that_includes_more_or_is_of_the_newer_epoch_stays(
-    first: Version, second: Version, order: tuple[int, int], n: tuple[int, int]
-) -> None:
-    engine = new_engine(first)
-    apply(engine, [Happening("other", item_id(1), START)], 0)
-    switch(engine, second, 2)
-    stored = stored_by(first, 1, n[0]), stored_by(second, 2, n[1])
-    for which in order:
-        engine.load_rows(stored[which])
-    assert epochs(engine) == {"u-0": 2, "u-1": 2, "u-2": 2, "other": 1}
-    assert_same_rows(stored_rows(engine), stored[1])
-
-
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_row_of_an_old_version_that_includes_more_stays_with_it(
-    first: Version, second: Version, order: tuple[int, int]
-) -> None:
-    engine = two_versions(first, second)
-    stored = stored_by(second, 2, 60), stored_by(first, 1, 90)
-    for which in order:
-        engine.load_rows(stored[which])
-    assert set(epochs(engine).values()) == {1}
-
-
-def test_a_row_of_another_partition_takes_the_place_of_one_of_an_old_version(
-    first: Version, second: Version
-) -> None:
-    engine = two_versions(first, second)
-    moved = new_engine(second, epoch=2)
-    moved.apply([batch(sent(3), range(3), partition=1)])
-    engine.load_rows(stored_rows(moved, partition=1))
-    assert epochs(engine) == {"u-0": 2, "u-1": 2, "u-2": 2}
-
-
-def test_rows_of_another_size_of_model_are_taken_and_encoded_for_the_newest_version(
-    first: Version, second: Version
-) -> None:
-    stored = stored_by(second, 1)
-    engine = new_engine(first, epoch=2)
-    for rows in decode_rows(stored.user, encode_rows(stored)):
-        engine.load_rows(rows)
-    assert sorted(changed_users(reencode_all(engine))) == ["u-0", "u-1", "u-2"]
-    assert_same_rows(stored_rows(engine), stored_by(first, 2))
-
-
-def test_a_row_of_a_newer_epoch_is_refused_and_nothing_of_its_batch_is_taken(
-    first: Version, second: Version
-) -> None:
-    engine = new_engine(first, epoch=2)
-    with pytest.raises(NewerRows, match="epoch 3") as refused:
-        engine.load_rows(stored_by(second, 3))
-    assert refused.value.epoch == 3
-    assert len(engine.rows) == 0
-
-
-def test_a_row_that_includes_less_than_the_one_held_is_ignored(first: Version) -> None:
-    engine = new_engine(first)
-    apply(engine, sent(20), 0)
-    newer = stored_rows(engine)
-    assert engine.load_rows(stored_by(first, 1, 10)) == []
-    np.testing.assert_array_equal(stored_rows(engine).offset, newer.offset)

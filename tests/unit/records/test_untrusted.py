@@ -24,7 +24,7 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.view import MaterialisedView
-from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.event_log import events_table
 from eddy.stream.ingest.mapping import Unmappable, parse_map
 from eddy.stream.ingest.source import _name as name_of_written
@@ -209,6 +209,8 @@ def test_records_of_model_versions_leave_the_version_before_in_place(
         {"epoch": 7, "version": "v000009-00000000", "folder": "a\0b/v000009-00000000"},
         {"epoch": 7, "version": "v000009-00000000", "folder": "/" + "x" * 5_000 + "/v000009-00000000"},
         {"epoch": 7, "version": "v000009-00000000", "folder": "/dev/null"},
+        {"epoch": 7, "shares": [{"version": "v", "folder": "/dev/null", "percent": 100}]},
+        {"epoch": 7, "shares": [{"version": "v", "folder": "/dev/null", "percent": 2**70}]},
         {"epoch": 7, "version": "v000009-00000000"},
     ],
 )
@@ -226,7 +228,7 @@ def live_epochs(version: Version, batches: list[list[bytes]]) -> list[int]:
     shared = FollowedTopics(load_settings(registry=version.path.parent), run_at_once)
     epochs = []
 
-    async def on_version(live: LiveVersion) -> None:
+    async def on_version(live: LiveShares) -> None:
         epochs.append(live.epoch)
 
     shared.version.on_loaded = on_version

@@ -16,7 +16,7 @@ from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.serving.recommend import Answer, Question, answer
-from eddy.serving.view import MaterialisedView
+from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.schema import Item, encode
@@ -194,7 +194,8 @@ def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every
     view = new_view(version)
     view.wall = lambda: wall[0]
     view.take_rows(0, records(engine))
-    scorer = view.rankers[1].scorer
+    assert view.newest is not None
+    scorer = view.newest.scorer
     refreshed: list[float] = []
     monkeypatch.setattr(scorer, "update_statistics", refreshed.append)
     for _ in range(3):
@@ -333,10 +334,10 @@ def test_an_older_version_is_dropped_when_no_row_names_it(
     view.take_rows(0, records(engine))
     second = make_version(seed=1)
     view.put_version(second, 2)
-    assert set(view.rankers) == {1, 2}
+    assert {at.epoch for at in view.rankers} == {1, 2}
     encoded_for(engine, second, 2)
     view.take_rows(0, records(engine))
-    assert set(view.rankers) == set(view.slabs) == {2}
+    assert set(view.rankers) == set(view.slabs) == {VersionAt.of(second.id, 2)}
 
 
 def test_rows_of_an_epoch_that_cannot_be_loaded_are_answered_by_the_version_before(
@@ -344,10 +345,11 @@ def test_rows_of_an_epoch_that_cannot_be_loaded_are_answered_by_the_version_befo
 ) -> None:
     users = sorted(engine.newest.slab.slot_of)
     before = engine_lists(engine, users)
-    encoded_for(engine, make_version(hidden=24, seed=1), 2)
+    second = make_version(hidden=24, seed=1)
+    encoded_for(engine, second, 2)
     view = new_view(version)
     view.take_rows(0, records(engine))
-    assert view.without_model(2) == {2}
+    assert view.without_model([]) == {VersionAt.of(second.id, 2)}
     assert [listed(ask(view, user)) for user in users] == before, "their windows are what it would have read"
     assert {ask(view, user).version for user in users} == {version.id}
 
@@ -357,7 +359,26 @@ def test_a_version_that_does_not_fit_what_is_held_is_refused(
 ) -> None:
     view = new_view(version)
     encoded_for(engine, make_version(hidden=24), 2)
-    view.take_rows(0, records(engine))
+    rows = stored_rows(engine)
+    named = np.full(len(rows.user), item_hashes([version.id])[0])
+    view.take_rows(0, dict(zip(rows.user, encode_rows(replace(rows, version=named)), strict=True)))
     with pytest.raises(EddyError, match="made by another version"):
         view.put_version(version, 2)
     assert ask(view, "user-0").known
+
+
+def test_rows_of_one_epoch_are_scored_by_the_version_that_each_names(
+    engine: Engine, version: Version, make_version: MakeVersion
+) -> None:
+    second, users = make_version(hidden=24, seed=1), sorted(engine.newest.slab.slot_of)
+    ours, old = engine_lists(engine, users), records(engine)
+    other = fed_engine(second)
+    theirs, new = engine_lists(other, users), records(other)
+    view = new_view(version)
+    view.put_version(second, 1)
+    view.take_rows(0, {user.encode(): old[user.encode()] for user in users[:3]})
+    view.take_rows(0, {user.encode(): new[user.encode()] for user in users[3:]})
+    assert [listed(ask(view, user)) for user in users] == ours[:3] + theirs[3:]
+    assert [ask(view, user).version for user in users] == [version.id] * 3 + [second.id] * (len(users) - 3)
+    view.put_version(version, 2)
+    assert len(view.rankers) == 3, "an epoch's versions stay while rows name them"

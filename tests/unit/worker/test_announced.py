@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
@@ -32,11 +32,11 @@ class Files:
         self.missing: Callable[[], EddyError] | None = None
         self.attempts = 0
 
-    async def load(self, announcement: Announcement) -> LiveVersion:
+    async def load(self, announcement: Announcement) -> LiveShares:
         self.attempts += 1
         if self.missing is not None:
             raise self.missing()
-        return new_live_version(None, self._version, announcement.epoch)
+        return LiveShares.whole(new_live_version(None, self._version, announcement.epoch))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_version_that_comes_later_is_loaded_by_itself_and_its_absence_is_told_
     async def run() -> list[int]:
         version, loaded = AnnouncedVersion(files.load, retry_s=0), []
 
-        async def on_loaded(live: LiveVersion) -> None:
+        async def on_loaded(live: LiveShares) -> None:
             loaded.append(live.epoch)
 
         version.on_loaded = on_loaded

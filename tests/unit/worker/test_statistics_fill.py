@@ -23,6 +23,7 @@ from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.kafka.reader import Take
 from eddy.stream.records.decode import decode_events
 from eddy.stream.records.settings import Settings
@@ -115,7 +116,7 @@ async def filled(worker: Worker) -> None:
     """Let the worker fill in what its partitions lack."""
     fill = worker._statistics_fill
     running = asyncio.create_task(fill.run())
-    await fill.until_filled(worker.partitions.engine.newest.live)
+    await fill.until_filled(LiveShares.whole(worker.partitions.engine.newest.live))
     running.cancel()
 
 
@@ -219,7 +220,7 @@ def test_a_version_goes_live_with_a_warning_when_the_log_cannot_be_read_and_is_f
         monkeypatch.setattr(statistics_fill, "LOOK_S", 0.01)
         fill = worker._statistics_fill
         running = asyncio.create_task(fill.run())
-        await fill.until_filled(new_live_version(engine, version, 2))
+        await fill.until_filled(LiveShares.whole(new_live_version(engine, version, 2)))
         assert engine.statistics.lacking(0) == WIDER[1:]
         monkeypatch.setattr(statistics_fill, "read_since", reads(log))
         async with asyncio.timeout(30), fill._looked:
@@ -249,7 +250,9 @@ def test_the_version_before_stays_live_until_the_statistics_are_filled_in(
         apply(engine, log, worker.settings)
         engine.statistics.widen(WIDER, SUCCESSORS)
         filling = asyncio.create_task(worker._statistics_fill.run())
-        switching = asyncio.create_task(worker._switch_version(new_live_version(engine, wider_version, 2)))
+        switching = asyncio.create_task(
+            worker._switch_version(LiveShares.whole(new_live_version(engine, wider_version, 2)))
+        )
         await reading.wait()
         apply(engine, log[-1:], worker.settings)  # events go on
         assert engine.newest.live.epoch == 1
