@@ -68,8 +68,8 @@ class PartitionTask:
         """Whether a checkpoint would have something to write or to commit."""
         return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
 
-    def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> CheckpointData:
-        """Copy out what the checkpoint writes, on the engine's thread. `names`: dictionary records."""
+    def capture(self, engine: Engine, topic_id: bytes) -> CheckpointData:
+        """Copy out what the checkpoint writes, on the engine's thread."""
         erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
         stored = None
@@ -89,7 +89,7 @@ class PartitionTask:
             self._rewrites = False
             self.journal.rewrite()
         statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
-        return CheckpointData(self.number, self.position, rows, statistics, names)
+        return CheckpointData(self.number, self.position, rows, statistics)
 
     def mark_committed(self, capture: CheckpointData, committed: bool) -> None:
         """Note that a checkpoint has written this data, and whether its position is committed, too."""

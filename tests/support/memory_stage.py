@@ -6,7 +6,7 @@ brings about what it likes in milliseconds. What Eddy promises is checked at eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from eddy.stream.kafka import producers, reader
 from eddy.stream.records.decode import decode_events
 from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import partition_of
-from eddy.stream.records.schema import Announcement, Recommendation, encode
+from eddy.stream.records.schema import Announcement, DictionaryEntry, Recommendation, encode
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.rows import decode_rows
 from tests.chaos.cluster import Cluster
@@ -36,7 +36,9 @@ from tests.support.memory_kafka import MemoryKafka, Record
 PARTITIONS = 4
 ALL = frozenset(range(PARTITIONS))
 USERS = 25
+NO_OFFSET = -1
 
+_decode_name = msgspec.json.Decoder(DictionaryEntry).decode
 _decode_answer = msgspec.json.Decoder(Recommendation).decode
 
 
@@ -53,11 +55,13 @@ class MemoryStage:
         self.announced: list[Version] = []
         self._traffic = endless(500, USERS, seed=1)
         self._started = 0
-        self._due: dict[int, dict[int, str | None]] = {number: {} for number in ALL}
-        """by partition and offset: the user of an accepted event, or "" for a record that was refused"""
+        self._due: dict[int, list[tuple[int, str, bool]]] = {number: [] for number in ALL}
+        """by partition: offset and user of each accepted record, and whether it erases the user"""
         self._rows: dict[str, tuple[int, int]] = {}
         """by user: offset and epoch of the newest row"""
         self._answered: dict[str, int] = {}
+        self._items = set[str]()
+        """that events name"""
         self.broken: list[str] = []
         """promises that a write or a commit has broken"""
         self.kafka.on_committed = self._note_readable
@@ -80,9 +84,11 @@ class MemoryStage:
 
     def send(self, messages: Iterable[Message]) -> None:
         """Write records to `events`."""
-        for key, value in messages:
-            number = int(partition_of([key or b""], PARTITIONS)[0])
-            self.kafka.append(TopicPartition(self.settings.topics.events, number), [(key, value, ())])
+        messages = list(messages)
+        homes = partition_of([key or b"" for key, _ in messages], PARTITIONS).tolist()
+        for number in sorted(set(homes)):
+            sent = [(*message, ()) for message, home in zip(messages, homes, strict=True) if home == number]
+            self.kafka.append(TopicPartition(self.settings.topics.events, number), sent)
 
     def fence(self, *numbers: int) -> None:
         """Have another process fence whoever owns the partitions."""
@@ -129,9 +135,19 @@ class MemoryStage:
         await self.until_durable()
         swapped = len(self.announced) > 1
         verdict = verify(cast(Cluster, self), self.announced[-1], TOPIC_ID, len(self.announced), swapped)
+        verdict.must(self._items <= self._named(), "every item that a row may hold has its name on items")
         assert [*self.broken, *verdict.problems] == []
         assert (verdict.missing, verdict.doubled) == (0, 0)
         return verdict
+
+    def _named(self) -> set[str]:
+        names = self.kafka.records(self.settings.topics.items)
+        named = {_decode_name(record.value).item_id for record in names if record.value is not None}
+        return named.union(*(version.vocabulary.items for version in self.announced))
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, of which the leaping clock needs none."""
+        await asyncio.sleep(seconds)
 
     # -- the cluster as the judge sees it: `tests.chaos.cluster.Cluster` ----------------------------------
 
@@ -150,21 +166,28 @@ class MemoryStage:
         if not holds:
             self.broken.append(promise)
 
-    def _note_readable(self, records: Iterable[Record]) -> None:
+    def _note_readable(self, records: Sequence[Record]) -> None:
         topics = self.settings.topics
+        if records and records[0].topic == topics.events:
+            self._note_events(records)
         for record in records:
-            if record.topic not in (topics.events, topics.user_state, topics.recommendations):
-                continue
-            user = (record.key or b"").decode()
-            if record.topic == topics.events:
-                decoded = decode_events([record], record.partition, self.settings.admission)
-                if not decoded.rejected:
-                    self._due[record.partition][record.offset] = user
-            elif record.topic == topics.user_state:
-                self._note_row(user, record)
-            elif record.value is not None:
-                answer = _decode_answer(record.value)
-                self._answered[user] = max(answer.offset, self._answered.get(user, -1))
+            if record.topic == topics.user_state:
+                self._note_row((record.key or b"").decode(), record)
+            elif record.topic == topics.recommendations:
+                user = (record.key or b"").decode()
+                if record.value is None:
+                    self._answered.pop(user, None)
+                else:  # the list of a worker that was replaced may come later than a newer one
+                    offset = _decode_answer(record.value).offset
+                    self._answered[user] = max(offset, self._answered.get(user, NO_OFFSET))
+
+    def _note_events(self, records: Sequence[Record]) -> None:
+        decoded = decode_events(records, records[0].partition, self.settings.admission)
+        events = zip(decoded.events.offset.tolist(), decoded.events.user, strict=True)
+        erasures = [(erasure.offset, erasure.user, True) for erasure in decoded.erasures]
+        accepted = [*((offset, user, False) for offset, user in events), *erasures]
+        self._items.update(decoded.events.item)
+        self._due[records[0].partition] += sorted(accepted)
 
     def _note_row(self, user: str, record: Record) -> None:
         if record.value is None:
@@ -172,7 +195,7 @@ class MemoryStage:
             return
         (rows,) = decode_rows([user.encode()], [record.value])
         offset, epoch = int(rows.offset[0]), int(rows.epoch[0])
-        before_offset, before_epoch = self._rows.get(user, (-1, 0))
+        before_offset, before_epoch = self._rows.get(user, (NO_OFFSET, 0))
         self._must(epoch >= before_epoch, f"{user}: the epoch went back from {before_epoch} to {epoch}")
         self._must(offset >= before_offset, f"{user}: the row went back from {before_offset} to {offset}")
         self._rows[user] = offset, epoch
@@ -181,11 +204,17 @@ class MemoryStage:
         for number, end in offsets.items():
             before = self.group.committed.get(number, 0)
             self._must(end >= before, f"partition {number}: the commit went back from {before} to {end}")
-            for offset, user in self._due[number].items():
-                if offset < end and user is not None:
-                    row, answer = self._rows.get(user, (-1, 0))[0], self._answered.get(user, -1)
+            last = {user: (offset, gone) for offset, user, gone in self._due[number] if offset < end}
+            for user, (offset, gone) in last.items():
+                row = self._rows.get(user, (NO_OFFSET, 0))[0]
+                answer = self._answered.get(user, NO_OFFSET)
+                if gone:
+                    self._must(
+                        row == answer == NO_OFFSET, f"{user}: the erasure at {offset} is committed only"
+                    )
+                else:
                     self._must(row >= offset, f"{user}: {end} is committed, but the row is as of {row}")
-                    self._must(answer >= offset, f"{user}: {end} is committed, but {offset} was not answered")
+                    self._must(answer >= offset, f"{user}: {end} is committed, the answer is as of {answer}")
 
 
 @asynccontextmanager
