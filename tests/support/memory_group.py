@@ -129,6 +129,7 @@ class Member:
         self._position = {number: self._coordinator.committed.get(number, 0) for number in numbers}
         self._handed.clear()
         self._seeks += 1
+        self._kafka.wake_readers()
 
     async def _hand_out(self) -> None:
         while True:

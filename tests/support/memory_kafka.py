@@ -13,7 +13,7 @@ Not here: compaction, retention, timeouts of transactions. The group is in `test
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -72,6 +72,8 @@ class MemoryKafka:
         self._holds: list[Hold] = []
         self._cut_off: set[str] = set()
         self._grown = asyncio.Event()
+        self.fetched: Counter[str] = Counter()
+        """records that were read of each topic, by anybody"""
         self.on_committed: Callable[[Sequence[Record]], None] = lambda _: None
         """called with records as they become readable for everybody"""
 
@@ -94,7 +96,7 @@ class MemoryKafka:
             transaction.partitions.add(tp)
         else:
             self.on_committed([entry.record for entry in log[first:] if entry.record is not None])
-        self._grow()
+        self.wake_readers()
         return first
 
     def end(self, tp: TopicPartition) -> int:
@@ -118,6 +120,7 @@ class MemoryKafka:
             if entry.record is not None and not (aborted and committed):
                 records.append(entry.record)
             position += 1
+        self.fetched[tp.topic] += len(records)
         return records, position
 
     def records(self, topic: str) -> Iterator[Record]:
@@ -126,10 +129,11 @@ class MemoryKafka:
             yield from self.read(tp, 0, self.end(tp), committed=True)[0]
 
     async def grown(self) -> None:
-        """Wait until a log has grown."""
+        """Wait until a log has grown, or a reader has to look again."""
         await self._grown.wait()
 
-    def _grow(self) -> None:
+    def wake_readers(self) -> None:
+        """Have those that wait for more look again."""
         self._grown.set()
         self._grown = asyncio.Event()
 
@@ -165,7 +169,7 @@ class MemoryKafka:
                 written = (entry.record for entry in log if entry.transaction is transaction)
                 self.on_committed([record for record in written if record is not None])
             log.append(Entry(None, None))
-        self._grow()
+        self.wake_readers()
 
     # -- what a test does to clients --------------------------------------------------------------------
 
@@ -173,6 +177,11 @@ class MemoryKafka:
         """Hold back such calls, of one process or of all, until the test releases them."""
         self._holds.append(Hold(call, client, topic))
         return self._holds[-1]
+
+    def release_all(self) -> None:
+        """Let everything go on that is held back."""
+        for hold in self._holds:
+            hold.release()
 
     def cut_off(self, client: str) -> None:
         """Let no call of this process end any more, nor have an effect."""

@@ -217,6 +217,11 @@ class MemoryStage:
                     self._must(answer >= offset, f"{user}: {end} is committed, the answer is as of {answer}")
 
 
+def sentence(value: object) -> str:
+    """A rule's part as an id of its test: the name of a function."""
+    return getattr(value, "__name__", str(value)).replace("_", " ")
+
+
 @asynccontextmanager
 async def memory_stage(folder: Path, version: Version) -> AsyncIterator[MemoryStage]:
     """An installation whose first announced version this is. All workers are ended afterwards."""

@@ -10,46 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from eddy.models.registry import Version
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_group import Member
-from tests.support.memory_stage import ALL, MemoryStage, memory_stage
+from tests.support.memory_stage import ALL, MemoryStage, memory_stage, sentence
 from tests.unit.worker.conftest import Versions
-
-EVENTS = 80
-HALF, OTHER_HALF = {0, 1}, {2, 3}
+from tests.unit.worker.doings import (
+    CHECKPOINT_MS,
+    EVENTS,
+    HALF,
+    OTHER_HALF,
+    Doing,
+    backlog,
+    idle,
+    resizing,
+    switching,
+)
 
 Undo = Callable[[], object]
-
-
-# -- what the worker is doing -------------------------------------------------------------------------------
-
-
-async def idle(stage: MemoryStage, worker: Member, versions: Versions) -> None:
-    """Everything is committed."""
-
-
-async def backlog(stage: MemoryStage, worker: Member, versions: Versions) -> None:
-    """Some events are applied and not durable yet, others wait."""
-    stage.produce(EVENTS)
-    applied = worker.figure("eddy_events_applied_total")
-    await stage.until(lambda: worker.figure("eddy_events_applied_total") > applied)
-
-
-async def switching(stage: MemoryStage, worker: Member, versions: Versions) -> None:
-    """Another version has just gone live; its rows are not durable yet."""
-    await _switch(stage, worker, versions, versions.second)
-
-
-async def resizing(stage: MemoryStage, worker: Member, versions: Versions) -> None:
-    """A version with a larger state has just gone live."""
-    await _switch(stage, worker, versions, versions.larger)
-
-
-async def _switch(stage: MemoryStage, worker: Member, versions: Versions, version: Version) -> None:
-    await backlog(stage, worker, versions)
-    stage.announce(version)
-    await stage.until(lambda: worker.figure("eddy_epoch") == 2)
 
 
 # -- how its last flush ends --------------------------------------------------------------------------------
@@ -146,10 +123,6 @@ async def _alive(stage: MemoryStage, name: str) -> None:
         await stage.start(name, checkpoint_ms=CHECKPOINT_MS)
 
 
-CHECKPOINT_MS = 2_000
-"""Long after all that a test does, so that only flushes take checkpoints, and short enough for its end."""
-
-Doing = Callable[[MemoryStage, Member, Versions], Awaitable[None]]
 Ending = Callable[[MemoryStage, Member], Undo]
 Then = Callable[[MemoryStage], Awaitable[None]]
 
@@ -160,10 +133,6 @@ TABLE: list[tuple[Doing, Ending, Then]] = [
     *((resizing, ending, it_gets_them_back) for ending in (ends_well, waits_for_rows, DEAD[3])),
     *((idle, ends_well, then) for then in (it_gets_them_back, another_gets_them, another_gets_half)),
 ]
-
-
-def sentence(value: object) -> str:
-    return getattr(value, "__name__", str(value))
 
 
 @pytest.mark.parametrize(("doing", "ending", "then"), TABLE, ids=sentence)
