@@ -6,7 +6,7 @@ the item's hash and the version alone, so a row can be re-encoded anywhere.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,6 +215,13 @@ class Catalogue:
     def hashes(self) -> NDArray[np.uint64]:
         """uint64[N]."""
         return self._index.hashes
+
+    def copier(self) -> Callable[[], "Catalogue"]:
+        """Returns a function that makes a copy of the items and their features as they are now, without event
+        types. It may be called on another thread while the catalogue grows, and takes most of the time.
+        """
+        hashes, features = self.hashes, self.features.copy()
+        return lambda: Catalogue(hashes, features)
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Catalogue index of each hash, -1 where unknown: int64[n]."""

@@ -6,12 +6,11 @@ is dropped with its model when no row names the epoch any more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
@@ -19,18 +18,19 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.ranker import Ranker, new_scorer
 from eddy.stream.records.clock import StreamClock
+from eddy.stream.records.columns import select_entries
 from eddy.stream.records.schema import DICTIONARY_KEY, Item
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
 from eddy.stream.state.rows import Rows
+from eddy.stream.state.side_by_side import leave_others
 from eddy.stream.state.slab import Slab
 from eddy.stream.state.stored_rows import decode_newest
 
 _decode_item = msgspec.json.Decoder(Item).decode
-_COLUMNS = [field.name for field in fields(Rows) if field.name not in ("user", "topic_id")]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class MaterialisedView:
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
                 f"epoch {epoch} have {slab.state_size}: they were made by another version"
             )
-        self.catalogue.features.add(version.features)
+        self.catalogue.features.add(version.features.items())
         self.names.add_vocabulary(version.vocabulary.items)
         live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
         ranker = self._new_ranker(live, counted)
@@ -131,7 +131,7 @@ class MaterialisedView:
             self.rankers[epoch] = self._new_ranker(ranker.live, statistics)
 
     def _new_ranker(self, live: LiveVersion, statistics: Statistics) -> Ranker:
-        ranker = Ranker(live, self.names, statistics)
+        ranker = Ranker(live, self.names, new_scorer(live, self.catalogue, statistics))
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
 
@@ -189,7 +189,9 @@ class MaterialisedView:
         unreadable = [*stored.damaged.values(), *(f"key {key!r} is not UTF-8" for key in stored.foreign)]
         for rows in stored.rows:
             for epoch in np.unique(rows.epoch).tolist():
-                unreadable += self._load(int(epoch), _rows_at(rows, np.flatnonzero(rows.epoch == epoch)))
+                unreadable += self._load(
+                    int(epoch), select_entries(rows, np.flatnonzero(rows.epoch == epoch))
+                )
         self._drop_unused()
         return unreadable
 
@@ -208,7 +210,9 @@ class MaterialisedView:
                 f"row of user {user!r}: {size} floats, epoch {epoch} has states of {expected}"
                 for user in rows.user
             ]
-        rows = self._leave_behind(epoch, rows)
+        behind = leave_others(rows, (slab for other, slab in self.slabs.items() if other != epoch))
+        if behind.any():
+            rows = select_entries(rows, np.flatnonzero(~behind))
         if not len(rows.user):
             return []
         if slab is None:
@@ -217,27 +221,3 @@ class MaterialisedView:
         if len(slots):
             self.clock.observe(int(slab.last_time(slots).max()), self.wall())
         return []
-
-    def _leave_behind(self, epoch: int, rows: Rows) -> Rows:
-        """Take these users out of the other epochs' slabs; returns the rows without those that are older
-        than theirs.
-        """
-        users = [user.decode() for user in rows.user]
-        stale = np.zeros(len(users), np.bool_)
-        for other, slab in self.slabs.items():
-            if other == epoch:
-                continue
-            slots = slab.slots_of(users)
-            held = slots >= 0
-            same = held & (slab.partition[slots] == rows.partition)
-            ahead = slab.offset[slots] > rows.offset
-            if other > epoch:
-                ahead |= slab.offset[slots] == rows.offset
-            stale |= same & ahead
-            slab.remove_rows(slots[held & ~(same & ahead)])
-        return _rows_at(rows, np.flatnonzero(~stale)) if stale.any() else rows
-
-
-def _rows_at(rows: Rows, index: NDArray[np.intp]) -> Rows:
-    columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
-    return replace(rows, user=[rows.user[i] for i in index.tolist()], **columns)

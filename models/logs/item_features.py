@@ -106,15 +106,21 @@ class ItemFeatures:
     def __len__(self) -> int:
         return len(self._by_item)
 
+    def copy(self) -> "ItemFeatures":
+        """The same features, which later changes of these do not change."""
+        other = ItemFeatures()
+        other._by_item, other.revision = self._by_item.copy(), self.revision
+        return other
+
     def put(self, item: int, features: NDArray[np.uint64]) -> None:
         """Replace the features of the item with this hash."""
         self.revision += 1
         self._by_item.pop(item, None)  # the last to come is the last in the dictionary
         self._by_item[item] = self.revision, features
 
-    def add(self, other: "ItemFeatures") -> None:
-        """Take over the features of those items that have none here."""
-        for item, features in other.items():
+    def add(self, items: Iterable[tuple[int, NDArray[np.uint64]]]) -> None:
+        """Take over features by item hash, of those items that have none here."""
+        for item, features in items:
             if item not in self._by_item:
                 self.put(item, features)
 

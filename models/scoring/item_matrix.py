@@ -129,6 +129,12 @@ class ItemMatrix:
         self._reduced: list[Product] = []
         """by tile"""
 
+    def go_on_with(self, catalogue: Catalogue) -> None:
+        """Take new items and changed features from another catalogue from now on, of which the one before was
+        a copy.
+        """
+        self._catalogue = catalogue
+
     @property
     def rows(self) -> Tensor:
         """The whole matrix [N, columns], a copy."""

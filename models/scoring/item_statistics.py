@@ -241,6 +241,17 @@ class Statistics:
             total[:, :stored] += part.popularity[:, :stored] * part.decay_factors(now)
         return total
 
+    def popularities_at(self, items: int, now: float) -> "Statistics":
+        """Statistics of their own that hold the decayed counts at `now` of the first `items` items, and no
+        transitions. Another thread may read them while these go on.
+        """
+        fixed = Statistics(self.half_lives_ms, self.successors)
+        part = fixed.partition(0)
+        part.reserve_items(items)
+        part.popularity[:, :items] = self.popularity(items, now)
+        part.reference[:] = now
+        return fixed
+
     def popularity_of(self, index: Ints, now: float) -> NDArray[np.float64]:
         """Decayed counts at `now` of the items in `index` (of any shape): float64[F, ...]."""
         total = np.zeros((len(self.half_lives_ms), index.size))

@@ -176,6 +176,13 @@ class Scorer:
             for part, added in zip(self._transition_weights, new, strict=True):
                 part[start : self.items] = added
 
+    def go_on_with(self, catalogue: Catalogue, statistics: Statistics) -> None:
+        """Score by these from now on. The catalogue before must have been a copy of this one
+        (`Catalogue.copier`), which may have grown since, but not have been renumbered.
+        """
+        self.catalogue, self.statistics = catalogue, statistics
+        self._matrix.go_on_with(catalogue)
+
     def _grow_matrix(self) -> None:
         """Add new items to the matrix; where rows change in place, wait for the scoring that reads them."""
         if self._matrix.features_changed:

@@ -4,13 +4,14 @@ making.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.scoring.backend import TopK
 from eddy.stream.state.item_names import JsonIds
-from eddy.stream.state.slab import Slots
+from eddy.stream.state.slab import Slab, Slots
 
 
 # Station 7: lists on their way to their messages.
@@ -34,6 +35,13 @@ class Lists:
     """id of the model version that scored them"""
 
 
+class Changed(NamedTuple):
+    """Rows that changed, and so are to be written: where they are."""
+
+    slab: Slab
+    slots: Slots
+
+
 @dataclass
 class BatchReport:
     """What a micro-batch did."""
@@ -45,8 +53,8 @@ class BatchReport:
     repeats: int = 0
     late: int = 0
     too_late: int = 0
-    dirty: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
-    """slots whose rows changed"""
-    lists: Lists | None = None
+    changed: list[Changed] = field(default_factory=list)
+    lists: list[Lists] = field(default_factory=list)
+    """by the version that scored them; each user in one of them"""
     refused: list[tuple[int, int, str]] = field(default_factory=list)
     """(partition, offset, reason) of events that cannot be applied"""

@@ -134,7 +134,9 @@ class LiveVersion:
 
     def reencode(self, slab: Slab, slots: Slots) -> None:
         """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""
+        anchored = slots[slab.anchor_time[slots] != NO_TIME]  # memory of the others was never written
+        slab.anchor[to_device(anchored, self.device)] = 0.0
         slab.anchor_time[slots] = NO_TIME
-        slab.anchor[to_device(slots, self.device)] = 0.0
-        self.recompute_rows(slab, slots)
+        with torch.inference_mode():
+            self.recompute_rows(slab, slots)
         slab.epoch[slots] = self.epoch

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Ints
 from eddy.models.tensors import Inputs, to_device
-from eddy.stream.engine.batch_report import BatchReport
+from eddy.stream.engine.batch_report import BatchReport, Changed
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.row_views import RowRecorder, RowViews
 from eddy.stream.kernels import window_loops
@@ -83,7 +83,8 @@ class _RowMove:
             slab.digest,
         )
         # 3. Tell of it.
-        self.report.applied, self.report.dirty = int(self.kept.sum()), self.users
+        self.report.applied += int(self.kept.sum())
+        self.report.changed.append(Changed(slab, self.users))
         return self.kept, self.previous, self.recorder.recorded()
 
     def _on_device(self, index: Ints) -> torch.Tensor:
@@ -265,7 +266,7 @@ def move_rows(
 
     Returns `kept` [n], False for re-sent events, which changed nothing; the items of the events before each
     in its row's order, [n, lags], latest first, -1 = none; and the recorded rows, those just after events
-    first. Counts and the slots of the rows that changed go into `report`.
+    first. Counts and the rows that changed are added to `report`.
     """
     with torch.inference_mode():
         return _RowMove(slab, live, events, want_before, want_after, report).run()

@@ -12,6 +12,7 @@ from eddy.models.scoring.backend import Exclude, TopK
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
+from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.row_views import RowViews, views_now
 from eddy.stream.records.clock import DAY_MS
@@ -31,16 +32,19 @@ takes 250 ms, so the scores may then be older than UPDATE_MS.
 _NO_TARGETS = np.zeros(0, np.int64)
 
 
+def new_scorer(
+    live: LiveVersion, catalogue: Catalogue, statistics: Statistics, precision: Precision = "float32",
+    threads: int = 1,
+) -> Scorer:  # fmt: skip
+    """A version's scorer on this catalogue and these statistics."""
+    return Scorer(live.recommender, live.version.vocabulary, catalogue, statistics, precision, threads)
+
+
 class Ranker:
     """A live version and its scorer, on the catalogue and the statistics of this process."""
 
-    def __init__(
-        self, live: LiveVersion, names: ItemNames, statistics: Statistics,
-        precision: Precision = "float32", threads: int = 1,
-    ) -> None:  # fmt: skip
-        self.live, self.names = live, names
-        vocabulary = live.version.vocabulary
-        self.scorer = Scorer(live.recommender, vocabulary, names.catalogue, statistics, precision, threads)
+    def __init__(self, live: LiveVersion, names: ItemNames, scorer: Scorer) -> None:
+        self.live, self.names, self.scorer = live, names, scorer
         self._updated_at = -UPDATE_MS
         self._scored_as_of: tuple[int, int, int] | None = None
         """the stream's now, `Statistics.changes` and `ItemFeatures.revision` as of the last update of the

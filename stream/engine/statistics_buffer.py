@@ -45,6 +45,8 @@ class StatisticsBuffer:
         """Add n events that count, of any partitions (columns as in `Counted`); one that was replayed does
         not count again.
         """
+        if any(counted.previous.shape[1] != previous.shape[1] for counted in self._last_waiting()):
+            self.flush()  # the versions in use have changed, and look back further or less far
         for number in np.unique(partition).tolist():
             until = self._until.get(number, NO_OFFSET)
             chosen = np.flatnonzero((partition == number) & (offset > until))
@@ -56,6 +58,9 @@ class StatisticsBuffer:
                 self._events += len(chosen)
         if self._events >= MOST_WAITING:
             self.flush()
+
+    def _last_waiting(self) -> list[Counted]:
+        return [waiting[-1] for waiting in self._waiting.values()]
 
     def flush(self) -> None:
         """Bring the statistics up to all events that were added."""

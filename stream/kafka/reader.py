@@ -4,8 +4,9 @@ records.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -46,64 +47,73 @@ async def _consumer(
 async def read_to_end(
     settings: Settings,
     topic: str,
-    partitions: Sequence[int],
+    partitions: Collection[int],
     take: Take,
-    start: int | None = None,
+    start: Mapping[int, int] | None = None,
     expect: Callable[[TopicPartition, int, int], Awaitable[None]] | None = None,
+    ended: Callable[[TopicPartition, int], Awaitable[None]] | None = None,
 ) -> dict[int, int]:
-    """Hand everything that is in the partitions now to `take`, in order; returns the end offset of each
-    partition.
+    """Hand everything that is in the partitions now to `take`, in the order of each partition; returns the
+    end offset of each partition.
 
     `take` works beside the reading, one batch after another; if it fails, no later batch is handed over
-    and its exception is raised here. `expect` is told the first and the end offset of each partition
-    before anything is read. start: the first offset to read; None: from the beginning. A transaction that
-    is still open is not waited for: a caller that must see its outcome fences its producer first.
+    and its exception is raised here. `expect` is told the first and the end offset of each partition before
+    anything is read, and `ended` the end offset of a partition as soon as all of it is taken. start: the
+    first offset to read of some partitions; the others are read from the beginning. A transaction that is
+    still open is not waited for: a caller that must see its outcome fences its producer first.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
-    async with _consumer(settings, tps) as consumer, _beside(take) as hand_over:
-        if start is None:
-            await consumer.seek_to_beginning(*tps)
-        else:
-            for tp in tps:
-                consumer.seek(tp, start)
+    if not tps:
+        return {}
+    async with _consumer(settings, tps) as consumer, _in_order() as do_next:
+        # 1. Where to read from and to.
+        start = start or {}
+        whole = [tp for tp in tps if tp.partition not in start]
+        if whole:
+            await consumer.seek_to_beginning(*whole)
+        for tp in set(tps).difference(whole):
+            consumer.seek(tp, start[tp.partition])
         end = await consumer.end_offsets(tps)
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])
+        # 2. Read. A partition that is read to its end is not fetched any more.
         unfinished = set(tps)
         while True:
             for tp in list(unfinished):
                 if await consumer.position(tp) >= end[tp]:
                     unfinished.discard(tp)
                     consumer.pause(tp)
+                    if ended is not None:
+                        await do_next(partial(ended, tp, end[tp]))
             if not unfinished:
                 return {tp.partition: end[tp] for tp in tps}
             for tp, records in (
                 await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             ).items():
-                await hand_over(tp, records)
+                await do_next(partial(take, tp, records))
 
 
 @asynccontextmanager
-async def _beside(take: Take) -> AsyncIterator[Take]:
-    """A `take` that returns while the given one is still at work, up to _AHEAD batches behind; on leaving,
-    all batches are taken.
+async def _in_order() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]]:
+    """A function that has work done beside the caller, one piece after another, and lets the caller be up to
+    _AHEAD pieces ahead; on leaving, all of it is done.
     """
     at_work: deque[asyncio.Task[None]] = deque()
 
-    async def after(before: asyncio.Task[None] | None, tp: TopicPartition, records: Records) -> None:
+    async def after(before: asyncio.Task[None] | None, work: Callable[[], Awaitable[None]]) -> None:
         if before is not None:
             await before
-        await take(tp, records)
+        await work()
 
-    async def hand_over(tp: TopicPartition, records: Records) -> None:
+    async def do_next(work: Callable[[], Awaitable[None]]) -> None:
         before = at_work[-1] if at_work else None
-        at_work.append(asyncio.create_task(after(before, tp, records)))
+        at_work.append(asyncio.create_task(after(before, work)))
         if len(at_work) > _AHEAD:
             await at_work.popleft()
 
     try:
-        yield hand_over
+        yield do_next
         if at_work:
             await at_work[-1]
     finally:

@@ -250,7 +250,7 @@ class _Repartition:
             await self.staging.put_events(number, unread)
             copied += len(unread)
 
-        await read_to_end(self.settings, self.topics.events, [number], take, start=start)
+        await read_to_end(self.settings, self.topics.events, [number], take, {number: start})
         return copied
 
     async def _copy_statistics(self) -> None:

@@ -299,12 +299,14 @@ class Slab:
         )
 
     def load_rows(self, rows: Rows, catalogue: Catalogue, indices: CatalogueIndices | None = None) -> Slots:
-        """Take rows (distinct users) as they were stored; a row that includes fewer records than the slab's
-        row is ignored. `indices`: the rows' items and types, where the caller has looked them up already.
+        """Take rows (distinct users) as they were stored; one that the slab's row is ahead of is ignored.
+        `indices`: the rows' items and types, where the caller has looked them up already.
 
         States of another size than the slab's are left zero: such rows wait to be encoded for the model in
         use. Returns the slots written, int64[m].
         """
+        if not len(rows.user):
+            return np.zeros(0, np.int64)
         # 1. Slots, of the rows that are not behind those that are here.
         users = [user.decode() for user in rows.user]
         if self.slot_of.keys().isdisjoint(users):
@@ -313,9 +315,9 @@ class Slab:
             slots = self.slots_of(users)
             absent = np.flatnonzero(slots < 0)
             slots[absent] = self.add_users([users[i] for i in absent.tolist()], rows.partition[absent], 0)
-        stale = (self.partition[slots] == rows.partition) & (rows.offset < self.offset[slots])
-        if stale.any():
-            newer = np.flatnonzero(~stale)
+        behind = self.is_ahead(slots, rows)
+        if behind.any():
+            newer = np.flatnonzero(~behind)
             slots, rows = slots[newer], select_entries(rows, newer)
             indices = None if indices is None else select_entries(indices, newer)
         if not len(slots):
@@ -341,6 +343,33 @@ class Slab:
             anchored = np.flatnonzero((rows.anchor_time != NO_TIME) | had_anchor)
             self._write_states(self.anchor, slots[anchored], rows.anchor[anchored])
         return slots
+
+    def is_ahead(self, slots: Slots, rows: Rows) -> NDArray[np.bool_]:
+        """Whether the rows in slots[n] are ahead of stored rows [n] of the same users, bool[n]: by a higher
+        offset of the same partition, or by a newer epoch at the same offset.
+        """
+        offset, epoch = self.offset[slots], self.epoch[slots]
+        ahead = (offset > rows.offset) | ((offset == rows.offset) & (epoch > rows.epoch))
+        return np.asarray(ahead & (self.partition[slots] == rows.partition), np.bool_)
+
+    def take_rows(self, other: "Slab", slots: Slots) -> Slots:
+        """Take rows over from another slab, which forgets them, but for their states: these are zero here,
+        and to be encoded. Returns their slots.
+        """
+        users = [other.user_of[slot] or "" for slot in slots.tolist()]
+        at = self.add_users(users, other.partition[slots], 0)
+        for name in (
+            "offset", "applied", "digest", "epoch", "anchor_time", "length", "sampled", "item", "time",
+            "type", "value", "older_count",
+        ):  # fmt: skip
+            getattr(self, name)[at] = getattr(other, name)[slots]
+        event_id = other.event_id[slots]
+        if event_id.any():  # a column that nobody uses costs no memory
+            self.event_id[at] = event_id
+        _, older = other._older(slots)
+        self.older[at[other.older_count[slots] > 0], : older.shape[1]] = older
+        other.remove_rows(slots)
+        return at
 
     def _write_states(self, states: torch.Tensor, at: slice | Slots, values: NDArray[np.float32]) -> None:
         if self.device.type == "cpu":

@@ -29,7 +29,9 @@ log = logging.getLogger("eddy.worker")
 
 FETCH_RECORDS = 4096
 BUFFERED_CHUNKS = 4
-HEARTBEATS_PER_SESSION = 4
+HEARTBEAT_S = 0.3
+"""A member hears of a rebalance by its heartbeat, and all wait for the last one to hear of it."""
+
 REBALANCE_TIMEOUT_S = 60.0
 """How long the group waits at least for its members to join again. A longer session makes it longer, since
 the last flush before that may take a share of the session (see eddy.stream.worker.worker).
@@ -76,7 +78,7 @@ def new_app(settings: Settings, note: str) -> faust.App:
         broker_request_timeout=rebalance_timeout + REQUEST_MARGIN_S,
         broker_rebalance_timeout=rebalance_timeout,
         broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=settings.session_timeout_s / HEARTBEATS_PER_SESSION,
+        broker_heartbeat_interval=HEARTBEAT_S,
         broker_max_poll_records=FETCH_RECORDS,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.worker_id,
@@ -97,6 +99,12 @@ class GroupConsumer:
     @property
     def _consumer(self) -> BatchConsumer:
         return cast(BatchConsumer, self._app.consumer)
+
+    def start_reading(self, number: int) -> None:
+        self._consumer.start_reading(TP(self._topic, number))
+
+    def stop_reading(self, number: int) -> None:
+        self._consumer.stop_reading(TP(self._topic, number))
 
     async def commit(self, offsets: dict[int, int]) -> bool:
         committed = {TP(self._topic, number): offset for number, offset in offsets.items()}
@@ -188,7 +196,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         if crashed.done() and not stop.is_set():
             raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
         app.consumer.stop_flow()
-        await worker.stop()
+        await worker.stop(app.stop)
     finally:
         watching.cancel()
         await app.stop()

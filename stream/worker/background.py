@@ -81,6 +81,7 @@ class BackgroundTasks:
 
     async def cancel(self) -> None:
         """Cancel all tasks, and wait until they have ended."""
+        await asyncio.sleep(0)  # those that were just spawned begin, or their work would never be awaited
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -36,8 +36,8 @@ has begun.
 FETCH_ENDS_S = 0.002
 """How long a small batch waits at most for the other partitions' chunks of the same fetch."""
 
-REENCODED_ROWS = 1024
-"""Rows of older epochs that are encoded anew between two batches, at most."""
+REENCODE_S = 0.05
+"""How long rows of older epochs are encoded anew between two batches: answers wait so long."""
 
 IDLE_POLL_S = 0.05
 """How often a worker without events looks for rows of older epochs."""
@@ -72,8 +72,7 @@ class BatchLoop:
         self._decoder.shutdown()
 
     async def put(self, chunk: Chunk) -> None:
-        """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
-        await self._partitions.until_settled()
+        """Take in a chunk; waits while the engine is behind."""
         if len(chunk.records) >= DECODE_ASIDE:
             decoded = await asyncio.get_running_loop().run_in_executor(
                 self._decoder, decode_events, chunk.records, chunk.partition, self._settings.admission
@@ -87,7 +86,7 @@ class BatchLoop:
         while True:
             # 1. Wait for chunks. Meanwhile rows of older epochs are encoded anew.
             filled = asyncio.ensure_future(self.inbox.filled())
-            while not (await asyncio.wait([filled], timeout=IDLE_POLL_S))[0]:
+            while not (await asyncio.wait([filled], timeout=self._poll_s))[0]:
                 async with self._batch_lock:
                     await self._reencode_oldest()
             if self.inbox.events < DECODE_ASIDE:
@@ -139,14 +138,20 @@ class BatchLoop:
         # Not awaited: a rebalance may be waiting for this batch, and the seek for the rebalance.
         self._background.spawn(self._consumer.read_again(seeks), "read again")
 
+    @property
+    def _poll_s(self) -> float:
+        """How long to wait for events before rows of older epochs are looked for: not at all if there are."""
+        busy = self._partitions.settled and self._partitions.engine.rows.may_be_stale
+        return 0.0 if busy else IDLE_POLL_S
+
     async def _reencode_oldest(self) -> None:
         """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
         engine = self._partitions.engine
-        if not (self._partitions.settled and engine.may_be_stale):
+        if not (self._partitions.settled and engine.rows.may_be_stale):
             return
-        reencoded = await self._run(lambda: engine.reencode_oldest(REENCODED_ROWS))
-        note_changed(self._partitions.tasks, engine, reencoded)
-        self._partitions.metrics.stale_rows.set(engine.stale)
+        reencoded = await self._run(lambda: engine.reencode_oldest(REENCODE_S))
+        note_changed(self._partitions.tasks, reencoded)
+        self._partitions.metrics.stale_rows.set(engine.reencoding.left)
 
     async def drop_idle_rows(self) -> None:
         """Drop the rows that nobody touched for longer than the setting says."""

@@ -8,6 +8,12 @@ from eddy.stream.worker.transport import Reading
 class EventsConsumer(Protocol):
     """The consumer of `events`; partitions are numbers, positions are offsets."""
 
+    def start_reading(self, number: int) -> None:
+        """Hand out chunks of this partition from now on; after each rebalance none are at first."""
+
+    def stop_reading(self, number: int) -> None:
+        """Hand out no more chunks of this partition; what is dropped meanwhile is fetched again later."""
+
     async def commit(self, offsets: dict[int, int]) -> bool:
         """Commit offsets by partition; False while the group is rebalancing and refuses."""
 

@@ -4,6 +4,10 @@ partitions. It follows their topics for as long as it runs.
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import torch
@@ -26,6 +30,11 @@ from eddy.stream.worker.background import OnThread
 
 log = logging.getLogger("eddy.worker")
 
+T = TypeVar("T")
+
+NUMBERED_AT_ONCE = 4096
+"""Items of a new version that are numbered between two batches; that takes milliseconds."""
+
 _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
 
@@ -38,6 +47,8 @@ class FollowedTopics:
         self.names = ItemNames(self.catalogue, settings.item_idle_days * DAY_MS)
         self.version = AnnouncedVersion(self._load)
         self._run = run
+        # One torch thread: the machine's other cores are the engine's.
+        self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         self._statistics: StatisticsReader | None = None
         topics, partitions = settings.topics, range(settings.partitions)
         self.items = Follower(settings, topics.items, [0], self._take_items)
@@ -57,13 +68,31 @@ class FollowedTopics:
         statistics = Statistics(config.half_lives_ms, config.successors)
         self._statistics = StatisticsReader(statistics, self.catalogue)
 
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do work of new versions on a thread of its own, beside the engine's."""
+        return await asyncio.get_running_loop().run_in_executor(self._builds, work)
+
     async def _load(self, announcement: Announcement) -> LiveVersion:
-        """Read a version's files beside the engine's work, then number its items on the engine's thread."""
-        version = await asyncio.to_thread(open_version, announcement, self.settings.registry)
-        live: LiveVersion = await self._run(lambda: self._encoder(version, announcement.epoch))
+        """Read a version's files beside the engine's work, then number its items on the engine's thread, some
+        at a time, between which batches are applied.
+        """
+        version = await self.beside(partial(open_version, announcement, self.settings.registry))
+        await self._run(lambda: self._require_same_statistics(version))
+        items, features = version.vocabulary.items, list(version.features.items())
+        for start in range(0, len(items), NUMBERED_AT_ONCE):
+            await self._run(partial(self._number_items, items[start : start + NUMBERED_AT_ONCE]))
+        for start in range(0, len(features), NUMBERED_AT_ONCE):
+            part = features[start : start + NUMBERED_AT_ONCE]
+            await self._run(partial(self.catalogue.features.add, part))
+        live: LiveVersion = await self._run(lambda: self._live_version(version, announcement.epoch))
         return live
 
-    def _encoder(self, version: Version, epoch: int) -> LiveVersion:
+    def _number_items(self, ids: Sequence[str]) -> None:
+        """Number items of a version's vocabulary, and prepare what messages say of them."""
+        self.names.add_vocabulary(ids)
+        self.names.json_ids()
+
+    def _require_same_statistics(self, version: Version) -> None:
         config = version.recommender.config
         if self._statistics is not None:
             held = self._statistics.statistics
@@ -72,8 +101,8 @@ class FollowedTopics:
                     f"version {version.id} counts item statistics with other half_lives_ms or successors "
                     "than the live one: stop all workers, then start them on it"
                 )
-        self.catalogue.features.add(version.features)
-        self.names.add_vocabulary(version.vocabulary.items)
+
+    def _live_version(self, version: Version, epoch: int) -> LiveVersion:
         device = torch.device(self.settings.torch_device)
         log.info("epoch %d: version %s", epoch, version.id)
         return LiveVersion(version, epoch, self.catalogue, device)

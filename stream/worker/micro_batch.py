@@ -28,7 +28,7 @@ log = logging.getLogger("eddy.worker")
 class BatchOutput:
     """What a micro-batch says; lists may still be in the making."""
 
-    stretches: list[tuple[Lists | None, dict[int, list[Message]]]]
+    stretches: list[tuple[Sequence[Lists], dict[int, list[Message]]]]
     """what goes to `recommendations`, up to each erasure and from the last one to the end: lists, then
     tombstones by partition
     """
@@ -44,8 +44,8 @@ class BatchOutput:
         """
         answers: dict[int, list[Message]] = {}
         for lists, tombstones in self.stretches:
-            listed = encode_lists(lists, self.topic_id) if lists else {}
-            for by_partition in (listed, tombstones):
+            listed = [encode_lists(of_version, self.topic_id) for of_version in lists]
+            for by_partition in (*listed, tombstones):
                 for partition, messages in by_partition.items():
                     answers.setdefault(partition, []).extend(messages)
         self.ranked()
@@ -73,11 +73,11 @@ def apply_micro_batch(
     _warn_of_partitioner(rejected, other)
     metrics.unanswered.inc()
     # 2. Apply the events up to each tombstone, then erase. Station 3.
-    output: list[tuple[Lists | None, dict[int, list[Message]]]] = []
+    output: list[tuple[Sequence[Lists], dict[int, list[Message]]]] = []
     for batches, erased in stretches(decoded):
         report = engine.apply(batches)
         _count(report, metrics)
-        note_changed(owners, engine, report.dirty)
+        note_changed(owners, report.changed)
         rejected += _refused(report, taken)
         tombstones: dict[int, list[Message]] = {}
         for number, user in erased:
@@ -86,13 +86,13 @@ def apply_micro_batch(
             tombstones.setdefault(number, []).append((user.encode(), None))
             metrics.erased.inc()
         output.append((report.lists, tombstones))
-        metrics.answers.inc(len(report.lists.user) if report.lists else 0)
+        metrics.answers.inc(sum(len(lists.user) for lists in report.lists))
     for number, chunks in taken.items():
         owners[number].applied_up_to(chunks[-1].end)
     # 3. Dead letters, and metrics, of which those of ranks come when the ranks are there.
     letters = [dead_letter(settings.topics.events, number, rejection) for number, rejection in rejected]
     metrics.dead.inc(len(rejected))
-    metrics.rows.set(len(engine.slab))
+    metrics.rows.set(len(engine.rows))
     started = engine.prequential.started
     return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics))
 

@@ -1,17 +1,17 @@
 """One owned partition of a worker, between restore and revocation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from numpy.typing import NDArray
 
+from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.engine import Engine
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.messages import Message
 from eddy.stream.state.item_statistics import Journal
-from eddy.stream.state.rows import keyed
+from eddy.stream.state.rows import Rows, keyed
 from eddy.stream.state.snapshots import BLOCK_ROWS, Snapshot
 from eddy.stream.worker.checkpoint import CheckpointData
 
@@ -33,7 +33,7 @@ class PartitionTask:
     """offset of the next record to apply"""
     committed: int | None = None
     """offset that the last successful checkpoint has committed"""
-    _dirty: list[NDArray[np.int64]] = field(default_factory=list)
+    _changed: list[Changed] = field(default_factory=list)
     _erased: dict[str, None] = field(default_factory=dict)
     _rewrites: bool = False
     """whether the next checkpoint writes the item statistics whole"""
@@ -45,10 +45,10 @@ class PartitionTask:
         self.received = max(chunk.end, self.received or 0)
         return True
 
-    def changed(self, slots: NDArray[np.int64]) -> None:
-        """Let the next checkpoint write the rows of these slots."""
-        if len(slots):
-            self._dirty.append(slots)
+    def changed(self, rows: Changed) -> None:
+        """Let the next checkpoint write these rows."""
+        if len(rows.slots):
+            self._changed.append(rows)
 
     def erase(self, engine: Engine, users: Sequence[str]) -> None:
         """Forget users, and let the next checkpoint write their tombstones."""
@@ -64,24 +64,23 @@ class PartitionTask:
         self.position = max(position, self.position or 0)
 
     @property
+    def durable(self) -> bool:
+        """Whether rows and item statistics in memory are as the changelog has them."""
+        return not (self._changed or self._erased or self._rewrites)
+
+    @property
     def pending(self) -> bool:
         """Whether a checkpoint would have something to write or to commit."""
-        return bool(self._dirty or self._erased or self._rewrites) or self.position != self.committed
+        return not self.durable or self.position != self.committed
 
     def capture(self, engine: Engine, topic_id: bytes) -> CheckpointData:
         """Copy out what the checkpoint writes, on the engine's thread."""
         erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
-        stored = None
-        if self._dirty:
-            slots = np.unique(np.concatenate(self._dirty))
-            self._dirty.clear()
-            slots = slots[engine.slab.partition[slots] == self.number]
-            engine.reencode(slots)  # the version may have been switched since they changed
-            stored = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
+        stored = self._changed_rows(engine, topic_id)
 
         def rows() -> list[Message]:
-            return erased if stored is None else [*erased, *keyed(stored)]
+            return [*erased, *(message for part in stored for message in keyed(part))]
 
         for counted in engine.statistics_buffer.drain_counted(self.number):
             self.journal.note_counted(counted)
@@ -90,6 +89,20 @@ class PartitionTask:
             self.journal.rewrite()
         statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
         return CheckpointData(self.number, self.position, rows, statistics)
+
+    def _changed_rows(self, engine: Engine, topic_id: bytes) -> list[Rows]:
+        """Copies of the rows that changed since the last call, by version. Where a row has moved to another
+        version's slab since, or is gone, nothing is left where it was.
+        """
+        changed, self._changed = self._changed, []
+        stored = []
+        for version in engine.rows.versions:
+            marks = [slots for slab, slots in changed if slab is version.slab]
+            if marks:
+                slots = np.unique(np.concatenate(marks))
+                slots = slots[version.slab.partition[slots] == self.number]
+                stored.append(version.export(slots, engine.names.catalogue, topic_id))
+        return stored
 
     def mark_committed(self, capture: CheckpointData, committed: bool) -> None:
         """Note that a checkpoint has written this data, and whether its position is committed, too."""
@@ -101,17 +114,20 @@ class PartitionTask:
         """All rows of the partition. Allowed only while nothing is pending, since no row of a snapshot may be
         ahead of the changelog.
         """
-        slots = engine.slab.of_partition(self.number)
-        engine.reencode(slots)
-        parts = (slots[start : start + BLOCK_ROWS] for start in range(0, len(slots), BLOCK_ROWS))
-        blocks = (
-            engine.slab.export_rows(part, engine.names.catalogue, topic_id, engine.versions) for part in parts
-        )
-        return Snapshot(self.changelog_end, topic_id, blocks)
+        return Snapshot(self.changelog_end, topic_id, self._blocks(engine, topic_id))
+
+    def _blocks(self, engine: Engine, topic_id: bytes) -> Iterator[Rows]:
+        """All rows of the partition, at most BLOCK_ROWS of one version at a time."""
+        for version, slots in engine.rows.of_partition(self.number):
+            for start in range(0, len(slots), BLOCK_ROWS):
+                part = slots[start : start + BLOCK_ROWS]
+                version.encode_stale(part)
+                yield version.export(part, engine.names.catalogue, topic_id)
 
 
-def note_changed(tasks: Mapping[int, PartitionTask], engine: Engine, slots: NDArray[np.int64]) -> None:
-    """Let the next checkpoint of each task, by partition, write those rows of slots int64[n] that are its."""
-    home = engine.slab.partition[slots]
-    for number, task in tasks.items():
-        task.changed(slots[home == number])
+def note_changed(tasks: Mapping[int, PartitionTask], changed: Iterable[Changed]) -> None:
+    """Let the next checkpoint of each task, by partition, write those of the rows that are its."""
+    for slab, slots in changed:
+        home = slab.partition[slots]
+        for number, task in tasks.items():
+            task.changed(Changed(slab, slots[home == number]))

@@ -1,26 +1,37 @@
-"""Restores a partition: fences its former owner, then reads the snapshot and the changelog's tail, or the
-whole changelog.
+"""Restores partitions: fences their former owners, then brings their rows in memory up to the end of the
+changelog, from a copy that is still in memory, a snapshot, or the whole changelog.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import Engine
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.kafka.producers import new_producer, stop_producers
 from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS
+from eddy.stream.records.columns import select_entries
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.state.rows import RowFormatError, Rows
 from eddy.stream.state.slab import CatalogueIndices
-from eddy.stream.state.snapshots import Unusable, discard_snapshot, open_snapshot, snapshot_path
-from eddy.stream.state.stored_rows import decode_newest
+from eddy.stream.state.snapshots import (
+    SnapshotReader,
+    Unusable,
+    discard_snapshot,
+    open_snapshot,
+    snapshot_path,
+)
+from eddy.stream.state.stored_rows import StoredRows, decode_newest
 from eddy.stream.worker.background import OnThread
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask
@@ -35,14 +46,32 @@ RESERVE_ROWS = 1 << 20
 
 LOG_EVERY_S = 5.0
 
+LOAD_ROWS = 1024
+"""Rows that are loaded at once: the engine applies events of other partitions in between."""
+
 GOODBYE_S = 1.0
-"""How long the producer of a partition that is not restored after all may take to close, while a revocation
-may be waiting.
-"""
+"""How long a producer that could not be started may take to close, while a revocation may be waiting."""
+
+
+@dataclass
+class RowCopy:
+    """The rows of a partition that this worker does not work on: in memory as the changelog has them."""
+
+    position: int | None = None
+    """offset on `user-state` up to which everything is in memory; None: nothing is, not even a snapshot"""
+    source: str = "the changelog"
+    """where the rows come from, in words"""
+    damaged: dict[bytes, str] = field(default_factory=dict)
+    """users whose newest row so far cannot be read, and the reason"""
+    newer: NewerRows | None = None
+    """why nothing more is taken in: rows from `position` on wait for a model version"""
+    began: float = field(default_factory=time.monotonic)
 
 
 class Restorer:
-    """Brings the rows of partitions back into the engine's memory."""
+    """Brings the rows of partitions into the engine's memory. A restore that is cancelled leaves what it has
+    read as a copy, and the next one goes on from there.
+    """
 
     def __init__(
         self,
@@ -55,110 +84,155 @@ class Restorer:
     ) -> None:
         self.settings, self.topic_id = settings, topic_id
         self.engine, self.statistics, self.metrics = engine, statistics, metrics
+        self.copies: dict[int, RowCopy] = {}
+        """by partition; see `RowCopy`"""
         self._run = run
         self._spans: dict[int, tuple[int, int]] = {}
         self._logged_at = 0.0
-        self._damaged: dict[bytes, str] = {}
-        """users of the partition being restored whose newest row so far cannot be read, and the reason"""
 
-    async def take_over(
-        self, number: int, generation: int, caught_up: Callable[[], Awaitable[None]]
-    ) -> PartitionTask:
-        """Restore a partition. `caught_up` ends when the followed topics are read to their ends.
-
-        1. Start the transactional producer, which fences former owners.
-        2. Wait for the followed topics, so that items and statistics are complete.
-        3. Read the snapshot, if there is one, and the changelog from there on.
-        4. Prepare the journal of its item statistics.
-
-        If this fails or is cancelled, nothing of the partition stays in memory.
-        """
-        started = self._logged_at = time.monotonic()
+    async def fence(self, number: int) -> AIOKafkaProducer:
+        """Start the partition's transactional producer: from here on no former owner can write."""
         producer = new_producer(self.settings, f"{self.settings.group}-{number}")
         try:
-            # 1. From here on no former owner can write.
             await producer.start()
-            # 2. and 3.
-            await caught_up()
-            position = await self._run(lambda: self._load_snapshot(number))
-            topic = self.settings.topics.user_state
-            self._damaged.clear()
-            end = await read_to_end(self.settings, topic, [number], self._take, position, self._expect)
-            self._require_readable(number)
         except BaseException:
             await stop_producers([producer], GOODBYE_S)
-            await self._run(lambda: self.forget(number))
-            self.metrics.drop_partition(number)
             raise
-        self.metrics.restore_progress.labels(number).set(1)
-        rows = len(self.engine.slab.of_partition(number))
-        source = "the changelog" if position is None else "a snapshot and the changelog's tail"
-        log.info("partition %d: %d rows from %s in %.1f s", number, rows, source, time.monotonic() - started)
-        # 4.
+        return producer
+
+    async def read(
+        self, numbers: Collection[int], complete: Callable[[int, int], Awaitable[None]]
+    ) -> dict[int, NewerRows]:
+        """Bring the copies of partitions up to the end of the changelog, side by side. `complete` is called
+        with a partition's number and that end as soon as its copy is complete. Call `fence` before. Returns
+        the partitions that hold rows for which a model version is missing: they are not complete.
+
+        Errors: EddyError for rows that this worker must not take, or cannot read.
+        """
+        # 1. Snapshots of partitions of which nothing is in memory.
+        copies = {number: self.copies.setdefault(number, RowCopy()) for number in numbers}
+        for number, copy in copies.items():
+            copy.newer = None
+            if copy.position is None:
+                await self._load_snapshot(number, copy)
+        # 2. The changelog from there on.
+        start = {number: copy.position for number, copy in copies.items() if copy.position is not None}
+
+        async def ended(tp: TopicPartition, end: int) -> None:
+            copy = copies[tp.partition]
+            if copy.newer is None:
+                self._require_readable(tp.partition, copy)
+                copy.position = end
+                self.metrics.restore_progress.labels(tp.partition).set(1)
+                await complete(tp.partition, end)
+
+        topic = self.settings.topics.user_state
+        await read_to_end(self.settings, topic, numbers, self._take, start, self._expect, ended)
+        return {number: copy.newer for number, copy in copies.items() if copy.newer is not None}
+
+    async def begin_task(
+        self, number: int, generation: int, producer: AIOKafkaProducer, end: int
+    ) -> PartitionTask:
+        """Begin to work on a partition whose copy is complete up to `end`; the followed topics must have been
+        read since its former owner was fenced.
+        """
+        copy = self.copies[number]
         counted = self.statistics.offset.get(number, -1)
-        self.engine.statistics_buffer.begin_partition(number, counted)
+
+        def begin() -> int:
+            self.engine.statistics_buffer.begin_partition(number, counted)
+            return sum(len(slots) for _, slots in self.engine.rows.of_partition(number))
+
+        rows, took = await self._run(begin), time.monotonic() - copy.began
+        del self.copies[number]
+        log.info("partition %d: %d rows from %s in %.1f s", number, rows, copy.source, took)
         # Where a record is missing, the next one must still be newer than all that others have read.
         sequence = self.statistics.seen.get(number, -1)
         journal = Journal(number, sequence, counted, known=self.statistics.sequence)
-        return PartitionTask(number, producer, journal, generation, changelog_end=end[number])
+        return PartitionTask(number, producer, journal, generation, changelog_end=end)
 
-    def _require_readable(self, number: int) -> None:
-        """Errors: RowFormatError when a user's newest row cannot be read. Its events are committed, and so
-        would be lost silently if the worker went on without the row.
-        """
-        if self._damaged:
-            topic, (user, why) = self.settings.topics.user_state, next(iter(self._damaged.items()))
-            raise RowFormatError(
-                f"{topic} partition {number}, {len(self._damaged)} rows: {why}; to go on without the row, "
-                f"write an empty value under the key {user!r} to this partition of {topic}"
-            )
-
-    def forget(self, number: int) -> None:
+    async def forget(self, number: int) -> None:
         """Drop a partition's rows, and its events that wait to be counted, from memory."""
-        self.engine.slab.remove_rows(self.engine.slab.of_partition(number))
-        self.engine.statistics_buffer.forget_partition(number)
+        self.copies.pop(number, None)
+        self.metrics.drop_partition(number)
 
-    def _load_snapshot(self, number: int) -> int | None:
-        """Load the snapshot; returns the changelog offset to read on from, None without a usable snapshot."""
+        def forget() -> None:
+            self.engine.rows.forget_partition(number)
+            self.engine.statistics_buffer.forget_partition(number)
+
+        await self._run(forget)
+
+    # -- snapshots --------------------------------------------------------------------------------------
+
+    async def _load_snapshot(self, number: int, copy: RowCopy) -> None:
+        """Load the snapshot, if there is a usable one, block after block beside the engine's other work."""
         path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
-        progress = self.metrics.restored.labels(number)
-        progress.set(0)
+        self.metrics.restored.labels(number).set(0)
         try:
             with open_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS) as snapshot:
-                self.engine.slab.reserve(len(self.engine.slab) + snapshot.rows)
-                known = np.zeros(len(snapshot.items), np.int32)
-                known[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
-                older = known + np.int32(1)
-                older[0] = 0
-                types = self.engine.names.catalogue.types.add(snapshot.types)
-                for rows, place in snapshot.blocks():
-                    self._load(
-                        rows,
-                        number,
-                        CatalogueIndices(known[place.item], older[place.older], types[place.type]),
-                    )
-                    progress.inc(len(rows.user))
-                return snapshot.position
+                await self._load_blocks(snapshot, number)
+                copy.position, copy.source = snapshot.position, "a snapshot and the changelog's tail"
         except FileNotFoundError:
-            return None
+            pass
+        except NewerRows:  # it is read again, or the changelog, once their version is there
+            await self._forget_rows(number)
         except Unusable as reason:
             log.warning("snapshot %s is discarded (%s); restoring from the changelog", path.name, reason)
             discard_snapshot(path)
-            self.forget(number)
-            progress.set(0)
-            return None
+            await self._forget_rows(number)
+        except BaseException:  # cancelled, among others: what was loaded has no position on the changelog
+            await self._forget_rows(number)
+            raise
+
+    async def _load_blocks(self, snapshot: SnapshotReader, number: int) -> None:
+        def look_up() -> CatalogueIndices:
+            self.engine.rows.reserve(snapshot.rows)
+            item = np.zeros(len(snapshot.items), np.int32)
+            item[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
+            older = item + np.int32(1)
+            older[0] = 0
+            return CatalogueIndices(item, older, self.engine.names.catalogue.types.add(snapshot.types))
+
+        of_place: CatalogueIndices = await self._run(look_up)
+        blocks = snapshot.blocks()
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+            rows, place = block
+            indices = CatalogueIndices(
+                of_place.item[place.item], of_place.older[place.older], of_place.type[place.type]
+            )
+            await self._load(rows, number, indices)
+            self.metrics.restored.labels(number).inc(len(rows.user))
+
+    async def _forget_rows(self, number: int) -> None:
+        await self._run(lambda: self.engine.rows.forget_partition(number))
+        self.metrics.restored.labels(number).set(0)
+
+    # -- the changelog ----------------------------------------------------------------------------------
 
     async def _expect(self, tp: TopicPartition, first: int, end: int) -> None:
         """Make room for the rows that the changelog may hold, and note how much there is to read."""
         self._spans[tp.partition] = (first, end)
         room = min(end - first, RESERVE_ROWS)
-        await self._run(lambda: self.engine.slab.reserve(len(self.engine.slab) + room))
+        await self._run(lambda: self.engine.rows.reserve(room))
 
     async def _take(self, tp: TopicPartition, records: Records) -> None:
+        copy = self.copies[tp.partition]
+        if copy.newer is not None:
+            return
         newest = {record.key: record.value for record in records if record.key is not None}
-        await self._run(lambda: self._load_records(tp.partition, newest))
+        stored = await asyncio.to_thread(decode_newest, newest)
+        try:
+            await self._load_stored(tp.partition, stored)
+        except NewerRows as newer:
+            copy.newer = newer
+            return
+        for key in stored.foreign:
+            log.warning("partition %d: key %r is not UTF-8, so no user's; passed over", tp.partition, key)
+        copy.damaged = {user: why for user, why in copy.damaged.items() if user not in newest}
+        copy.damaged |= stored.damaged
+        copy.position = records[-1].offset + 1
         self.metrics.restored.labels(tp.partition).inc(len(records))
-        self._log_progress(tp.partition, records[-1].offset + 1)
+        self._log_progress(tp.partition, copy.position)
 
     def _log_progress(self, number: int, position: int) -> None:
         first, end = self._spans[number]
@@ -168,20 +242,16 @@ class Restorer:
             self._logged_at = time.monotonic()
             log.info("partition %d: %.0f %% of the changelog restored", number, 100 * share)
 
-    def _load_records(self, number: int, newest: dict[bytes, bytes | None]) -> None:
-        stored = decode_newest(newest)
-        for key in stored.foreign:
-            log.warning("partition %d: key %r is not UTF-8, so no user's; passed over", number, key)
-        self._damaged = {user: why for user, why in self._damaged.items() if user not in newest}
-        self._damaged |= stored.damaged
-        self.engine.erase_users([(number, user) for user in stored.erased])
-        if stored.erased:  # a crash must not find them again in an older snapshot
+    async def _load_stored(self, number: int, stored: StoredRows) -> None:
+        if stored.erased:
+            await self._run(lambda: self.engine.erase_users([(number, user) for user in stored.erased]))
+            # A crash must not find them again in an older snapshot.
             group = self.settings.group
             discard_snapshot(snapshot_path(self.settings.cache_dir, group, self.topic_id, number))
         for rows in stored.rows:
-            self._load(rows, number)
+            await self._load(rows, number)
 
-    def _load(self, rows: Rows, number: int, known: CatalogueIndices | None = None) -> None:
+    async def _load(self, rows: Rows, number: int, indices: CatalogueIndices | None = None) -> None:
         if rows.topic_id != self.topic_id or np.any(rows.partition != number):
             names = self.settings.topics
             raise EddyError(
@@ -198,4 +268,18 @@ class Restorer:
                 "to what it was when they were written, or move them with "
                 f"`eddy repartition --partitions {settings.partitions}`"
             )
-        self.engine.load_rows(rows, known)
+        for start in range(0, len(rows.user), LOAD_ROWS):
+            part = slice(start, start + LOAD_ROWS)
+            of_part = None if indices is None else select_entries(indices, part)
+            await self._run(partial(self.engine.load_rows, select_entries(rows, part), of_part))
+
+    def _require_readable(self, number: int, copy: RowCopy) -> None:
+        """Errors: RowFormatError when a user's newest row cannot be read. Its events are committed, and so
+        would be lost silently if the worker went on without the row.
+        """
+        if copy.damaged:
+            topic, (user, why) = self.settings.topics.user_state, next(iter(copy.damaged.items()))
+            raise RowFormatError(
+                f"{topic} partition {number}, {len(copy.damaged)} rows: {why}; to go on without the row, "
+                f"write an empty value under the key {user!r} to this partition of {topic}"
+            )

@@ -6,6 +6,7 @@ stay with Faust. Commits do not, because Faust expects one message per offset: `
 offsets, and the checkpoint alone calls it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from eddy.stream.records.chunk import Chunk
 from eddy.stream.worker.fetch_pace import AT_ONCE, FetchPace, Patience
 
 CHUNK_CODEC = "eddy-chunk"
+
+LOOK_AGAIN_S = 0.05
+"""How long a fetch may wait for records while a partition is not read yet."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class BatchConsumer(driver.Consumer):
         self._expected: dict[TP, int] = {}
         self._skipped: dict[TP, list[tuple[int, int]]] = {}
         self._seeks_begun = self._seeks_ended = 0
+        self._read: set[TP] = set()
+        """partitions whose records may be handed out"""
+        self._reads = asyncio.Event()
+        """set while there are such partitions"""
         self._pace = FetchPace()
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
@@ -109,6 +117,28 @@ class BatchConsumer(driver.Consumer):
             # Faust drops what ends before the offset that it noted last, also when a seek lies in between.
             self._read_offset[tp] = None
             yield tp, message
+
+    def start_reading(self, tp: TP) -> None:
+        """Hand out chunks of a partition from now on. After each rebalance no partition is read at first."""
+        self._read.add(tp)
+        self._reads.set()
+
+    def stop_reading(self, tp: TP) -> None:
+        """Hand out no more chunks of a partition."""
+        self._read.discard(tp)
+        if not self._read:
+            self._reads.clear()
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        active = active_partitions or set()
+        read = active & self._read
+        if read < active:  # another one may be read soon
+            timeout = min(timeout, LOOK_AGAIN_S)
+        if read:
+            return await super()._getmany(read, timeout)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._reads.wait(), timeout)
+        return {}
 
     def _wait_at_broker(self, patience: Patience) -> None:
         consumer = self._thread._consumer
@@ -191,6 +221,7 @@ class BatchConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         for tp in revoked:
+            self.stop_reading(tp)
             for noted in (self._handed, self._expected, self._skipped):
                 noted.pop(tp, None)
         await super().on_partitions_revoked(revoked)

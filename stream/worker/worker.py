@@ -15,7 +15,8 @@ answered for ends the process: the log and the changelog bring everything back.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Self
 
 import torch
@@ -64,7 +65,9 @@ class Worker:
         self.settings, self.engine, self.background = settings, engine, background
         self._thread, self._followed = thread, followed
         restorer = Restorer(settings, topic_id, engine, followed.statistics, metrics, thread.run)
-        self.partitions = PartitionSet(settings, topic_id, restorer, followed, thread.run, background)
+        self.partitions = PartitionSet(
+            settings, topic_id, restorer, followed, consumer, thread.run, background
+        )
         self._producer, self._sender = producer, Sender(producer, settings.topics)
         batch_lock = asyncio.Lock()
         self.batches = BatchLoop(
@@ -122,53 +125,59 @@ class Worker:
         background.spawn(self._item_retirement.run(), "items that leave")
 
     async def _switch_version(self, live: LiveVersion) -> None:
-        def switch() -> None:
-            if live.epoch > self.engine.live.epoch:
-                self.engine.switch_version(live)
-
-        await self._thread.run(switch)
-        self.partitions.metrics.epoch.set(self.engine.live.epoch)
+        """Go on with a version, all of which is built beside the engine."""
+        engine = self.engine
+        while live.epoch > engine.newest.live.epoch:
+            builder = await self._thread.run(lambda: engine.builder(live))
+            version = await self._followed.beside(builder)
+            await self._thread.run(partial(engine.switch_version, version, builder))
+        self.partitions.metrics.epoch.set(engine.newest.live.epoch)
 
     async def put(self, chunk: Chunk) -> None:
-        """Take in a chunk; waits while partitions are being restored and while the engine is behind."""
+        """Take in a chunk; waits while the engine is behind."""
         await self.batches.put(chunk)
 
     async def assigned(self, numbers: set[int], generation: int) -> None:
-        """The worker owns these partitions from now on, those that it had before among them. They are
-        restored beside the caller, and chunks wait meanwhile.
+        """The worker owns these partitions from now on, those that it had before among them. What it does
+        not have in memory is restored beside the caller.
         """
         await self.partitions.assign(numbers, generation)
 
-    async def revoked(self, numbers: set[int], snapshots: bool = False) -> None:
-        """The worker is about to lose these partitions: flush within the budget, then forget them in any
-        case. With `snapshots`, their rows are left on the local disk for a next start.
+    async def revoked(self, numbers: set[int]) -> None:
+        """The worker may lose these partitions: make durable what was applied, within the budget. After a
+        clean flush their rows are kept until the next assignment, else they are forgotten.
         """
         loop, partitions = asyncio.get_running_loop(), self.partitions
         deadline = loop.time() + self.settings.session_timeout_s * REVOKE_BUDGET
         # 1. Apply nothing more of them.
-        await partitions.pause()
+        await partitions.pause(deadline - loop.time())
         await self.batches.inbox.clear()
         leaving = [partitions.tasks[number] for number in sorted(numbers) if number in partitions.tasks]
         partitions.stop_accepting(leaving)
+        # 2. Make durable what was applied.
         flushed = False
         try:
-            # 2. Make durable what was applied.
             flushed = await self.checkpointer.flush(deadline - loop.time())
             if not flushed:
                 log.warning("the last flush took too long; its events will be read again by the next owner")
-                leaving = list(partitions.tasks.values())  # what was copied out of any of them is lost
         finally:
-            # 3. Forget them, and what the flush may have left half done.
-            if snapshots and flushed:
-                await partitions.write_snapshots(leaving)
-            await partitions.drop(leaving, keep_statistics=flushed, within_s=deadline - loop.time())
-            if not flushed:  # the abandoned checkpoint may have been about to forget one of them
+            # 3. Keep their rows, or forget what the flush may have left half done: what was copied out of any
+            # partition is lost then.
+            if flushed:
+                await partitions.give_up(leaving)
+            else:
+                await partitions.drop(list(partitions.tasks.values()))
                 for number in numbers - {task.number for task in leaving}:
-                    await partitions.forget(number)
+                    await partitions.forget(number)  # the abandoned flush may have been about to do so
 
-    async def stop(self) -> None:
-        """Flush what was applied, leave snapshots, give up all partitions, and end."""
-        await self.revoked(set(self.partitions.tasks), snapshots=True)
+    async def stop(self, leave_group: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Flush what was applied, give up all partitions, leave the group, so that others go on with them,
+        then leave snapshots and end.
+        """
+        await self.revoked(set(self.partitions.tasks))
+        if leave_group is not None:
+            await leave_group()
+        await self.partitions.close()
         await self.background.cancel()
         await self._producer.stop()
         self._sender.close()

@@ -114,23 +114,24 @@ def scoring(folder: Path, limit: dict[str, float], items: int, users: int) -> li
     for precision in PRECISIONS:
         engine, _ = filled(folder, "whole", items, precision, "cuda")
         slots = parts.some_rows(engine, users, 1)
-        view, now = engine.ranker.latest(engine.slab, slots), engine.clock.now(engine.wall())
-        engine.update_statistics(now, engine.wall())
+        view, now = engine.newest.ranker.latest(engine.newest.slab, slots), engine.clock.now(engine.wall())
+        engine.update_statistics(engine.newest.ranker, now, engine.wall())
         nobody = np.zeros(len(slots), np.bool_)
 
         def lists(engine: Engine = engine, view: Any = view, now: int = now, nobody: Any = nobody) -> Any:
-            return engine.ranker.start_topk(view, now, K, nobody)()
+            return engine.newest.ranker.start_topk(view, now, K, nobody)()
 
         took = seconds(lists, 7)
-        vector = engine.ranker.query(view, now).vector
-        rows = engine.ranker.scorer.matrix.T.contiguous()
+        vector = engine.newest.ranker.query(view, now).vector
+        rows = engine.newest.ranker.scorer.matrix.T.contiguous()
         plain = seconds(lambda vector=vector, rows=rows: torch.topk(vector @ rows, K), 7)  # type: ignore[misc]
         listed = [set(row) for row in lists().item.tolist()]
         exact = exact or listed
         n = len(slots)
         figures.append(
             {
-                "items": items, "users": n, "precision": engine.ranker.scorer.precision, "per_s": n / took,
+                "items": items, "users": n, "per_s": n / took,
+                "precision": engine.newest.ranker.scorer.precision,
                 "plain_per_s": n / plain, "recall_at_20": recall(listed, exact),
                 "flops_share": 2 * n * items * rows.shape[0] / took / limit["flops_float32"],
                 "bytes_share": 4 * n * items / took / limit["bytes_per_s"],

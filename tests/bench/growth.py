@@ -90,8 +90,8 @@ def timed(engine: Engine, batches: Iterator[EventColumns], seconds: float) -> fl
 def apply(engine: Engine, batch: EventColumns) -> int:
     """Apply a micro-batch and wait for its lists and ranks; returns how many events were applied."""
     outcome = engine.apply([batch])
-    if outcome.lists is not None:
-        outcome.lists.topk()
+    for lists in outcome.lists:
+        lists.topk()
     engine.prequential.finish_ranks()
     return outcome.applied
 

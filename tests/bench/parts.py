@@ -97,13 +97,13 @@ def later(batches: Sequence[EventColumns], offsets: int, ms: int) -> list[EventC
 
 def lists(engine: Engine, slots: Slots) -> Lists:
     """One micro-batch of answers: query, score and top-k for rows as they are."""
-    slab, view = engine.slab, engine.ranker.latest(engine.slab, slots)
+    slab, view = engine.newest.slab, engine.newest.ranker.latest(engine.newest.slab, slots)
     now, wall = engine.clock.now(engine.wall()), engine.wall()
-    engine.update_statistics(now, wall)
-    started = engine.ranker.start_topk(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
+    engine.update_statistics(engine.newest.ranker, now, wall)
+    started = engine.newest.ranker.start_topk(view, now, engine.options.k, np.zeros(len(slots), np.bool_))
     topk, users = started(), [slab.user_of[slot] or "" for slot in slots.tolist()]
     where = slab.partition[slots], slab.offset[slots], view.last_time
-    said = engine.names.json_ids(), engine.live.epoch, engine.live.version.id
+    said = engine.names.json_ids(), engine.newest.live.epoch, engine.newest.live.version.id
     return Lists(users, *where, lambda: topk, *said)
 
 
@@ -122,11 +122,11 @@ async def send(producer: AIOKafkaProducer, topic: str, by_partition: dict[int, A
 
 def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[CheckpointData]:
     """The data that a checkpoint writes for these rows, for each partition."""
-    home = engine.slab.partition[slots]
+    home = engine.newest.slab.partition[slots]
 
     def capture(number: int) -> CheckpointData:
         of_partition = slots[home == number]
-        stored = engine.slab.export_rows(of_partition, engine.names.catalogue, TOPIC_ID, engine.versions)
+        stored = engine.newest.export(of_partition, engine.names.catalogue, TOPIC_ID)
         return CheckpointData(number, None, lambda: [*keyed(stored)], list)
 
     return map(capture, range(partitions))
@@ -148,13 +148,13 @@ async def write(
 
 def some_rows(engine: Engine, n: int, seed: int) -> Slots:
     """n rows that exist, chosen evenly."""
-    used = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
+    used = np.flatnonzero(engine.newest.slab.partition[: len(engine.newest.slab.user_of)] >= 0)
     return np.sort(np.random.default_rng(seed).choice(used, min(n, len(used)), replace=False))
 
 
 def scorer(version: Version, settings: Settings, precision: Precision) -> Scorer:
     """A scorer over the version's own items."""
-    scorer = engine(version, settings, "off", precision).ranker.scorer
+    scorer = engine(version, settings, "off", precision).newest.ranker.scorer
     scorer.update_statistics(0.0)
     return scorer
 
@@ -189,8 +189,8 @@ def sample(engine: Engine, share: float, ranking_time: float | None) -> None:
     """From now on, rank the events of this share of the present users before they are applied, in at most the
     share `ranking_time` of the time.
     """
-    used = len(engine.slab.user_of)
-    users = [(user or "").encode() for user in engine.slab.user_of]
-    engine.slab.sampled[:used] = in_sample(users, share)
+    used = len(engine.newest.slab.user_of)
+    users = [(user or "").encode() for user in engine.newest.slab.user_of]
+    engine.newest.slab.sampled[:used] = in_sample(users, share)
     engine.options = dataclasses.replace(engine.options, sample=share, ranking_time=ranking_time)
     engine.rank_budget = RankBudget(ranking_time)

@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 from aiokafka import TopicPartition
 
-from eddy.models.hashing import item_hashes, type_hash
+from eddy.models.hashing import item_hash, item_hashes, type_hash
 from eddy.models.registry import Version
 from eddy.stream.engine.engine import Engine
 from eddy.stream.kafka.clients import admin_client
@@ -53,8 +53,8 @@ ITEMS = 10_000
 _BLOCK = 10_000
 
 
-def random_rows(start: int, n: int) -> Rows:
-    """n users from number `start` on; every second one has an anchor."""
+def random_rows(start: int, n: int, version: Version) -> Rows:
+    """n users from number `start` on, as if encoded by a version; every second one has an anchor."""
     rng = np.random.default_rng(start)
     length = rng.integers(1, WINDOW, n).astype(np.uint8)
     filled = np.arange(WINDOW) < length[:, None]
@@ -63,7 +63,7 @@ def random_rows(start: int, n: int) -> Rows:
     return Rows(
         user=[b"user-%d" % i for i in range(start, start + n)],
         epoch=np.ones(n, np.uint32),
-        version=np.ones(n, np.uint64),
+        version=np.full(n, item_hash(version.id), np.uint64),
         topic_id=TOPIC_ID,
         partition=np.zeros(n, np.int32),
         offset=rng.integers(0, 10**9, n),
@@ -82,13 +82,13 @@ def random_rows(start: int, n: int) -> Rows:
     )
 
 
-async def write(settings: Settings, rows: int) -> int:
+async def write(settings: Settings, rows: int, version: Version) -> int:
     """Fill the changelog; returns the bytes of its values."""
     producer = new_producer(settings)
     await producer.start()
     written = 0
     for start in range(0, rows, _BLOCK):
-        part = random_rows(start, min(_BLOCK, rows - start))
+        part = random_rows(start, min(_BLOCK, rows - start), version)
         values = encode_rows(part)
         written += sum(map(len, values))
         await asyncio.gather(
@@ -129,6 +129,22 @@ async def bare(settings: Settings) -> Seconds:
     return watch.read()
 
 
+async def take_over(restorer: Restorer) -> PartitionTask:
+    """Restore partition 0 as a worker does that follows nothing."""
+    tasks: list[PartitionTask] = []
+
+    async def begin(number: int, end: int) -> None:
+        tasks.append(await restorer.begin_task(number, 1, producer, end))
+
+    producer = await restorer.fence(0)
+    try:
+        await restorer.read([0], begin)
+    except BaseException:
+        await producer.stop()
+        raise
+    return tasks[0]
+
+
 async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, PartitionTask]:
     """Restore the partition as a worker does; returns how long it took, and the task that then owns it."""
     with ThreadPoolExecutor(1) as thread:
@@ -136,13 +152,10 @@ async def restored(settings: Settings, engine: Engine) -> tuple[Seconds, Partiti
         async def run(work: Callable[[], Any]) -> Any:
             return await asyncio.get_running_loop().run_in_executor(thread, work)
 
-        async def caught_up() -> None:
-            """Nothing is followed here."""
-
         counts = StatisticsReader(engine.statistics, engine.names.catalogue)
         restorer = Restorer(settings, TOPIC_ID, engine, counts, WorkerMetrics(), run)
         watch = Watch()
-        owned = await restorer.take_over(0, 1, caught_up)
+        owned = await take_over(restorer)
         seconds = watch.read()
         await owned.producer.stop()
     return seconds, owned
@@ -152,8 +165,8 @@ def restore(settings: Settings, version: Version, rows: int, write: bool = False
     """Restore all rows; `write`: leave a snapshot of them afterwards."""
     engine = new_engine(version)
     seconds, owned = asyncio.run(restored(settings, engine))
-    assert len(engine.slab) == rows
-    assert engine.slab.hidden[:rows].any(dim=1).all()
+    assert len(engine.rows) == rows
+    assert engine.newest.slab.hidden[:rows].any(dim=1).all()
     if write:
         write_snapshot(path_of(settings), owned.snapshot(engine, TOPIC_ID))
     return seconds
@@ -213,7 +226,7 @@ def main() -> None:
         settings = load_settings(bootstrap_servers=address, partitions=1, topic_prefix=f"{name}.", group=name)
         with admin_client(settings) as admin:
             ensure_topics(admin, settings)
-        written = asyncio.run(write(settings, rows))
+        written = asyncio.run(write(settings, rows, version))
         before = resident_bytes()
         load_before = os.getloadavg()
         path = path_of(settings)

@@ -64,7 +64,7 @@ class Undisturbed:
     @property
     def gone(self) -> set[str]:
         """Users who were erased and have had no event since."""
-        return self.erased - self.engine.slab.slot_of.keys()
+        return self.erased - self.engine.newest.slab.slot_of.keys()
 
 
 def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict) -> Undisturbed:
@@ -117,8 +117,8 @@ def check_rows(
     before its window, so that its state is held against its own anchor and window only.
     """
     stored = stored_rows(cluster)
-    slots = np.flatnonzero(engine.slab.partition[: len(engine.slab.user_of)] >= 0)
-    expected = engine.slab.export_rows(slots, engine.names.catalogue, topic_id, engine.versions)
+    slots = np.flatnonzero(engine.newest.slab.partition[: len(engine.newest.slab.user_of)] >= 0)
+    expected = engine.newest.export(slots, engine.names.catalogue, topic_id)
     verdict.users = len(expected.user)
     surplus_users, missing_users = set(stored) - set(expected.user), set(expected.user) - set(stored)
     verdict.must(
@@ -159,12 +159,14 @@ def invariant_difference(engine: Engine, rows: Rows) -> float:
     """The largest difference of a hidden state from the one that an engine computes from nothing but the
     row's anchor and window.
     """
-    judge = new_engine(engine.live.version, epoch=engine.live.epoch, wall=WALL_MS)
-    slots = judge.load_rows(rows)
-    length = judge.slab.length[slots].astype(np.int64)
+    judge = new_engine(engine.newest.live.version, epoch=engine.newest.live.epoch, wall=WALL_MS)
+    ((slab, slots),) = judge.load_rows(rows)
+    length = slab.length[slots].astype(np.int64)
     with torch.inference_mode():
-        start = judge.slab.anchor[torch.from_numpy(slots)].clone()
-        fresh = judge.live.recompute(judge.slab, slots, np.zeros(len(slots), np.int64), length, start)
+        start = judge.newest.slab.anchor[torch.from_numpy(slots)].clone()
+        fresh = judge.newest.live.recompute(
+            judge.newest.slab, slots, np.zeros(len(slots), np.int64), length, start
+        )
     return float(np.abs(fresh.numpy() - rows.hidden).max())
 
 
@@ -185,7 +187,11 @@ def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> 
             answer = decode(record.value)
             verdict.recommendations += 1
             newest[user] = max(newest.get(user, -1), answer.offset)
-    late = [u for u, slot in engine.slab.slot_of.items() if newest.get(u, -1) != engine.slab.offset[slot]]
+    late = [
+        u
+        for u, slot in engine.newest.slab.slot_of.items()
+        if newest.get(u, -1) != engine.newest.slab.offset[slot]
+    ]
     verdict.must(not late, f"a recommendation for every user's last event ({len(late)} without)")
     listed = [user for user in expected.gone if not withdrawn.get(user, True)]
     verdict.must(not listed, f"no list of an erased user stands ({listed[:3]} have one)")
@@ -197,7 +203,7 @@ def check_answers(cluster: Cluster, expected: Undisturbed, verdict: Verdict) -> 
 def check_statistics(cluster: Cluster, engine: Engine, verdict: Verdict) -> None:
     """Popularity as read from `item-stats` is what one pass over the log counts."""
     settings = cluster.settings
-    config = engine.live.recommender.config
+    config = engine.newest.live.recommender.config
     catalogue = Catalogue()
     read = Statistics(config.half_lives_ms, config.successors)
     reader = StatisticsReader(read, catalogue)

@@ -18,8 +18,10 @@ from eddy.models.rules import EventRules
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Catalogue, Vocabulary
+from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.engine import Engine, Options
 from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.version_rows import VersionRows
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import Rows
@@ -65,9 +67,28 @@ def random_version(
 
 def new_live_version(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:
     """A live version on the item names of an engine, or on new ones."""
-    names = engine.names if engine else ItemNames(Catalogue())
+    names = engine.names if engine is not None else ItemNames(Catalogue())
     names.add_vocabulary(version.vocabulary.items)
     return LiveVersion(version, epoch, names.catalogue, torch.device("cpu"))
+
+
+def switch(engine: Engine, version: Version, epoch: int) -> None:
+    """Let the engine go on with another version; rows stay with the one before."""
+    builder = engine.builder(new_live_version(engine, version, epoch))
+    engine.switch_version(builder(), builder)
+
+
+def reencode_all(engine: Engine) -> list[Changed]:
+    """Move all rows to the newest version; returns each slice's."""
+    changed = []
+    while engine.rows.may_be_stale:
+        changed += engine.reencode_oldest(0.01)
+    return changed
+
+
+def changed_users(changed: Iterable[Changed]) -> list[str]:
+    """The users of rows that changed, where these are now; as often as they are named."""
+    return [slab.user_of[slot] or "" for slab, slots in changed for slot in slots.tolist()]
 
 
 def new_engine(
@@ -109,10 +130,15 @@ def batch(happenings: Sequence[Happening], offsets: Iterable[int], partition: in
 
 
 def stored_rows(engine: Engine, partition: int = 0) -> Rows:
-    """All rows of a partition in their stored form, ordered by user."""
-    slots = engine.slab.of_partition(partition)
-    slots = slots[np.argsort([engine.slab.user_of[slot] or "" for slot in slots.tolist()])]
-    return engine.slab.export_rows(slots, engine.names.catalogue, TOPIC_ID, engine.versions)
+    """All rows of a partition in their stored form, ordered by user; all must be of the newest version."""
+    return stored_rows_of(engine, engine.newest, partition)
+
+
+def stored_rows_of(engine: Engine, version: VersionRows, partition: int = 0) -> Rows:
+    """The rows of one version that is in use, in the same form."""
+    slab, slots = version.slab, version.slab.of_partition(partition)
+    slots = slots[np.argsort([slab.user_of[slot] or "" for slot in slots.tolist()])]
+    return version.export(slots, engine.names.catalogue, TOPIC_ID)
 
 
 EXACT = ("offset", "applied", "digest", "epoch", "anchor_time", "length", "older")

@@ -67,6 +67,7 @@ class Member:
         self._kafka, self._coordinator = kafka, coordinator
         self._generation = -1
         self._position: dict[int, int] = {}
+        self._read: set[int] = set()
         self._handed: dict[int, int] = {}
         self._seeks = 0
         self._flowing = asyncio.Event()
@@ -84,6 +85,13 @@ class Member:
         return self.metrics.registry.get_sample_value(name) or 0.0
 
     # -- the consumer that the worker sees --------------------------------------------------------------
+
+    def start_reading(self, number: int) -> None:
+        self._read.add(number)
+        self._kafka.wake_readers()
+
+    def stop_reading(self, number: int) -> None:
+        self._read.discard(number)
 
     async def commit(self, offsets: dict[int, int]) -> bool:
         await self._kafka.called("commit offsets", self.client)
@@ -113,6 +121,7 @@ class Member:
     async def give_up(self) -> None:
         """Hear that all partitions are revoked."""
         self._flowing.clear()
+        self._read.clear()
         try:
             await self.worker.revoked(set(self._position))
         except Killed:
@@ -150,7 +159,8 @@ class Member:
 
     def _fetch(self) -> list[Chunk]:
         fetched = {}
-        for number, start in self._position.items():
+        for number in sorted(self._read & self._position.keys()):
+            start = self._position[number]
             tp = TopicPartition(self._topic, number)
             records, self._position[number] = self._kafka.read(tp, start, CHUNK_RECORDS, committed=True)
             if records:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from eddy.models.registry import Version
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.worker.background import BackgroundTasks, EngineThread
 from eddy.stream.worker.followed_topics import FollowedTopics
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.restore import RowCopy
 from eddy.stream.worker.transport import Reading
 from eddy.stream.worker.worker import Worker
 from tests.support.engines import new_engine, random_version
@@ -23,11 +25,18 @@ async def at_once() -> None:
 
 
 class StubConsumer:
-    """Notes the commits that it is asked for; `refusals` of them are refused."""
+    """Notes the commits that it is asked for, of which it refuses the first `refusals`; and what it reads."""
 
     def __init__(self, refusals: int = 0) -> None:
         self.refusals = refusals
         self.commits: list[dict[int, int]] = []
+        self.read: set[int] = set()
+
+    def start_reading(self, number: int) -> None:
+        self.read.add(number)
+
+    def stop_reading(self, number: int) -> None:
+        self.read.discard(number)
 
     async def commit(self, offsets: dict[int, int]) -> bool:
         self.commits.append(offsets)
@@ -54,7 +63,7 @@ def new_worker(settings: Settings, version: Version, consumer: StubConsumer | No
     """A worker that has not begun to work; item statistics are not followed."""
     thread, engine = EngineThread(), new_engine(version)
     followed = FollowedTopics(settings, thread.run)
-    followed.count_for(engine.live)
+    followed.count_for(engine.newest.live)
     followed.forget_statistics = lambda partition: at_once()  # type: ignore[method-assign]
     producer: Any = StubProducer()
     return Worker(
@@ -87,12 +96,23 @@ def worker_with_partitions(
 class StubRestorer:
     """Restores partitions as a test says, into nothing."""
 
-    def __init__(self, worker: Worker, take_over: Callable[[int], Awaitable[Any]]) -> None:
+    def __init__(self, worker: Worker, read: Callable[[int], NewerRows | None]) -> None:
         self.engine, self.metrics = worker.engine, worker.partitions.metrics
-        self._take_over = take_over
+        self.copies: dict[int, RowCopy] = {}
+        self._read = read
 
-    async def take_over(self, number: int, *_: Any) -> Any:
-        return await self._take_over(number)
+    async def fence(self, number: int) -> Any:
+        return StubProducer()
 
-    def forget(self, number: int) -> None:
+    async def read(self, numbers: Collection[int], complete: Callable[[int, int], Awaitable[None]]) -> Any:
+        newer = {number: self._read(number) for number in sorted(numbers)}
+        for number in numbers:
+            if newer[number] is None:
+                await complete(number, 0)
+        return {number: why for number, why in newer.items() if why is not None}
+
+    async def begin_task(self, number: int, generation: int, producer: Any, end: int) -> PartitionTask:
+        return PartitionTask(number, producer, Journal(number, -1, -1), generation, changelog_end=end)
+
+    async def forget(self, number: int) -> None:
         """Nothing is there."""

@@ -21,13 +21,13 @@ from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.state.rows import decode_rows, encode_rows
 from tests.support.engines import (
-    TOPIC_ID,
     Happening,
     assert_same_rows,
     batch,
     item_id,
     new_engine,
     random_version,
+    reencode_all,
     stored_rows,
 )  # fmt: skip
 from tests.support.training import FAST, random_log
@@ -52,7 +52,7 @@ def engine_on(request: pytest.FixtureRequest, tmp_path: Path) -> NewEngine:
 
 def as_on_any_device(engine: Engine) -> Engine:
     """Without the loops that are compiled for the CPU."""
-    engine.ranker.scorer.compiled = False
+    engine.newest.ranker.scorer.compiled = False
     return engine
 
 
@@ -77,8 +77,8 @@ def run(engine: Engine, batches: int = 6, size: int = 150) -> list[np.ndarray]:
     for number in range(batches):
         sent = batch(happenings(size, number), range(number * size, (number + 1) * size))
         outcome = engine.apply([sent])
-        assert outcome.lists is not None
-        scores.append(outcome.lists.topk().score.numpy())
+        (lists,) = outcome.lists
+        scores.append(lists.topk().score.numpy())
         engine.prequential.finish_ranks()
     return scores
 
@@ -101,11 +101,11 @@ def test_stored_rows_and_a_new_version_are_taken(engine_on: NewEngine, device: s
         after.load_rows(group)
     assert_same_rows(stored_rows(after), rows, but=("older",))
     wider = random_version(tmp_path / "wider", hidden=24, items=ITEMS, seed=1)
-    after.switch_version(LiveVersion(wider, 2, after.names.catalogue, torch.device(device)))
-    assert len(after.reencode_oldest(1_000)) == len(rows.user)
-    exported = after.slab.export_rows(
-        after.slab.of_partition(0), after.names.catalogue, TOPIC_ID, after.versions
-    )
+    live = LiveVersion(wider, 2, after.names.catalogue, torch.device(device))
+    builder = after.builder(live)
+    after.switch_version(builder(), builder)
+    assert sum(len(slots) for _, slots in reencode_all(after)) == len(rows.user)
+    exported = stored_rows(after)
     assert np.isfinite(exported.hidden).all()
     assert exported.hidden.shape[1] == 24
 
@@ -122,9 +122,7 @@ def test_a_first_pass_in_reduced_precision_finds_the_same_lists(
     )
     for number in range(3):
         sent = [batch(happenings(150, number), range(number * 150, (number + 1) * 150))]
-        wanted, lists = exact.apply(sent).lists, found.apply(sent).lists
-        assert wanted is not None
-        assert lists is not None
+        (wanted,), (lists,) = exact.apply(sent).lists, found.apply(sent).lists
         pairs = zip(wanted.topk().item, lists.topk().item, strict=True)
         share = [len(np.intersect1d(one, other)) / len(one) for one, other in pairs]
         assert np.mean(share) >= 0.99

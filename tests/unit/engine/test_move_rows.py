@@ -23,9 +23,10 @@ from tests.support.engines import (
     batch,
     item_id,
     new_engine,
-    new_live_version,
     random_version,
+    reencode_all,
     stored_rows,
+    switch,
 )
 from tests.support.oracle import Oracle
 
@@ -101,11 +102,11 @@ def run(engine: Engine, sent: Sequence[Happening], pieces: Sequence[tuple[int, i
 
 def invariant_error(engine: Engine) -> float:
     """Largest difference between a row's hidden state and a fresh encoding of its anchor and window."""
-    slab = engine.slab
+    slab = engine.newest.slab
     slots = slab.of_partition(0)
     length = slab.length[slots].astype(np.int64)
     with torch.inference_mode():
-        fresh = engine.live.recompute(
+        fresh = engine.newest.live.recompute(
             slab, slots, np.zeros(len(slots), np.int64), length, slab.anchor[torch.from_numpy(slots)].clone()
         )
         return float((fresh - slab.hidden[torch.from_numpy(slots)]).abs().max())
@@ -131,13 +132,11 @@ def test_lists_and_ranks_are_as_of_their_event_however_late_or_often_it_comes(
     state_alone: Version, sent: list[Happening]
 ) -> None:
     together, one_by_one = (new_engine(state_alone, emit="every", sample=0.5) for _ in range(2))
-    lists = together.apply([batch(sent, range(len(sent)))]).lists
-    assert lists is not None
+    (lists,) = together.apply([batch(sent, range(len(sent)))]).lists
     score_at = dict(zip(lists.offset.tolist(), lists.topk().score, strict=True))
     assert len(score_at) == len(sent)
     for offset, happening in enumerate(sent):
-        expected = one_by_one.apply([batch([happening], [offset])]).lists
-        assert expected is not None
+        (expected,) = one_by_one.apply([batch([happening], [offset])]).lists
         np.testing.assert_allclose(score_at[offset], expected.topk().score[0], rtol=0, atol=1e-3)
     for engine in (together, one_by_one):
         engine.prequential.finish_ranks()
@@ -256,9 +255,8 @@ def test_rows_of_another_epoch_are_encoded_anew_from_their_window_alone(
     sent = [Happening(f"u-{i % 3}", item_id(i % 50), START + i) for i in range(250)]
     run(engine, sent, [(0, 250)])
     other = random_version(tmp_path, "lstm", hidden=8, seed=5)
-    engine.switch_version(new_live_version(engine, other, 2))
-    assert len(engine.reencode_oldest(2)) == 2
-    assert len(engine.reencode_oldest(100)) == 1
+    switch(engine, other, 2)
+    reencode_all(engine)
     rows = stored_rows(engine)
     assert set(rows.epoch.tolist()) == {2}
     assert not rows.anchor.any()

@@ -56,7 +56,7 @@ def test_ranks_take_their_share_and_at_most_what_was_saved_up_beside(
 
 def apply_an_event_of_each(engine: Engine, users: int) -> None:
     happenings = [Happening(f"u-{n}", item_id(n % 7), START + n) for n in range(users)]
-    offset = int(engine.slab.offset.max(initial=-1)) + 1
+    offset = int(engine.newest.slab.offset.max(initial=-1)) + 1
     engine.apply([batch(happenings, range(offset, offset + users))])
     engine.prequential.finish_ranks()
 
@@ -66,14 +66,14 @@ def test_a_thinned_sample_is_a_part_of_the_same_users(tmp_path: Path) -> None:
     clock = Clock()
     engine.rank_budget = RankBudget(0.05, clock)
     apply_an_event_of_each(engine, 2000)  # everybody has a row
-    engine.ranker.scorer.ranking_cost = RankingCost()
-    engine.ranker.scorer.ranking_cost.add_cost(MOST_SAVED_S / 10, 1)
+    engine.newest.ranker.scorer.ranking_cost = RankingCost()
+    engine.newest.ranker.scorer.ranking_cost.add_cost(MOST_SAVED_S / 10, 1)
     clock.now += 3600.0  # long enough to save up all that may be: the time of ten ranks
     before = engine.prequential.events
     apply_an_event_of_each(engine, 2000)
     assert 0 < engine.prequential.events - before < 50
     assert 0 < engine.prequential.sample < 0.01
-    users = [(user or "").encode() for user in engine.slab.user_of]
+    users = [(user or "").encode() for user in engine.newest.slab.user_of]
     few, all_of_them = in_sample(users, engine.prequential.sample), in_sample(users, 0.5)
     assert not (few & ~all_of_them).any()
 
@@ -81,7 +81,7 @@ def test_a_thinned_sample_is_a_part_of_the_same_users(tmp_path: Path) -> None:
 def test_a_sample_that_the_time_allows_is_taken_whole(tmp_path: Path) -> None:
     engine = new_engine(random_version(tmp_path), sample=0.5, ranking_time=None)
     apply_an_event_of_each(engine, 500)
-    users = [(user or "").encode() for user in engine.slab.user_of]
+    users = [(user or "").encode() for user in engine.newest.slab.user_of]
     sampled = np.count_nonzero(in_sample(users, 0.5))
     assert engine.prequential.events == sampled
     assert engine.prequential.sample == 0.5

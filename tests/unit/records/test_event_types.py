@@ -26,9 +26,10 @@ from tests.support.engines import (
     batch,
     item_id,
     new_engine,
-    new_live_version,
     random_version,
+    reencode_all,
     stored_rows,
+    switch,
 )
 from tests.support.oracle import Oracle
 
@@ -119,7 +120,7 @@ def test_an_unknown_type_inherits_no_rule_whatever_its_name(version: Version) ->
     states = dict(zip(rows.user, rows.hidden, strict=True))
     np.testing.assert_array_equal(states[b"u-page_1"], states[b"u-page_31292"])
     assert not np.array_equal(states[b"u-page_1"], states[b"u-dislike"])
-    (flags,) = [engine.live.flags(engine.slab.type[:3, 0], np.zeros(3, np.float16))]
+    (flags,) = [engine.newest.live.flags(engine.newest.slab.type[:3, 0], np.zeros(3, np.float16))]
     assert dict(zip(kinds, flags.negative.tolist(), strict=True)) == {
         "page_1": False,
         "page_31292": False,
@@ -172,8 +173,8 @@ def test_a_type_that_a_later_version_names_is_known_to_it_in_rows_that_are_there
     engine = new_engine(version)
     sent = [Happening("u", item_id(i), START + i, f"page_{i % 7}") for i in range(20)]
     engine.apply([batch(sent, range(20))])
-    engine.switch_version(new_live_version(engine, later, 2))
-    engine.reencode_oldest(10)
+    switch(engine, later, 2)
+    reencode_all(engine)
     fresh = new_engine(later, epoch=2)
     fresh.apply([batch(sent, range(20))])
     np.testing.assert_allclose(stored_rows(engine).hidden, stored_rows(fresh).hidden, atol=2e-5)
@@ -206,7 +207,7 @@ def test_a_log_with_thousands_of_types_trains_and_the_version_knows_each_of_them
     assert [version.vocabulary.types[i] for i in index] == types
     unknown = version.vocabulary.type_index(type_hashes(["page_2000", "Dislike"]))
     assert unknown.tolist() == [len(types)] * 2
-    assert new_engine(version).live.tables.type_input.max() == len(types)
+    assert new_engine(version).newest.live.tables.type_input.max() == len(types)
 
 
 def test_of_more_types_than_a_version_can_know_it_knows_the_most_frequent(

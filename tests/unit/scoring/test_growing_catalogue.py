@@ -100,7 +100,7 @@ def test_items_taken_in_alone_score_as_if_everything_had_been_brought_up_to_date
 def test_a_new_item_of_a_live_stream_is_listed_at_once_and_costs_no_refresh(tmp_path: Path) -> None:
     engine = new_engine(random_version(tmp_path), emit="latest", k=1000, sample=1.0)
     engine.wall = lambda: START
-    scorer, refreshed = engine.ranker.scorer, list[float]()
+    scorer, refreshed = engine.newest.ranker.scorer, list[float]()
     refresh = scorer.update_statistics
 
     def noted(now: float) -> None:
@@ -111,8 +111,8 @@ def test_a_new_item_of_a_live_stream_is_listed_at_once_and_costs_no_refresh(tmp_
     for number in range(10):
         new = f"new-{number}"
         outcome = engine.apply([batch([Happening("user", new, START)], [number])])
-        assert outcome.lists is not None
-        listed = {engine.names.ids[item] for item in outcome.lists.topk()[0][0].tolist() if item >= 0}
+        (lists,) = outcome.lists
+        listed = {engine.names.ids[item] for item in lists.topk()[0][0].tolist() if item >= 0}
         assert new in listed
     engine.prequential.finish_ranks()
     assert refreshed == [START]

@@ -26,9 +26,10 @@ from tests.support.engines import (
     batch,
     item_id,
     new_engine,
-    new_live_version,
     random_version,
+    reencode_all,
     stored_rows,
+    switch,
 )
 
 NOW = 1_400_000_000_000
@@ -97,9 +98,10 @@ def listed(found: Answer) -> list[str]:
 
 def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
     """What a worker emits for these users as of now."""
-    view = engine.ranker.latest(engine.slab, engine.slab.slots_of(users))
-    engine.ranker.update_statistics(engine.clock.now(WALL), WALL)
-    item, *_ = engine.ranker.start_topk(view, engine.clock.now(WALL), 5, np.zeros(len(users), np.bool_))()
+    ranker, slab = engine.newest.ranker, engine.newest.slab
+    view = ranker.latest(slab, slab.slots_of(users))
+    ranker.update_statistics(engine.clock.now(WALL), WALL)
+    item, *_ = ranker.start_topk(view, engine.clock.now(WALL), 5, np.zeros(len(users), np.bool_))()
     return [[engine.names.ids[i] or "" for i in row] for row in item.tolist()]
 
 
@@ -109,12 +111,12 @@ def engine_lists(engine: Engine, users: Sequence[str]) -> list[list[str]]:
 def test_a_user_gets_the_list_that_the_engine_makes_of_the_same_row(engine: Engine, version: Version) -> None:
     view = new_view(version)
     assert view.take_rows(0, records(engine)) == []
-    users = sorted(engine.slab.slot_of)
+    users = sorted(engine.newest.slab.slot_of)
     assert [listed(ask(view, user)) for user in users] == engine_lists(engine, users)
     one = ask(view, users[0])
-    slot = engine.slab.slot_of[users[0]]
+    slot = engine.newest.slab.slot_of[users[0]]
     assert (one.known, one.epoch, one.version) == (True, 1, version.id)
-    assert (one.partition, one.offset, one.stream_time) == (0, engine.slab.offset[slot], NOW - 1000)
+    assert (one.partition, one.offset, one.stream_time) == (0, engine.newest.slab.offset[slot], NOW - 1000)
 
 
 def test_questions_answered_together_are_answered_as_one_by_one(engine: Engine, version: Version) -> None:
@@ -138,8 +140,8 @@ def test_filters_leave_out_what_they_name_and_nothing_else(engine: Engine, versi
     assert len(everything) == ITEMS
     unwanted = tuple(everything[:3])
     assert listed(ask(view, "user-0", k=1000, exclude=unwanted)) == everything[3:]
-    slot = engine.slab.slot_of["user-0"]
-    seen = {engine.names.ids[i] for i in engine.slab.item[slot, : engine.slab.length[slot]].tolist()}
+    slab, slot = engine.newest.slab, engine.newest.slab.slot_of["user-0"]
+    seen = {engine.names.ids[i] for i in slab.item[slot, : slab.length[slot]].tolist()}
     assert listed(ask(view, "user-0", k=1000, exclude_seen=True)) == [i for i in everything if i not in seen]
 
 
@@ -256,7 +258,7 @@ def test_a_row_that_cannot_be_read_is_told_of_and_the_others_are_taken(
     view.take_rows(0, {b"user-0": before})
     for damaged in (b"", b"nonsense" * 30, before[:-1], before[:60] + b"?" + before[61:]):
         assert len(view.take_rows(0, {**stored, b"user-0": damaged, b"\xff": before})) == 2
-    assert all(ask(view, user).known for user in engine.slab.slot_of), "what was known of user-0 stays"
+    assert all(ask(view, user).known for user in engine.newest.slab.slot_of), "what was known of user-0 stays"
 
 
 def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version) -> None:
@@ -273,15 +275,15 @@ def test_a_row_that_includes_less_than_the_one_held_is_ignored(version: Version)
 
 def encoded_for(engine: Engine, version: Version, epoch: int) -> None:
     """Let the engine go on with another version and encode all rows anew."""
-    engine.switch_version(new_live_version(engine, version, epoch))
-    engine.reencode_oldest(1_000_000)
+    switch(engine, version, epoch)
+    reencode_all(engine)
 
 
 def test_during_a_refresh_each_row_is_scored_by_the_version_of_its_epoch(
     engine: Engine, version: Version, make_version: MakeVersion
 ) -> None:
     second = make_version(hidden=24, seed=1)
-    users = sorted(engine.slab.slot_of)
+    users = sorted(engine.newest.slab.slot_of)
     before, old = engine_lists(engine, users), records(engine)
     encoded_for(engine, second, 2)
     after, new = engine_lists(engine, users), records(engine)
@@ -312,7 +314,7 @@ def test_an_older_version_is_dropped_when_no_row_names_it(
 def test_rows_of_an_epoch_that_cannot_be_loaded_are_answered_by_the_version_before(
     engine: Engine, version: Version, make_version: MakeVersion
 ) -> None:
-    users = sorted(engine.slab.slot_of)
+    users = sorted(engine.newest.slab.slot_of)
     before = engine_lists(engine, users)
     encoded_for(engine, make_version(hidden=24, seed=1), 2)
     view = new_view(version)

@@ -148,11 +148,11 @@ def test_a_worker_lists_no_withdrawn_item_but_applies_its_events(tmp_path: Path)
             engine.names.take_availability([(gone.encode(), None)])
         happenings = [Happening("user", item_id(number), NOW + number) for number in (3, 5, 3, 7, 3)]
         outcome = engine.apply([batch(happenings, range(5))])
-        assert outcome.lists is not None
-        found, *_ = outcome.lists.topk()
+        (made,) = outcome.lists
+        found, *_ = made.topk()
         lists.append([engine.names.ids[item] for item in found[0].tolist() if item >= 0])
-        slot = engine.slab.slots_of(["user"])
-        rows.append(engine.slab.hidden[slot].tolist())
+        slot = engine.newest.slab.slots_of(["user"])
+        rows.append(engine.newest.slab.hidden[slot].tolist())
         engine.prequential.finish_ranks()
         assert engine.prequential.events == 5
     assert rows[0] == rows[1]

@@ -123,7 +123,7 @@ def restarted(stream: Stream) -> Engine:
     """Another engine that holds what is on Kafka now: rows, statistics and the dictionary."""
     before, engine = (
         stream.engine,
-        new_engine(stream.engine.live.version, wall=0, k=MOST),
+        new_engine(stream.engine.newest.live.version, wall=0, k=MOST),
     )
     engine.names.name_items(name for name in before.names.ids if name is not None)
     hashes = before.names.catalogue.hashes
@@ -139,11 +139,11 @@ IDS_OF_JUNK = {f"junk-{n}" for n in range(JUNK)}
 
 
 def lists(engine: Engine) -> dict[str, list[tuple[str, float]]]:
-    users = sorted(engine.slab.slot_of)
+    users = sorted(engine.newest.slab.slot_of)
     now = engine.clock.now(0)
-    engine.update_statistics(now, 0)
-    view = engine.ranker.latest(engine.slab, engine.slab.slots_of(users))
-    item, score, *_ = engine.ranker.start_topk(view, now, MOST, np.zeros(len(users), np.bool_))()
+    engine.update_statistics(engine.newest.ranker, now, 0)
+    view = engine.newest.ranker.latest(engine.newest.slab, engine.newest.slab.slots_of(users))
+    item, score, *_ = engine.newest.ranker.start_topk(view, now, MOST, np.zeros(len(users), np.bool_))()
     return {
         user: [
             (engine.names.ids[i] or "", round(float(s), 3))
@@ -217,10 +217,10 @@ def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> N
     stream.happen(visits(31))
     stream.retire()
     now = engine.clock.now(0)
-    slots = engine.slab.slots_of(["user-0"])
-    engine.update_statistics(now, 0)
-    topk = engine.ranker.start_topk(
-        engine.ranker.latest(engine.slab, slots), now, MOST, np.zeros(1, np.bool_)
+    slots = engine.newest.slab.slots_of(["user-0"])
+    engine.update_statistics(engine.newest.ranker, now, 0)
+    topk = engine.newest.ranker.start_topk(
+        engine.newest.ranker.latest(engine.newest.slab, slots), now, MOST, np.zeros(1, np.bool_)
     )
     zero = np.zeros(1, np.int64)
     one = Lists(["user-0"], zero.astype(np.int32), zero, zero, topk, engine.names.json_ids(), 1, version.id)

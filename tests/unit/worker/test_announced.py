@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.stream.engine.engine import NewerRows
 from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.announced import AnnouncedVersion, OtherStatistics
 from eddy.stream.worker.worker import Worker
 from tests.support.engines import new_live_version, random_version
-from tests.support.workers import StubRestorer, new_worker
+from tests.support.workers import StubConsumer, StubRestorer, at_once, new_worker
 
 
 def announced(epoch: int) -> Announcement:
@@ -106,41 +106,40 @@ def test_rows_of_an_epoch_that_was_never_announced_name_what_to_do(files: Files)
 
 def worker_with_newer_rows(
     tmp_path: Path, files: Files, stall_s: float
-) -> tuple[Worker, AnnouncedVersion, list[int]]:
-    """A worker whose partitions hold rows of epoch 2, and the partitions that it tried to restore."""
+) -> tuple[Worker, AnnouncedVersion, StubConsumer]:
+    """A worker whose partition 0 holds rows of epoch 2, and the consumer that says what it reads."""
     settings = Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s})
-    worker = new_worker(settings, random_version(tmp_path))
+    consumer = StubConsumer()
+    worker = new_worker(settings, random_version(tmp_path), consumer)
     version = worker._followed.version = AnnouncedVersion(files.load, retry_s=0)
-    tried: list[int] = []
+    worker._followed.caught_up = at_once  # type: ignore[method-assign]
 
-    async def take_over(number: int) -> str:
-        tried.append(number)
-        if version.epoch != 2:
-            raise NewerRows(2, 1)
-        return f"partition {number}"
+    def read(number: int) -> NewerRows | None:
+        return NewerRows(2, 1) if number == 0 and version.epoch != 2 else None
 
-    worker.partitions._restorer = StubRestorer(worker, take_over)  # type: ignore[assignment]
-    return worker, version, tried
+    worker.partitions._restorer = StubRestorer(worker, read)  # type: ignore[assignment]
+    return worker, version, consumer
 
 
-def test_a_partition_with_newer_rows_is_taken_over_once_their_version_is_loaded(
+def test_a_partition_with_newer_rows_begins_once_their_version_is_loaded_and_holds_up_no_other(
     files: Files, tmp_path: Path
 ) -> None:
     async def run() -> None:
-        worker, version, tried = worker_with_newer_rows(tmp_path, files, stall_s=60)
+        worker, version, consumer = worker_with_newer_rows(tmp_path, files, stall_s=60)
         awaited = worker.partitions.metrics.awaited_epoch
         await version.take([announced(1)])
         files.missing = unreadable
         await version.take([announced(2)])
-        taking = asyncio.create_task(worker.partitions.take_over(0, 1))
+        await worker.assigned({0, 1}, 1)
         while not awaited._value.get():
             await asyncio.sleep(0)
-        assert awaited._value.get() == 2
+        assert (awaited._value.get(), consumer.read, worker.partitions.settled) == (2, {1}, False)
         files.missing = None
         trying = asyncio.create_task(version.keep_trying())
-        assert await taking == "partition 0"  # type: ignore[comparison-overlap]
+        while not worker.partitions.settled:
+            await asyncio.sleep(0)
         trying.cancel()
-        assert (tried, awaited._value.get()) == ([0, 0], 0)
+        assert (consumer.read, awaited._value.get()) == ({0, 1}, 0)
         await worker.stop()
 
     asyncio.run(run())
@@ -153,7 +152,8 @@ def test_a_worker_that_waits_for_a_version_too_long_ends_and_says_why(files: Fil
         files.missing = unreadable
         await version.take([announced(2)])
         try:
-            await worker.partitions.take_over(0, 1)
+            await worker.assigned({0}, 1)
+            await worker.background.failed
         finally:
             await worker.stop()
 

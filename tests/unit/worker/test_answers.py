@@ -49,7 +49,7 @@ def test_messages_say_what_the_lists_say(  # type: ignore[no-untyped-def]
     topk = TopK(*map(torch.from_numpy, (item, score, none, none)))
     at_home = np.arange(n, dtype=np.int32) % 3
     where = at_home, np.arange(n) + 7, np.arange(n) + 1000
-    version_id = engine.live.version.id
+    version_id = engine.newest.live.version.id
     lists = Lists(users, *where, lambda: topk, engine.names.json_ids(), 1, version_id)
     found: dict[bytes, Recommendation] = {}
     for partition, messages in encode_lists(lists, TOPIC_ID).items():

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import encode_rows
-from eddy.stream.worker.partition_task import PartitionTask
+from eddy.stream.worker.partition_task import PartitionTask, note_changed
 from tests.support.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
 
 
@@ -73,9 +73,10 @@ def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_e
     one.erase(engine, engine.idle_users(0, longer_than_ms=3_500, before=100))
     tombstones = one.capture(engine, TOPIC_ID).rows()
     assert tombstones == [(f"u-{i}".encode(), None) for i in range(6)]
-    assert len(engine.slab) == 4
+    assert len(engine.rows) == 4
     engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
-    assert engine.slab.applied[engine.slab.slots_of(["u-0"])].tolist() == [1], "who comes back starts anew"
+    slab = engine.newest.slab
+    assert slab.applied[slab.slots_of(["u-0"])].tolist() == [1], "who comes back starts anew"
 
 
 def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Pa
 
     def happen(offsets: range) -> None:
         happenings = [Happening(f"u-{i % 3}", f"item-{i}", 10**12 + i) for i in offsets]
-        one.changed(engine.apply([batch(happenings, offsets)]).dirty)
+        note_changed({0: one}, engine.apply([batch(happenings, offsets)]).changed)
         one.applied_up_to(offsets.stop)
 
     happen(range(60))

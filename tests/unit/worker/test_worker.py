@@ -51,7 +51,7 @@ def test_the_first_task_that_fails_says_why_the_worker_ends() -> None:
     assert asyncio.run(run()) == "first"
 
 
-def test_producers_of_revoked_partitions_stop_side_by_side(tmp_path: Path) -> None:
+def test_producers_of_a_worker_that_ends_stop_side_by_side(tmp_path: Path) -> None:
     """So that all of them share one deadline: each waits here until the last has begun."""
 
     async def run() -> None:
@@ -63,9 +63,8 @@ def test_producers_of_revoked_partitions_stop_side_by_side(tmp_path: Path) -> No
             stopped.append(1)
 
         worker = worker_with_partitions(tmp_path, 5, stop)
-        await worker.revoked(set(range(5)))
-        assert (len(stopped), worker.partitions.tasks) == (5, {})
         await worker.stop()
+        assert (len(stopped), worker.partitions.tasks) == (5, {})
 
     asyncio.run(run())
 
@@ -79,7 +78,9 @@ def test_a_producer_that_fails_to_stop_or_never_does_holds_up_no_revocation(tmp_
 
         for number, stop in enumerate((at_once, broken, never)):
             worker.partitions.tasks[number].producer = StubProducer(stop)
+        await worker.assigned({0, 1, 2}, 1)
         await worker.revoked({0, 1, 2})
+        await worker.assigned(set(), 2)
         assert worker.partitions.tasks == {}
         await worker.stop()
 
