@@ -8,7 +8,7 @@ but most of them come back. So rows that are as the changelog has them stay in m
 | that stays | at once: between two generations that follow each other nobody else can have had it |
 | that comes back later | once its owner of meanwhile is fenced and the changelog's tail is read |
 | that is new here | once it is restored |
-| that somebody else got | not here: its rows are dropped, or followed as a stand-by copy if settings say so |
+| that somebody else got | not here: its rows are dropped |
 """
 
 import asyncio
@@ -71,7 +71,6 @@ class PartitionSet:
         self._run, self._background = run, background
         self._settled = True
         self._restoring: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
         self._assigned: set[int] = set()
         self._generation = NO_GENERATION
         self._reclaimed: set[int] = set()
@@ -93,13 +92,6 @@ class PartitionSet:
         return self._settled
 
     # -- assignment -------------------------------------------------------------------------------------
-
-    async def read_copies(self) -> None:
-        """Read copies of all partitions before the worker joins its group, if it keeps stand-by copies: what
-        it is given then begins at once.
-        """
-        if self._settings.standby:
-            await self._restorer.read(range(self._settings.partitions))
 
     async def assign(self, numbers: set[int], generation: int) -> None:
         """Own these partitions from now on. Those that stayed go on at once; the others are restored, beside
@@ -123,37 +115,26 @@ class PartitionSet:
         }
         self._given_up.clear()
         self._close(producers)
-        if not self._settings.standby:
-            for number in self._restorer.copies.keys() - numbers:
-                await self._restorer.forget(number)
+        for number in self._restorer.copies.keys() - numbers:
+            await self._restorer.forget(number)
         # 3. What is missing is restored.
-        await self._restore_missing()
+        self._restore_missing()
 
     def _begin(self, task: PartitionTask) -> None:
         self.tasks[task.number] = task
         self._consumer.start_reading(task.number)
         self.metrics.rows.set(len(self.engine.rows))
 
-    async def _restore_missing(self) -> None:
+    def _restore_missing(self) -> None:
         """Begin to restore the assigned partitions that are not at work."""
         missing = self._assigned - set(self.tasks)
+        self._settle(not missing)
         if missing:
-            self._settled = False
-            self.metrics.ready.set(0)
             self._restoring = self._background.spawn(self._restore(missing, self._generation), "restore")
-        else:
-            await self._settle()
 
-    async def _settle(self) -> None:
-        """All assigned partitions are at work."""
-        copies = frozenset(self._restorer.copies)
-        await self._run(lambda: self.engine.reencoding.leave_out(copies))
-        self._settled = True
-        self.metrics.ready.set(1)
-        if self._settings.standby:
-            others = set(range(self._settings.partitions)) - self._assigned
-            following = self._restorer.follow(others, self._followed.version.reached)
-            self._following = self._background.spawn(following, "stand-by copies")
+    def _settle(self, settled: bool) -> None:
+        self._settled = settled
+        self.metrics.ready.set(settled)
 
     async def _restore(self, missing: Collection[int], generation: int) -> None:
         """1. Fence the partitions' former owners.
@@ -176,7 +157,7 @@ class PartitionSet:
                 await self._await_version(newer)
         finally:
             self._close(list(producers.values()))
-        await self._settle()
+        self._settle(True)
 
     async def _fence(self, numbers: Collection[int], producers: dict[int, AIOKafkaProducer]) -> None:
         """Start the producers of partitions, side by side."""
@@ -218,15 +199,13 @@ class PartitionSet:
     # -- revocation -------------------------------------------------------------------------------------
 
     async def pause(self, within_s: float | None = None) -> None:
-        """Let nothing be settled, and end what reads rows, waiting for its end so long."""
+        """Let nothing be settled, and end a restore that is under way, waiting for its end so long."""
         self._settled = False
-        reading = [task for task in (self._restoring, self._following) if task is not None]
-        for task in reading:
-            task.cancel()
-        if reading:
-            _, unfinished = await asyncio.wait(reading, timeout=within_s)
-            if not unfinished:
-                self._restoring = self._following = None
+        if self._restoring is not None:
+            self._restoring.cancel()
+            await asyncio.wait([self._restoring], timeout=within_s)
+            if self._restoring.done():
+                self._restoring = None
 
     def stop_accepting(self, tasks: Collection[PartitionTask]) -> None:
         """Let no chunk reach these tasks, also none that is on its way."""
@@ -246,8 +225,9 @@ class PartitionSet:
         """Forget partitions whose rows or item statistics may be ahead of what is durable."""
         self.stop_accepting(tasks)
         self._close([task.producer for task in tasks])
-        for task in tasks:
+        for task in tasks:  # all of them before the first wait: a checkpoint would commit what it cannot write
             self.tasks.pop(task.number, None)
+        for task in tasks:
             await self.forget(task.number)
         self.metrics.rows.set(len(self.engine.rows))
 
@@ -307,4 +287,4 @@ class PartitionSet:
         if lost.partition in missing and self.settled:  # else a restore is under way, or has taken it back
             log.warning("%s, but the group still gives it to this one; taking it back", lost)
             self._reclaimed |= missing
-            await self._restore_missing()
+            self._restore_missing()
