@@ -225,7 +225,9 @@ class PartitionSet:
         """Forget partitions whose rows or item statistics may be ahead of what is durable."""
         self.stop_accepting(tasks)
         self._close([task.producer for task in tasks])
-        for task in tasks:  # all of them before the first wait: a checkpoint would commit what it cannot write
+        for (
+            task
+        ) in tasks:  # all of them before the first wait: a checkpoint would commit what it cannot write
             self.tasks.pop(task.number, None)
         for task in tasks:
             await self.forget(task.number)

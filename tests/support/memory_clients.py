@@ -198,22 +198,19 @@ class MemoryConsumer:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
-                    fetched, moved = await self._fetch(max_records)
+                    fetched, moved = self._fetch(max_records)
                     if moved:
                         return fetched
                     await self._kafka.grown()
         except TimeoutError:
             return {}
 
-    async def _fetch(self, most: int) -> tuple[dict[TopicPartition, list[Record]], bool]:
+    def _fetch(self, most: int) -> tuple[dict[TopicPartition, list[Record]], bool]:
         fetched, moved = {}, False
         for tp, start in list(self._position.items()):
-            if tp not in self._paused:
-                await self._kafka.called("fetch", self._client, tp.topic)
-                records, end = self._kafka.read(tp, start, most, self._committed)
-                if self._position[tp] == start:  # else it was set meanwhile
-                    self._position[tp] = end
-                    moved |= end > start
-                    if records:
-                        fetched[tp] = records
+            if tp not in self._paused and not self._kafka.brings_nothing(self._client, tp):
+                records, self._position[tp] = self._kafka.read(tp, start, most, self._committed)
+                moved |= self._position[tp] > start
+                if records:
+                    fetched[tp] = records
         return fetched, moved

@@ -52,12 +52,28 @@ class Hold:
     call: Call
     client: str | None
     topic: str | None
+    partition: int | None
+    woken: Callable[[], None]
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def release(self) -> None:
         """Let the call go on, and all that follow it."""
         self.released.set()
+        self.woken()
+
+    def meets(self, call: Call, client: str, topic: str | None, partition: int | None) -> bool:
+        """Whether it holds such a call back, of which it takes note."""
+        held = (
+            self.call == call
+            and self.client in (None, client)
+            and self.topic in (None, topic)
+            and self.partition in (None, partition)
+            and not self.released.is_set()
+        )
+        if held:
+            self.reached.set()
+        return held
 
 
 class MemoryKafka:
@@ -173,10 +189,20 @@ class MemoryKafka:
 
     # -- what a test does to clients --------------------------------------------------------------------
 
-    def hold(self, call: Call, client: str | None = None, topic: str | None = None) -> Hold:
+    def hold(
+        self,
+        call: Call,
+        client: str | None = None,
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> Hold:
         """Hold back such calls, of one process or of all, until the test releases them."""
-        self._holds.append(Hold(call, client, topic))
+        self._holds.append(Hold(call, client, topic, partition, self.wake_readers))
         return self._holds[-1]
+
+    def brings_nothing(self, client: str, tp: TopicPartition) -> bool:
+        """Whether fetches from a partition are held back."""
+        return any(hold.meets("fetch", client, *tp) for hold in self._holds)
 
     def release_all(self) -> None:
         """Let everything go on that is held back."""
@@ -188,10 +214,9 @@ class MemoryKafka:
         self._cut_off.add(client)
 
     async def called(self, call: Call, client: str, topic: str | None = None) -> None:
-        """Every call passes here before it has its effect."""
+        """Every call but a fetch passes here before it has its effect."""
         for hold in self._holds:
-            if hold.call == call and hold.client in (None, client) and hold.topic in (None, topic):
-                hold.reached.set()
+            if hold.meets(call, client, topic, None):
                 await hold.released.wait()
         if client in self._cut_off:
             await asyncio.Event().wait()

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.leaping_loop import in_leaping_time
-from tests.support.memory_group import Member
 from tests.support.memory_stage import ALL, MemoryStage, memory_stage, sentence
 from tests.unit.worker.conftest import Versions
 from tests.unit.worker.doings import (
@@ -25,78 +24,15 @@ from tests.unit.worker.doings import (
     resizing,
     switching,
 )
-
-Undo = Callable[[], object]
-
-
-# -- how its last flush ends --------------------------------------------------------------------------------
-
-
-def ends_well(stage: MemoryStage, worker: Member) -> Undo:
-    return lambda: None
-
-
-def is_refused_its_commit(stage: MemoryStage, worker: Member) -> Undo:
-    worker.refuses = True
-    return lambda: setattr(worker, "refuses", False)
-
-
-def waits_for_answers(stage: MemoryStage, worker: Member) -> Undo:
-    return stage.kafka.hold("produce", worker.client, stage.settings.topics.recommendations).release
-
-
-def waits_for_rows(stage: MemoryStage, worker: Member) -> Undo:
-    return stage.kafka.hold("produce", worker.client, stage.settings.topics.user_state).release
-
-
-def waits_for_its_transactions(stage: MemoryStage, worker: Member) -> Undo:
-    return stage.kafka.hold("end transaction", worker.client).release
-
-
-def waits_for_its_commit(stage: MemoryStage, worker: Member) -> Undo:
-    return stage.kafka.hold("commit offsets", worker.client).release
-
-
-def finds_a_partition_fenced(stage: MemoryStage, worker: Member) -> Undo:
-    stage.fence(0)
-    return lambda: None
-
-
-def finds_all_fenced(stage: MemoryStage, worker: Member) -> Undo:
-    stage.fence(*ALL)
-    return lambda: None
-
-
-def dies_within_its_transactions(stage: MemoryStage, worker: Member) -> Undo:
-    hold = stage.kafka.hold("end transaction", worker.client)
-
-    async def kill() -> None:
-        await hold.reached.wait()
-        await worker.kill()
-
-    return asyncio.create_task(kill()).cancel
-
-
-def dies_when(step: str) -> Callable[[MemoryStage, Member], Undo]:
-    def arrange(stage: MemoryStage, worker: Member) -> Undo:
-        worker.dies_at = step
-        return lambda: None
-
-    arrange.__name__ = f"dies_when_{step}"
-    return arrange
-
-
-TIMED_OUT = [waits_for_answers, waits_for_rows, waits_for_its_transactions, waits_for_its_commit]
-FENCED = [finds_a_partition_fenced, finds_all_fenced]
-DEAD = [
-    dies_when("captured"),
-    dies_when("answered"),
-    dies_within_its_transactions,
-    dies_when("written"),
-    dies_when("committed"),
-]
-ENDINGS = [ends_well, is_refused_its_commit, *TIMED_OUT, *FENCED, *DEAD]
-
+from tests.unit.worker.endings import (
+    DEAD,
+    ENDINGS,
+    FENCED,
+    TIMED_OUT,
+    Ending,
+    ends_well,
+    waits_for_rows,
+)
 
 # -- who gets the partitions then ---------------------------------------------------------------------------
 
@@ -123,7 +59,6 @@ async def _alive(stage: MemoryStage, name: str) -> None:
         await stage.start(name, checkpoint_ms=CHECKPOINT_MS)
 
 
-Ending = Callable[[MemoryStage, Member], Undo]
 Then = Callable[[MemoryStage], Awaitable[None]]
 
 TABLE: list[tuple[Doing, Ending, Then]] = [
@@ -147,7 +82,10 @@ async def test_each_record_counts_once_when_partitions_are_revoked(
         await stage.until_durable()
         await doing(stage, worker, versions)
         undo = ending(stage, worker)
+        began = asyncio.get_running_loop().time()
         await stage.rebalance()  # nobody owns anything any more
+        took_s = asyncio.get_running_loop().time() - began
+        assert took_s < stage.settings.session_timeout_s, "the group would have expelled it"
         assert worker.alive == (ending not in DEAD), "the flush ended as it was to end"
         undo()
         await then(stage)
