@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -42,11 +43,9 @@ async def test_a_chunk_of_an_older_generation_changes_nothing(
         worker = await stage.start("a")
         await stage.rebalance(a=ALL)
         late: list[Chunk] = []
-        put = worker.worker.put
-        worker.worker.put = keeping(late)  # type: ignore[method-assign]
-        stage.produce(EVENTS)
-        await stage.until(lambda: {chunk.partition for chunk in late} == ALL)
-        worker.worker.put = put  # type: ignore[method-assign]
+        with patch.object(worker.worker, "put", keeping(late)):
+            stage.produce(EVENTS)
+            await stage.until(lambda: {chunk.partition for chunk in late} == ALL)
         await stage.rebalance(a=owned)
         ends = stage.ends(stage.settings.topics.events, len(ALL))
         await stage.until(lambda: all(stage.committed()[number] == ends[number] for number in owned))
