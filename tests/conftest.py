@@ -11,9 +11,13 @@ from kafka import KafkaAdminClient
 
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.state import slab
 from tests.support.kafka_clusters import MakeSettings, cluster
 
 KINDS = ("unit", "integration", "e2e")
+
+slab.COLUMN_SHARE = 0.0
+"""A test run makes hundreds of engines, and the first row in room for millions takes huge pages: 40 MB."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

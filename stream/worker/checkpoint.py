@@ -1,9 +1,10 @@
 """Station 10: the order in which a micro-batch becomes durable.
 
-1. The cluster confirms the recommendations and dead letters.
-2. For each owned partition one transaction writes rows to `user-state` (tombstones of erased users first),
-   the journal to `item-stats` and the names of new items to `items`. The transactions run side by side. The
-   producer's transactional id is group-partition, so that a paused former owner is fenced.
+1. The cluster confirms the recommendations, the dead letters, and the names of new items on `items`: rows of
+   any partition may hold these items, so that no partition's transaction may take the names with it.
+2. For each owned partition one transaction writes rows to `user-state` (tombstones of erased users first) and
+   the journal to `item-stats`. The transactions run side by side. The producer's transactional id is
+   group-partition, so that a paused former owner is fenced.
 3. The offsets are committed.
 
 A crash between two steps leaves the offsets behind the rows, never ahead of them. Records that are read again
@@ -45,7 +46,6 @@ class CheckpointData:
     rows: Callable[[], list[Message]]
     """encodes the copied rows, and tombstones of erased users"""
     statistics: Callable[[], list[Message]]
-    names: list[Message]
     changelog_end: int = 0
     """once written: the offset on `user-state` from which a restore has to read on"""
 
@@ -77,17 +77,14 @@ async def write_partition(
     producer: AIOKafkaProducer, topics: TopicNames, capture: CheckpointData, encoded: EncodedCheckpoint
 ) -> None:
     """Step 2 for one partition. Errors: PartitionLost when it was fenced; then nothing was written."""
-    if not (encoded.rows or encoded.statistics or capture.names):
+    if not (encoded.rows or encoded.statistics):
         return
     try:
         async with producer.transaction():
             rows = await send_all(producer, topics.user_state, capture.partition, encoded.rows)
-            others = [
-                *await send_all(producer, topics.item_stats, capture.partition, encoded.statistics),
-                *await send_all(producer, topics.items, 0, capture.names),
-            ]
+            statistics = await send_all(producer, topics.item_stats, capture.partition, encoded.statistics)
             written = await asyncio.gather(*rows)
-            await asyncio.gather(*others)
+            await asyncio.gather(*statistics)
         # The metadata of a produced batch names its first record only. So a restore reads on from the last
         # batch, and reads a few rows twice.
         capture.changelog_end = max((batch.offset for batch in written), default=0)
@@ -104,8 +101,8 @@ async def checkpoint(
     commit: Callable[[dict[int, int]], Awaitable[bool]],
     on_step: Callable[[str], None],
 ) -> CheckpointOutcome:
-    """Make the copied data durable, by the steps above. `answers` ends when recommendations and dead letters
-    are confirmed; `commit` returns whether it could commit; `on_step` is called after each of `STEPS`.
+    """Make the copied data durable, by the steps above. `answers` ends when all that step 1 names is
+    confirmed; `commit` returns whether it could commit; `on_step` is called after each of `STEPS`.
 
     Errors: any failure that the outcome does not tell of. It must end the process.
     """

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
 
@@ -49,7 +49,7 @@ class Checkpointer:
         self._on_step = on_step
         self._lock = asyncio.Lock()
         self._unwritten_names: list[Message] = []
-        """dictionary records of a checkpoint that failed; the next one writes them"""
+        """dictionary records of a checkpoint that was abandoned; the next one writes them"""
         self._commits = True
         self._loop: asyncio.Task[None] | None = None
 
@@ -97,8 +97,8 @@ class Checkpointer:
                 tasks = {number: task for number, task in self._partitions.tasks.items() if task.pending}
                 if not tasks:
                     return
-                parts = await self._thread.run(lambda: self._copy_out(tasks))
-                answers = self._sender.take_unconfirmed()
+                parts, names = await self._thread.run(lambda: self._copy_out(tasks))
+                answers = asyncio.gather(self._sender.take_unconfirmed(), self._write_names(names))
             # 2. Beside the next batches, confirm the answers, write the rows, and commit the offsets.
             with metrics.checkpoint_seconds.time():
                 try:
@@ -110,15 +110,13 @@ class Checkpointer:
                         self._on_step,
                     )
                 except asyncio.CancelledError:
-                    self._unwritten_names += [name for part in parts.values() for name in part.names]
+                    self._unwritten_names += names
                     raise
             # 3. Note what is durable, and forget the partitions that others took over.
             self._say_whether_committed(outcome.committed)
             lost = {loss.partition: loss for loss in outcome.lost}
             for number, part in parts.items():
-                if number in lost:
-                    self._unwritten_names += part.names
-                else:
+                if number not in lost:
                     tasks[number].mark_committed(part, outcome.committed)
             for loss in lost.values():
                 await self._partitions.lose(loss)
@@ -133,19 +131,23 @@ class Checkpointer:
                 "next checkpoint tries again"
             )
 
-    def _copy_out(self, tasks: Mapping[int, PartitionTask]) -> dict[int, CheckpointData]:
-        """On the engine's thread: copy what each partition's part of a checkpoint writes."""
+    def _copy_out(
+        self, tasks: Mapping[int, PartitionTask]
+    ) -> tuple[dict[int, CheckpointData], list[Message]]:
+        """On the engine's thread: copy what each partition's part of a checkpoint writes, and the names of
+        new items.
+        """
         engine = self._partitions.engine
         names = [
             *self._unwritten_names,
             *dictionary_records(engine.names.take_new(), engine.names.availability),
         ]
         self._unwritten_names.clear()
-        parts = {}
-        for number, task in tasks.items():
-            parts[number] = task.capture(engine, self._topic_id, names)
-            names = []  # the first partition's transaction writes the names for all
-        return parts
+        return {number: task.capture(engine, self._topic_id) for number, task in tasks.items()}, names
+
+    async def _write_names(self, names: Sequence[Message]) -> None:
+        if names:
+            await asyncio.gather(*await send_all(self._producer, self._settings.topics.items, 0, names))
 
     async def _carry_withdrawals(self) -> None:
         """Write to the dictionary what only tombstones say of items, since compaction forgets tombstones in

@@ -246,8 +246,10 @@ class PartitionSet:
         """Forget partitions whose rows or item statistics may be ahead of what is durable."""
         self.stop_accepting(tasks)
         self._close([task.producer for task in tasks])
+        # All leave before the first wait, or a checkpoint meanwhile would commit what it cannot write.
         for task in tasks:
             self.tasks.pop(task.number, None)
+        for task in tasks:
             await self.forget(task.number)
         self.metrics.rows.set(len(self.engine.rows))
 

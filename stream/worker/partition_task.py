@@ -73,8 +73,8 @@ class PartitionTask:
         """Whether a checkpoint would have something to write or to commit."""
         return not self.durable or self.position != self.committed
 
-    def capture(self, engine: Engine, topic_id: bytes, names: list[Message]) -> CheckpointData:
-        """Copy out what the checkpoint writes, on the engine's thread. `names`: dictionary records."""
+    def capture(self, engine: Engine, topic_id: bytes) -> CheckpointData:
+        """Copy out what the checkpoint writes, on the engine's thread."""
         erased: list[Message] = [(user.encode(), None) for user in self._erased]
         self._erased.clear()
         stored = self._changed_rows(engine, topic_id)
@@ -88,7 +88,7 @@ class PartitionTask:
             self._rewrites = False
             self.journal.rewrite()
         statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
-        return CheckpointData(self.number, self.position, rows, statistics, names)
+        return CheckpointData(self.number, self.position, rows, statistics)
 
     def _changed_rows(self, engine: Engine, topic_id: bytes) -> list[Rows]:
         """Copies of the rows that changed since the last call, by version. Where a row has moved to another

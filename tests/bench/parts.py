@@ -127,7 +127,7 @@ def rows_of(engine: Engine, slots: Slots, partitions: int) -> Iterator[Checkpoin
     def capture(number: int) -> CheckpointData:
         of_partition = slots[home == number]
         stored = engine.newest.export(of_partition, engine.names.catalogue, TOPIC_ID)
-        return CheckpointData(number, None, lambda: [*keyed(stored)], list, [])
+        return CheckpointData(number, None, lambda: [*keyed(stored)], list)
 
     return map(capture, range(partitions))
 

@@ -58,7 +58,7 @@ def owned() -> PartitionTask:
 
 def written(task: PartitionTask, engine: Engine) -> dict[str, int]:
     """The epoch of each row that the task's next checkpoint writes; none is written twice."""
-    messages = task.capture(engine, TOPIC_ID, []).rows()
+    messages = task.capture(engine, TOPIC_ID).rows()
     values = {user: value for user, value in messages if user is not None and value is not None}
     assert len(values) == len(messages)
     rows = decode_rows(list(values), list(values.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,15 +171,10 @@ def test_a_version_with_two_shares_is_refused() -> None:
         decode_announcement(announcement(50, 50, name="same"))
 
 
-def test_what_cannot_be_announced_says_why_before_anything_is_written(
-    versions: list[Version], tmp_path: Path
-) -> None:
+def test_shares_that_do_not_add_up_are_refused_before_anything_is_written(versions: list[Version]) -> None:
     nowhere = load_settings(bootstrap_servers="localhost:1")
     with pytest.raises(EddyError, match="add up to 90 percent"):
         announce_shares(nowhere, [(versions[0], 50), (versions[1], 40)])
-    other = random_version(tmp_path, half_lives_ms=(1000,))
-    with pytest.raises(EddyError, match="cannot be live together"):
-        announce_shares(nowhere, [(versions[0], 50), (other, 50)])
 
 
 def test_the_command_reads_one_version_or_shares() -> None:

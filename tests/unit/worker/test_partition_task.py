@@ -71,7 +71,7 @@ def test_idle_rows_are_dropped_by_the_stream_s_clock_and_only_where_their_last_e
     assert engine.idle_users(1, longer_than_ms=3_500, before=100) == []
     one = owned()
     one.erase(engine, engine.idle_users(0, longer_than_ms=3_500, before=100))
-    tombstones = one.capture(engine, TOPIC_ID, []).rows()
+    tombstones = one.capture(engine, TOPIC_ID).rows()
     assert tombstones == [(f"u-{i}".encode(), None) for i in range(6)]
     assert len(engine.rows) == 4
     engine.apply([batch([Happening("u-0", "item-2", 10**12 + 20_000)], [10])])
@@ -89,7 +89,7 @@ def test_what_a_checkpoint_writes_is_as_it_was_when_it_was_captured(tmp_path: Pa
 
     happen(range(60))
     stored = stored_rows(engine)
-    capture = one.capture(engine, TOPIC_ID, [])
+    capture = one.capture(engine, TOPIC_ID)
     happen(range(60, 200))
     assert capture.position == 60
     assert sorted(capture.rows()) == sorted(zip(stored.user, encode_rows(stored), strict=True))

@@ -169,13 +169,13 @@ def test_the_owner_writes_its_statistics_whole_once_they_are_wider(
         monkeypatch.setattr(statistics_fill, "read_since", reads(log))
         engine, task = worker.partitions.engine, worker.partitions.tasks[0]
         apply(engine, log, worker.settings)
-        task.mark_committed(task.capture(engine, bytes(16), []), committed=True)
-        task.mark_committed(task.capture(engine, bytes(16), []), committed=True)
+        task.mark_committed(task.capture(engine, bytes(16)), committed=True)
+        task.mark_committed(task.capture(engine, bytes(16)), committed=True)
         before = task.pending
         engine.statistics.widen(half_lives_ms, successors)
         await worker._statistics_fill._widen(0)
         assert (before, task.pending) == (False, True)
-        ((key, value),) = task.capture(engine, bytes(16), []).statistics()
+        ((key, value),) = task.capture(engine, bytes(16)).statistics()
         follower = StatisticsReader(Statistics(half_lives_ms, successors), Catalogue())
         assert follower.apply_records(0, [(key, value)]) == []
         assert follower.statistics.lacking(0) == ()

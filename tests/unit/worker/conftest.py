@@ -1,0 +1,28 @@
+"""Model versions for workers in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from eddy.models.registry import Version
+from tests.support.engines import random_version
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Three versions of one registry."""
+
+    first: Version
+    second: Version
+    """of the same size"""
+    larger: Version
+    """whose states are larger"""
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    registry = tmp_path_factory.mktemp("registry")
+    first, second = (random_version(registry, hidden=8, items=50, seed=seed) for seed in range(2))
+    return Versions(first, second, random_version(registry, cell="lstm", hidden=8, items=50, seed=2))

@@ -1,0 +1,131 @@
+"""What becomes of partitions that a worker loses without being told, as a table: what it is doing × what it
+does when others have taken its partitions over × what it is given then. No row of a newer owner is
+overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from eddy.models.errors import EddyError
+from tests.support.leaping_loop import in_leaping_time
+from tests.support.memory_group import Member
+from tests.support.memory_stage import ALL, MemoryStage, memory_stage, sentence
+from tests.unit.worker.conftest import Versions
+from tests.unit.worker.doings import CHECKPOINT_MS, EVENTS, HALF, OTHER_HALF, Doing, backlog, idle, switching
+
+# -- what the worker that was left out does -----------------------------------------------------------------
+
+
+async def hears_of_it_late(stage: MemoryStage, left_out: Member) -> None:
+    """The new owner has written before the rebalance in which the worker hears of it."""
+    stage.produce(EVENTS)
+    await stage.until(lambda: stage.committed() == stage.ends(stage.settings.topics.events, len(ALL)))
+
+
+async def hears_of_it_while_the_owner_restores(stage: MemoryStage, left_out: Member) -> None:
+    """The new owner has fenced it off, and no more."""
+
+
+async def goes_on_writing(stage: MemoryStage, left_out: Member) -> None:
+    """The worker tries to make durable what it has applied, beside the new owner."""
+    stage.produce(EVENTS)
+    await stage.pass_time(2 * CHECKPOINT_MS / 1000)
+
+
+async def wakes_within_its_transactions(stage: MemoryStage, left_out: Member) -> None:
+    """Its transactions were under way when it stood still, and end after the new owner's first ones."""
+    stage.produce(EVENTS)
+    await stage.until(lambda: stage.committed() == stage.ends(stage.settings.topics.events, len(ALL)))
+    stage.kafka.release_all()
+    await stage.pass_time(1)
+
+
+async def is_killed(stage: MemoryStage, left_out: Member) -> None:
+    """It never wakes up."""
+    await left_out.kill()
+
+
+Acting = Callable[[MemoryStage, Member], Awaitable[None]]
+
+# -- what it is given then ----------------------------------------------------------------------------------
+
+Given = dict[str, set[int]]
+NOTHING: Given = {"b": set(ALL)}
+A_HALF: Given = {"a": HALF, "b": OTHER_HALF}
+EVERYTHING: Given = {"a": set(ALL)}
+NAMES = {id(NOTHING): "nothing", id(A_HALF): "a_half", id(EVERYTHING): "everything"}
+
+TABLE: list[tuple[Doing, Acting, Given]] = [
+    *(
+        (doing, acting, given)
+        for doing in (idle, backlog)
+        for acting in (hears_of_it_late, hears_of_it_while_the_owner_restores, goes_on_writing)
+        for given in (NOTHING, A_HALF, EVERYTHING)
+    ),
+    *((backlog, wakes_within_its_transactions, given) for given in (NOTHING, A_HALF, EVERYTHING)),
+    *((switching, acting, A_HALF) for acting in (hears_of_it_late, goes_on_writing, is_killed)),
+    (backlog, is_killed, NOTHING),
+]
+
+
+@pytest.mark.parametrize(
+    ("doing", "acting", "given"), TABLE, ids=lambda value: NAMES.get(id(value)) or sentence(value)
+)
+@in_leaping_time
+async def test_each_record_counts_once_when_partitions_are_lost_unheard(
+    tmp_path: Path, versions: Versions, doing: Doing, acting: Acting, given: Given
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        left_out = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        await stage.start("b")
+        await doing(stage, left_out, versions)
+        if acting is wakes_within_its_transactions:
+            await stage.kafka.hold("end transaction", left_out.client).reached.wait()
+        left_out.answers = False
+        await stage.rebalance(b=ALL)
+        await acting(stage, left_out)
+        left_out.answers = left_out.alive
+        if not left_out.alive:
+            await stage.start("a")
+        await stage.rebalance(**given)
+        stage.produce(EVENTS)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_partition_that_was_fenced_but_still_is_this_worker_s_is_taken_back(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        await stage.start("a")
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        stage.fence(1, 2)
+        stage.produce(EVENTS)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_worker_ends_when_a_partition_is_taken_from_it_twice_in_one_assignment(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        await stage.start("a")
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        stage.fence(1)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        stage.fence(1)
+        stage.produce(EVENTS)
+        with pytest.raises(EddyError, match="twice"):
+            await stage.until_durable()

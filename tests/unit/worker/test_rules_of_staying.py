@@ -1,0 +1,148 @@
+"""Rows that outlive a rebalance: those of partitions that stay, and those of partitions that come back. They
+are used only where they are as the changelog has them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.leaping_loop import in_leaping_time
+from tests.support.memory_stage import ALL, PARTITIONS, MemoryStage, memory_stage, sentence
+from tests.unit.worker.conftest import Versions
+from tests.unit.worker.doings import CHECKPOINT_MS, EVENTS, HALF, OTHER_HALF, backlog
+from tests.unit.worker.endings import DEAD, ENDINGS, Ending
+
+
+async def long_history(stage: MemoryStage) -> None:
+    """A changelog that is much longer than what is added later."""
+    for _ in range(4):
+        stage.produce(EVENTS)
+        await stage.until_durable()
+
+
+def changelog_rows_read(stage: MemoryStage) -> int:
+    return stage.kafka.fetched[stage.settings.topics.user_state]
+
+
+def changelog_rows(stage: MemoryStage) -> int:
+    return sum(stage.ends(stage.settings.topics.user_state, PARTITIONS).values())
+
+
+@pytest.mark.parametrize("kept", [ALL, frozenset(HALF)], ids=["all", "half"])
+@in_leaping_time
+async def test_of_partitions_that_stay_nothing_is_read_again(
+    tmp_path: Path, versions: Versions, kept: frozenset[int]
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.rebalance(a=ALL)
+        await long_history(stage)
+        await backlog(stage, worker, versions)
+        read = changelog_rows_read(stage)
+        await stage.rebalance(a=kept)
+        await stage.pass_time(5)
+        assert changelog_rows_read(stage) == read
+        await stage.rebalance(a=ALL)
+        await stage.require_promises()
+
+
+@pytest.mark.parametrize("then", [HALF, ALL], ids=["half come back", "all come back"])
+@pytest.mark.parametrize("meanwhile", ["nobody", "another"])
+@in_leaping_time
+async def test_of_partitions_that_come_back_the_tail_is_read(
+    tmp_path: Path, versions: Versions, meanwhile: str, then: frozenset[int]
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        await long_history(stage)
+        if meanwhile == "another":
+            await stage.start("b")
+        await worker.give_up()
+        worker.answers = False  # it does not hear of the next generation
+        await stage.rebalance(b=ALL)
+        if meanwhile == "another":
+            stage.produce(EVENTS)
+            await stage.until_durable()
+        worker.answers = True
+        read = changelog_rows_read(stage)
+        await stage.rebalance(a=then, b=ALL - then)
+        stage.produce(EVENTS)
+        await stage.until(lambda: worker.figure("eddy_ready"))
+        assert changelog_rows_read(stage) - read < changelog_rows(stage) / 2
+        await stage.rebalance(a=ALL)
+        await stage.require_promises()
+
+
+@pytest.mark.parametrize("meanwhile", ["nobody", "another"])
+@pytest.mark.parametrize("ending", [ending for ending in ENDINGS if ending not in DEAD], ids=sentence)
+@in_leaping_time
+async def test_each_record_counts_once_when_partitions_come_back_after_a_generation_unheard_of(
+    tmp_path: Path, versions: Versions, ending: Ending, meanwhile: str
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        if meanwhile == "another":
+            await stage.start("b")
+        await backlog(stage, worker, versions)
+        undo = ending(stage, worker)
+        await worker.give_up()
+        worker.answers = False
+        await stage.rebalance(b=ALL)
+        undo()
+        if meanwhile == "another":
+            stage.produce(EVENTS)
+            await stage.until_durable()
+        worker.answers = True
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_partition_begins_to_work_while_others_are_still_restored(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        await worker.kill()
+        restoring = await stage.start("b")
+        hold = stage.kafka.hold("fetch", restoring.client, stage.settings.topics.user_state, partition=0)
+        await stage.rebalance(b=ALL)
+        stage.produce(EVENTS)
+        ends = stage.ends(stage.settings.topics.events, PARTITIONS)
+        await stage.until(lambda: all(stage.committed()[number] == ends[number] for number in (1, 2, 3)))
+        assert stage.committed()[0] < ends[0]
+        assert not restoring.figure("eddy_ready")
+        hold.release()
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_restore_that_was_interrupted_goes_on_where_it_was(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """The partitions that had begun stay; the one that had not is restored in the next generation."""
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        await long_history(stage)
+        await worker.kill()
+        restoring = await stage.start("b")
+        hold = stage.kafka.hold("fetch", restoring.client, stage.settings.topics.user_state, partition=0)
+        await stage.rebalance(b=ALL)
+        stage.produce(EVENTS)
+        ends = stage.ends(stage.settings.topics.events, PARTITIONS)
+        await stage.until(lambda: all(stage.committed()[number] == ends[number] for number in OTHER_HALF))
+        await stage.rebalance(b=ALL)
+        stage.produce(EVENTS)
+        hold.release()
+        await stage.require_promises()
