@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -33,14 +33,17 @@ class Mark:
 
 
 class AnswerLog:
-    """The two topics of one installation."""
+    """The two topics of one installation; a context manager."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._topics = settings, settings.topics
         config = {"group.id": "answers", "enable.auto.commit": False}
         self._consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, **config})
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
     def mark(self) -> Mark:

@@ -113,8 +113,14 @@ class Group:
             for program in self.workers:
                 program.child.check()
             if time.monotonic() > deadline:
-                raise EddyError(f"the group did not settle within {limit_s:.0f} s")
+                raise EddyError(f"the group did not settle within {limit_s:.0f} s; {self._last_words()}")
             time.sleep(POLL_S)
+
+    def _last_words(self) -> str:
+        """What the group is doing."""
+        partitions = Counter((self.observer.cluster.owners() or {}).values())
+        lines = [f"{program.child.name}: {program.child.last_line}" for program in self.workers]
+        return f"partitions by member: {dict(partitions)}; {'; '.join(lines)}"
 
     def close(self) -> None:
         for program in self.workers:

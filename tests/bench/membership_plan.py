@@ -56,7 +56,7 @@ FULL_MEMBERSHIP = MembershipPlan(
     ready_s=150.0,
 )
 QUICK_MEMBERSHIP = MembershipPlan(
-    RebalancePlan(50_000, ("joins", "leaves"), limit_s=40.0),
+    RebalancePlan(50_000, ("joins", "leaves"), limit_s=90.0),
     SwapPlan(((20_000, 10_000),), hidden=(128,), limit_s=20.0),
     ready_s=30.0,
     parts=("rebalances", "swaps"),

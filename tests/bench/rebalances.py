@@ -45,14 +45,12 @@ def measure_rebalances(testbed: Testbed, plan: RebalancePlan, python: str, log: 
         crowd = Crowd.of(plan.rows, plan.partitions, ITEMS)
         asyncio.run(write_rows(settings, crowd, version))
         log(f"{plan.rows:,} rows written in {time.monotonic() - started:.0f} s")
-        answers = AnswerLog(settings)
-        with new_group(settings, testbed.work_folder(), python) as group:
+        with new_group(settings, testbed.work_folder(), python) as group, AnswerLog(settings) as answers:
             try:
                 group.start()
                 group.start(stable_name="stable")
                 group.follow(group.restored, plan.limit_s)
-                appender = Appender(settings, crowd)
-                with appender.steady(plan.rate):
+                with Appender(settings, crowd).steady(plan.rate):
                     group.follow(group.settled, plan.limit_s)
                     results.append(_steady(group, answers))
                     log(_line(results[-1]))
@@ -61,8 +59,6 @@ def measure_rebalances(testbed: Testbed, plan: RebalancePlan, python: str, log: 
                         log(_line(results[-1]))
             except EddyError as error:
                 log(f"the group's changes end here: {error}")
-            finally:
-                answers.close()
     return [{"rows": plan.rows, **figures} for figures in results]
 
 
@@ -71,7 +67,12 @@ def _steady(group: Group, answers: AnswerLog) -> dict[str, Any]:
     time.sleep(STEADY_S)
     answered = answers.since(mark)
     every = range(group.settings.partitions)
-    return {"change": "none", "workers": len(group.workers), "stay": _figures(answered, set(every))}
+    return {
+        "change": "none",
+        "workers": len(group.workers),
+        "stay": _figures(answered, set(every)),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
 
 
 def _changed(group: Group, answers: AnswerLog, change: Change, limit_s: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from eddy.models.errors import EddyError
@@ -59,44 +60,37 @@ def _measure_point(
         others = [make_version(testbed.folder / "registry", "whole", items, hidden) for hidden in plan.hidden]
         bare = [result_of("bare_cell", other.path, BARE_ROWS, limit_s=BARE_S) for other in others]
         testbed.go_live(settings, version)
-        # 2. A worker with rows.
+        # 2. A worker with rows, at half of its capacity.
         crowd = Crowd.of(rows, PARTITIONS, items)
         asyncio.run(write_rows(settings, crowd, version))
-        answers = AnswerLog(settings)
-        with new_group(settings, testbed.work_folder(), python) as group:
-            try:
-                group.start()
-                group.follow(group.restored, START_S)
-                # 3. Half of its capacity.
-                appender = Appender(settings, crowd)
-                capacity = _capacity(group, answers, appender)
-                with appender.steady(SHARE * capacity):
-                    time.sleep(WARM_S)
-                    mark = answers.mark()
-                    time.sleep(CALM_S)
-                    calm = answers.since(mark).gap(range(PARTITIONS)) or 0.0
-                    for epoch, (other, bare_rate) in enumerate(zip(others, bare, strict=True), 2):
-                        # 4. A swap under this load.
-                        figures = _swapped(
-                            group, answers, lambda other=other: testbed.go_live(settings, other),  # type: ignore[misc]
-                            epoch, rows, plan.limit_s,
-                        )  # fmt: skip
-                        results.append(
-                            {
-                                "rows": rows,
-                                "items": items,
-                                "hidden": other.recommender.config.hidden,
-                                "capacity": round(capacity),
-                                "rate": round(SHARE * capacity),
-                                "calm_gap_ms": round(1000 * calm),
-                                **figures,
-                                "bare_rows_per_s": round(bare_rate),
-                                "share_of_bare": round(figures["rows_per_s"] / bare_rate, 3),
-                            }
-                        )
-                        log(_line(results[-1]))
-            finally:
-                answers.close()
+        with new_group(settings, testbed.work_folder(), python) as group, AnswerLog(settings) as answers:
+            group.start()
+            group.follow(group.restored, START_S)
+            appender = Appender(settings, crowd)
+            capacity = _capacity(group, answers, appender)
+            log(f"{rows:,} rows, {items:,} items: {capacity:,.0f} events/s")
+            with appender.steady(SHARE * capacity):
+                time.sleep(WARM_S)
+                mark = answers.mark()
+                time.sleep(CALM_S)
+                calm = answers.since(mark)
+                # 3. Swaps under this load.
+                for epoch, (other, bare_rate) in enumerate(zip(others, bare, strict=True), 2):
+                    announce = partial(testbed.go_live, settings, other)
+                    swapped = _swapped(group, answers, announce, epoch, rows, plan.limit_s)
+                    shape = {"rows": rows, "items": items, "hidden": other.recommender.config.hidden}
+                    results.append(
+                        {
+                            **shape,
+                            "capacity": round(capacity),
+                            "rate": round(SHARE * capacity),
+                            "calm_gap_ms": round(1000 * (calm.gap(range(PARTITIONS)) or 0.0)),
+                            **swapped,
+                            "bare_rows_per_s": round(bare_rate),
+                            "share_of_bare": round(swapped["rows_per_s"] / bare_rate, 3),
+                        }
+                    )
+                    log(_line(results[-1]))
 
 
 def _capacity(group: Group, answers: AnswerLog, appender: Appender) -> float:
