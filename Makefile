@@ -26,7 +26,7 @@ lint: setup ## Check style, imports and types
 chaos: setup ## Kill, pause and move workers under load; compare with an undisturbed run
 	@$(BIN)/python -m tests.chaos.run
 
-bench: ## Measure speed beside other programs (40 minutes, 10 GB in the cache folder; QUICK=1: 8 minutes)
+bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)
 	@$(SETUP) bench
 	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
 

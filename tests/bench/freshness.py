@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, gc=False):
     offset: int
 
 
-_decode = msgspec.json.Decoder(Answer).decode
+decode_answer = msgspec.json.Decoder(Answer).decode
 
 
 class Meter:
@@ -106,7 +106,7 @@ class Meter:
         consumer, partitions = self._answers
         consumer.assign(partitions)
         while not self._ended.is_set():
-            records = _poll_records(consumer)
+            records = poll_records(consumer)
             at = time.time() * 1000
             self.answers += len(records)
             for record in records:
@@ -117,7 +117,7 @@ class Meter:
     def _event(self, record: Message) -> tuple[int, int]:
         """(partition, offset) of the event that a record answers."""
         if self._ahead is None:
-            answer = _decode(record.value())
+            answer = decode_answer(record.value())
             return answer.partition, answer.offset
         number = record.partition()
         return number, record.offset() - self._ahead[number]
@@ -133,7 +133,7 @@ class Meter:
         times: list[list[int]] = [[] for _ in partitions]
         deadline, left = time.monotonic() + GRACE_S, self.sent
         while left > 0 and time.monotonic() < deadline:
-            records = _poll_records(consumer)
+            records = poll_records(consumer)
             left -= len(records)
             for record in records:
                 times[record.partition()].append(record.timestamp()[1])
@@ -154,7 +154,7 @@ class Meter:
         return np.array(list(first_delays.values()), np.float64)
 
 
-def _poll_records(consumer: Consumer) -> list[Message]:
+def poll_records(consumer: Consumer) -> list[Message]:
     """The records that have come, as soon as there are any; waits at most POLL_S. Errors that the client
     reports in place of records are left out.
     """

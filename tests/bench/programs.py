@@ -76,8 +76,13 @@ def peer(name: PeerName, settings: Settings, results: str, folder: Path) -> Prog
     return Program(name, [sys.executable, str(PEERS / f"{name}.py"), *arguments], folder, {})
 
 
-def worker(settings: Settings, folder: Path, number: int, environment: Mapping[str, str]) -> Program:
-    """`eddy worker`, with every setting that is not given in `environment` at its default."""
+def worker(
+    settings: Settings, folder: Path, number: int, environment: Mapping[str, str],
+    python: str = sys.executable,
+) -> Program:  # fmt: skip
+    """`eddy worker`, with every setting that is not given in `environment` at its default, as the Python has
+    it installed.
+    """
     assert settings.bootstrap_servers is not None
     port = free_port(HOST)
     defaults = {
@@ -89,5 +94,5 @@ def worker(settings: Settings, folder: Path, number: int, environment: Mapping[s
         "EDDY_CACHE_DIR": str(folder / f"cache-{number}"),
         "EDDY_METRICS_PORT": str(port),
     }
-    command = [sys.executable, "-m", "eddy", "worker"]
+    command = [python, "-P", "-m", "eddy", "worker"]  # -P: not what lies in the present folder
     return Program(f"worker-{number}", command, folder, {**defaults, **environment}, port)

@@ -165,6 +165,7 @@ def table(figures: Figures, result: Figures) -> str:
         if figures.get(name):
             rows = [[_cell(row.get(column, "")) for column in columns] for row in figures[name]]
             parts.append(_markdown(list(columns), rows))
+    parts += _membership(figures.get("membership") or {})
     memory = figures.get("memory")
     if memory:
         parts.append(
@@ -172,6 +173,39 @@ def table(figures: Figures, result: Figures) -> str:
             f"{memory['rss_end'] / 1e6:,.0f} MB at the end.\n"
         )
     return "\n".join(parts)
+
+
+def _membership(figures: Figures) -> list[str]:
+    """The tables of the section "membership", goals beside them in their headings."""
+    parts = []
+    if figures.get("rebalances"):
+        header = ["a worker …", "rows", "moved / had to", "gap s, stay (≤ 1)", "move (≤ 3)"]
+        header += ["delay s, stay", "move", "p99 ms, stay", "move", "late answers for s", "load"]
+        rows = []
+        for row in figures["rebalances"]:
+            stay, move = row["stay"], row.get("move", {})
+            pairs = [of.get(name) for name in ("gap_s", "delay_s", "p99_ms") for of in (stay, move)]
+            moved = f"{row['moved']} / {row['had_to_move']}" if "moved" in row else ""
+            ends = [row.get("late_for_s"), row.get("load_average")]
+            rows.append(
+                [row["change"], f"{row['rows']:,}", moved]
+                + ["" if value is None else _cell(value) for value in (*pairs, *ends)]
+            )
+        parts.append(_markdown(header, rows))
+    if figures.get("swaps"):
+        header = ["rows", "items", "hidden", "events/s", "gap ms, calm", "swap (≤ 300)", "p99 ms"]
+        header += ["encoded", "rows/s", "bare cell, rows/s", "share (≥ .5)", "load"]
+        names = ["rows", "items", "hidden", "rate", "calm_gap_ms", "gap_ms", "p99_ms", "encoded_rows"]
+        names += ["rows_per_s", "bare_rows_per_s", "share_of_bare", "load_average"]
+        parts.append(_markdown(header, [[_cell(row[name]) for name in names] for row in figures["swaps"]]))
+    many = figures.get("partitions")
+    if many:
+        parts.append(
+            f"{many['partitions']} empty partitions on one worker: ready after {many['ready_s']} s "
+            f"(goal 10), {many['sockets']} sockets, {many['rss'] / 1e6:,.0f} MB; "
+            f"with a second worker both ready after {_cell(many['shared_s'])} s.\n"
+        )
+    return parts
 
 
 def _targets(result: Figures) -> str:

@@ -27,6 +27,7 @@ from eddy.stream.records.settings import load_settings
 from tests.bench import report
 from tests.bench.freshness_runs import measure_freshness, name_of
 from tests.bench.machine import describe
+from tests.bench.membership import measure_membership
 from tests.bench.memory import measure_memory
 from tests.bench.plan import FULL, LOADS, PEERS, QUICK, Plan
 from tests.bench.programs import PeerName
@@ -189,13 +190,14 @@ def measure(run: Run, testbed: Testbed) -> None:
     if run.figures["throughput"]:
         run.section("freshness", lambda: freshness(run, testbed))
     run.section("memory", lambda: measure_memory(testbed, plan.memory_events, min(plan.memory_s, run.left)))
+    run.section("membership", lambda: measure_membership(testbed, plan.membership, run.log))
     if growth:
         run.section("growth", lambda: results_of_each(run, "growth", growth, 120))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--quick", action="store_true", help="the short form, within 8 minutes")
+    parser.add_argument("--quick", action="store_true", help="the short form, within 9 minutes")
     parser.add_argument("--record", action="store_true", help="also rewrite README.md after the short form")
     options = parser.parse_args()
     run = Run(QUICK if options.quick else FULL)

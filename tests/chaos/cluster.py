@@ -60,6 +60,22 @@ class Cluster:
         description: dict[str, Any] = self._ask(lambda admin: admin.describe_groups([group]))[group]
         return len(description["members"]) if description["group_state"] == "Stable" else -1
 
+    def owners(self) -> dict[int, str] | None:
+        """The member that owns each partition of `events`, by its id; None while the group is rebalancing."""
+        group, topic = self.settings.group, self.settings.topics.events
+        description: dict[str, Any] = self._ask(lambda admin: admin.describe_groups([group]))[group]
+        if description["group_state"] != "Stable":
+            return None
+        return {
+            partition: member["member_id"]
+            for member in description["members"]
+            for assigned in (member["member_assignment"] or {"assigned_partitions": ()})[
+                "assigned_partitions"
+            ]
+            if assigned["topic"] == topic
+            for partition in assigned["partitions"]
+        }
+
     def ends(self, topic: str, partitions: int) -> dict[int, int]:
         """End offset of each partition, that of records in open transactions, too."""
         consumer = KafkaConsumer(**client_config(self.settings))

@@ -1,0 +1,184 @@
+"""Users that have rows before anything is measured, and events of theirs at a steady rate.
+
+Rows are written straight into `user-state`, as a worker would have left them: of the live version, in their
+users' partitions, with windows of about 20 events, as of the first record of their partition of `events`. So
+a million users are there within a minute, without an event of theirs being applied.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Producer
+from numpy.typing import NDArray
+
+from eddy.models.errors import EddyError
+from eddy.models.hashing import item_hash, item_hashes, type_hash
+from eddy.models.registry import Version
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.kafka.topics import topic_ids
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.settings import Settings
+from eddy.stream.state.rows import NO_TIME, WINDOW, Rows, keyed
+from tests.bench.workload import message, user_id
+from tests.support.engines import item_id
+
+EPOCH = 1
+"""Rows are of the first version that is announced."""
+
+LEAST_EVENTS, MOST_EVENTS = 10, 30
+"""Events in a row's window."""
+
+SLICE_S = 0.01
+FLUSH_S = 60.0
+_BLOCK = 5_000
+_AGE_MS = 3_600_000
+"""How long ago the windows' last events were."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Users by their partition."""
+
+    users: list[NDArray[np.int64]]
+    """the numbers of each partition's users"""
+    items: int
+
+    @classmethod
+    def of(cls, rows: int, partitions: int, items: int) -> "Crowd":
+        """The users 0 … rows - 1."""
+        home = partition_of([user_id(number).encode() for number in range(rows)], partitions)
+        return cls([np.flatnonzero(home == partition) for partition in range(partitions)], items)
+
+    def events(self, seed: int) -> Iterator[tuple[int, int, int]]:
+        """(partition, user, item) of one event after another, without end: partitions take turns, users and
+        items are drawn evenly.
+        """
+        rng, partitions = np.random.default_rng(seed), len(self.users)
+        while True:
+            drawn = [rng.choice(users, _BLOCK).tolist() for users in self.users]
+            items = iter(rng.integers(0, self.items, _BLOCK * partitions).tolist())
+            for of_partitions in zip(*drawn, strict=True):
+                for partition, user in enumerate(of_partitions):
+                    yield partition, user, next(items)
+
+
+def window_rows(n: int, version: Version, topic_id: bytes, last_ms: int, items: int) -> Rows:
+    """n rows of the version, without users, in partition 0: windows of LEAST_EVENTS to MOST_EVENTS entries
+    that end at `last_ms`, states at random.
+    """
+    rng = np.random.default_rng(n)
+    length = rng.integers(LEAST_EVENTS, MOST_EVENTS + 1, n).astype(np.uint8)
+    filled = np.arange(WINDOW) < length[:, None]
+    hashes = item_hashes([item_id(number) for number in range(items)])
+    ages = np.sort(rng.integers(0, 10**8, (n, WINDOW)), axis=1)
+    state_size = version.recommender.state_size
+    return Rows(
+        user=[b""] * n,
+        epoch=np.full(n, EPOCH, np.uint32),
+        version=np.full(n, item_hash(version.id), np.uint64),
+        topic_id=topic_id,
+        partition=np.zeros(n, np.int32),
+        offset=np.zeros(n, np.int64),
+        applied=length.astype(np.uint32),
+        digest=rng.integers(0, 2**63, n).astype(np.uint64),
+        anchor_time=np.full(n, NO_TIME),
+        hidden=np.tanh(rng.standard_normal((n, state_size), np.float32)),
+        anchor=np.zeros((n, state_size), np.float32),
+        length=length,
+        item=np.where(filled, hashes[rng.integers(0, items, (n, WINDOW))], np.uint64(0)),
+        time=np.where(filled, last_ms - ages[:, -1:] + ages, 0),
+        type=np.where(filled, np.uint64(type_hash("view")), np.uint64(0)),
+        value=np.full((n, WINDOW), np.nan, np.float16),
+        event_id=np.zeros((n, WINDOW), np.uint64),
+        older=np.zeros((n, 0), np.uint64),
+    )
+
+
+async def write_rows(settings: Settings, crowd: Crowd, version: Version) -> None:
+    """Append a first event to each partition of `events`, and all users' rows as of it to `user-state`;
+    returns when all are confirmed.
+    """
+    with admin_client(settings) as admin:
+        topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+    last_ms = time.time_ns() // 1_000_000 - _AGE_MS
+    block = window_rows(_BLOCK, version, topic_id, last_ms, crowd.items)
+    producer = new_producer(settings)
+    await producer.start()
+    try:
+        for partition, users in enumerate(crowd.users):
+            first = message(int(users[0]), 0, last_ms)
+            futures = await send_all(producer, settings.topics.events, partition, [first])
+            for start in range(0, len(users), _BLOCK):
+                keys = [user_id(number).encode() for number in users[start : start + _BLOCK].tolist()]
+                rows = replace(_first(block, len(keys)), user=keys)
+                rows.partition[:] = partition
+                futures += await send_all(producer, settings.topics.user_state, partition, keyed(rows))
+            await asyncio.gather(*futures)
+    finally:
+        await producer.stop()
+
+
+def _first(rows: Rows, n: int) -> Rows:
+    """The first n rows."""
+    columns: dict[str, Any] = {
+        name: column[:n] for name, column in vars(rows).items() if isinstance(column, np.ndarray)
+    }
+    return replace(rows, **columns)
+
+
+class Appender:
+    """Appends a crowd's events, from one thread at a time; through librdkafka, as `freshness` does."""
+
+    def __init__(self, settings: Settings, crowd: Crowd, seed: int = 1) -> None:
+        self._topic, self._events = settings.topics.events, crowd.events(seed)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "compression.type": "snappy",
+                "linger.ms": 5,
+                "queue.buffering.max.messages": 1_000_000,
+            }
+        )
+        self._producer.list_topics(self._topic)  # connected before anything is measured
+
+    def append(self, n: int) -> None:
+        """Hand over the next n events."""
+        at = time.time_ns() // 1_000_000
+        for partition, user, item in islice(self._events, n):
+            key, value = message(user, item, at)
+            self._producer.produce(self._topic, value, key, partition)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Wait until all are confirmed. Errors: EddyError."""
+        if self._producer.flush(FLUSH_S):
+            raise EddyError("the cluster did not confirm all events")
+
+    @contextmanager
+    def steady(self, rate: float) -> Iterator[None]:
+        """Append so many events per second as long as the block lasts."""
+        ended = threading.Event()
+
+        def run() -> None:
+            started, sent = time.monotonic(), 0
+            while not ended.wait(SLICE_S):
+                due = int((time.monotonic() - started) * rate)
+                self.append(due - sent)
+                sent = due
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.flush()
