@@ -65,7 +65,8 @@ class RowCopy:
     """users whose newest row so far cannot be read, and the reason"""
     newer: NewerRows | None = None
     """why nothing more is taken in: rows from `position` on wait for a model version"""
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
+    """when it was last taken up, on the monotonic clock"""
 
 
 class Restorer:
@@ -114,7 +115,7 @@ class Restorer:
         # 1. Snapshots of partitions of which nothing is in memory.
         copies = {number: self.copies.setdefault(number, RowCopy()) for number in numbers}
         for number, copy in copies.items():
-            copy.newer = None
+            copy.newer, copy.began = None, time.monotonic()
             if copy.position is None:
                 await self._load_snapshot(number, copy)
         # 2. The changelog from there on.
@@ -124,7 +125,9 @@ class Restorer:
             copy = copies[tp.partition]
             if copy.newer is None:
                 copy.position = end
-                if complete is not None:
+                if complete is None:
+                    copy.source = "a stand-by copy and the changelog's tail"
+                else:
                     self._require_readable(tp.partition, copy)
                     self.metrics.restore_progress.labels(tp.partition).set(1)
                     await complete(tp.partition, end)
