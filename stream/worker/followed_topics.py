@@ -117,8 +117,8 @@ class FollowedTopics:
 
     async def caught_up(self) -> None:
         """Wait until everything that the followed topics hold now has been taken in."""
-        for follower in (self.versions, self.items, self.item_stats):
-            await follower.caught_up()
+        followers = (self.versions, self.items, self.item_stats)
+        await asyncio.gather(*(follower.caught_up() for follower in followers))
 
     async def forget_statistics(self, partition: int) -> None:
         """Read a partition's statistics again: those in memory may count events that never became durable."""

@@ -106,7 +106,8 @@ class PartitionSet:
         the caller.
         """
         await self.pause()
-        stays = generation == self._generation + 1
+        # Under a stable name, another process may have had them in the same generation.
+        stays = generation == self._generation + 1 and self._settings.worker_id is None
         self._assigned, self._generation = numbers, generation
         self._reclaimed.clear()
         # 1. What stayed, or was not even revoked, goes on.

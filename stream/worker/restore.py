@@ -112,6 +112,7 @@ class Restorer:
         Errors: EddyError for rows that this worker must not take, and for a partition that is to be
         `complete`, but holds a row that cannot be read.
         """
+        self._logged_at = time.monotonic()
         # 1. Snapshots of partitions of which nothing is in memory.
         copies = {number: self.copies.setdefault(number, RowCopy()) for number in numbers}
         for number, copy in copies.items():
