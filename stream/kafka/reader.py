@@ -11,6 +11,7 @@ from functools import partial
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from eddy.stream.kafka.clients import aiokafka_config
+from eddy.stream.kafka.starting import started
 from eddy.stream.records.settings import Settings
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
@@ -28,16 +29,17 @@ _AHEAD = 4
 async def _consumer(
     settings: Settings, partitions: Iterable[TopicPartition]
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        **aiokafka_config(settings),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",  # where a log's beginning has passed us: "latest" would skip the rest
-        fetch_max_wait_ms=_POLL_MS,
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_bytes=_FETCH_BYTES * 4,
+    consumer = await started(
+        lambda: AIOKafkaConsumer(
+            **aiokafka_config(settings),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # behind a log's beginning: "latest" would skip the rest
+            fetch_max_wait_ms=_POLL_MS,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_bytes=_FETCH_BYTES * 4,
+        )
     )
-    await consumer.start()
     try:
         consumer.assign(list(partitions))
         yield consumer

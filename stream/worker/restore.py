@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from eddy.models.errors import EddyError
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.rows_by_version import NewerRows
-from eddy.stream.kafka.producers import new_producer, stop_producers
+from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.reader import Records, read_on, read_to_end
+from eddy.stream.kafka.starting import started
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.partitioner import partition_of
@@ -48,9 +49,6 @@ LOG_EVERY_S = 5.0
 
 LOAD_ROWS = 1024
 """Rows that are loaded at once: the engine applies events of other partitions in between."""
-
-GOODBYE_S = 1.0
-"""How long a producer that could not be started may take to close, while a revocation may be waiting."""
 
 
 @dataclass
@@ -93,13 +91,7 @@ class Restorer:
 
     async def fence(self, number: int) -> AIOKafkaProducer:
         """Start the partition's transactional producer: from here on no former owner can write."""
-        producer = new_producer(self.settings, f"{self.settings.group}-{number}")
-        try:
-            await producer.start()
-        except BaseException:
-            await stop_producers([producer], GOODBYE_S)
-            raise
-        return producer
+        return await started(lambda: new_producer(self.settings, f"{self.settings.group}-{number}"))
 
     async def read(
         self, numbers: Collection[int], complete: Callable[[int, int], Awaitable[None]] | None = None

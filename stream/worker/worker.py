@@ -26,6 +26,7 @@ from aiokafka import AIOKafkaProducer
 from eddy.stream.engine.engine import Engine, Options
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.kafka.producers import new_producer
+from eddy.stream.kafka.starting import started
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.settings import Settings
@@ -100,10 +101,10 @@ class Worker:
         begin to work. Errors: EddyError, or whatever a part could not do.
         """
         torch.set_num_threads(1)  # tiles are scored side by side instead: see Settings.threads
+        producer = await started(partial(new_producer, settings))
         thread, background = EngineThread(), BackgroundTasks()
-        followed, producer = FollowedTopics(settings, thread.run), new_producer(settings)
+        followed = FollowedTopics(settings, thread.run)
         try:
-            await producer.start()
             live = await _first_version(followed, background)
             engine = await thread.run(lambda: new_engine(settings, live, followed))
             worker = cls(

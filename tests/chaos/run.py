@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,9 @@ from pathlib import Path
 from eddy.models.registry import Version
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import ensure_topics, topic_ids
-from eddy.stream.kafka.versions import announce
+from eddy.stream.kafka.versions import announce, announce_shares
 from eddy.stream.local_kafka.broker import LocalBroker
+from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state.rows import decode_rows
 from eddy.stream.worker.checkpoint import STEPS
@@ -33,7 +34,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
-from tests.chaos.verify import Verdict, stored_rows, verify
+from tests.chaos.verify import Verdict, check_shares, stored_rows, verify
 from tests.support.engines import random_version
 from tests.support.waiting import eventually
 
@@ -68,7 +69,7 @@ class Plan:
 
 FULL = Plan(
     events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1, moves=2,
-    erasures=4, swaps=3, swap_events=60_000,
+    erasures=4, swaps=5, swap_events=80_000,
 )  # fmt: skip
 SHORT = Plan(
     events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0, moves=0,
@@ -102,6 +103,7 @@ class Chaos:
         self.feeder = Feeder(settings, plan.events, plan.users, plan.seed)
         self.story = Story()
         self._random = random.Random(plan.seed)
+        self._started = 0
 
     def acts(self) -> list[tuple[str, str]]:
         """The acts of the run, in an order that only the seed decides: (act, detail)."""
@@ -139,8 +141,8 @@ class Chaos:
 
     def play(self) -> None:
         """Play all acts, each while records are coming in, then wait until the log's end is committed."""
-        self.fleet.start(static_name="static-a")
-        self.fleet.start()
+        self._start(static_name="static-a")
+        self._start()
         self._settled(START_S)
         acts = self.acts()
         share = self.plan.events // (len(acts) + 1)
@@ -153,13 +155,15 @@ class Chaos:
         self._moved(self.feeder.sent)
         self._settled()
 
-    def swap(self, epoch: int, version: Version) -> None:
-        """Announce a version while records and tombstones come in and a worker is killed; returns when the
-        log's end is committed and every row is of this epoch.
+    def swap(self, epoch: int, versions: Sequence[tuple[Version, int]]) -> Verdict:
+        """Announce versions with their shares of the users, while records and tombstones come in, a worker is
+        killed, and something else happens to the group; returns what is to be said of the rows when the log's
+        end is committed and every row is of this epoch.
 
         No event is late any more: where it belongs would depend on the anchors that the versions before left.
         """
-        print(f"  swap to epoch {epoch}", flush=True)
+        disturb = self._disturbances()[(epoch - 2) % len(self._disturbances())]
+        print(f"  swap to epoch {epoch}, {len(versions)} versions, {disturb.__name__.strip('_')}", flush=True)
         self._settled()
         share = self.plan.swap_events // self.plan.swaps
         start = START_MS + (10 * self.plan.events + epoch * share) * MAX_GAP_MS  # after all that was sent
@@ -167,18 +171,35 @@ class Chaos:
         self.feeder.go_on(traffic(share, self.plan.users, seed, start, late_share=0.0))
         self.feeder.send(share // 4)
         self._erase()
-        announce(self.cluster.settings, version)
-        for part in range(2):
+        announce_shares(self.cluster.settings, versions)
+        for disturbance in (self._kill_any, disturb):
             self._erase()
             self.feeder.send(share // 4)
-            if part == 0:
-                self._kill(self._random.choice(self.fleet.workers))
+            disturbance()
         self._erase()
         self.feeder.send(share)
         self._moved(self.feeder.sent)
         self._settled()
         self._eventually(lambda: self._epochs() == {epoch}, f"every row of epoch {epoch}")
         self.story.swaps += 1
+        verdict = Verdict()
+        check_shares(self.cluster, versions, epoch, verdict)
+        return verdict
+
+    def _disturbances(self) -> list[Callable[[], object]]:
+        """What happens during one swap and the next."""
+        if not self.plan.stalls:
+            return [self._kill_any]
+        return [self._join_and_leave, self._stall, self._restart_broker]
+
+    def _kill_any(self) -> None:
+        self._kill(self._random.choice(self.fleet.workers))
+
+    def _join_and_leave(self) -> None:
+        self._start()
+        self.story.joins += 1
+        self._settled()
+        self._leave()
 
     def _epochs(self) -> set[int]:
         rows = stored_rows(self.cluster)
@@ -219,7 +240,7 @@ class Chaos:
         elif act == "erase":
             self._erase_in_a_rebalance()
         elif act == "join":
-            fleet.start()
+            self._start()
             story.joins += 1
         elif act == "leave":
             self._leave()
@@ -228,8 +249,13 @@ class Chaos:
 
     def _kill(self, victim: Worker) -> None:
         self.fleet.kill(victim)
-        self.fleet.start(victim.static_name)
+        self._start(victim.static_name)
         self.story.kills += 1
+
+    def _start(self, static_name: str | None = None) -> Worker:
+        """Start a worker; every second one keeps stand-by copies."""
+        self._started += 1
+        return self.fleet.start(static_name, standby=self._started % 2 == 0)
 
     def _erase(self) -> None:
         self.feeder.erase()
@@ -318,16 +344,36 @@ def run(
         try:
             chaos.play()
             first = verify(chaos.cluster, version, topic_id)
-            for epoch in range(2, 2 + plan.swaps):
-                version = random_version(settings.registry, seed=epoch)
-                chaos.swap(epoch, version)
+            problems: list[str] = []
+            for epoch, versions in enumerate(_announcements(settings.registry, plan.swaps), start=2):
+                problems += chaos.swap(epoch, versions).problems
             chaos.end()
-            return chaos.story, first, verify(chaos.cluster, version, topic_id, 1 + plan.swaps, swapped=True)
+            ((version, _),) = versions
+            last = verify(chaos.cluster, version, topic_id, 1 + plan.swaps, swapped=True)
+            last.problems += problems
+            return chaos.story, first, last
         except BaseException:
             fleet.interrogate()
             raise
         finally:
             chaos.close()
+
+
+def _announcements(registry: Path, swaps: int) -> list[list[tuple[Version, int]]]:
+    """Versions with their percents of the users, one epoch after another: another cell of another size, other
+    item statistics, a canary, and the canary for all. The last version counts what the first one did.
+    """
+    lstm = random_version(registry, "lstm", hidden=24, seed=2)
+    wider = random_version(registry, seed=3, half_lives_ms=(DAY_MS, 3 * DAY_MS), successors=12)
+    canary = random_version(registry, hidden=8, seed=4)
+    every = [
+        [(lstm, 100)],
+        [(wider, 100)],
+        [(wider, 80), (canary, 20)],
+        [(lstm, 50), (canary, 50)],
+        [(canary, 100)],
+    ]
+    return every[len(every) - swaps :]
 
 
 def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> Settings:

@@ -4,6 +4,7 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
@@ -19,6 +21,7 @@ from eddy.stream.records.decode import decode_events, stretches
 from eddy.stream.records.schema import Recommendation
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.rows import Rows, decode_rows
+from eddy.stream.state.sampling import share_of
 from tests.chaos.cluster import Cluster
 from tests.support.engines import TOLERANCE, new_engine
 
@@ -102,6 +105,48 @@ def stored_rows(cluster: Cluster) -> dict[bytes, tuple[int, bytes]]:
         for record in cluster.read(settings.topics.user_state, settings.partitions)
     }
     return {user: row for user, row in newest.items() if row[1] is not None}
+
+
+def check_order(cluster: Cluster, verdict: Verdict) -> None:
+    """On the changelog neither the epoch nor the offset of a user's row ever goes back. A tombstone ends a
+    row; the next one is another.
+    """
+    settings, going_back = cluster.settings, set[bytes]()
+    newest: dict[bytes, tuple[int, int]] = {}
+    for record in cluster.read(settings.topics.user_state, settings.partitions):
+        if record.value is None:
+            newest.pop(record.key, None)
+            continue
+        (row,) = decode_rows([record.key], [record.value])
+        at = int(row.epoch[0]), int(row.offset[0])
+        before = newest.get(record.key, at)
+        if at[0] < before[0] or at[1] < before[1]:
+            going_back.add(record.key)
+        newest[record.key] = at
+    verdict.must(not going_back, f"epochs and offsets of rows only grow ({sorted(going_back)[:3]} went back)")
+
+
+def check_shares(
+    cluster: Cluster, versions: Sequence[tuple[Version, int]], epoch: int, verdict: Verdict
+) -> None:
+    """Every row is of the version of its user's share of an epoch, and its state follows from its anchor and
+    window by that version.
+    """
+    stored = stored_rows(cluster)
+    users = sorted(stored)
+    share = share_of(users, epoch, [percent for _, percent in versions])
+    for number, (version, _) in enumerate(versions):
+        of_share = [
+            user for user, its_share in zip(users, share.tolist(), strict=True) if its_share == number
+        ]
+        rows = decode_rows(of_share, [stored[user][1] for user in of_share])
+        verdict.must(
+            all((part.version == item_hash(version.id)).all() for part in rows),
+            "rows name their share's version",
+        )
+        engine = new_engine(version, epoch=epoch, wall=WALL_MS)
+        difference = max((invariant_difference(engine, part) for part in rows), default=0.0)
+        verdict.must(difference < TOLERANCE, f"hidden = encode(anchor, window) by version {version.id}")
 
 
 def _by_user(rows: Rows, name: str) -> dict[bytes, Any]:
@@ -235,6 +280,7 @@ def verify(
     verdict = Verdict()
     expected = undisturbed(cluster, version, epoch, verdict)
     check_rows(cluster, expected.engine, topic_id, verdict, swapped)
+    check_order(cluster, verdict)
     check_answers(cluster, expected, verdict)
     check_statistics(cluster, expected.engine, verdict)
     check_offsets(cluster, verdict)

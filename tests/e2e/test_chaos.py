@@ -22,6 +22,6 @@ def test_nothing_is_missing_nothing_doubled_and_nobody_erased_comes_back(
         assert (verdict.missing, verdict.doubled) == (0, 0)
         assert verdict.erased > 0
         assert verdict.spared > 0
-    assert story.kills == SHORT.random_kills + 4 * SHORT.step_kills + SHORT.swaps
+    assert story.kills == SHORT.random_kills + 4 * SHORT.step_kills + 2 * SHORT.swaps
     assert story.swaps == SHORT.swaps
     assert story.unexpected_exits == []
