@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
@@ -65,17 +65,30 @@ class AnswerLog:
             index = record.offset() - mark.events[number]
             if index < len(appended[number]):
                 appended[number][index] = _seconds(record)
+        advanced: list[list[float]] = [[] for _ in appended]
+        latest: dict[int, int] = {}
         for record in self._records(self._topics.recommendations, mark.answers, answers_ends):
             number = record.partition()
             index = decode_answer(record.value()).offset - mark.events[number]
+            if index > latest.get(number, index - 1):
+                advanced[number].append(_seconds(record))
+                latest[number] = index
             if 0 <= index < len(answered[number]) and np.isnan(answered[number][index]):
                 answered[number][index] = _seconds(record)
-        return Answered(appended, answered, until)
+        return Answered(appended, answered, [np.array(times, np.float64) for times in advanced], until)
 
     def _ends(self, topic: str) -> list[int]:
-        partitions = [TopicPartition(topic, number) for number in range(self._settings.partitions)]
-        ends: list[Any] = [self._consumer.get_watermark_offsets(partition)[1] for partition in partitions]
-        return ends
+        return [self._end(TopicPartition(topic, number)) for number in range(self._settings.partitions)]
+
+    def _end(self, partition: TopicPartition) -> int:
+        deadline = time.monotonic() + READ_S
+        while True:
+            try:
+                return int(self._consumer.get_watermark_offsets(partition)[1])
+            except KafkaException as error:  # a cluster under load answers so for a moment
+                if time.monotonic() > deadline:
+                    raise EddyError(f"{partition.topic}: {error}") from None
+                time.sleep(0.1)
 
     def _records(self, topic: str, starts: list[int], ends: list[int]) -> Iterator[Message]:
         positions = dict(enumerate(starts))

@@ -19,19 +19,18 @@ class Answered:
     """s since 1970"""
     answered: list[Times]
     """s since 1970; NaN without an answer"""
+    advanced: list[Times]
+    """s since 1970: when there was an answer to a later event than ever before, events before the mark
+    included; lists that are sent again count as nothing
+    """
     until: float
     """s since 1970, up to which answers count"""
 
     def gap(self, partitions: Collection[int]) -> float | None:
-        """The longest time, in s, in which none of a partition's events got its answer; until the end where
-        some never did. None without partitions.
+        """The longest time, in s, in which no event of a partition was answered, from the first append on,
+        and until the end where some never were. None without partitions.
         """
-        return _longest(
-            [
-                float(np.diff(np.sort(np.nan_to_num(self.answered[number], nan=self.until))).max(initial=0))
-                for number in partitions
-            ]
-        )
+        return _longest([self._gap(number) for number in partitions])
 
     def delay(self, partitions: Collection[int]) -> float | None:
         """The longest time, in s, from an event's append to its answer's. None without partitions."""
@@ -59,6 +58,11 @@ class Answered:
     @property
     def unanswered(self) -> int:
         return int(sum(np.isnan(answered).sum() for answered in self.answered))
+
+    def _gap(self, number: int) -> float:
+        end = [self.until] if np.isnan(self.answered[number]).any() else []
+        times = np.concatenate((self.appended[number][:1], self.advanced[number], end))
+        return float(np.diff(times).max(initial=0))
 
     def _delays(self, number: int) -> Times:
         return np.nan_to_num(self.answered[number], nan=self.until) - self.appended[number]

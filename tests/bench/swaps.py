@@ -123,9 +123,8 @@ def _swapped(
         if worker.metric("eddy_epoch") == epoch:
             switched = switched or now
             seen = round(worker.metric("eddy_rows_of_older_epochs"))
-            # The gauge is 0 until the first rows were encoded.
-            if seen or stale < rows or now - switched > TAIL_S:
-                stale = seen
+            if seen or stale < rows:  # the gauge is 0 until the first rows were encoded
+                stale = min(seen, rows)
             if not stale:
                 break
         time.sleep(POLL_S)

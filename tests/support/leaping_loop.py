@@ -1,5 +1,6 @@
-"""A clock for tests that leaps: while nothing is left to do, an event loop of this kind is at the next timer
-at once. So timeouts, polls and intervals of any length pass in microseconds, and always in the same order.
+"""A clock for tests that leaps: it stands still while there is something to do, and is at the next timer as
+soon as there is not. So timeouts, polls and intervals of any length pass in microseconds, in the same order
+on a machine of any speed.
 """
 
 from __future__ import annotations
@@ -21,25 +22,28 @@ class _LeapingSelector(selectors.DefaultSelector):
     loop: LeapingLoop
 
     def select(self, timeout: float | None = None) -> Any:
-        if timeout is not None and timeout > 0 and not self.loop.at_work:
-            self.loop.leapt_s += timeout
-            timeout = 0
+        if timeout is not None and timeout > 0:
+            if self.loop.at_work:
+                timeout = None  # until a thread is done
+            else:
+                self.loop.now_s += timeout
+                timeout = 0
         return super().select(timeout)
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """Real time, plus all the time that it has leapt over. While a thread is at work it waits as any loop."""
+    """An event loop whose clock is not the machine's."""
 
     def __init__(self) -> None:
         selector = _LeapingSelector()
         selector.loop = self
-        self.leapt_s = 0.0
+        self.now_s = 0.0
         self.at_work = 0
         """calls under way on other threads"""
         super().__init__(selector)
 
     def time(self) -> float:
-        return super().time() + self.leapt_s
+        return self.now_s
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any

@@ -13,7 +13,7 @@ from tests.bench.report import table
 def test_a_gap_is_the_longest_time_between_answers_of_one_partition() -> None:
     appended = [np.array([0.0, 1.0, 2.0, 3.0]), np.array([0.0, 1.0])]
     answered = [np.array([0.1, 1.1, 4.6, 4.6]), np.array([0.5, 1.0])]
-    seen = Answered(appended, answered, until=5.0)
+    seen = Answered(appended, answered, answered, until=5.0)
     assert seen.gap({0, 1}) == pytest.approx(3.5)
     assert seen.gap({1}) == pytest.approx(0.5)
     assert seen.delay({0, 1}) == pytest.approx(2.6)
@@ -22,21 +22,28 @@ def test_a_gap_is_the_longest_time_between_answers_of_one_partition() -> None:
 
 
 def test_an_event_without_an_answer_waits_until_the_end() -> None:
-    seen = Answered([np.array([0.0, 1.0])], [np.array([0.1, np.nan])], until=5.0)
+    answered, advanced = [np.array([0.1, np.nan])], [np.array([0.1])]
+    seen = Answered([np.array([0.0, 1.0])], answered, advanced, until=5.0)
     assert seen.unanswered == 1
     assert seen.gap({0}) == pytest.approx(4.9)
     assert seen.delay({0}) == pytest.approx(4.0)
 
 
+def test_a_gap_begins_with_the_first_event_and_ends_with_answers_to_earlier_ones() -> None:
+    appended, answered = [np.array([10.0, 11.0])], [np.array([14.0, 14.0])]
+    assert Answered(appended, answered, answered, until=15.0).gap({0}) == pytest.approx(4.0)
+    advanced = [np.array([10.5, 11.5, 13.0, 14.0, 14.0])]
+    assert Answered(appended, answered, advanced, until=15.0).gap({0}) == pytest.approx(1.5)
+
+
 def test_no_partitions_have_no_gap() -> None:
-    seen = Answered([np.array([0.0])], [np.array([0.1])], until=5.0)
+    seen = Answered([np.array([0.0])], [np.array([0.1])], [np.array([0.1])], until=5.0)
     assert (seen.gap(()), seen.delay(()), seen.p99(())) == (None, None, None)
 
 
 def test_the_rate_counts_from_the_first_answer_to_the_last() -> None:
-    seen = Answered(
-        [np.zeros(2), np.zeros(3)], [np.array([1.0, 2.0]), np.array([2.0, 3.0, np.nan])], until=9.0
-    )
+    answered = [np.array([1.0, 2.0]), np.array([2.0, 3.0, np.nan])]
+    seen = Answered([np.zeros(2), np.zeros(3)], answered, answered, until=9.0)
     assert seen.rate == pytest.approx(2.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import pytest
@@ -24,5 +25,6 @@ class Versions:
 @pytest.fixture(scope="session")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
     registry = tmp_path_factory.mktemp("registry")
+    gc.freeze()  # what is imported is no part of the garbage of each test
     first, second = (random_version(registry, hidden=8, items=50, seed=seed) for seed in range(2))
     return Versions(first, second, random_version(registry, cell="lstm", hidden=8, items=50, seed=2))
