@@ -124,8 +124,9 @@ class PartitionSet:
         }
         self._given_up.clear()
         self._close(producers)
-        if not self._settings.standby:
-            for number in self._restorer.copies.keys() - numbers:
+        for number in self._restorer.copies.keys() - numbers:
+            self.metrics.drop_partition(number)
+            if not self._settings.standby:
                 await self._restorer.forget(number)
         # 3. What is missing is restored.
         await self._restore_missing()
@@ -256,6 +257,7 @@ class PartitionSet:
 
     async def forget(self, number: int) -> None:
         """Drop a partition's rows, and have its item statistics read again."""
+        self.metrics.drop_partition(number)
         await self._restorer.forget(number)
         await self._followed.forget_statistics(number)
 

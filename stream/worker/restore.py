@@ -86,6 +86,8 @@ class Restorer:
         self.copies: dict[int, RowCopy] = {}
         """by partition; see `RowCopy`"""
         self._run = run
+        self._shown: set[int] = set()
+        """partitions whose restore is shown in the metrics: those that are to be worked on"""
         self._spans: dict[int, tuple[int, int]] = {}
         self._logged_at = 0.0
 
@@ -107,6 +109,9 @@ class Restorer:
         self._logged_at = time.monotonic()
         # 1. Snapshots of partitions of which nothing is in memory.
         copies = {number: self.copies.setdefault(number, RowCopy()) for number in numbers}
+        self._shown = set() if complete is None else set(numbers)
+        for number in self._shown:
+            self.metrics.restored.labels(number).set(0)
         for number, copy in copies.items():
             copy.newer, copy.began = None, time.monotonic()
             if copy.position is None:
@@ -170,7 +175,6 @@ class Restorer:
     async def forget(self, number: int) -> None:
         """Drop a partition's rows, and its events that wait to be counted, from memory."""
         self.copies.pop(number, None)
-        self.metrics.drop_partition(number)
 
         def forget() -> None:
             self.engine.rows.forget_partition(number)
@@ -183,7 +187,6 @@ class Restorer:
     async def _load_snapshot(self, number: int, copy: RowCopy) -> None:
         """Load the snapshot, if there is a usable one, block after block beside the engine's other work."""
         path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
-        self.metrics.restored.labels(number).set(0)
         try:
             with open_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS) as snapshot:
                 await self._load_blocks(snapshot, number)
@@ -217,11 +220,13 @@ class Restorer:
                 of_place.item[place.item], of_place.older[place.older], of_place.type[place.type]
             )
             await self._load(rows, number, indices)
-            self.metrics.restored.labels(number).inc(len(rows.user))
+            if number in self._shown:
+                self.metrics.restored.labels(number).inc(len(rows.user))
 
     async def _forget_rows(self, number: int) -> None:
         await self._run(lambda: self.engine.rows.forget_partition(number))
-        self.metrics.restored.labels(number).set(0)
+        if number in self._shown:
+            self.metrics.restored.labels(number).set(0)
 
     # -- the changelog ----------------------------------------------------------------------------------
 
@@ -247,13 +252,12 @@ class Restorer:
         copy.damaged = {user: why for user, why in copy.damaged.items() if user not in newest}
         copy.damaged |= stored.damaged
         copy.position = records[-1].offset + 1
-        self.metrics.restored.labels(tp.partition).inc(len(records))
-        self._log_progress(tp.partition, copy.position)
+        if tp.partition in self._shown:
+            self.metrics.restored.labels(tp.partition).inc(len(records))
+            self._show_progress(tp.partition, copy.position)
 
-    def _log_progress(self, number: int, position: int) -> None:
+    def _show_progress(self, number: int, position: int) -> None:
         first, end = self._spans[number]
-        if position > end:  # it is followed beyond what there was at first
-            return
         share = (position - first) / max(end - first, 1)
         self.metrics.restore_progress.labels(number).set(min(share, 1.0))
         if time.monotonic() - self._logged_at > LOG_EVERY_S:

@@ -37,6 +37,10 @@ def test_a_partition_that_stays_goes_on_with_its_rows_and_one_that_moves_begins_
     assert came_from == [nearest]
     stage.send(traffic(1_000, users=50, seed=2))
     stage.await_end()
+    of_moved = f'partition="{moved}"'
+    eventually(
+        lambda: not any(of_moved in name for name in first.metrics()), PATIENCE_S, "no figures of what moved"
+    )
     # 2. It leaves, and the partition comes back.
     stage.fleet.remove(second)
     stage.send(traffic(1_000, users=50, seed=3))
