@@ -1,5 +1,7 @@
 """What the demo reads over HTTP: the worker's metrics, and lists from the server."""
 
+from collections.abc import Mapping, Sequence
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,12 +29,15 @@ class Scraper:
         except httpx.TransportError:
             return
         total: dict[str, float] = {}
+        by_version: dict[str, dict[str, float]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == QUALITY:
-                    self.quality[sample.labels["metric"]] = sample.value
+                    of_version = by_version.setdefault(sample.labels["version"], {})
+                    of_version[sample.labels["metric"]] = sample.value
                 else:
                     total[sample.name] = total.get(sample.name, 0.0) + sample.value
+        self.quality = over_versions(list(by_version.values()))
         board = self._board
         board.take_applied(int(total.get("eddy_events_applied_total", 0)))
         board.lag = int(total.get("eddy_lag", 0))
@@ -75,3 +80,15 @@ class Scraper:
             return (await self._client.get(url)).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+
+def over_versions(qualities: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means over the events of all versions, out of the figures of each; empty without any event."""
+    events = sum(quality["events"] for quality in qualities)
+    if not events:
+        return {}
+    names = qualities[0].keys() - {"events"}
+    weighted = {
+        name: sum(quality[name] * quality["events"] for quality in qualities) / events for name in names
+    }
+    return {**weighted, "events": events}

@@ -11,7 +11,7 @@ import pytest
 from eddy.demo.board import Board
 from eddy.demo.data import generated, split, watched_user
 from eddy.demo.freshness import Freshness
-from eddy.demo.scrape import Scraper
+from eddy.demo.scrape import Scraper, over_versions
 from eddy.demo.summary import Summary
 from eddy.models.logs.events import Events
 from eddy.stream.records.settings import load_settings
@@ -95,3 +95,9 @@ def test_what_is_known_comes_before_what_is_live() -> None:
 def test_the_watched_user_has_a_past_and_the_most_to_come() -> None:
     known, live = log_of([0] * 6 + [1] * 5), log_of([2, 2, 2, 1, 1, 0])
     assert watched_user(known, live) == "bob"
+
+
+def test_the_quality_of_several_versions_is_the_mean_over_all_of_their_events() -> None:
+    first, second = {"events": 30.0, "recall_at_20": 0.2}, {"events": 10.0, "recall_at_20": 0.6}
+    assert over_versions([first, second]) == pytest.approx({"events": 40, "recall_at_20": 0.3})
+    assert over_versions([]) == {}
