@@ -69,7 +69,7 @@ class PartitionSet:
         self._settings, self._topic_id = settings, topic_id
         self._restorer, self._followed, self._consumer = restorer, followed, consumer
         self._run, self._background = run, background
-        self._settled = True
+        self._settled = False
         self._restoring: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._assigned: set[int] = set()
@@ -148,12 +148,12 @@ class PartitionSet:
 
     async def _settle(self) -> None:
         """All assigned partitions are at work."""
-        copies = frozenset(self._restorer.copies)
-        await self._run(lambda: self.engine.reencoding.leave_out(copies))
+        # Rows of the others' partitions stay as the changelog has them: only an owner writes what it encodes.
+        others = set(range(self._settings.partitions)) - self._assigned
+        await self._run(lambda: self.engine.reencoding.leave_out(others))
         self._settled = True
         self.metrics.ready.set(1)
         if self._settings.standby:
-            others = set(range(self._settings.partitions)) - self._assigned
             following = self._restorer.follow(others, self._followed.version.reached)
             self._following = self._background.spawn(following, "stand-by copies")
 
