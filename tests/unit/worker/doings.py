@@ -39,6 +39,11 @@ async def resizing(stage: MemoryStage, worker: Member, versions: Versions) -> No
     await _switch(stage, worker, versions, versions.larger)
 
 
+async def recounting(stage: MemoryStage, worker: Member, versions: Versions) -> None:
+    """A version that asks for other item statistics has just gone live."""
+    await _switch(stage, worker, versions, versions.recounted)
+
+
 async def _switch(stage: MemoryStage, worker: Member, versions: Versions, version: Version) -> None:
     await backlog(stage, worker, versions)
     stage.announce(version)
