@@ -9,7 +9,7 @@ from tests.support.memory_group import Member
 from tests.support.memory_stage import MemoryStage
 from tests.unit.worker.conftest import Versions
 
-EVENTS = 60
+EVENTS = 48
 HALF, OTHER_HALF = {0, 1}, {2, 3}
 
 CHECKPOINT_MS = 2_000
