@@ -13,13 +13,15 @@ from tests.support.engines import random_version
 
 @dataclass(frozen=True)
 class Versions:
-    """Three versions of one registry."""
+    """Four versions of one registry."""
 
     first: Version
     second: Version
     """of the same size"""
     larger: Version
     """whose states are larger"""
+    recounted: Version
+    """that asks for other item statistics"""
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +29,6 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
     registry = tmp_path_factory.mktemp("registry")
     gc.freeze()  # what is imported is no part of the garbage of each test
     first, second = (random_version(registry, hidden=8, items=50, seed=seed) for seed in range(2))
-    return Versions(first, second, random_version(registry, cell="lstm", hidden=8, items=50, seed=2))
+    larger = random_version(registry, cell="lstm", hidden=8, items=50, seed=2)
+    recounted = random_version(registry, hidden=8, items=50, seed=4, half_lives_ms=(3_600_000, 86_400_000))
+    return Versions(first, second, larger, recounted)

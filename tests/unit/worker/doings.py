@@ -9,7 +9,7 @@ from tests.support.memory_group import Member
 from tests.support.memory_stage import MemoryStage
 from tests.unit.worker.conftest import Versions
 
-EVENTS = 60
+EVENTS = 48
 HALF, OTHER_HALF = {0, 1}, {2, 3}
 
 CHECKPOINT_MS = 2_000
@@ -37,6 +37,11 @@ async def switching(stage: MemoryStage, worker: Member, versions: Versions) -> N
 async def resizing(stage: MemoryStage, worker: Member, versions: Versions) -> None:
     """A version with a larger state has just gone live."""
     await _switch(stage, worker, versions, versions.larger)
+
+
+async def recounting(stage: MemoryStage, worker: Member, versions: Versions) -> None:
+    """A version that asks for other item statistics has just gone live."""
+    await _switch(stage, worker, versions, versions.recounted)
 
 
 async def _switch(stage: MemoryStage, worker: Member, versions: Versions, version: Version) -> None:

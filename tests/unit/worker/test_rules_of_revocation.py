@@ -21,6 +21,7 @@ from tests.unit.worker.doings import (
     Doing,
     backlog,
     idle,
+    recounting,
     resizing,
     switching,
 )
@@ -66,6 +67,7 @@ TABLE: list[tuple[Doing, Ending, Then]] = [
     *((backlog, ending, another_gets_half) for ending in (ends_well, *TIMED_OUT, *FENCED)),
     *((switching, ending, another_gets_half) for ending in ENDINGS),
     *((resizing, ending, it_gets_them_back) for ending in (ends_well, waits_for_rows, DEAD[3])),
+    *((recounting, ending, another_gets_half) for ending in (ends_well, waits_for_rows, DEAD[3])),
     *((idle, ends_well, then) for then in (it_gets_them_back, another_gets_them, another_gets_half)),
 ]
 
@@ -80,8 +82,8 @@ async def test_each_record_counts_once_when_partitions_are_revoked(
         await stage.rebalance(a=ALL)
         stage.produce(EVENTS)
         await stage.until_durable()
-        await doing(stage, worker, versions)
         undo = ending(stage, worker)
+        await doing(stage, worker, versions)
         began = asyncio.get_running_loop().time()
         await stage.rebalance()  # nobody owns anything any more
         took_s = asyncio.get_running_loop().time() - began

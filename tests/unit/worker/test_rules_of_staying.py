@@ -4,6 +4,7 @@ are used only where they are as the changelog has them.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def changelog_rows_read(stage: MemoryStage) -> int:
 
 def changelog_rows(stage: MemoryStage) -> int:
     return sum(stage.ends(stage.settings.topics.user_state, PARTITIONS).values())
+
+
+def behind(stage: MemoryStage) -> set[int]:
+    """Partitions of which not all events are committed."""
+    ends, committed = stage.ends(stage.settings.topics.events, PARTITIONS), stage.committed()
+    return {number for number, end in ends.items() if committed[number] < end}
 
 
 @pytest.mark.parametrize("kept", [ALL, frozenset(HALF)], ids=["all", "half"])
@@ -68,11 +75,52 @@ async def test_of_partitions_that_come_back_the_tail_is_read(
             await stage.until_durable()
         worker.answers = True
         read = changelog_rows_read(stage)
-        await stage.rebalance(a=then, b=ALL - then)
+        await stage.rebalance(a=then, b=ALL - then if meanwhile == "another" else ())
         stage.produce(EVENTS)
-        await stage.until(lambda: worker.figure("eddy_ready"))
+        async with asyncio.timeout(stage.settings.session_timeout_s):  # what is fenced is taken back later
+            await stage.until(lambda: worker.figure("eddy_ready"))
+            await stage.until(lambda: behind(stage).isdisjoint(then))
         assert changelog_rows_read(stage) - read < changelog_rows(stage) / 2
         await stage.rebalance(a=ALL)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_of_partitions_that_another_got_nothing_is_kept(tmp_path: Path, versions: Versions) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.start("b")
+        await stage.rebalance(a=ALL)
+        await long_history(stage)
+        await stage.rebalance(a=HALF, b=OTHER_HALF)
+        await stage.until(lambda: worker.figure("eddy_ready"))
+        held = {
+            int(number) for version in worker.worker.engine.rows.versions for number in version.slab.partition
+        }
+        assert held - {-1} == HALF
+        await stage.require_promises()
+
+
+@pytest.mark.parametrize("owner", ["is killed", "stops", "stays"])
+@in_leaping_time
+async def test_a_worker_with_stand_by_copies_reads_the_tail_of_what_it_is_given(
+    tmp_path: Path, versions: Versions, owner: str
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        following = await stage.start("b", standby=True)
+        await stage.rebalance(a=ALL)
+        await long_history(stage)
+        await stage.pass_time(5)
+        if owner == "is killed":
+            await worker.kill()
+        elif owner == "stops":
+            await worker.stop()
+        read = changelog_rows_read(stage)
+        await stage.rebalance(b=ALL)
+        stage.produce(EVENTS)
+        await stage.until(lambda: following.figure("eddy_ready"))
+        assert changelog_rows_read(stage) - read < changelog_rows(stage) / 2
         await stage.require_promises()
 
 
@@ -89,8 +137,8 @@ async def test_each_record_counts_once_when_partitions_come_back_after_a_generat
         await stage.until_durable()
         if meanwhile == "another":
             await stage.start("b")
-        await backlog(stage, worker, versions)
         undo = ending(stage, worker)
+        await backlog(stage, worker, versions)
         await worker.give_up()
         worker.answers = False
         await stage.rebalance(b=ALL)

@@ -1,0 +1,66 @@
+"""The order in which a worker makes its work durable: answers, then rows, then offsets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.leaping_loop import in_leaping_time
+from tests.support.memory_stage import ALL, MemoryStage, memory_stage
+from tests.unit.worker.conftest import Versions
+from tests.unit.worker.doings import EVENTS
+
+
+def rows_written(stage: MemoryStage) -> int:
+    return len(list(stage.kafka.records(stage.settings.topics.user_state)))
+
+
+@pytest.mark.parametrize("topic", ["recommendations", "items", "dead-letters"])
+@in_leaping_time
+async def test_no_row_is_written_while_answers_letters_or_names_are_unconfirmed(
+    tmp_path: Path, versions: Versions, topic: str
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        hold = stage.kafka.hold("produce", worker.client, topic)
+        stage.send([(b"user-1", b"not json")])
+        stage.produce(EVENTS)
+        await hold.reached.wait()
+        await stage.pass_time(5)
+        assert (rows_written(stage), stage.group.committed) == (0, {})
+        hold.release()
+        await stage.require_promises()
+
+
+@pytest.mark.parametrize("topic", ["user-state", "item-stats", None])
+@in_leaping_time
+async def test_no_offset_is_committed_while_a_partition_s_rows_are_not_durable(
+    tmp_path: Path, versions: Versions, topic: str | None
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        hold = stage.kafka.hold("produce" if topic else "end transaction", worker.client, topic)
+        stage.produce(EVENTS)
+        await hold.reached.wait()
+        await stage.pass_time(5)
+        assert (rows_written(stage), stage.group.committed) == (0, {})
+        hold.release()
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_refused_commit_is_tried_again_though_no_event_comes(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        worker.refuses = True
+        stage.produce(EVENTS)
+        await stage.until(lambda: rows_written(stage))
+        await stage.pass_time(1)
+        worker.refuses = False
+        await stage.require_promises()
