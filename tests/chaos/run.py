@@ -175,6 +175,8 @@ class Chaos:
         for disturbance in (self._kill_any, disturb):
             self._erase()
             self.feeder.send(share // 4)
+            if disturbance == self._restart_broker:  # a worker that only begins may find no cluster, and ends
+                self._settled()
             disturbance()
         self._erase()
         self.feeder.send(share)
