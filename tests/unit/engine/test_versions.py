@@ -280,3 +280,15 @@ def test_items_get_other_numbers_in_the_rows_of_all_versions(first: Version, sec
     reports = [each.apply([batch(happenings, [31, 32])]) for each in (engine, kept)]
     for here_lists, there_lists in zip(*(report.lists for report in reports), strict=True):
         torch.testing.assert_close(here_lists.topk().score, there_lists.topk().score)
+
+
+def test_rows_of_partitions_that_others_work_on_stay_as_they_are_until_they_are_this_process_s(
+    first: Version, second: Version
+) -> None:
+    engine = two_versions(first, second)
+    engine.reencoding.leave_out([0])
+    assert reencode_all(engine) == []
+    assert set(epochs(engine).values()) == {1}
+    engine.reencoding.leave_out([1])
+    assert reencode_all(engine)
+    assert set(epochs(engine).values()) == {2}

@@ -6,8 +6,17 @@ import asyncio
 from pathlib import Path
 from unittest.mock import patch
 
+from eddy.stream.records.settings import Settings
 from eddy.stream.worker.background import BackgroundTasks
-from tests.support.workers import StubConsumer, StubProducer, at_once, worker_with_partitions
+from tests.support.engines import random_version
+from tests.support.workers import (
+    StubConsumer,
+    StubProducer,
+    StubRestorer,
+    at_once,
+    new_worker,
+    worker_with_partitions,
+)
 
 
 def test_partitions_may_be_lost_while_idle_rows_are_looked_for(tmp_path: Path) -> None:
@@ -117,6 +126,25 @@ def test_a_flush_that_takes_too_long_is_abandoned_and_all_that_was_copied_out_is
         worker.partitions.tasks[0].applied_up_to(7)
         await worker.revoked({1})
         assert worker.partitions.tasks == {}, "partition 0 stays assigned, but its rows may be half written"
+        await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_a_worker_encodes_no_rows_anew_but_those_of_its_own_partitions(tmp_path: Path) -> None:
+    """Nobody would write the others to the changelog: not before it has joined its group either."""
+
+    async def run() -> None:
+        worker = new_worker(Settings(registry=tmp_path, partitions=3), random_version(tmp_path))
+        worker._followed.caught_up = at_once  # type: ignore[method-assign]
+        worker.partitions._restorer = StubRestorer(worker, lambda _: None)  # type: ignore[assignment]
+        settled_at_first = worker.partitions.settled
+        assert not settled_at_first
+        with patch.object(worker.engine.reencoding, "leave_out") as leave_out:
+            await worker.assigned({1}, 1)
+            while not worker.partitions.settled:
+                await asyncio.sleep(0)
+        leave_out.assert_called_once_with({0, 2})
         await worker.stop()
 
     asyncio.run(run())
