@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.leaping_loop import in_leaping_time
-from tests.support.memory_stage import ALL, MemoryStage, memory_stage
+from tests.support.memory_stage import ALL, USERS, MemoryStage, memory_stage
 from tests.unit.worker.conftest import Versions
 from tests.unit.worker.doings import EVENTS
 
@@ -63,4 +63,24 @@ async def test_a_refused_commit_is_tried_again_though_no_event_comes(
         await stage.until(lambda: rows_written(stage))
         await stage.pass_time(1)
         worker.refuses = False
+        await stage.require_promises()
+
+
+@pytest.mark.parametrize("step", ["captured", "answered", "written", "committed"])
+@in_leaping_time
+async def test_events_of_a_user_who_was_erased_count_once_in_the_statistics_when_they_come_again(
+    tmp_path: Path, versions: Versions, step: str
+) -> None:
+    """The row that would tell that they were applied is gone."""
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        worker.dies_at = step
+        stage.produce(EVENTS)
+        stage.send([(f"user-{number}".encode(), None) for number in range(0, USERS, 2)])
+        await stage.until(lambda: not worker.alive)
+        await stage.start("b")
+        await stage.rebalance(b=ALL)
         await stage.require_promises()
