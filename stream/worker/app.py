@@ -180,7 +180,6 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         await asyncio.gather(starting, return_exceptions=True)
         return
     worker = await starting
-    await worker.partitions.read_copies()
     connect(app, settings, worker)
     gc.freeze()  # these objects stay, and millions of short-lived records are no reason to look for cycles
     gc.set_threshold(GC_ALLOCATIONS, 50, 100)

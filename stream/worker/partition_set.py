@@ -95,8 +95,8 @@ class PartitionSet:
     # -- assignment -------------------------------------------------------------------------------------
 
     async def read_copies(self) -> None:
-        """Read copies of all partitions before the worker joins its group, if it keeps stand-by copies: what
-        it is given then begins at once.
+        """Read copies of all partitions, if the worker keeps stand-by copies: what its group gives it later
+        begins at once.
         """
         if self._settings.standby:
             await self._restorer.read(range(self._settings.partitions))
