@@ -71,6 +71,8 @@ class CatalogueIndices(NamedTuple):
     """[n, 0 … OLDER] catalogue indices + 1, 0 = none"""
     type: NDArray[np.uint16]
     """[n, WINDOW] the catalogue's numbers of event types, 0 past the rows' lengths"""
+    numbering: int = 0
+    """`Catalogue.renumbered` when they were looked up; under another one they say nothing"""
 
 
 class Slab:
@@ -343,7 +345,8 @@ class Slab:
             getattr(self, name)[at] = getattr(rows, name)
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
             self.event_id[at] = rows.event_id
-        indices = _look_up(rows, catalogue) if indices is None else indices
+        if indices is None or indices.numbering != catalogue.renumbered:
+            indices = _look_up(rows, catalogue)
         self.item[at], self.type[at] = indices.item, indices.type
         self.older[at, : indices.older.shape[1]] = indices.older
         self.older_count[at] = filled_lengths(indices.older)
@@ -397,7 +400,7 @@ def _look_up(rows: Rows, catalogue: Catalogue) -> CatalogueIndices:
     older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
     type_ = np.zeros(rows.type.shape, np.uint16)
     type_[filled] = catalogue.types.add(rows.type[filled])
-    return CatalogueIndices(item, older, type_)
+    return CatalogueIndices(item, older, type_, catalogue.renumbered)
 
 
 def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:

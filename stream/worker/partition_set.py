@@ -137,10 +137,9 @@ class PartitionSet:
         self.metrics.rows.set(len(self.engine.rows))
 
     async def _restore_missing(self) -> None:
-        """Begin to restore the assigned partitions that are not at work."""
+        """Begin to restore the assigned partitions that are not at work; call `pause` before."""
         missing = self._assigned - set(self.tasks)
         if missing:
-            self._settled = False
             self.metrics.ready.set(0)
             self._restoring = self._background.spawn(self._restore(missing, self._generation), "restore")
         else:
@@ -153,7 +152,7 @@ class PartitionSet:
         await self._run(lambda: self.engine.reencoding.leave_out(others))
         self._settled = True
         self.metrics.ready.set(1)
-        if self._settings.standby:
+        if self._settings.standby and others:
             following = self._restorer.follow(others, self._followed.version.reached)
             self._following = self._background.spawn(following, "stand-by copies")
 
@@ -312,4 +311,5 @@ class PartitionSet:
         if lost.partition in missing and self.settled:  # else a restore is under way, or has taken it back
             log.warning("%s, but the group still gives it to this one; taking it back", lost)
             self._reclaimed |= missing
+            await self.pause()
             await self._restore_missing()

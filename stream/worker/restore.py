@@ -117,7 +117,6 @@ class Restorer:
             if copy.position is None:
                 await self._load_snapshot(number, copy)
         # 2. The changelog from there on.
-        start = {number: copy.position for number, copy in copies.items() if copy.position is not None}
 
         async def ended(tp: TopicPartition, end: int) -> None:
             copy = copies[tp.partition]
@@ -131,7 +130,9 @@ class Restorer:
                     await complete(tp.partition, end)
 
         topic = self.settings.topics.user_state
-        await read_to_end(self.settings, topic, numbers, self._take, start, self._expect, ended)
+        await read_to_end(
+            self.settings, topic, numbers, self._take, self._positions(numbers), self._expect, ended
+        )
         return {number: copy.newer for number, copy in copies.items() if copy.newer is not None}
 
     async def follow(self, numbers: Collection[int], reached: Callable[[int], Awaitable[None]]) -> None:
@@ -148,8 +149,12 @@ class Restorer:
                 self.copies[tp.partition].newer = None
                 await self._take(tp, records)
 
-        start = {number: at for number in numbers if (at := self.copies[number].position) is not None}
-        await read_on(self.settings, self.settings.topics.user_state, numbers, take, start)
+        topic = self.settings.topics.user_state
+        await read_on(self.settings, topic, numbers, take, self._positions(numbers))
+
+    def _positions(self, numbers: Collection[int]) -> dict[int, int]:
+        """Where on the changelog the copies of these partitions are, of those that have begun."""
+        return {number: at for number in numbers if (at := self.copies[number].position) is not None}
 
     async def begin_task(
         self, number: int, generation: int, producer: AIOKafkaProducer, end: int
@@ -205,19 +210,22 @@ class Restorer:
 
     async def _load_blocks(self, snapshot: SnapshotReader, number: int) -> None:
         def look_up() -> CatalogueIndices:
+            catalogue = self.engine.names.catalogue
             self.engine.rows.reserve(snapshot.rows)
             item = np.zeros(len(snapshot.items), np.int32)
-            item[1:] = self.engine.names.catalogue.add(snapshot.items[1:])
+            item[1:] = catalogue.add(snapshot.items[1:])
             older = item + np.int32(1)
             older[0] = 0
-            return CatalogueIndices(item, older, self.engine.names.catalogue.types.add(snapshot.types))
+            return CatalogueIndices(item, older, catalogue.types.add(snapshot.types), catalogue.renumbered)
 
         of_place: CatalogueIndices = await self._run(look_up)
         blocks = snapshot.blocks()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             rows, place = block
-            indices = CatalogueIndices(
-                of_place.item[place.item], of_place.older[place.older], of_place.type[place.type]
+            indices = of_place._replace(
+                item=of_place.item[place.item],
+                older=of_place.older[place.older],
+                type=of_place.type[place.type],
             )
             await self._load(rows, number, indices)
             if number in self._shown:

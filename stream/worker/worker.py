@@ -97,9 +97,10 @@ class Worker:
         metrics: WorkerMetrics,
         on_step: Callable[[str], None] = lambda _: None,
     ) -> Self:
-        """Read what is common to all partitions, load the live version (waiting until one is announced), begin
-        to work, and read stand-by copies, if any are kept, before the worker joins its group. Errors:
-        EddyError, or whatever a part could not do.
+        """Read what is common to all partitions, load the live version (waiting until one is announced),
+        begin to work, and read stand-by copies, if any are kept, before the worker joins its group.
+
+        Errors: EddyError, or whatever a part could not do.
         """
         torch.set_num_threads(1)  # tiles are scored side by side instead: see Settings.threads
         producer = await started(partial(new_producer, settings))

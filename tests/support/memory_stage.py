@@ -121,11 +121,13 @@ class MemoryStage:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition holds. Errors: the first broken promise, or what a worker failed with."""
-        while not condition():
+        while True:
             assert not self.broken, self.broken[0]
             for member in list(self.group.members.values()):
                 if member.worker.background.failed.done():
                     member.worker.background.failed.result()
+            if condition():
+                return
             await asyncio.sleep(0.01)
 
     async def until_durable(self) -> None:

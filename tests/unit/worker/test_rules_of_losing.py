@@ -129,3 +129,24 @@ async def test_a_worker_ends_when_a_partition_is_taken_from_it_twice_in_one_assi
         stage.produce(EVENTS)
         with pytest.raises(EddyError, match="twice"):
             await stage.until_durable()
+
+
+@in_leaping_time
+async def test_a_worker_that_takes_a_partition_back_follows_the_others_once(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """What follows them ends with the next generation, or it would meet partitions that are its own then."""
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a", standby=True)
+        await stage.start("b")
+        await stage.rebalance(a=HALF, b=OTHER_HALF)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        stage.fence(0)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        await stage.until(lambda: worker.figure("eddy_ready"))
+        await stage.rebalance(a=ALL)
+        stage.produce(EVENTS)
+        await stage.pass_time(5)
+        await stage.require_promises()
