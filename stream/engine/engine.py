@@ -31,6 +31,7 @@ from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import join_columns, select_entries
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.state.item_names import ItemNames
+from eddy.stream.state.item_statistics import widened
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample
@@ -223,7 +224,7 @@ class Engine:
                 part.events.offset[index],
                 part.events.item[index].astype(np.int64),
                 part.events.time[index],
-                _widened(part.previous[index], lags),
+                widened(part.previous[index], lags),
             )
             for part, index in zip(parts, counted, strict=True)
         ]
@@ -390,9 +391,3 @@ def _part(
         columns.event_id[place], columns.offset[place], flags.negative[fresh],
     )  # fmt: skip
     return _Part(version, slot[accepted], replayed, place, table)
-
-
-def _widened(previous: NDArray[np.int64], lags: int) -> NDArray[np.int64]:
-    """previous[n, K] with as many columns as `lags`, the others -1."""
-    missing = lags - previous.shape[1]
-    return np.pad(previous, ((0, 0), (0, missing)), constant_values=-1) if missing else previous

@@ -1,6 +1,5 @@
 """Events on their way into the item statistics: each event of a partition counts once, many at a time."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.stream.records.columns import join_columns
-from eddy.stream.state.item_statistics import Counted
+from eddy.stream.state.item_statistics import Counted, widened
 from eddy.stream.state.slab import NO_OFFSET
 
 MOST_WAITING = 4096
@@ -65,8 +64,6 @@ class StatisticsBuffer:
         """Add n events that count, of any partitions (columns as in `Counted`); one that was replayed does
         not count again.
         """
-        if any(counted.previous.shape[1] != previous.shape[1] for counted in self._last_waiting()):
-            self.flush()  # the versions in use have changed, and look back further or less far
         for number in np.unique(partition).tolist():
             until = self._until.get(number, NO_OFFSET)
             chosen = np.flatnonzero((partition == number) & (offset > until))
@@ -79,13 +76,12 @@ class StatisticsBuffer:
         if self._events >= MOST_WAITING:
             self.flush()
 
-    def _last_waiting(self) -> list[Counted]:
-        return [waiting[-1] for waiting in self._waiting.values()]
-
     def flush(self) -> None:
         """Bring the statistics up to all events that were added."""
         for number, waiting in self._waiting.items():
-            counted = join_columns(_equally_wide(waiting))
+            # Versions differ in how many items before an event they look at.
+            lags = max(counted.previous.shape[1] for counted in waiting)
+            counted = join_columns([replace(each, previous=widened(each.previous, lags)) for each in waiting])
             self._statistics.count_events(number, counted.item, counted.time, counted.previous)
             self._counted.setdefault(number, []).append(counted)
             if number in self._tapped:
@@ -107,16 +103,3 @@ class StatisticsBuffer:
         """
         self.flush()
         return self._counted.pop(partition, [])
-
-
-def _equally_wide(updates: Sequence[Counted]) -> list[Counted]:
-    """The same events; versions may differ in how many items before an event they look at."""
-    width = max(counted.previous.shape[1] for counted in updates)
-    padded = []
-    for counted in updates:
-        n, narrower = counted.previous.shape
-        if narrower < width:
-            none = np.full((n, width - narrower), -1, np.int64)
-            counted = replace(counted, previous=np.concatenate((counted.previous, none), axis=1))  # noqa: PLW2901
-        padded.append(counted)
-    return padded
