@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -25,10 +26,11 @@ class Versions:
 
 
 @pytest.fixture(scope="session")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Versions:
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
     registry = tmp_path_factory.mktemp("registry")
     gc.freeze()  # what is imported is no part of the garbage of each test
     first, second = (random_version(registry, hidden=8, items=50, seed=seed) for seed in range(2))
     larger = random_version(registry, cell="lstm", hidden=8, items=50, seed=2)
     recounted = random_version(registry, hidden=8, items=50, seed=4, half_lives_ms=(3_600_000, 86_400_000))
-    return Versions(first, second, larger, recounted)
+    yield Versions(first, second, larger, recounted)
+    gc.unfreeze()  # or libraries would tell of objects that are left when the process ends
