@@ -75,6 +75,10 @@ class FollowedTopics:
         """Do work of new versions on a thread of its own, beside the engine's."""
         return await asyncio.get_running_loop().run_in_executor(self._builds, work)
 
+    def close(self) -> None:
+        """End the thread on which versions are built, once it has finished what it builds."""
+        self._builds.shutdown(wait=False, cancel_futures=True)
+
     async def _load(self, announcement: Announcement) -> LiveShares:
         """Load the version of each share."""
         shares = announcement.every_share

@@ -25,7 +25,7 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.stream.engine.engine import Engine, Options
 from eddy.stream.engine.live_shares import LiveShares
-from eddy.stream.kafka.producers import new_producer
+from eddy.stream.kafka.producers import new_producer, stop_producers
 from eddy.stream.kafka.starting import started
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import wall_ms
@@ -38,7 +38,7 @@ from eddy.stream.worker.followed_topics import FollowedTopics
 from eddy.stream.worker.item_retirement import ItemRetirement
 from eddy.stream.worker.log_watch import LogWatch
 from eddy.stream.worker.metrics import WorkerMetrics
-from eddy.stream.worker.partition_set import PartitionSet
+from eddy.stream.worker.partition_set import CLOSE_S, PartitionSet
 from eddy.stream.worker.restore import Restorer
 from eddy.stream.worker.sender import Sender
 from eddy.stream.worker.statistics_fill import StatisticsFill
@@ -116,8 +116,9 @@ class Worker:
             await background.unless_failed(worker.partitions.read_copies())
         except BaseException:
             await background.cancel()
-            await producer.stop()
+            await stop_producers([producer], CLOSE_S)
             thread.close()
+            followed.close()
             raise
         return worker
 
@@ -190,10 +191,11 @@ class Worker:
             await leave_group()
         await self.partitions.close()
         await self.background.cancel()
-        await self._producer.stop()
+        await stop_producers([self._producer], CLOSE_S)  # of what it holds back nothing is committed
         self._sender.close()
         self._thread.close()
         self.batches.close()
+        self._followed.close()
 
 
 async def _first_version(followed: FollowedTopics, background: BackgroundTasks) -> LiveShares:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ async def test_events_of_a_user_who_was_erased_count_once_in_the_statistics_when
         stage.produce(EVENTS)
         stage.send([(f"user-{number}".encode(), None) for number in range(0, USERS, 2)])
         await stage.until(lambda: not worker.alive)
+        await stage.start("b")
+        await stage.rebalance(b=ALL)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_worker_ends_though_the_cluster_takes_no_answers_and_its_events_are_read_again(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start("a")
+        await stage.rebalance(a=ALL)
+        hold = stage.kafka.hold("produce", worker.client, "recommendations")
+        stage.produce(EVENTS)
+        await hold.reached.wait()
+        async with asyncio.timeout(2 * stage.settings.session_timeout_s):
+            await worker.stop()
         await stage.start("b")
         await stage.rebalance(b=ALL)
         await stage.require_promises()
