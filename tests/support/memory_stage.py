@@ -115,6 +115,12 @@ class MemoryStage:
         await member.start(self.settings.model_copy(update=values), TOPIC_ID)
         return member
 
+    async def start_owner(self, name: str, **settings: Any) -> Member:
+        """Start a worker that is given all partitions."""
+        member = await self.start(name, **settings)
+        await self.rebalance(**{name: ALL})
+        return member
+
     async def rebalance(self, **assignment: Iterable[int]) -> None:
         """A rebalance that gives the named workers these partitions."""
         await self.group.rebalance({name: set(numbers) for name, numbers in assignment.items()})
@@ -139,6 +145,11 @@ class MemoryStage:
                 and all(row[1] == epoch for row in self._rows.values())
             )
         )
+
+    async def make_durable(self, events: int) -> None:
+        """Write so many records, and wait until they are durable."""
+        self.produce(events)
+        await self.until_durable()
 
     async def require_promises(self) -> Verdict:
         """Wait until all is durable; then everything in the cluster must be as if nothing had happened."""
@@ -169,6 +180,14 @@ class MemoryStage:
 
     def committed(self) -> dict[int, int]:
         return dict.fromkeys(ALL, 0) | self.group.committed
+
+    def changelog_records(self) -> int:
+        """How many records were written to `user-state`, transaction markers among them."""
+        return sum(self.ends(self.settings.topics.user_state, PARTITIONS).values())
+
+    def changelog_records_read(self) -> int:
+        """How many were read from it so far, by all workers."""
+        return self.kafka.fetched[self.settings.topics.user_state]
 
     # -- promises at every moment -----------------------------------------------------------------------
 

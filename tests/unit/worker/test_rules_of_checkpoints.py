@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.leaping_loop import in_leaping_time
-from tests.support.memory_stage import ALL, USERS, MemoryStage, memory_stage
+from tests.support.memory_stage import USERS, MemoryStage, memory_stage
 from tests.unit.worker.conftest import Versions
 from tests.unit.worker.doings import EVENTS
 
@@ -23,8 +23,7 @@ async def test_no_row_is_written_while_answers_letters_or_names_are_unconfirmed(
     tmp_path: Path, versions: Versions, topic: str
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         hold = stage.kafka.hold("produce", worker.client, topic)
         stage.send([(b"user-1", b"not json")])
         stage.produce(EVENTS)
@@ -41,8 +40,7 @@ async def test_no_offset_is_committed_while_a_partition_s_rows_are_not_durable(
     tmp_path: Path, versions: Versions, topic: str | None
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         hold = stage.kafka.hold("produce" if topic else "end transaction", worker.client, topic)
         stage.produce(EVENTS)
         await hold.reached.wait()
@@ -57,8 +55,7 @@ async def test_a_refused_commit_is_tried_again_though_no_event_comes(
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         worker.refuses = True
         stage.produce(EVENTS)
         await stage.until(lambda: rows_written(stage))
@@ -74,16 +71,13 @@ async def test_events_of_a_user_who_was_erased_count_once_in_the_statistics_when
 ) -> None:
     """The row that would tell that they were applied is gone."""
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
         worker.dies_at = step
         stage.produce(EVENTS)
         stage.send([(f"user-{number}".encode(), None) for number in range(0, USERS, 2)])
         await stage.until(lambda: not worker.alive)
-        await stage.start("b")
-        await stage.rebalance(b=ALL)
+        await stage.start_owner("b")
         await stage.require_promises()
 
 
@@ -92,13 +86,11 @@ async def test_a_worker_ends_though_the_cluster_takes_no_answers_and_its_events_
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         hold = stage.kafka.hold("produce", worker.client, "recommendations")
         stage.produce(EVENTS)
         await hold.reached.wait()
         async with asyncio.timeout(2 * stage.settings.session_timeout_s):
             await worker.stop()
-        await stage.start("b")
-        await stage.rebalance(b=ALL)
+        await stage.start_owner("b")
         await stage.require_promises()

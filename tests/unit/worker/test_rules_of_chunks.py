@@ -22,10 +22,8 @@ async def test_a_chunk_that_is_lost_on_its_way_is_read_again(
     tmp_path: Path, versions: Versions, later: int
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
         worker.loses_chunk = True
         stage.produce(5)
         await stage.until(lambda: not worker.loses_chunk)
@@ -40,8 +38,7 @@ async def test_a_chunk_of_an_older_generation_changes_nothing(
 ) -> None:
     """Faust may have handed it over when the rebalance came, and the worker was not ready to take it."""
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         late: list[Chunk] = []
         with patch.object(worker.worker, "put", keeping(late)):
             stage.produce(EVENTS)
@@ -72,8 +69,7 @@ async def test_bad_records_are_dead_letters_and_erased_users_are_gone(
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        await stage.start("a")
-        await stage.rebalance(a=ALL)
+        await stage.start_owner("a")
         stage.produce(EVENTS)
         stage.send([(b"user-1", b"{"), (b"user-2", None), (b"user-3", None), (b"nobody", None)])
         await stage.rebalance(a=ALL)

@@ -80,10 +80,8 @@ async def test_each_record_counts_once_when_partitions_are_lost_unheard(
     tmp_path: Path, versions: Versions, doing: Doing, acting: Acting, given: Given
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        left_out = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        left_out = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
         await stage.start("b")
         await doing(stage, left_out, versions)
         if acting is wakes_within_its_transactions:
@@ -104,10 +102,8 @@ async def test_a_partition_that_was_fenced_but_still_is_this_worker_s_is_taken_b
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
         stage.fence(1, 2)
         stage.produce(EVENTS)
         await stage.require_promises()
@@ -118,13 +114,10 @@ async def test_a_worker_ends_when_a_partition_is_taken_from_it_twice_in_one_assi
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
         stage.fence(1)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        await stage.make_durable(EVENTS)
         stage.fence(1)
         stage.produce(EVENTS)
         with pytest.raises(EddyError, match="twice"):
@@ -140,11 +133,9 @@ async def test_a_worker_that_takes_a_partition_back_follows_the_others_once(
         worker = await stage.start("a", standby=True)
         await stage.start("b")
         await stage.rebalance(a=HALF, b=OTHER_HALF)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        await stage.make_durable(EVENTS)
         stage.fence(0)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        await stage.make_durable(EVENTS)
         await stage.until(lambda: worker.figure("eddy_ready"))
         await stage.rebalance(a=ALL)
         stage.produce(EVENTS)

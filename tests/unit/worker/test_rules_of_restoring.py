@@ -87,10 +87,8 @@ TABLE: list[tuple[How, Comes, Given]] = [
 
 async def some_history(stage: MemoryStage) -> None:
     """A worker has made rows durable, and was killed with others under way."""
-    worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-    await stage.rebalance(a=ALL)
-    stage.produce(EVENTS)
-    await stage.until_durable()
+    worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+    await stage.make_durable(EVENTS)
     stage.produce(EVENTS)
     await stage.kafka.hold("end transaction", worker.client).reached.wait()
     await worker.kill()
@@ -127,19 +125,14 @@ async def test_a_restart_after_an_orderly_end_reads_the_changelog_s_tail_only(
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         for _ in range(5):
-            stage.produce(EVENTS)
-            await stage.until_durable()
+            await stage.make_durable(EVENTS)
         await worker.stop()
-        rows = sum(stage.ends(stage.settings.topics.user_state, len(ALL)).values())
-        read = stage.kafka.fetched[stage.settings.topics.user_state]
-        await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
-        assert stage.kafka.fetched[stage.settings.topics.user_state] - read < rows / 2
+        written, read = stage.changelog_records(), stage.changelog_records_read()
+        await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
+        assert stage.changelog_records_read() - read < written / 2
         await stage.require_promises()
 
 
@@ -156,10 +149,8 @@ async def test_a_snapshot_from_before_another_owner_s_work_is_brought_up_to_date
 
 async def one_owner(stage: MemoryStage, name: str) -> Member:
     """Start a worker that owns everything and makes some more durable."""
-    worker = await stage.start(name)
-    await stage.rebalance(**{name: ALL})
-    stage.produce(EVENTS)
-    await stage.until_durable()
+    worker = await stage.start_owner(name)
+    await stage.make_durable(EVENTS)
     return worker
 
 
@@ -169,10 +160,8 @@ async def test_an_end_whose_flush_takes_too_long_leaves_no_snapshot_of_what_is_n
     tmp_path: Path, versions: Versions, call: str
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
         await backlog(stage, worker, versions)
         stage.kafka.hold(call, worker.client)  # type: ignore[arg-type]
         await worker.stop()

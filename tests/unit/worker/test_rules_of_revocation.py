@@ -78,10 +78,8 @@ async def test_each_record_counts_once_when_partitions_are_revoked(
     tmp_path: Path, versions: Versions, doing: Doing, ending: Ending, then: Then
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
         undo = ending(stage, worker)
         await doing(stage, worker, versions)
         began = asyncio.get_running_loop().time()

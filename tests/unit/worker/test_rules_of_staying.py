@@ -19,16 +19,7 @@ from tests.unit.worker.endings import DEAD, ENDINGS, Ending
 async def long_history(stage: MemoryStage) -> None:
     """A changelog that is much longer than what is added later."""
     for _ in range(4):
-        stage.produce(EVENTS)
-        await stage.until_durable()
-
-
-def changelog_rows_read(stage: MemoryStage) -> int:
-    return stage.kafka.fetched[stage.settings.topics.user_state]
-
-
-def changelog_rows(stage: MemoryStage) -> int:
-    return sum(stage.ends(stage.settings.topics.user_state, PARTITIONS).values())
+        await stage.make_durable(EVENTS)
 
 
 def behind(stage: MemoryStage) -> set[int]:
@@ -43,14 +34,13 @@ async def test_of_partitions_that_stay_nothing_is_read_again(
     tmp_path: Path, versions: Versions, kept: frozenset[int]
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
         await long_history(stage)
         await backlog(stage, worker, versions)
-        read = changelog_rows_read(stage)
+        read = stage.changelog_records_read()
         await stage.rebalance(a=kept)
         await stage.pass_time(5)
-        assert changelog_rows_read(stage) == read
+        assert stage.changelog_records_read() == read
         await stage.rebalance(a=ALL)
         await stage.require_promises()
 
@@ -62,8 +52,7 @@ async def test_of_partitions_that_come_back_the_tail_is_read(
     tmp_path: Path, versions: Versions, meanwhile: str, then: frozenset[int]
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         await long_history(stage)
         if meanwhile == "another":
             await stage.start("b")
@@ -71,16 +60,15 @@ async def test_of_partitions_that_come_back_the_tail_is_read(
         worker.answers = False  # it does not hear of the next generation
         await stage.rebalance(b=ALL)
         if meanwhile == "another":
-            stage.produce(EVENTS)
-            await stage.until_durable()
+            await stage.make_durable(EVENTS)
         worker.answers = True
-        read = changelog_rows_read(stage)
+        read = stage.changelog_records_read()
         await stage.rebalance(a=then, b=ALL - then if meanwhile == "another" else ())
         stage.produce(EVENTS)
         async with asyncio.timeout(stage.settings.session_timeout_s):  # what is fenced is taken back later
             await stage.until(lambda: worker.figure("eddy_ready"))
             await stage.until(lambda: behind(stage).isdisjoint(then))
-        assert changelog_rows_read(stage) - read < changelog_rows(stage) / 2
+        assert stage.changelog_records_read() - read < stage.changelog_records() / 2
         await stage.rebalance(a=ALL)
         await stage.require_promises()
 
@@ -116,11 +104,11 @@ async def test_a_worker_with_stand_by_copies_reads_the_tail_of_what_it_is_given(
             await worker.kill()
         elif owner == "stops":
             await worker.stop()
-        read = changelog_rows_read(stage)
+        read = stage.changelog_records_read()
         await stage.rebalance(b=ALL)
         stage.produce(EVENTS)
         await stage.until(lambda: following.figure("eddy_ready"))
-        assert changelog_rows_read(stage) - read < changelog_rows(stage) / 2
+        assert stage.changelog_records_read() - read < stage.changelog_records() / 2
         await stage.require_promises()
 
 
@@ -131,10 +119,8 @@ async def test_each_record_counts_once_when_partitions_come_back_after_a_generat
     tmp_path: Path, versions: Versions, ending: Ending, meanwhile: str
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a", checkpoint_ms=CHECKPOINT_MS)
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
         if meanwhile == "another":
             await stage.start("b")
         undo = ending(stage, worker)
@@ -144,8 +130,7 @@ async def test_each_record_counts_once_when_partitions_come_back_after_a_generat
         await stage.rebalance(b=ALL)
         undo()
         if meanwhile == "another":
-            stage.produce(EVENTS)
-            await stage.until_durable()
+            await stage.make_durable(EVENTS)
         worker.answers = True
         await stage.rebalance(a=ALL)
         stage.produce(EVENTS)
@@ -157,10 +142,8 @@ async def test_a_partition_begins_to_work_while_others_are_still_restored(
     tmp_path: Path, versions: Versions
 ) -> None:
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
-        stage.produce(EVENTS)
-        await stage.until_durable()
+        worker = await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
         await worker.kill()
         restoring = await stage.start("b")
         hold = stage.kafka.hold("fetch", restoring.client, stage.settings.topics.user_state, partition=0)
@@ -180,8 +163,7 @@ async def test_a_restore_that_was_interrupted_goes_on_where_it_was(
 ) -> None:
     """The partitions that had begun stay; the one that had not is restored in the next generation."""
     async with memory_stage(tmp_path, versions.first) as stage:
-        worker = await stage.start("a")
-        await stage.rebalance(a=ALL)
+        worker = await stage.start_owner("a")
         await long_history(stage)
         await worker.kill()
         restoring = await stage.start("b")
