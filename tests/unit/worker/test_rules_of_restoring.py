@@ -187,3 +187,24 @@ async def test_rows_of_a_version_that_this_worker_lacks_wait_for_it(
         assert all(behind.figure(name) == 0 for name in ("eddy_ready", "eddy_events_applied_total"))
         hold.release()
         await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_partition_begins_only_when_its_statistics_are_read(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """Else the new owner would number its records like the former owner's last ones, and readers pass them
+    over.
+    """
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await one_owner(stage, "a")
+        restoring = await stage.start("b")
+        hold = stage.kafka.hold("fetch", restoring.client, stage.settings.topics.item_stats)
+        stage.produce(EVENTS)
+        await stage.until_durable()
+        await worker.kill()
+        stage.produce(EVENTS)
+        await stage.rebalance(b=ALL)
+        await stage.pass_time(5)
+        hold.release()
+        await stage.require_promises()
