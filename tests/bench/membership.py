@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eddy.models.errors import EddyError
-from eddy.stream.local_kafka.broker import broker_or_local
-from eddy.stream.records.settings import load_settings
+from tests.bench.command import exit_with, new_testbed, print_progress
 from tests.bench.group import Group, new_group, python_of
 from tests.bench.machine import describe
 from tests.bench.membership_plan import FULL_MEMBERSHIP, QUICK_MEMBERSHIP, MembershipPlan, Part
@@ -95,23 +93,13 @@ def main() -> int:
     python, machine, started = python_of(options.checkout), describe(), time.monotonic()
 
     def log(line: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        print(f"{minutes:2d}:{seconds:02d}  {line}", flush=True)
+        print_progress(time.monotonic() - started, line)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="eddy-bench-") as folder,
-        broker_or_local(load_settings(), log) as bootstrap,
-    ):
-        figures = measure_membership(Testbed(bootstrap, Path(folder)), plan, log, python)
+    with new_testbed(log) as testbed:
+        figures = measure_membership(testbed, plan, log, python)
     print(json.dumps({**machine, "membership": figures}, indent=1))
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except EddyError as error:
-        sys.exit(f"bench: {error}")
+    exit_with(main)

@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,9 +21,8 @@ from typing import Any
 
 from eddy.models.errors import EddyError
 from eddy.models.scoring.approximate_products import Precision
-from eddy.stream.local_kafka.broker import broker_or_local
-from eddy.stream.records.settings import load_settings
 from tests.bench import report
+from tests.bench.command import exit_with, new_testbed, print_progress
 from tests.bench.freshness_runs import measure_freshness, name_of
 from tests.bench.machine import describe
 from tests.bench.membership import measure_membership
@@ -58,8 +56,7 @@ class Run:
 
     def log(self, line: str) -> None:
         """Print progress, with the time since the start."""
-        minutes, seconds = divmod(int(self.elapsed), 60)
-        print(f"{minutes:2d}:{seconds:02d}  {line}", flush=True)
+        print_progress(self.elapsed, line)
 
     @property
     def elapsed(self) -> float:
@@ -201,11 +198,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="also rewrite README.md after the short form")
     options = parser.parse_args()
     run = Run(QUICK if options.quick else FULL)
-    with (
-        tempfile.TemporaryDirectory(prefix="eddy-bench-") as folder,
-        broker_or_local(load_settings(), run.log) as bootstrap,
-    ):
-        measure(run, Testbed(bootstrap, Path(folder)))
+    with new_testbed(run.log) as testbed:
+        measure(run, testbed)
     if run.plan.restored:
         run.log("restore")
         command = [sys.executable, "-m", "tests.bench.restore", str(run.plan.restored)]
@@ -222,10 +216,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except EddyError as error:
-        sys.exit(f"bench: {error}")
+    exit_with(main)

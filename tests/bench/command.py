@@ -1,0 +1,41 @@
+"""What the commands of the benchmark share: progress in the terminal, a testbed, and how they end."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eddy.models.errors import EddyError
+from eddy.stream.local_kafka.broker import broker_or_local
+from eddy.stream.records.settings import load_settings
+from tests.bench.testbed import Testbed
+
+
+def print_progress(elapsed_s: float, line: str) -> None:
+    """Print a line with the time since the start."""
+    minutes, seconds = divmod(int(elapsed_s), 60)
+    print(f"{minutes:2d}:{seconds:02d}  {line}", flush=True)
+
+
+@contextmanager
+def new_testbed(log: Callable[[str], None]) -> Iterator[Testbed]:
+    """Yields a testbed on the cluster that the settings name, or else on one that runs until the end."""
+    with (
+        tempfile.TemporaryDirectory(prefix="eddy-bench-") as folder,
+        broker_or_local(load_settings(), log) as bootstrap,
+    ):
+        yield Testbed(bootstrap, Path(folder))
+
+
+def exit_with(main: Callable[[], int]) -> None:
+    """Run a command and end the process with its exit code, or with the reason for which it ended early."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except EddyError as error:
+        sys.exit(f"bench: {error}")
