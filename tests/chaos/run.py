@@ -26,13 +26,13 @@ from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import ensure_topics, topic_ids
 from eddy.stream.kafka.versions import announce, announce_shares
 from eddy.stream.local_kafka.broker import LocalBroker
-from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state.rows import decode_rows
 from eddy.stream.worker.checkpoint import STEPS
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
+from tests.chaos.plan import FULL, SHORT, Plan, announcements
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
 from tests.chaos.verify import Verdict, check_shares, stored_rows, verify
 from tests.support.engines import random_version
@@ -43,38 +43,6 @@ HEAL_S = 120.0
 """The longest that a group may stand still after anything that is done to it."""
 START_S = 360.0
 """The longest that the first workers may take: on a busy machine that has compiled nothing yet."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many events are sent, and how many faults of each kind there are."""
-
-    events: int
-    users: int
-    random_kills: int
-    step_kills: int
-    """at each of the checkpoint's steps"""
-    stalls: int
-    broker_restarts: int
-    moves: int
-    """workers added, and as many removed, beside those that every other act brings"""
-    erasures: int
-    """rebalances with tombstones before, in and after them"""
-    swaps: int
-    """version changes, with tombstones and a kill in each; after all else, with `swap_events` in all"""
-    swap_events: int
-    partitions: int = 4
-    seed: int = 1
-
-
-FULL = Plan(
-    events=240_000, users=4_000, random_kills=12, step_kills=3, stalls=2, broker_restarts=1, moves=2,
-    erasures=4, swaps=5, swap_events=80_000,
-)  # fmt: skip
-SHORT = Plan(
-    events=8_000, users=200, random_kills=1, step_kills=1, stalls=0, broker_restarts=0, moves=0,
-    erasures=1, swaps=1, swap_events=3_000,
-)  # fmt: skip
 
 
 @dataclass
@@ -162,7 +130,8 @@ class Chaos:
 
         No event is late any more: where it belongs would depend on the anchors that the versions before left.
         """
-        disturb = self._disturbances()[(epoch - 2) % len(self._disturbances())]
+        disturbances = self._disturbances()
+        disturb = disturbances[(epoch - 2) % len(disturbances)]
         print(f"  swap to epoch {epoch}, {len(versions)} versions, {disturb.__name__.strip('_')}", flush=True)
         self._settled()
         share = self.plan.swap_events // self.plan.swaps
@@ -175,8 +144,6 @@ class Chaos:
         for disturbance in (self._kill_any, disturb):
             self._erase()
             self.feeder.send(share // 4)
-            if disturbance == self._restart_broker:  # a worker that only begins may find no cluster, and ends
-                self._settled()
             disturbance()
         self._erase()
         self.feeder.send(share)
@@ -324,6 +291,7 @@ class Chaos:
 
     def _restart_broker(self) -> None:
         assert self.broker is not None
+        self._settled()  # a worker that only begins would find no cluster, and end
         before = list(self.fleet.workers)
         self.broker.restart()
         self.story.broker_restarts += 1
@@ -347,7 +315,7 @@ def run(
             chaos.play()
             first = verify(chaos.cluster, version, topic_id)
             problems: list[str] = []
-            for epoch, versions in enumerate(_announcements(settings.registry, plan.swaps), start=2):
+            for epoch, versions in enumerate(announcements(settings.registry, plan.swaps), start=2):
                 problems += chaos.swap(epoch, versions).problems
             chaos.end()
             ((version, _),) = versions
@@ -359,23 +327,6 @@ def run(
             raise
         finally:
             chaos.close()
-
-
-def _announcements(registry: Path, swaps: int) -> list[list[tuple[Version, int]]]:
-    """Versions with their percents of the users, one epoch after another: another cell of another size, other
-    item statistics, a canary, and the canary for all. The last version counts what the first one did.
-    """
-    lstm = random_version(registry, "lstm", hidden=24, seed=2)
-    wider = random_version(registry, seed=3, half_lives_ms=(DAY_MS, 3 * DAY_MS), successors=12)
-    canary = random_version(registry, hidden=8, seed=4)
-    every = [
-        [(lstm, 100)],
-        [(wider, 100)],
-        [(wider, 80), (canary, 20)],
-        [(lstm, 50), (canary, 50)],
-        [(canary, 100)],
-    ]
-    return every[len(every) - swaps :]
 
 
 def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> Settings:

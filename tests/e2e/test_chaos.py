@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.run import SHORT, run
+from tests.chaos.plan import SHORT
+from tests.chaos.run import run
 from tests.support.kafka_clusters import MakeSettings
 
 
