@@ -30,12 +30,13 @@ from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import join_columns, select_entries
 from eddy.stream.records.decode import EventColumns
+from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.item_statistics import widened
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample
-from eddy.stream.state.slab import CatalogueIndices, Slab, Slots
+from eddy.stream.state.slab import Slab, Slots
 
 _SAME_HASH = "item_id has the same 64-bit hash as another item"
 

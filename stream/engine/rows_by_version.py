@@ -16,10 +16,11 @@ from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.version_rows import VersionRows
 from eddy.stream.records.columns import select_entries
+from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.rows import Rows
 from eddy.stream.state.sampling import share_of
 from eddy.stream.state.side_by_side import leave_others
-from eddy.stream.state.slab import CatalogueIndices, Slab, Slots
+from eddy.stream.state.slab import Slab, Slots
 
 
 class NewerRows(EddyError):

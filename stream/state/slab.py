@@ -10,7 +10,7 @@ allows that.
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from eddy.models.vocabulary import Catalogue
 from eddy.stream.kernels.filled_prefix import filled_lengths, take_prefix
 from eddy.stream.kernels.window_loops import Windows
 from eddy.stream.records.columns import select_entries
+from eddy.stream.state.catalogue_indices import CatalogueIndices, look_up
 from eddy.stream.state.rows import NO_TIME, OLDER, WINDOW, Rows
 from eddy.stream.state.sampling import in_sample
 
@@ -60,19 +61,6 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "scratch": (np.int32, (), 0),
 }
 _STATES = ("hidden", "anchor", "midpoint_state")
-
-
-class CatalogueIndices(NamedTuple):
-    """The items and event types of n rows in the catalogue's numbers, as the slab has them."""
-
-    item: NDArray[np.int32]
-    """[n, WINDOW] catalogue indices, 0 past the rows' lengths"""
-    older: NDArray[np.int32]
-    """[n, 0 … OLDER] catalogue indices + 1, 0 = none"""
-    type: NDArray[np.uint16]
-    """[n, WINDOW] the catalogue's numbers of event types, 0 past the rows' lengths"""
-    numbering: int = 0
-    """`Catalogue.renumbered` when they were looked up; under another one they say nothing"""
 
 
 class Slab:
@@ -346,7 +334,7 @@ class Slab:
         if rows.event_id.any() or self.event_id[at].any():  # a column that nobody uses costs no memory
             self.event_id[at] = rows.event_id
         if indices is None or indices.numbering != catalogue.renumbered:
-            indices = _look_up(rows, catalogue)
+            indices = look_up(rows, catalogue)
         self.item[at], self.type[at] = indices.item, indices.type
         self.older[at, : indices.older.shape[1]] = indices.older
         self.older_count[at] = filled_lengths(indices.older)
@@ -390,17 +378,6 @@ class Slab:
             states.numpy()[at] = values
         else:
             states[at] = to_device(values, self.device)
-
-
-def _look_up(rows: Rows, catalogue: Catalogue) -> CatalogueIndices:
-    """The catalogue's numbers of the rows' items and event types; new ones are added to the catalogue."""
-    filled = np.arange(WINDOW) < rows.length[:, None]
-    item, older = np.zeros(rows.item.shape, np.int32), np.zeros(rows.older.shape, np.int32)
-    item[filled] = catalogue.add(rows.item[filled])
-    older[rows.older > 0] = catalogue.add(rows.older[rows.older > 0]) + 1
-    type_ = np.zeros(rows.type.shape, np.uint16)
-    type_[filled] = catalogue.types.add(rows.type[filled])
-    return CatalogueIndices(item, older, type_, catalogue.renumbered)
 
 
 def _copy_written(new: NDArray[Any], old: NDArray[Any], block: int = 4096) -> None:

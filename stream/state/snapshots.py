@@ -29,8 +29,8 @@ from xxhash import xxh3_64_intdigest
 
 from eddy.models.errors import EddyError
 from eddy.models.vocabulary import Catalogue
+from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.rows import WINDOW, Rows
-from eddy.stream.state.slab import CatalogueIndices
 
 log = logging.getLogger("eddy.snapshots")
 

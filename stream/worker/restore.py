@@ -22,9 +22,9 @@ from eddy.stream.kafka.topics import TOMBSTONE_DAYS
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
+from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.item_statistics import Journal, StatisticsReader
 from eddy.stream.state.rows import RowFormatError, Rows
-from eddy.stream.state.slab import CatalogueIndices
 from eddy.stream.state.snapshots import (
     SnapshotReader,
     Unusable,

@@ -8,8 +8,9 @@ import numpy as np
 
 from eddy.models.hashing import item_hashes
 from eddy.models.vocabulary import Catalogue
+from eddy.stream.state.catalogue_indices import look_up
 from eddy.stream.state.rows import WINDOW
-from eddy.stream.state.slab import CatalogueIndices, Slab
+from eddy.stream.state.slab import Slab
 from tests.support.engines import Happening, batch, new_engine, random_version, stored_rows
 
 
@@ -21,9 +22,7 @@ def test_items_that_got_other_numbers_after_they_were_looked_up_are_looked_up_an
     rows = stored_rows(engine)
     catalogue = Catalogue(item_hashes(["leaves"]))
     filled = np.arange(WINDOW) < rows.length[:, None]
-    item, type_ = np.zeros(rows.item.shape, np.int32), np.zeros(rows.type.shape, np.uint16)
-    item[filled], type_[filled] = catalogue.add(rows.item[filled]), catalogue.types.add(rows.type[filled])
-    indices = CatalogueIndices(item, np.zeros((1, 0), np.int32), type_, catalogue.renumbered)
+    indices = look_up(rows, catalogue)
     catalogue.keep(np.arange(1, len(catalogue)))
     slab = Slab(rows.hidden.shape[1], capacity=1)
     slots = slab.load_rows(rows, catalogue, indices)
