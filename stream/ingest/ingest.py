@@ -25,6 +25,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -39,6 +40,7 @@ from eddy.stream.ingest.mapping import FieldMap
 from eddy.stream.ingest.source import Source
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.kafka.starting import started
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.dead_letters import Letter
 from eddy.stream.records.messages import Message
@@ -70,15 +72,14 @@ async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bo
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     topic_id = await asyncio.to_thread(_check_topics, settings, topic)
-    producer = new_producer(settings)
     try:
-        await producer.start()
-        with ThreadPoolExecutor(1, thread_name_prefix="eddy-ingest") as thread:
+        async with AsyncExitStack() as stack:
+            producer = await started(partial(new_producer, settings))
+            stack.push_async_callback(producer.stop)
+            thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="eddy-ingest"))
             source = await _run_on(thread, lambda: Source(settings, topic, topic_id, fields))
-            try:
-                return await _copy(settings, source, producer, thread, stop, until_end)
-            finally:
-                await _run_on(thread, source.close)
+            stack.push_async_callback(_run_on, thread, source.close)
+            return await _copy(settings, source, producer, thread, stop, until_end)
     except MessageSizeTooLargeError:
         raise EddyError(
             f"topic {settings.topics.events} takes no records: if `eddy repartition` is at work, start "
@@ -86,8 +87,6 @@ async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bo
         ) from None
     except (KafkaError, ProducerError) as error:
         raise EddyError(f"ingesting {topic}: {type(error).__name__}: {error}") from error
-    finally:
-        await producer.stop()
 
 
 def _check_topics(settings: Settings, topic: str) -> str:
