@@ -142,6 +142,58 @@ def train(
     )
 
 
+@app.command(name="refresh")
+def refresh_(
+    registry: Registry = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            help="A log that another tool writes, as for `eddy train` [default: Eddy's own, exported first]"
+        ),
+    ] = None,
+    items: ItemsFile = None,
+    time_unit: TimeUnit = "auto",
+    cell: Annotated[str | None, typer.Option(help="[default: that of the live version]")] = None,
+    set_: Set = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Do not begin from the live version's weights.")
+    ] = False,
+    candidate: Annotated[
+        str | None, typer.Option(help="Judge this version of the registry instead of training one.")
+    ] = None,
+    gate: Annotated[
+        str,
+        typer.Option(
+            help="not-worse: than the live version, beyond noise; better: than it, beyond noise. Either way "
+            "it has to be better than decayed popularity."
+        ),
+    ] = "not-worse",
+    least_events: Annotated[
+        int, typer.Option(min=1, help="With fewer new events there is nothing to do yet.")
+    ] = 1_000,
+) -> None:
+    """Train a version on the newest events, and make it live if it is good enough.
+
+    It is judged beside the live version on events that neither has seen. Killed, the same command goes on
+    where it was. Exit code 0: a new version is live; 3: it was not good enough, or too little is new.
+
+    Example: eddy refresh
+
+    Example: eddy refresh --events event-log --set hidden=256 --gate better
+    """
+    from eddy.cli.refresh import refresh_once
+    from eddy.cli.terminal import set_up_logging
+    from eddy.refresh.options import RefreshOptions, gate_rule
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    options = RefreshOptions(
+        events=events, time_unit=time_unit, items=items, cell=cell, assignments=tuple(set_ or ()),
+        from_scratch=from_scratch, gate=gate_rule(gate), candidate=candidate, least_events=least_events,
+    )  # fmt: skip
+    raise typer.Exit(refresh_once(load_settings(registry=registry), options))
+
+
 @app.command()
 def announce(
     versions: Annotated[

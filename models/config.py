@@ -211,16 +211,18 @@ class TrainConfig(_Config):
         )
 
 
-def configs(cell: str, pairs: Sequence[str]) -> tuple[ModelConfig, TrainConfig]:
-    """The defaults for a cell, changed by `NAME=VALUE` pairs from a command line. No setting of the model has
-    the name of one of the training.
+def configs(
+    cell: str, pairs: Sequence[str], base: tuple[ModelConfig, TrainConfig] | None = None
+) -> tuple[ModelConfig, TrainConfig]:
+    """The base, or the defaults without one, for a cell, changed by `NAME=VALUE` pairs from a command line.
+    No setting of the model has the name of one of the training.
 
     Errors: EddyError for a pair without "=", for a setting that is unknown, impossible or not to be set by
     hand, and for a model that the stream could not serve.
     """
     of_model, of_training = ModelConfig().to_dict(), TrainConfig().to_dict()
-    model: dict[str, Any] = {"cell": cell}
-    training: dict[str, Any] = {}
+    model: dict[str, Any] = (base[0].to_dict() if base else {}) | {"cell": cell, "features": 0}
+    training: dict[str, Any] = base[1].to_dict() if base else {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:

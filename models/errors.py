@@ -3,3 +3,9 @@
 
 class EddyError(Exception):
     """One line: what was wrong, where, and what to do."""
+
+
+class UnfitModel(EddyError):
+    """A model that nobody should use, which no repetition mends: its numbers are none, or it has seen what it
+    is to be judged on.
+    """

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.config import ModelConfig
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.locks import locked
 from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
 from eddy.models.network.recommender import Recommender
@@ -79,7 +79,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
     }
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise EddyError(
+            raise UnfitModel(
                 f"not published: {name} has values that are not numbers; train with a lower learning rate"
             )
     description = {

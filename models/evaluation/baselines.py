@@ -33,6 +33,8 @@ DAMPING = 0.5
 """Power of the popularity of the item that a transition leads to, by which it is divided."""
 
 Treatment = Literal["as scored", "never", "first"]
+PLAIN: tuple[Treatment, ...] = ("as scored", "never")
+REPEATS: tuple[Treatment, ...] = ("first", "never")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Ranks:
 
     all: NDArray[np.int64]  # among all candidates
     unseen: NDArray[np.int64]  # among the candidates that are new to the user; of no meaning for a repeat
+
+    def of(self, mode: Mode) -> NDArray[np.int64]:
+        """The ranks in a mode."""
+        return self.unseen if mode == "unseen" else self.all
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Baseline:
     name: str
     settings: dict[Mode, dict[str, str]]
     metrics: dict[Mode, Metrics]
+    ranks: dict[Mode, NDArray[np.int64]]
+    """of the reported events that count in the mode"""
 
 
 def rule_group(
@@ -161,19 +169,24 @@ def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) 
     return np.where(history.new, behind_own, history.recency)
 
 
+def decayed_popularity(trial: Trial) -> Baseline:
+    """The baseline of this name alone, which takes a small part of the time of all."""
+    decays = _decays(trial)
+    history, (moving,) = rank_by_rules(trial, [rule_group(trial, decays)])
+    return _tuned(trial, history, "decayed_popularity", decays, moving, PLAIN)
+
+
 def baselines(trial: Trial) -> list[Baseline]:
     """All baselines on the trial, each tuned by TUNED_BY on the tuning part, separately for each mode."""
     decays = _decays(trial)
     history, (frozen, moving) = rank_by_rules(
         trial, [rule_group(trial, decays[:1], frozen=True), rule_group(trial, decays)]
     )
-    plain: tuple[Treatment, ...] = ("as scored", "never")
-    repeats: tuple[Treatment, ...] = ("first", "never")
     by_popularity = [
-        _tuned(trial, history, "popularity", decays, frozen, plain),
-        _tuned(trial, history, "popularity_online", decays, moving[:1], plain),
-        _tuned(trial, history, "decayed_popularity", decays, moving, plain),
-        _tuned(trial, history, "repeats_then_popularity", decays, moving, repeats),
+        _tuned(trial, history, "popularity", decays, frozen, PLAIN),
+        _tuned(trial, history, "popularity_online", decays, moving[:1], PLAIN),
+        _tuned(trial, history, "decayed_popularity", decays, moving, PLAIN),
+        _tuned(trial, history, "repeats_then_popularity", decays, moving, REPEATS),
     ]
     tuned = {baseline.settings[mode]["half-life"] for baseline in by_popularity for mode in MODES}
     behind = [decay for decay in decays if decay.name in tuned]
@@ -182,9 +195,9 @@ def baselines(trial: Trial) -> list[Baseline]:
     )
     return [
         *by_popularity,
-        _tuned(trial, history, "markov_last", behind, last, plain),
-        _tuned(trial, history, "markov_last_20", behind, last_20, plain),
-        _tuned(trial, history, "repeats_then_markov", behind, last, repeats),
+        _tuned(trial, history, "markov_last", behind, last, PLAIN),
+        _tuned(trial, history, "markov_last_20", behind, last_20, PLAIN),
+        _tuned(trial, history, "repeats_then_markov", behind, last, REPEATS),
     ]
 
 
@@ -212,7 +225,7 @@ def _tuned(
 ) -> Baseline:
     """The settings that are best on the tuning part, by mode, with their metrics on the reported part."""
     settings: dict[Mode, dict[str, str]] = {}
-    reported: dict[Mode, Metrics] = {}
+    ranks_of: dict[Mode, NDArray[np.int64]] = {}
     for mode in MODES:
         in_mode = history.new if mode == "unseen" else np.ones_like(history.new)
         best = -math.inf
@@ -222,5 +235,5 @@ def _tuned(
                 score = metrics(treated[trial.tuning & in_mode])[TUNED_BY]
                 if score > best or mode not in settings:
                     best, settings[mode] = score, {"half-life": decay.name, "own items": treatment}
-                    reported[mode] = metrics(treated[~trial.tuning & in_mode])
-    return Baseline(name, settings, reported)
+                    ranks_of[mode] = treated[~trial.tuning & in_mode]
+    return Baseline(name, settings, {mode: metrics(ranks_of[mode]) for mode in MODES}, ranks_of)

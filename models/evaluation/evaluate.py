@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.baselines import Baseline, baselines, rank_by_rules, rule_group
+from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.metrics import Metrics, metrics
 from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
 from eddy.models.evaluation.ranks import recommender_ranks
@@ -132,12 +131,10 @@ def judge(
     ranks = recommender_ranks(
         trial, model.recommender, model.vocabulary, rules, batch, ranked, model.features
     )
-    history, _ = rank_by_rules(trial, [rule_group(trial, [])])
-    in_mode: dict[Mode, NDArray[np.bool_]] = {"all": np.ones(total, bool), "unseen": history.new}
-    ranks_of: dict[Mode, NDArray[np.int64]] = {"all": ranks.all, "unseen": ranks.unseen}
+    in_mode = {mode: trial.in_mode(mode) for mode in MODES}
     return ModelMetrics(
-        reported={mode: metrics(ranks_of[mode][in_mode[mode] & ~trial.tuning]) for mode in MODES},
-        tuning={mode: metrics(ranks_of[mode][in_mode[mode] & trial.tuning]) for mode in MODES},
+        reported={mode: metrics(ranks.of(mode)[in_mode[mode] & ~trial.tuning]) for mode in MODES},
+        tuning={mode: metrics(ranks.of(mode)[in_mode[mode] & trial.tuning]) for mode in MODES},
         events={mode: int((in_mode[mode] & ~trial.tuning).sum()) for mode in MODES},
     )
 

@@ -18,9 +18,9 @@ CUTOFFS = (10, 20)
 Metrics = dict[str, float]
 
 
-def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
-    """The means of all metrics over events with these ranks, int64[m]; NaN where there is no event."""
-    means: Metrics = {}
+def gains(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> dict[str, NDArray[np.float64]]:
+    """What each event with these ranks, int64[m], adds to each metric: float64[m] by the metric's name."""
+    of_metric: dict[str, NDArray[np.float64]] = {}
     for k in cutoffs:
         hit = ranks <= k
         rank = np.where(hit, ranks, 1)
@@ -30,5 +30,13 @@ def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metri
             ("mrr", hit / rank),
             ("ndcg", hit / np.log2(rank + 1)),
         ):
-            means[f"{name}@{k}"] = float(np.mean(gain)) if len(ranks) else float("nan")
-    return means
+            of_metric[f"{name}@{k}"] = gain.astype(np.float64)
+    return of_metric
+
+
+def metrics(ranks: NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> Metrics:
+    """The means of all metrics over events with these ranks, int64[m]; NaN where there is no event."""
+    return {
+        name: float(np.mean(gain)) if len(ranks) else float("nan")
+        for name, gain in gains(ranks, cutoffs).items()
+    }

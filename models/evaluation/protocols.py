@@ -52,6 +52,22 @@ class Trial:
         """Which rows item statistics learn from: those that move a state and are not negative."""
         return self.flags.moves & ~self.flags.negative
 
+    def in_mode(self, mode: Mode) -> NDArray[np.bool_]:
+        """Which of the judged rows count in a mode: bool[m]. In "unseen" these are the ones whose item is new
+        to its user.
+        """
+        judged = self.judged
+        if mode == "all":
+            return np.ones(len(judged), bool)
+        events = self.events
+        pair = events.user.astype(np.int64) * len(events.items) + events.item
+        moving = np.flatnonzero(self.flags.moves)
+        pairs, first = np.unique(pair[moving], return_index=True)
+        place = np.minimum(np.searchsorted(pairs, pair[judged]), len(pairs) - 1)
+        had_before = (pairs[place] == pair[judged]) & (moving[first[place]] < judged)
+        new: NDArray[np.bool_] = ~had_before
+        return new
+
     @property
     def tuning(self) -> NDArray[np.bool_]:
         """Which of the judged rows are for tuning: bool[m]."""
@@ -95,7 +111,7 @@ def make_trial(
                 " use --protocol leave-one-out"
             )
         start, test = boundary(events, train), boundary(events, train + validation)
-        candidates = _known_before(events)
+        candidates = known_before(events)
         if protocol == "temporal":
             candidates = np.minimum(candidates, candidates[start])
     trial = Trial(protocol, events, events.flags(rules), start, test, protocol == "prequential", candidates)
@@ -104,7 +120,7 @@ def make_trial(
     return trial
 
 
-def _known_before(events: Events) -> NDArray[np.int64]:
+def known_before(events: Events) -> NDArray[np.int64]:
     """How many items had appeared before each event: items are numbered by first appearance."""
     newest = np.maximum.accumulate(events.item.astype(np.int64))
     return np.concatenate([[0], newest[:-1] + 1])

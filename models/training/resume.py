@@ -13,6 +13,10 @@ from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 
 
+class OtherRun(EddyError):
+    """A training checkpoint is of a run with other events or settings."""
+
+
 @dataclass
 class TrainingState:
     """All that training depends on, after `epoch` epochs of the first phase."""
@@ -45,7 +49,7 @@ def save_training_state(path: Path, state: TrainingState, identity: str) -> None
 def load_training_state(path: Path, identity: str) -> TrainingState | None:
     """The saved state; None when there is none.
 
-    Errors: EddyError for a damaged file, or for one of another run.
+    Errors: EddyError for a damaged file, OtherRun for one of another run.
     """
     if not path.exists():
         return None
@@ -56,5 +60,5 @@ def load_training_state(path: Path, identity: str) -> TrainingState | None:
     except Exception as error:  # whatever a damaged file makes torch raise
         raise EddyError(f"{path}: not a training checkpoint ({type(error).__name__}); delete it") from None
     if stored_identity != identity:
-        raise EddyError(f"{path}: from a run with other events or settings; delete it or name another file")
+        raise OtherRun(f"{path}: from a run with other events or settings; delete it or name another file")
     return state

@@ -10,6 +10,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,31 +19,28 @@ from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
-from eddy.models.logs.item_features import MIN_ITEMS, Bags, ItemFeatures, bags, worth_knowing
+from eddy.models.logs.item_features import MIN_ITEMS, ItemFeatures, bags, worth_knowing
 from eddy.models.logs.splits import long_users
 from eddy.models.network.recommender import Recommender
+from eddy.models.registry import Version
 from eddy.models.rules import EventRules
 from eddy.models.trained import UNTIL, Trained
 from eddy.models.training.distributed import ALONE, Group
+from eddy.models.training.feature_phase import fit_features
 from eddy.models.training.gate_fitting import fit_gates
 from eddy.models.training.gradients import gradients
 from eddy.models.training.objective import Objective
 from eddy.models.training.popularity_prior import prior_of
 from eddy.models.training.sequences import sequences
 from eddy.models.training.trainer import ProgressCallback, Trainer
+from eddy.models.training.warm_start import UNSEEN_HELD_OUT, grown, unseen_row
 from eddy.models.vocabulary import MAX_VOCABULARY_TYPES, Vocabulary
-
-FEATURE_WEIGHT = 0.5
-"""Weight of a new item's features, where 1 counts them like a trained vector. On movietweetings, MRR@20 of
-new items and of all: .404, .1242 at 0; .409, .1238 at 0.25; .413, .1230 at 0.5. What new items gain, known
-ones lose.
-"""
 
 
 def train(
     events: Events, config: ModelConfig, settings: TrainConfig, rules: EventRules,
     progress: ProgressCallback | None = None, checkpoint: Path | None = None, group: Group = ALONE,
-    features: ItemFeatures | None = None,
+    features: ItemFeatures | None = None, parent: Trained | Version | None = None,
 ) -> Trained:  # fmt: skip
     """Train a version on a log, in the phases that the module names.
 
@@ -50,29 +48,30 @@ def train(
     group: in a group of processes each calls this with the same arguments and gets the same weights; only the
     first gets all metrics.
     features: metadata of items, by which items that the log does not have are scored.
+    parent: whose weights to begin from, instead of random ones. Only what it was not trained on is held out.
 
-    Errors: EddyError for settings that do not fit each other, for a log without targets or with a single
-    item, and when the loss stops being a number.
+    Errors: EddyError for settings that do not fit each other or the parent, for a log without targets or with
+    a single item, and when the loss stops being a number.
     """
     settings = replace(settings, device=group.device or settings.device)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     if settings.ridge:
         _require_ridge_possible(config, features)
+    features = features or ItemFeatures()
     vocabulary, moved = vocabulary_of(events, config, rules, features)
     config = replace(config, features=len(vocabulary.features))
     torch.manual_seed(settings.seed)
-    recommender = Recommender(config, len(vocabulary), len(vocabulary.types)).to(settings.device)
-    events, first = _held_out(events, settings.validation)
-    data = sequences(events, vocabulary, rules)
-    if not len(data.target):
-        raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
-    held_out = data.row >= first
-    features = features or ItemFeatures()
-    feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
-    objective = Objective(
-        recommender, data, settings, prior_of(events, vocabulary, config, rules), feature_bags
+    recommender = (
+        grown(parent, vocabulary, config, features)
+        if parent
+        else Recommender(config, len(vocabulary), len(vocabulary.types))
     )
-    trainer = Trainer(objective, progress or (lambda _: None), checkpoint, group)
+    unseen = unseen_row(events, parent) if parent else None
+    events, first = _held_out(events, settings.validation, unseen)
+    trainer = _trainer(
+        recommender, vocabulary, events, rules, settings, features, progress, checkpoint, group
+    )
+    held_out = trainer.data.row >= first
     # 1. The network, without the held-out part.
     metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
     # 2. The gates: one process fits them, in the order of time, on the CPU, as a log is replayed there.
@@ -87,25 +86,70 @@ def train(
         trainer.fit_whole(metrics)
     # 4. The metadata.
     if vocabulary.features:
-        trainer.fit_features()
-        _centre(recommender, vocabulary, features, events, first)
-        _weigh_features(recommender)
+        fit_features(trainer, vocabulary, features, events, first)
+    _measure(metrics, recommender, vocabulary, events, rules, settings, group.first)
+    metrics["moved"] = moved
+    return Trained(recommender, vocabulary, rules, metrics, features)
+
+
+def extend(
+    parent: Trained | Version, events: Events, settings: TrainConfig,
+    progress: ProgressCallback | None = None, features: ItemFeatures | None = None,
+) -> Trained:  # fmt: skip
+    """The parent after one more pass over a log that has grown: the last two phases that the module names.
+    Its gates stay.
+
+    Errors: EddyError as `train`.
+    """
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    features, rules, config = features or ItemFeatures(), parent.rules, parent.recommender.config
+    vocabulary, moved = vocabulary_of(events, config, rules, features)
+    config = replace(config, features=len(vocabulary.features))
+    torch.manual_seed(settings.seed)
+    recommender = grown(parent, vocabulary, config, features)
+    trainer = _trainer(recommender, vocabulary, events, rules, settings, features, progress)
+    metrics = dict(parent.metrics)
+    if settings.whole:
+        trainer.fit_whole(metrics)
+    if vocabulary.features:
+        fit_features(trainer, vocabulary, features, events, unseen_row(events, parent))
+    _measure(metrics, recommender, vocabulary, events, rules, settings)
+    metrics["moved"] = moved
+    return Trained(recommender, vocabulary, rules, metrics, features)
+
+
+def _trainer(
+    recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
+    settings: TrainConfig, features: ItemFeatures, progress: ProgressCallback | None,
+    checkpoint: Path | None = None, group: Group = ALONE,
+) -> Trainer:  # fmt: skip
+    """A trainer of this recommender, which it moves to the settings' device.
+
+    Errors: EddyError for a log without targets.
+    """
+    recommender.to(settings.device)
+    data = sequences(events, vocabulary, rules)
+    if not len(data.target):
+        raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
+    feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
+    prior = prior_of(events, vocabulary, recommender.config, rules)
+    objective = Objective(recommender, data, settings, prior, feature_bags)
+    return Trainer(objective, progress or (lambda _: None), checkpoint, group)
+
+
+def _measure(
+    metrics: dict[str, Any], recommender: Recommender, vocabulary: Vocabulary, events: Events,
+    rules: EventRules, settings: TrainConfig, with_gradients: bool = True,
+) -> None:  # fmt: skip
+    """Move the trained recommender to the CPU, and add what is known of it and of its log to the metrics."""
     recommender.cpu().eval()
-    if config.cell != "esn" and group.first:  # nothing is learned through its recurrence
+    if recommender.config.cell != "esn" and with_gradients:  # nothing is learned through its recurrence
         metrics["gradients"] = gradients(
             recommender, events, vocabulary, rules, settings.bptt_steps, settings.clip
         )
     if events.clock:
         metrics[UNTIL] = int(events.timestamp[-1])
-    metrics.update(events=len(events), items=len(vocabulary), users=len(events.users), moved=moved)
-    return Trained(recommender, vocabulary, rules, metrics, features)
-
-
-@torch.no_grad()
-def _weigh_features(recommender: Recommender) -> None:
-    """Let the features of new items count FEATURE_WEIGHT times as much as a trained vector."""
-    recommender.feature_vectors.mul_(FEATURE_WEIGHT)
-    recommender.feature_centre.mul_(FEATURE_WEIGHT)
+    metrics.update(events=len(events), items=len(vocabulary), users=len(events.users))
 
 
 def _require_ridge_possible(config: ModelConfig, features: ItemFeatures | None) -> None:
@@ -116,24 +160,6 @@ def _require_ridge_possible(config: ModelConfig, features: ItemFeatures | None) 
         )
     if features:
         raise EddyError("metadata is learned by gradient: leave ridge at 0, or give no items")
-
-
-@torch.no_grad()
-def _centre(
-    recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int
-) -> None:
-    """Centre the features on the items that were new in the held-out part, so that features say how a new
-    item differs from those. What those have in common is in the vector that all new items share
-    (eddy.models.training.gate_fitting).
-    """
-    new = np.setdiff1d(events.item[first:], events.item[:first])
-    hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
-    new_bags = bags(features.of(hashes), vocabulary.features)
-    if new_bags.has_any.any():
-        of_features = recommender.of_features(
-            Bags(*(part.to(recommender.item_bias.device) for part in new_bags))
-        )
-        recommender.feature_centre.copy_(of_features.sum(dim=0) / new_bags.has_any.sum())
 
 
 def vocabulary_of(
@@ -164,17 +190,21 @@ def vocabulary_of(
     return Vocabulary(names, [events.types[i] for i in types], config.item_buckets, feature_hashes), moved
 
 
-def _held_out(events: Events, share: float) -> tuple[Events, int]:
+def _held_out(events: Events, share: float, unseen: int | None = None) -> tuple[Events, int]:
     """The log with the held-out events at its end, and the first row of these.
 
-    They are the last share of the log by time. In a log without a clock they are the last event of every user
-    with three events or more, which are moved to its end, so that there, too, gates are fitted on events that
-    nothing was trained on.
+    They are the last share of the log by time; where training begins from weights that know the events before
+    row `unseen`, at most UNSEEN_HELD_OUT of the others. In a log without a clock they are the last event of
+    every user with three events or more, which are moved to its end, so that there, too, gates are fitted on
+    events that nothing was trained on.
     """
     if not share:
         return events, len(events)
     if events.clock:
-        return events, int(len(events) * (1 - share))
+        first = int(len(events) * (1 - share))
+        if unseen is not None:
+            first = max(first, len(events) - int((len(events) - unseen) * UNSEEN_HELD_OUT))
+        return events, first
     by_user, last = long_users(events)
     held_out = np.sort(by_user[last])
     rest = np.delete(np.arange(len(events)), held_out)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.errors import EddyError
+from eddy.models.errors import UnfitModel
 from eddy.models.training.distributed import ALONE, Group
 from eddy.models.training.gate_fitting import SCORE_PARTS
 from eddy.models.training.objective import Objective
@@ -262,7 +262,7 @@ class Trainer:
                 continue
             total = summed.item()
             if not math.isfinite(total):
-                raise EddyError(
+                raise UnfitModel(
                     f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
                     f"({settings.learning_rate}) or clip ({settings.clip})"
                 )

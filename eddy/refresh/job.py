@@ -1,0 +1,92 @@
+"""A refresh that is under way, as a file: what is done of it, so that a killed one goes on where it was."""
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from eddy.models.atomic_files import atomic_write
+from eddy.models.errors import EddyError
+from eddy.models.untrusted import Unreadable, decoded
+
+Stage = Literal["planned", "trained", "judged", "published"]
+FOLDER = ".refresh"
+"""In the registry's folder; its name begins with a dot, as no version's does."""
+
+
+class Job(msgspec.Struct):
+    """What later steps need to know of earlier ones."""
+
+    id: str
+    options: str
+    """identity of the options that it was begun with"""
+    live: str
+    """id of the version that was live when it began; empty when there was none"""
+    live_epoch: int
+    """its epoch; 0 when there was none"""
+    tuning_ms: int
+    since_ms: int
+    until_ms: int
+    """event times: the counting rules are tuned on [tuning, since), versions are judged on [since, until],
+    and later events are none of this refresh's
+    """
+    warm: bool
+    stage: Stage = "planned"
+    candidate: str = ""
+    """id of the trained candidate in the job's own registry, or in the real one if it was given"""
+    judgement: dict[str, Any] = {}
+    passed: bool = False
+    reason: str = ""
+    version: str = ""
+    """id of the version that was published"""
+    seconds: dict[str, float] = {}
+    """how long each step took"""
+
+
+_decode = msgspec.json.Decoder(Job).decode
+
+
+class JobFile:
+    """The folder of the refresh that is under way in a registry."""
+
+    def __init__(self, registry: Path) -> None:
+        self.folder = registry / FOLDER
+        self.lock = self.folder / "lock"
+        self.checkpoint = self.folder / "training.pt"
+        self.candidates = self.folder / "candidates"
+        """a registry of its own, in which the candidate waits for its judgement"""
+        self._file = self.folder / "job.json"
+
+    def read(self) -> Job | None:
+        """The job that was left unfinished; None when there is none. Errors: EddyError when it is damaged."""
+        try:
+            return decoded(_decode, self._file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, Unreadable) as error:
+            raise EddyError(
+                f"{self._file}: cannot be read ({error}); remove the folder {self.folder} to begin anew"
+            ) from None
+
+    def write(self, job: Job) -> None:
+        """Replace the file. Errors: EddyError when it cannot be written."""
+        try:
+            with atomic_write(self._file) as draft:
+                draft.write_bytes(msgspec.json.format(msgspec.json.encode(job), indent=1))
+        except OSError as error:
+            raise EddyError(
+                f"{self._file}: cannot be written ({error}); check space and permissions"
+            ) from None
+
+    def clear(self) -> None:
+        """Remove everything but the lock: the job's file first, without which the rest means nothing."""
+        self._file.unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(self.candidates, ignore_errors=True)
+
+
+def new_id() -> str:
+    """The id of a new refresh, which the version that comes of it names in its lineage."""
+    return secrets.token_hex(8)

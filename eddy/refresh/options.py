@@ -1,0 +1,96 @@
+"""What a user may choose for a refresh, and the settings of the model that follow from it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast, get_args
+
+from eddy.models.config import ModelConfig, TrainConfig, configs
+from eddy.models.errors import EddyError
+from eddy.models.evaluation.judgement import Rule
+from eddy.models.registry import Version
+from eddy.models.training.warm_start import may_begin_from
+
+WARM_EPOCHS = 3
+"""Epochs of a training that begins from the live version's weights, at most."""
+
+
+@dataclass(frozen=True)
+class RefreshOptions:
+    """Options of `eddy refresh`."""
+
+    events: Path | None = None
+    """a log that another tool writes; None: Eddy's own, which is brought up to date first"""
+    time_unit: str = "auto"
+    items: Path | None = None
+    cell: str | None = None
+    assignments: Sequence[str] = ()
+    """NAME=VALUE of the model or its training"""
+    from_scratch: bool = False
+    gate: Rule = "not-worse"
+    candidate: str | None = None
+    """id of a version in the registry that is judged instead of training one"""
+    least_events: int = 1_000
+    """fewer new events than these are left for a later refresh"""
+
+    @property
+    def identity(self) -> str:
+        """Text that differs between options that lead to different versions."""
+        return repr(sorted(asdict(self).items()))
+
+
+def gate_rule(name: str) -> Rule:
+    """The rule of this name. Errors: EddyError."""
+    if name not in get_args(Rule):
+        raise EddyError(f"--gate {name}: not a rule; use {' or '.join(get_args(Rule))}")
+    return cast(Rule, name)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a candidate is trained."""
+
+    config: ModelConfig
+    training: TrainConfig
+    """as it is written into the version, and as the next refresh begins with"""
+    warm: bool
+    """whether training begins from the live version's weights"""
+
+    @property
+    def of_this_run(self) -> TrainConfig:
+        """The settings of this training: a warm one needs few epochs."""
+        if not self.warm:
+            return self.training
+        return replace(self.training, epochs=min(self.training.epochs, WARM_EPOCHS))
+
+
+def recipe_of(options: RefreshOptions, live: Version | None) -> Recipe:
+    """The settings of the live version, changed by the options; the defaults where there is none, or where
+    the options name a cell.
+
+    Errors: EddyError for an option that is wrong.
+    """
+    like_live = live is not None and options.cell in (None, live.recommender.config.cell)
+    base = None
+    if live is not None and like_live:
+        base = live.recommender.config, _training_of(live)
+    cell = options.cell or (live.recommender.config.cell if live else "gru")
+    config, training = configs(cell, options.assignments, base)
+    warm = (
+        live is not None
+        and not options.from_scratch
+        and not training.ridge
+        and may_begin_from(live.recommender.config, config)
+    )
+    return Recipe(config, training, warm)
+
+
+def _training_of(version: Version) -> TrainConfig:
+    """The settings with which a version was trained, by its lineage; the defaults if that does not tell."""
+    stored = version.lineage.get("training")
+    if not isinstance(stored, dict):
+        return TrainConfig()
+    try:
+        return TrainConfig.from_dict(stored)
+    except (EddyError, TypeError):  # written by a release with other settings
+        return TrainConfig()

@@ -1,0 +1,343 @@
+"""One refresh: export, train, judge, gate, publish, announce.
+
+Guarantee: killed at any moment and begun again with the same options, a refresh goes on with the step that it
+was in. A version is published once and announced once. Every decision is recorded beside the versions
+(eddy.models.decisions), also why nothing went live.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from eddy.models.decisions import Decision, Kind, record_decision
+from eddy.models.errors import EddyError, UnfitModel
+from eddy.models.evaluation.judgement import LEAST_TARGETS, decide, judge_candidate, window_trial
+from eddy.models.evaluation.protocols import Mode
+from eddy.models.logs.events import Events, read_events
+from eddy.models.logs.item_features import ItemFeatures, read_features
+from eddy.models.registry import Version, load, publish, versions
+from eddy.models.training.resume import OtherRun
+from eddy.models.training.train import extend, train
+from eddy.models.training.trainer import Progress
+from eddy.models.training.warm_start import unseen_row
+from eddy.refresh.job import Job, JobFile, new_id
+from eddy.refresh.options import Recipe, RefreshOptions, recipe_of
+from eddy.refresh.windows import JUDGED_OF_ALL, JUDGED_OF_NEW, before, times_of, until, window_at
+from eddy.stream.event_log import export
+from eddy.stream.kafka.topics import prepare_topics
+from eddy.stream.kafka.versions import announce, live_announcement, open_version
+from eddy.stream.records.schema import Announcement
+from eddy.stream.records.settings import Settings
+
+Show = Callable[[str, int, int], None]
+"""(what, done, of)"""
+
+Say = Callable[[str], None]
+
+
+class NotYet(EddyError):
+    """There is nothing to refresh with: too few new events."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a refresh ended, and how long each step took, in seconds."""
+
+    decision: Decision
+    seconds: dict[str, float]
+
+    @property
+    def is_live(self) -> bool:
+        return self.decision.kind == "went live"
+
+
+def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -> Outcome:
+    """Run a refresh, or go on with one that was killed.
+
+    show: progress of a long step. say: one line per step.
+
+    Errors: NotYet when there are too few new events; EddyError when another refresh of this registry runs, or
+    a step fails.
+    """
+    files = JobFile(settings.registry)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(files.lock, timeout=0):
+            return _Refresh(settings, options, files, show, say).run()
+    except Timeout:
+        raise EddyError(
+            f"registry {settings.registry}: another refresh is under way there; wait for it, or stop it"
+        ) from None
+
+
+class _Refresh:
+    def __init__(
+        self, settings: Settings, options: RefreshOptions, files: JobFile, show: Show, say: Say
+    ) -> None:
+        self.settings, self.options, self.files = settings, options, files
+        self.show, self.say = show, say
+        self.mode: Mode = "unseen" if settings.exclude_seen else "all"
+
+    def run(self) -> Outcome:
+        """The steps, of which those that are done already are left out:
+
+        1. Find out what is live. 2. Export. 3. Plan: fix which events are learned from and which are judged
+        on. 4. Train a candidate. 5. Judge it beside the live version. 6. If the gate lets it pass, let it
+        learn from all events, publish and announce it.
+        """
+        # 1. What is live.
+        prepare_topics(self.settings)
+        announced = _whole(live_announcement(self.settings))
+        live = open_version(announced, self.settings.registry) if announced else None
+        job = self._job_to_resume(announced)
+        # 2. The log.
+        seconds = dict(job.seconds) if job else {}
+        with _timed(seconds, "export"):
+            events = self._events(fresh=job is None)
+        # 3. The plan.
+        recipe = recipe_of(self.options, live)
+        if job is None:
+            job = self._plan(events, announced, live, recipe)
+        job.seconds = seconds
+        events = until(events, job.until_ms)
+        features = read_features(self.options.items) if self.options.items else None
+        # 4. The candidate.
+        if job.stage == "planned":
+            with _timed(job.seconds, "train"), self._recorded(job, UnfitModel):
+                self._train(job, events, live, recipe, features)
+        # 5. The judgement.
+        if job.stage == "trained":
+            with _timed(job.seconds, "judge"), self._recorded(job, EddyError):
+                self._judge(job, events, live)
+        if not job.passed:
+            return self._end(job, "refused", None, job.reason)
+        # 6. Into production.
+        if job.stage == "judged":
+            with _timed(job.seconds, "publish"):
+                self._publish(job, events, recipe, features)
+        return self._announce(job)
+
+    def _job_to_resume(self, announced: Announcement | None) -> Job | None:
+        """The unfinished job, if it is of these options and the same version is live as when it began."""
+        job = self.files.read()
+        if job is None:
+            return None
+        epoch = announced.epoch if announced else 0
+        if job.options != self.options.identity:
+            reason = "it was begun with other options"
+        elif job.live_epoch != epoch and not (job.version and announced and announced.version == job.version):
+            reason = f"epoch {epoch} is live now, no longer epoch {job.live_epoch}"
+        else:
+            self.say(f"going on with the refresh that was interrupted (it was {job.stage})")
+            return job
+        self.say(f"an interrupted refresh is begun anew: {reason}")
+        self.files.clear()
+        return None
+
+    def _events(self, fresh: bool) -> Events:
+        """The log; Eddy's own is brought up to date first, unless a job goes on that has its plan."""
+        if self.options.events is not None:
+            return read_events(self.options.events, self.options.time_unit)
+        folder = self.settings.event_log
+        if fresh:
+            self.show("exporting events", 0, 1)
+            added = export(self.settings, folder)
+            self.say(f"export: {added:,} events added to {folder}")
+        return read_events(folder)
+
+    def _plan(
+        self, events: Events, announced: Announcement | None, live: Version | None, recipe: Recipe
+    ) -> Job:
+        """Errors: NotYet."""
+        try:
+            candidate = self._given_candidate()
+        except EddyError as error:  # damaged files, or none
+            self._record(None, live.id if live else "", "refused", None, str(error))
+            raise
+        seen_by = [version for version in (live, candidate) if version is not None]
+        unseen = max((unseen_row(events, version) for version in seen_by), default=0)
+        new = len(events) - unseen
+        if new < self.options.least_events:
+            names = " and ".join(version.id for version in seen_by) or "the beginning"
+            raise NotYet(
+                f"{new:,} events since {names}: a refresh takes {self.options.least_events:,} new ones "
+                "(--least-events)"
+            )
+        share = 1.0 if candidate else JUDGED_OF_NEW if live else JUDGED_OF_ALL
+        times = times_of(events, unseen, share)
+        window = window_at(events, times.tuning_ms, times.since_ms)
+        targets = int(window_trial(events, window, self.settings.rules).in_mode(self.mode).sum())
+        if targets < LEAST_TARGETS:
+            raise NotYet(f"{targets} events to judge versions on; a judgement takes {LEAST_TARGETS}")
+        job = Job(
+            id=new_id(),
+            options=self.options.identity,
+            live=live.id if live else "",
+            live_epoch=announced.epoch if announced else 0,
+            tuning_ms=times.tuning_ms,
+            since_ms=times.since_ms,
+            until_ms=times.until_ms,
+            warm=recipe.warm,
+        )
+        if candidate is not None:
+            job.candidate, job.stage = candidate.id, "trained"
+        self.files.write(job)
+        return job
+
+    def _given_candidate(self) -> Version | None:
+        name = self.options.candidate
+        return load(self.settings.registry / name) if name else None
+
+    def _train(
+        self, job: Job, events: Events, live: Version | None, recipe: Recipe, features: ItemFeatures | None
+    ) -> None:
+        window = window_at(events, job.tuning_ms, job.since_ms)
+        learned = before(events, window.start)
+        parent = live if recipe.warm else None
+
+        def run() -> Any:
+            return train(
+                learned, recipe.config, recipe.of_this_run, self.settings.rules, self._show_training,
+                self.files.checkpoint, features=features, parent=parent,
+            )  # fmt: skip
+
+        try:
+            trained = run()
+        except OtherRun:  # late events came into the log since
+            self.say("train: the log has changed since the training was interrupted; it begins anew")
+            self.files.checkpoint.unlink()
+            trained = run()
+        candidate = publish(self.files.candidates, trained, self._lineage(job, learned, recipe))
+        job.candidate, job.stage = candidate.id, "trained"
+        self.files.write(job)
+        begun = f"from {job.live}" if recipe.warm else "from scratch"
+        self.say(f"train: {len(learned):,} events, {begun}")
+
+    def _judge(self, job: Job, events: Events, live: Version | None) -> None:
+        window = window_at(events, job.tuning_ms, job.since_ms)
+        judgement = judge_candidate(
+            events, window, self._candidate(job), live, self.settings.rules, self.mode,
+            lambda done, of: self.show("ranking", done, of),
+        )  # fmt: skip
+        verdict = decide(judgement, self.options.gate)
+        job.judgement, job.passed, job.reason = judgement.to_dict(), verdict.passed, verdict.reason
+        job.stage = "judged"
+        self.files.write(job)
+        outcome = "passed" if verdict.passed else "refused"
+        self.say(f"gate: {outcome} on {judgement.targets:,} events: {verdict.reason}")
+
+    def _candidate(self, job: Job) -> Version:
+        return self._given_candidate() or load(self.files.candidates / job.candidate)
+
+    def _publish(self, job: Job, events: Events, recipe: Recipe, features: ItemFeatures | None) -> None:
+        """Let the candidate learn from the window as well, and publish what comes of it; a candidate that was
+        given stays as it is.
+        """
+        registry = self.settings.registry
+        if self.options.candidate:
+            job.version = self.options.candidate
+        elif published := _published_by(registry, job.id):
+            job.version = published.id
+        else:
+            trained = extend(self._candidate(job), events, recipe.training, self._show_training, features)
+            trained = replace(trained, metrics=trained.metrics | {"judgement": job.judgement})
+            job.version = publish(registry, trained, self._lineage(job, events, recipe)).id
+            self.say(f"publish: {job.version}, after a pass over all {len(events):,} events")
+        job.stage = "published"
+        self.files.write(job)
+
+    def _announce(self, job: Job) -> Outcome:
+        now = live_announcement(self.settings)
+        if now is not None and now.epoch > job.live_epoch:
+            if now.version != job.version:
+                reason = f"{now.version} went live as epoch {now.epoch} meanwhile; judge {job.version} anew"
+                return self._end(job, "overtaken", None, reason)
+            epoch = now.epoch  # this refresh was killed after its announcement
+        else:
+            epoch = announce(self.settings, load(self.settings.registry / job.version)).epoch
+        self.say(f"announce: {job.version} is live as epoch {epoch}")
+        return self._end(job, "went live", epoch, job.reason)
+
+    def _end(self, job: Job, kind: Kind, epoch: int | None, reason: str) -> Outcome:
+        decision = self._record(job, job.live, kind, epoch, reason)
+        self.files.clear()
+        return Outcome(decision, job.seconds)
+
+    @contextmanager
+    def _recorded(self, job: Job, unfit: type[EddyError]) -> Iterator[None]:
+        """Record an error of this kind as a refusal: the candidate is given up, since going on with it again
+        would fail again.
+        """
+        try:
+            yield
+        except unfit as error:
+            self._record(job, job.live, "refused", None, str(error))
+            self.files.clear()
+            raise
+
+    def _record(self, job: Job | None, live: str, kind: Kind, epoch: int | None, reason: str) -> Decision:
+        figures: dict[str, Any] = {}
+        if job is not None:
+            figures = {"judgement": job.judgement, "seconds": job.seconds, "refresh": job.id}
+        decision = Decision(
+            kind=kind,
+            version=(job.version if job else "") or self.options.candidate or "",
+            live=live,
+            epoch=epoch,
+            reason=reason,
+            figures=figures,
+            decided_by="refresh",
+        )
+        record_decision(self.settings.registry, decision)
+        return decision
+
+    def _lineage(self, job: Job, events: Events, recipe: Recipe) -> dict[str, Any]:
+        lineage: dict[str, Any] = {
+            "events": str(Path(events.source).resolve()),
+            "rows": len(events),
+            "training": recipe.training.to_dict(),
+            "parent": job.live or None,
+            "warm": recipe.warm,
+            "refresh": job.id,
+        }
+        if self.options.items:
+            lineage["items"] = str(self.options.items.resolve())
+        return lineage
+
+    def _show_training(self, at: Progress) -> None:
+        self.show(f"training: {at.phase}, epoch {at.epoch}, loss {at.loss:.3f}", at.done, at.total)
+
+
+def _whole(announced: Announcement | None) -> Announcement | None:
+    """The announcement, if it gives all users one version. Errors: EddyError when it gives them several."""
+    if announced is not None and announced.shares:
+        names = ", ".join(f"{share.version} ({share.percent} %)" for share in announced.shares)
+        raise EddyError(
+            f"epoch {announced.epoch} gives shares of the users to several versions: {names}; announce one "
+            "of them for all (or let `eddy models watch` decide), then refresh"
+        )
+    return announced
+
+
+def _published_by(registry: Path, job: str) -> Version | None:
+    """The version that this refresh published before it was killed."""
+    for name in reversed(versions(registry)):
+        version = load(registry / name)
+        if version.lineage.get("refresh") == job:
+            return version
+    return None
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Add the time of the body to this step's."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - began, 2)

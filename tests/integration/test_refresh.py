@@ -1,0 +1,175 @@
+"""A refresh on a real broker: what goes live, what is refused, and what is left of one that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eddy.models.decisions import read_decisions
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import Events
+from eddy.models.registry import Version, load, publish, versions
+from eddy.models.trained import Trained
+from eddy.models.training.train import train
+from eddy.refresh.job import JobFile
+from eddy.refresh.options import RefreshOptions, recipe_of
+from eddy.refresh.refresh import NotYet, Outcome, refresh
+from eddy.stream.feed import feed
+from eddy.stream.kafka.topics import prepare_topics
+from eddy.stream.kafka.versions import announce, live_announcement
+from eddy.stream.records.settings import Settings
+from tests.support.kafka_clusters import MakeSettings
+from tests.support.walks import in_a_row, walks
+
+SETTINGS = (
+    "hidden=16", "dim=16", "dropout=0", "epochs=3", "gate_epochs=2", "gate_events=200", "sampled=0",
+    "learning_rate=0.02", "threads=1", "half_lives_ms=[3600000,86400000]",
+)  # fmt: skip
+OPTIONS = RefreshOptions(least_events=100, assignments=SETTINGS)
+BEFORE = walks(60, 36)
+AFTER = walks(60, 15, steps=(2, 3, 11), first_round=36)
+"""The same users with other steps: what was learned before says little."""
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, tmp_path: Path) -> Settings:
+    settings = make_settings(partitions=2, registry=tmp_path / "registry", event_log=tmp_path / "event-log")
+    prepare_topics(settings)
+    return settings
+
+
+def send(settings: Settings, events: Events) -> None:
+    asyncio.run(feed(settings, events))
+
+
+def live_version(settings: Settings) -> Version:
+    """A version of the first events, which is made live."""
+    recipe = recipe_of(OPTIONS, None)
+    trained = train(BEFORE, recipe.config, recipe.training, settings.rules)
+    version = publish(settings.registry, trained, {"training": recipe.training.to_dict()})
+    announce(settings, version)
+    return version
+
+
+def as_trained(version: Version) -> Trained:
+    return Trained(version.recommender, version.vocabulary, version.rules, version.metrics)
+
+
+def run(settings: Settings, options: RefreshOptions = OPTIONS, say: Callable[[str], None] = print) -> Outcome:
+    return refresh(settings, options, lambda what, done, of: None, say)
+
+
+def test_a_refresh_takes_the_stream_s_change_into_a_version_that_goes_live(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    outcome = run(settings)
+    assert outcome.is_live
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert (announced.epoch, announced.version) == (2, outcome.decision.version)
+    version = load(settings.registry / announced.version)
+    # It began with the weights of the live version, and its last pass was over everything.
+    assert version.lineage["parent"] == first.id
+    assert version.lineage["warm"]
+    assert version.lineage["rows"] == len(BEFORE) + len(AFTER)
+    assert version.metrics["until_ms"] == int(AFTER.timestamp[-1])
+    # The decision is on record, with the figures that it rests on.
+    (decision,) = read_decisions(settings.registry, version.id)
+    assert (decision.kind, decision.live, decision.epoch) == ("went live", first.id, 2)
+    judgement = decision.figures["judgement"]
+    assert judgement["gains"]["live"]["low"] > 0
+    assert judgement["metrics"]["candidate"]["mrr@20"] > judgement["metrics"]["live"]["mrr@20"]
+    assert set(decision.figures["seconds"]) == {"export", "train", "judge", "publish"}
+    # With nothing new since, there is nothing to do.
+    with pytest.raises(NotYet, match="0 events since"):
+        run(settings)
+
+
+def test_a_first_version_that_is_below_a_counting_rule_is_refused(settings: Settings) -> None:
+    send(settings, BEFORE)
+    outcome = run(settings)
+    assert outcome.decision.kind == "refused"
+    assert "markov_last_20" in outcome.decision.reason
+    assert live_announcement(settings) is None
+    assert versions(settings.registry) == []
+    assert [decision.kind for decision in read_decisions(settings.registry)] == ["refused"]
+
+
+class Killed(BaseException):
+    """As Ctrl-C."""
+
+
+def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+    steps: list[str] = []
+
+    def die(line: str) -> None:
+        step = line.partition(":")[0]
+        if not line.startswith("going on") and step not in steps:
+            steps.append(step)
+            raise Killed
+
+    def write_never(self: JobFile, job: object) -> None:
+        raise Killed
+
+    # Killed after each of the first steps, and then after the publication, before it is written down.
+    for step in ("export", "train", "gate"):
+        with pytest.raises(Killed):
+            run(settings, say=die)
+        assert steps[-1] == step
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFile, "write", write_never)
+        with pytest.raises(Killed):
+            run(settings, say=lambda line: None)
+    published = versions(settings.registry)
+    assert len(published) == 2
+    with pytest.raises(Killed):
+        run(settings, say=die)
+    assert steps[-1] == "announce"
+    outcome = run(settings)
+    assert outcome.is_live
+    assert versions(settings.registry) == published
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert (announced.epoch, announced.version) == (2, published[-1])
+    assert [decision.kind for decision in read_decisions(settings.registry)] == ["went live"]
+    assert JobFile(settings.registry).read() is None
+
+
+def test_a_version_that_was_trained_on_everything_cannot_be_judged(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    everything = in_a_row(BEFORE, AFTER)
+    recipe = recipe_of(OPTIONS, None)
+    leaky = publish(settings.registry, train(everything, recipe.config, recipe.training, settings.rules), {})
+    with pytest.raises(NotYet, match=f"0 events since {first.id} and {leaky.id}"):
+        run(settings, replace(OPTIONS, candidate=leaky.id))
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert announced.version == first.id
+
+
+def test_a_candidate_with_a_damaged_file_is_refused_with_the_reason(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    other = publish(settings.registry, as_trained(first), {})
+    (other.path / "model.safetensors").unlink()
+    with pytest.raises(EddyError, match=r"model\.safetensors"):
+        run(settings, replace(OPTIONS, candidate=other.id))
+    (decision,) = read_decisions(settings.registry, other.id)
+    assert (decision.kind, decision.live, decision.epoch) == ("refused", first.id, None)
+    assert "model.safetensors" in decision.reason
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert announced.version == first.id
