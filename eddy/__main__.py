@@ -142,8 +142,8 @@ def train(
     )
 
 
-@app.command(name="refresh")
-def refresh_(
+@app.command()
+def refresh(
     registry: Registry = None,
     events: Annotated[
         Path | None,
@@ -168,30 +168,38 @@ def refresh_(
             "it has to be better than decayed popularity."
         ),
     ] = "not-worse",
+    metric: Annotated[str, typer.Option(help="What it has to be better by, such as recall@20.")] = "mrr@20",
     least_events: Annotated[
         int, typer.Option(min=1, help="With fewer new events there is nothing to do yet.")
     ] = 1_000,
+    every: Annotated[
+        str | None, typer.Option(help="Go on, with a refresh every 6h (or 90s, 15m, 2d), until Ctrl-C.")
+    ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Write what Prometheus' textfile collector reads (NAME.prom).")
+    ] = None,
 ) -> None:
     """Train a version on the newest events, and make it live if it is good enough.
 
     It is judged beside the live version on events that neither has seen. Killed, the same command goes on
     where it was. Exit code 0: a new version is live; 3: it was not good enough, or too little is new.
 
-    Example: eddy refresh
+    Example: eddy refresh --every 6h
 
     Example: eddy refresh --events event-log --set hidden=256 --gate better
     """
-    from eddy.cli.refresh import refresh_once
+    from eddy.cli.refresh import run_refresh
     from eddy.cli.terminal import set_up_logging
-    from eddy.refresh.options import RefreshOptions, gate_rule
+    from eddy.refresh.options import RefreshOptions, gate_rule, metric_of
     from eddy.stream.records.settings import load_settings
 
     set_up_logging()
     options = RefreshOptions(
         events=events, time_unit=time_unit, items=items, cell=cell, assignments=tuple(set_ or ()),
-        from_scratch=from_scratch, gate=gate_rule(gate), candidate=candidate, least_events=least_events,
+        from_scratch=from_scratch, gate=gate_rule(gate), metric=metric_of(metric), candidate=candidate,
+        least_events=least_events,
     )  # fmt: skip
-    raise typer.Exit(refresh_once(load_settings(registry=registry), options))
+    raise typer.Exit(run_refresh(load_settings(registry=registry), options, every, metrics_file))
 
 
 @app.command()

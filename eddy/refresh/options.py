@@ -7,7 +7,8 @@ from typing import cast, get_args
 
 from eddy.models.config import ModelConfig, TrainConfig, configs
 from eddy.models.errors import EddyError
-from eddy.models.evaluation.judgement import Rule
+from eddy.models.evaluation.judgement import METRIC, Rule
+from eddy.models.evaluation.metrics import NAMES
 from eddy.models.registry import Version
 from eddy.models.training.warm_start import may_begin_from
 
@@ -28,6 +29,8 @@ class RefreshOptions:
     """NAME=VALUE of the model or its training"""
     from_scratch: bool = False
     gate: Rule = "not-worse"
+    metric: str = METRIC
+    """by which versions are judged"""
     candidate: str | None = None
     """id of a version in the registry that is judged instead of training one"""
     least_events: int = 1_000
@@ -44,6 +47,13 @@ def gate_rule(name: str) -> Rule:
     if name not in get_args(Rule):
         raise EddyError(f"--gate {name}: not a rule; use {' or '.join(get_args(Rule))}")
     return cast(Rule, name)
+
+
+def metric_of(name: str) -> str:
+    """The name, if there is such a metric. Errors: EddyError."""
+    if name not in NAMES:
+        raise EddyError(f"--metric {name}: not a metric; use {', '.join(NAMES)}")
+    return name
 
 
 @dataclass(frozen=True)

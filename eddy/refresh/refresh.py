@@ -222,7 +222,7 @@ class _Refresh:
         window = window_at(events, job.tuning_ms, job.since_ms)
         judgement = judge_candidate(
             events, window, self._candidate(job), live, self.settings.rules, self.mode,
-            lambda done, of: self.show("ranking", done, of),
+            lambda done, of: self.show("ranking", done, of), self.options.metric,
         )  # fmt: skip
         verdict = decide(judgement, self.options.gate)
         job.judgement, job.passed, job.reason = judgement.to_dict(), verdict.passed, verdict.reason

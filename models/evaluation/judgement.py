@@ -26,7 +26,7 @@ from eddy.models.trained import UNTIL
 
 Rule = Literal["not-worse", "better"]
 METRIC = "mrr@20"
-"""What versions are judged by."""
+"""What versions are judged by, unless the user says otherwise."""
 
 POPULARITY = "decayed_popularity"
 
@@ -53,10 +53,12 @@ class Judgement:
     targets: int
     users: int
     mode: Mode
+    metric: str
+    """by which the gate decides"""
     metrics: dict[str, Metrics]
     """of "candidate", "live" where there is a live version, and of counting rules by their names"""
     gains: dict[str, Interval]
-    """mean of the candidate's METRIC minus the other's on the same events, by the other's name"""
+    """mean of the candidate's `metric` minus the other's on the same events, by the other's name"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -65,6 +67,7 @@ class Judgement:
             "targets": self.targets,
             "users": self.users,
             "mode": self.mode,
+            "metric": self.metric,
             "metrics": self.metrics,
             "gains": {name: gain.to_dict() for name, gain in self.gains.items()},
         }
@@ -86,6 +89,7 @@ def judge_candidate(
     rules: EventRules,
     mode: Mode,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    metric: str = METRIC,
 ) -> Judgement:
     """Rank the window's events by both versions and by decayed popularity; without a live version by all
     counting rules.
@@ -130,13 +134,14 @@ def judge_candidate(
         ranks[rule.name] = rule.ranks[mode]
     # 4. The differences.
     user = events.user[judged]
-    gain = {name: gains(ranks_of)[METRIC] for name, ranks_of in ranks.items()}
+    gain = {name: gains(ranks_of)[metric] for name, ranks_of in ranks.items()}
     return Judgement(
         since_ms=since_ms,
         until_ms=int(events.timestamp[-1]),
         targets=len(judged),
         users=len(np.unique(user)),
         mode=mode,
+        metric=metric,
         metrics={name: metrics(ranks_of) for name, ranks_of in ranks.items()},
         gains={name: interval(gain["candidate"] - gain[name], user) for name in ranks if name != "candidate"},
     )
@@ -171,22 +176,22 @@ def decide(judgement: Judgement, rule: Rule) -> Verdict:
     beyond noise than the live version or, where there is none, than any counting rule; with "better" it must
     be better than these beyond noise.
     """
+
+    def reason(relation: str, name: str, gain: Interval) -> str:
+        other = "the live version" if name == "live" else name
+        return f"{judgement.metric} {relation} that of {other} beyond noise: {gain}"
+
     popularity = judgement.gains[POPULARITY]
     if popularity.low <= 0:
-        return Verdict(False, _reason("is not above", POPULARITY, popularity))
+        return Verdict(False, reason("is not above", POPULARITY, popularity))
     others = {name: gain for name, gain in judgement.gains.items() if name != POPULARITY}
     rival, gain = min(others.items(), key=lambda item: item[1].mean)
     for name, other in others.items():
         if other.high < 0:
-            return Verdict(False, _reason("is below", name, other))
+            return Verdict(False, reason("is below", name, other))
         if rule == "better" and other.low <= 0:
-            return Verdict(False, _reason("is not above", name, other))
-    return Verdict(True, _reason("is above" if gain.low > 0 else "is not below", rival, gain))
-
-
-def _reason(relation: str, name: str, gain: Interval) -> str:
-    other = "the live version" if name == "live" else name
-    return f"{METRIC} {relation} that of {other} beyond noise: {gain}"
+            return Verdict(False, reason("is not above", name, other))
+    return Verdict(True, reason("is above" if gain.low > 0 else "is not below", rival, gain))
 
 
 def _moment(ms: int) -> str:

@@ -15,6 +15,8 @@ MISS = np.iinfo(np.int64).max
 
 CUTOFFS = (10, 20)
 
+NAMES = tuple(f"{name}@{k}" for k in CUTOFFS for name in ("hr", "recall", "mrr", "ndcg"))
+
 Metrics = dict[str, float]
 
 

@@ -58,6 +58,16 @@ def test_without_a_live_version_all_counting_rules_are_beside_the_candidate(tmp_
         assert gain.low <= gain.mean <= gain.high
 
 
+def test_the_metric_is_the_user_s_choice(tmp_path: Path) -> None:
+    version = version_of(tmp_path)
+    judged = judge_candidate(EVENTS, WINDOW, version, None, EVERY_EVENT, "all", metric="recall@10")
+    metrics = judged.metrics
+    assert judged.gains["markov_last"].mean == pytest.approx(
+        metrics["candidate"]["recall@10"] - metrics["markov_last"]["recall@10"]
+    )
+    assert "recall@10" in decide(judged, "not-worse").reason
+
+
 @pytest.mark.parametrize("side", ["candidate", "live"])
 @pytest.mark.parametrize(
     ("until_row", "message"), [(WINDOW.start + 1, "a leak"), (None, "not known which events")]
@@ -79,7 +89,7 @@ def test_too_few_targets_decide_nothing(tmp_path: Path) -> None:
 
 
 def judgement(over_popularity: Interval, **others: Interval) -> Judgement:
-    return Judgement(0, 1, 500, 50, "all", {}, {"decayed_popularity": over_popularity, **others})
+    return Judgement(0, 1, 500, 50, "all", METRIC, {}, {"decayed_popularity": over_popularity, **others})
 
 
 BETTER, NOISE, WORSE = Interval(0.2, 0.1, 0.3), Interval(0.0, -0.1, 0.1), Interval(-0.2, -0.3, -0.1)

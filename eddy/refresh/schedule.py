@@ -1,0 +1,29 @@
+"""Refreshes one after another, at a fixed pace. What fails is tried again; only the user ends it."""
+
+import time
+from collections.abc import Callable
+
+from eddy.models.errors import EddyError
+from eddy.refresh.refresh import NotYet, Outcome, Say
+
+RETRY_S = 300.0
+"""A refresh that failed is tried again so soon, or at the next turn if that is sooner."""
+
+
+def repeat(
+    refresh_once: Callable[[], Outcome], period_s: float, say: Say,
+    sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
+) -> None:  # fmt: skip
+    """Call `refresh_once` every `period_s` seconds, for ever. One that takes longer than that is followed by
+    the next at once.
+    """
+    while True:
+        began, wait_s = clock(), period_s
+        try:
+            refresh_once()
+        except NotYet as reason:
+            say(f"nothing to do yet: {reason}")
+        except EddyError as error:
+            wait_s = min(period_s, RETRY_S)
+            say(f"failed, and tried again in {wait_s:.0f} s: {error}")
+        sleep(max(0.0, began + wait_s - clock()))

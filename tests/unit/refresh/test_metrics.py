@@ -1,0 +1,60 @@
+"""The file that a refresh leaves for Prometheus."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eddy.models.decisions import Decision
+from eddy.models.errors import EddyError
+from eddy.refresh.metrics import write_metrics
+from eddy.refresh.refresh import Outcome
+
+pytestmark = pytest.mark.unit
+
+JUDGEMENT = {
+    "metrics": {"candidate": {"mrr@20": 0.3}, "live": {"mrr@20": 0.25}},
+    "gains": {"live": {"mean": 0.05, "low": 0.01, "high": 0.09}},
+}
+
+
+def outcome(judgement: object) -> Outcome:
+    decision = Decision(
+        "went live", "v000002-1a2b3c4d", "v000001-1a2b3c4d", 2, "better", {"judgement": judgement}, ""
+    )
+    return Outcome(decision, {"train": 12.5})
+
+
+def values(file: Path) -> dict[tuple[str, frozenset[str]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(file.read_text())
+        for sample in family.samples
+    }
+
+
+def test_it_tells_the_decision_the_steps_and_the_gate_s_figures(tmp_path: Path) -> None:
+    file = tmp_path / "eddy.prom"
+    write_metrics(file, outcome(JUDGEMENT))
+    told = values(file)
+
+    def of(name: str, *labels: str) -> float:
+        return told[f"eddy_refresh_{name}", frozenset(labels)]
+
+    assert of("decision", "went live") == 1
+    assert of("decision", "refused") == 0
+    assert of("step_seconds", "train") == 12.5
+    assert of("judged", "live", "mrr@20") == 0.25
+    assert of("gain", "live", "low") == 0.01
+    assert of("end_timestamp_seconds") > 1.7e9
+
+
+def test_a_decision_without_a_judgement_is_told_too(tmp_path: Path) -> None:
+    file = tmp_path / "eddy.prom"
+    write_metrics(file, outcome({}))
+    assert values(file)["eddy_refresh_decision", frozenset(["went live"])] == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EddyError, match="cannot be written"):
+        write_metrics(tmp_path / "no-such-folder" / "eddy.prom", outcome({}))

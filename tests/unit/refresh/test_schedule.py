@@ -1,0 +1,56 @@
+"""Refreshes one after another."""
+
+from collections.abc import Callable
+
+import pytest
+
+from eddy.models.errors import EddyError
+from eddy.refresh.refresh import NotYet, Outcome
+from eddy.refresh.schedule import RETRY_S, repeat
+
+pytestmark = pytest.mark.unit
+
+
+class Ended(BaseException):
+    """As Ctrl-C."""
+
+
+def waits(*turns: Exception | float, period_s: float) -> tuple[list[float], list[str]]:
+    """How long is waited after each turn (a failure, or the seconds that it took), and what is said."""
+    now, left = [0.0], list(turns)
+    slept: list[float] = []
+    said: list[str] = []
+
+    def once() -> Outcome:
+        if not left:
+            raise Ended
+        turn = left.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        now[0] += turn
+        return None  # type: ignore[return-value]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    clock: Callable[[], float] = lambda: now[0]  # noqa: E731
+    with pytest.raises(Ended):
+        repeat(once, period_s, said.append, sleep, clock)
+    return slept, said
+
+
+def test_refreshes_begin_at_a_fixed_pace_however_long_each_takes() -> None:
+    assert waits(10.0, 50.0, 130.0, 0.0, period_s=100)[0] == [90.0, 50.0, 0.0, 100.0]
+
+
+def test_what_fails_is_tried_again_sooner_and_said() -> None:
+    slept, said = waits(EddyError("the disk is full"), 10.0, period_s=21_600)
+    assert slept == [RETRY_S, 21_590.0]
+    assert "the disk is full" in said[0]
+
+
+def test_too_little_that_is_new_waits_for_the_next_turn() -> None:
+    slept, said = waits(NotYet("3 events"), period_s=100)
+    assert slept == [100.0]
+    assert "3 events" in said[0]

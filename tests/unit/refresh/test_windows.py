@@ -1,0 +1,42 @@
+"""Which events a refresh learns from and which it judges on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eddy.refresh.windows import MOST_JUDGED, before, times_of, until, window_at
+from tests.support.training import random_log
+
+pytestmark = pytest.mark.unit
+
+EVENTS = random_log(n=1000)
+
+
+def test_the_last_part_of_the_unseen_events_is_judged_and_as_many_before_it_tune() -> None:
+    times = times_of(EVENTS, 600, 0.25)
+    window = window_at(EVENTS, times.tuning_ms, times.since_ms)
+    assert (window.tuning, window.start) == (800, 900)
+    assert times.until_ms == EVENTS.timestamp[-1]
+    learned = before(EVENTS, window.start)
+    assert int(learned.timestamp[-1]) < times.since_ms
+
+
+def test_events_at_one_moment_are_not_torn_apart() -> None:
+    same = replace(EVENTS, timestamp=np.where(np.arange(1000) < 850, EVENTS.timestamp, EVENTS.timestamp[850]))
+    times = times_of(same, 600, 0.25)
+    assert window_at(same, times.tuning_ms, times.since_ms).start == 850
+
+
+def test_a_window_is_no_longer_than_it_takes() -> None:
+    long = random_log(n=3 * MOST_JUDGED)
+    times = times_of(long, 0, 1.0)
+    window = window_at(long, times.tuning_ms, times.since_ms)
+    assert (window.tuning, window.start) == (MOST_JUDGED, 2 * MOST_JUDGED)
+
+
+def test_later_events_do_not_change_what_a_refresh_is_about() -> None:
+    times = times_of(EVENTS.take(slice(0, 700)), 0, 0.1)
+    again = until(EVENTS, times.until_ms)
+    assert len(again) == 700
+    assert times_of(again, 0, 0.1) == times
