@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from eddy.models.decisions import Decision, Kind, record_decision
+from eddy.models.decisions import Decision, Kind, read_decisions, record_decision
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import LEAST_TARGETS, decide, judge_candidate, window_trial
 from eddy.models.evaluation.protocols import Mode
@@ -283,6 +283,10 @@ class _Refresh:
     def _record(self, job: Job | None, live: str, kind: Kind, epoch: int | None, reason: str) -> Decision:
         figures: dict[str, Any] = {}
         if job is not None:
+            # A refresh that was killed between its record and its end finds the record again.
+            for earlier in read_decisions(self.settings.registry):
+                if earlier.figures.get("refresh") == job.id:
+                    return earlier
             figures = {"judgement": job.judgement, "seconds": job.seconds, "refresh": job.id}
         decision = Decision(
             kind=kind,

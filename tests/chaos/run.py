@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from eddy.models.registry import Version
@@ -33,6 +30,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Die
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.plan import FULL, SHORT, Plan, announcements
+from tests.chaos.report import origin
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
 from tests.chaos.verify import Verdict, check_shares, stored_rows, verify
 from tests.support.engines import random_version
@@ -340,13 +338,6 @@ def chaos_settings(address: str, folder: Path, plan: Plan, **values: object) -> 
     return load_settings(**{"bootstrap_servers": address, **defaults, **values})
 
 
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip()
-
-
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--short", action="store_true", help="the form that runs inside make test")
@@ -371,9 +362,7 @@ def main() -> int:
     )
     print(f"missing {missing} doubled {doubled} unexpected exits {len(story.unexpected_exits)}")
     report = {
-        "commit": _commit(),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+        **origin(),
         "seconds": round(time.monotonic() - started),
         "plan": asdict(plan),
         **outcome,

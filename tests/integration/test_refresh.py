@@ -118,7 +118,7 @@ def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
             steps.append(step)
             raise Killed
 
-    def write_never(self: JobFile, job: object) -> None:
+    def write_never(self: JobFile, job: object = None) -> None:
         raise Killed
 
     # Killed after each of the first steps, and then after the publication, before it is written down.
@@ -135,6 +135,11 @@ def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
     with pytest.raises(Killed):
         run(settings, say=die)
     assert steps[-1] == "announce"
+    # Once more, when the decision was recorded but the job not cleared away yet.
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFile, "clear", write_never)
+        with pytest.raises(Killed):
+            run(settings)
     outcome = run(settings)
     assert outcome.is_live
     assert versions(settings.registry) == published
