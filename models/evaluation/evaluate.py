@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Baseline, baselines, rank_by_rules, rule_group
 from eddy.models.evaluation.metrics import Metrics, metrics
@@ -23,7 +24,7 @@ from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
 from eddy.models.registry import Version
 from eddy.models.rules import EVERY_EVENT, EventRules
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 
