@@ -16,8 +16,8 @@ import msgspec
 
 from eddy.models.atomic_files import atomic_write, sync
 from eddy.models.errors import EddyError
-from eddy.models.locks import locked
-from eddy.models.registry import LOCK, plain
+from eddy.models.locks import REGISTRY_LOCK, locked
+from eddy.models.plain_json import plain
 from eddy.models.untrusted import Unreadable, decoded
 
 FOLDER = "decisions"
@@ -66,7 +66,7 @@ def record_decision(registry: Path, decision: Decision) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sync(registry)
-        with locked(registry / LOCK, "another process to write to the registry"):
+        with locked(registry / REGISTRY_LOCK, "another process to write to the registry"):
             path = folder / f"{max(_numbered(folder), default=0) + 1:06d}.json"
             with atomic_write(path) as draft:
                 draft.write_bytes(content)

@@ -9,6 +9,9 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger("eddy.locks")
 
+REGISTRY_LOCK = ".lock"
+"""In the folder of a registry: held by whoever writes a version or a decision, or removes a version."""
+
 
 @contextmanager
 def locked(file: Path, waiting_for: str) -> Iterator[None]:

@@ -11,7 +11,8 @@ features.parquet and items.parquet are there only where a version was trained wi
 
 A version is there whole or not at all (eddy.models.atomic_files). A publisher holds the lock file `.lock`,
 which becomes free when its process ends, however it ends. So the folder of an unfinished version that the
-next publisher finds was left by a killed process, and is removed. Nothing that is loaded is trusted: no
+next publisher finds was left by a killed process, and is removed. A version that is removed gets the name of
+such a folder first. Nothing that is loaded is trusted: no
 pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
@@ -19,7 +20,8 @@ import json
 import re
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,24 +34,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eddy.models.atomic_files import atomic_write
+from eddy.models.atomic_files import atomic_write, sync
 from eddy.models.config import ModelConfig
+from eddy.models.descriptions import FORMAT, describe, numbered, versions
 from eddy.models.errors import EddyError, UnfitModel
-from eddy.models.locks import locked
+from eddy.models.locks import REGISTRY_LOCK, locked
 from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
 from eddy.models.network.recommender import Recommender
+from eddy.models.plain_json import plain
 from eddy.models.rules import EventRules
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Vocabulary
 
-FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
-LOCK, _DRAFT = ".lock", ".writing"
+_DRAFT = ".writing"
 _LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
-"""Names of unfinished versions, and of folders by which earlier releases claimed the next number."""
-
-_NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
+"""Names of unfinished and of removed versions, and of folders by which earlier releases claimed the next
+number.
+"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
     }
     try:
         registry.mkdir(parents=True, exist_ok=True)
-        with locked(registry / LOCK, "another training to publish"):
+        with locked(registry / REGISTRY_LOCK, "another training to publish"):
             _remove_leftovers(registry)
             path = _write(registry, trained, weights, description)
     except (OSError, SafetensorError) as error:
@@ -106,7 +109,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
 
 def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
     """Write a version and give it the next number; only for the holder of the lock."""
-    number = max((int(match[1]) for match in map(_NAME.match, _names(registry)) if match), default=0) + 1
+    number = max(numbered(registry).values(), default=0) + 1
     path = registry / f"v{number:06d}-{secrets.token_hex(4)}"
     with atomic_write(path, registry / _DRAFT) as draft:
         draft.mkdir()
@@ -120,22 +123,53 @@ def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], a
 
 
 def _remove_leftovers(registry: Path) -> None:
-    """Remove what killed publishers left; only for the holder of the lock."""
+    """Remove what killed processes left; only for the holder of the lock."""
     for name in _names(registry):
         if _LEFTOVER.match(name):
             shutil.rmtree(registry / name, ignore_errors=True)
 
 
+def remove(registry: Path, ids: Collection[str], needed: Callable[[], Collection[str]]) -> list[str]:
+    """Remove versions, and what killed processes left in the folder; returns the versions that are gone.
+
+    needed: names the versions that must stay. It is called when nobody can load the others any more, so that
+    whoever begins to need one of them either is heard now, or finds it missing.
+    Errors: EddyError when a folder cannot be renamed or removed; and those of `needed`, after which all are
+    still there.
+    """
+    try:
+        with locked(registry / REGISTRY_LOCK, "another process that writes to the registry"):
+            # 1. Out of sight. What a killed process leaves here is removed by the next one.
+            _remove_leftovers(registry)
+            hidden = {
+                id_: registry / f"{_DRAFT}-{secrets.token_hex(4)}" for id_ in versions(registry) if id_ in ids
+            }
+            for id_, folder in hidden.items():
+                (registry / id_).rename(folder)
+            sync(registry)
+            # 2. Those that are needed come back; all of them, if that cannot be told.
+            kept: Collection[str] = hidden
+            try:
+                kept = needed()
+            finally:
+                for id_ in hidden.keys() & set(kept):
+                    hidden.pop(id_).rename(registry / id_)
+                sync(registry)
+            # 3. Remove the others.
+            for folder in hidden.values():
+                if folder.is_dir() and not folder.is_symlink():
+                    shutil.rmtree(folder)
+                else:
+                    folder.unlink()
+    except OSError as error:
+        raise EddyError(
+            f"registry {registry}: cannot remove a version ({error}); check permissions, then run it again"
+        ) from None
+    return list(hidden)
+
+
 def _names(registry: Path) -> list[str]:
     return [entry.name for entry in registry.iterdir()]
-
-
-def versions(registry: Path) -> list[str]:
-    """Ids of all versions, oldest first; empty when there is no such folder."""
-    if not registry.is_dir():
-        return []
-    numbered = [(int(match[1]), name) for name in _names(registry) if (match := _NAME.match(name))]
-    return [name for _, name in sorted(numbered)]
 
 
 def latest(registry: Path) -> Version:
@@ -150,25 +184,8 @@ def latest(registry: Path) -> Version:
 
 def load(path: Path) -> Version:
     """Read and check one version's folder. Errors: EddyError saying which file is wrong and why."""
-    if not _NAME.match(path.name):
-        raise EddyError(f"{path}: not a version's folder (a name like v000001-1a2b3c4d)")
-    try:
-        description = json.loads((path / "version.json").read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise EddyError(
-                f"{path}: format {description['format']}, but this program reads format {FORMAT}; "
-                "train it anew"
-            )
-        config = ModelConfig.from_dict(description["config"])
-        rules = EventRules(**description["rules"])
-        items, types = int(description["items"]), [str(name) for name in description["types"]]
-        metrics, lineage, created = (
-            dict(description["metrics"]),
-            dict(description["lineage"]),
-            description["created"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
+    about = describe(path)
+    config, items, types = about.config, about.items, about.types
     try:
         ids = pq.read_table(path / "vocabulary.parquet", columns=["item_id"])["item_id"].to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -178,7 +195,17 @@ def load(path: Path) -> Version:
     feature_hashes, features = _read_features(path, config.features)
     vocabulary = Vocabulary(ids, types, config.item_buckets, feature_hashes)
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
-    return Version(path.name, path, recommender, vocabulary, rules, metrics, lineage, str(created), features)
+    return Version(
+        id=about.id,
+        path=path,
+        recommender=recommender,
+        vocabulary=vocabulary,
+        rules=about.rules,
+        metrics=about.metrics,
+        lineage=about.lineage,
+        created=about.created,
+        features=features,
+    )
 
 
 def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:
@@ -275,10 +302,4 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
             )
 
 
-def plain(value: Any) -> Any:
-    """What JSON holds for a number of numpy's, a path or a dataclass."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    return asdict(value)
+__all__ = ["Version", "latest", "load", "publish", "remove", "versions"]

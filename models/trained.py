@@ -8,11 +8,6 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.vocabulary import Vocabulary
 
-UNTIL = "until_ms"
-"""In a version's metrics: the time of the last event it was trained on, by which evaluation knows a version
-that has seen its events. Absent where the log has no times.
-"""
-
 
 @dataclass
 class Trained:

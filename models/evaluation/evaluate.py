@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.metrics import Metrics, metrics
@@ -22,7 +23,7 @@ from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
 from eddy.models.registry import Version
 from eddy.models.rules import EVERY_EVENT, EventRules
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.baselines import baselines, decayed_popularity
 from eddy.models.evaluation.bootstrap import Interval, interval
@@ -22,7 +23,6 @@ from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
-from eddy.models.trained import UNTIL
 
 Rule = Literal["not-worse", "better"]
 METRIC = "mrr@20"

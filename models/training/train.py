@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
@@ -24,7 +25,7 @@ from eddy.models.logs.splits import long_users
 from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.training.distributed import ALONE, Group
 from eddy.models.training.feature_phase import fit_features
 from eddy.models.training.gate_fitting import fit_gates

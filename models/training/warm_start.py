@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eddy.models.config import ModelConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.hashing import type_hashes
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import Bags, ItemFeatures, bags
 from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.training.feature_phase import FEATURE_WEIGHT
 from eddy.models.vocabulary import Vocabulary
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eddy.models.config import ModelConfig, TrainConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Decay, Ranks, rank_by_rules, rule_group
 from eddy.models.evaluation.evaluate import Report, evaluate
@@ -23,7 +24,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.registry import publish
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.tensors import Inputs
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.vocabulary import Vocabulary
 
 SMALL = ModelConfig(hidden=8, dim=8, item_buckets=4, recent_window=6, transition_lags=3, successors=4)

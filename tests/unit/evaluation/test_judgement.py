@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.bootstrap import Interval, interval
 from eddy.models.evaluation.judgement import (
@@ -21,7 +22,6 @@ from eddy.models.evaluation.judgement import (
 from eddy.models.evaluation.protocols import make_trial
 from eddy.models.registry import Version, publish
 from eddy.models.rules import EVERY_EVENT, EventRules
-from eddy.models.trained import UNTIL
 from eddy.models.training.train import train
 from tests.support.training import FAST, SMALL, random_log
 from tests.support.walks import in_a_row, walks

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from eddy.models.config import TrainConfig
+from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.item_features import ItemFeatures, bags
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT
-from eddy.models.trained import UNTIL, Trained
+from eddy.models.trained import Trained
 from eddy.models.training.feature_phase import FEATURE_WEIGHT
 from eddy.models.training.train import _held_out, extend, train
 from eddy.models.training.trainer import Progress

@@ -1,0 +1,76 @@
+"""What the versions in a registry say of themselves, read without their weights: a table of them needs no
+torch, and takes no time.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eddy.models.config import ModelConfig
+from eddy.models.errors import EddyError
+from eddy.models.rules import EventRules
+from eddy.models.untrusted import FAILURES
+
+FORMAT = 2
+UNTIL = "until_ms"
+"""In a version's metrics: the time of the last event it was trained on, by which evaluation knows a version
+that has seen its events. Absent where the log has no times.
+"""
+
+_NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the file version.json of a version says; its other files were not read."""
+
+    id: str
+    path: Path
+    config: ModelConfig
+    items: int
+    """ids in the vocabulary"""
+    types: list[str]
+    rules: EventRules
+    metrics: dict[str, Any]
+    lineage: dict[str, Any]
+    created: str
+
+
+def numbered(registry: Path) -> dict[str, int]:
+    """The number of each version in the folder, by id. Errors: OSError."""
+    return {entry.name: int(match[1]) for entry in registry.iterdir() if (match := _NAME.match(entry.name))}
+
+
+def versions(registry: Path) -> list[str]:
+    """Ids of all versions, oldest first; empty when there is no such folder."""
+    if not registry.is_dir():
+        return []
+    numbers = numbered(registry)
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def describe(path: Path) -> Description:
+    """Read and check a version's version.json. Errors: EddyError saying why it cannot be read."""
+    if not _NAME.match(path.name):
+        raise EddyError(f"{path}: not a version's folder (a name like v000001-1a2b3c4d)")
+    try:
+        about = json.loads((path / "version.json").read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise EddyError(
+                f"{path}: format {about['format']!r}, but this program reads format {FORMAT}; train it anew"
+            )
+        return Description(
+            id=path.name,
+            path=path,
+            config=ModelConfig.from_dict(about["config"]),
+            items=int(about["items"]),
+            types=[str(name) for name in about["types"]],
+            rules=EventRules(**about["rules"]),
+            metrics=dict(about["metrics"]),
+            lineage=dict(about["lineage"]),
+            created=str(about["created"]),
+        )
+    except (OSError, KeyError, TypeError, *FAILURES) as error:
+        raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
