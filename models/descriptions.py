@@ -36,6 +36,8 @@ class Description:
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     created: str
+    digests: dict[str, str]
+    """SHA-256 of the other files, by name; empty in a version of an earlier commit"""
 
 
 def numbered(registry: Path) -> dict[str, int]:
@@ -71,6 +73,15 @@ def describe(path: Path) -> Description:
             metrics=dict(about["metrics"]),
             lineage=dict(about["lineage"]),
             created=str(about["created"]),
+            digests=_digests(about.get("files", {})),
         )
     except (OSError, KeyError, TypeError, *FAILURES) as error:
         raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
+
+
+def _digests(files: dict[str, Any]) -> dict[str, str]:
+    """Errors: ValueError for a name that leads elsewhere."""
+    for name in files:
+        if Path(name).name != name:
+            raise ValueError(f"files names {name!r}, which is not a file of the version")
+    return {str(name): str(digest) for name, digest in files.items()}

@@ -1,7 +1,8 @@
 """The registry: a folder of immutable versions, each a folder of its own.
 
     v000007-1a2b3c4d/
-        version.json         format, config, types, rules, metrics, lineage, time of creation
+        version.json         format, config, types, rules, metrics, lineage, time of creation, and the
+                             SHA-256 of the other files
         vocabulary.parquet   ids of items, in the order of the item vectors
         features.parquet     hashes of features, in the order of their vectors
         items.parquet        hashes of items, and of those of their features that have a vector
@@ -16,6 +17,7 @@ such a folder first. Nothing that is loaded is trusted: no
 pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
 """
 
+import hashlib
 import json
 import re
 import secrets
@@ -36,7 +38,7 @@ from safetensors.torch import save_file
 
 from eddy.models.atomic_files import atomic_write, sync
 from eddy.models.config import ModelConfig
-from eddy.models.descriptions import FORMAT, describe, numbered, versions
+from eddy.models.descriptions import FORMAT, Description, describe, numbered, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.locks import REGISTRY_LOCK, locked
 from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
@@ -118,6 +120,7 @@ def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], a
         pq.write_table(ids, draft / "vocabulary.parquet")
         if trained.vocabulary.features:
             _write_features(draft, trained.vocabulary, trained.features)
+        about["files"] = {file.name: digest_of(file) for file in sorted(draft.iterdir())}
         (draft / "version.json").write_text(json.dumps(about, indent=1, default=plain), encoding="utf-8")
     return path
 
@@ -185,6 +188,7 @@ def latest(registry: Path) -> Version:
 def load(path: Path) -> Version:
     """Read and check one version's folder. Errors: EddyError saying which file is wrong and why."""
     about = describe(path)
+    _require_undamaged(about)
     config, items, types = about.config, about.items, about.types
     try:
         ids = pq.read_table(path / "vocabulary.parquet", columns=["item_id"])["item_id"].to_pylist()
@@ -206,6 +210,29 @@ def load(path: Path) -> Version:
         created=about.created,
         features=features,
     )
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file. Errors: OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _require_undamaged(about: Description) -> None:
+    """Compare the files with the digests that were taken when they were written: a flipped bit of a weight is
+    a number like any other. Versions of earlier commits have no digests.
+    """
+    for name, digest in about.digests.items():
+        file = about.path / name
+        try:
+            now = digest_of(file)
+        except OSError as error:
+            raise EddyError(f"{file}: unreadable ({error})") from None
+        if now != digest:
+            raise EddyError(
+                f"{file}: not what was published (its SHA-256 differs); restore it from a copy, or remove "
+                "the version"
+            )
 
 
 def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:

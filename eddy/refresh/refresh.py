@@ -7,7 +7,7 @@ was in. A version is published once and announced once. Every decision is record
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from eddy.models.decisions import Decision, Kind, read_decisions, record_decision
+from eddy.models.descriptions import describe, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import LEAST_TARGETS, decide, judge_candidate, window_trial
 from eddy.models.evaluation.protocols import Mode
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
-from eddy.models.registry import Version, load, publish, versions
+from eddy.models.registry import Version, load, publish
 from eddy.models.training.resume import OtherRun
 from eddy.models.training.train import extend, train
 from eddy.models.training.trainer import Progress
@@ -242,7 +243,7 @@ class _Refresh:
         if self.options.candidate:
             job.version = self.options.candidate
         elif published := _published_by(registry, job.id):
-            job.version = published.id
+            job.version = published
         else:
             trained = extend(self._candidate(job), events, recipe.training, self._show_training, features)
             trained = replace(trained, metrics=trained.metrics | {"judgement": job.judgement})
@@ -328,12 +329,12 @@ def _whole(announced: Announcement | None) -> Announcement | None:
     return announced
 
 
-def _published_by(registry: Path, job: str) -> Version | None:
-    """The version that this refresh published before it was killed."""
+def _published_by(registry: Path, job: str) -> str | None:
+    """The id of the version that this refresh published before it was killed."""
     for name in reversed(versions(registry)):
-        version = load(registry / name)
-        if version.lineage.get("refresh") == job:
-            return version
+        with suppress(EddyError):  # a damaged version is somebody else's
+            if describe(registry / name).lineage.get("refresh") == job:
+                return name
     return None
 
 

@@ -45,6 +45,7 @@ from eddy.stream.state.item_names import metadata
 from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.support.records import Record
 from tests.support.training import same
+from tests.support.versions import edit_description
 
 pytestmark = pytest.mark.unit
 
@@ -290,6 +291,7 @@ def test_a_version_with_other_features_than_it_says_is_refused(
     trained: Trained, tmp_path: Path, name: str
 ) -> None:
     folder = publish(tmp_path, trained, {}).path
+    edit_description(folder, files={})
     for damage in (pa.table({"feature": pa.array([1], pa.uint64())}), pa.table({"feature": ["x"]})):
         pq.write_table(damage, folder / name)
         with pytest.raises(EddyError, match=name):

@@ -1,11 +1,11 @@
 """The registry: whole versions or none, nothing trusted on the way in."""
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +20,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Vocabulary
+from tests.support.versions import edit_description
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.unit
@@ -114,12 +115,30 @@ def test_weights_that_are_not_numbers_are_not_published(tmp_path: Path) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return registry.publish(tmp_path, trained(), {}).path
+    """A version that names no digests, as anybody could write who also wrote the right ones."""
+    path = registry.publish(tmp_path, trained(), {}).path
+    edit_description(path, files={})
+    return path
 
 
-def edit(path: Path, **changes: object) -> None:
-    file = path / "version.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+def test_a_flipped_bit_of_any_file_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    path = registry.publish(tmp_path, trained(), {}).path
+    for file in path.iterdir():
+        if file.name == "version.json":
+            continue
+        data = file.read_bytes()
+        for place in np.linspace(0, len(data) - 1, 7).astype(int).tolist():
+            file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            with pytest.raises(EddyError, match=rf"{file.name}: not what was published"):
+                registry.load(path)
+        file.write_bytes(data)
+    registry.load(path)
+
+
+def test_a_digest_of_a_file_elsewhere_is_refused(path: Path) -> None:
+    edit_description(path, files={"../../secret": "0" * 64})
+    with pytest.raises(EddyError, match="not a file of the version"):
+        registry.load(path)
 
 
 @pytest.mark.parametrize("file", ["version.json", "vocabulary.parquet", "model.safetensors"])
@@ -138,19 +157,19 @@ def test_a_damaged_file_is_named(path: Path, file: str, damage: str) -> None:
 
 
 def test_another_format_is_refused(path: Path) -> None:
-    edit(path, format=99)
+    edit_description(path, format=99)
     with pytest.raises(EddyError, match="format 99"):
         registry.load(path)
 
 
 def test_an_unknown_setting_is_refused(path: Path) -> None:
-    edit(path, config={"cell": "gru", "exec": "rm"})
+    edit_description(path, config={"cell": "gru", "exec": "rm"})
     with pytest.raises(EddyError, match="exec"):
         registry.load(path)
 
 
 def test_a_config_that_implies_huge_tensors_allocates_nothing(path: Path) -> None:
-    edit(path, config={**ModelConfig(hidden=1_000_000, dim=4, item_buckets=2).to_dict()})
+    edit_description(path, config={**ModelConfig(hidden=1_000_000, dim=4, item_buckets=2).to_dict()})
     with pytest.raises(EddyError, match="shape"):
         registry.load(path)
 
