@@ -10,12 +10,9 @@ from eddy.cli.terminal import progress_bar
 from eddy.models.errors import EddyError
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions
-from eddy.refresh.refresh import NotYet, Outcome, refresh
+from eddy.refresh.refresh import NOT_LIVE, NotYet, Outcome, refresh
 from eddy.refresh.schedule import repeat
 from eddy.stream.records.settings import Settings
-
-NOT_LIVE = 3
-"""Exit code of a refresh after which nothing new is live: it was not better, or there was too little new."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -6,7 +6,7 @@ Guarantee: they end with the demo, whatever ends it. Each runs under the watchdo
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,13 @@ _STOP_S = 30.0
 class Child:
     """A running `eddy` command."""
 
-    def __init__(self, name: str, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: list[str], log: Path, environment: Mapping[str, str],
+        well: Collection[int] = (0,),
+    ) -> None:  # fmt: skip
         self.name = name
         self.log = log
+        self._well = well
         self.process = subprocess.Popen(
             [sys.executable, "-I", watchdog.__file__, str(os.getpid()), str(log), "", *command],
             stdin=subprocess.PIPE,
@@ -50,9 +54,9 @@ class Child:
 
     def ended(self) -> bool:
         """Whether it has ended well. Errors: EddyError when it has failed."""
-        if self.process.poll():
+        if self.process.poll() not in (None, *self._well):
             self.check()
-        return self.process.returncode == 0
+        return self.process.returncode is not None
 
     def tell(self, order: str) -> None:
         """Give the watchdog its one order: `stop` lets the command finish its work, `kill` does not."""
@@ -75,16 +79,16 @@ class Children:
         self.environment = dict(environment)
         self.running: list[Child] = []
 
-    def start(self, *arguments: str, nice: bool = False) -> Child:
+    def start(self, *arguments: str, nice: bool = False, well: Collection[int] = (0,)) -> Child:
         """Start `eddy` with these arguments; its output goes to a log named after the command.
 
-        nice: with a lower priority.
+        nice: with a lower priority. well: the exit codes that are no failure.
         """
         name = arguments[0]
         count = sum(child.name == name for child in self.running)
         log = self.folder / (f"{name}-{count + 1}.log" if count else f"{name}.log")
         command = [*(("nice", "-n", "10") if nice else ()), sys.executable, "-m", "eddy", *arguments]
-        child = Child(name, command, log, self.environment)
+        child = Child(name, command, log, self.environment, well)
         self.running.append(child)
         return child
 

@@ -18,8 +18,10 @@ from eddy.demo.freshness import Freshness
 from eddy.demo.plan import Plan
 from eddy.demo.scrape import Scraper
 from eddy.demo.summary import Summary
+from eddy.models.decisions import Decision, read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import Events, Items
+from eddy.refresh.refresh import NOT_LIVE
 from eddy.stream.records.settings import Settings
 
 _BEAT_S = 0.25
@@ -56,6 +58,7 @@ class Flow:
         self.cached = False
         self.paced = self.generated = 0
         self.paced_quality: dict[str, float] = {}
+        self.decision: Decision | None = None
 
     async def run(self, report: Callable[[Summary, int], None], keep: bool) -> None:
         """Run up to the report; with `keep` the system stays up afterwards, until this is cancelled.
@@ -185,19 +188,23 @@ class Flow:
         self.paced_quality = dict(self.board.quality)
 
     async def _refresh(self) -> None:
-        """Train a second version on the event log and make it live, while the stream goes on."""
+        """Train a second version on what is new and judge it, while the stream goes on; if it passes the
+        gate, it goes live.
+        """
 
         def say(line: str) -> None:
             self.board.refresh = line
 
-        say("writing the event log")
-        await self._follow(self.children.start("export", nice=True), say)
-        log = str(self.settings.event_log)
-        training = self.children.start("train", "--events", log, *self.plan.second, "--announce", nice=True)
-        await self._follow(training, say)
-        say("announced; rows are encoded anew")
-        await self._until(self._exchanged, "the second version is not live")
-        say("live")
+        while self.paced < self.plan.new_events:
+            say(f"waits for {self.plan.new_events:,} new events")
+            await asyncio.sleep(_BEAT_S)
+        refresh = self.children.start("refresh", *self.plan.second, nice=True, well=(0, NOT_LIVE))
+        await self._follow(refresh, say)
+        self.decision = read_decisions(self.settings.registry)[-1]
+        if self.decision.kind == "went live":
+            say("live; rows are encoded anew")
+            await self._until(self._exchanged, "the second version is not live")
+        say(f"{self.decision.kind}: {self.decision.reason}")
 
     async def _exchanged(self) -> bool:
         return self.board.epoch == 2 and not self.board.stale_rows
@@ -231,7 +238,7 @@ class Flow:
     def _summary(self, throughput: float, fresh: NDArray[np.float64]) -> Summary:
         topics, board, count = self.settings.topics, self.board, self.feed.count
         quality = self.paced_quality
-        if not len(fresh) or not quality:
+        if not len(fresh) or not quality or self.decision is None:
             raise EddyError(f"no recommendation could be measured (logs: {self.children.folder})")
         board.begin("counting")
         return Summary(
@@ -248,6 +255,8 @@ class Flow:
             popularity_mrr_at_20=quality["popularity_mrr_at_20"],
             with_backlog={name: round(value, 4) for name, value in board.quality.items()},
             model_versions=board.epoch,
+            refresh=self.decision.kind,
+            refresh_reason=self.decision.reason,
             throughput_events_per_s=throughput,
             p50_ms=float(np.percentile(fresh, 50)),
             p99_ms=float(np.percentile(fresh, 99)),

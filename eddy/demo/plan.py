@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 
 
-def _training(**settings: int) -> tuple[str, ...]:
-    """Arguments of `eddy train` that learn faster at the start than the defaults, which suit many more
-    epochs.
-    """
-    fast = {"learning_rate": 5e-3, "dropout": 0.2}
-    return (
-        "--cell",
-        "gru",
-        *(part for name, at in (fast | settings).items() for part in ("--set", f"{name}={at}")),
-    )
+def _settings(**settings: float) -> tuple[str, ...]:
+    """Arguments of `eddy train` and `eddy refresh`."""
+    return tuple(part for name, value in settings.items() for part in ("--set", f"{name}={value}"))
+
+
+_FAST = {"learning_rate": 5e-3, "dropout": 0.2}
+"""Learns faster at the start than the defaults, which suit many more epochs."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +28,11 @@ class Plan:
     measured_s: float
     """the least length of the part without a pace, so that its throughput means something"""
     first: tuple[str, ...]
+    """arguments of `eddy train` for the first version; it takes one core, beside the worker and the server"""
+    new_events: int
+    """the refresh begins when so many events have come since the first version was trained"""
     second: tuple[str, ...]
-    """arguments of `eddy train` for the two versions; each takes one core, beside the worker and the
-    server
-    """
+    """arguments of `eddy refresh`, likewise"""
 
 
 FULL = Plan(
@@ -44,8 +42,9 @@ FULL = Plan(
     rate=100,
     paced_s=90,
     measured_s=10,
-    first=_training(hidden=64, dim=64, epochs=2, sampled=512, gate_events=6000, threads=1),
-    second=_training(hidden=64, dim=64, epochs=1, sampled=512, gate_events=4000, threads=1),
+    first=_settings(**_FAST, hidden=64, dim=64, epochs=2, sampled=512, gate_events=6000, threads=1),
+    new_events=4_000,
+    second=_settings(epochs=1, gate_events=4000),
 )
 QUICK = Plan(
     quick=True,
@@ -54,6 +53,7 @@ QUICK = Plan(
     rate=100,
     paced_s=15,
     measured_s=1,
-    first=_training(hidden=32, dim=32, epochs=2, sampled=512, gate_events=6000, threads=1),
-    second=_training(hidden=32, dim=32, epochs=1, sampled=512, gate_events=4000, threads=1),
+    first=_settings(**_FAST, hidden=32, dim=32, epochs=2, sampled=512, gate_events=6000, threads=1),
+    new_events=1_500,
+    second=_settings(epochs=1, gate_events=4000),
 )

@@ -37,6 +37,10 @@ class Summary:
     """
     model_versions: int
     """number of versions that were live, one after the other"""
+    refresh: str
+    """what became of the second version"""
+    refresh_reason: str
+    """why the gate of the refresh let it pass, or did not"""
     throughput_events_per_s: float
     p50_ms: float
     p99_ms: float
@@ -65,7 +69,9 @@ class Summary:
             f"{self.dead_letters} dead letters for {malformed} malformed records": self.dead_letters
             == malformed,
             f"{self.freshness_events} of {paced} paced events were answered": self.freshness_events == paced,
-            f"{self.model_versions} model versions were live, not 2": self.model_versions >= 2,
+            f"{self.model_versions} model versions were live, not 2, although the second one passed": (
+                self.model_versions >= 2 or self.refresh == "refused"
+            ),
             f"{self.http_failures} of {self.http_answers} HTTP questions failed": self.http_failures == 0,
             f"Recall@20 {recall:.4f} does not beat decayed popularity's {popularity_recall:.4f}": (
                 recall > popularity_recall
@@ -97,6 +103,7 @@ class Summary:
                 f"p50 {self.p50_ms:,.0f} ms, p99 {self.p99_ms:,.0f} ms (event appended → list readable)",
             ),
             ("model versions live", f"{self.model_versions}, exchanged without stopping"),
+            ("second version", f"{self.refresh}: {self.refresh_reason}"),
             ("HTTP", f"{self.http_answers:,} answers, {self.http_failures} failures"),
             (
                 f"Recall@20, mode {self.mode}",

@@ -41,6 +41,10 @@ Show = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
 
+NOT_LIVE = 3
+"""Exit code of a refresh after which nothing new is live: it was not better, or there was too little new."""
+
+
 class NotYet(EddyError):
     """There is nothing to refresh with: too few new events."""
 

@@ -20,7 +20,8 @@ GOOD = Summary(
     events_in=103, events_applied=100, events_generated=0, dead_letters=3, recommendations_out=90, mode="all",
     events_ranked=80, recall_at_20=0.3, mrr_at_20=0.1, popularity_recall_at_20=0.2,
     popularity_mrr_at_20=0.05, with_backlog={},
-    model_versions=2, throughput_events_per_s=1000, p50_ms=40, p99_ms=200,
+    model_versions=2, refresh="went live", refresh_reason="mrr@20 is above", throughput_events_per_s=1000,
+    p50_ms=40, p99_ms=200,
     freshness_events=50, http_answers=9, http_failures=0, watched_user="ada", watched_list_changes=3,
     quick=False, first_version_from_cache=False, seconds=200,
 )  # fmt: skip
@@ -54,6 +55,10 @@ def test_a_run_that_keeps_its_promises_has_no_failures() -> None:
 )
 def test_each_broken_promise_is_one_failure(broken: dict[str, float]) -> None:
     assert len(replace(GOOD, **broken).failures(malformed=3, paced=50)) == 1  # type: ignore[arg-type]
+
+
+def test_a_second_version_that_the_gate_refused_is_no_broken_promise() -> None:
+    assert replace(GOOD, model_versions=1, refresh="refused").failures(malformed=3, paced=50) == []
 
 
 def test_freshness_ends_with_the_first_list_that_includes_the_event() -> None:

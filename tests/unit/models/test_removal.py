@@ -9,7 +9,8 @@ import pytest
 from eddy.models import registry
 from eddy.models.descriptions import describe
 from eddy.models.errors import EddyError
-from tests.unit.models.test_registry import edit, trained
+from tests.support.versions import edit_description
+from tests.unit.models.test_registry import trained
 
 pytestmark = pytest.mark.unit
 
@@ -93,7 +94,7 @@ def test_a_description_is_what_the_whole_version_says_without_its_weights(tmp_pa
 @pytest.mark.parametrize("changes", [{"items": "many"}, {"metrics": 3}, {"rules": []}, {"config": None}])
 def test_a_description_of_the_wrong_form_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     (id_,) = published(tmp_path, 1)
-    edit(tmp_path / id_, **changes)
+    edit_description(tmp_path / id_, **changes)
     with pytest.raises(EddyError, match=r"version\.json: unreadable"):
         describe(tmp_path / id_)
 
