@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,24 @@ class EventLog:
         self.position = _store(self.folder, replace(self.position, erasures=[]))
         return removed
 
+    def drop_days(self, keep_days: float) -> list[str]:
+        """Remove the days that end more than so many days before the newest day of the log ends; returns
+        their names.
+
+        A day's newest part goes last, so that of a day that a killed process began to remove the next one
+        finds the rest.
+        """
+        days = {
+            date.fromisoformat(path.name.removeprefix("day=")): path for path in self.folder.glob("day=*")
+        }
+        newest = max(days, default=date.min)
+        old = sorted(day for day in days if (newest - day).days > keep_days)
+        for day in old:
+            for part in sorted(days[day].iterdir()):
+                part.unlink()
+            days[day].rmdir()
+        return [day.isoformat() for day in old]
+
 
 def _write_part(table: pa.Table, path: Path) -> None:
     # Readers of a folder leave out names that begin with a dot, and no others.
@@ -268,14 +286,16 @@ def export(settings: Settings, folder: Path, until_end: bool = True) -> int:
     )
     try:
         with opened(folder, topic, topic_id) as event_log:
-            return _export(consumer, event_log, until_end, settings.admission)
+            return _export(consumer, event_log, until_end, settings.admission, settings.event_log_days)
     except KafkaError as error:
         raise EddyError(f"topic {topic} cannot be read: {type(error).__name__}: {error}") from None
     finally:
         consumer.close()
 
 
-def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admission) -> int:
+def _export(
+    consumer: Any, event_log: EventLog, until_end: bool, admission: Admission, keep_days: float | None
+) -> int:
     topic = event_log.position.topic
     tps = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
     # The topic's own number of partitions counts, whatever this process was told.
@@ -304,6 +324,8 @@ def _export(consumer: Any, event_log: EventLog, until_end: bool, admission: Admi
                     raise EddyError(f"topic {topic}: {reason}; nothing was exported")
             added += event_log.append(pending, admission)
             pending, began = {}, wall_ms()
+            if keep_days is not None and (dropped := event_log.drop_days(keep_days)):
+                log.info("days that left the log: %s", ", ".join(dropped))
         # 2. Forget erased users: at the end, or now and then, for at most FORGET_SHARE of the time.
         if done:
             event_log.forget()

@@ -167,6 +167,9 @@ class Settings(BaseSettings):
     # Files.
     registry: Path = Path("registry")
     event_log: Path = Path("event-log")
+    event_log_days: float | None = Field(
+        default=None, gt=0, le=MAX_DAYS, description="older days leave the log, counted from its newest"
+    )
     cache_dir: Path = Path(platformdirs.user_cache_dir("eddy-streams", appauthor=False))
 
     # Serving.

@@ -55,6 +55,10 @@ def append(
         return log.append({partition: records}, admission)
 
 
+def days(folder: Path) -> list[str]:
+    return sorted(path.name.removeprefix("day=") for path in folder.glob("day=*"))
+
+
 def places(folder: Path) -> list[tuple[int, int]]:
     table = ds.dataset(folder, format="parquet").to_table(columns=["partition", "offset"])
     return sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
@@ -301,3 +305,55 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EddyError, match="cannot be written"), opened(tmp_path / "file", "events", TOPIC_ID):
         pass
+
+
+def a_week(folder: Path) -> None:
+    append(folder, [event(day, timestamp=MARCH_1_2013 + day * DAY_MS) for day in range(7)])
+
+
+@pytest.mark.parametrize(
+    ("keep_days", "left"), [(10, 7), (6, 7), (5.5, 6), (2, 3), (0.5, 1)], ids=lambda value: f"{value}"
+)
+def test_days_that_are_older_than_the_log_is_to_be_leave_it(
+    tmp_path: Path, keep_days: float, left: int
+) -> None:
+    a_week(tmp_path)
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        dropped = log.drop_days(keep_days)
+        assert len(dropped) == 7 - left
+        assert log.drop_days(keep_days) == []
+    assert days(tmp_path) == [f"2013-03-0{day}" for day in range(8 - left, 8)]
+    # What is left is still the log: its position stands, and it goes on.
+    assert [offset for _, offset in places(tmp_path)] == list(range(7 - left, 7))
+    append(tmp_path, [event(7, timestamp=MARCH_1_2013 + 7 * DAY_MS)])
+    assert places(tmp_path)[-1] == (0, 7)
+
+
+def test_an_empty_log_has_no_day_to_lose(tmp_path: Path) -> None:
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        assert log.drop_days(1) == []
+
+
+def test_a_day_that_was_being_removed_when_the_process_was_killed_is_gone_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_week(tmp_path)
+    append(tmp_path, [event(7)])  # a second part of the first day
+    removed: list[Path] = []
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".parquet":
+            if removed:
+                raise KeyboardInterrupt
+            removed.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch, opened(tmp_path, "events", TOPIC_ID) as log:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            log.drop_days(3)
+    assert days(tmp_path)[0] == "2013-03-01"
+    with opened(tmp_path, "events", TOPIC_ID) as log:
+        log.drop_days(3)
+    assert days(tmp_path) == [f"2013-03-0{day}" for day in range(4, 8)]
