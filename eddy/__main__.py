@@ -13,6 +13,7 @@ import typer
 
 from eddy.cli.ending import end_process
 from eddy.cli.error_lines import line_for_user
+from eddy.cli.models_commands import commands as models
 from eddy.cli.options import EventsFile, ItemsFile, Json, Mode, Protocol, Registry, Set, TimeUnit
 from eddy.models.errors import EddyError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     "Start with `eddy demo`. Settings come from the environment (EDDY_*), for example "
     "EDDY_BOOTSTRAP_SERVERS=host:9092 to use your Kafka.",
 )
+app.add_typer(models, name="models")
 
 
 @app.command()

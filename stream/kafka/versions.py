@@ -1,12 +1,13 @@
-"""Model versions on `model-versions`: announcing one, and finding the live one.
+"""Model versions on `model-versions`: announcing one, finding the live one and those before, and withdrawing
+announcements of versions that are to be removed.
 
 The topic is compacted. The key "live" holds the newest announcement, and a key "epoch-N" holds each of
-them, so that the epoch of an old row can be looked up. Epochs only grow.
+them, so that the epoch of an old row can be looked up, and the version before the live one. Epochs only grow.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -46,27 +47,60 @@ def _problem_of_shares(shares: Sequence[Share]) -> str:
     return ""
 
 
-def live_announcement(settings: Settings) -> Announcement | None:
-    """The announcement with the greatest epoch; None before the first. Unreadable records are passed over."""
+def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
+    """The newest announcement under each key, in the order in which they were written; empty before the
+    first. A tombstone withdraws the one under its key; unreadable records are passed over.
+    """
     topic = TopicPartition(settings.topics.model_versions, 0)
     consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
-        newest: Announcement | None = None
+        newest: dict[bytes, Announcement] = {}
         for record in records_to_end(consumer, consumer.end_offsets([topic]), _TIMEOUT_S):
+            key = record.key or b""
             if record.value is None:
+                newest.pop(key, None)
                 continue
             try:
                 announcement = decode_announcement(record.value)
             except Unreadable as reason:
                 log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
                 continue
-            if newest is None or announcement.epoch > newest.epoch:
-                newest = announcement
+            newest.pop(key, None)  # so that it comes last
+            newest[key] = announcement
         return newest
     finally:
         consumer.close()
+
+
+def oldest_first(announcements: Iterable[Announcement]) -> list[Announcement]:
+    """One announcement of each epoch, in the order of epochs."""
+    by_epoch: dict[int, Announcement] = {}
+    for announcement in announcements:
+        by_epoch.setdefault(announcement.epoch, announcement)
+    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
+def all_announcements(settings: Settings) -> list[Announcement]:
+    """The announcement of each epoch that is not withdrawn, oldest first."""
+    return oldest_first(announcements_by_key(settings).values())
+
+
+def live_announcement(settings: Settings) -> Announcement | None:
+    """The announcement with the greatest epoch; None before the first."""
+    announcements = all_announcements(settings)
+    return announcements[-1] if announcements else None
+
+
+def withdraw(settings: Settings, keys: Iterable[bytes]) -> None:
+    """Write tombstones, so that the announcements under these keys are not there any more."""
+    producer = KafkaProducer(**client_config(settings), acks="all")
+    try:
+        for key in keys:
+            producer.send(settings.topics.model_versions, key=key, value=None).get(timeout=_TIMEOUT_S)
+    finally:
+        producer.close()
 
 
 def announce(settings: Settings, version: Version) -> Announcement:
@@ -88,6 +122,7 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
         raise EddyError(f"announce: {problem}")
     for version, _ in versions:
         _require_served(version)
+    folders = [version.path for version, _ in versions if version.path.is_dir()]
     before = live_announcement(settings)
     if before is not None and before.epoch == MAX_EPOCH:
         raise EddyError(
@@ -110,6 +145,13 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
             )
     finally:
         producer.close()
+    # Whoever removes a version looks for announcements once its folder is out of sight (eddy.stream.prune).
+    for folder in folders:
+        if not folder.is_dir():
+            raise EddyError(
+                f"announced as epoch {announcement.epoch}, but {folder} was removed meanwhile: announce "
+                "another version"
+            )
     return announcement
 
 

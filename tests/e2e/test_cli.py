@@ -18,6 +18,7 @@ from eddy.stream.records.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(command.callback.__name__ for command in eddy.app.registered_commands if command.callback)
+OF_MODELS = ("models list", "models prune", "models rollback", "models show")
 TINY = ("hidden=8", "dim=8", "epochs=1", "gate_epochs=1", "gate_events=50", "threads=1")
 
 
@@ -50,9 +51,9 @@ def events_file(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *OF_MODELS])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    shown = CliRunner().invoke(eddy.app, [command, "--help"])
+    shown = CliRunner().invoke(eddy.app, [*command.split(), "--help"])
     assert shown.exit_code == 0
     assert "Example: " in shown.output
     assert f"eddy {command}" in shown.output
@@ -76,6 +77,10 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["announce", "--registry", "registry"], "no version in it"),
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
+        (["models", "list"], "no version in it"),
+        (["models", "show", "v000001-00000000"], "is not in the registry"),
+        (["models", "rollback"], "no Kafka cluster is named"),
+        (["models", "prune"], "no Kafka cluster is named"),
     ],
 )
 def test_what_a_user_can_cause_is_one_line(

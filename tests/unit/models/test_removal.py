@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,10 +64,28 @@ def test_all_versions_are_back_when_it_cannot_be_told_whether_they_are_needed(tm
     assert entries(tmp_path) == {*ids, ".lock"}
 
 
+_KILLED_WHILE_IT_ASKS = """
+import sys
+from pathlib import Path
+from eddy.models.registry import remove
+
+def needed():
+    print(flush=True)
+    input()
+
+remove(Path(sys.argv[1]), sys.argv[2:], needed)
+"""
+
+
 def test_what_a_killed_removal_left_is_no_version_and_goes_with_the_next(tmp_path: Path) -> None:
     first, second, third = published(tmp_path)
-    (tmp_path / first).rename(tmp_path / ".writing-00112233")
+    command = [sys.executable, "-c", _KILLED_WHILE_IT_ASKS, str(tmp_path), first]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        killed.stdout.readline()
+        killed.kill()
     assert registry.versions(tmp_path) == [second, third]
+    assert len(entries(tmp_path)) == 4, "the folder of the first is there under another name"
     assert registry.remove(tmp_path, [second], nothing) == [second]
     assert entries(tmp_path) == {third, ".lock"}
 

@@ -1,0 +1,98 @@
+"""The commands of `eddy models`, one short function each; `eddy/__main__.py` adds them to the others."""
+
+from typing import Annotated
+
+import typer
+
+from eddy.cli.options import Json, Registry
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Look at model versions, go back to one, and remove those that nothing needs.",
+)
+
+
+@commands.command("list")
+def list_(registry: Registry = None, json_: Json = None) -> None:
+    """List the versions in the registry.
+
+    The table shows cell and size, the data that a version was trained on, its parent, and what was decided
+    about it last; with a cluster (EDDY_BOOTSTRAP_SERVERS) also the share of the users that have it.
+
+    Example: eddy models list --registry registry
+    """
+    from eddy.cli.models import list_versions
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    list_versions(load_settings(registry=registry), json_)
+
+
+@commands.command()
+def show(
+    version: Annotated[str, typer.Argument(help="A version's id.")],
+    registry: Registry = None,
+    json_: Json = None,
+) -> None:
+    """Show one version in full.
+
+    Settings, metrics, what it was trained on, and every decision about it with its figures.
+
+    Example: eddy models show v000007-1a2b3c4d
+    """
+    from eddy.cli.models import show_version
+    from eddy.stream.records.settings import load_settings
+
+    show_version(load_settings(registry=registry), version, json_)
+
+
+@commands.command()
+def rollback(
+    version: Annotated[
+        str | None, typer.Argument(help="A version's id [default: the one that all users had before]")
+    ] = None,
+    registry: Registry = None,
+) -> None:
+    """Go back to the version that was live before.
+
+    It is announced for all users, and workers and servers move to it without stopping. A version whose files
+    cannot be loaded is refused. A second rollback leads to where you are now.
+
+    Example: eddy models rollback
+    """
+    from eddy.cli.live_models import go_back
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    go_back(load_settings(registry=registry), version)
+
+
+@commands.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="So many of the newest versions stay.")] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would happen, also with --yes.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it instead of only saying what would happen.")
+    ] = False,
+    registry: Registry = None,
+) -> None:
+    """Remove versions that nothing needs.
+
+    A version stays that is live, that a user's row names, or that a rollback would lead to. This reads the
+    rows of the installation that the settings name: where several share a registry, remove nothing. If the
+    command is killed, run it again.
+
+    Example: eddy models prune --keep 5 --yes
+    """
+    from eddy.cli.live_models import prune as prune_versions
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    prune_versions(load_settings(registry=registry), keep, yes and not dry_run)
