@@ -1,16 +1,17 @@
 """The commands of `eddy models`, one short function each; `eddy/__main__.py` adds them to the others."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eddy.cli.options import Json, Registry
+from eddy.cli.options import Json, Registry, TimeUnit
 
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Look at model versions, go back to one, and remove those that nothing needs.",
+    help="Look at model versions, compare them, go back to one, and remove those that nothing needs.",
 )
 
 
@@ -47,6 +48,33 @@ def show(
     from eddy.stream.records.settings import load_settings
 
     show_version(load_settings(registry=registry), version, json_)
+
+
+@commands.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A version's id.")],
+    second: Annotated[str, typer.Argument(help="Another one's.")],
+    events: Annotated[
+        Path | None, typer.Option(help="A log, as for `eddy train` [default: EDDY_EVENT_LOG or ./event-log]")
+    ] = None,
+    time_unit: TimeUnit = "auto",
+    metric: Annotated[str, typer.Option(help="Whose difference gets an interval.")] = "mrr@20",
+    registry: Registry = None,
+    json_: Json = None,
+) -> None:
+    """Compare two versions on events that neither has seen.
+
+    Both rank the last events of the log, each from what came before it, beside decayed popularity; the
+    difference comes with an interval. This is how a refresh judges its candidate.
+
+    Example: eddy models compare v000007-1a2b3c4d v000008-5e6f7a8b --events event-log
+    """
+    from eddy.cli.models_compare import compare as compare_versions
+    from eddy.refresh.options import metric_of
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings(registry=registry)
+    compare_versions(settings, first, second, events, time_unit, metric_of(metric), json_)
 
 
 @commands.command()

@@ -15,7 +15,8 @@ from eddy.models import registry
 from eddy.models.decisions import Decision, read_decisions, record_decision
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings, load_settings
-from tests.unit.models.test_registry import edit, trained
+from tests.support.versions import edit_description
+from tests.unit.models.test_registry import trained
 
 pytestmark = pytest.mark.unit
 
@@ -164,7 +165,7 @@ def test_what_is_no_version_of_the_registry_is_not_shown(
 def test_nothing_in_a_registry_can_change_the_terminal(
     settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(
+    edit_description(
         settings.registry / ids[0],
         lineage={"parent": HOSTILE, HOSTILE: [HOSTILE]},
         metrics={HOSTILE: {HOSTILE: HOSTILE}, "until_ms": HOSTILE},
