@@ -30,8 +30,10 @@ _BEAT_S = 0.25
 _SLICE_S = 5.0
 """The paced events of so much time are handed to the producer at once."""
 
-_PATIENCE_S = 120.0
-"""Something is wrong when nothing has happened for so long."""
+_PATIENCE_S = 300.0
+"""Something is wrong when nothing has happened for so long: on a busy machine a worker that has compiled
+nothing yet takes minutes before its first event.
+"""
 
 _PERCENT = re.compile(r"\((\d+) %\)$")
 
