@@ -45,7 +45,7 @@ from eddy.models.vocabulary import Vocabulary
 FORMAT = 2
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
-_LOCK, _DRAFT = ".lock", ".writing"
+LOCK, _DRAFT = ".lock", ".writing"
 _LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
 """Names of unfinished versions, and of folders by which earlier releases claimed the next number."""
 
@@ -94,7 +94,7 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
     }
     try:
         registry.mkdir(parents=True, exist_ok=True)
-        with locked(registry / _LOCK, "another training to publish"):
+        with locked(registry / LOCK, "another training to publish"):
             _remove_leftovers(registry)
             path = _write(registry, trained, weights, description)
     except (OSError, SafetensorError) as error:
@@ -115,7 +115,7 @@ def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], a
         pq.write_table(ids, draft / "vocabulary.parquet")
         if trained.vocabulary.features:
             _write_features(draft, trained.vocabulary, trained.features)
-        (draft / "version.json").write_text(json.dumps(about, indent=1, default=_plain), encoding="utf-8")
+        (draft / "version.json").write_text(json.dumps(about, indent=1, default=plain), encoding="utf-8")
     return path
 
 
@@ -275,8 +275,8 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
             )
 
 
-def _plain(value: Any) -> Any:
-    """What `json.dumps` writes for a number of numpy's, a path or a dataclass."""
+def plain(value: Any) -> Any:
+    """What JSON holds for a number of numpy's, a path or a dataclass."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Path):
