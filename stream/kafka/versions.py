@@ -16,7 +16,7 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
 from eddy.stream.kafka.clients import client_config, records_to_end
-from eddy.stream.records.schema import MAX_EPOCH, Announcement, Share, encode
+from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
 from eddy.stream.records.settings import Settings
 
 _decode = msgspec.json.Decoder(Announcement).decode
@@ -48,12 +48,18 @@ def _problem_of_shares(shares: Sequence[Share]) -> str:
 
 def live_announcement(settings: Settings) -> Announcement | None:
     """The announcement with the greatest epoch; None before the first. Unreadable records are passed over."""
+    by_epoch = announcements(settings)
+    return by_epoch[max(by_epoch)] if by_epoch else None
+
+
+def announcements(settings: Settings) -> dict[int, Announcement]:
+    """All announcements by their epochs. Unreadable records are passed over."""
     topic = TopicPartition(settings.topics.model_versions, 0)
     consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
-        newest: Announcement | None = None
+        by_epoch: dict[int, Announcement] = {}
         for record in records_to_end(consumer, consumer.end_offsets([topic]), _TIMEOUT_S):
             if record.value is None:
                 continue
@@ -62,9 +68,8 @@ def live_announcement(settings: Settings) -> Announcement | None:
             except Unreadable as reason:
                 log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
                 continue
-            if newest is None or announcement.epoch > newest.epoch:
-                newest = announcement
-        return newest
+            by_epoch.setdefault(announcement.epoch, announcement)
+        return by_epoch
     finally:
         consumer.close()
 
@@ -78,10 +83,17 @@ def announce(settings: Settings, version: Version) -> Announcement:
     return announce_shares(settings, [(version, 100)])
 
 
-def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]]) -> Announcement:
+class Overtaken(EddyError):
+    """Somebody else has made an announcement meanwhile."""
+
+
+def announce_shares(
+    settings: Settings, versions: Sequence[tuple[Version, int]], decided: Decided | None = None
+) -> Announcement:
     """The same for several versions, each with its percent of the users.
 
-    Errors: EddyError, also for shares that do not add up.
+    decided: what it ends, where it ends a canary. Errors: EddyError, also for shares that do not add up;
+    Overtaken, before anything is written, when the canary of `decided` is not live any more.
     """
     shares = [Share(version.id, str(version.path.resolve()), percent) for version, percent in versions]
     if problem := _problem_of_shares(shares):
@@ -89,6 +101,8 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
     for version, _ in versions:
         _require_served(version)
     before = live_announcement(settings)
+    if decided is not None and (before is None or before.epoch != decided.canary_epoch):
+        raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
     if before is not None and before.epoch == MAX_EPOCH:
         raise EddyError(
             f"{settings.topics.model_versions} holds an announcement with the last possible epoch "
@@ -100,6 +114,7 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
         folder=shares[0].folder,
         announced_at=time.time_ns() // 1_000_000,
         shares=shares if len(shares) > 1 else [],
+        decided=decided,
     )
     producer = KafkaProducer(**client_config(settings), acks="all")
     try:

@@ -20,7 +20,7 @@ worker's entry on `items` gives the name of a hash, for the rows that hold it, a
 its tombstone. The headers of a dead letter are reason, topic, partition, offset, length and sha256.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -115,6 +115,24 @@ class Share(msgspec.Struct, gc=False):
     percent: Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
+FigureName = Annotated[str, msgspec.Meta(max_length=100)]
+
+
+class Decided(msgspec.Struct, gc=False):
+    """Why a program made an announcement that ends a canary. What it has announced and not recorded before it
+    was killed, it can record afterwards.
+    """
+
+    kind: Literal["promoted", "taken back"]
+    version: VersionId
+    """the canary that was decided about"""
+    live: VersionId
+    """the version beside it"""
+    canary_epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    reason: Annotated[str, msgspec.Meta(max_length=2_000)]
+    figures: Annotated[dict[FigureName, float], msgspec.Meta(max_length=100)]
+
+
 class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
     """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
 
@@ -127,6 +145,8 @@ class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
     """of several versions, which add up to 100 percent; `version` is the first of them. Empty: one version
     for all users
     """
+    decided: Decided | None = None
+    """where it ends a canary by itself"""
 
     @property
     def every_share(self) -> list[Share]:

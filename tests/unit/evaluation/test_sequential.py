@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,8 +48,9 @@ def looks(seed: int, share: float = 0.5, worse: float = 0.0) -> Iterator[tuple[f
         )
 
 
-def sums(group: NDArray[np.int64], *columns: NDArray[np.float64]) -> GroupSums:
-    return GroupSums(*(np.bincount(group, column, GROUPS) for column in columns))
+def sums(group: NDArray[Any], *columns: NDArray[Any]) -> GroupSums:
+    counted: list[NDArray[Any]] = [np.bincount(group, column, GROUPS) for column in columns]
+    return GroupSums(*counted)
 
 
 def outcome(seed: int, share: float = 0.5, worse: float = 0.0) -> Finding:
@@ -61,7 +63,7 @@ def outcome(seed: int, share: float = 0.5, worse: float = 0.0) -> Finding:
     return finding
 
 
-def rate(outcomes: list[str], wanted: str) -> float:
+def rate(outcomes: Sequence[str], wanted: str) -> float:
     return np.mean([each == wanted for each in outcomes]).item()
 
 
@@ -115,8 +117,8 @@ def test_what_all_looks_may_spend_adds_up_to_the_allowed_error() -> None:
 def test_an_interval_is_as_wide_as_users_who_are_alike_make_it() -> None:
     """Ten times as many events of the same users, all alike, say nothing new."""
     rng = np.random.default_rng(5)
-    gain = rng.normal(0.1, 0.05, GROUPS)
-    once, often = (GroupSums(np.full(GROUPS, n), np.full(GROUPS, n), n * gain) for n in (10.0, 100.0))
+    gain, ones = rng.normal(0.1, 0.05, GROUPS), np.ones(GROUPS)
+    once, often = (GroupSums(ones * n, ones * n, np.asarray(n * gain, np.float64)) for n in (10.0, 100.0))
     live = GroupSums(np.full(GROUPS, 50.0), np.full(GROUPS, 50.0), np.full(GROUPS, 5.0))
     assert difference_interval(once, live, 0.05) == pytest.approx(difference_interval(often, live, 0.05))
     difference, low, high = difference_interval(once, live, 0.05)
@@ -134,11 +136,11 @@ def test_an_interval_is_as_wide_as_users_who_are_alike_make_it() -> None:
     ids=["no events", "one group", "few hits"],
 )
 def test_of_too_little_nothing_is_said_and_the_last_look_says_so(
-    events: NDArray[np.float64], hits: NDArray[np.float64]
+    events: NDArray[Any], hits: NDArray[Any]
 ) -> None:
     little, much = (
         GroupSums(events, hits, -hits),
-        GroupSums(np.full(GROUPS, 1000.0), np.full(GROUPS, 300.0), np.arange(GROUPS) * 1.0),
+        GroupSums(np.full(GROUPS, 1000.0), np.full(GROUPS, 300.0), np.linspace(0.0, 31.0, GROUPS)),
     )
     for pair in ((little, much), (much, little)):
         test = SequentialTest()
