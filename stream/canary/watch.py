@@ -58,8 +58,9 @@ def watch(
             if decision is not None:
                 on_decision(decision)
         else:
-            if live is not None and live.decided is not None:  # it may have been killed just before this
-                _record(settings, _decision(live))
+            # The one before may have been killed between announcing and recording.
+            if live is not None and live.decided is not None and _record(settings, _decision(live)):
+                on_decision(_decision(live))
             stop.wait(LOOK_S)
 
 
@@ -196,5 +197,4 @@ def _record(settings: Settings, decision: Decision) -> bool:
         ):  # fmt: skip
             return False
     record_decision(settings.registry, decision)
-    log.info("epoch %s: %s %s: %s", decision.epoch, decision.version, decision.kind, decision.reason)
     return True
