@@ -21,8 +21,8 @@ from eddy.stream.kafka.clients import NotReadInTime
 from eddy.stream.kafka.live_ranks import RankReader
 from eddy.stream.kafka.versions import (
     Overtaken,
+    all_announcements,
     announce_shares,
-    announcements,
     live_announcement,
     open_version,
 )
@@ -104,7 +104,7 @@ def _watch_canary(
     2. Follow its ranks until the trial has a verdict, or somebody else makes an announcement.
     3. Announce the verdict, then record it.
     """
-    announced = announcements(settings).get(epoch)
+    announced = next((each for each in all_announcements(settings) if each.epoch == epoch), None)
     if announced is None or not announced.shares:
         raise EddyError(f"epoch {epoch} has no canary: announce one with `eddy announce LIVE=90 CANARY=10`")
     trial = Trial(announced, limit)
@@ -141,10 +141,9 @@ def _announce(settings: Settings, verdict: Verdict) -> Announcement:
 
 def _ended(settings: Settings, trial: Trial) -> Decision | None:
     """How the trial has ended already, recorded now if it was not; None while it goes on."""
-    later = [announced for announced in announcements(settings).values() if announced.epoch > trial.epoch]
-    if not later:
+    following = next((each for each in all_announcements(settings) if each.epoch > trial.epoch), None)
+    if following is None:
         return None
-    following = min(later, key=lambda announced: announced.epoch)
     if following.decided is not None and following.decided.canary_epoch == trial.epoch:
         decision = _decision(following)
     else:

@@ -48,12 +48,12 @@ def _problem_of_shares(shares: Sequence[Share]) -> str:
 
 def live_announcement(settings: Settings) -> Announcement | None:
     """The announcement with the greatest epoch; None before the first. Unreadable records are passed over."""
-    by_epoch = announcements(settings)
-    return by_epoch[max(by_epoch)] if by_epoch else None
+    announcements = all_announcements(settings)
+    return announcements[-1] if announcements else None
 
 
-def announcements(settings: Settings) -> dict[int, Announcement]:
-    """All announcements by their epochs. Unreadable records are passed over."""
+def all_announcements(settings: Settings) -> list[Announcement]:
+    """The announcement of each epoch, oldest first. Unreadable records are passed over."""
     topic = TopicPartition(settings.topics.model_versions, 0)
     consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
     try:
@@ -69,7 +69,7 @@ def announcements(settings: Settings) -> dict[int, Announcement]:
                 log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
                 continue
             by_epoch.setdefault(announcement.epoch, announcement)
-        return by_epoch
+        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
     finally:
         consumer.close()
 

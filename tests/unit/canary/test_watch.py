@@ -46,9 +46,9 @@ class Cluster:
         if waiting := self.failures.get(step):
             raise waiting.pop(0)
 
-    def announcements(self, _: Settings) -> dict[int, Announcement]:
+    def announcements(self, _: Settings) -> list[Announcement]:
         self.reach("announcements")
-        return {each.epoch: each for each in self.announced}
+        return list(self.announced)
 
     def announce(self, _: Settings, versions: Sequence[tuple[Share, int]], decided: Decided) -> Announcement:
         self.reach("announce")
@@ -107,8 +107,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A canary of ten percent, of which nothing is known yet."""
     one = Cluster([announced(100, epoch=EPOCH - 1), announced(90, 10)])
     for name, stands_in in {
-        "announcements": one.announcements,
-        "live_announcement": lambda settings: one.announcements(settings)[one.announced[-1].epoch],
+        "all_announcements": one.announcements,
+        "live_announcement": lambda settings: one.announcements(settings)[-1],
         "announce_shares": one.announce,
         "open_version": lambda share, registry: share,
         "RankReader": one.reader,
