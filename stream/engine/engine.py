@@ -30,6 +30,7 @@ from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import join_columns, select_entries
 from eddy.stream.records.decode import EventColumns
+from eddy.stream.records.rank_counts import RankedBy
 from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.item_statistics import widened
@@ -345,8 +346,9 @@ class Engine:
             self.rank_budget.spend(time.thread_time() - began)
             possible = (target < items_before) & self.names.may_be_listed(target)
             self.prequential.start_ranks(
-                live.version.id,
+                RankedBy(live.epoch, live.version.id),
                 lambda: (1 + topk().above.numpy(), by_popularity),
+                slab.group[events.slot[ranked]],
                 part.kept[ranked],
                 possible,
             )

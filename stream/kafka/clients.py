@@ -24,6 +24,10 @@ _CONNECT_TIMEOUT_MS = 8_000
 _POLL_MS = 200
 
 
+class NotReadInTime(EddyError):
+    """The cluster does not bring what it has."""
+
+
 def require_servers(settings: Settings) -> str:
     """The cluster's address. Errors: EddyError when none is set."""
     if not settings.bootstrap_servers:
@@ -97,13 +101,13 @@ def records_to_end(
 ) -> Iterator[Any]:
     """The records (kafka-python's) from a consumer's position on, until it has passed `end` everywhere.
 
-    Errors: EddyError when that takes longer than `within_s`.
+    Errors: NotReadInTime when that takes longer than `within_s`.
     """
     deadline = time.monotonic() + within_s
     while any(consumer.position(tp) < offset for tp, offset in end.items()):
         if time.monotonic() > deadline:
             topics = ", ".join(sorted({tp.topic for tp in end}))
-            raise EddyError(f"topic {topics} cannot be read to its end within {within_s:.0f} s")
+            raise NotReadInTime(f"topic {topics} cannot be read to its end within {within_s:.0f} s")
         for records in consumer.poll(timeout_ms=_POLL_MS).values():
             yield from records
 

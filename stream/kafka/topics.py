@@ -1,4 +1,4 @@
-"""The seven topics: created with explicit partitions, retention and compaction, or checked where they exist.
+"""The eight topics: created with explicit partitions, retention and compaction, or checked where they exist.
 
 Guarantee: after `ensure_topics` every topic is as the design needs it. A topic that differs in a way that
 would lose data or break offsets is left alone, and is an EddyError that says what to do.
@@ -24,6 +24,8 @@ MAX_EVENT_BYTES = _MIB
 MAX_DEAD_LETTER_BYTES = 2 * _MIB
 MAX_STATE_BYTES = 8 * _MIB
 TOMBSTONE_DAYS = 7
+METRICS_DAYS = 7
+"""How long the counts of ranks are kept: longer than any canary should last."""
 
 # Differences in these lose data; others (retention, segment sizes) are the operator's choice.
 _ESSENTIAL = ("cleanup.policy", "message.timestamp.type")
@@ -74,6 +76,12 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "compact,delete",
         "segment.bytes": compact["segment.bytes"],
     }
+    # Each interval has a key of its own: compaction removes what was written twice, retention the rest.
+    metrics = {
+        **kept(METRICS_DAYS),
+        "cleanup.policy": "compact,delete",
+        "segment.bytes": compact["segment.bytes"],
+    }
     dead_letters = {**events, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
     return [
         TopicSpec(names.events, partitions, events, by_user=True),
@@ -83,6 +91,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         # A tombstone withdraws an item: workers that were away must still find it, to carry it over.
         TopicSpec(names.items, 1, {**compact, "delete.retention.ms": state["delete.retention.ms"]}),
         TopicSpec(names.model_versions, 1, compact),
+        TopicSpec(names.metrics, 1, metrics),
         TopicSpec(names.dead_letters, 1, dead_letters),
     ]
 

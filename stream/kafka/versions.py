@@ -17,7 +17,7 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
 from eddy.stream.kafka.clients import client_config, records_to_end
-from eddy.stream.records.schema import MAX_EPOCH, Announcement, Share, encode
+from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
 from eddy.stream.records.settings import Settings
 
 _decode = msgspec.json.Decoder(Announcement).decode
@@ -112,10 +112,17 @@ def announce(settings: Settings, version: Version) -> Announcement:
     return announce_shares(settings, [(version, 100)])
 
 
-def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]]) -> Announcement:
+class Overtaken(EddyError):
+    """Somebody else has made an announcement meanwhile."""
+
+
+def announce_shares(
+    settings: Settings, versions: Sequence[tuple[Version, int]], decided: Decided | None = None
+) -> Announcement:
     """The same for several versions, each with its percent of the users.
 
-    Errors: EddyError, also for shares that do not add up.
+    decided: what it ends, where it ends a canary. Errors: EddyError, also for shares that do not add up;
+    Overtaken, before anything is written, when the canary of `decided` is not live any more.
     """
     shares = [Share(version.id, str(version.path.resolve()), percent) for version, percent in versions]
     if problem := _problem_of_shares(shares):
@@ -124,6 +131,8 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
         _require_served(version)
     folders = [version.path for version, _ in versions if version.path.is_dir()]
     before = live_announcement(settings)
+    if decided is not None and (before is None or before.epoch != decided.canary_epoch):
+        raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
     if before is not None and before.epoch == MAX_EPOCH:
         raise EddyError(
             f"{settings.topics.model_versions} holds an announcement with the last possible epoch "
@@ -135,6 +144,7 @@ def announce_shares(settings: Settings, versions: Sequence[tuple[Version, int]])
         folder=shares[0].folder,
         announced_at=time.time_ns() // 1_000_000,
         shares=shares if len(shares) > 1 else [],
+        decided=decided,
     )
     producer = KafkaProducer(**client_config(settings), acks="all")
     try:

@@ -10,6 +10,7 @@ time.
 | user-state | user_id | a binary row, see eddy.stream.state.rows; empty: erased |
 | item-stats | partition/part | binary arrays, see eddy.stream.state.item_statistics |
 | model-versions | "live" and "epoch-N" | Announcement |
+| metrics | instance:interval of a worker | IntervalRanks |
 | dead-letters | topic:partition:offset | the original bytes; the headers tell the rest |
 
 A record of `events` lies in the partition that `eddy.stream.records.partitioner` gives its key. Every field
@@ -19,7 +20,7 @@ worker's entry on `items` gives the name of a hash, for the rows that hold it, a
 its tombstone. The headers of a dead letter are reason, topic, partition, offset, length and sha256.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,6 +35,14 @@ MAX_EPOCH = (1 << 32) - 1
 
 DICTIONARY_KEY = b"\0"
 """First byte of a dictionary record's key on `items`; keys of metadata are item ids."""
+
+GROUPS = 32
+"""Live ranks are counted in so many groups of users: enough for the variance between them to be known, and
+few enough for records of a kilobyte.
+"""
+
+MAX_RANKED = 16
+"""Versions, each at an epoch, whose ranks one record of `metrics` counts."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
@@ -106,6 +115,24 @@ class Share(msgspec.Struct, gc=False):
     percent: Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
+FigureName = Annotated[str, msgspec.Meta(max_length=100)]
+
+
+class Decided(msgspec.Struct, gc=False):
+    """Why a program made an announcement that ends a canary. What it has announced and not recorded before it
+    was killed, it can record afterwards.
+    """
+
+    kind: Literal["promoted", "taken back"]
+    version: VersionId
+    """the canary that was decided about"""
+    live: VersionId
+    """the version beside it"""
+    canary_epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    reason: Annotated[str, msgspec.Meta(max_length=2_000)]
+    figures: Annotated[dict[FigureName, float], msgspec.Meta(max_length=100)]
+
+
 class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
     """A model version that goes live at an epoch; epochs only grow, a roll-back is a new epoch."""
 
@@ -118,11 +145,40 @@ class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
     """of several versions, which add up to 100 percent; `version` is the first of them. Empty: one version
     for all users
     """
+    decided: Decided | None = None
+    """where it ends a canary by itself"""
 
     @property
     def every_share(self) -> list[Share]:
         """The shares, also where one version is for all."""
         return self.shares or [Share(self.version, self.folder, 100)]
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Counts = Annotated[list[Count], msgspec.Meta(min_length=GROUPS, max_length=GROUPS)]
+Sum = Annotated[float, msgspec.Meta(ge=0, le=float(1 << 40))]
+Sums = Annotated[list[Sum], msgspec.Meta(min_length=GROUPS, max_length=GROUPS)]
+
+
+class VersionRanks(msgspec.Struct, gc=False):
+    """Counts and sums over the ranked events of the rows of one version at one epoch, by group of users
+    (`eddy.stream.state.sampling.group_of`). Recall and reciprocal ranks are those at 20, mode "all"; with the
+    prefix `popularity` they are those of decayed popularity on the same events.
+    """
+
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=MAX_EPOCH)]
+    version: VersionId
+    events: Counts
+    recall: Counts
+    reciprocal: Sums
+    popularity_recall: Counts
+    popularity_reciprocal: Sums
+
+
+class IntervalRanks(msgspec.Struct, gc=False):
+    """The ranks that one worker has finished in one interval, and told of in no record before."""
+
+    ranks: Annotated[list[VersionRanks], msgspec.Meta(min_length=1, max_length=MAX_RANKED)]
 
 
 encode = msgspec.json.Encoder().encode

@@ -26,7 +26,7 @@ ENV_PREFIX = "EDDY_"
 
 @dataclass(frozen=True)
 class TopicNames:
-    """The seven topics of one installation: the plain names of the design behind an optional prefix."""
+    """The eight topics of one installation: the plain names of the design behind an optional prefix."""
 
     prefix: str = ""
 
@@ -53,6 +53,10 @@ class TopicNames:
     @property
     def item_stats(self) -> str:
         return self.prefix + "item-stats"
+
+    @property
+    def metrics(self) -> str:
+        return self.prefix + "metrics"
 
     @property
     def dead_letters(self) -> str:

@@ -23,7 +23,7 @@ from eddy.stream.kernels.window_loops import Windows
 from eddy.stream.records.columns import select_entries
 from eddy.stream.state.catalogue_indices import CatalogueIndices, look_up
 from eddy.stream.state.rows import NO_TIME, OLDER, WINDOW, Rows
-from eddy.stream.state.sampling import in_sample
+from eddy.stream.state.sampling import group_of, in_sample
 
 HALF = WINDOW // 2
 NO_OFFSET = -1
@@ -51,6 +51,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...], Any]] = {
     "length": (np.uint8, (), 0),
     "midpoint_known": (np.bool_, (), False),
     "sampled": (np.bool_, (), False),
+    "group": (np.uint8, (), 0),
     "item": (np.int32, (WINDOW,), None),
     "time": (np.int64, (WINDOW,), None),
     "type": (np.uint16, (WINDOW,), None),
@@ -70,7 +71,8 @@ class Slab:
     plus one (0 = none, so that a column of zeros names no items), and `type` the catalogue's numbers of event
     types. `midpoint_state` is the state after the first HALF entries of the window, which becomes the anchor
     when the window is full; it is not stored, so after a restore `midpoint_known` is False until the state is
-    needed and encoded anew. `sampled` says whether the user's events are ranked for prequential metrics.
+    needed and encoded anew. `sampled` says whether the user's events are ranked for prequential metrics, and
+    `group` in which group of users these ranks are counted (0 for all who are not sampled).
     `older_count` is how many of `older` are in use, and `scratch` is zero except inside a compiled loop.
     """
 
@@ -83,6 +85,7 @@ class Slab:
     length: NDArray[np.uint8]
     midpoint_known: NDArray[np.bool_]
     sampled: NDArray[np.bool_]
+    group: NDArray[np.uint8]
     item: NDArray[np.int32]
     time: NDArray[np.int64]
     type: NDArray[np.uint16]
@@ -192,7 +195,11 @@ class Slab:
         self.anchor_time[start:needed] = NO_TIME
         self.partition[slots] = partition
         self.epoch[slots] = epoch
-        self.sampled[slots] = in_sample(keys or [user.encode() for user in users], self._sample)
+        keys = keys or [user.encode() for user in users]
+        sampled = in_sample(keys, self._sample)
+        self.sampled[slots] = sampled
+        ranked = np.flatnonzero(sampled)
+        self.group[slots[ranked]] = group_of([keys[i] for i in ranked.tolist()])
         return slots
 
     def _clear(self, slots: Slots) -> None:
@@ -361,8 +368,8 @@ class Slab:
         users = [other.user_of[slot] or "" for slot in slots.tolist()]
         at = self.add_users(users, other.partition[slots], 0)
         for name in (
-            "offset", "applied", "digest", "epoch", "anchor_time", "length", "sampled", "item", "time",
-            "type", "value", "older_count",
+            "offset", "applied", "digest", "epoch", "anchor_time", "length", "sampled", "group", "item",
+            "time", "type", "value", "older_count",
         ):  # fmt: skip
             getattr(self, name)[at] = getattr(other, name)[slots]
         event_id = other.event_id[slots]

@@ -12,6 +12,7 @@ answered for ends the process: the log and the changelog bring everything back.
 | LogWatch | stalls, and records that retention removed |
 | StatisticsFill | item statistics that a new version asks for |
 | ItemRetirement | items that nobody touches |
+| RankPublisher | ranks, counted for all to see -> Kafka |
 """
 
 import asyncio
@@ -39,6 +40,7 @@ from eddy.stream.worker.item_retirement import ItemRetirement
 from eddy.stream.worker.log_watch import LogWatch
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_set import CLOSE_S, PartitionSet
+from eddy.stream.worker.rank_publisher import RankPublisher
 from eddy.stream.worker.restore import Restorer
 from eddy.stream.worker.sender import Sender
 from eddy.stream.worker.statistics_fill import StatisticsFill
@@ -47,6 +49,9 @@ log = logging.getLogger("eddy.worker")
 
 REVOKE_BUDGET = 0.5
 """Share of the session timeout that giving up revoked partitions may take, their last flush and all else."""
+
+LAST_RANKS_S = 2.0
+"""How long the end of a worker may wait for the last counts of its ranks."""
 
 
 class Worker:
@@ -87,6 +92,7 @@ class Worker:
         self._item_retirement = ItemRetirement(
             self.partitions, followed.item_stats, producer, settings.topics.items, thread.run
         )
+        self._rank_publisher = RankPublisher(engine.prequential, producer, settings.topics.metrics)
 
     @classmethod
     async def start(
@@ -134,6 +140,7 @@ class Worker:
         background.spawn(self._log_watch.run(), "log watch")
         background.spawn(self._statistics_fill.run(), "statistics")
         background.spawn(self._item_retirement.run(), "items that leave")
+        background.spawn(self._rank_publisher.run(), "ranks")
 
     async def _switch_version(self, live: LiveShares) -> None:
         """Go on with a version, all of which is built beside the engine."""
@@ -191,6 +198,7 @@ class Worker:
             await leave_group()
         await self.partitions.close()
         await self.background.cancel()
+        await self._rank_publisher.publish_last(LAST_RANKS_S)
         await stop_producers([self._producer], CLOSE_S)  # of what it holds back nothing is committed
         self._sender.close()
         self._thread.close()

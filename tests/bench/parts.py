@@ -29,7 +29,7 @@ from eddy.stream.records.columns import select_entries
 from eddy.stream.records.decode import EventColumns, decode_events
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.rows import keyed
-from eddy.stream.state.sampling import in_sample
+from eddy.stream.state.sampling import group_of, in_sample
 from eddy.stream.state.slab import Slots
 from eddy.stream.worker.answers import encode_lists
 from eddy.stream.worker.app import FETCH_RECORDS
@@ -192,5 +192,6 @@ def sample(engine: Engine, share: float, ranking_time: float | None) -> None:
     used = len(engine.newest.slab.user_of)
     users = [(user or "").encode() for user in engine.newest.slab.user_of]
     engine.newest.slab.sampled[:used] = in_sample(users, share)
+    engine.newest.slab.group[:used] = group_of(users)
     engine.options = dataclasses.replace(engine.options, sample=share, ranking_time=ranking_time)
     engine.rank_budget = RankBudget(ranking_time)

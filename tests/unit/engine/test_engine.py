@@ -16,6 +16,7 @@ from eddy.stream.engine.batch_report import Lists
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.clock import DAY_MS
+from eddy.stream.records.rank_counts import RankedBy
 from eddy.stream.state.rows import encode_rows
 from eddy.stream.state.slab import Slab
 from tests.support.engines import (
@@ -158,7 +159,7 @@ def test_prequential_ranks_before_the_update_and_ties_count_against_the_target(
             parameter.zero_()
     engine = new_engine(version, sample=1.0)
     ranks: list[int] = []
-    monkeypatch.setattr(engine.prequential, "add_ranks", lambda _, ours, __: ranks.extend(ours.tolist()))
+    monkeypatch.setattr(engine.prequential, "add_ranks", lambda _, __, ours, ___: ranks.extend(ours.tolist()))
     engine.apply(
         [batch([Happening("u", item_id(3), START), Happening("u", item_id(3), START + 1)], range(2))]
     )
@@ -175,7 +176,11 @@ def test_a_batch_s_ranks_do_not_wait_for_those_of_batches_behind_it(version: Ver
     engine.apply([batch([Happening("u", item_id(1), START)], [0])])
     first = engine.prequential.started
     engine.prequential.start_ranks(
-        version.id, lambda: pytest.fail("not asked for yet"), np.ones(1, bool), np.ones(1, bool)
+        RankedBy(1, version.id),
+        lambda: pytest.fail("not asked for yet"),
+        np.zeros(1, np.uint8),
+        np.ones(1, bool),
+        np.ones(1, bool),
     )
     engine.prequential.finish_ranks(first)
     assert engine.prequential.events == 1

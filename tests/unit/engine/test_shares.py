@@ -14,9 +14,10 @@ from eddy.models.untrusted import Unreadable
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.kafka.versions import announce_shares, decode_announcement
-from eddy.stream.records.schema import Announcement, Share, encode
+from eddy.stream.records.rank_counts import RankedBy
+from eddy.stream.records.schema import GROUPS, Announcement, Share, encode
 from eddy.stream.records.settings import load_settings
-from eddy.stream.state.sampling import share_of
+from eddy.stream.state.sampling import group_of, share_of
 from tests.support.engines import (
     Happening,
     assert_same_rows,
@@ -143,6 +144,22 @@ def test_prequential_ranks_are_kept_by_version(versions: list[Version]) -> None:
     of_second = int((share_of(USERS, 2, [70, 30]) == 0).sum())
     assert told == {versions[0].id: 120, versions[1].id: of_second, versions[2].id: 40 - of_second}
     assert engine.prequential.events == 160
+
+
+def test_ranks_are_taken_once_by_epoch_and_by_the_group_of_their_users(versions: list[Version]) -> None:
+    engine = two_shares(versions, sample=1.0)
+    reencode_all(engine)
+    engine.apply([batch([Happening(u.decode(), item_id(1), START + 10**6) for u in USERS], range(120, 160))])
+    engine.prequential.finish_ranks()
+    taken = engine.prequential.take(2) | engine.prequential.take(2)
+    share, group = share_of(USERS, 2, [70, 30]), group_of(USERS)
+    events = {by: table[0].tolist() for by, table in taken.items()}
+    assert events == {
+        RankedBy(1, versions[0].id): (3 * np.bincount(group, minlength=GROUPS)).tolist(),
+        RankedBy(2, versions[1].id): np.bincount(group[share == 0], minlength=GROUPS).tolist(),
+        RankedBy(2, versions[2].id): np.bincount(group[share == 1], minlength=GROUPS).tolist(),
+    }
+    assert engine.prequential.take(2) == {}
 
 
 # -- announcements -----------------------------------------------------------------------------------------
