@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "eddy-setup.json"
-EXTRAS = ("dev", "local", "figures", "demo")
+EXTRAS = ("dev", "local", "figures", "drift", "demo")
 NEEDED_BYTES = 8_000_000_000
 # CPU builds of torch come from a separate index, which some networks do not reach; this finds out fast.
 PROBE = {"UV_HTTP_CONNECT_TIMEOUT": "3", "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}

@@ -177,6 +177,9 @@ def refresh(
     every: Annotated[
         str | None, typer.Option(help="Go on, with a refresh every 6h (or 90s, 15m, 2d), until Ctrl-C.")
     ] = None,
+    on_drift: Annotated[
+        bool, typer.Option("--on-drift", help="Go on, with a refresh when live MRR@20 has fallen for good.")
+    ] = False,
     metrics_file: Annotated[
         Path | None, typer.Option(help="Write what Prometheus' textfile collector reads (NAME.prom).")
     ] = None,
@@ -201,7 +204,7 @@ def refresh(
         from_scratch=from_scratch, gate=gate_rule(gate), metric=metric_of(metric), candidate=candidate,
         least_events=least_events,
     )  # fmt: skip
-    raise typer.Exit(run_refresh(load_settings(registry=registry), options, every, metrics_file))
+    raise typer.Exit(run_refresh(load_settings(registry=registry), options, every, on_drift, metrics_file))
 
 
 @app.command()

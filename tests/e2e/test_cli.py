@@ -18,7 +18,14 @@ from eddy.stream.records.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(command.callback.__name__ for command in eddy.app.registered_commands if command.callback)
-OF_MODELS = ("models compare", "models list", "models prune", "models rollback", "models show")
+OF_MODELS = (
+    "models compare",
+    "models list",
+    "models prune",
+    "models rollback",
+    "models show",
+    "models watch",
+)
 TINY = ("hidden=8", "dim=8", "epochs=1", "gate_epochs=1", "gate_events=50", "threads=1")
 
 

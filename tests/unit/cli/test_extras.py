@@ -61,7 +61,7 @@ def test_every_extra_of_a_command_is_known_to_it() -> None:
     extras = project["optional-dependencies"]
     declared = {
         name: extra
-        for extra in ("local", "figures", "demo")
+        for extra in ("local", "figures", "drift", "demo")
         for name in (re.split(r"[^\w-]", package)[0] for package in extras[extra])
         if name != project["name"]
     }

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from eddy.cli.refresh import seconds_of
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
@@ -84,14 +83,3 @@ def test_wrong_words_are_refused_with_the_right_ones() -> None:
         gate_rule("best")
     with pytest.raises(EddyError, match="recall@20"):
         metric_of("accuracy")
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("2d", 172_800)])
-def test_a_duration(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "6", "h", "6 h", "-1h", "0s", "1w", "infh"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(EddyError, match="no duration"):
-        seconds_of(text)
