@@ -174,6 +174,12 @@ def refresh(
     least_events: Annotated[
         int, typer.Option(min=1, help="With fewer new events there is nothing to do yet.")
     ] = 1_000,
+    canary: Annotated[
+        str | None, typer.Option(help="Let so many of the users try it first, for example 10%.")
+    ] = None,
+    for_: Annotated[
+        str, typer.Option("--for", help="How long they try it at most; then it stays unless it is worse.")
+    ] = "2h",
     every: Annotated[
         str | None, typer.Option(help="Go on, with a refresh every 6h (or 90s, 15m, 2d), until Ctrl-C.")
     ] = None,
@@ -191,8 +197,11 @@ def refresh(
 
     Example: eddy refresh --every 6h
 
+    Example: eddy refresh --canary 10% --for 2h
+
     Example: eddy refresh --events event-log --set hidden=256 --gate better
     """
+    from eddy.cli.quantities import read_duration, read_percent
     from eddy.cli.refresh import run_refresh
     from eddy.cli.terminal import set_up_logging
     from eddy.refresh.options import RefreshOptions, gate_rule, metric_of
@@ -202,7 +211,8 @@ def refresh(
     options = RefreshOptions(
         events=events, time_unit=time_unit, items=items, cell=cell, assignments=tuple(set_ or ()),
         from_scratch=from_scratch, gate=gate_rule(gate), metric=metric_of(metric), candidate=candidate,
-        least_events=least_events,
+        canary_percent=read_percent(canary, "--canary") if canary else None,
+        canary_s=read_duration(for_, "--for"), least_events=least_events,
     )  # fmt: skip
     raise typer.Exit(run_refresh(load_settings(registry=registry), options, every, on_drift, metrics_file))
 

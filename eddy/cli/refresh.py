@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from eddy.cli.durations import read_duration
+from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions

@@ -34,7 +34,7 @@ def watch(
     import signal
     from threading import Event
 
-    from eddy.cli.durations import read_duration
+    from eddy.cli.quantities import read_duration
     from eddy.cli.terminal import set_up_logging
     from eddy.stream.canary.trial import Limit
     from eddy.stream.canary.watch import watch as watch_canaries

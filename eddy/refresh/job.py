@@ -11,7 +11,7 @@ from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
 
-Stage = Literal["planned", "trained", "judged", "published"]
+Stage = Literal["planned", "trained", "judged", "published", "tried"]
 FOLDER = ".refresh"
 """In the registry's folder; its name begins with a dot, as no version's does."""
 
@@ -41,6 +41,8 @@ class Job(msgspec.Struct):
     reason: str = ""
     version: str = ""
     """id of the version that was published"""
+    canary_epoch: int = 0
+    """in which a share of the users tries it; 0 before that"""
     seconds: dict[str, float] = {}
     """how long each step took"""
 

@@ -33,6 +33,10 @@ class RefreshOptions:
     """by which versions are judged"""
     candidate: str | None = None
     """id of a version in the registry that is judged instead of training one"""
+    canary_percent: int | None = None
+    """so many of the users try the new version before all have it; None: it goes live for all at once"""
+    canary_s: float = 7_200.0
+    """how long they try it at most"""
     least_events: int = 1_000
     """fewer new events than these are left for a later refresh"""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -29,9 +30,11 @@ from eddy.models.training.warm_start import unseen_row
 from eddy.refresh.job import Job, JobFile, new_id
 from eddy.refresh.options import Recipe, RefreshOptions, recipe_of
 from eddy.refresh.windows import JUDGED_OF_ALL, JUDGED_OF_NEW, before, times_of, until, window_at
+from eddy.stream.canary.trial import Limit
+from eddy.stream.canary.watch import watch_canary
 from eddy.stream.event_log import export
 from eddy.stream.kafka.topics import prepare_topics
-from eddy.stream.kafka.versions import announce, live_announcement, open_version
+from eddy.stream.kafka.versions import announce, announce_shares, live_announcement, open_version
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 
@@ -58,7 +61,8 @@ class Outcome:
 
     @property
     def is_live(self) -> bool:
-        return self.decision.kind == "went live"
+        """Whether all users have the new version now."""
+        return self.decision.kind in ("went live", "promoted")
 
 
 def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -> Outcome:
@@ -93,13 +97,16 @@ class _Refresh:
 
         1. Find out what is live. 2. Export. 3. Plan: fix which events are learned from and which are judged
         on. 4. Train a candidate. 5. Judge it beside the live version. 6. If the gate lets it pass, let it
-        learn from all events, publish and announce it.
+        learn from all events, publish and announce it, for a share of the users first if that is wanted.
         """
         # 1. What is live.
         prepare_topics(self.settings)
-        announced = _whole(live_announcement(self.settings))
-        live = open_version(announced, self.settings.registry) if announced else None
+        announced = live_announcement(self.settings)
         job = self._job_to_resume(announced)
+        if job is not None and job.version:  # only what concerns the announcement is left to do
+            return self._announce(job)
+        _require_whole(announced)
+        live = open_version(announced, self.settings.registry) if announced else None
         # 2. The log.
         seconds = dict(job.seconds) if job else {}
         with _timed(seconds, "export"):
@@ -128,14 +135,16 @@ class _Refresh:
         return self._announce(job)
 
     def _job_to_resume(self, announced: Announcement | None) -> Job | None:
-        """The unfinished job, if it is of these options and the same version is live as when it began."""
+        """The unfinished job, if it is of these options, and the same version is live as when it began or it
+        has come as far as its own announcement.
+        """
         job = self.files.read()
         if job is None:
             return None
         epoch = announced.epoch if announced else 0
         if job.options != self.options.identity:
             reason = "it was begun with other options"
-        elif job.live_epoch != epoch and not (job.version and announced and announced.version == job.version):
+        elif job.live_epoch != epoch and not job.version:
             reason = f"epoch {epoch} is live now, no longer epoch {job.live_epoch}"
         else:
             self.say(f"going on with the refresh that was interrupted (it was {job.stage})")
@@ -257,16 +266,38 @@ class _Refresh:
         self.files.write(job)
 
     def _announce(self, job: Job) -> Outcome:
+        """Announce the version, unless that was done before this refresh was killed."""
+        if job.stage == "tried":
+            return self._watch(job)
         now = live_announcement(self.settings)
-        if now is not None and now.epoch > job.live_epoch:
-            if now.version != job.version:
-                reason = f"{now.version} went live as epoch {now.epoch} meanwhile; judge {job.version} anew"
-                return self._end(job, "overtaken", None, reason)
-            epoch = now.epoch  # this refresh was killed after its announcement
-        else:
-            epoch = announce(self.settings, load(self.settings.registry / job.version)).epoch
-        self.say(f"announce: {job.version} is live as epoch {epoch}")
-        return self._end(job, "went live", epoch, job.reason)
+        if now is None or now.epoch == job.live_epoch:
+            now = self._announce_now(job)
+        elif job.version not in {share.version for share in now.every_share}:
+            reason = f"{now.version} went live as epoch {now.epoch} meanwhile; judge {job.version} anew"
+            return self._end(job, "overtaken", None, reason)
+        if now.shares:
+            job.canary_epoch, job.stage = now.epoch, "tried"
+            self.files.write(job)
+            return self._watch(job)
+        self.say(f"announce: {job.version} is live as epoch {now.epoch}")
+        return self._end(job, "went live", now.epoch, job.reason)
+
+    def _announce_now(self, job: Job) -> Announcement:
+        version, percent = load(self.settings.registry / job.version), self.options.canary_percent
+        if not percent or not job.live:  # a first version has nothing to be tried beside
+            return announce(self.settings, version)
+        live = load(self.settings.registry / job.live)
+        return announce_shares(self.settings, [(live, 100 - percent), (version, percent)])
+
+    def _watch(self, job: Job) -> Outcome:
+        """Wait for what the ranks of the users who try the version say of it."""
+        self.say(f"canary: {job.version} is tried as epoch {job.canary_epoch}")
+        limit = Limit(seconds=self.options.canary_s)
+        with _timed(job.seconds, "canary"):
+            decision = watch_canary(self.settings, job.canary_epoch, limit, Event())
+        assert decision is not None  # nobody sets the event
+        self.files.clear()
+        return Outcome(decision, job.seconds)
 
     def _end(self, job: Job, kind: Kind, epoch: int | None, reason: str) -> Outcome:
         decision = self._record(job, job.live, kind, epoch, reason)
@@ -322,15 +353,14 @@ class _Refresh:
         self.show(f"training: {at.phase}, epoch {at.epoch}, loss {at.loss:.3f}", at.done, at.total)
 
 
-def _whole(announced: Announcement | None) -> Announcement | None:
-    """The announcement, if it gives all users one version. Errors: EddyError when it gives them several."""
+def _require_whole(announced: Announcement | None) -> None:
+    """Errors: EddyError when the announcement gives users several versions."""
     if announced is not None and announced.shares:
         names = ", ".join(f"{share.version} ({share.percent} %)" for share in announced.shares)
         raise EddyError(
             f"epoch {announced.epoch} gives shares of the users to several versions: {names}; announce one "
             "of them for all (or let `eddy models watch` decide), then refresh"
         )
-    return announced
 
 
 def _published_by(registry: Path, job: str) -> str | None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from kafka import KafkaProducer
 
 from eddy.models.decisions import read_decisions
 from eddy.models.errors import EddyError
@@ -18,9 +20,13 @@ from eddy.models.training.train import train
 from eddy.refresh.job import JobFile
 from eddy.refresh.options import RefreshOptions, recipe_of
 from eddy.refresh.refresh import NotYet, Outcome, refresh
+from eddy.stream.canary import watch
 from eddy.stream.feed import feed
+from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.topics import prepare_topics
-from eddy.stream.kafka.versions import announce, live_announcement
+from eddy.stream.kafka.versions import announce, announce_shares, live_announcement
+from eddy.stream.records.rank_counts import SUMS, RankedBy, encode_ranks
+from eddy.stream.records.schema import GROUPS
 from eddy.stream.records.settings import Settings
 from tests.support.kafka_clusters import MakeSettings
 from tests.support.walks import in_a_row, walks
@@ -178,3 +184,68 @@ def test_a_candidate_with_a_damaged_file_is_refused_with_the_reason(settings: Se
     announced = live_announcement(settings)
     assert announced is not None
     assert announced.version == first.id
+
+
+def tell_ranks(settings: Settings, epoch: int, mrr_of: dict[str, float]) -> None:
+    """What a worker would tell of 32 groups of users with 100 ranked events each, by version."""
+    rng = np.random.default_rng(1)
+    sums = {}
+    for version, mrr in mrr_of.items():
+        table = np.zeros((len(SUMS), GROUPS))
+        table[SUMS.index("events")] = 100
+        for name, mean in (("", mrr), ("popularity_", 0.2)):
+            hits = rng.binomial(100, mean, GROUPS)
+            table[SUMS.index(f"{name}recall")] = table[SUMS.index(f"{name}reciprocal")] = hits
+        sums[RankedBy(epoch, version)] = table
+    key, value = encode_ranks("0" * 32, 1, sums)
+    producer = KafkaProducer(**client_config(settings), acks="all")
+    producer.send(settings.topics.metrics, key=key, value=value).get(timeout=30)
+    producer.close()
+
+
+@pytest.mark.parametrize(("mrr", "kind"), [(0.5, "promoted"), (0.1, "taken back")])
+def test_a_canary_goes_live_for_all_or_is_taken_back_by_what_its_users_show(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, mrr: float, kind: str
+) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    options = replace(OPTIONS, canary_percent=20, canary_s=600.0)
+
+    def die_when_it_is_tried(line: str) -> None:
+        if line.startswith("canary:"):
+            raise Killed
+
+    # 1. The new version is for a fifth of the users at first.
+    with pytest.raises(Killed):
+        run(settings, options, die_when_it_is_tried)
+    second = versions(settings.registry)[-1]
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert [(share.version, share.percent) for share in announced.every_share] == [
+        (first.id, 80),
+        (second, 20),
+    ]
+    # 2. A refresh that was killed meanwhile goes on to watch it.
+    tell_ranks(settings, announced.epoch, {first.id: 0.3, second: mrr})
+    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    outcome = run(settings, options)
+    assert outcome.decision.kind == kind
+    assert outcome.is_live == (kind == "promoted")
+    # 3. One version is for all, and the decisions say which and why.
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert announced.shares == []
+    assert (announced.epoch, announced.version) == (3, second if kind == "promoted" else first.id)
+    kinds = [decision.kind for decision in read_decisions(settings.registry, second)]
+    assert kinds == ["canary began", kind]
+    assert JobFile(settings.registry).read() is None
+
+
+def test_nothing_is_refreshed_while_several_versions_are_live(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    other = publish(settings.registry, as_trained(first), {})
+    announce_shares(settings, [(first, 90), (other, 10)])
+    with pytest.raises(EddyError, match="shares of the users to several versions"):
+        run(settings)

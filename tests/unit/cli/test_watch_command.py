@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from eddy.cli import terminal
-from eddy.cli.durations import read_duration
+from eddy.cli.quantities import read_duration, read_percent
 from eddy.cli.watch_command import add_watch
 from eddy.models.errors import EddyError
 from eddy.stream.canary import watch as watching
@@ -55,3 +55,14 @@ def test_the_command_watches_within_the_limits_that_it_is_given(monkeypatch: pyt
     assert limits == [Limit(7_200), Limit(1_800, 5_000)]
     refused = CliRunner().invoke(command(), ["watch", "--for", "soon"])
     assert isinstance(refused.exception, EddyError)
+
+
+@pytest.mark.parametrize(("text", "percent"), [("10%", 10), ("1", 1), (" 99 % ", 99)])
+def test_a_share_of_users_is_a_whole_percent(text: str, percent: int) -> None:
+    assert read_percent(text, "--canary") == percent
+
+
+@pytest.mark.parametrize("text", ["", "0%", "100%", "1.5%", "-1%", "10%%", "ten", "٣%"])
+def test_anything_else_is_no_share(text: str) -> None:
+    with pytest.raises(EddyError, match="--canary"):
+        read_percent(text, "--canary")
