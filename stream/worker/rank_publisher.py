@@ -24,8 +24,12 @@ class RankPublisher:
 
     Guarantee: no rank is counted twice. A record that the cluster did not confirm is sent again as it is,
     under the same key, before there is another; meanwhile ranks add up in memory, to a few numbers per
-    version, and the stream waits for nothing. The price: a worker that is killed takes with it the ranks of
-    the interval that it has not told of, and of a record that was not confirmed.
+    version, and the stream waits for nothing.
+
+    What a crash costs: a worker that is killed takes with it the ranks of the interval that it has not told
+    of, and of a record that the cluster never got. Events that it had ranked and told of since its last
+    checkpoint are applied again by the next owner, and so ranked once more, by the same rule and from the
+    same rows.
     """
 
     def __init__(self, prequential: Prequential, producer: AIOKafkaProducer, topic: str) -> None:
