@@ -61,7 +61,7 @@ class MemoryStage:
             k=3, threads=1, prequential_sample=0.0, device="cpu", precision="float32",
         )  # fmt: skip
         self.announced: list[Version] = []
-        self._traffic = some_without_id(endless(500, USERS, seed=1))
+        self._traffic = endless(500, USERS, seed=1)
         self._started = 0
         self._due: dict[int, list[tuple[int, str, bool]]] = {number: [] for number in ALL}
         """by partition: offset and user of each accepted record, and whether it erases the user"""
@@ -244,12 +244,6 @@ class MemoryStage:
                 else:
                     self._must(row >= offset, f"{user}: {end} is committed, but the row is as of {row}")
                     self._must(answer >= offset, f"{user}: {end} is committed, the answer is as of {answer}")
-
-
-def some_without_id(records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Records every second of which has no event_id: only its offset tells whether it was applied."""
-    for i, (key, value) in enumerate(records):
-        yield key, value.replace(b'"event_id"', b'"context"') if i % 2 else value
 
 
 def sentence(value: object) -> str:
