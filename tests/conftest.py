@@ -16,6 +16,8 @@ from tests.support.kafka_clusters import MakeSettings, cluster
 
 KINDS = ("unit", "integration", "e2e")
 
+pytest.register_assert_rewrite("tests.support.kafka_contract")
+
 slab.COLUMN_SHARE = 0.0
 """A test run makes hundreds of engines, and the first row in room for millions takes huge pages: 40 MB."""
 

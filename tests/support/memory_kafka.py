@@ -7,7 +7,8 @@
 | `hold` | a call that takes long: it waits until the test lets it go |
 | `cut_off` | a process that was killed: no call of its clients ever ends, and what they had begun stays as it is |
 
-Not here: compaction, retention, timeouts of transactions. The group is in `tests.support.memory_group`.
+Not here: compaction, retention, timeouts of transactions. The group is in `tests.support.memory_group`. A real
+broker keeps the same rules: `tests.support.kafka_contract`.
 """  # noqa: E501
 
 from __future__ import annotations
