@@ -18,8 +18,10 @@ KINDS = ("unit", "integration", "e2e")
 
 pytest.register_assert_rewrite("tests.support.kafka_contract")
 
-slab.COLUMN_SHARE = 0.0
-"""A test run makes hundreds of engines, and the first row in room for millions takes huge pages: 40 MB."""
+slab.COLUMN_SHARE, slab.LEAST_ROWS = 0.0, 256
+"""A test run makes thousands of slabs, most of them for a few rows. The first row in room for many takes huge
+pages, 40 MB of zeros: an eighth of the time of a test in memory.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from eddy.models.registry import Version
+from eddy.stream.engine.engine import Engine
 from eddy.stream.kafka import producers, reader
 from eddy.stream.records.decode import decode_events
 from eddy.stream.records.messages import Message
@@ -38,6 +39,11 @@ PARTITIONS = 4
 ALL = frozenset(range(PARTITIONS))
 USERS = 25
 NO_OFFSET = -1
+
+FIRST_LOOK_S, LAST_LOOK_S = 0.01, 0.1
+"""Seconds of the leaping clock between the first two looks at a condition that is awaited, and at most: an
+interval between two checkpoints would pass in no time, but for these looks.
+"""
 
 COLLECT_EVERY = 10
 """Stages after which garbage is collected: engines are few objects and many megabytes, so that Python would
@@ -127,6 +133,7 @@ class MemoryStage:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition holds. Errors: the first broken promise, or what a worker failed with."""
+        pause_s = FIRST_LOOK_S
         while True:
             assert not self.broken, self.broken[0]
             for member in list(self.group.members.values()):
@@ -134,7 +141,8 @@ class MemoryStage:
                     member.worker.background.failed.result()
             if condition():
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.25 * pause_s, LAST_LOOK_S)
 
     async def until_durable(self) -> None:
         """Wait until everything that is on `events` is committed, and every row is of the newest epoch."""
@@ -258,6 +266,7 @@ async def memory_stage(folder: Path, version: Version) -> AsyncIterator[MemorySt
     with (
         patch.object(producers, "AIOKafkaProducer", partial(MemoryProducer, stage.kafka)),
         patch.object(reader, "AIOKafkaConsumer", partial(MemoryConsumer, stage.kafka)),
+        patch.object(Engine, "warm_up", lambda _: None),  # once is enough for all workers of this process
     ):
         try:
             yield stage
