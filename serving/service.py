@@ -1,7 +1,8 @@
 """The service behind the HTTP API: keeps the view up to date with Kafka, and answers from it.
 
 Everything that touches the view, scoring included, runs on one thread, one call after another; questions
-that come meanwhile are scored together. Model files are read on another thread. Guarantee: when a record,
+that come meanwhile are scored together. Versions are read and built on another thread, while the first goes
+on to answer; they go live by the exchange of a pointer. Guarantee: when a record,
 a version or, for a while, the cluster cannot be read, that is reported, and the service answers from what
 it had before.
 """
@@ -11,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +23,7 @@ from eddy.models.registry import Version
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.recommend import Answer, Question, answer
 from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import wall_ms
@@ -46,6 +49,7 @@ class Service:
         self.view = MaterialisedView(wall_ms)
         self._retry_s = retry_s
         self._thread = ThreadPoolExecutor(1, "eddy-serving", initializer=torch.set_num_threads, initargs=(1,))
+        self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
@@ -90,10 +94,15 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while not self._waiting.empty():
             self._waiting.get_nowait()[1].cancel()
+        self._builds.shutdown(wait=False, cancel_futures=True)
         self._thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Do work of new versions beside the thread that answers."""
+        return await asyncio.get_running_loop().run_in_executor(self._builds, work)
 
     # -- questions ----------------------------------------------------------------------------------------
 
@@ -237,8 +246,11 @@ class Service:
     async def _load(self, at: VersionAt) -> None:
         share = self._announced[at]
         try:
-            version = await asyncio.to_thread(open_version, share, self.settings.registry)
-            newest = await self._run(lambda: self._put_version(version, at.epoch))
+            version = await self._beside(partial(open_version, share, self.settings.registry))
+            for step in numbering_steps(version, self.view.names):
+                await self._run(step)
+            while not await self._build_and_put(version, at.epoch):
+                pass
         except Exception as error:
             why = f"epoch {at.epoch}, version {share.version}: {error}"
             if self._failed.get(at) != why:
@@ -248,8 +260,10 @@ class Service:
         self._failed.pop(at, None)
         log.info("epoch %d: version %s", at.epoch, version.id)
         self._first_version.set()
-        self.metrics.epoch.set(newest)
+        self.metrics.epoch.set(await self._run(lambda: max(self.view.rankers).epoch))
 
-    def _put_version(self, version: Version, epoch: int) -> int:
-        self.view.put_version(version, epoch)
-        return max(self.view.rankers).epoch
+    async def _build_and_put(self, version: Version, epoch: int) -> bool:
+        """Whether the view has taken the version: not if its items have got other numbers meanwhile."""
+        new = await self._run(partial(self.view.new_version, version, epoch))
+        ranker = await self._beside(new.build)
+        return await self._run(partial(self.view.put_version, new, ranker))

@@ -1,8 +1,9 @@
 """The materialised view: what Kafka's compacted topics say of users, items and model versions, in memory.
 
-It does no I/O and is used from one thread. A row is scored with the model of the epoch and version that it
-names. While rows move to a new version, and while users are dealt to several, those of each live side by
-side: there is one slab per epoch and version, which is dropped with its model when no row names it any more.
+It does no I/O and is used from one thread, which answers questions; what scores with a new version is built
+beside it (`NewVersion`). A row is scored with the model of the epoch and version that it names. While rows
+move to a new version, and while users are dealt to several, those of each live side by side: there is one
+slab per epoch and version, which is dropped with its model when no row names it any more.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.ranker import Ranker, new_scorer
+from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.schema import DICTIONARY_KEY, Item
@@ -54,6 +56,18 @@ class RowAt:
 
     at: VersionAt
     slot: int
+
+
+class NewVersion(NamedTuple):
+    """A version that is on its way into the view."""
+
+    live: LiveVersion
+    builder: RankerBuilder
+
+    def build(self) -> Ranker:
+        """Its ranker, warmed up; takes about a second with 200,000 items. May be called on any thread."""
+        (ranker,) = self.builder([self.live])
+        return ranker
 
 
 class MaterialisedView:
@@ -101,31 +115,43 @@ class MaterialisedView:
 
     # -- model versions -----------------------------------------------------------------------------------
 
-    def put_version(self, version: Version, epoch: int) -> None:
-        """Score the rows of an epoch that name this version with it from now on.
+    def new_version(self, version: Version, epoch: int) -> NewVersion:
+        """A version that is to score the rows of an epoch that name it, as soon as it is built and put here;
+        its items must have been numbered (`numbering_steps`).
 
         Errors: EddyError when the size of its states does not fit.
         """
+        self._require_fitting(version, epoch)
         config = version.recommender.config
         if self._stats is None:
             statistics = Statistics(config.half_lives_ms, config.successors)
             self._stats = StatisticsReader(statistics, self.catalogue)
-        counted = self._stats.statistics
-        at = VersionAt.of(version.id, epoch)
-        slab = self.slabs.get(at)
+        self._stats.statistics.widen(config.half_lives_ms, config.successors)
+        live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
+        return NewVersion(live, RankerBuilder(self.names, self._stats.statistics, float(self.now())))
+
+    def put_version(self, new: NewVersion, ranker: Ranker) -> bool:
+        """Score the rows of an epoch that name a version with the ranker that `new` has built, from now on.
+        False, and nothing is changed, when items have got other numbers meanwhile: then begin anew.
+
+        Errors: EddyError when the size of its states does not fit.
+        """
+        version, epoch = new.live.version, new.live.epoch
+        self._require_fitting(version, epoch)  # rows may have come meanwhile
+        if not new.builder.attach([ranker]):
+            return False
+        ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
+        self.rankers[VersionAt.of(version.id, epoch)] = ranker
+        self._drop_unused()
+        return True
+
+    def _require_fitting(self, version: Version, epoch: int) -> None:
+        slab = self.slabs.get(VersionAt.of(version.id, epoch))
         if slab is not None and slab.state_size != version.recommender.state_size:
             raise EddyError(
                 f"version {version.id} has states of {version.recommender.state_size} floats, the rows of "
                 f"epoch {epoch} have {slab.state_size}: they were made by another version"
             )
-        counted.widen(config.half_lives_ms, config.successors)
-        self.catalogue.features.add(version.features.items())
-        self.names.add_vocabulary(version.vocabulary.items)
-        live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
-        ranker = self._new_ranker(live, counted)
-        ranker.scorer.warm_up()
-        self.rankers[at] = ranker
-        self._drop_unused()
 
     def forget_items(self) -> None:
         """Forget the items that can be in no list and that nothing names, if they are many."""

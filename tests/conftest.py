@@ -16,8 +16,12 @@ from tests.support.kafka_clusters import MakeSettings, cluster
 
 KINDS = ("unit", "integration", "e2e")
 
-slab.COLUMN_SHARE = 0.0
-"""A test run makes hundreds of engines, and the first row in room for millions takes huge pages: 40 MB."""
+pytest.register_assert_rewrite("tests.support.kafka_contract")
+
+slab.COLUMN_SHARE, slab.LEAST_ROWS = 0.0, 256
+"""A test run makes thousands of slabs, most of them for a few rows. The first row in room for many takes huge
+pages, 40 MB of zeros: an eighth of the time of a test in memory.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

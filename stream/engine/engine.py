@@ -142,11 +142,8 @@ class Engine:
 
         Errors: ValueError when the epoch is not newer.
         """
-        if not builder.fits():
-            return
-        self.rows.add_versions(versions, builder.live.percents)
-        for version in versions:
-            version.ranker.scorer.go_on_with(self.names.catalogue, self.statistics)
+        if builder.attach(versions):
+            self.rows.add_versions(versions, builder.live.percents)
 
     def reencode_oldest(self, seconds: float) -> list[Changed]:
         """Move rows of older epochs to the newest version for about so long, most recently active first;

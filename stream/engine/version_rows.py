@@ -1,5 +1,7 @@
 """A model version in use: with the rows that it encodes, and with the scorer of their lists."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from eddy.models.scoring.approximate_products import Precision
@@ -8,7 +10,8 @@ from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.move_rows import warm_up_row_moves
-from eddy.stream.engine.ranker import Ranker, new_scorer
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import Rows
 from eddy.stream.state.slab import Slab, Slots
@@ -48,27 +51,20 @@ class VersionBuilder:
     ) -> None:  # fmt: skip
         """`rows`: how many there will soon be. `now`: the stream's, ms. Others as in `Options`."""
         self.live = live
-        self._names, self._rows, self._sample = names, rows, sample
-        self._precision, self._threads = precision, threads
-        self._now = now
-        self._numbering = names.catalogue.renumbered
-        self._copy_catalogue = names.catalogue.copier()
-        self._statistics = statistics.popularities_at(len(names.catalogue), now)
+        self._rows, self._sample = rows, sample
+        self._rankers = RankerBuilder(names, statistics, now, precision, threads)
 
     def __call__(self) -> list[VersionRows]:
         """Build them; takes about a second for each with 200,000 items."""
-        catalogue = self._copy_catalogue()
-        return [self._build(live, catalogue) for live in self.live.versions]
+        return [self._with_rows(ranker) for ranker in self._rankers(self.live.versions)]
 
-    def _build(self, live: LiveVersion, catalogue: Catalogue) -> VersionRows:
-        scorer = new_scorer(live, catalogue, self._statistics, self._precision, self._threads)
-        scorer.update_statistics(self._now)
-        scorer.warm_up()
+    def _with_rows(self, ranker: Ranker) -> VersionRows:
+        live = ranker.live
         warm_up_row_moves(live)
         slab = Slab(live.state_size, live.device, self._sample)
         slab.reserve(self._rows)
-        return VersionRows(live, slab, Ranker(live, self._names, scorer))
+        return VersionRows(live, slab, ranker)
 
-    def fits(self) -> bool:
-        """Whether what was built still has the catalogue's numbers; asked on the engine's thread."""
-        return self._numbering == self._names.catalogue.renumbered
+    def attach(self, versions: Sequence[VersionRows]) -> bool:
+        """See `RankerBuilder.attach`; called on the engine's thread."""
+        return self._rankers.attach([version.ranker for version in versions])

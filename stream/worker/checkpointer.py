@@ -49,7 +49,9 @@ class Checkpointer:
         self._on_step = on_step
         self._lock = asyncio.Lock()
         self._unwritten_names: list[Message] = []
-        """dictionary records of a checkpoint that was abandoned; the next one writes them"""
+        """dictionary records of new items, until a checkpoint has written them: one that is abandoned leaves
+        them to the next, also when it is abandoned while the engine's thread copies out
+        """
         self._commits = True
         self._loop: asyncio.Task[None] | None = None
 
@@ -101,18 +103,15 @@ class Checkpointer:
                 answers = asyncio.gather(self._sender.take_unconfirmed(), self._write_names(names))
             # 2. Beside the next batches, confirm the answers, write the rows, and commit the offsets.
             with metrics.checkpoint_seconds.time():
-                try:
-                    outcome = await checkpoint(
-                        {number: (tasks[number].producer, part) for number, part in parts.items()},
-                        self._settings.topics,
-                        answers,
-                        self._consumer.commit,
-                        self._on_step,
-                    )
-                except asyncio.CancelledError:
-                    self._unwritten_names += names
-                    raise
+                outcome = await checkpoint(
+                    {number: (tasks[number].producer, part) for number, part in parts.items()},
+                    self._settings.topics,
+                    answers,
+                    self._consumer.commit,
+                    self._on_step,
+                )
             # 3. Note what is durable, and forget the partitions that others took over.
+            del self._unwritten_names[: len(names)]
             self._say_whether_committed(outcome.committed)
             lost = {loss.partition: loss for loss in outcome.lost}
             for number, part in parts.items():
@@ -138,11 +137,8 @@ class Checkpointer:
         new items.
         """
         engine = self._partitions.engine
-        names = [
-            *self._unwritten_names,
-            *dictionary_records(engine.names.take_new(), engine.names.availability),
-        ]
-        self._unwritten_names.clear()
+        self._unwritten_names += dictionary_records(engine.names.take_new(), engine.names.availability)
+        names = list(self._unwritten_names)
         return {number: task.capture(engine, self._topic_id) for number, task in tasks.items()}, names
 
     async def _write_names(self, names: Sequence[Message]) -> None:

@@ -19,6 +19,7 @@ from eddy.models.untrusted import Unreadable, decoded
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.live_version import LiveVersion
+from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import DAY_MS
@@ -32,9 +33,6 @@ from eddy.stream.worker.background import OnThread
 log = logging.getLogger("eddy.worker")
 
 T = TypeVar("T")
-
-NUMBERED_AT_ONCE = 4096
-"""Items of a new version that are numbered between two batches; that takes milliseconds."""
 
 _decode_named = msgspec.json.Decoder(DictionaryEntry).decode
 
@@ -94,18 +92,14 @@ class FollowedTopics:
         """Number a version's items on the engine's thread, some at a time, between which batches are
         applied.
         """
-        items, features = version.vocabulary.items, list(version.features.items())
-        for start in range(0, len(items), NUMBERED_AT_ONCE):
-            await self._run(partial(self._number_items, items[start : start + NUMBERED_AT_ONCE]))
-        for start in range(0, len(features), NUMBERED_AT_ONCE):
-            part = features[start : start + NUMBERED_AT_ONCE]
-            await self._run(partial(self.catalogue.features.add, part))
+        for step in numbering_steps(version, self.names):
+            await self._run(partial(self._number_some, step))
         live: LiveVersion = await self._run(lambda: self._live_version(version, epoch))
         return live
 
-    def _number_items(self, ids: Sequence[str]) -> None:
-        """Number items of a version's vocabulary, and prepare what messages say of them."""
-        self.names.add_vocabulary(ids)
+    def _number_some(self, step: Callable[[], None]) -> None:
+        """Number some items, and prepare what messages say of them."""
+        step()
         self.names.json_ids()
 
     def _widen_statistics(self, versions: Sequence[Version]) -> None:

@@ -1,4 +1,7 @@
-"""Chunks on their way to the engine: a bounded number of events, which keeps memory flat under a backlog."""
+"""Chunks on their way to the engine: a bounded number of events, which keeps memory flat under a backlog.
+
+Chunks of partitions that are revoked stay inside: whoever takes them leaves out those of an older generation.
+"""
 
 import asyncio
 from collections import deque
@@ -62,7 +65,7 @@ class Inbox:
                 await self._changed.wait_for(lambda: not self._waiting or self._waiting[-1].last)
 
     async def take_chunks(self, most: int) -> list[Chunk]:
-        """The whole chunks that are there, up to about `most` records; none if a `clear` came first."""
+        """The whole chunks that are there, up to about `most` records."""
         taken: list[Chunk] = []
         async with self._changed:
             events = 0
@@ -72,10 +75,3 @@ class Inbox:
             self._events -= events
             self._changed.notify_all()
         return taken
-
-    async def clear(self) -> None:
-        """Drop everything."""
-        async with self._changed:
-            self._waiting.clear()
-            self._events = 0
-            self._changed.notify_all()

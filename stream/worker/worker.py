@@ -170,7 +170,6 @@ class Worker:
         deadline = loop.time() + self.settings.session_timeout_s * REVOKE_BUDGET
         # 1. Apply nothing more of them.
         await partitions.pause(deadline - loop.time())
-        await self.batches.inbox.clear()
         leaving = [partitions.tasks[number] for number in sorted(numbers) if number in partitions.tasks]
         partitions.stop_accepting(leaving)
         # 2. Make durable what was applied.

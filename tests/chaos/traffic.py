@@ -1,5 +1,5 @@
-"""The traffic of a chaos run: events in order, late, too late and re-sent, records that are no events at all,
-and tombstones in between.
+"""The traffic of a chaos run: events in order, late, too late and re-sent, with and without an event_id,
+records that are no events at all, and tombstones in between.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ START_MS = 1_380_000_000_000
 LATE, RESENT, BAD = 0.05, 0.05, 0.001
 MAX_GAP_MS = 2_000
 """The longest time from one event to the next."""
+
+
+def sends_ids(user: int) -> bool:
+    """Whether the events of a user have an event_id. Those of every second user have none: only their offsets
+    tell whether they were applied, and one that is re-sent is another event.
+    """
+    return user % 2 == 0
 
 
 def traffic(
@@ -51,7 +58,7 @@ def traffic(
             "user_id": f"user-{user}",
             "item_id": item_id(int(items[i])),
             "timestamp": clock - late,
-            "event_id": f"event-{seed}-{i}",
+            "event_id": f"event-{seed}-{i}" if sends_ids(user) else None,
             "event_type": "rating" if rated else "view",
             "value": float(items[i] % 10 + 1) if rated else None,
         }

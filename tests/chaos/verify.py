@@ -34,6 +34,8 @@ class Verdict:
     """The outcome of the check; `problems` is empty if every promise was kept."""
 
     events: int = 0
+    without_id: int = 0
+    """events that have no event_id: only their offsets tell whether they were applied"""
     users: int = 0
     erased: int = 0
     """users who are gone in the end"""
@@ -83,6 +85,7 @@ def undisturbed(cluster: Cluster, version: Version, epoch: int, verdict: Verdict
         verdict.events += len(log)
         for start in range(0, len(log), BATCH):
             decoded = decode_events(log[start : start + BATCH], partition, settings.admission)
+            verdict.without_id += int((decoded.events.event_id == 0).sum())
             for batches, erased in stretches([decoded]):
                 verdict.applied += expected.engine.apply(batches).applied
                 expected.engine.erase_users(erased)

@@ -45,6 +45,14 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now_s
 
+    def leap(self, seconds: float) -> None:
+        """Let so much time pass although threads may be at work. May be called on any thread."""
+
+        def pass_time() -> None:
+            self.now_s += seconds
+
+        self.call_soon_threadsafe(pass_time)
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:

@@ -5,7 +5,7 @@ transactions are aiokafka's own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenced
 from aiokafka.producer.producer import TransactionContext
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.structs import OffsetAndTimestamp
 
 from eddy.stream.kafka.producers import fatal_error
 from tests.support.memory_kafka import Headers, MemoryKafka, Record, Transaction
@@ -193,6 +194,16 @@ class MemoryConsumer:
     async def end_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {tp: self._kafka.stable_end(tp) if self._committed else self._kafka.end(tp) for tp in tps}
 
+    async def offsets_for_times(
+        self, times: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        return {tp: self._first_since(tp, time) for tp, time in times.items()}
+
+    def _first_since(self, tp: TopicPartition, time: int) -> OffsetAndTimestamp | None:
+        records, _ = self._kafka.read(tp, 0, self._kafka.end(tp), committed=False)
+        since = (record for record in records if record.timestamp >= time)
+        return next((OffsetAndTimestamp(record.offset, record.timestamp) for record in since), None)
+
     async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Record]]:
         """Returns as soon as a position moves, be it only over what is not for this reader."""
         try:
@@ -208,7 +219,7 @@ class MemoryConsumer:
     def _fetch(self, most: int) -> tuple[dict[TopicPartition, list[Record]], bool]:
         fetched, moved = {}, False
         for tp, start in list(self._position.items()):
-            if tp not in self._paused and not self._kafka.brings_nothing(self._client, tp):
+            if tp not in self._paused and not self._kafka.brings_nothing(self._client, tp, start):
                 records, self._position[tp] = self._kafka.read(tp, start, most, self._committed)
                 moved |= self._position[tp] > start
                 if records:

@@ -7,7 +7,8 @@
 | `hold` | a call that takes long: it waits until the test lets it go |
 | `cut_off` | a process that was killed: no call of its clients ever ends, and what they had begun stays as it is |
 
-Not here: compaction, retention, timeouts of transactions. The group is in `tests.support.memory_group`.
+Not here: compaction, retention, timeouts of transactions. The group is in `tests.support.memory_group`. A real
+broker keeps the same rules: `tests.support.kafka_contract`.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Hold:
     topic: str | None
     partition: int | None
     woken: Callable[[], None]
+    offset: int = 0
+    """fetches from this offset on are held back"""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,13 +65,16 @@ class Hold:
         self.released.set()
         self.woken()
 
-    def meets(self, call: Call, client: str, topic: str | None, partition: int | None) -> bool:
+    def meets(
+        self, call: Call, client: str, topic: str | None, partition: int | None, offset: int = 0
+    ) -> bool:
         """Whether it holds such a call back, of which it takes note."""
         held = (
             self.call == call
             and self.client in (None, client)
             and self.topic in (None, topic)
             and self.partition in (None, partition)
+            and self.offset <= offset
             and not self.released.is_set()
         )
         if held:
@@ -195,14 +201,17 @@ class MemoryKafka:
         client: str | None = None,
         topic: str | None = None,
         partition: int | None = None,
+        offset: int = 0,
     ) -> Hold:
-        """Hold back such calls, of one process or of all, until the test releases them."""
-        self._holds.append(Hold(call, client, topic, partition, self.wake_readers))
+        """Hold back such calls, of one process or of all, until the test releases them; of fetches those that
+        begin at this offset or behind it.
+        """
+        self._holds.append(Hold(call, client, topic, partition, self.wake_readers, offset))
         return self._holds[-1]
 
-    def brings_nothing(self, client: str, tp: TopicPartition) -> bool:
-        """Whether fetches from a partition are held back."""
-        return any(hold.meets("fetch", client, *tp) for hold in self._holds)
+    def brings_nothing(self, client: str, tp: TopicPartition, offset: int) -> bool:
+        """Whether fetches from this offset of a partition on are held back."""
+        return any(hold.meets("fetch", client, tp.topic, tp.partition, offset) for hold in self._holds)
 
     def release_all(self) -> None:
         """Let everything go on that is held back."""

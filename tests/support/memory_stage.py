@@ -19,6 +19,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from eddy.models.registry import Version
+from eddy.stream.engine.engine import Engine
 from eddy.stream.kafka import producers, reader
 from eddy.stream.records.decode import decode_events
 from eddy.stream.records.messages import Message
@@ -38,6 +39,11 @@ PARTITIONS = 4
 ALL = frozenset(range(PARTITIONS))
 USERS = 25
 NO_OFFSET = -1
+
+FIRST_LOOK_S, LAST_LOOK_S = 0.01, 0.1
+"""Seconds of the leaping clock between the first two looks at a condition that is awaited, and at most: an
+interval between two checkpoints would pass in no time, but for these looks.
+"""
 
 COLLECT_EVERY = 10
 """Stages after which garbage is collected: engines are few objects and many megabytes, so that Python would
@@ -61,7 +67,7 @@ class MemoryStage:
             k=3, threads=1, prequential_sample=0.0, device="cpu", precision="float32",
         )  # fmt: skip
         self.announced: list[Version] = []
-        self._traffic = some_without_id(endless(500, USERS, seed=1))
+        self._traffic = endless(500, USERS, seed=1)
         self._started = 0
         self._due: dict[int, list[tuple[int, str, bool]]] = {number: [] for number in ALL}
         """by partition: offset and user of each accepted record, and whether it erases the user"""
@@ -127,6 +133,7 @@ class MemoryStage:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition holds. Errors: the first broken promise, or what a worker failed with."""
+        pause_s = FIRST_LOOK_S
         while True:
             assert not self.broken, self.broken[0]
             for member in list(self.group.members.values()):
@@ -134,7 +141,8 @@ class MemoryStage:
                     member.worker.background.failed.result()
             if condition():
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.25 * pause_s, LAST_LOOK_S)
 
     async def until_durable(self) -> None:
         """Wait until everything that is on `events` is committed, and every row is of the newest epoch."""
@@ -246,12 +254,6 @@ class MemoryStage:
                     self._must(answer >= offset, f"{user}: {end} is committed, the answer is as of {answer}")
 
 
-def some_without_id(records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Records every second of which has no event_id: only its offset tells whether it was applied."""
-    for i, (key, value) in enumerate(records):
-        yield key, value.replace(b'"event_id"', b'"context"') if i % 2 else value
-
-
 def sentence(value: object) -> str:
     """A rule's part as an id of its test: the name of a function."""
     return getattr(value, "__name__", str(value)).replace("_", " ")
@@ -264,6 +266,7 @@ async def memory_stage(folder: Path, version: Version) -> AsyncIterator[MemorySt
     with (
         patch.object(producers, "AIOKafkaProducer", partial(MemoryProducer, stage.kafka)),
         patch.object(reader, "AIOKafkaConsumer", partial(MemoryConsumer, stage.kafka)),
+        patch.object(Engine, "warm_up", lambda _: None),  # once is enough for all workers of this process
     ):
         try:
             yield stage

@@ -46,6 +46,7 @@ from eddy.stream.worker.followed_topics import FollowedTopics
 from tests.support.records import Record
 from tests.support.training import same
 from tests.support.versions import edit_description
+from tests.support.views import put_version
 
 pytestmark = pytest.mark.unit
 
@@ -270,7 +271,7 @@ def test_metadata_on_the_topic_scores_a_new_item_until_it_is_removed(
 ) -> None:
     view = MaterialisedView(lambda: 0)
     view.take_items([(b"a", b'{"item_id": "a", "kind": "k1"}'), (b"b", b'{"item_id": "b", "kind": 7}')])
-    view.put_version(publish(tmp_path, trained, {}), 1)
+    put_version(view, publish(tmp_path, trained, {}), 1)
     ranker = view.newest
     assert ranker is not None
 

@@ -33,6 +33,7 @@ from tests.support.engines import (
     stored_rows,
     switch,
 )
+from tests.support.views import put_version
 
 NOW = 1_400_000_000_000
 WALL = 10**13  # long after: the stream clock lives in the log's own time
@@ -82,7 +83,7 @@ def records(engine: Engine) -> dict[bytes, bytes | None]:
 def new_view(version: Version) -> MaterialisedView:
     """A view with this version as epoch 1."""
     view = MaterialisedView(lambda: WALL)
-    view.put_version(version, 1)
+    put_version(view, version, 1)
     return view
 
 
@@ -177,7 +178,7 @@ def test_a_version_with_other_half_lives_joins_and_unknown_users_get_lists_befor
     when = np.array([NOW, NOW - day, NOW - day])
     owner.count_events(0, index, when, np.full((3, 1), -1))
     publish()
-    view.put_version(make_version(half_lives_ms=(hours,), seed=1), 2)
+    put_version(view, make_version(half_lives_ms=(hours,), seed=1), 2)
     assert [item.score for item in ask(view, "nobody").items] == [1, 1]
     apart = Statistics((hours,), 1)
     apart.count_events(0, index, when, np.full((3, 1), -1))
@@ -319,7 +320,7 @@ def test_during_a_refresh_each_row_is_scored_by_the_version_of_its_epoch(
     assert before != after
     view = new_view(version)
     view.take_rows(0, old)
-    view.put_version(second, 2)
+    put_version(view, second, 2)
     view.take_rows(0, {user.encode(): new[user.encode()] for user in users[:3]})
     assert [listed(ask(view, user)) for user in users] == after[:3] + before[3:]
     assert [ask(view, user).epoch for user in users] == [2] * 3 + [1] * (len(users) - 3)
@@ -333,7 +334,7 @@ def test_an_older_version_is_dropped_when_no_row_names_it(
     view = new_view(version)
     view.take_rows(0, records(engine))
     second = make_version(seed=1)
-    view.put_version(second, 2)
+    put_version(view, second, 2)
     assert {at.epoch for at in view.rankers} == {1, 2}
     encoded_for(engine, second, 2)
     view.take_rows(0, records(engine))
@@ -363,7 +364,7 @@ def test_a_version_that_does_not_fit_what_is_held_is_refused(
     named = np.full(len(rows.user), item_hashes([version.id])[0])
     view.take_rows(0, dict(zip(rows.user, encode_rows(replace(rows, version=named)), strict=True)))
     with pytest.raises(EddyError, match="made by another version"):
-        view.put_version(version, 2)
+        put_version(view, version, 2)
     assert ask(view, "user-0").known
 
 
@@ -375,10 +376,10 @@ def test_rows_of_one_epoch_are_scored_by_the_version_that_each_names(
     other = fed_engine(second)
     theirs, new = engine_lists(other, users), records(other)
     view = new_view(version)
-    view.put_version(second, 1)
+    put_version(view, second, 1)
     view.take_rows(0, {user.encode(): old[user.encode()] for user in users[:3]})
     view.take_rows(0, {user.encode(): new[user.encode()] for user in users[3:]})
     assert [listed(ask(view, user)) for user in users] == ours[:3] + theirs[3:]
     assert [ask(view, user).version for user in users] == [version.id] * 3 + [second.id] * (len(users) - 3)
-    view.put_version(version, 2)
+    put_version(view, version, 2)
     assert len(view.rankers) == 3, "an epoch's versions stay while rows name them"

@@ -40,7 +40,7 @@ async def resizing(stage: MemoryStage, worker: Member, versions: Versions) -> No
 
 
 async def recounting(stage: MemoryStage, worker: Member, versions: Versions) -> None:
-    """A version that asks for other item statistics has just gone live."""
+    """A version that asks for item statistics which nobody has counted yet has just gone live."""
     await _switch(stage, worker, versions, versions.recounted)
 
 

@@ -93,20 +93,7 @@ def test_a_fetch_ends_with_its_last_chunk_or_after_a_while() -> None:
         await ended
         await inbox.put_chunk(arrived(12, 18, last=False))
         await inbox.fetch_ended(0.001)
-        await inbox.clear()
+        await inbox.take_chunks(100)
         await inbox.fetch_ended(60)
-
-    asyncio.run(scenario())
-
-
-def test_clearing_makes_room_and_leaves_nothing() -> None:
-    async def scenario() -> None:
-        inbox = Inbox(limit=5)
-        await inbox.put_chunk(arrived(0, 6))
-        waiting = asyncio.ensure_future(inbox.put_chunk(arrived(6, 12)))
-        await asyncio.sleep(0)
-        await inbox.clear()
-        await waiting
-        assert [one.end for one in await inbox.take_chunks(100)] == [12]
 
     asyncio.run(scenario())

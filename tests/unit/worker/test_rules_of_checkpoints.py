@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
-from tests.support.leaping_loop import in_leaping_time
-from tests.support.memory_stage import USERS, MemoryStage, memory_stage
+from tests.support.leaping_loop import LeapingLoop, in_leaping_time
+from tests.support.memory_stage import ALL, USERS, MemoryStage, memory_stage
 from tests.unit.worker.conftest import Versions
-from tests.unit.worker.doings import EVENTS
+from tests.unit.worker.doings import CHECKPOINT_MS, EVENTS, backlog
 
 
 def rows_written(stage: MemoryStage) -> int:
@@ -93,4 +95,35 @@ async def test_a_worker_ends_though_the_cluster_takes_no_answers_and_its_events_
         async with asyncio.timeout(2 * stage.settings.session_timeout_s):
             await worker.stop()
         await stage.start_owner("b")
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_names_of_new_items_are_written_though_the_flush_that_took_them_was_abandoned(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """The worker does not find them new when their events come again. The flush's time is over while the
+    engine's thread copies out, which goes on all the same.
+    """
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker, loop = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS), asyncio.get_running_loop()
+        assert isinstance(loop, LeapingLoop)
+        await backlog(stage, worker, versions)
+        names, may_go_on = worker.worker.engine.names, threading.Event()
+        take_new = names.take_new
+
+        def take_long() -> list[str]:
+            loop.leap(stage.settings.session_timeout_s)
+            may_go_on.wait()
+            return take_new()
+
+        with patch.object(names, "take_new", take_long):
+            try:
+                revoking = asyncio.create_task(stage.rebalance())
+                while worker.worker.partitions.tasks:
+                    await asyncio.sleep(0)
+            finally:
+                may_go_on.set()
+            await revoking
+        await stage.rebalance(a=ALL)
         await stage.require_promises()

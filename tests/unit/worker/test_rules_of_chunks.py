@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from eddy.stream.records.chunk import Chunk
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_stage import ALL, memory_stage
 from tests.unit.worker.conftest import Versions
-from tests.unit.worker.doings import EVENTS, HALF
+from tests.unit.worker.doings import CHECKPOINT_MS, EVENTS, HALF, backlog
 
 
 @pytest.mark.parametrize("later", [EVENTS, 0], ids=["before others", "as the last one"])
@@ -52,6 +53,34 @@ async def test_a_chunk_of_an_older_generation_changes_nothing(
         await stage.pass_time(1)
         assert worker.figure("eddy_events_read_total") == read
         await stage.rebalance(a=ALL)
+        await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_chunk_that_comes_during_the_last_flush_is_left_to_the_next_generation(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """Else its rows would be ahead of the changelog, and all rows of its partition would have to be read
+    again.
+    """
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
+        await backlog(stage, worker, versions)
+        late: list[Chunk] = []
+        with patch.object(worker.worker, "put", keeping(late)):
+            stage.produce(EVENTS)
+            await stage.until(lambda: {chunk.partition for chunk in late} == ALL)
+        read, writing = stage.changelog_records_read(), stage.kafka.hold("end transaction", worker.client)
+        rebalance = asyncio.create_task(stage.rebalance(a=ALL))
+        await writing.reached.wait()
+        for chunk in late:
+            await worker.worker.put(chunk)
+        await stage.until(lambda: not worker.worker.batches.inbox.events)
+        writing.release()
+        await rebalance
+        await stage.pass_time(1)
+        assert stage.changelog_records_read() == read
         await stage.require_promises()
 
 

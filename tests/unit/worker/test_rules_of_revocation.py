@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from eddy.models.registry import Version
+from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.vocabulary import Catalogue
+from eddy.stream.state.item_statistics import StatisticsReader
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_stage import ALL, MemoryStage, memory_stage, sentence
 from tests.unit.worker.conftest import Versions
@@ -60,6 +64,13 @@ async def _alive(stage: MemoryStage, name: str) -> None:
         await stage.start(name, checkpoint_ms=CHECKPOINT_MS)
 
 
+def announce_what_counts_as_the_first(stage: MemoryStage, versions: Versions) -> None:
+    """The judge counts in one pass, and so knows nothing of re-sent events that count again where statistics
+    are filled in.
+    """
+    stage.announce(versions.second)
+
+
 Then = Callable[[MemoryStage], Awaitable[None]]
 
 TABLE: list[tuple[Doing, Ending, Then]] = [
@@ -90,4 +101,48 @@ async def test_each_record_counts_once_when_partitions_are_revoked(
         undo()
         await then(stage)
         stage.produce(EVENTS)
+        if doing is recounting:
+            announce_what_counts_as_the_first(stage, versions)
+        await stage.require_promises()
+
+
+def lacking_on_the_topic(stage: MemoryStage, version: Version) -> set[int]:
+    """Partitions whose records on `item-stats` lack half-lives that a version asks for."""
+    config = version.recommender.config
+    reader = StatisticsReader(Statistics(config.half_lives_ms, config.successors), Catalogue())
+    for record in stage.kafka.records(stage.settings.topics.item_stats):
+        reader.apply_records(record.partition, [(record.key, record.value)])
+    return {number for number in ALL if reader.statistics.lacking(number)}
+
+
+@in_leaping_time
+async def test_statistics_that_are_filled_in_during_the_last_flush_are_written_in_the_end(
+    tmp_path: Path, versions: Versions
+) -> None:
+    """The flush has no part in what changes after its data was copied out. Kept as if they were durable, such
+    statistics would look complete here, and nobody would ever write them.
+    """
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start_owner("a", checkpoint_ms=CHECKPOINT_MS)
+        await stage.make_durable(EVENTS)
+        filling = stage.kafka.hold("fetch", worker.client, stage.settings.topics.events)
+        stage.announce(versions.recounted)
+        await filling.reached.wait()
+        await backlog(stage, worker, versions)
+        writing = stage.kafka.hold("end transaction", worker.client)
+        revoking = asyncio.create_task(worker.give_up())
+        await writing.reached.wait()
+        assert lacking_on_the_topic(stage, versions.recounted) == ALL
+        filling.release()
+        statistics = worker.worker.engine.statistics
+        await stage.until(lambda: not any(statistics.lacking(number) for number in ALL))
+        writing.release()
+        await revoking
+        worker.answers = False  # it does not hear of the next generation
+        await stage.rebalance(b=ALL)
+        worker.answers = True
+        await stage.rebalance(a=ALL)
+        async with asyncio.timeout(20):
+            await stage.until(lambda: not lacking_on_the_topic(stage, versions.recounted))
+        announce_what_counts_as_the_first(stage, versions)
         await stage.require_promises()
