@@ -25,7 +25,7 @@ from eddy.stream.canary import watch as watching
 from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch_canary
 from eddy.stream.kafka.live_ranks import read_live_ranks
-from eddy.stream.kafka.versions import announce, announce_shares, live_announcement
+from eddy.stream.kafka.versions import Overtaken, announce, announce_shares, live_announcement
 from eddy.stream.records.messages import Message
 from eddy.stream.records.schema import Event, encode
 from tests.support.engines import TYPES, item_id
@@ -142,6 +142,10 @@ def test_a_better_version_that_some_users_have_goes_live_for_all(
     announced = live_announcement(stage.settings)
     assert announced is not None
     assert (announced.version, announced.shares) == (canary.id, [])
+    # Another watcher that comes to a decision about the same canary is too late.
+    with pytest.raises(Overtaken):
+        announce_shares(stage.settings, [(live, 100)], announced.decided)
+    assert live_announcement(stage.settings) == announced
 
 
 def test_what_all_workers_tell_adds_up_to_every_ranked_event(stage: Stage) -> None:

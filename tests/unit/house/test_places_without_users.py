@@ -1,5 +1,5 @@
 """What cannot be taken back from a user holds nothing that names them: versions, training checkpoints, item
-statistics.
+statistics, counts of ranks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from eddy.models.logs.events import Events
 from eddy.models.registry import publish
 from eddy.models.rules import EventRules
 from eddy.models.training.train import train
+from eddy.stream.records.rank_counts import encode_ranks
 from eddy.stream.state.item_statistics import Journal
 from tests.support.engines import Happening, batch, item_id, new_engine, random_version
 
@@ -65,3 +66,12 @@ def test_item_statistics_name_no_user(tmp_path: Path) -> None:
         assert messages
         assert not any(USER.encode() in (key or b"") + (value or b"") for key, value in messages)
         engine.apply([batch([Happening(USER, item_id(1), 1_370_000_001_000)], [9])])
+
+
+def test_counts_of_ranks_name_no_user(tmp_path: Path) -> None:
+    engine = new_engine(random_version(tmp_path), sample=1.0)
+    engine.apply([batch([Happening(USER, item_id(n), 1_370_000_000_000 + n) for n in range(9)], range(9))])
+    engine.prequential.finish_ranks()
+    taken = engine.prequential.take(1)
+    assert sum(sums[0].sum() for sums in taken.values()) == 9
+    assert not any(USER.encode() in (part or b"") for part in encode_ranks("0" * 32, 1, taken))

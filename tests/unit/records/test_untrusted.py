@@ -196,6 +196,19 @@ def test_records_of_model_versions_leave_the_version_before_in_place(
     assert live_epochs(version, [[announced(version), value, announced(version, epoch=2)], [value]]) == [2]
 
 
+DECIDED = {
+    "kind": "promoted", "version": "b", "live": "a", "canary_epoch": 6, "reason": "Better.",
+    "figures": {"low": 0.1},
+}  # fmt: skip
+
+
+def test_an_announcement_that_says_why_it_was_made_is_taken(version: Version) -> None:
+    assert live_epochs(version, [[announced(version)], [announced(version, epoch=7, decided=DECIDED)]]) == [
+        1,
+        7,
+    ]
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -212,6 +225,12 @@ def test_records_of_model_versions_leave_the_version_before_in_place(
         {"epoch": 7, "shares": [{"version": "v", "folder": "/dev/null", "percent": 100}]},
         {"epoch": 7, "shares": [{"version": "v", "folder": "/dev/null", "percent": 2**70}]},
         {"epoch": 7, "version": "v000009-00000000"},
+        {"epoch": 7, "decided": {"kind": "promoted"}},
+        {"epoch": 7, "decided": {**DECIDED, "kind": "eaten"}},
+        {"epoch": 7, "decided": {**DECIDED, "canary_epoch": 2**40}},
+        {"epoch": 7, "decided": {**DECIDED, "reason": "x" * 2_001}},
+        {"epoch": 7, "decided": {**DECIDED, "figures": {str(n): 0.5 for n in range(101)}}},
+        {"epoch": 7, "decided": {**DECIDED, "figures": {"difference": [[[]]]}}},
     ],
 )
 def test_a_hostile_announcement_is_not_taken_neither_live_nor_at_a_start(
