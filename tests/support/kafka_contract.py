@@ -26,8 +26,8 @@ async def offsets_count_from_zero_in_each_partition(clients: Clients) -> None:
     assert await clients.write(producer, 0, "a", "b") == 0
     assert await clients.write(producer, 1, "c") == 0
     assert await clients.write(producer, 0, "d") == 2
-    assert await reader.ends() == {0: 3, 1: 1}
-    assert await reader.read() == {0: [(0, "a"), (1, "b"), (2, "d")], 1: [(0, "c")]}
+    await reader.ends_at({0: 3, 1: 1})
+    await reader.reads({0: [(0, "a"), (1, "b"), (2, "d")], 1: [(0, "c")]})
     assert set((await reader.consumer.beginning_offsets(reader.partitions)).values()) == {0}
 
 
@@ -35,9 +35,9 @@ async def small_pieces_hold_the_same_as_large_ones(clients: Clients) -> None:
     producer, reader = await clients.producer("0"), await clients.reader()
     for value in "abc":
         await clients.checkpoint(producer, 0, value, value * 2)
-    everything = await reader.read()
-    assert len(everything[0]) == 6
-    assert await reader.read(most=1) == everything
+    everything = [(0, "a"), (1, "aa"), (3, "b"), (4, "bb"), (6, "c"), (7, "cc")]
+    await reader.reads({0: everything})
+    assert (await reader.read(most=1))[0] == everything
 
 
 async def a_record_keeps_its_key_its_headers_and_an_empty_value(clients: Clients) -> None:
@@ -90,8 +90,8 @@ async def a_committed_transaction_takes_an_offset_for_its_marker_in_each_partiti
         await clients.write(producer, 0, "a", "b")
         await clients.write(producer, 1, "c")
     assert await clients.checkpoint(producer, 0, "d") == 3
-    assert await reader.ends() == {0: 5, 1: 2}
-    assert await reader.read() == {0: [(0, "a"), (1, "b"), (3, "d")], 1: [(0, "c")]}
+    await reader.ends_at({0: 5, 1: 2})
+    await reader.reads({0: [(0, "a"), (1, "b"), (3, "d")], 1: [(0, "c")]})
 
 
 async def a_transaction_without_records_leaves_nothing(clients: Clients) -> None:
@@ -99,7 +99,7 @@ async def a_transaction_without_records_leaves_nothing(clients: Clients) -> None
     async with producer.transaction():
         pass
     await clients.checkpoint(producer, 0)
-    assert await reader.ends() == {0: 0, 1: 0}
+    await reader.ends_at({0: 0, 1: 0})
 
 
 async def an_open_transaction_hides_what_follows_it_in_its_partitions_alone(clients: Clients) -> None:
@@ -110,14 +110,14 @@ async def an_open_transaction_hides_what_follows_it_in_its_partitions_alone(clie
     await clients.write(producer, 0, "a")
     await clients.write(other, 0, "after")
     await clients.write(other, 1, "elsewhere")
-    assert await reader.ends() == {0: 1, 1: 1}
-    assert await reader.read() == {0: [(0, "before")], 1: [(0, "elsewhere")]}
+    await reader.ends_at({0: 1, 1: 1})
+    await reader.reads({0: [(0, "before")], 1: [(0, "elsewhere")]})
     everything = [(0, "before"), (1, "a"), (2, "after")]
-    assert await of_all.ends() == {0: 3, 1: 1}
-    assert (await of_all.read())[0] == everything
+    await of_all.ends_at({0: 3, 1: 1})
+    await of_all.reads({0: everything})
     await producer.commit_transaction()
-    assert await reader.ends() == {0: 4, 1: 1}
-    assert (await reader.read())[0] == everything
+    await reader.ends_at({0: 4, 1: 1})
+    await reader.reads({0: everything})
 
 
 async def readers_of_committed_records_pass_over_what_was_aborted(clients: Clients) -> None:
@@ -127,11 +127,11 @@ async def readers_of_committed_records_pass_over_what_was_aborted(clients: Clien
     await producer.begin_transaction()
     await clients.write(producer, 0, "b", "c")
     await producer.abort_transaction()
-    assert await reader.ends() == {0: 5, 1: 0}
-    assert (await reader.read())[0] == [(0, "a")]  # it comes to the end, though nothing is there for it
+    await reader.ends_at({0: 5, 1: 0})
+    await reader.reads({0: [(0, "a")]})  # it comes to the end, though nothing is there for it
     await clients.checkpoint(producer, 0, "d")
-    assert (await reader.read())[0] == [(0, "a"), (5, "d")]
-    assert (await of_all.read())[0] == [(0, "a"), (2, "b"), (3, "c"), (5, "d")]
+    await reader.reads({0: [(0, "a"), (5, "d")]})
+    await of_all.reads({0: [(0, "a"), (2, "b"), (3, "c"), (5, "d")]})
 
 
 async def a_transaction_whose_work_fails_is_aborted(clients: Clients) -> None:
@@ -145,14 +145,14 @@ async def a_transaction_whose_work_fails_is_aborted(clients: Clients) -> None:
     with pytest.raises(ZeroDivisionError):
         await fail()
     await clients.checkpoint(producer, 0, "b")
-    assert (await reader.read())[0] == [(2, "b")]
+    await reader.reads({0: [(2, "b")]})
 
 
 async def a_transactional_producer_sends_nothing_outside_a_transaction(clients: Clients) -> None:
     producer, reader = await clients.producer("0"), await clients.reader()
     with pytest.raises(IllegalOperation):
         await clients.write(producer, 0, "a")
-    assert await reader.ends() == {0: 0, 1: 0}
+    await reader.ends_at({0: 0, 1: 0})
 
 
 # -- fencing ------------------------------------------------------------------------------------------------
@@ -163,25 +163,25 @@ async def a_newer_producer_of_an_id_aborts_what_the_older_one_had_begun(clients:
     await older.begin_transaction()
     await clients.write(older, 0, "a")
     newer = await clients.producer("0")
-    assert await reader.ends() == {0: 2, 1: 0}
+    await reader.ends_at({0: 2, 1: 0})
     await clients.checkpoint(newer, 0, "b")
     with pytest.raises(Exception) as refused:  # noqa: PT011 - aiokafka gives its reason in several ways
         await older.commit_transaction()
     fenced = (ProducerFenced, InvalidProducerEpoch)
     assert isinstance(refused.value, fenced) or isinstance(fatal_error(older), fenced)
-    assert (await reader.read())[0] == [(2, "b")]
+    await reader.reads({0: [(2, "b")]})
 
 
 async def an_older_producer_of_an_id_writes_nothing_more(clients: Clients) -> None:
     older, reader = await clients.producer("0"), await clients.reader()
     await clients.checkpoint(older, 0, "a")
     newer = await clients.producer("0")
-    assert await reader.ends() == {0: 2, 1: 0}, "nothing was open, so nothing was aborted"
+    await reader.ends_at({0: 2, 1: 0})  # nothing was open, so nothing was aborted
     for _ in range(2):
         with pytest.raises(PartitionLost):
             await clients.checkpoint(older, 0, "b")
     await clients.checkpoint(newer, 0, "c")
-    assert (await reader.read())[0] == [(0, "a"), (2, "c")]
+    await reader.reads({0: [(0, "a"), (2, "c")]})
 
 
 async def producers_of_other_ids_are_not_fenced(clients: Clients) -> None:
@@ -189,7 +189,7 @@ async def producers_of_other_ids_are_not_fenced(clients: Clients) -> None:
     await clients.producer("1")
     await clients.producer()
     await clients.checkpoint(first, 0, "a")
-    assert (await reader.read())[0] == [(0, "a")]
+    await reader.reads({0: [(0, "a")]})
 
 
 # -- the group ----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ PARTITIONS = 2
 WITHIN_S = 60.0
 """How long a rule may take; a real broker needs seconds."""
 
-CLOSE_S = 5.0
+CLOSE_S, SETTLES_S = 5.0, 10.0
 
 
 class GroupMember(Protocol):
@@ -35,6 +35,15 @@ class GroupMember(Protocol):
         """From where it would read one of its partitions."""
 
 
+async def _becomes(ask: Callable[[], Awaitable[object]], expected: object) -> None:
+    """Ask until the answer is what is expected, or SETTLES_S have passed."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLES_S
+    while (answer := await ask()) != expected and loop.time() < deadline:
+        await asyncio.sleep(0.05)
+    assert answer == expected
+
+
 class Reader:
     """A consumer of some partitions."""
 
@@ -42,8 +51,22 @@ class Reader:
         self.consumer, self.partitions = consumer, partitions
         consumer.assign(partitions)
 
-    async def ends(self) -> dict[int, int]:
-        """Up to where it may read each partition now."""
+    async def ends_at(self, expected: Mapping[int, int]) -> None:
+        """Assert that it may read each partition up to there. A real broker ends a transaction a moment after
+        it has said so.
+        """
+        await _becomes(self._ends, expected)
+
+    async def reads(self, expected: Mapping[int, list[tuple[int, str]]]) -> None:
+        """Assert that these are offset and value of all that it may read of these partitions; likewise."""
+
+        async def of_these() -> dict[int, list[tuple[int, str]]]:
+            records = await self.read()
+            return {number: records[number] for number in expected}
+
+        await _becomes(of_these, expected)
+
+    async def _ends(self) -> dict[int, int]:
         return {tp.partition: end for tp, end in (await self.consumer.end_offsets(self.partitions)).items()}
 
     async def read(self, most: int = 5_000) -> dict[int, list[tuple[int, str]]]:
