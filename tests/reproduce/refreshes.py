@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +35,11 @@ from tests.reproduce.run import HERE
 RESULTS = HERE / "results" / "refreshes"
 BATCH = 8
 REPORTED = ("recall@20", "mrr@20")
+SERIES = {
+    "refreshed": "refreshed", "first": "first version, never refreshed", "popularity": "decayed popularity",
+}  # fmt: skip
+STYLES = (("#0072b2", "-"), ("#d55e00", "--"), ("#666666", ":"))
+"""Colours that the colour-blind tell apart (Okabe & Ito), and dashes that print in grey."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,49 @@ def line(period: dict[str, Any]) -> str:
     )
 
 
+def table(periods: Sequence[dict[str, Any]]) -> str:
+    """Markdown: means over the events of all periods after the first refresh."""
+    later = periods[1:]
+    events = np.array([period["events"] for period in later])
+    went_live = sum(bool(period["decision"].get("passed")) for period in later)
+    lines = [
+        f"{len(later)} refreshes, {went_live} went live; {events.sum():,} events",
+        "",
+        "| | " + " | ".join(REPORTED) + " |",
+        "| --- |" + " --- |" * len(REPORTED),
+    ]
+    for name in SERIES:
+        means = [
+            np.average([period[name][metric] for period in later], weights=events) for metric in REPORTED
+        ]
+        lines.append(f"| {SERIES[name]} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
+    return "\n".join(lines)
+
+
+def draw(periods: Sequence[dict[str, Any]], picture: Path) -> None:
+    """The metrics over event time, as an SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "eddy"
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    when = [datetime.fromtimestamp(period["begin_ms"] / 1000, UTC) for period in periods]
+    for axes, metric in zip(figure.subplots(1, len(REPORTED)), REPORTED, strict=True):
+        for (name, label), (colour, dashes) in zip(SERIES.items(), STYLES, strict=True):
+            axes.plot(when, [p[name][metric] for p in periods], label=label, color=colour, linestyle=dashes)
+        passed = [(at, p) for at, p in zip(when, periods, strict=True) if p["decision"].get("passed")]
+        axes.plot(
+            [at for at, _ in passed], [p["refreshed"][metric] for _, p in passed], "o", color=STYLES[0][0],
+            markersize=4, label="a new version went live",
+        )  # fmt: skip
+        axes.set_title(metric.replace("mrr", "MRR").replace("recall", "Recall"))
+        axes.set_ylim(bottom=0)
+        axes.tick_params(axis="x", rotation=30)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(picture, metadata={"Date": None})
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--stream", type=Path, required=True)
@@ -133,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     parser.add_argument("--from-scratch", action="store_true")
     parser.add_argument("--name", help="of the outcome's file [default: the stream's]")
+    parser.add_argument("--picture", type=Path, help="Draw the outcome as SVG.")
     chosen = parser.parse_args(arguments)
     name = chosen.name or chosen.stream.stem
     file, registry = RESULTS / f"{name}.json", RESULTS / f".{name}"
@@ -144,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         study, round(chosen.first_days * DAY_MS), periods,
         lambda done: file.write_text(json.dumps(done, indent=1)),
     )  # fmt: skip
+    print(table(periods))
+    if chosen.picture:
+        draw(periods, chosen.picture)
 
 
 if __name__ == "__main__":
