@@ -142,36 +142,33 @@ def table(periods: Sequence[dict[str, Any]]) -> str:
         "| | " + " | ".join(REPORTED) + " |",
         "| --- |" + " --- |" * len(REPORTED),
     ]
-    for name in SERIES:
-        means = [
-            np.average([period[name][metric] for period in later], weights=events) for metric in REPORTED
-        ]
-        lines.append(f"| {SERIES[name]} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
+    for name, label in SERIES.items():
+        values = [[period[name][metric] for period in later] for metric in REPORTED]
+        means = " | ".join(f"{np.average(of_metric, weights=events):.4f}" for of_metric in values)
+        lines.append(f"| {label} | {means} |")
     return "\n".join(lines)
 
 
 def draw(periods: Sequence[dict[str, Any]], picture: Path) -> None:
     """The metrics over event time, as an SVG."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    from eddy.models.figures.drawing import figure, style
 
-    mpl.rcParams["svg.hashsalt"] = "eddy"
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
     when = [datetime.fromtimestamp(period["begin_ms"] / 1000, UTC) for period in periods]
-    for axes, metric in zip(figure.subplots(1, len(REPORTED)), REPORTED, strict=True):
-        for (name, label), (colour, dashes) in zip(SERIES.items(), STYLES, strict=True):
-            axes.plot(when, [p[name][metric] for p in periods], label=label, color=colour, linestyle=dashes)
-        passed = [(at, p) for at, p in zip(when, periods, strict=True) if p["decision"].get("passed")]
-        axes.plot(
-            [at for at, _ in passed], [p["refreshed"][metric] for _, p in passed], "o", color=STYLES[0][0],
-            markersize=4, label="a new version went live",
-        )  # fmt: skip
-        axes.set_title(metric.replace("mrr", "MRR").replace("recall", "Recall"))
-        axes.set_ylim(bottom=0)
-        axes.tick_params(axis="x", rotation=30)
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(picture, metadata={"Date": None})
+    passed = [(at, p) for at, p in zip(when, periods, strict=True) if p["decision"].get("passed")]
+    with style():
+        drawing = figure(10, 3.6)
+        for axes, metric in zip(drawing.subplots(1, len(REPORTED)), REPORTED, strict=True):
+            for (name, label), (colour, dashes) in zip(SERIES.items(), STYLES, strict=True):
+                axes.plot(when, [p[name][metric] for p in periods], dashes, color=colour, label=label)
+            axes.plot(
+                [at for at, _ in passed], [p["refreshed"][metric] for _, p in passed], "o",
+                color=STYLES[0][0], markersize=5, label="a new version went live",
+            )  # fmt: skip
+            axes.set_title({"recall@20": "Recall@20", "mrr@20": "MRR@20"}[metric])
+            axes.set_ylim(bottom=0)
+            axes.tick_params(axis="x", rotation=30)
+        drawing.axes[0].legend(fontsize="small")
+        drawing.savefig(picture, metadata={"Date": None})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
