@@ -92,14 +92,27 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
 
 
 def make_live(settings: "Settings", versions: Sequence[tuple["Version", int]]) -> None:
-    """Announce versions, each with its percent of the users, and print their epoch to standard error. Errors:
-    EddyError.
+    """Announce versions, each with its percent of the users, print their epoch to standard error, and record
+    that a version went live for all. Errors: EddyError.
     """
+    from eddy.models.decisions import Decision, record_decision
     from eddy.stream.kafka.topics import prepare_topics
-    from eddy.stream.kafka.versions import announce_shares
+    from eddy.stream.kafka.versions import announce_shares, live_announcement
 
     prepare_topics(settings)
+    before = live_announcement(settings)
     announcement = announce_shares(settings, versions)
+    if not announcement.shares:  # of several, whoever watches them records what becomes of them
+        decision = Decision(
+            kind="went live",
+            version=announcement.version,
+            live=before.version if before else "",
+            epoch=announcement.epoch,
+            reason="Announced by hand.",
+            figures={},
+            decided_by="announce",
+        )
+        record_decision(settings.registry, decision)
     named = ", ".join(
         share.version if share.percent == 100 else f"{share.version} ({share.percent} %)"
         for share in announcement.every_share

@@ -16,6 +16,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from eddy.cli.live_models import go_back
 from eddy.cli.live_models import prune as prune_command
 from eddy.cli.models import list_versions
+from eddy.cli.terminal import make_live
 from eddy.models.decisions import read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version, versions
@@ -53,6 +54,18 @@ def settings(settings: Settings, admin: KafkaAdminClient) -> Settings:
 
 def publish(settings: Settings, count: int) -> list[Version]:
     return [random_version(settings.registry, hidden=8, items=20, seed=seed) for seed in range(count)]
+
+
+def test_what_is_announced_by_hand_is_on_record(settings: Settings) -> None:
+    first, second = publish(settings, 2)
+    make_live(settings, [(first, 100)])
+    make_live(settings, [(first, 90), (second, 10)])  # whoever watches it records what becomes of it
+    make_live(settings, [(second, 100)])
+    decisions = read_decisions(settings.registry)
+    assert [(each.kind, each.version, each.live, each.epoch, each.decided_by) for each in decisions] == [
+        ("went live", first.id, "", 1, "announce"),
+        ("went live", second.id, first.id, 3, "announce"),
+    ]
 
 
 @pytest.fixture
