@@ -23,8 +23,9 @@ lint: setup ## Check style, imports and types
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
-chaos: setup ## Kill, pause and move workers under load; compare with an undisturbed run
+chaos: setup ## Kill, pause and move workers under load, and kill refreshes; compare with undisturbed runs
 	@$(BIN)/python -m tests.chaos.run
+	@$(BIN)/python -m tests.chaos.refreshes
 
 bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)
 	@$(SETUP) bench
