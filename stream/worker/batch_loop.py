@@ -36,8 +36,11 @@ has begun.
 FETCH_ENDS_S = 0.002
 """How long a small batch waits at most for the other partitions' chunks of the same fetch."""
 
-REENCODE_S = 0.05
-"""How long rows of older epochs are encoded anew between two batches: answers wait so long."""
+REENCODE_S, MOST_REENCODE_S = 0.05, 0.25
+"""How long rows of older epochs are encoded anew at a time, while there are no events, and at most between
+two batches: answers wait so long. A busy worker does it for half of its time: while two versions have rows,
+every event costs more, so that doing less of it at a time makes answers wait longer in the end.
+"""
 
 IDLE_POLL_S = 0.05
 """How often a worker without events looks for rows of older epochs."""
@@ -64,6 +67,7 @@ class BatchLoop:
         self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
         self._consumer, self._sender, self._run = consumer, sender, run
         self._background, self._batch_lock = background, batch_lock
+        self._reencoded_at = time.monotonic()
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
 
@@ -96,7 +100,8 @@ class BatchLoop:
             # 3. Apply them.
             async with self._batch_lock:
                 await self._process(await self.inbox.take_chunks(MAX_BATCH_EVENTS))
-                await self._reencode_oldest()
+                since = time.monotonic() - self._reencoded_at
+                await self._reencode_oldest(min(since, MOST_REENCODE_S))
                 if time.monotonic() - looked_for_idle > IDLE_ROWS_S:
                     looked_for_idle = time.monotonic()
                     await self.drop_idle_rows()
@@ -144,12 +149,15 @@ class BatchLoop:
         busy = self._partitions.settled and self._partitions.engine.rows.may_be_stale
         return 0.0 if busy else IDLE_POLL_S
 
-    async def _reencode_oldest(self) -> None:
-        """Encode some rows of older epochs anew, if there are any and no partition is between owners."""
+    async def _reencode_oldest(self, seconds: float = REENCODE_S) -> None:
+        """For about so long, encode rows of older epochs anew, if there are any and no partition is between
+        owners.
+        """
         engine = self._partitions.engine
         if not (self._partitions.settled and engine.rows.may_be_stale):
             return
-        reencoded = await self._run(lambda: engine.reencode_oldest(REENCODE_S))
+        reencoded = await self._run(lambda: engine.reencode_oldest(seconds))
+        self._reencoded_at = time.monotonic()
         note_changed(self._partitions.tasks, reencoded)
         self._partitions.metrics.stale_rows.set(engine.reencoding.left)
 
