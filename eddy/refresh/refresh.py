@@ -124,7 +124,7 @@ class _Refresh:
                 self._train(job, events, live, recipe, features)
         # 5. The judgement.
         if job.stage == "trained":
-            with _timed(job.seconds, "judge"), self._recorded(job, EddyError):
+            with _timed(job.seconds, "judge"):
                 self._judge(job, events, live)
         if not job.passed:
             return self._end(job, "refused", None, job.reason)
@@ -234,10 +234,11 @@ class _Refresh:
 
     def _judge(self, job: Job, events: Events, live: Version | None) -> None:
         window = window_at(events, job.tuning_ms, job.since_ms)
-        judgement = judge_candidate(
-            events, window, self._candidate(job), live, self.settings.rules, self.mode,
-            lambda done, of: self.show("ranking", done, of), self.options.metric,
-        )  # fmt: skip
+        with self._recorded(job, EddyError):
+            judgement = judge_candidate(
+                events, window, self._candidate(job), live, self.settings.rules, self.mode,
+                lambda done, of: self.show("ranking", done, of), self.options.metric,
+            )  # fmt: skip
         verdict = decide(judgement, self.options.gate)
         job.judgement, job.passed, job.reason = judgement.to_dict(), verdict.passed, verdict.reason
         job.stage = "judged"
