@@ -9,7 +9,10 @@ are, and has the same mean for two equal versions. Mean gains per event are comp
 **Variance.** Events of one user are alike, so users are counted in groups, and a mean gain is a ratio of two
 sums over groups: its variance is that of the delete-a-group jackknife (Kott 2001), which is rather too large
 where groups have unequal counts. The groups in effect, (Σ n)² / Σ n², less one are its degrees of freedom,
-and the difference of two means has those of Welch (1947).
+and the difference of two means has those of Welch (1947). The version is credited with at least the variance
+per event of the live one, which has more events: gains are skewed, so that a sample which by chance lacks the
+rare large ones has both a mean and a variance that are too small, and looks certainly worse. On real users
+this takes false alarms from 11 % of canaries of a tenth of the users to 1 % (tests/reproduce/canaries.py).
 
 **Repeated looks.** After a share t of the time (or of the events), all looks together may have spent the
 share t of the allowed error (Lan & DeMets 1983, with a linear spending function). Each look may spend what
@@ -112,6 +115,8 @@ def difference_interval(version: GroupSums, live: GroupSums, level: float) -> tu
     """
     mean, variance, degrees = _mean_gain(version)
     live_mean, live_variance, live_degrees = _mean_gain(live)
+    per_event = live_variance * float(live.events.sum())
+    variance = max(variance, per_event / float(version.events.sum()))
     both = variance + live_variance
     difference = mean - live_mean
     if both == 0.0:
