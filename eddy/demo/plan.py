@@ -54,6 +54,6 @@ QUICK = Plan(
     paced_s=15,
     measured_s=1,
     first=_settings(**_FAST, hidden=32, dim=32, epochs=2, sampled=512, gate_events=6000, threads=1),
-    new_events=1_500,
+    new_events=2_500,
     second=_settings(epochs=1, gate_events=4000),
 )
