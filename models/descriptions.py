@@ -4,19 +4,26 @@ torch, and takes no time.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eddy.models.config import ModelConfig
 from eddy.models.errors import EddyError
+from eddy.models.event_limits import LATEST_MS
 from eddy.models.rules import EventRules
 from eddy.models.untrusted import FAILURES
 
 FORMAT = 2
 UNTIL = "until_ms"
 """In a version's metrics: the time of the last event it was trained on, by which evaluation knows a version
-that has seen its events. Absent where the log has no times.
+that has seen its events. Absent where the log has no times. Read it with `until_of`.
+"""
+
+PARENT = "parent"
+"""In a version's lineage: the id of the version whose weights its training began with, or that it was to
+replace.
 """
 
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
@@ -77,6 +84,14 @@ def describe(path: Path) -> Description:
         )
     except (OSError, KeyError, TypeError, *FAILURES) as error:
         raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
+
+
+def until_of(metrics: Mapping[str, Any]) -> int | None:
+    """The time (ms) up to which a version with these metrics has seen events; None where that is not known,
+    also when anybody has written something else there.
+    """
+    until = metrics.get(UNTIL)
+    return until if type(until) is int and 0 <= until < LATEST_MS else None
 
 
 def _digests(files: dict[str, Any]) -> dict[str, str]:

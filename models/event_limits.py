@@ -19,6 +19,9 @@ MAX_TYPE = 256
 MAX_VALUE = 65_504.0
 """The greatest finite float16: rows keep values in this type, and the event log holds what rows do."""
 
+LATEST_MS = 10**14
+"""The year 5138, as a bound against times that cannot be meant."""
+
 EARLIEST_MS = 631_152_000_000
 """1 January 1990. An earlier time is taken for seconds where milliseconds are meant: today's seconds, read as
 milliseconds, lie in January 1970.

@@ -15,15 +15,11 @@ import typer
 from eddy.cli.printable import printable
 from eddy.cli.terminal import write_figures
 from eddy.models.decisions import Decision, read_decisions
-from eddy.models.descriptions import UNTIL, Description, describe, versions
+from eddy.models.descriptions import PARENT, Description, describe, until_of, versions
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
 
-PARENT = "parent"
-"""In a version's lineage: the id of the version whose weights its training began with."""
-
 _CELL = 40  # characters of a cell of a table
-_LAST_MS = 253_402_300_799_999  # of the year 9999
 _ENDS_AN_EARLIER = ("went live", "promoted", "rolled back")
 
 Row = dict[str, Any]
@@ -125,8 +121,8 @@ def _last_decision(id_: str, decisions: Sequence[Decision]) -> str:
 
 def _until(about: Description) -> str:
     """When the data ends that a version was trained on; empty where it has no times."""
-    until = about.metrics.get(UNTIL)
-    if not isinstance(until, int) or not 0 <= until <= _LAST_MS:
+    until = until_of(about.metrics)
+    if until is None:
         return ""
     return datetime.fromtimestamp(until / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 

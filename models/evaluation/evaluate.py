@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from eddy.models.config import ModelConfig, TrainConfig
-from eddy.models.descriptions import UNTIL
+from eddy.models.descriptions import until_of
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.metrics import Metrics, metrics
 from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
-from eddy.models.evaluation.ranks import recommender_ranks
+from eddy.models.evaluation.ranks import counting, recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
 from eddy.models.registry import Version
@@ -122,16 +122,10 @@ def judge(
 
     progress: called with the number of events that are ranked, and with the number of all.
     """
-    total, done = len(trial.judged), 0
-
-    def ranked(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, total)
-
     ranks = recommender_ranks(
-        trial, model.recommender, model.vocabulary, rules, batch, ranked, model.features
-    )
+        trial, model.recommender, model.vocabulary, rules, batch, counting(progress, len(trial.judged)),
+        model.features,
+    )  # fmt: skip
     in_mode = {mode: trial.in_mode(mode) for mode in MODES}
     return ModelMetrics(
         reported={mode: metrics(ranks.of(mode)[in_mode[mode] & ~trial.tuning]) for mode in MODES},
@@ -196,7 +190,7 @@ def _leak(trial: Trial, version: Version | None) -> str | None:
     """A warning where a version was trained on events that it is judged on: it looks better than it is."""
     if version is None:
         return None
-    until = version.metrics.get(UNTIL)
+    until = until_of(version.metrics)
     first = int(trial.events.timestamp[trial.train])
     if not trial.events.clock or until is None:
         return f"{version.id}: it is not known whether it was trained on the events it is judged on here"

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eddy.models.descriptions import UNTIL
+from eddy.models.descriptions import until_of
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.baselines import baselines, decayed_popularity
 from eddy.models.evaluation.bootstrap import Interval, interval
 from eddy.models.evaluation.evaluate import DEFAULT_BATCH
 from eddy.models.evaluation.metrics import Metrics, gains, metrics
 from eddy.models.evaluation.protocols import Mode, Trial, known_before
-from eddy.models.evaluation.ranks import recommender_ranks
+from eddy.models.evaluation.ranks import counting, recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
@@ -104,23 +104,15 @@ def judge_candidate(
     for version in filter(None, (candidate, live)):
         require_unseen(version, since_ms)
     trial = window_trial(events, window, rules)
-    judged = trial.judged
-    versions = {"candidate": candidate} | ({"live": live} if live else {})
     in_mode = trial.in_mode(mode)
     judged = trial.judged[in_mode]
     if len(judged) < LEAST_TARGETS:
         raise EddyError(
             f"{events.source}: {len(judged)} events are too few to judge on; it takes {LEAST_TARGETS}"
         )
-    versions = {"candidate": candidate} | ({"live": live} if live else {})
     # 2. The ranks of the versions.
-    done, total = 0, len(trial.judged) * len(versions)
-
-    def ranked(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, total)
-
+    versions = {"candidate": candidate} | ({"live": live} if live else {})
+    ranked = counting(progress, len(in_mode) * len(versions))
     ranks = {
         name: recommender_ranks(
             trial, version.recommender, version.vocabulary, version.rules, DEFAULT_BATCH, ranked,
@@ -157,14 +149,14 @@ def require_unseen(version: Version, since_ms: int) -> None:
     """Errors: UnfitModel when the version has, or may have, seen events from this moment (ms) on: it would
     look better than it is.
     """
-    until = version.metrics.get(UNTIL)
+    until = until_of(version.metrics)
     if until is None:
         raise UnfitModel(
             f"{version.id}: it is not known which events it was trained on, so nothing can be judged on them"
         )
-    if int(until) >= since_ms:
+    if until >= since_ms:
         raise UnfitModel(
-            f"{version.id} was trained on events that it would be judged on (until {_moment(int(until))}; "
+            f"{version.id} was trained on events that it would be judged on (until {_moment(until)}; "
             f"the window begins at {_moment(since_ms)}), which is a leak; judge it on later events"
         )
 

@@ -62,6 +62,8 @@ class Trial:
         events = self.events
         pair = events.user.astype(np.int64) * len(events.items) + events.item
         moving = np.flatnonzero(self.flags.moves)
+        if not len(moving):
+            return np.ones(len(judged), bool)
         pairs, first = np.unique(pair[moving], return_index=True)
         place = np.minimum(np.searchsorted(pairs, pair[judged]), len(pairs) - 1)
         had_before = (pairs[place] == pair[judged]) & (moving[first[place]] < judged)

@@ -68,6 +68,20 @@ def recommender_ranks(
     return Ranks(all=ranks[0], unseen=ranks[1])
 
 
+def counting(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """A callback for `recommender_ranks`, of which one may serve several calls: it adds up what it is called
+    with, and hands the sum on, with the total of all calls.
+    """
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return add
+
+
 def _ranks(scores: Tensor, target: Tensor, own_of_users: list[NDArray[np.int64]]) -> Tensor:
     """Ranks int64[2,q] (all, unseen) of target[q] (-1 = no candidate) by scores[q,N].
 

@@ -9,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
-from eddy.models.event_limits import EARLIEST_MS
+from eddy.models.event_limits import EARLIEST_MS, LATEST_MS
 from eddy.models.logs.columns import Columns, place_in
 
 _MS_PER_UNIT = {"s": 1000, "ms": 1}
 _FROM_S, _UNTIL_S = EARLIEST_MS // 1000, 4_102_444_800
 """1990 and 2100 in s. In ms 1990 is a far greater number than 2100 in s."""
-
-_LATEST_MS = 10**14
-"""The year 5138, as a bound against times that cannot be meant."""
 
 _FROM_ZERO, _SECONDS, _MILLISECONDS = range(3)
 _RANGE_NAMES = ("before 1990", "in s", "in ms")
@@ -37,7 +34,7 @@ def event_times(columns: Columns, unit: str) -> NDArray[np.int64]:
         unit = _unit(columns, given, numbers, unit)
     ms = np.where(dated, given, np.rint(given * _MS_PER_UNIT.get(unit, 1)))
     columns.refuse(
-        (ms < 0) | (ms >= _LATEST_MS),
+        (ms < 0) | (ms >= LATEST_MS),
         lambda row: (
             f"timestamp {given[row]:.15g} is no time between 1970 and 5138"
             f"{'' if dated[row] else f' in {unit}'}; correct it"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eddy.models.config import ModelConfig
-from eddy.models.descriptions import UNTIL
+from eddy.models.descriptions import until_of
 from eddy.models.errors import EddyError
 from eddy.models.hashing import type_hashes
 from eddy.models.logs.events import Events
@@ -48,13 +48,13 @@ def unseen_row(events: Events, parent: Trained | Version) -> int:
 
     Errors: EddyError when that cannot be known, without a clock or in a parent of such a log.
     """
-    until = parent.metrics.get(UNTIL)
+    until = until_of(parent.metrics)
     if not events.clock or until is None:
         raise EddyError(
             f"{events.source}: it cannot be known which events the live version was trained on, without "
             "timestamps in both logs; train from scratch"
         )
-    return int(np.searchsorted(events.timestamp, int(until), side="right"))
+    return int(np.searchsorted(events.timestamp, until, side="right"))
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from eddy.models.evaluation.protocols import make_trial
 from eddy.models.registry import Version, publish
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.training.train import train
+from eddy.models.training.warm_start import unseen_row
 from tests.support.training import FAST, SMALL, random_log
 from tests.support.walks import in_a_row, walks
 
@@ -79,6 +80,25 @@ def test_a_version_that_may_have_seen_the_window_is_not_judged_on_it(
     candidate, live = (other, fair) if side == "candidate" else (fair, other)
     with pytest.raises(UnfitModel, match=message):
         judge_candidate(EVENTS, WINDOW, candidate, live, EVERY_EVENT, "all")
+
+
+@pytest.mark.parametrize("until", ["soon", -1, 10**30, 1.5, True, [1]])
+def test_a_version_that_says_nonsense_of_what_it_has_seen_is_as_one_that_says_nothing(
+    tmp_path: Path, until: object
+) -> None:
+    fair = version_of(tmp_path)
+    hostile = replace(fair, metrics={UNTIL: until})
+    with pytest.raises(UnfitModel, match="not known which events"):
+        judge_candidate(EVENTS, WINDOW, hostile, fair, EVERY_EVENT, "all")
+    with pytest.raises(EddyError, match="cannot be known"):
+        unseen_row(EVENTS, hostile)
+
+
+def test_where_no_event_moves_a_state_everything_is_new() -> None:
+    events = random_log()
+    trial = window_trial(events, Window(0, 300), EventRules(state="buy", target="rating"))
+    assert len(trial.judged)
+    assert trial.in_mode("unseen").all()
 
 
 def test_too_few_targets_decide_nothing(tmp_path: Path) -> None:
