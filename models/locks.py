@@ -7,10 +7,28 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from eddy.models.errors import EddyError
+
 log = logging.getLogger("eddy.locks")
 
 REGISTRY_LOCK = ".lock"
 """In the folder of a registry: held by whoever writes a version or a decision, or removes a version."""
+
+
+@contextmanager
+def locked_at_once(file: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file while the body runs. Errors: EddyError with the refusal when another process holds
+    it.
+    """
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise EddyError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

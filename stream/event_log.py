@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
+from eddy.models.locks import locked_at_once
 from eddy.stream.kafka.clients import admin_client, client_config
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.admission import Admission
@@ -197,10 +197,9 @@ def opened(folder: Path, topic: str, topic_id: str) -> Iterator[EventLog]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "_lock", timeout=0):
+        refusal = f"event log {folder}: another export is writing to it; stop that one first"
+        with locked_at_once(folder / "_lock", refusal):
             yield EventLog(folder, _position(folder, topic, topic_id))
-    except Timeout:
-        raise EddyError(f"event log {folder}: another export is writing to it; stop that one first") from None
     except OSError as error:
         raise EddyError(
             f"event log {folder}: cannot be written ({error}); check space and permissions"

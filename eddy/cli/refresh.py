@@ -11,8 +11,9 @@ from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions
-from eddy.refresh.refresh import NOT_LIVE, NotYet, Outcome, refresh
+from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
 from eddy.refresh.schedule import repeat
+from eddy.refresh.windows import NotYet
 from eddy.stream.records.settings import Settings
 
 

@@ -74,11 +74,7 @@ def _lines() -> Show:
 
 def of_training(show: Show) -> "Callable[[Training], None]":
     """A callback for the trainer that shows its progress on a bar."""
-    return lambda at: show(
-        f"{at.phase}, epoch {at.epoch} of at most {max(at.epoch, at.epochs)}, loss {at.loss:.3f}",
-        at.done,
-        at.total,
-    )
+    return lambda at: show(at.text, at.done, at.total)
 
 
 def write_figures(path: Path | None, figures: dict[str, Any]) -> None:

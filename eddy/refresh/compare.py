@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 
-from eddy.models.evaluation.judgement import LEAST_TARGETS, METRIC, Judgement, judge_candidate, window_trial
+from eddy.models.evaluation.judgement import METRIC, Judgement, judge_candidate
 from eddy.models.evaluation.protocols import Mode
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
-from eddy.models.training.warm_start import unseen_row
-from eddy.refresh.refresh import NotYet
-from eddy.refresh.windows import times_of, window_at
+from eddy.refresh.windows import times_to_judge, window_at
 
 
 def compare_versions(
@@ -26,14 +24,5 @@ def compare_versions(
 
     Errors: NotYet when these are too few; EddyError when it is not known which they are.
     """
-    unseen = max(unseen_row(events, version) for version in (first, second))
-    if len(events) - unseen >= LEAST_TARGETS:
-        times = times_of(events, unseen, 1.0)
-        window = window_at(events, times.tuning_ms, times.since_ms)
-        targets = int(window_trial(events, window, rules).in_mode(mode).sum())
-        if targets >= LEAST_TARGETS:
-            return judge_candidate(events, window, second, first, rules, mode, progress, metric)
-    raise NotYet(
-        f"{events.source}: {len(events) - unseen:,} events since {first.id} and {second.id} were trained are "
-        f"too few to compare them on; it takes {LEAST_TARGETS} targets"
-    )
+    times = times_to_judge(events, (first, second), 1.0, rules, mode)
+    return judge_candidate(events, window_at(events, times), second, first, rules, mode, progress, metric)

@@ -10,6 +10,7 @@ import msgspec
 from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
+from eddy.refresh.windows import Times
 
 Stage = Literal["planned", "trained", "judged", "published", "tried"]
 FOLDER = ".refresh"
@@ -26,12 +27,8 @@ class Job(msgspec.Struct):
     """id of the version that was live when it began; empty when there was none"""
     live_epoch: int
     """its epoch; 0 when there was none"""
-    tuning_ms: int
-    since_ms: int
-    until_ms: int
-    """event times: the counting rules are tuned on [tuning, since), versions are judged on [since, until],
-    and later events are none of this refresh's
-    """
+    times: Times
+    """later events are none of this refresh's"""
     warm: bool
     stage: Stage = "planned"
     candidate: str = ""

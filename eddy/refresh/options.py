@@ -9,7 +9,13 @@ from eddy.models.config import ModelConfig, TrainConfig, configs
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.judgement import METRIC, Rule
 from eddy.models.evaluation.metrics import NAMES
+from eddy.models.logs.events import Events
+from eddy.models.logs.item_features import ItemFeatures
 from eddy.models.registry import Version
+from eddy.models.rules import EventRules
+from eddy.models.trained import Trained
+from eddy.models.training.train import train
+from eddy.models.training.trainer import ProgressCallback
 from eddy.models.training.warm_start import may_begin_from
 
 WARM_EPOCHS = 3
@@ -76,6 +82,17 @@ class Recipe:
         if not self.warm:
             return self.training
         return replace(self.training, epochs=min(self.training.epochs, WARM_EPOCHS))
+
+    def train(
+        self, events: Events, rules: EventRules, live: Version | None,
+        progress: ProgressCallback | None = None, checkpoint: Path | None = None,
+        features: ItemFeatures | None = None,
+    ) -> Trained:  # fmt: skip
+        """A candidate of these events. Errors: as `eddy.models.training.train.train`."""
+        return train(
+            events, self.config, self.of_this_run, rules, progress, checkpoint, features=features,
+            parent=live if self.warm else None,
+        )  # fmt: skip
 
 
 def recipe_of(options: RefreshOptions, live: Version | None) -> Recipe:

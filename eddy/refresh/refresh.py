@@ -13,23 +13,32 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from eddy.models.decisions import Decision, Kind, read_decisions, record_decision
-from eddy.models.descriptions import describe, versions
+from eddy.models.descriptions import PARENT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
-from eddy.models.evaluation.judgement import LEAST_TARGETS, decide, judge_candidate, window_trial
+from eddy.models.evaluation.judgement import decide, judge_candidate
 from eddy.models.evaluation.protocols import Mode
+from eddy.models.locks import locked_at_once
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
 from eddy.models.registry import Version, load, publish
+from eddy.models.trained import Trained
 from eddy.models.training.resume import OtherRun
-from eddy.models.training.train import extend, train
+from eddy.models.training.train import extend
 from eddy.models.training.trainer import Progress
-from eddy.models.training.warm_start import unseen_row
 from eddy.refresh.job import Job, JobFile, new_id
 from eddy.refresh.options import Recipe, RefreshOptions, recipe_of
-from eddy.refresh.windows import JUDGED_OF_ALL, JUDGED_OF_NEW, before, times_of, until, window_at
+from eddy.refresh.windows import (
+    JUDGED_OF_ALL,
+    JUDGED_OF_NEW,
+    NotYet,
+    before,
+    names_of,
+    times_to_judge,
+    unseen_by_all,
+    until,
+    window_at,
+)
 from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch_canary
 from eddy.stream.event_log import export
@@ -46,10 +55,6 @@ Say = Callable[[str], None]
 
 NOT_LIVE = 3
 """Exit code of a refresh after which nothing new is live: it was not better, or there was too little new."""
-
-
-class NotYet(EddyError):
-    """There is nothing to refresh with: too few new events."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,9 @@ def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -
     """
     files = JobFile(settings.registry)
     files.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(files.lock, timeout=0):
-            return _Refresh(settings, options, files, show, say).run()
-    except Timeout:
-        raise EddyError(
-            f"registry {settings.registry}: another refresh is under way there; wait for it, or stop it"
-        ) from None
+    refusal = f"registry {settings.registry}: another refresh is under way there; wait for it, or stop it"
+    with locked_at_once(files.lock, refusal):
+        return _Refresh(settings, options, files, show, say).run()
 
 
 class _Refresh:
@@ -116,7 +117,7 @@ class _Refresh:
         if job is None:
             job = self._plan(events, announced, live, recipe)
         job.seconds = seconds
-        events = until(events, job.until_ms)
+        events = until(events, job.times.until_ms)
         features = read_features(self.options.items) if self.options.items else None
         # 4. The candidate.
         if job.stage == "planned":
@@ -174,28 +175,20 @@ class _Refresh:
             self._record(None, live.id if live else "", "refused", None, str(error))
             raise
         seen_by = [version for version in (live, candidate) if version is not None]
-        unseen = max((unseen_row(events, version) for version in seen_by), default=0)
-        new = len(events) - unseen
+        new = len(events) - unseen_by_all(events, seen_by)
         if new < self.options.least_events:
-            names = " and ".join(version.id for version in seen_by) or "the beginning"
             raise NotYet(
-                f"{new:,} events since {names}: a refresh takes {self.options.least_events:,} new ones "
-                "(--least-events)"
+                f"{new:,} events since {names_of(seen_by)}: a refresh takes {self.options.least_events:,} "
+                "new ones (--least-events)"
             )
         share = 1.0 if candidate else JUDGED_OF_NEW if live else JUDGED_OF_ALL
-        times = times_of(events, unseen, share)
-        window = window_at(events, times.tuning_ms, times.since_ms)
-        targets = int(window_trial(events, window, self.settings.rules).in_mode(self.mode).sum())
-        if targets < LEAST_TARGETS:
-            raise NotYet(f"{targets} events to judge versions on; a judgement takes {LEAST_TARGETS}")
+        times = times_to_judge(events, seen_by, share, self.settings.rules, self.mode)
         job = Job(
             id=new_id(),
             options=self.options.identity,
             live=live.id if live else "",
             live_epoch=announced.epoch if announced else 0,
-            tuning_ms=times.tuning_ms,
-            since_ms=times.since_ms,
-            until_ms=times.until_ms,
+            times=times,
             warm=recipe.warm,
         )
         if candidate is not None:
@@ -210,15 +203,12 @@ class _Refresh:
     def _train(
         self, job: Job, events: Events, live: Version | None, recipe: Recipe, features: ItemFeatures | None
     ) -> None:
-        window = window_at(events, job.tuning_ms, job.since_ms)
-        learned = before(events, window.start)
-        parent = live if recipe.warm else None
+        learned = before(events, window_at(events, job.times).start)
 
-        def run() -> Any:
-            return train(
-                learned, recipe.config, recipe.of_this_run, self.settings.rules, self._show_training,
-                self.files.checkpoint, features=features, parent=parent,
-            )  # fmt: skip
+        def run() -> Trained:
+            return recipe.train(
+                learned, self.settings.rules, live, self._show_training, self.files.checkpoint, features
+            )
 
         try:
             trained = run()
@@ -233,7 +223,7 @@ class _Refresh:
         self.say(f"train: {len(learned):,} events, {begun}")
 
     def _judge(self, job: Job, events: Events, live: Version | None) -> None:
-        window = window_at(events, job.tuning_ms, job.since_ms)
+        window = window_at(events, job.times)
         with self._recorded(job, EddyError):
             judgement = judge_candidate(
                 events, window, self._candidate(job), live, self.settings.rules, self.mode,
@@ -342,7 +332,7 @@ class _Refresh:
             "events": str(Path(events.source).resolve()),
             "rows": len(events),
             "training": recipe.training.to_dict(),
-            "parent": job.live or None,
+            PARENT: job.live or None,
             "warm": recipe.warm,
             "refresh": job.id,
         }
@@ -351,7 +341,7 @@ class _Refresh:
         return lineage
 
     def _show_training(self, at: Progress) -> None:
-        self.show(f"training: {at.phase}, epoch {at.epoch}, loss {at.loss:.3f}", at.done, at.total)
+        self.show(f"training: {at.text}", at.done, at.total)
 
 
 def _require_whole(announced: Announcement | None) -> None:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 
 from eddy.models.errors import EddyError
-from eddy.refresh.refresh import NotYet, Outcome, Say
+from eddy.refresh.refresh import Outcome, Say
+from eddy.refresh.windows import NotYet
 
 RETRY_S = 300.0
 """A refresh that failed is tried again so soon, or at the next turn if that is sooner."""

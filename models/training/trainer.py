@@ -36,6 +36,12 @@ class Progress:
     total: int
     loss: float  # running mean, nats
 
+    @property
+    def text(self) -> str:
+        """Where it stands, for people."""
+        most = max(self.epoch, self.epochs)
+        return f"{self.phase}, epoch {self.epoch} of at most {most}, loss {self.loss:.3f}"
+
 
 ProgressCallback = Callable[[Progress], None]
 

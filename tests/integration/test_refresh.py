@@ -19,7 +19,8 @@ from eddy.models.trained import Trained
 from eddy.models.training.train import train
 from eddy.refresh.job import JobFile
 from eddy.refresh.options import RefreshOptions, recipe_of
-from eddy.refresh.refresh import NotYet, Outcome, refresh
+from eddy.refresh.refresh import Outcome, refresh
+from eddy.refresh.windows import NotYet
 from eddy.stream.canary import watch
 from eddy.stream.feed import feed
 from eddy.stream.kafka.clients import client_config

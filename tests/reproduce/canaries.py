@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from eddy.demo.data import EVENTS_FILE
 from eddy.models.config import configs
 from eddy.models.evaluation.baselines import decayed_popularity
+from eddy.models.evaluation.evaluate import DEFAULT_BATCH
 from eddy.models.evaluation.judgement import Window, window_trial
 from eddy.models.evaluation.metrics import gains
 from eddy.models.evaluation.ranks import recommender_ranks
@@ -45,8 +46,6 @@ SHARES = (0.1, 0.2, 0.5)
 LOST = 0.2
 """So large a part of its hits has a canary that is worse."""
 
-BATCH = 8
-
 
 @dataclass(frozen=True)
 class Ranked:
@@ -67,7 +66,9 @@ def ranked(events: Events) -> Ranked:
     with TemporaryDirectory() as folder:
         version = publish(Path(folder), trained, {})
     trial = window_trial(events, window, EVERY_EVENT)
-    ranks = recommender_ranks(trial, version.recommender, version.vocabulary, version.rules, BATCH).all
+    ranks = recommender_ranks(
+        trial, version.recommender, version.vocabulary, version.rules, DEFAULT_BATCH
+    ).all
     popularity = decayed_popularity(window_trial(events, window, EVERY_EVENT, tuning=True)).ranks["all"]
     ours, theirs = gains(ranks), gains(popularity)
     _, user = np.unique(events.user[trial.judged], return_inverse=True)

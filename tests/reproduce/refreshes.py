@@ -20,20 +20,19 @@ import numpy as np
 
 from eddy.models.config import DAY_MS
 from eddy.models.evaluation.baselines import decayed_popularity
+from eddy.models.evaluation.evaluate import DEFAULT_BATCH
 from eddy.models.evaluation.judgement import LEAST_TARGETS, Window, decide, judge_candidate, window_trial
 from eddy.models.evaluation.metrics import metrics
 from eddy.models.evaluation.ranks import recommender_ranks
 from eddy.models.logs.events import Events, read_events
 from eddy.models.registry import Version, load, publish
 from eddy.models.rules import EVERY_EVENT
-from eddy.models.training.train import extend, train
-from eddy.models.training.warm_start import unseen_row
+from eddy.models.training.train import extend
 from eddy.refresh.options import RefreshOptions, recipe_of
-from eddy.refresh.windows import JUDGED_OF_NEW, before, times_of, until, window_at
+from eddy.refresh.windows import JUDGED_OF_NEW, NotYet, before, times_to_judge, until, window_at
 from tests.reproduce.run import HERE
 
 RESULTS = HERE / "results" / "refreshes"
-BATCH = 8
 REPORTED = ("recall@20", "mrr@20")
 SERIES = {
     "refreshed": "refreshed", "first": "first version, never refreshed", "popularity": "decayed popularity",
@@ -58,7 +57,7 @@ def run(study: Study, first_ms: int, periods: list[dict[str, Any]], keep: Any) -
     start = int(events.timestamp[0]) + first_ms
     if not periods:
         recipe = recipe_of(study.options, None)
-        trained = train(until(events, start), recipe.config, recipe.training, EVERY_EVENT)
+        trained = recipe.train(until(events, start), EVERY_EVENT, None)
         publish(registry, trained, {"training": recipe.training.to_dict()})
     ids = sorted(path.name for path in registry.glob("v*"))
     first = load(registry / ids[0])
@@ -84,14 +83,12 @@ def run(study: Study, first_ms: int, periods: list[dict[str, Any]], keep: Any) -
 def refreshed(study: Study, events: Events, live: Version) -> tuple[Version, dict[str, Any]]:
     """The version that is live after a refresh, and the refresh's decision."""
     recipe = recipe_of(study.options, live)
-    times = times_of(events, unseen_row(events, live), JUDGED_OF_NEW)
-    window = window_at(events, times.tuning_ms, times.since_ms)
-    if len(events) - window.start < LEAST_TARGETS:
-        return live, {"passed": False, "reason": "too few new events"}
-    parent = live if recipe.warm else None
-    trained = train(
-        before(events, window.start), recipe.config, recipe.of_this_run, EVERY_EVENT, parent=parent
-    )
+    try:
+        times = times_to_judge(events, [live], JUDGED_OF_NEW, EVERY_EVENT, "all")
+    except NotYet as reason:
+        return live, {"passed": False, "reason": str(reason)}
+    window = window_at(events, times)
+    trained = recipe.train(before(events, window.start), EVERY_EVENT, live)
     with TemporaryDirectory() as folder:
         candidate = publish(Path(folder), trained, {"training": recipe.training.to_dict()})
         judgement = judge_candidate(events, window, candidate, live, EVERY_EVENT, "all")
@@ -110,7 +107,9 @@ def ranked(events: Events, row: int, live: Version, first: Version) -> dict[str,
     rows: dict[str, Any] = {}
     of_version = {version.id: version for version in (live, first)}
     ranks = {
-        id_: recommender_ranks(trial, version.recommender, version.vocabulary, version.rules, BATCH).all
+        id_: recommender_ranks(
+            trial, version.recommender, version.vocabulary, version.rules, DEFAULT_BATCH
+        ).all
         for id_, version in of_version.items()
     }
     popularity = decayed_popularity(window_trial(events, window, EVERY_EVENT, tuning=True))

@@ -11,7 +11,7 @@ from eddy.models.registry import Version, publish
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.training.train import train
 from eddy.refresh.compare import compare_versions
-from eddy.refresh.refresh import NotYet
+from eddy.refresh.windows import NotYet
 from tests.support.training import FAST, SMALL
 from tests.support.walks import walks
 

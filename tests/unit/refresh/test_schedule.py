@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.refresh.refresh import NotYet, Outcome
+from eddy.refresh.refresh import Outcome
 from eddy.refresh.schedule import RETRY_S, repeat
+from eddy.refresh.windows import NotYet
 
 pytestmark = pytest.mark.unit
 

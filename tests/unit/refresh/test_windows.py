@@ -15,7 +15,7 @@ EVENTS = random_log(n=1000)
 
 def test_the_last_part_of_the_unseen_events_is_judged_and_as_many_before_it_tune() -> None:
     times = times_of(EVENTS, 600, 0.25)
-    window = window_at(EVENTS, times.tuning_ms, times.since_ms)
+    window = window_at(EVENTS, times)
     assert (window.tuning, window.start) == (800, 900)
     assert times.until_ms == EVENTS.timestamp[-1]
     learned = before(EVENTS, window.start)
@@ -25,13 +25,13 @@ def test_the_last_part_of_the_unseen_events_is_judged_and_as_many_before_it_tune
 def test_events_at_one_moment_are_not_torn_apart() -> None:
     same = replace(EVENTS, timestamp=np.where(np.arange(1000) < 850, EVENTS.timestamp, EVENTS.timestamp[850]))
     times = times_of(same, 600, 0.25)
-    assert window_at(same, times.tuning_ms, times.since_ms).start == 850
+    assert window_at(same, times).start == 850
 
 
 def test_a_window_is_no_longer_than_it_takes() -> None:
     long = random_log(n=3 * MOST_JUDGED)
     times = times_of(long, 0, 1.0)
-    window = window_at(long, times.tuning_ms, times.since_ms)
+    window = window_at(long, times)
     assert (window.tuning, window.start) == (MOST_JUDGED, 2 * MOST_JUDGED)
 
 
