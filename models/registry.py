@@ -13,8 +13,8 @@ features.parquet and items.parquet are there only where a version was trained wi
 A version is there whole or not at all (eddy.models.atomic_files). A publisher holds the lock file `.lock`,
 which becomes free when its process ends, however it ends. So the folder of an unfinished version that the
 next publisher finds was left by a killed process, and is removed. A version that is removed gets the name of
-such a folder first. Nothing that is loaded is trusted: no
-pickle, no unknown setting, no tensor of another name, shape or type than the config implies.
+such a folder first. Nothing that is loaded is trusted: no pickle, no unknown setting, no tensor of another
+name, shape or type than the config implies.
 """
 
 import hashlib

@@ -2,9 +2,8 @@
 
 Everything that touches the view, scoring included, runs on one thread, one call after another; questions
 that come meanwhile are scored together. Versions are read and built on another thread, while the first goes
-on to answer; they go live by the exchange of a pointer. Guarantee: when a record,
-a version or, for a while, the cluster cannot be read, that is reported, and the service answers from what
-it had before.
+on to answer; they go live by the exchange of a pointer. Guarantee: when a record, a version or, for a while,
+the cluster cannot be read, that is reported, and the service answers from what it had before.
 """
 
 import asyncio

@@ -71,17 +71,16 @@ def roll_back(settings: Settings, version: str | None = None) -> Decision:
             "`eddy models list`, then run it again"
         ) from None
     # 3. Record it.
-    shares = live.every_share
     decision = Decision(
         kind="rolled back",
         version=opened.id,
-        live=max(shares, key=lambda share: share.percent).version,
+        live=live.by_percent[0].version,
         epoch=announced.epoch,
         reason=f"Rolled back by hand from epoch {live.epoch} to "
         + ("the version that was live before." if version is None else "the version that was named."),
         figures={
             "epoch_before": live.epoch,
-            "percent_before": {share.version: share.percent for share in shares},
+            "percent_before": {share.version: share.percent for share in live.every_share},
         },
         decided_by="rollback",
     )

@@ -102,7 +102,7 @@ def make_live(settings: "Settings", versions: Sequence[tuple["Version", int]]) -
         decision = Decision(
             kind="went live",
             version=announcement.version,
-            live=before.version if before else "",
+            live=before.by_percent[0].version if before else "",
             epoch=announcement.epoch,
             reason="Announced by hand.",
             figures={},

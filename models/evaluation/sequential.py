@@ -94,8 +94,8 @@ class SequentialTest:
         greater than at the look before. A look that can tell nothing spends nothing.
         """
         last = share >= 1.0
+        counted = int(version.events.sum()), int(live.events.sum())
         if not (_enough(version) and _enough(live)):
-            counted = int(version.events.sum()), int(live.events.sum())
             return Finding("too few" if last else "undecided", share, 0.0, -np.inf, np.inf, 0.0, *counted)
         level = self._allowed_error * (share - self._spent_until)
         self._spent_until = share
@@ -105,7 +105,6 @@ class SequentialTest:
             outcome = "worse"
         elif low > 0.0:
             outcome = "better"
-        counted = int(version.events.sum()), int(live.events.sum())
         return Finding(outcome, share, difference, low, high, level, *counted)
 
 

@@ -52,7 +52,7 @@ class Trial:
     def __init__(self, announcement: Announcement, limit: Limit) -> None:
         self.epoch, self._limit = announcement.epoch, limit
         self._began_ms = announcement.announced_at
-        self.live, *self.canaries = sorted(announcement.every_share, key=lambda share: -share.percent)
+        self.live, *self.canaries = announcement.by_percent
         allowed_error = ALLOWED_ERROR / max(len(self.canaries), 1)
         self._tests = {share.version: SequentialTest(allowed_error) for share in self.canaries}
         self._sums = {share.version: np.zeros((len(SUMS), GROUPS)) for share in announcement.every_share}

@@ -153,6 +153,13 @@ class Announcement(msgspec.Struct, gc=False, omit_defaults=True):
         """The shares, also where one version is for all."""
         return self.shares or [Share(self.version, self.folder, 100)]
 
+    @property
+    def by_percent(self) -> list[Share]:
+        """The shares, the greatest first (of equal ones that which was named first): beside it the others are
+        canaries.
+        """
+        return sorted(self.every_share, key=lambda share: -share.percent)
+
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 Counts = Annotated[list[Count], msgspec.Meta(min_length=GROUPS, max_length=GROUPS)]

@@ -43,12 +43,8 @@ from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.report import origin
 from tests.chaos.run import RESULTS
 from tests.support.waiting import eventually
-from tests.support.walks import walks
+from tests.support.walks import TRAINING, walks
 
-SETTINGS = (
-    "hidden=16", "dim=16", "dropout=0", "epochs=2", "gate_epochs=2", "gate_events=200", "sampled=0",
-    "learning_rate=0.02", "threads=1", "half_lives_ms=[3600000,86400000]",
-)  # fmt: skip
 USERS, FIRST_ROUNDS, ROUNDS = 60, 30, 15
 KILLS = 3
 """A cycle's refresh is killed at most so often."""
@@ -85,7 +81,7 @@ class Cycles:
         """The first events and a first version, which goes live."""
         first = walks(USERS, FIRST_ROUNDS)
         self._send(FIRST_ROUNDS)
-        config, training = configs("gru", SETTINGS)
+        config, training = configs("gru", TRAINING)
         trained = train(first, config, training, self.settings.rules)
         announce(self.settings, publish(self.settings.registry, trained, {"training": training.to_dict()}))
 
@@ -117,7 +113,7 @@ class Cycles:
     def _refresh(self, kill_after_s: float | None) -> int | None:
         """Run the command; its exit code, None when it was killed."""
         command = [sys.executable, "-m", "eddy", "refresh", "--least-events", "100"]
-        command += [part for setting in SETTINGS for part in ("--set", setting)]
+        command += [part for setting in TRAINING for part in ("--set", setting)]
         process = subprocess.Popen(command, env=environment(self.settings), stderr=subprocess.PIPE, text=True)
         try:
             _, said = process.communicate(timeout=kill_after_s or PATIENCE_S)
@@ -184,13 +180,13 @@ def run(cycles: int, seed: int, folder: Path) -> Story:
         )  # fmt: skip
         prepare_topics(settings)
         with Fleet(settings, folder) as fleet:
-            run_ = Cycles(settings, fleet, seed)
-            run_.begin()
+            refreshes = Cycles(settings, fleet, seed)
+            refreshes.begin()
             worker = fleet.start()
             for number in range(1, cycles + 1):
                 began = time.monotonic()
-                worker = run_.cycle(worker)
-                story = run_.story
+                worker = refreshes.cycle(worker)
+                story = refreshes.story
                 print(
                     f"cycle {number} of {cycles}: {time.monotonic() - began:.0f} s; {story.went_live} live, "
                     f"{story.refused} refused, {story.refresh_kills} kills of refreshes, "
@@ -202,8 +198,8 @@ def run(cycles: int, seed: int, folder: Path) -> Story:
             ends = cluster.ends(settings.topics.events, settings.partitions)
             eventually(lambda: cluster.committed() == ends, within_s=PATIENCE_S)
             cluster.close()
-            run_.judge()
-    return run_.story
+            refreshes.judge()
+    return refreshes.story
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

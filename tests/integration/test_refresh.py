@@ -30,13 +30,9 @@ from eddy.stream.records.rank_counts import SUMS, RankedBy, encode_ranks
 from eddy.stream.records.schema import GROUPS
 from eddy.stream.records.settings import Settings
 from tests.support.kafka_clusters import MakeSettings
-from tests.support.walks import in_a_row, walks
+from tests.support.walks import TRAINING, in_a_row, walks
 
-SETTINGS = (
-    "hidden=16", "dim=16", "dropout=0", "epochs=3", "gate_epochs=2", "gate_events=200", "sampled=0",
-    "learning_rate=0.02", "threads=1", "half_lives_ms=[3600000,86400000]",
-)  # fmt: skip
-OPTIONS = RefreshOptions(least_events=100, assignments=SETTINGS)
+OPTIONS = RefreshOptions(least_events=100, assignments=TRAINING)
 BEFORE = walks(60, 36)
 AFTER = walks(60, 15, steps=(2, 3, 11), first_round=36)
 """The same users with other steps: what was learned before says little."""

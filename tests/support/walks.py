@@ -10,6 +10,12 @@ import numpy as np
 
 from eddy.models.logs.events import Events
 
+TRAINING = (
+    "hidden=16", "dim=16", "dropout=0", "epochs=3", "gate_epochs=2", "gate_events=200", "sampled=0",
+    "learning_rate=0.02", "threads=1", "half_lives_ms=[3600000,86400000]",
+)  # fmt: skip
+"""Settings (`--set`) by which a version learns the walks of 60 users in seconds."""
+
 ITEMS = 24
 START_MS = 1_700_000_000_000
 PERIOD_MS = 60_000

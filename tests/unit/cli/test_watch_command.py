@@ -6,23 +6,15 @@ import signal
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from eddy.cli import terminal
+from eddy.cli.models_commands import commands
 from eddy.cli.quantities import read_duration, read_percent
-from eddy.cli.watch_command import add_watch
 from eddy.models.errors import EddyError
 from eddy.stream.canary import watch as watching
 from eddy.stream.canary.trial import Limit
 from eddy.stream.kafka import topics
-
-
-def command() -> typer.Typer:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    add_watch(app)
-    return app
 
 
 @pytest.mark.parametrize(
@@ -51,9 +43,9 @@ def test_the_command_watches_within_the_limits_that_it_is_given(monkeypatch: pyt
     monkeypatch.setattr(terminal, "set_up_logging", lambda: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for arguments in (["watch"], ["watch", "--for", "30m", "--events", "5000"]):
-        assert CliRunner().invoke(command(), arguments).exit_code == 0
+        assert CliRunner().invoke(commands, arguments).exit_code == 0
     assert limits == [Limit(7_200), Limit(1_800, 5_000)]
-    refused = CliRunner().invoke(command(), ["watch", "--for", "soon"])
+    refused = CliRunner().invoke(commands, ["watch", "--for", "soon"])
     assert isinstance(refused.exception, EddyError)
 
 
