@@ -106,7 +106,7 @@ def serve() -> None:
     Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve
     """
     from eddy.cli.terminal import set_up_logging
-    from eddy.serving.app import run_server
+    from eddy.serving.server import run_server
     from eddy.stream.records.settings import load_settings
 
     set_up_logging()

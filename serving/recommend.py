@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +29,8 @@ class Question:
     """item ids to leave out; ids of unknown items are ignored"""
 
 
-class Recommended(msgspec.Struct, omit_defaults=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Recommended:
     """An item of a list."""
 
     item_id: str
@@ -38,7 +38,8 @@ class Recommended(msgspec.Struct, omit_defaults=True, gc=False):
     title: str | None = None
 
 
-class Answer(msgspec.Struct, gc=False):
+@dataclass(frozen=True, slots=True)
+class Answer:
     """A list, best first. If `known` is false, there is no row of the user: the items are those that are
     popular now, scored by their decayed counts, and the fields that name a row or a model are null.
     """

@@ -84,7 +84,9 @@ def process(
 @contextmanager
 def server(settings: Settings) -> Iterator[httpx.Client]:
     """A client of a server process of its own."""
-    with process(settings, "eddy.serving.app", "run_server", ", lambda url: print(url, flush=True)") as child:
+    with process(
+        settings, "eddy.serving.server", "run_server", ", lambda url: print(url, flush=True)"
+    ) as child:
         assert child.stdout is not None
         url = child.stdout.readline().strip()
         with httpx.Client(base_url=url, timeout=30) as client:
@@ -234,7 +236,7 @@ def test_filters_of_the_caller(system: System) -> None:
 def test_a_question_that_cannot_be_understood_is_refused(system: System, query: str) -> None:
     response = system.client.get(f"/v1/users/u/recommendations?{query}")
     assert response.status_code == 400
-    assert query.split("=", maxsplit=1)[0] in response.json()["error"]
+    assert query.split("=", maxsplit=1)[0] in response.json()["detail"]
 
 
 def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(system: System) -> None:
@@ -292,7 +294,7 @@ def test_every_refusal_is_in_the_documented_form(
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         assert answer.status == status
-        assert why in json.loads(answer.read())["error"]
+        assert why in json.loads(answer.read())["detail"]
 
 
 def test_an_erased_user_becomes_unknown(system: System) -> None:

@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 import socket
-from types import SimpleNamespace
 from typing import cast
 
 import httpx
 import pytest
-from starlette.datastructures import QueryParams
 
 from eddy.models.errors import EddyError
-from eddy.serving.app import MAX_EXCLUDED, QuestionError, listen, new_app, parse_posted, parse_question
+from eddy.serving.app import new_app
 from eddy.serving.metrics import ServerMetrics
-from eddy.serving.recommend import Question
+from eddy.serving.recommend import Answer, Question
+from eddy.serving.routes.recommendations import MAX_EXCLUDED
+from eddy.serving.server import listen
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
 
 
-def parse(query: str, user_id: str = "u") -> Question:
-    return parse_question(user_id, QueryParams(query), load_settings(k=7, exclude_seen=True))
+class Recorded:
+    """A service that answers nothing but remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.metrics = ServerMetrics()
+        self.settings = load_settings(k=7, exclude_seen=True)
+        self.question: Question | None = None
+
+    async def recommend(self, question: Question) -> Answer:
+        if question.user_id == "fails":
+            raise ZeroDivisionError("a secret")
+        self.question = question
+        return Answer(question.user_id, False, [], -1)
+
+
+def ask(service: Recorded, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+    async def answered() -> httpx.Response:
+        transport = httpx.ASGITransport(new_app(cast(Service, service)), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://eddy") as client:
+            return await client.request(method, path, content=body)
+
+    return asyncio.run(answered())
+
+
+def parse(query: str) -> Question | None:
+    service = Recorded()
+    response = ask(service, "GET", f"/v1/users/u/recommendations?{query}")
+    assert response.status_code == 200, response.text
+    return service.question
+
+
+def refusal(method: str, path: str, body: bytes | None = None) -> str:
+    response = ask(Recorded(), method, path, body)
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["status"], problem["title"]) == (400, "Bad Request")
+    return str(problem["detail"])
 
 
 def test_what_is_not_asked_for_comes_from_the_settings() -> None:
@@ -36,38 +72,38 @@ def test_all_filters() -> None:
 @pytest.mark.parametrize(
     ("query", "why"),
     [
-        ("k=0", "k must be a whole number from 1 to 1000, not '0'"),
-        ("k=1001", "from 1 to 1000"),
-        ("k=-1", "from 1 to 1000"),
-        ("k=ten", "not 'ten'"),
-        ("k=", "not ''"),
-        ("k=" + "9" * 5000, "from 1 to 1000"),
-        ("k=²", "from 1 to 1000"),
-        ("exclude_seen=perhaps", "exclude_seen must be true or false, not 'perhaps'"),
-        ("exlude=a", "unknown parameter 'exlude'; there are k, exclude_seen, exclude"),
+        ("k=0", "k: Input should be greater than or equal to 1"),
+        ("k=1001", "k: Input should be less than or equal to 1000"),
+        ("k=-1", "k: "),
+        ("k=ten", "k: "),
+        ("k=", "k: "),
+        ("k=" + "9" * 5000, "k: "),
+        ("k=²", "k: "),
+        ("exclude_seen=perhaps", "exclude_seen: "),
+        ("exlude=a", "exlude: there is no such parameter"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_by_name(query: str, why: str) -> None:
-    with pytest.raises(QuestionError, match=re.escape(why)) as refused:
-        parse(query)
-    assert "\n" not in str(refused.value)
+    line = refusal("GET", f"/v1/users/u/recommendations?{query}")
+    assert line.startswith(why)
+    assert "\n" not in line
 
 
 def test_an_empty_user_is_refused() -> None:
-    with pytest.raises(QuestionError, match="user_id is empty"):
-        parse("", user_id="")
-    with pytest.raises(QuestionError, match="user_id is empty"):
-        post(b"{}", user_id="")
+    assert refusal("GET", "/v1/users//recommendations").startswith("user_id: ")
+    assert refusal("POST", "/v1/users//recommendations", b"{}").startswith("user_id: ")
 
 
 def test_more_than_ten_thousand_exclusions_are_refused() -> None:
-    many = "&".join(["exclude=a"] * (MAX_EXCLUDED + 1))
-    with pytest.raises(QuestionError, match="exclude: 10001 items; at most 10000"):
-        parse(many)
+    many = json.dumps({"exclude": ["a"] * (MAX_EXCLUDED + 1)}).encode()
+    assert refusal("POST", "/v1/users/u/recommendations", many).startswith("exclude: ")
 
 
-def post(body: bytes, user_id: str = "u") -> Question:
-    return parse_posted(user_id, body, load_settings(k=7, exclude_seen=True))
+def post(body: bytes) -> Question | None:
+    service = Recorded()
+    response = ask(service, "POST", "/v1/users/u/recommendations", body)
+    assert response.status_code == 200, response.text
+    return service.question
 
 
 def test_what_a_posted_question_leaves_out_comes_from_the_settings() -> None:
@@ -83,22 +119,21 @@ def test_a_posted_question_has_the_same_filters() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"", "Input data was truncated"),
-        (b"\xff", "the body is no question in JSON"),
-        (b"[" * 100_000, "the body is no question in JSON"),
-        (b'{"k": 0}', r"`int` >= 1 - at `$.k`"),
-        (b'{"k": 1001}', r"<= 1000 - at `$.k`"),
-        (b'{"k": true}', r"at `$.k`"),
-        (b'{"exclude": "a"}', r"at `$.exclude`"),
-        (b'{"exclude": [1]}', r"at `$.exclude[0]`"),
-        (b'{"exclude": ["\\ud800"]}', "the body is no question in JSON"),
-        (b'{"limit": 3}', "unknown field `limit`"),
+        (b"", ""),
+        (b"\xff", "There was an error parsing the body"),
+        (b"[" * 100_000, ""),
+        (b'{"k": 0}', "k: "),
+        (b'{"k": 1001}', "k: "),
+        (b'{"exclude": "a"}', "exclude: "),
+        (b'{"exclude": [1]}', "exclude[0]: "),
+        (b'{"exclude": ["\\ud800"]}', ""),
+        (b'{"limit": 3}', "limit: there is no such parameter"),
     ],
 )
 def test_a_posted_question_that_cannot_be_understood_is_refused(body: bytes, why: str) -> None:
-    with pytest.raises(QuestionError, match=re.escape(why)) as refused:
-        post(body)
-    assert "\n" not in str(refused.value)
+    line = refusal("POST", "/v1/users/u/recommendations", body)
+    assert line.startswith(why)
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -128,17 +163,7 @@ def test_a_taken_port_is_one_line_that_names_the_setting() -> None:
 
 
 def test_what_fails_inside_is_told_in_the_documented_form_too() -> None:
-    async def fails(_: Question) -> None:
-        raise ZeroDivisionError("a secret")
-
-    service = SimpleNamespace(metrics=ServerMetrics(), settings=load_settings(), recommend=fails)
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(new_app(cast(Service, service)), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://eddy") as client:
-            return await client.get("/v1/users/u/recommendations")
-
-    response = asyncio.run(ask())
+    response = ask(Recorded(), "GET", "/v1/users/fails/recommendations")
     assert response.status_code == 500
-    assert "ZeroDivisionError" in response.json()["error"]
+    assert "ZeroDivisionError" in response.json()["detail"]
     assert "secret" not in response.text

@@ -31,7 +31,7 @@ from tests.support.engines import Happening, batch, item_id, new_engine, random_
 from tests.support.memory_clients import MemoryConsumer
 from tests.support.memory_kafka import MemoryKafka
 
-WITHIN_S = 30.0
+WITHIN_S = 120.0  # the compiled loops may have to be compiled first, on a loaded machine
 USER = Question("anna", k=5)
 
 

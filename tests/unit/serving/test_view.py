@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -219,7 +218,7 @@ def test_titles_come_from_items_and_go_with_their_tombstone(engine: Engine, vers
     unreadable = view.take_items([(b"x", b"{"), (best.encode(), encode(Item(best, "A title", ["Drama"])))])
     assert len(unreadable) == 1
     assert ask(view, "user-0").items[0].title == "A title"
-    assert b"title" not in msgspec.json.encode(ask(view, "user-0").items[1]), "absent rather than null"
+    assert ask(view, "user-0").items[1].title is None
     view.take_items([(best.encode(), None)])
     assert ask(view, "user-0").items[0].title is None
 

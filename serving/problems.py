@@ -1,0 +1,79 @@
+"""Errors as the API tells them: problem details in JSON (RFC 9457), whoever found the error.
+
+{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "k: must be at least 1"}
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """Why a request was refused or could not be answered."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+def problem_bytes(status: int, detail: str) -> bytes:
+    """A problem as JSON."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail).model_dump_json().encode()
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A response that tells of a problem."""
+    return Response(problem_bytes(status, detail), status, headers, PROBLEM_TYPE)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the API's description says of these statuses of a route."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)
+    }
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Let every error of an application be answered as a problem: the framework's, and what fails inside."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    async def misunderstood(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(400, "; ".join(map(_line, error.errors())))
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return problem(500, f"the server failed to answer ({type(error).__name__}); its log says more")
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(Exception, failed)
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    """What pydantic found wrong, as "parameter: reason"; the value itself is the caller's own business."""
+    where = _place([part for part in error["loc"] if part not in ("query", "body", "path", "header")])
+    reason = error["msg"]
+    if error["type"] == "json_invalid":
+        where, reason = "", f"the body is no JSON ({error['ctx']['error']})"
+    if error["type"] == "extra_forbidden":
+        reason = "there is no such parameter"
+    return f"{where}: {reason}" if where else reason
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    """Where in a body or query: `items[3].price`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
