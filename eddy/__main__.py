@@ -114,6 +114,34 @@ def serve() -> None:
 
 
 @app.command()
+def recommend(
+    users: Annotated[
+        str,
+        typer.Option(help="all (who have rows), or a file: one id a line (.txt), or a column user_id."),
+    ] = "all",
+    out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Or a topic of yours, as JSON.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, max=1000, help="[default: EDDY_K]")] = None,
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option("--exclude-seen/--include-seen", help="[default: EDDY_EXCLUDE_SEEN]"),
+    ] = None,
+) -> None:
+    """Make lists for many users at once, for mail and push.
+
+    They are those that the endpoint would give now. Killed, the same command goes on where it was.
+
+    Example: eddy recommend --users all --out lists.parquet
+    """
+    from eddy.cli.recommend import recommend_many
+    from eddy.cli.terminal import set_up_logging
+    from eddy.stream.records.settings import load_settings
+
+    set_up_logging()
+    recommend_many(load_settings(), users, out, topic, k, exclude_seen)
+
+
+@app.command()
 def train(
     events: EventsFile,
     registry: Registry = None,

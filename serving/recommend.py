@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
-from eddy.models.scoring.backend import Exclude
+from eddy.models.scoring.backend import Exclude, TopK
 from eddy.serving.view import MaterialisedView, RowAt, VersionAt
 from eddy.stream.engine.ranker import Ranker, decayed_popularity
 
 MAX_K = 1000
+SCORE_DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,9 @@ def _known(
 ) -> list[Answer]:
     """Answers to questions of users whose rows are of one version."""
     slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
-    ranker, state = view.rankers.get(at), None
-    if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
-        assert view.newest is not None
-        ranker = view.newest
-        state = _encoded_anew(view, ranker, at, slots)
-    ranker.update_statistics(now, view.wall())
-    topk = ranker.start_topk(
-        ranker.latest(slab, slots, state),
-        now,
-        max(question.k for question in questions),
-        np.array([question.exclude_seen for question in questions]),
-        _excluded(view, questions),
-    )()
+    k = max(question.k for question in questions)
+    exclude_seen = np.array([question.exclude_seen for question in questions])
+    ranker, topk = scored_rows(view, at, slots, k, exclude_seen, _excluded(view, questions), now)
     item, score = topk.item.numpy(), topk.score.numpy()
     return [
         Answer(
@@ -114,6 +105,24 @@ def _known(
         )
         for i, question in enumerate(questions)
     ]
+
+
+def scored_rows(
+    view: MaterialisedView, at: VersionAt, slots: NDArray[np.int64], k: int,
+    exclude_seen: NDArray[np.bool_], also: Exclude | None, now: int,
+) -> tuple[Ranker, TopK]:  # fmt: skip
+    """Lists of k items as of `now` (ms) for m rows of the slab of a version, and the model that scored them.
+
+    exclude_seen: bool[m]; also: pairs of a row and an item to leave out.
+    """
+    ranker, state = view.rankers.get(at), None
+    if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
+        assert view.newest is not None
+        ranker = view.newest
+        state = _encoded_anew(view, ranker, at, slots)
+    ranker.update_statistics(now, view.wall())
+    latest = ranker.latest(view.slabs[at], slots, state)
+    return ranker, ranker.start_topk(latest, now, k, exclude_seen, also)()
 
 
 # A version whose model is not here: another version's states for the recent windows, without their anchors.
@@ -158,7 +167,9 @@ def _items(
 ) -> list[Recommended]:
     ids, metadata = view.names.ids, view.metadata
     items = []
-    for item, value in zip(index.tolist(), np.round(score.astype(np.float64), 4).tolist(), strict=True):
+    for item, value in zip(
+        index.tolist(), np.round(score.astype(np.float64), SCORE_DECIMALS).tolist(), strict=True
+    ):
         name = ids[item] if item >= 0 else None
         if name is not None:
             described = metadata.get(name)

@@ -42,10 +42,11 @@ MAX_TOGETHER = 64
 class Service:
     """See the module. Use as: `await start()`, `await recommend(…)`, `await stop()`."""
 
-    def __init__(self, settings: Settings, retry_s: float = RETRY_S) -> None:
+    def __init__(self, settings: Settings, retry_s: float = RETRY_S, threads: int = 1) -> None:
+        """threads: that score side by side; a few questions at a time are answered faster by one."""
         self.settings = settings
         self.metrics = ServerMetrics()
-        self.view = MaterialisedView(wall_ms)
+        self.view = MaterialisedView(wall_ms, threads)
         self._retry_s = retry_s
         self._thread = ThreadPoolExecutor(1, "eddy-serving", initializer=torch.set_num_threads, initargs=(1,))
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
@@ -96,7 +97,8 @@ class Service:
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._thread.shutdown()
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Do work on the thread that owns the view."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _beside(self, work: Callable[[], T]) -> T:
@@ -120,7 +122,7 @@ class Service:
             questions = [question for question, _ in batch]
             self.metrics.batch.observe(len(batch))
             try:
-                answers = await self._run(lambda questions=questions: answer(self.view, questions))  # type: ignore[misc]
+                answers = await self.on_thread(lambda questions=questions: answer(self.view, questions))  # type: ignore[misc]
             except Exception as error:
                 for _, future in batch:
                     if not future.done():
@@ -180,8 +182,8 @@ class Service:
 
     async def _take_items(self, tp: TopicPartition, records: Records) -> None:
         pairs = [(record.key, record.value) for record in records]
-        self._report(tp.topic, await self._run(lambda: self.view.take_items(pairs)))
-        await self._run(self.view.forget_items)
+        self._report(tp.topic, await self.on_thread(lambda: self.view.take_items(pairs)))
+        await self.on_thread(self.view.forget_items)
 
     async def _follow_statistics(self) -> None:
         await self._first_version.wait()  # it says how events are counted
@@ -190,12 +192,12 @@ class Service:
 
     async def _take_statistics(self, tp: TopicPartition, records: Records) -> None:
         pairs = [(record.key, record.value) for record in records]
-        self._report(tp.topic, await self._run(lambda: self.view.take_statistics(tp.partition, pairs)))
-        await self._run(self.view.forget_items)
+        self._report(tp.topic, await self.on_thread(lambda: self.view.take_statistics(tp.partition, pairs)))
+        await self.on_thread(self.view.forget_items)
 
     async def _take_rows(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}
-        unreadable, rows, missing = await self._run(
+        unreadable, rows, missing = await self.on_thread(
             lambda: (
                 self.view.take_rows(tp.partition, newest),
                 len(self.view),
@@ -228,7 +230,7 @@ class Service:
 
     async def _load_versions(self) -> None:
         while True:
-            missing = await self._run(lambda: self.view.without_model(self._live))
+            missing = await self.on_thread(lambda: self.view.without_model(self._live))
             wanted = sorted(missing & self._announced.keys(), reverse=True)
             self._failed = {at: why for at, why in self._failed.items() if at in wanted}
             for at in wanted:
@@ -247,7 +249,7 @@ class Service:
         try:
             version = await self._beside(partial(open_version, share, self.settings.registry))
             for step in numbering_steps(version, self.view.names):
-                await self._run(step)
+                await self.on_thread(step)
             while not await self._build_and_put(version, at.epoch):
                 pass
         except Exception as error:
@@ -259,10 +261,10 @@ class Service:
         self._failed.pop(at, None)
         log.info("epoch %d: version %s", at.epoch, version.id)
         self._first_version.set()
-        self.metrics.epoch.set(await self._run(lambda: max(self.view.rankers).epoch))
+        self.metrics.epoch.set(await self.on_thread(lambda: max(self.view.rankers).epoch))
 
     async def _build_and_put(self, version: Version, epoch: int) -> bool:
         """Whether the view has taken the version: not if its items have got other numbers meanwhile."""
-        new = await self._run(partial(self.view.new_version, version, epoch))
+        new = await self.on_thread(partial(self.view.new_version, version, epoch))
         ranker = await self._beside(new.build)
-        return await self._run(partial(self.view.put_version, new, ranker))
+        return await self.on_thread(partial(self.view.put_version, new, ranker))

@@ -77,8 +77,10 @@ class MaterialisedView:
     return a line for each record that they could not read; the view then keeps what it had before.
     """
 
-    def __init__(self, wall: Callable[[], int]) -> None:
+    def __init__(self, wall: Callable[[], int], threads: int = 1) -> None:
+        """threads: that score side by side."""
         self.wall = wall
+        self._threads = threads
         self.clock = StreamClock()
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
@@ -128,7 +130,8 @@ class MaterialisedView:
             self._stats = StatisticsReader(statistics, self.catalogue)
         self._stats.statistics.widen(config.half_lives_ms, config.successors)
         live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
-        return NewVersion(live, RankerBuilder(self.names, self._stats.statistics, float(self.now())))
+        builder = RankerBuilder(self.names, self._stats.statistics, float(self.now()), threads=self._threads)
+        return NewVersion(live, builder)
 
     def put_version(self, new: NewVersion, ranker: Ranker) -> bool:
         """Score the rows of an epoch that name a version with the ranker that `new` has built, from now on.
@@ -169,7 +172,8 @@ class MaterialisedView:
             self.rankers[at] = self._new_ranker(ranker.live, statistics)
 
     def _new_ranker(self, live: LiveVersion, statistics: Statistics) -> Ranker:
-        ranker = Ranker(live, self.names, new_scorer(live, self.catalogue, statistics))
+        scorer = new_scorer(live, self.catalogue, statistics, threads=self._threads)
+        ranker = Ranker(live, self.names, scorer)
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
 

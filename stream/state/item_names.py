@@ -255,6 +255,11 @@ class ItemNames:
         strings = pa.LargeStringArray.from_buffers(len(self._json_ends) - 1, ends, text)
         return JsonIds(self._json_number.now, strings)
 
+    def id_strings(self) -> pa.StringArray:
+        """All ids by catalogue index, null where one is not known: made anew, at the cost of all of them."""
+        self._extend()
+        return pa.array(self.ids, pa.string())
+
     def take_new(self) -> list[str]:
         """Ids that came with events since the last call: to be written to the dictionary on `items`."""
         new, self._new = self._new, []

@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import NewTopic
 
 from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.serving.app import new_app
+from eddy.serving.bulk.columns import Wanted
+from eddy.serving.bulk.run import make_lists
 from eddy.serving.service import Service
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.topics import prepare_topics
@@ -295,6 +299,31 @@ def test_every_refusal_is_in_the_documented_form(
         answer.begin()
         assert answer.status == status
         assert why in json.loads(answer.read())["detail"]
+
+
+def ids(items: list[dict[str, Any]]) -> list[str]:
+    return [item["item_id"] for item in items]
+
+
+def test_lists_made_in_bulk_are_those_of_the_endpoint(system: System, tmp_path: Path) -> None:
+    users = [f"in bulk {number}" for number in range(5)]
+    for number, user in enumerate(users):
+        system.send_and_see(user, [number, 3 * number + 1])
+    out, topic, wanted = tmp_path / "lists.parquet", f"{system.settings.topic_prefix}mail", Wanted(10, False)
+    with KafkaAdminClient(**client_config(system.settings)) as admin:
+        admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+
+    def the_same() -> bool:  # item statistics may still be on their way
+        asked = {user: system.ask(user, k=10)["items"] for user in users}
+        count = asyncio.run(make_lists(system.settings, None, wanted, out, None))
+        assert asyncio.run(make_lists(system.settings, None, wanted, None, topic)) == count
+        rows = {row["user_id"]: row["items"] for row in pq.read_table(out).to_pylist()}
+        records = Cluster(system.settings).read(topic, 2)
+        sent = {record.key.decode(): json.loads(record.value)["items"] for record in records}
+        assert sent.keys() == rows.keys()
+        return all(ids(rows[user]) == ids(sent[user]) == ids(asked[user]) for user in users)
+
+    eventually(the_same, every_s=1)
 
 
 def test_an_erased_user_becomes_unknown(system: System) -> None:

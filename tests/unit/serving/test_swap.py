@@ -149,7 +149,7 @@ def test_a_version_whose_items_get_other_numbers_while_it_is_built_is_built_agai
             with building.patched():
                 server.announce(second, 2)
                 await server.until(lambda: building.built)
-                await server.service._run(partial(renumber, view))
+                await server.service.on_thread(partial(renumber, view))
                 building.may_go_on.set()
                 await server.until(lambda: server.epoch == 2)
             assert view.newest is not None

@@ -1,0 +1,59 @@
+"""The work of `eddy recommend`: which users are meant, progress, and what was made."""
+
+import asyncio
+from pathlib import Path
+
+import typer
+
+from eddy.cli.terminal import progress_bar
+from eddy.models.errors import EddyError
+from eddy.models.logs.columns import read_columns
+from eddy.models.logs.formats.cells import Kind
+from eddy.serving.bulk.columns import Wanted
+from eddy.serving.bulk.run import make_lists
+from eddy.stream.records.settings import Settings
+
+_ALL = "all"
+
+
+def recommend_many(
+    settings: Settings,
+    users: str,
+    out: Path | None,
+    topic: str | None,
+    k: int | None,
+    exclude_seen: bool | None,
+) -> None:
+    """Make a list for each of the users and print how many there are.
+
+    users: "all", or a file that names them. Errors: EddyError when not exactly one of `out` and `topic` is
+    given, and as `make_lists`.
+    """
+    if (out is None) == (topic is None):
+        raise EddyError("say where the lists go: either --out FILE.parquet or --topic TOPIC")
+    wanted = Wanted(
+        settings.k if k is None else k, settings.exclude_seen if exclude_seen is None else exclude_seen
+    )
+    named = None if users == _ALL else read_users(Path(users))
+    with progress_bar() as show:
+        try:
+            count = asyncio.run(make_lists(settings, named, wanted, out, topic, show))
+        except OSError as error:
+            raise EddyError(
+                f"{out or topic}: cannot be written ({error}); check space and permissions"
+            ) from None
+    typer.echo(f"{count} lists in {out or topic}")
+
+
+def read_users(file: Path) -> list[str]:
+    """The users that a file names, each once: a file of events or users with a column user_id, or text with
+    one id a line. Errors: EddyError when it cannot be read.
+    """
+    if file.suffix == ".txt":
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EddyError(f"{file}: cannot be read ({error})") from None
+        return list(dict.fromkeys(line for line in lines if line))
+    column = read_columns(file, {"user_id": Kind.NAME}, ["user_id"]).names["user_id"]
+    return [user for user in column.dictionary.to_pylist() if user]

@@ -1,0 +1,1 @@
+"""Lists for many users at once, for mail and push: `eddy recommend`."""

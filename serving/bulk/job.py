@@ -1,0 +1,139 @@
+"""Where the lists of a run over many users go, so that a killed run goes on where it stopped.
+
+Users are dealt to BUCKETS by a hash of their ids. A bucket that is written has an entry in the run's folder,
+there whole or not at all; what another run left in the folder is removed.
+
+    job.json             what was asked for
+    bucket-00.parquet    lists on their way to a file: when all buckets are there, they are joined
+    bucket-00.sent       lists that a topic has confirmed
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiokafka import AIOKafkaProducer
+
+from eddy.models.atomic_files import atomic_write
+from eddy.models.hashing import item_hashes
+from eddy.serving.bulk.columns import SCHEMA
+from eddy.stream.kafka.producers import send_all
+from eddy.stream.records.partitioner import partition_of
+from eddy.stream.records.schema import encode
+
+BUCKETS = 64
+
+
+def deal(users: Sequence[str]) -> list[list[str]]:
+    """The users of each bucket."""
+    dealt: list[list[str]] = [[] for _ in range(BUCKETS)]
+    for user, number in zip(users, (item_hashes(users) % BUCKETS).tolist(), strict=True):
+        dealt[number].append(user)
+    return dealt
+
+
+class Target(Protocol):
+    """Where lists go. Methods raise OSError, or what the producer raises."""
+
+    def begin(self) -> set[int]:
+        """Take up what a killed run left; returns the buckets that are done."""
+
+    async def put(self, bucket: int, lists: pa.Table) -> None:
+        """Write the lists of a bucket."""
+
+    def finish(self) -> None:
+        """All buckets are written."""
+
+
+class _Folder:
+    """The folder of a run, and which buckets are done."""
+
+    def __init__(self, folder: Path, asked: dict[str, Any], suffix: str) -> None:
+        self.folder, self._asked, self._suffix = folder, json.dumps(asked), suffix
+
+    def begin(self) -> set[int]:
+        """Make the folder, or find which buckets are done in it."""
+        file = self.folder / "job.json"
+        if not file.is_file() or file.read_text(encoding="utf-8") != self._asked:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            with atomic_write(file) as draft:
+                draft.write_text(self._asked, encoding="utf-8")
+        return {number for number in range(BUCKETS) if self.bucket(number).is_file()}
+
+    def bucket(self, number: int) -> Path:
+        """The entry of a bucket."""
+        return self.folder / f"bucket-{number:02d}.{self._suffix}"
+
+
+class ToFile:
+    """Lists in one Parquet file, which is there when all of them are."""
+
+    def __init__(self, out: Path, asked: dict[str, Any]) -> None:
+        self._out = out
+        self._folder = _Folder(out.with_name(f".{out.name}.parts"), asked, "parquet")
+
+    def begin(self) -> set[int]:
+        """See `Target`."""
+        return self._folder.begin()
+
+    async def put(self, bucket: int, lists: pa.Table) -> None:
+        """See `Target`."""
+
+        def write() -> None:
+            with atomic_write(self._folder.bucket(bucket)) as draft:
+                pq.write_table(lists, draft)
+
+        await asyncio.to_thread(write)
+
+    def finish(self) -> None:
+        """Join the buckets, a row group at a time."""
+        with atomic_write(self._out) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
+            for number in range(BUCKETS):
+                with pq.ParquetFile(self._folder.bucket(number)) as part:
+                    for group in range(part.num_row_groups):
+                        writer.write_table(part.read_row_group(group))
+        shutil.rmtree(self._folder.folder)
+
+
+class ToTopic:
+    """Lists as JSON on a topic, keyed by user. A bucket that was under way when a run was killed is sent
+    again.
+    """
+
+    def __init__(
+        self, producer: AIOKafkaProducer, topic: str, partitions: int, folder: Path, asked: dict[str, Any]
+    ) -> None:
+        self._producer, self._topic, self._partitions = producer, topic, partitions
+        self._folder = _Folder(folder, asked, "sent")
+
+    def begin(self) -> set[int]:
+        """See `Target`."""
+        return self._folder.begin()
+
+    async def put(self, bucket: int, lists: pa.Table) -> None:
+        """See `Target`; returns when the topic has confirmed them."""
+        users = [user.encode() for user in lists["user_id"].to_pylist()]
+        target = partition_of(users, self._partitions, "murmur2")
+        times = lists["stream_time"].cast(pa.int64())
+        values = lists.set_column(lists.schema.get_field_index("stream_time"), "stream_time", times)
+        messages: dict[int, list[tuple[bytes, bytes]]] = {}
+        for user, partition, value in zip(users, target.tolist(), values.to_pylist(), strict=True):
+            messages.setdefault(partition, []).append((user, encode(value)))
+        confirmed = []
+        for partition, of_partition in messages.items():
+            confirmed += await send_all(self._producer, self._topic, partition, of_partition)
+        await asyncio.gather(*confirmed)
+        with atomic_write(self._folder.bucket(bucket)) as draft:
+            draft.touch()
+
+    def finish(self) -> None:
+        """See `Target`."""
+        with suppress(OSError):
+            shutil.rmtree(self._folder.folder)

@@ -1,0 +1,115 @@
+"""A run over many users: follow the topics to their ends as a server does, then make list after list."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from eddy.models.errors import EddyError
+from eddy.models.hashing import item_hash
+from eddy.serving.bulk.columns import SCHEMA, Wanted, lists_of
+from eddy.serving.bulk.job import Target, ToFile, ToTopic, deal
+from eddy.serving.service import Service
+from eddy.serving.view import MaterialisedView
+from eddy.stream.kafka.producers import new_producer
+from eddy.stream.kafka.starting import started
+from eddy.stream.kafka.topics import prepare_topics
+from eddy.stream.records.settings import Settings
+
+AT_ONCE = 4_096
+"""Users whose lists are made in one call: enough for tiles on every thread, few enough to follow the topics
+in between.
+"""
+
+_LOOK_EVERY_S = 0.2
+
+Show = Callable[[str, int, int], None]
+
+
+async def make_lists(
+    settings: Settings,
+    users: Sequence[str] | None,
+    wanted: Wanted,
+    out: Path | None,
+    topic: str | None,
+    show: Show = lambda *_: None,
+) -> int:
+    """Write a list for each user (None: for all that have a row) to the file `out` or to a topic; returns how
+    many lists are there. The same call goes on after a kill.
+
+    `show` is called with what is being done, how much of it is done, and how much there is.
+    Errors: EddyError when the cluster or a topic is missing, or when nothing can be written.
+    """
+    asked = {"users": None if users is None else _digest(users), **asdict(wanted)}
+    async with AsyncExitStack() as stack:
+        # 1. Where the lists go.
+        target: Target
+        if out is not None:
+            target = ToFile(out, asked)
+        else:
+            assert topic is not None
+            producer = await started(lambda: new_producer(settings))
+            stack.push_async_callback(producer.stop)
+            partitions = await _partitions_of(producer, topic)
+            folder = settings.cache_dir / "recommend" / f"{item_hash(settings.topic_prefix + topic):016x}"
+            target = ToTopic(producer, topic, partitions, folder, asked)
+        # 2. What is known of the users.
+        await asyncio.to_thread(prepare_topics, settings)
+        service = Service(settings, threads=settings.threads)
+        await service.start()
+        stack.push_async_callback(service.stop)
+        await _ready(service, show)
+        if users is None:
+            users = await service.on_thread(partial(_users_with_rows, service.view))
+        # 3. Bucket by bucket, each written beside the next one's scoring.
+        done = await asyncio.to_thread(target.begin)
+        made = 0
+        writing = asyncio.create_task(asyncio.sleep(0))
+        for number, of_bucket in enumerate(deal(users)):
+            if number not in done:
+                tables = [SCHEMA.empty_table()]
+                for first in range(0, len(of_bucket), AT_ONCE):
+                    some = of_bucket[first : first + AT_ONCE]
+                    tables.append(await service.on_thread(partial(lists_of, service.view, some, wanted)))
+                    show("making lists", made + first + len(some), len(users))
+                await writing
+                writing = asyncio.create_task(target.put(number, pa.concat_tables(tables)))
+            made += len(of_bucket)
+            show("making lists", made, len(users))
+        await writing
+        await asyncio.to_thread(target.finish)
+        return made
+
+
+def _digest(users: Sequence[str]) -> str:
+    return f"{item_hash(json.dumps(users)):016x}"
+
+
+def _users_with_rows(view: MaterialisedView) -> list[str]:
+    return [user for slab in view.slabs.values() for user in slab.slot_of]
+
+
+async def _ready(service: Service, show: Show) -> None:
+    """Wait until the topics are read to their ends and a model is there. Errors: what ended the service."""
+    while reasons := service.not_ready():
+        if service.failed.done():
+            service.failed.result()
+        show(reasons[0], 0, 1)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _partitions_of(producer: AIOKafkaProducer, topic: str) -> int:
+    try:
+        partitions = await producer.partitions_for(topic)
+    except KafkaError:
+        partitions = set()
+    if not partitions:
+        raise EddyError(f"topic {topic}: not there; create it, with the partitions that its readers need")
+    return len(partitions)

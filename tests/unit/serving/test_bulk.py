@@ -1,0 +1,178 @@
+"""Lists for many users at once: they are the endpoint's, and a killed run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from eddy.cli.recommend import read_users, recommend_many
+from eddy.models.errors import EddyError
+from eddy.serving.bulk import run
+from eddy.serving.bulk.columns import SCHEMA, Wanted, lists_of
+from eddy.serving.bulk.job import BUCKETS, ToFile, deal
+from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.view import MaterialisedView
+from eddy.stream.records.settings import load_settings
+from eddy.stream.state.rows import encode_rows
+from tests.support.engines import Happening, batch, item_id, new_engine, random_version, stored_rows
+from tests.support.views import put_version
+
+USERS = [f"user-{number}" for number in range(300)]
+WALL = 10**13
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> MaterialisedView:
+    """Rows of USERS in one version, and one item that was withdrawn."""
+    version = random_version(tmp_path_factory.mktemp("bulk"), items=50)
+    engine = new_engine(version, wall=WALL)
+    happened = [
+        Happening(user, item_id(number * step % 50), 10**12 + 1000 * step)
+        for number, user in enumerate(USERS)
+        for step in range(1, 4)
+    ]
+    engine.apply([batch(happened, range(len(happened)))])
+    view = MaterialisedView(lambda: WALL)
+    put_version(view, version, 1)
+    rows = stored_rows(engine)
+    view.take_rows(0, dict(zip(rows.user, encode_rows(rows), strict=True)))
+    view.take_items([(item_id(7).encode(), None)])
+    return view
+
+
+def as_rows(answers: list[Answer]) -> dict[str, tuple[list[tuple[str, float]], bool, str | None, int | None]]:
+    return {
+        one.user_id: ([(item.item_id, item.score) for item in one.items], one.known, one.version, one.offset)
+        for one in answers
+    }
+
+
+def rows_of(table: pa.Table) -> dict[str, tuple[list[tuple[str, float]], bool, str | None, int | None]]:
+    return {
+        row["user_id"]: (
+            [(item["item_id"], item["score"]) for item in row["items"]],
+            row["known"],
+            row["version"],
+            row["offset"],
+        )
+        for row in table.to_pylist()
+    }
+
+
+@pytest.mark.parametrize("wanted", [Wanted(5, False), Wanted(60, True)])
+def test_lists_are_those_of_the_endpoint(view: MaterialisedView, wanted: Wanted) -> None:
+    users = [*USERS, "stranger", "another stranger"]
+    table = lists_of(view, users, wanted)
+    assert table.schema == SCHEMA
+    expected = answer(view, [Question(user, wanted.k, wanted.exclude_seen) for user in users])
+    assert rows_of(table) == as_rows(expected)
+
+
+def test_every_user_is_in_one_bucket() -> None:
+    dealt = deal(USERS)
+    assert len(dealt) == BUCKETS
+    assert sorted(user for bucket in dealt for user in bucket) == sorted(USERS)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class ReadyService:
+    """A service whose topics are read."""
+
+    def __init__(self, view: MaterialisedView) -> None:
+        self.view, self.calls, self.killed_at = view, 0, -1
+        self.failed = None
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def not_ready(self) -> list[str]:
+        return []
+
+    async def on_thread(self, work):  # type: ignore[no-untyped-def]
+        self.calls += 1
+        if self.calls == self.killed_at:
+            raise Killed
+        return work()
+
+
+@pytest.fixture
+def service(view: MaterialisedView) -> Iterator[ReadyService]:
+    service = ReadyService(view)
+    with (
+        patch.object(run, "Service", lambda *_, **__: service),
+        patch.object(run, "prepare_topics", lambda _: None),
+    ):
+        yield service
+
+
+FIVE = Wanted(5, exclude_seen=False)
+
+
+def make(out: Path, wanted: Wanted = FIVE, users: list[str] | None = None) -> int:
+    return asyncio.run(run.make_lists(load_settings(), users, wanted, out, None))
+
+
+def test_a_killed_run_goes_on_and_a_reader_never_sees_a_part(service: ReadyService, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    service.killed_at = 40
+    with pytest.raises(Killed):
+        make(out)
+    assert not out.exists()
+    service.killed_at = -1
+    before = service.calls
+    assert make(out) == len(USERS)
+    assert service.calls - before < BUCKETS, "the buckets that were written are not made again"
+    assert set(rows_of(pq.read_table(out))) == set(USERS)
+    assert [path.name for path in tmp_path.iterdir()] == ["lists.parquet"]
+
+
+def test_what_another_run_left_is_not_mixed_in(service: ReadyService, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    service.killed_at = 40
+    with pytest.raises(Killed):
+        make(out, Wanted(3, False))
+    service.killed_at = -1
+    make(out, Wanted(5, False))
+    assert {len(row["items"]) for row in pq.read_table(out).to_pylist()} == {5}
+
+
+def test_a_torn_bucket_is_made_again(service: ReadyService, tmp_path: Path) -> None:
+    target = ToFile(tmp_path / "lists.parquet", {})
+    assert target.begin() == set()
+    (tmp_path / ".lists.parquet.parts" / "bucket-03.parquet.writing").write_bytes(b"PAR1")
+    asyncio.run(target.put(4, SCHEMA.empty_table()))
+    assert ToFile(tmp_path / "lists.parquet", {}).begin() == {4}
+
+
+def test_named_users_get_lists_whether_they_are_known_or_not(service: ReadyService, tmp_path: Path) -> None:
+    named = tmp_path / "users.txt"
+    named.write_text("user-1\nstranger\nuser-1\n\n")
+    users = read_users(named)
+    assert users == ["user-1", "stranger"]
+    assert make(tmp_path / "out.parquet", users=users) == 2
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert dict(zip(table["user_id"].to_pylist(), table["known"].to_pylist(), strict=True)) == {
+        "user-1": True,
+        "stranger": False,
+    }
+
+
+def test_users_can_be_named_by_a_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user_id": ["a", "b", "a"], "country": ["x", "y", "x"]}), tmp_path / "u.parquet")
+    assert read_users(tmp_path / "u.parquet") == ["a", "b"]
+
+
+@pytest.mark.parametrize(("out", "topic"), [(None, None), (Path("x"), "y")])
+def test_lists_go_to_one_target(out: Path | None, topic: str | None) -> None:
+    with pytest.raises(EddyError, match=r"either --out FILE\.parquet or --topic TOPIC"):
+        recommend_many(load_settings(), "all", out, topic, None, None)
