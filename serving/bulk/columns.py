@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eddy.models.scoring.backend import TopK
 from eddy.serving.recommend import SCORE_DECIMALS, Question, answer, scored_rows
-from eddy.serving.view import MaterialisedView, RowAt
+from eddy.serving.view import MaterialisedView, RowAt, VersionAt
+from eddy.stream.engine.ranker import Ranker
 
 ITEM = pa.struct({"item_id": pa.string(), "score": pa.float64()})
 SCHEMA = pa.schema(
@@ -58,13 +60,19 @@ def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Wanted) -> pa
     return pa.concat_tables(tables)
 
 
+def scored(
+    view: MaterialisedView, at: VersionAt, slots: NDArray[np.int64], wanted: Wanted, now: int
+) -> tuple[Ranker, TopK]:
+    """The lists of m rows of the slab of a version as of `now` (ms), and the model that scored them."""
+    return scored_rows(view, at, slots, wanted.k, np.full(len(slots), wanted.exclude_seen), None, now)
+
+
 def _of_version(
     view: MaterialisedView, users: Sequence[str], rows: Sequence[RowAt], wanted: Wanted, now: int
 ) -> pa.Table:
     at = rows[0].at
     slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
-    exclude_seen = np.full(len(rows), wanted.exclude_seen)
-    ranker, topk = scored_rows(view, at, slots, wanted.k, exclude_seen, None, now)
+    ranker, topk = scored(view, at, slots, wanted, now)
     m = len(rows)
     return pa.table(
         {

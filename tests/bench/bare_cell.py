@@ -19,7 +19,7 @@ import torch
 from eddy.models.registry import Version, load
 from eddy.models.tensors import Inputs
 from eddy.stream.kernels.waves import pack
-from tests.bench.crowd import LEAST_EVENTS, MOST_EVENTS
+from tests.bench.window_rows import LEAST_EVENTS, MOST_EVENTS
 
 ROWS_AT_ONCE = 4096
 ROUNDS = 3

@@ -12,29 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from confluent_kafka import Producer
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
-from eddy.models.hashing import item_hash, item_hashes, type_hash
 from eddy.models.registry import Version
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer, send_all
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
-from eddy.stream.state.rows import NO_TIME, WINDOW, Rows, keyed
+from eddy.stream.state.rows import keyed
+from tests.bench.window_rows import first_rows, window_rows
 from tests.bench.workload import message, user_id
-from tests.support.engines import item_id
-
-EPOCH = 1
-"""Rows are of the first version that is announced."""
-
-LEAST_EVENTS, MOST_EVENTS = 10, 30
-"""Events in a row's window."""
 
 SLICE_S = 0.01
 FLUSH_S = 60.0
@@ -70,38 +62,6 @@ class Crowd:
                     yield partition, user, next(items)
 
 
-def window_rows(n: int, version: Version, topic_id: bytes, last_ms: int, items: int) -> Rows:
-    """n rows of the version, without users, in partition 0: windows of LEAST_EVENTS to MOST_EVENTS entries
-    that end at `last_ms`, states at random.
-    """
-    rng = np.random.default_rng(n)
-    length = rng.integers(LEAST_EVENTS, MOST_EVENTS + 1, n).astype(np.uint8)
-    filled = np.arange(WINDOW) < length[:, None]
-    hashes = item_hashes([item_id(number) for number in range(items)])
-    ages = np.sort(rng.integers(0, 10**8, (n, WINDOW)), axis=1)
-    state_size = version.recommender.state_size
-    return Rows(
-        user=[b""] * n,
-        epoch=np.full(n, EPOCH, np.uint32),
-        version=np.full(n, item_hash(version.id), np.uint64),
-        topic_id=topic_id,
-        partition=np.zeros(n, np.int32),
-        offset=np.zeros(n, np.int64),
-        applied=length.astype(np.uint32),
-        digest=rng.integers(0, 2**63, n).astype(np.uint64),
-        anchor_time=np.full(n, NO_TIME),
-        hidden=np.tanh(rng.standard_normal((n, state_size), np.float32)),
-        anchor=np.zeros((n, state_size), np.float32),
-        length=length,
-        item=np.where(filled, hashes[rng.integers(0, items, (n, WINDOW))], np.uint64(0)),
-        time=np.where(filled, last_ms - ages[:, -1:] + ages, 0),
-        type=np.where(filled, np.uint64(type_hash("view")), np.uint64(0)),
-        value=np.full((n, WINDOW), np.nan, np.float16),
-        event_id=np.zeros((n, WINDOW), np.uint64),
-        older=np.zeros((n, 0), np.uint64),
-    )
-
-
 async def write_rows(settings: Settings, crowd: Crowd, version: Version) -> None:
     """Append a first event to each partition of `events`, and all users' rows as of it to `user-state`;
     returns when all are confirmed.
@@ -118,20 +78,12 @@ async def write_rows(settings: Settings, crowd: Crowd, version: Version) -> None
             futures = await send_all(producer, settings.topics.events, partition, [first])
             for start in range(0, len(users), _BLOCK):
                 keys = [user_id(number).encode() for number in users[start : start + _BLOCK].tolist()]
-                rows = replace(_first(block, len(keys)), user=keys)
+                rows = replace(first_rows(block, len(keys)), user=keys)
                 rows.partition[:] = partition
                 futures += await send_all(producer, settings.topics.user_state, partition, keyed(rows))
             await asyncio.gather(*futures)
     finally:
         await producer.stop()
-
-
-def _first(rows: Rows, n: int) -> Rows:
-    """The first n rows."""
-    columns: dict[str, Any] = {
-        name: column[:n] for name, column in vars(rows).items() if isinstance(column, np.ndarray)
-    }
-    return replace(rows, **columns)
 
 
 class Appender:

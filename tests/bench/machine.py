@@ -40,9 +40,17 @@ def describe() -> dict[str, Any]:
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _version(package: str) -> str | None:
+    """The version of an installed package; some scripts need no other programs."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> tuple[str, set[str]]:
