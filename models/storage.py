@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
-import pyarrow as pa
 
-from eddy.models.atomic_files import atomic_write
+from eddy.models.atomic_files import atomic_write, make_folder
 from eddy.models.errors import EddyError
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
@@ -82,6 +81,15 @@ class Location:
     def name(self) -> str:
         """The last part of its path."""
         return PurePosixPath(self.path).name if self.is_remote else Path(self.path).name
+
+    @property
+    def parent(self) -> "Location":
+        """The folder that it is in."""
+        if not self.is_remote:
+            return located(Path(self.path).parent)
+        before, mark, query = self.uri.partition("?")
+        uri = f"{before.rpartition('/')[0]}{mark}{query}"
+        return Location(uri, self.path.rpartition("/")[0], self.filesystem)
 
     @property
     def suffixes(self) -> list[str]:
@@ -169,6 +177,8 @@ class Location:
     def opened(self) -> Any:
         """An open file with random access; a context manager."""
         if not self.is_remote:
+            import pyarrow as pa
+
             return pa.OSFile(self.path, "rb")
         with _as_os_error():
             return self.filesystem.open_input_file(self.path)
@@ -176,6 +186,8 @@ class Location:
     def stream(self, compression: str | None) -> Any:
         """An open stream of the decompressed content; a context manager."""
         if not self.is_remote:
+            import pyarrow as pa
+
             return pa.input_stream(self.path, compression=compression)
         with _as_os_error():
             return self.filesystem.open_input_stream(self.path, compression=compression)
@@ -195,7 +207,7 @@ class Location:
     def make_folder(self) -> None:
         """Make the folder; there are none on object storage."""
         if not self.is_remote:
-            Path(self.path).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(self.path))
 
     def write(self, content: bytes) -> None:
         """Write or replace a file."""
@@ -208,6 +220,8 @@ class Location:
         process leaves a draft on this machine, whose name begins with a dot, and nothing on object storage.
         """
         if not self.is_remote:
+            import pyarrow as pa
+
             path = Path(self.path)
             draft_path = path.with_name(f".{path.name}.writing")
             with atomic_write(path, draft_path) as draft, pa.OSFile(str(draft), "wb") as stream:
@@ -220,7 +234,7 @@ class Location:
                 yield stream
             except BaseException:
                 # Closing completes the upload, and so does forgetting the stream.
-                with suppress(OSError, pa.ArrowException):
+                with suppress(Exception):
                     stream.close()
                     self.filesystem.delete_file(self.path)
                 raise
@@ -270,6 +284,8 @@ def located(place: Place) -> Location:
             f"{scheme}://: not a storage that can be used; give a path, or one of {_listed_schemes()}"
         )
     _refuse_secrets(text)
+    import pyarrow as pa
+
     try:
         filesystem, path = _s3(text) if scheme == "s3" else _other(text)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -353,6 +369,8 @@ def _found(path: Path, root: Path) -> Found:
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
+    import pyarrow as pa
+
     try:
         yield
     except FileNotFoundError:

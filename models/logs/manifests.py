@@ -29,7 +29,7 @@ FORMAT = 1
 
 _BUCKET = re.compile(r"bucket=(\d{4,10})")
 _NAME = re.compile(r"(\d{8,18})-[0-9a-f]{8}\.json")
-_PART = re.compile(r"day=\d{4,6}-\d\d-\d\d/bucket=\d{4,10}/part-[0-9a-z-]{1,60}\.parquet")
+_PART = re.compile(r"day=\d{4,6}-\d\d-\d\d/bucket=\d{4,10}/part-\d{12,18}-[0-9a-f]{8}\.parquet")
 _MAX_BYTES = 64 << 20
 _AT_ONCE = 16  # requests to object storage
 _TRIES = 5

@@ -11,13 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import EARLIEST_MS
 from eddy.models.rules import EventRules
+from eddy.models.storage import Location, cache_folder, located
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.partitioner import Partitioner
 
@@ -80,6 +89,17 @@ def _moment(value: Any) -> Any:
     except ValueError:
         raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970") from None
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _folder(value: Any) -> Any:
+    """A folder of this machine, or on object storage."""
+    try:
+        return located(value)
+    except EddyError as error:
+        raise ValueError(str(error)) from None
+
+
+Folder = Annotated[InstanceOf[Location], BeforeValidator(_folder), PlainSerializer(lambda folder: folder)]
 
 
 class Settings(BaseSettings):
@@ -169,12 +189,12 @@ class Settings(BaseSettings):
     negative_events: str = "rating<3,dislike,remove"
 
     # Files.
-    registry: Path = Path("registry")
-    event_log: Path = Path("event-log")
+    registry: Folder = located("registry")
+    event_log: Folder = located("event-log")
     event_log_days: float | None = Field(
         default=None, gt=0, le=MAX_DAYS, description="older days leave the log, counted from its newest"
     )
-    cache_dir: Path = Path(platformdirs.user_cache_dir("eddy-streams", appauthor=False))
+    cache_dir: Path = Field(default_factory=cache_folder)
 
     # Serving.
     host: str = "127.0.0.1"

@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events
 from eddy.stream.erase import erase
-from eddy.stream.event_log import export
+from eddy.stream.event_log.export import export
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.topics import ensure_topics
 from eddy.stream.records.schema import Event, encode

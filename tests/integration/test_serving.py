@@ -392,7 +392,7 @@ def test_a_version_that_cannot_be_read_leaves_the_one_before_in_service(settings
     first = random_version(settings.registry, items=ITEMS)
     announce(settings, first)
     second = random_version(settings.registry, items=ITEMS, seed=1)
-    elsewhere = settings.registry.parent / "elsewhere"
+    elsewhere = Path(settings.registry).parent / "elsewhere"
     second.path.rename(elsewhere)
     missing = Announcement(2, second.id, str(second.path), 0)
     producer = KafkaProducer(**client_config(settings))
