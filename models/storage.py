@@ -229,7 +229,7 @@ class Location:
                 stream.close()  # before it is synced and renamed
             return
         with _as_os_error():
-            stream = self.filesystem.open_output_stream(self.path)
+            stream = self.filesystem.open_output_stream(self.path, compression=None)
             try:
                 yield stream
             except BaseException:

@@ -15,13 +15,12 @@ from pydantic import (
     BeforeValidator,
     Field,
     InstanceOf,
-    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import EARLIEST_MS
@@ -99,7 +98,8 @@ def _folder(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-Folder = Annotated[InstanceOf[Location], BeforeValidator(_folder), PlainSerializer(lambda folder: folder)]
+# Without NoDecode a dataclass is taken for JSON in the environment.
+Folder = Annotated[InstanceOf[Location], NoDecode, BeforeValidator(_folder)]
 
 
 class Settings(BaseSettings):
@@ -248,7 +248,8 @@ class Settings(BaseSettings):
 
     def replace(self, **values: Any) -> Settings:
         """Returns a validated copy with these values; the environment is not read again."""
-        return _validated({**self.model_dump(), **values})
+        current = {name: getattr(self, name) for name in type(self).model_fields}
+        return _validated(current | values)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -55,17 +55,10 @@ def process(
     settings: Settings, module: str, function: str, more: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
     """One of Eddy's processes, ended by SIGTERM; it must then end by itself and well."""
-    own = settings.model_dump(
-        include={
-            "bootstrap_servers",
-            "topic_prefix",
-            "group",
-            "partitions",
-            "registry",
-            "k",
-            "item_idle_days",
-        }
-    )
+    names = (
+        "bootstrap_servers", "topic_prefix", "group", "partitions", "registry", "k", "item_idle_days",
+    )  # fmt: skip
+    own = {name: getattr(settings, name) for name in names}
     environment = {**os.environ, **{f"EDDY_{name.upper()}": str(value) for name, value in own.items()}}
     environment |= {"EDDY_PORT": "0", "EDDY_CACHE_DIR": str(settings.registry.parent / "cache")}
     code = _RUN.format(module=module, function=function, more=more)

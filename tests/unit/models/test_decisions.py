@@ -96,7 +96,7 @@ def test_a_killed_process_leaves_no_half_decision_and_does_not_block_the_next(tm
         assert killed.stdout is not None
         killed.stdout.readline()
         killed.kill()
-    assert (tmp_path / "decisions" / "000001.json.writing").exists()
+    assert (tmp_path / "decisions" / ".000001.json.writing").exists()
     assert read_decisions(tmp_path) == []
     assert record_decision(tmp_path, WENT_LIVE).name == "000001.json"
     assert read_decisions(tmp_path) == [WENT_LIVE]
