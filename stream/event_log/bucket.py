@@ -6,10 +6,9 @@ process, what is lost is work. On object storage nothing is locked: a writer tha
 beside its own takes its own back, and ends.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from eddy.models.errors import EddyError
@@ -24,7 +23,7 @@ from eddy.models.logs.manifests import (
 )
 from eddy.models.storage import Location
 from eddy.stream.event_log.merging import parts_to_merge
-from eddy.stream.event_log.parts import delete_parts, read_part, rows_of, write_part
+from eddy.stream.event_log.parts import delete_parts, erased_rows, read_part, write_again, write_part
 from eddy.stream.event_log.table import by_day
 from eddy.stream.records.clock import wall_ms
 
@@ -59,15 +58,13 @@ class Bucket:
         )
 
     def forget(self) -> int:
-        """Replace every part with events that a tombstone covers by one without them; returns how many those
-        were.
+        """Remove the events that a tombstone covers; returns how many those were.
 
-        1. Only parts that begin before the last tombstone are looked at, and of these only those whose column
-           `user_id` names an erased user are read.
-        2. Of these, a user's events before their tombstone's offset are left out.
-        3. A manifest lists the new parts and, as replaced, the old ones; the tombstones are still in it.
-        4. The old parts are removed, and those that merges replaced, in which the users may be as well.
-        5. A manifest without the tombstones ends it: killed before, it is done again.
+        1. Every part, and every file that a merge has replaced, is searched: only those that begin before the
+           last tombstone, and of these, but for the column `user_id`, only those that name an erased user.
+        2. A file with events before their user's tombstone is written again without them, under its name: who
+           is reading the log finds either what was there or what is there now.
+        3. A manifest without the tombstones ends it: killed before, it is done again.
 
         Errors: EddyError when a part cannot be read; OSError.
         """
@@ -76,57 +73,27 @@ class Bucket:
         until: dict[str, int] = {}
         for offset, user in self.manifest.erasures:
             until[user] = max(offset, until.get(user, 0))
-        users, last = pa.array(sorted(until)), max(until.values())
-        kept: list[Part] = []
-        old: list[Replaced] = []
-        removed = 0
+        removed, kept, emptied = 0, list[Part](), list[Replaced]()
         for part in self.manifest.parts:
-            # 1. and 2. Which of its rows are erased?
-            erased = self._erased_rows(part, users, until) if part.first_offset < last else []
-            if not len(erased):
+            if part.first_offset >= max(until.values()):
                 kept.append(part)
                 continue
+            erased, rows = erased_rows(self.log / part.path, until)
+            new: Part | None = part
+            # After a kill a file may be written already, and the manifest not.
+            if len(erased) or rows != part.rows:
+                new = write_again(self.log, part.path, erased)
             removed += len(erased)
-            if new := self._without(part, erased):
+            if new:
                 kept.append(new)
-            old.append(Replaced(part.path, 0))
-        # 3. The new state.
-        if old:
-            self._commit(parts=tuple(kept), replaced=(*self.manifest.replaced, *old))
-        # 4. and 5. The old files, and the end.
-        delete_parts(self.log, [each.path for each in self.manifest.replaced])
-        self._commit(erasures=(), replaced=())
+            else:
+                emptied.append(Replaced(part.path, wall_ms()))
+        for replaced in self.manifest.replaced:
+            erased, _ = erased_rows(self.log / replaced.path, until)
+            if len(erased):
+                write_again(self.log, replaced.path, erased)
+        self._commit(parts=tuple(kept), erasures=(), replaced=(*self.manifest.replaced, *emptied))
         return removed
-
-    def _erased_rows(self, part: Part, users: pa.Array, until: dict[str, int]) -> list[int]:
-        suspects = rows_of(self.log / part.path, users)
-        if not len(suspects):
-            return []
-        erased: list[int] = []
-        start = 0
-        for table in read_part(self.log / part.path):
-            within = suspects[(suspects >= start) & (suspects < start + table.num_rows)] - start
-            events = table.select(["user_id", "offset"]).take(pa.array(within)).to_pylist()
-            erased += [
-                start + int(row)
-                for row, event in zip(within, events, strict=True)
-                if event["offset"] < until[event["user_id"]]
-            ]
-            start += table.num_rows
-        return erased
-
-    def _without(self, part: Part, erased: list[int]) -> Part | None:
-        """The part again, without these rows."""
-        kept = np.ones(part.rows, bool)
-        kept[erased] = False
-
-        def tables() -> Iterable[pa.Table]:
-            start = 0
-            for table in read_part(self.log / part.path):
-                yield table.filter(pa.array(kept[start : start + table.num_rows]))
-                start += table.num_rows
-
-        return write_part(self.log, self.manifest.bucket, part.day, tables())
 
     def drop_before(self, day: str) -> set[str]:
         """Remove the parts of earlier days than this one; returns those days. Errors: EddyError, OSError."""

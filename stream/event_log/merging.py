@@ -1,7 +1,8 @@
-"""Which parts are merged: as in a log-structured merge tree, parts of one size into one of the next.
+"""Which parts are merged: small ones into larger ones, as in a log-structured merge tree (O'Neil et al.,
+The log-structured merge-tree, Acta Informatica 1996).
 
-O'Neil et al., The log-structured merge-tree, Acta Informatica 1996. Each event is written again once per
-level, and a day of a bucket keeps fewer than PARTS files of each level.
+Each merge makes the part that an event is in at least GROWTH times as large, so that an event is written
+again a few times only: of 4,096 parts of equal size, four times each.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from itertools import groupby
 from eddy.models.logs.manifests import Part
 
 PARTS = 8
-"""So many parts of one level become one."""
+"""No fewer parts than these become one."""
+
+GROWTH = 4
 
 LARGEST_BYTES = 256 << 20
 """A part of this size is merged no more."""
@@ -19,25 +22,19 @@ LARGEST_BYTES = 256 << 20
 def parts_to_merge(parts: Sequence[Part]) -> list[Part]:
     """Parts of one day to be merged next, consecutive in offset order; empty when there are none.
 
-    parts: those of a bucket, by day and offset. The parts at the end of a day are merged when there are PARTS
-    of the same level or below: those before them are larger, so that the order of the events stays.
+    parts: those of a bucket, by day and offset. For each size, from the smallest on, the parts at the end of
+    a day that are no larger are merged if there are PARTS of them, which together are GROWTH times as large
+    as the largest.
     """
     for _, group in groupby(parts, key=lambda part: part.day):
         of_day = list(group)
-        for level in sorted({_level(part) for part in of_day}):
-            run = len(of_day)
-            while run and _level(of_day[run - 1]) <= level and of_day[run - 1].bytes < LARGEST_BYTES:
-                run -= 1
-            if len(of_day) - run >= PARTS:
-                return of_day[run:]
+        for size in sorted({part.rows for part in of_day}):
+            start = len(of_day)
+            while start and of_day[start - 1].rows <= size and of_day[start - 1].bytes < LARGEST_BYTES:
+                start -= 1
+            run = of_day[start:]
+            if len(run) >= PARTS and sum(part.rows for part in run) >= GROWTH * max(
+                part.rows for part in run
+            ):
+                return run
     return []
-
-
-def _level(part: Part) -> int:
-    """The number of its rows' digits to the base PARTS, so that PARTS parts of a level make one of the
-    next.
-    """
-    level, rows = 0, part.rows
-    while rows >= PARTS:
-        level, rows = level + 1, rows // PARTS
-    return level

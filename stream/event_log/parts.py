@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.logs.manifests import Part, bucket_name
@@ -30,8 +31,9 @@ class PartWriter:
     def __init__(self, log: Location, bucket: int, day: str, files: ExitStack) -> None:
         self.part: Part | None = None
         """what was written; None before the end, and where there was no row"""
+        self.path = ""
+        """of a part that is written again; empty: a new name"""
         self._log, self._folder, self._files = log, f"day={day}/{bucket_name(bucket)}", files
-        self._path = ""
         self._stream: Any = None
         self._writer: Any = None
         self._waiting: list[pa.Table] = []
@@ -53,23 +55,24 @@ class PartWriter:
 
     def _encode(self) -> None:
         if self._writer is None:
-            self._path = f"{self._folder}/part-{self._first_offset:012d}-{secrets.token_hex(4)}.parquet"
-            self._stream = self._files.enter_context((self._log / self._path).writing())
+            if not self.path:
+                self.path = f"{self._folder}/part-{self._first_offset:012d}-{secrets.token_hex(4)}.parquet"
+            self._stream = self._files.enter_context((self._log / self.path).writing())
             self._writer = self._files.enter_context(pq.ParquetWriter(self._stream, SCHEMA))
-        self._writer.write_table(pa.concat_tables(self._waiting), ROW_GROUP)
+        self._writer.write_table(pa.concat_tables(self._waiting or [SCHEMA.empty_table()]), ROW_GROUP)
         self._waiting = []
 
     def finish(self) -> None:
         """Write what is left. Errors: OSError."""
-        if not self._rows:
-            return
-        if self._waiting:
+        if self._waiting or (self.path and not self._rows):
             self._encode()
-        self._writer.close()
-        self.part = Part(
-            self._path, self._rows, self._stream.tell(), min(self._times), max(self._times),
-            self._first_offset,
-        )  # fmt: skip
+        if self._writer is not None:
+            self._writer.close()
+        if self._rows:
+            self.part = Part(
+                self.path, self._rows, self._stream.tell(), min(self._times), max(self._times),
+                self._first_offset,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -81,6 +84,25 @@ def new_part(log: Location, bucket: int, day: str) -> Iterator[PartWriter]:
         writer = PartWriter(log, bucket, day, files)
         yield writer
         writer.finish()
+
+
+def write_again(log: Location, path: str, without: NDArray[np.int64]) -> Part | None:
+    """Replace a part by one without these rows, int64[k] in order, under the same name. None when no row is
+    left: then it is a file without rows.
+
+    Errors: EddyError when it cannot be read; OSError.
+    """
+    with ExitStack() as files:
+        writer = PartWriter(log, 0, "", files)
+        writer.path = path
+        start = 0
+        for table in read_part(log / path):
+            kept = np.ones(table.num_rows, bool)
+            kept[without[(without >= start) & (without < start + table.num_rows)] - start] = False
+            writer.add(table.filter(pa.array(kept)))
+            start += table.num_rows
+        writer.finish()
+    return writer.part
 
 
 def write_part(log: Location, bucket: int, day: str, tables: Iterable[pa.Table]) -> Part | None:
@@ -113,20 +135,28 @@ def read_part(file: Location) -> Iterator[pa.Table]:
         raise unreadable(file, error) from None
 
 
-def rows_of(file: Location, users: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Which rows of a part are events of these users: int64[k]. It reads one column.
+def erased_rows(file: Location, until: Mapping[str, int]) -> tuple[NDArray[np.int64], int]:
+    """The rows of a part, int64[k] in order, that are events of these users before these offsets, and how
+    many rows it has. Where no such user is in it, one column is read.
 
     Errors: EddyError when it cannot be read.
     """
-    found, start = [np.zeros(0, np.int64)], 0
+    users = pa.array(sorted(until))
+    erased, start = [np.zeros(0, np.int64)], 0
     try:
         with file.opened() as opened, pq.ParquetFile(opened) as part:
-            for batch in part.iter_batches(ROW_GROUP, columns=["user_id"]):
-                found.append(np.flatnonzero(pc.is_in(batch["user_id"], users)) + start)
+            names = part.iter_batches(ROW_GROUP, columns=["user_id"])
+            if not any(pc.any(pc.is_in(batch["user_id"], users)).as_py() for batch in names):
+                return erased[0], part.metadata.num_rows
+            for batch in part.iter_batches(ROW_GROUP, columns=["user_id", "offset"]):
+                suspects = np.flatnonzero(pc.is_in(batch["user_id"], users))
+                events = batch.take(pa.array(suspects)).to_pylist()
+                before = [event["offset"] < until[event["user_id"]] for event in events]
+                erased.append(suspects[np.array(before, bool)] + start)
                 start += batch.num_rows
     except (OSError, pa.ArrowException, KeyError) as error:
         raise unreadable(file, error) from None
-    return np.concatenate(found)
+    return np.concatenate(erased), start
 
 
 def delete_parts(log: Location, paths: Iterable[str]) -> None:

@@ -104,7 +104,7 @@ def test_every_event_is_in_the_log_once_however_often_it_is_exported(
 def test_killed_exports_that_share_a_log_go_on_where_they_were(topics: Settings, tmp_path: Path) -> None:
     log = tmp_path / "log"
     write(topics, 0, 600)
-    for moment in (3, 11, 24, 40):
+    for moment in (11, 30):
         children = [
             subprocess.Popen(
                 [sys.executable, "-c", CRASHES, str(log), str(moment + number), str(number), "2"],
@@ -129,7 +129,7 @@ def test_killed_exports_that_share_a_log_go_on_where_they_were(topics: Settings,
 def test_a_share_without_a_partition_and_a_second_export_are_refused(
     topics: Settings, tmp_path: Path
 ) -> None:
-    with pytest.raises(EddyError, match="share 5/5: .* has 4 partitions, and none of them"):
+    with pytest.raises(EddyError, match=r"share 5/5: .* has 4 partitions, and none of them"):
         export(topics, tmp_path / "log", share=Share(5, 5))
     partitions = range(4)
     with (

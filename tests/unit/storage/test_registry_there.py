@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from eddy.cli.models import list_versions, show_version
 from eddy.models import registry, version_folders
@@ -18,10 +20,14 @@ from eddy.refresh.job import JobFile
 from eddy.stream.kafka.versions import open_version
 from eddy.stream.records.schema import Share
 from eddy.stream.records.settings import load_settings
-from tests.support.training import same
 from tests.unit.models.test_registry import trained
 
 pytestmark = pytest.mark.unit
+
+
+def same(a: registry.Version, b: registry.Version) -> bool:
+    ours, theirs = a.recommender.state_dict(), b.recommender.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours.keys() | theirs.keys())
 
 
 def copies(location: Location) -> set[str]:
@@ -71,7 +77,7 @@ def test_a_version_whose_description_is_missing_is_none_and_goes_when_it_is_old(
     first = registry.publish(remote, trained(), {})
     writing = Location.writing
 
-    def killed(location: Location) -> Iterator[object]:
+    def killed(location: Location) -> AbstractContextManager[Any]:
         if location.name == "version.json":
             raise Killed
         return writing(location)
