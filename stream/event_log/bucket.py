@@ -130,11 +130,14 @@ class Bucket:
             self._commit(replaced=tuple(each for each in self.manifest.replaced if each not in over))
 
     def remove_older_manifests(self) -> None:
-        """Remove manifests that a killed writer had no time to remove: they may name erased users."""
+        """Remove manifests, and drafts of them, that a killed writer left: they may name erased users."""
         bucket = self.manifest.bucket
         for number, location in numbered_manifests(self.log, bucket).get(bucket, []):
             if number < self._stored.number:
                 location.delete()
+        for file in self._stored.location.parent.files():
+            if file.location.name.startswith(".") and not self.log.is_remote:
+                file.location.delete()
 
     def _commit(self, **changes: object) -> None:
         manifest = msgspec.structs.replace(self.manifest, **changes)

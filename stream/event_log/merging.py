@@ -14,6 +14,7 @@ PARTS = 8
 """No fewer parts than these become one."""
 
 GROWTH = 4
+"""A merge is worth its work when the new part is so many times as large as the largest old one."""
 
 LARGEST_BYTES = 256 << 20
 """A part of this size is merged no more."""
@@ -33,8 +34,7 @@ def parts_to_merge(parts: Sequence[Part]) -> list[Part]:
             while start and of_day[start - 1].rows <= size and of_day[start - 1].bytes < LARGEST_BYTES:
                 start -= 1
             run = of_day[start:]
-            if len(run) >= PARTS and sum(part.rows for part in run) >= GROWTH * max(
-                part.rows for part in run
-            ):
+            rows = [part.rows for part in run]
+            if len(run) >= PARTS and sum(rows) >= GROWTH * max(rows):
                 return run
     return []
