@@ -176,7 +176,7 @@ def train(
 def refresh(
     registry: Registry = None,
     events: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="A log that another tool writes, as for `eddy train` [default: Eddy's own, exported first]"
         ),
@@ -358,22 +358,34 @@ def repartition(
 
 @app.command()
 def export(
-    folder: Annotated[Path | None, typer.Argument(help="[default: EDDY_EVENT_LOG or ./event-log]")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="[default: EDDY_EVENT_LOG or ./event-log]")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with new events, until Ctrl-C.")] = False,
+    share: Annotated[
+        str, typer.Option(help="The partitions of this process: 1/4, 2/4, 3/4 and 4/4 are all of them.")
+    ] = "1/1",
 ) -> None:
     """Keep `events` as Parquet files, to train on.
 
-    This brings the event log (a folder per day, each event once) up to where the topic ends now.
+    This brings the event log (each event once, by day and partition) up to where the topic ends now. Several
+    processes, on one machine or many, can share the partitions.
 
     Example: eddy export event-log && eddy train --events event-log
+
+    Example: eddy export s3://bucket/event-log --follow --share 1/4
     """
+    from eddy.cli.quantities import read_share
     from eddy.cli.terminal import set_up_logging
-    from eddy.stream.event_log import export as export_events
+    from eddy.stream.event_log.export import Share
+    from eddy.stream.event_log.export import export as export_events
     from eddy.stream.records.settings import load_settings
 
     set_up_logging()
     settings = load_settings(event_log=folder)
-    added = export_events(settings, settings.event_log, until_end=not follow)
+    added = export_events(
+        settings, settings.event_log, until_end=not follow, share=Share(*read_share(share, "--share"))
+    )
     typer.echo(f"{added} events added to {settings.event_log}")
 
 
@@ -405,7 +417,7 @@ def evaluate(
     protocol: Protocol,
     cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
     registry: Annotated[
-        Path | None, typer.Option(help="Judge the newest version in this folder instead.")
+        str | None, typer.Option(help="Judge the newest version in this folder instead.")
     ] = None,
     mode: Mode = "all",
     items: ItemsFile = None,
@@ -449,10 +461,10 @@ def compare(
 def figures(
     folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
     registry: Annotated[
-        Path | None, typer.Option(help="Also measure the newest version in this folder, on --events.")
+        str | None, typer.Option(help="Also measure the newest version in this folder, on --events.")
     ] = None,
-    events: Annotated[Path | None, typer.Option(help="The log to measure on, as for `eddy train`.")] = None,
-    items: Annotated[Path | None, typer.Option(help="Names for that figure: item_id and title.")] = None,
+    events: Annotated[str | None, typer.Option(help="The log to measure on, as for `eddy train`.")] = None,
+    items: Annotated[str | None, typer.Option(help="Names for that figure: item_id and title.")] = None,
     time_unit: TimeUnit = "auto",
 ) -> None:
     """Draw how the networks work.

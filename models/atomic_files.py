@@ -24,7 +24,7 @@ def atomic_write(path: Path, draft: Path | None = None) -> Iterator[Path]:
     Errors: OSError. After any exception the draft is gone and what was at `path` before is still there.
     """
     draft = draft or path.with_name(f"{path.name}.writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         yield draft
         for entry in (*draft.rglob("*"), draft):
@@ -36,6 +36,14 @@ def atomic_write(path: Path, draft: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):
             draft.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing; their names are on the disk. Errors: OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -1,30 +1,31 @@
 """The record of decisions about versions: which went live, which were refused or taken back, and why.
 
     decisions/000001.json     in the registry's folder, one file per decision, numbered in order
+    decisions/000001-1a2b3c4d.json     on object storage, where two machines may take one number at once
 
 A record is never changed. It is there whole or not at all (eddy.models.atomic_files), and its number is taken
 under the registry's lock, so that processes which decide at once do not overwrite each other's record.
 """
 
 import re
+import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from eddy.models.atomic_files import atomic_write, sync
 from eddy.models.errors import EddyError
 from eddy.models.locks import REGISTRY_LOCK, locked
 from eddy.models.plain_json import plain
+from eddy.models.storage import Location, Place, located, one_line
 from eddy.models.untrusted import Unreadable, decoded
 
 FOLDER = "decisions"
 MAX_BYTES = 1 << 20
 """A record with more bytes is not read: what decides writes a few thousand."""
 
-_NAME = re.compile(r"^(\d{6,12})\.json$")
+_NAME = re.compile(r"^(\d{6,12})(-[0-9a-f]{8})?\.json$")
 
 Kind = Literal["went live", "refused", "canary began", "promoted", "taken back", "rolled back", "overtaken"]
 
@@ -53,54 +54,62 @@ class Decision:
 _decode = msgspec.json.Decoder(Decision).decode
 
 
-def record_decision(registry: Path, decision: Decision) -> Path:
-    """Write a record with the next number and return its path. The folder `registry` is made if missing; the
-    caller must not hold its lock.
+def record_decision(registry: Place, decision: Decision) -> Location:
+    """Write a record with the next number and return where it is. The folder `registry` is made if missing;
+    the caller must not hold its lock.
 
     Errors: EddyError when it cannot be written.
     """
     if not decision.decided_at:
         decision = replace(decision, decided_at=datetime.now(UTC).isoformat(timespec="seconds"))
     content = msgspec.json.format(msgspec.json.encode(decision, enc_hook=plain), indent=1)
-    folder = registry / FOLDER
+    location = located(registry)
+    folder = location / FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sync(registry)
-        with locked(registry / REGISTRY_LOCK, "another process to write to the registry"):
-            path = folder / f"{max(_numbered(folder), default=0) + 1:06d}.json"
-            with atomic_write(path) as draft:
-                draft.write_bytes(content)
+        folder.make_folder()
+        location.work_folder.mkdir(parents=True, exist_ok=True)
+        with locked(location.work_folder / REGISTRY_LOCK, "another process to write to the registry"):
+            number = max((number for number, _ in _numbered(folder)), default=0) + 1
+            record = folder / f"{number:06d}{_suffix(location)}.json"
+            record.write(content)
     except OSError as error:
-        raise EddyError(f"{folder}: cannot write a decision ({error}); check space and permissions") from None
-    return path
+        raise EddyError(
+            f"{folder}: cannot write a decision ({one_line(error)}); check {location.advice}"
+        ) from None
+    return record
 
 
-def read_decisions(registry: Path, version: str | None = None) -> list[Decision]:
+def _suffix(registry: Location) -> str:
+    return f"-{secrets.token_hex(4)}" if registry.is_remote else ""
+
+
+def read_decisions(registry: Place, version: str | None = None) -> list[Decision]:
     """All decisions, oldest first; empty when there are none.
 
     version: only those that name this version, as the one decided about or as the one that was live.
     Errors: EddyError naming the file that cannot be read.
     """
-    folder = registry / FOLDER
-    if not folder.is_dir():
-        return []
-    numbered = _numbered(folder)
-    decisions = [_read(numbered[number]) for number in sorted(numbered)]
+    folder = located(registry) / FOLDER
+    try:
+        records = _numbered(folder)
+    except OSError as error:
+        raise EddyError(f"{folder}: cannot be listed ({one_line(error)}); check {folder.advice}") from None
+    decisions = [_read(record) for _, record in records]
     if version is None:
         return decisions
     return [decision for decision in decisions if version in (decision.version, decision.live)]
 
 
-def _numbered(folder: Path) -> dict[int, Path]:
-    """The records by number; the draft of a killed process is none of them."""
-    return {int(match[1]): entry for entry in folder.iterdir() if (match := _NAME.match(entry.name))}
+def _numbered(folder: Location) -> list[tuple[int, Location]]:
+    """The records in order, with their numbers; the draft of a killed process is none of them."""
+    names = [(int(match[1]), name) for name in folder.children() if (match := _NAME.match(name))]
+    return [(number, folder / name) for number, name in sorted(names)]
 
 
-def _read(file: Path) -> Decision:
+def _read(file: Location) -> Decision:
     """Errors: EddyError naming the file."""
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
+        content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise Unreadable(f"more than {MAX_BYTES} bytes")
         decision = decoded(_decode, content)

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from eddy.models.config import ModelConfig
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import LATEST_MS
 from eddy.models.rules import EventRules
+from eddy.models.storage import Location, Place, located, one_line
 from eddy.models.untrusted import FAILURES
 
 FORMAT = 2
@@ -26,6 +27,10 @@ PARENT = "parent"
 replace.
 """
 
+DESCRIPTION = "version.json"
+MAX_BYTES = 64 << 20
+"""A longer description is not read."""
+
 _NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
 
 
@@ -34,7 +39,7 @@ class Description:
     """What the file version.json of a version says; its other files were not read."""
 
     id: str
-    path: Path
+    location: Location
     config: ModelConfig
     items: int
     """ids in the vocabulary"""
@@ -47,32 +52,53 @@ class Description:
     """SHA-256 of the other files, by name; empty in a version of an earlier commit"""
 
 
-def numbered(registry: Path) -> dict[str, int]:
+def numbered(registry: Place) -> dict[str, int]:
     """The number of each version in the folder, by id. Errors: OSError."""
-    return {entry.name: int(match[1]) for entry in registry.iterdir() if (match := _NAME.match(entry.name))}
+    location = located(registry)
+    names = _described(location) if location.is_remote else location.children()
+    return {name: int(match[1]) for name in names if (match := _NAME.match(name))}
 
 
-def versions(registry: Path) -> list[str]:
-    """Ids of all versions, oldest first; empty when there is no such folder."""
-    if not registry.is_dir():
-        return []
-    numbers = numbered(registry)
+def _described(registry: Location) -> list[str]:
+    """On object storage a version is there when its description is, which is written last."""
+    return [
+        file.folders[0]
+        for file in registry.files()
+        if len(file.folders) == 1 and file.location.name == DESCRIPTION
+    ]
+
+
+def versions(registry: Place) -> list[str]:
+    """Ids of all versions, oldest first; empty when there is no such folder. Those of one number, which two
+    machines publish to object storage at once, are ordered by their random suffix.
+
+    Errors: EddyError when the registry cannot be listed.
+    """
+    try:
+        numbers = numbered(registry)
+    except OSError as error:
+        location = located(registry)
+        raise EddyError(
+            f"registry {location}: cannot be listed ({one_line(error)}); check {location.advice}"
+        ) from None
     return sorted(numbers, key=lambda name: (numbers[name], name))
 
 
-def describe(path: Path) -> Description:
+def describe(place: Place) -> Description:
     """Read and check a version's version.json. Errors: EddyError saying why it cannot be read."""
-    if not _NAME.match(path.name):
-        raise EddyError(f"{path}: not a version's folder (a name like v000001-1a2b3c4d)")
+    location = located(place)
+    if not _NAME.match(location.name):
+        raise EddyError(f"{location}: not a version's folder (a name like v000001-1a2b3c4d)")
     try:
-        about = json.loads((path / "version.json").read_text(encoding="utf-8"))
+        about = json.loads((location / DESCRIPTION).read(MAX_BYTES))
         if about["format"] != FORMAT:
             raise EddyError(
-                f"{path}: format {about['format']!r}, but this program reads format {FORMAT}; train it anew"
+                f"{location}: format {about['format']!r}, but this program reads format {FORMAT}; train it "
+                "anew"
             )
         return Description(
-            id=path.name,
-            path=path,
+            id=location.name,
+            location=location,
             config=ModelConfig.from_dict(about["config"]),
             items=int(about["items"]),
             types=[str(name) for name in about["types"]],
@@ -83,7 +109,9 @@ def describe(path: Path) -> Description:
             digests=_digests(about.get("files", {})),
         )
     except (OSError, KeyError, TypeError, *FAILURES) as error:
-        raise EddyError(f"{path}/version.json: unreadable ({type(error).__name__}: {error})") from None
+        raise EddyError(
+            f"{location / DESCRIPTION}: unreadable ({type(error).__name__}: {one_line(error)})"
+        ) from None
 
 
 def until_of(metrics: Mapping[str, Any]) -> int | None:
@@ -97,6 +125,6 @@ def until_of(metrics: Mapping[str, Any]) -> int | None:
 def _digests(files: dict[str, Any]) -> dict[str, str]:
     """Errors: ValueError for a name that leads elsewhere."""
     for name in files:
-        if Path(name).name != name:
+        if PurePosixPath(name).name != name:
             raise ValueError(f"files names {name!r}, which is not a file of the version")
     return {str(name): str(digest) for name, digest in files.items()}

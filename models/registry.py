@@ -10,18 +10,15 @@
 
 features.parquet and items.parquet are there only where a version was trained with metadata.
 
-A version is there whole or not at all (eddy.models.atomic_files). A publisher holds the lock file `.lock`,
+A version is there whole or not at all (eddy.models.version_folders). A publisher holds the lock file `.lock`,
 which becomes free when its process ends, however it ends. So the folder of an unfinished version that the
 next publisher finds was left by a killed process, and is removed. A version that is removed gets the name of
-such a folder first. Nothing that is loaded is trusted: no pickle, no unknown setting, no tensor of another
-name, shape or type than the config implies.
+such a folder first. The folder may be on object storage, where the order of writing does what renames do
+here. Nothing that is loaded is trusted: no pickle, no unknown setting, no tensor of another name, shape or
+type than the config implies.
 """
 
-import hashlib
 import json
-import re
-import secrets
-import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,25 +33,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eddy.models.atomic_files import atomic_write, sync
 from eddy.models.config import ModelConfig
-from eddy.models.descriptions import FORMAT, Description, describe, numbered, versions
+from eddy.models.descriptions import DESCRIPTION, FORMAT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.locks import REGISTRY_LOCK, locked
 from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
 from eddy.models.network.recommender import Recommender
 from eddy.models.plain_json import plain
 from eddy.models.rules import EventRules
+from eddy.models.storage import Location, Place, located, one_line
 from eddy.models.trained import Trained
+from eddy.models.version_folders import (
+    add_version,
+    delete,
+    digest_of,
+    hide,
+    local_files,
+    remove_leftovers,
+    settle,
+    show,
+)
 from eddy.models.vocabulary import Vocabulary
 
 _FEATURES = pa.schema([("feature", pa.uint64())])
 _ITEMS = pa.schema([("item", pa.uint64()), ("features", pa.list_(pa.uint64()))])
-_DRAFT = ".writing"
-_LEFTOVER = re.compile(r"^\.(writing(-[0-9a-f]+)?|v\d{6,})$")
-"""Names of unfinished and of removed versions, and of folders by which earlier releases claimed the next
-number.
-"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Version:
     """A loaded version; the recommender is in evaluation mode, on the CPU."""
 
     id: str
+    location: Location
+    """its folder in the registry"""
     path: Path
+    """the folder on this machine that it was read from: the same, or a copy of one on object storage"""
     recommender: Recommender
     vocabulary: Vocabulary
     rules: EventRules
@@ -73,7 +78,7 @@ class Version:
     """of all items that the metadata named when it was trained, also of those without any event"""
 
 
-def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Version:
+def publish(registry: Place, trained: Trained, lineage: dict[str, Any]) -> Version:
     """Write a version with the next number into the folder `registry` (made if missing).
 
     lineage: what the version was made from, as JSON (events, settings, parent version).
@@ -97,42 +102,32 @@ def publish(registry: Path, trained: Trained, lineage: dict[str, Any]) -> Versio
         "lineage": lineage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    folder = located(registry)
     try:
-        registry.mkdir(parents=True, exist_ok=True)
-        with locked(registry / REGISTRY_LOCK, "another training to publish"):
-            _remove_leftovers(registry)
-            path = _write(registry, trained, weights, description)
+        folder.make_folder()
+        folder.work_folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder.work_folder / REGISTRY_LOCK, "another training to publish"):
+            remove_leftovers(folder)
+            version = add_version(folder, lambda draft: _write(draft, trained, weights, description))
     except (OSError, SafetensorError) as error:
         raise EddyError(
-            f"registry {registry}: cannot write a version ({error}); check space and permissions"
+            f"registry {folder}: cannot write a version ({one_line(error)}); check {folder.advice}"
         ) from None
-    return load(path)
+    return load(version)
 
 
-def _write(registry: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
-    """Write a version and give it the next number; only for the holder of the lock."""
-    number = max(numbered(registry).values(), default=0) + 1
-    path = registry / f"v{number:06d}-{secrets.token_hex(4)}"
-    with atomic_write(path, registry / _DRAFT) as draft:
-        draft.mkdir()
-        save_file(weights, draft / "model.safetensors")
-        ids = pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())})
-        pq.write_table(ids, draft / "vocabulary.parquet")
-        if trained.vocabulary.features:
-            _write_features(draft, trained.vocabulary, trained.features)
-        about["files"] = {file.name: digest_of(file) for file in sorted(draft.iterdir())}
-        (draft / "version.json").write_text(json.dumps(about, indent=1, default=plain), encoding="utf-8")
-    return path
+def _write(draft: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    """Write the files of a version, the description with their digests last."""
+    save_file(weights, draft / "model.safetensors")
+    ids = pa.table({"item_id": pa.array(trained.vocabulary.items, pa.string())})
+    pq.write_table(ids, draft / "vocabulary.parquet")
+    if trained.vocabulary.features:
+        _write_features(draft, trained.vocabulary, trained.features)
+    about["files"] = {file.name: digest_of(file) for file in sorted(draft.iterdir())}
+    (draft / DESCRIPTION).write_text(json.dumps(about, indent=1, default=plain), encoding="utf-8")
 
 
-def _remove_leftovers(registry: Path) -> None:
-    """Remove what killed processes left; only for the holder of the lock."""
-    for name in _names(registry):
-        if _LEFTOVER.match(name):
-            shutil.rmtree(registry / name, ignore_errors=True)
-
-
-def remove(registry: Path, ids: Collection[str], needed: Callable[[], Collection[str]]) -> list[str]:
+def remove(registry: Place, ids: Collection[str], needed: Callable[[], Collection[str]]) -> list[str]:
     """Remove versions, and what killed processes left in the folder; returns the versions that are gone.
 
     needed: names the versions that must stay. It is called when nobody can load the others any more, so that
@@ -140,43 +135,36 @@ def remove(registry: Path, ids: Collection[str], needed: Callable[[], Collection
     Errors: EddyError when a folder cannot be renamed or removed; and those of `needed`, after which all are
     still there.
     """
+    folder = located(registry)
     try:
-        with locked(registry / REGISTRY_LOCK, "another process that writes to the registry"):
+        folder.work_folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder.work_folder / REGISTRY_LOCK, "another process that writes to the registry"):
             # 1. Out of sight. What a killed process leaves here is removed by the next one.
-            _remove_leftovers(registry)
-            hidden = {
-                id_: registry / f"{_DRAFT}-{secrets.token_hex(4)}" for id_ in versions(registry) if id_ in ids
-            }
-            for id_, folder in hidden.items():
-                (registry / id_).rename(folder)
-            sync(registry)
+            remove_leftovers(folder)
+            hidden = {id_: hide(folder, id_) for id_ in versions(folder) if id_ in ids}
+            settle(folder)
             # 2. Those that are needed come back; all of them, if that cannot be told.
             kept: Collection[str] = hidden
             try:
                 kept = needed()
             finally:
                 for id_ in hidden.keys() & set(kept):
-                    hidden.pop(id_).rename(registry / id_)
-                sync(registry)
+                    show(folder, id_, hidden.pop(id_))
+                settle(folder)
             # 3. Remove the others.
-            for folder in hidden.values():
-                if folder.is_dir() and not folder.is_symlink():
-                    shutil.rmtree(folder)
-                else:
-                    folder.unlink()
+            for version in hidden.values():
+                delete(version)
     except OSError as error:
         raise EddyError(
-            f"registry {registry}: cannot remove a version ({error}); check permissions, then run it again"
+            f"registry {folder}: cannot remove a version ({one_line(error)}); check permissions, then run it "
+            "again"
         ) from None
     return list(hidden)
 
 
-def _names(registry: Path) -> list[str]:
-    return [entry.name for entry in registry.iterdir()]
-
-
-def latest(registry: Path) -> Version:
+def latest(registry: Place) -> Version:
     """The version with the highest number. Errors: EddyError when there is none."""
+    registry = located(registry)
     ids = versions(registry)
     if not ids:
         raise EddyError(
@@ -185,10 +173,10 @@ def latest(registry: Path) -> Version:
     return load(registry / ids[-1])
 
 
-def load(path: Path) -> Version:
+def load(place: Place) -> Version:
     """Read and check one version's folder. Errors: EddyError saying which file is wrong and why."""
-    about = describe(path)
-    _require_undamaged(about)
+    about = describe(place)
+    path = local_files(about)
     config, items, types = about.config, about.items, about.types
     try:
         ids = pq.read_table(path / "vocabulary.parquet", columns=["item_id"])["item_id"].to_pylist()
@@ -201,6 +189,7 @@ def load(path: Path) -> Version:
     recommender = _read_weights(path / "model.safetensors", config, items, len(types))
     return Version(
         id=about.id,
+        location=about.location,
         path=path,
         recommender=recommender,
         vocabulary=vocabulary,
@@ -210,29 +199,6 @@ def load(path: Path) -> Version:
         created=about.created,
         features=features,
     )
-
-
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file. Errors: OSError."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _require_undamaged(about: Description) -> None:
-    """Compare the files with the digests that were taken when they were written: a flipped bit of a weight is
-    a number like any other. Versions of earlier commits have no digests.
-    """
-    for name, digest in about.digests.items():
-        file = about.path / name
-        try:
-            now = digest_of(file)
-        except OSError as error:
-            raise EddyError(f"{file}: unreadable ({error})") from None
-        if now != digest:
-            raise EddyError(
-                f"{file}: not what was published (its SHA-256 differs); restore it from a copy, or remove "
-                "the version"
-            )
 
 
 def _write_features(folder: Path, vocabulary: Vocabulary, features: ItemFeatures) -> None:

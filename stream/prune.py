@@ -16,7 +16,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError as ClientError
@@ -26,6 +25,7 @@ from kafka.errors import KafkaTimeoutError as SendTimeoutError
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hash
 from eddy.models.registry import remove, versions
+from eddy.models.storage import Location, one_line
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.topics import topic_ids
@@ -116,12 +116,12 @@ def _announced(settings: Settings) -> set[str]:
     return {name for announcement in all_announcements(settings) for name in _names(announcement)}
 
 
-def _bytes(folder: Path) -> int:
-    """What the files of a version take on the disk, about."""
+def _bytes(folder: Location) -> int:
+    """What the files of a version take."""
     try:
-        return sum(entry.lstat().st_size for entry in folder.rglob("*"))
+        return sum(file.bytes for file in folder.files())
     except OSError as error:
-        raise EddyError(f"{folder}: cannot be read ({error}); check permissions") from None
+        raise EddyError(f"{folder}: cannot be read ({one_line(error)}); check {folder.advice}") from None
 
 
 def _partitions(settings: Settings) -> int:

@@ -12,6 +12,7 @@ from eddy.models.evaluation.evaluate import evaluate
 from eddy.models.logs.events import read_events
 from eddy.models.logs.item_features import read_features
 from eddy.models.registry import latest, publish
+from eddy.models.storage import located
 from eddy.models.training.distributed import process_group
 from eddy.models.training.train import train
 from eddy.stream.records.settings import Settings
@@ -19,9 +20,9 @@ from eddy.stream.records.settings import Settings
 
 def train_and_publish(
     settings: Settings,
-    events: Path,
+    events: str,
     time_unit: str,
-    items: Path | None,
+    items: str | None,
     cell: str,
     assignments: list[str],
     checkpoint: Path | None,
@@ -36,9 +37,9 @@ def train_and_publish(
     model, training = configs(cell, assignments)
     log = read_events(events, time_unit)
     features = read_features(items) if items else None
-    lineage = {"events": str(events.resolve()), "rows": len(log), "training": training.to_dict()}
+    lineage = {"events": str(located(events).absolute()), "rows": len(log), "training": training.to_dict()}
     if items:
-        lineage["items"] = str(items.resolve())
+        lineage["items"] = str(located(items).absolute())
     # 2. Train, together with the other processes that torchrun has started.
     with process_group(training.device) as group:
         with progress_bar(silent=not group.first) as show:
@@ -48,9 +49,9 @@ def train_and_publish(
         # 3. The first process publishes; the others stay, since torchrun ends all when one ends.
         if group.first:
             version = publish(settings.registry, trained, lineage)
-            path = version.path
-            write_figures(figures, {"version": version.id, "path": str(path.resolve()), **trained.metrics})
-            typer.echo(path)
+            path = str(version.location.absolute())
+            write_figures(figures, {"version": version.id, "path": path, **trained.metrics})
+            typer.echo(version.location)
             _warn(trained.metrics.get("gradients", {}).get("warning"))
             if announce:
                 make_live(settings, [(version, 100)])
@@ -58,14 +59,14 @@ def train_and_publish(
 
 
 def judge(
-    events: Path,
+    events: str,
     time_unit: str,
-    items: Path | None,
+    items: str | None,
     protocol: str,
     mode: str,
     cell: str | None,
     assignments: list[str],
-    registry: Path | None,
+    registry: str | None,
     figures: Path | None,
 ) -> None:
     """Evaluate a cell that is trained first, or the newest version of a registry, beside the baselines."""
@@ -87,7 +88,7 @@ def judge(
 
 
 def compare_cells(
-    events: Path, time_unit: str, protocol: str, mode: str, assignments: list[str], figures: Path | None
+    events: str, time_unit: str, protocol: str, mode: str, assignments: list[str], figures: Path | None
 ) -> None:
     """Train every cell on these events and print a table of them beside the baselines."""
     model, training = configs("gru", assignments)

@@ -17,6 +17,7 @@ from eddy.cli.terminal import write_figures
 from eddy.models.decisions import Decision, read_decisions
 from eddy.models.descriptions import PARENT, Description, describe, until_of, versions
 from eddy.models.errors import EddyError
+from eddy.models.storage import Location
 from eddy.stream.records.settings import Settings
 
 _CELL = 40  # characters of a cell of a table
@@ -50,7 +51,7 @@ def list_versions(settings: Settings, figures: Path | None) -> None:
 
 
 def _row(
-    registry: Path, id_: str, live: Mapping[str, str] | None, decisions: Sequence[Decision] | None
+    registry: Location, id_: str, live: Mapping[str, str] | None, decisions: Sequence[Decision] | None
 ) -> Row:
     """One version's row of the table; one that cannot be read has a problem instead of its settings."""
     row: Row = {"version": id_}
@@ -99,7 +100,7 @@ def _live(settings: Settings) -> dict[str, str] | None:
     }
 
 
-def _decisions(registry: Path) -> list[Decision] | None:
+def _decisions(registry: Location) -> list[Decision] | None:
     """All decisions; None where one of them cannot be read, of which a line on standard error tells."""
     try:
         return read_decisions(registry)
@@ -164,7 +165,7 @@ def show_version(settings: Settings, id_: str, figures: Path | None) -> None:
         shown["problem"] = problem
     else:
         shown |= {
-            "folder": str(about.path),
+            "folder": str(about.location),
             "created": about.created,
             "parent": str(about.lineage.get(PARENT) or ""),
             "data_until": _until(about),

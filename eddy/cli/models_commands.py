@@ -1,6 +1,5 @@
 """The commands of `eddy models`, one short function each; `eddy/__main__.py` adds them to the others."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,7 +54,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="A version's id.")],
     second: Annotated[str, typer.Argument(help="Another one's.")],
     events: Annotated[
-        Path | None, typer.Option(help="A log, as for `eddy train` [default: EDDY_EVENT_LOG or ./event-log]")
+        str | None, typer.Option(help="A log, as for `eddy train` [default: EDDY_EVENT_LOG or ./event-log]")
     ] = None,
     time_unit: TimeUnit = "auto",
     metric: Annotated[str, typer.Option(help="Whose difference gets an interval.")] = "mrr@20",

@@ -14,7 +14,7 @@ from eddy.stream.records.settings import Settings
 
 
 def compare(
-    settings: Settings, first: str, second: str, events: Path | None, time_unit: str, metric: str,
+    settings: Settings, first: str, second: str, events: str | None, time_unit: str, metric: str,
     figures: Path | None,
 ) -> None:  # fmt: skip
     """Print what both versions reach on events that neither has seen, and the difference.

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+# Texts, not paths: a Path makes s3:/bucket of s3://bucket.
 EventsFile = Annotated[
-    Path,
+    str,
     typer.Option(
         "--events",
-        help="Parquet, CSV or JSON, or a folder of such files, with user_id, item_id, timestamp "
-        "and, where there are any, event_type, value, event_id.",
+        metavar="PATH",
+        help="Parquet, CSV or JSON, or a folder of such files, here or on s3://, gs:// or abfs://, with "
+        "user_id, item_id, timestamp and, where there are any, event_type, value, event_id.",
     ),
 ]
 TimeUnit = Annotated[
@@ -21,15 +23,17 @@ TimeUnit = Annotated[
     ),
 ]
 ItemsFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--items",
+        metavar="PATH",
         help="Metadata of items: Parquet, CSV or JSON with item_id and any columns such as title, genres, "
         "brand. New items are scored by it at once.",
     ),
 ]
 Registry = Annotated[
-    Path | None, typer.Option(help="Folder of versions [default: EDDY_REGISTRY or ./registry]")
+    str | None,
+    typer.Option(metavar="PATH", help="Folder of versions [default: EDDY_REGISTRY or ./registry]"),
 ]
 Protocol = Annotated[str, typer.Option(help="leave-one-out, temporal or prequential")]
 Mode = Annotated[

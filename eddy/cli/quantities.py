@@ -6,6 +6,7 @@ from eddy.models.errors import EddyError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FORM = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", re.ASCII)
+_SHARE = re.compile(r"([1-9][0-9]{0,4})/([1-9][0-9]{0,4})", re.ASCII)
 _PERCENT = re.compile(r"([1-9][0-9]?) ?%?", re.ASCII)
 
 
@@ -24,3 +25,14 @@ def read_percent(text: str, option: str) -> int:
     if match is None:
         raise EddyError(f"{option} {text!r}: give a whole percent of 1 to 99, such as 10%")
     return int(match[1])
+
+
+def read_share(text: str, option: str) -> tuple[int, int]:
+    """A share of equal ones, such as 2/4: the second of four. Errors: EddyError naming the option."""
+    match = _SHARE.fullmatch(text.strip())
+    index, of = (int(match[1]), int(match[2])) if match else (1, 0)
+    if index > of:
+        raise EddyError(
+            f"{option} {text!r}: give the number of this process and how many there are, such as 2/4"
+        )
+    return index, of

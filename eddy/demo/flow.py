@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -124,7 +125,7 @@ class Flow:
             self.settings.cache_dir / "demo" / f"first-version{'-quick' if plan.quick else ''}"
             / first_version.cache_key(EVENTS_FILE, plan.first)
         )  # fmt: skip
-        self.cached = first_version.take_cached(folder, self.settings.registry)
+        self.cached = first_version.take_cached(folder, Path(self.settings.registry))
         if self.cached:
             board.begin("first version: trained by an earlier demo, used again")
             training = children.start("announce")
@@ -137,7 +138,7 @@ class Flow:
         self.lasting += [children.start("worker"), children.start("serve")]
         await asyncio.gather(self.feed.items(self.items), self._follow(training, self._training_says))
         if not self.cached:
-            first_version.keep(self.settings.registry, folder)
+            first_version.keep(Path(self.settings.registry), folder)
 
     def _training_says(self, line: str) -> None:
         self.board.say(line)

@@ -2,19 +2,21 @@
 
 import secrets
 import shutil
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
+from eddy.models.storage import Place, located
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.refresh.windows import Times
 
 Stage = Literal["planned", "trained", "judged", "published", "tried"]
 FOLDER = ".refresh"
-"""In the registry's folder; its name begins with a dot, as no version's does."""
+"""In the registry's folder or, for one on object storage, in the cache; its name begins with a dot, as no
+version's does.
+"""
 
 
 class Job(msgspec.Struct):
@@ -50,8 +52,8 @@ _decode = msgspec.json.Decoder(Job).decode
 class JobFile:
     """The folder of the refresh that is under way in a registry."""
 
-    def __init__(self, registry: Path) -> None:
-        self.folder = registry / FOLDER
+    def __init__(self, registry: Place) -> None:
+        self.folder = located(registry).work_folder / FOLDER
         self.lock = self.folder / "lock"
         self.checkpoint = self.folder / "training.pt"
         self.candidates = self.folder / "candidates"

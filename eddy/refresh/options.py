@@ -26,10 +26,10 @@ WARM_EPOCHS = 3
 class RefreshOptions:
     """Options of `eddy refresh`."""
 
-    events: Path | None = None
+    events: Path | str | None = None
     """a log that another tool writes; None: Eddy's own, which is brought up to date first"""
     time_unit: str = "auto"
-    items: Path | None = None
+    items: Path | str | None = None
     cell: str | None = None
     assignments: Sequence[str] = ()
     """NAME=VALUE of the model or its training"""

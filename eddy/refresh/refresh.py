@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -22,6 +21,7 @@ from eddy.models.locks import locked_at_once
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
 from eddy.models.registry import Version, load, publish
+from eddy.models.storage import Location, located
 from eddy.models.trained import Trained
 from eddy.models.training.resume import OtherRun
 from eddy.models.training.train import extend
@@ -41,7 +41,7 @@ from eddy.refresh.windows import (
 )
 from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch_canary
-from eddy.stream.event_log import export
+from eddy.stream.event_log.export import export
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce, announce_shares, live_announcement, open_version
 from eddy.stream.records.schema import Announcement
@@ -329,7 +329,7 @@ class _Refresh:
 
     def _lineage(self, job: Job, events: Events, recipe: Recipe) -> dict[str, Any]:
         lineage: dict[str, Any] = {
-            "events": str(Path(events.source).resolve()),
+            "events": str(located(events.source).absolute()),
             "rows": len(events),
             "training": recipe.training.to_dict(),
             PARENT: job.live or None,
@@ -337,7 +337,7 @@ class _Refresh:
             "refresh": job.id,
         }
         if self.options.items:
-            lineage["items"] = str(self.options.items.resolve())
+            lineage["items"] = str(located(self.options.items).absolute())
         return lineage
 
     def _show_training(self, at: Progress) -> None:
@@ -354,7 +354,7 @@ def _require_whole(announced: Announcement | None) -> None:
         )
 
 
-def _published_by(registry: Path, job: str) -> str | None:
+def _published_by(registry: Location, job: str) -> str | None:
     """The id of the version that this refresh published before it was killed."""
     for name in reversed(versions(registry)):
         with suppress(EddyError):  # a damaged version is somebody else's

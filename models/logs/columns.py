@@ -7,7 +7,6 @@ it is spread over them; what cannot be used is refused in one line that names th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from eddy.models.logs.formats import cells
 from eddy.models.logs.formats.cells import Column, Kind, Times
 from eddy.models.logs.formats.read import Records, read_blocks, read_records
-from eddy.models.logs.formats.source import files_of, path_error, row_error
+from eddy.models.logs.formats.source import path_error, row_error
 from eddy.models.logs.formats.tables import Block
+from eddy.models.logs.log_files import LogFile, log_files
+from eddy.models.storage import Location, Place
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -30,13 +31,13 @@ _NAMES = pa.dictionary(pa.int32(), pa.string())
 class Part:
     """The rows of one file among those of a path."""
 
-    file: Path
+    file: Location
     rows: slice
     names: frozenset[str]
     """the wanted columns that the file has"""
 
 
-def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
+def place_in(parts: Sequence[Part], row: int) -> tuple[Location, int]:
     """The file and the row in it, counted from 1, of a row among all."""
     part = next(part for part in parts if row < part.rows.stop)
     return part.file, row - part.rows.start + 1
@@ -46,7 +47,7 @@ def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
 class Columns:
     """The wanted columns that at least one file has, over the n rows of all files, file after file."""
 
-    path: Path
+    path: Place
     parts: Sequence[Part]
     names: Mapping[str, pa.DictionaryArray]
     texts: Mapping[str, pa.ChunkedArray]
@@ -76,7 +77,7 @@ class Columns:
             raise row_error(*place_in(self.parts, index), reason(index))
 
 
-def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:
+def read_columns(path: Place, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:
     """Read the wanted columns of a file or folder. The rows of a file that lacks an optional column have
     absent cells there. Folders named column=value (Hive) are columns of text.
 
@@ -86,9 +87,10 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
     parts: list[Part] = []
     read: dict[str, list[Any]] = {name: [] for name in wanted}
     rows = 0
-    for file in files_of(path):
+    for log_file in log_files(path):
+        file = log_file.location
         start, names, column_names = rows, set[str](), list[str]()
-        for block in _blocks(path, file, wanted, required):
+        for block in _blocks(log_file, wanted, required):
             for name, kind in wanted.items():
                 read[name].append(_canonical(file, block, name, kind))
             names |= block.columns.keys()
@@ -116,7 +118,7 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
     )  # fmt: skip
 
 
-def _canonical(file: Path, block: Block, name: str, kind: Kind) -> Any:
+def _canonical(file: Location, block: Block, name: str, kind: Kind) -> Any:
     """A block's column as its kind wants it; all absent where the file lacks it."""
     column = Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
     if kind is Kind.NUMBER:
@@ -131,10 +133,10 @@ def joined_names(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
     return pa.chunked_array(chunks, _NAMES).unify_dictionaries().combine_chunks()
 
 
-def _blocks(path: Path, file: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
-    """The wanted columns of one file under a path, with those of its folders' names."""
-    folders = _partitions(file.relative_to(path).parts[:-1])
-    for block in read_blocks(file, wanted, expected):
+def _blocks(file: LogFile, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns of one file, with those of its folders' names."""
+    folders = _partitions(file.folders)
+    for block in read_blocks(file.location, wanted, expected):
         columns = {
             name: pa.repeat(pa.scalar(value, pa.string()), block.rows)
             for name, value in folders.items()
@@ -153,19 +155,19 @@ def _partitions(folders: Sequence[str]) -> dict[str, str | None]:
     }
 
 
-def records(path: Path, key: str) -> Iterator[Records]:
+def records(path: Place, key: str) -> Iterator[Records]:
     """Read all fields of the rows of a file or folder, with those of folders' names; `key` is the field that
     tells rows apart.
 
     Errors: EddyError as `read_columns`, and for a row without the key.
     """
-    for file in files_of(path):
-        folders = _partitions(file.relative_to(path).parts[:-1])
-        for block in read_records(file, key):
+    for file in log_files(path):
+        folders = _partitions(file.folders)
+        for block in read_records(file.location, key):
             for fields in block.fields if folders else []:
                 fields.update({name: value for name, value in folders.items() if name not in fields})
             absent = block.key.is_null().to_numpy(zero_copy_only=False)
             if absent.any():
                 row = block.first + int(absent.argmax())
-                raise row_error(file, row, f"{key} is empty; every row needs one")
+                raise row_error(file.location, row, f"{key} is empty; every row needs one")
             yield block

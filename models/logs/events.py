@@ -7,7 +7,6 @@ below a certain number.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from eddy.models.logs.columns import Columns, Part, place_in, read_columns, reco
 from eddy.models.logs.event_times import event_times
 from eddy.models.logs.formats.cells import Kind
 from eddy.models.rules import EventRules, Flags
+from eddy.models.storage import Place, located
 
 DEFAULT_TYPE = "view"
 """The type of an event that names none; in a log with `rating` instead of `value` it is "rating"."""
@@ -83,7 +83,7 @@ class Events:
         return replace(self, event_id=ids, origin=origin, **columns)
 
 
-def read_events(path: str | Path, time_unit: str = "auto") -> Events:
+def read_events(path: Place, time_unit: str = "auto") -> Events:
     """Read user_id, item_id, timestamp (and event_type, value or rating, event_id) from a file or a folder.
 
     The path is anything that eddy.models.logs.columns reads. Fields keep to eddy.models.event_limits, so that
@@ -94,7 +94,7 @@ def read_events(path: str | Path, time_unit: str = "auto") -> Events:
     Errors: EddyError for a file that is missing, unreadable, empty, lacks a column, or holds an absent, too
     long, not finite, negative or impossible value, with the row (counted from 1).
     """
-    path = Path(path)
+    path = located(path)
     columns = read_columns(path, _WANTED, _REQUIRED)
     n = len(columns)
     if n == 0:
@@ -168,11 +168,11 @@ class Items:
     genres: dict[str, list[str]]
 
 
-def read_items(path: str | Path) -> Items:
+def read_items(path: Place) -> Items:
     """Read item_id and, where present, title and genres ("Action|Drama" or a list), from a file or folder."""
     title: dict[str, str] = {}
     genres: dict[str, list[str]] = {}
-    for block in records(Path(path), "item_id"):
+    for block in records(path, "item_id"):
         for item_id, fields in zip(block.key.to_pylist(), block.fields, strict=True):
             if name := fields.get("title"):
                 title[item_id] = str(name)

@@ -13,8 +13,10 @@ from pathlib import Path
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from eddy.models.descriptions import DESCRIPTION
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
+from eddy.models.storage import Place, located
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
 from eddy.stream.kafka.clients import client_config, records_to_end
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
@@ -124,12 +126,13 @@ def announce_shares(
     decided: what it ends, where it ends a canary. Errors: EddyError, also for shares that do not add up;
     Overtaken, before anything is written, when the canary of `decided` is not live any more.
     """
-    shares = [Share(version.id, str(version.path.resolve()), percent) for version, percent in versions]
+    shares = [Share(version.id, str(version.location.absolute()), percent) for version, percent in versions]
     if problem := _problem_of_shares(shares):
         raise EddyError(f"announce: {problem}")
     for version, _ in versions:
         _require_served(version)
-    folders = [version.path for version, _ in versions if version.path.is_dir()]
+    descriptions = [version.location / DESCRIPTION for version, _ in versions]
+    descriptions = [file for file in descriptions if file.is_file()]
     before = live_announcement(settings)
     if decided is not None and (before is None or before.epoch != decided.canary_epoch):
         raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
@@ -156,29 +159,36 @@ def announce_shares(
     finally:
         producer.close()
     # Whoever removes a version looks for announcements once its folder is out of sight (eddy.stream.prune).
-    for folder in folders:
-        if not folder.is_dir():
+    for file in descriptions:
+        if not file.is_file():
             raise EddyError(
-                f"announced as epoch {announcement.epoch}, but {folder} was removed meanwhile: announce "
+                f"announced as epoch {announcement.epoch}, but {file.parent} was removed meanwhile: announce "
                 "another version"
             )
     return announcement
 
 
-def open_version(announced: Announcement | Share, registry: Path) -> Version:
-    """The announced version, from this machine's registry or else from the folder that was announced.
+def open_version(announced: Announcement | Share, registry: Place) -> Version:
+    """The announced version, from this process's registry or else from the folder that was announced. An
+    announced folder on object storage is not followed: whoever can write an announcement could lead this
+    process, with its credentials, anywhere.
 
     Errors: EddyError, whatever an announcement names, and for a version that the stream cannot serve.
     """
     try:
-        folder = registry / announced.version
-        version = load(folder if folder.is_dir() else Path(announced.folder))
+        folder = located(registry) / announced.version
+        if not folder.is_folder() and "://" in announced.folder:
+            raise EddyError(
+                f"version {announced.version} is not in the registry {registry}; it was announced as "
+                f"{announced.folder}: set EDDY_REGISTRY to the registry there"
+            )
+        version = load(folder if folder.is_folder() else Path(announced.folder))
     except (OSError, TypeError, AttributeError, *FAILURES) as error:
         raise EddyError(
             f"version {announced.version}: its files cannot be read ({reason_of(error)})"
         ) from None
     if version.id != announced.version:
-        raise EddyError(f"version {announced.version} was announced, {version.path} holds {version.id}")
+        raise EddyError(f"version {announced.version} was announced, {version.location} holds {version.id}")
     _require_served(version)
     return version
 

@@ -11,13 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import EARLIEST_MS
 from eddy.models.rules import EventRules
+from eddy.models.storage import Location, cache_folder, located
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.partitioner import Partitioner
 
@@ -80,6 +88,18 @@ def _moment(value: Any) -> Any:
     except ValueError:
         raise ValueError("give a date such as 1990-01-01, or milliseconds since 1970") from None
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _folder(value: Any) -> Any:
+    """A folder of this machine, or on object storage."""
+    try:
+        return located(value)
+    except EddyError as error:
+        raise ValueError(str(error)) from None
+
+
+# Without NoDecode a dataclass is taken for JSON in the environment.
+Folder = Annotated[InstanceOf[Location], NoDecode, BeforeValidator(_folder)]
 
 
 class Settings(BaseSettings):
@@ -169,12 +189,12 @@ class Settings(BaseSettings):
     negative_events: str = "rating<3,dislike,remove"
 
     # Files.
-    registry: Path = Path("registry")
-    event_log: Path = Path("event-log")
+    registry: Folder = located("registry")
+    event_log: Folder = located("event-log")
     event_log_days: float | None = Field(
         default=None, gt=0, le=MAX_DAYS, description="older days leave the log, counted from its newest"
     )
-    cache_dir: Path = Path(platformdirs.user_cache_dir("eddy-streams", appauthor=False))
+    cache_dir: Path = Field(default_factory=cache_folder)
 
     # Serving.
     host: str = "127.0.0.1"
@@ -228,7 +248,8 @@ class Settings(BaseSettings):
 
     def replace(self, **values: Any) -> Settings:
         """Returns a validated copy with these values; the environment is not read again."""
-        return _validated({**self.model_dump(), **values})
+        current = {name: getattr(self, name) for name in type(self).model_fields}
+        return _validated(current | values)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from eddy.models.registry import Version
+from eddy.models.storage import Place
 from eddy.stream.records.clock import DAY_MS
 from tests.support.engines import random_version
 
@@ -42,7 +42,7 @@ SHORT = Plan(
 )  # fmt: skip
 
 
-def announcements(registry: Path, swaps: int) -> list[list[tuple[Version, int]]]:
+def announcements(registry: Place, swaps: int) -> list[list[tuple[Version, int]]]:
     """Versions with their percents of the users, one epoch after another: another cell of another size, other
     item statistics, a canary, and the canary for all. The last version counts what the first one did.
     """

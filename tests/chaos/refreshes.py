@@ -24,8 +24,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from eddy.models.config import configs
 from eddy.models.decisions import read_decisions
 from eddy.models.errors import EddyError
@@ -42,6 +40,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.report import origin
 from tests.chaos.run import RESULTS
+from tests.support.event_logs import places
 from tests.support.waiting import eventually
 from tests.support.walks import TRAINING, walks
 
@@ -134,16 +133,16 @@ class Cycles:
         """Look for broken promises."""
         settings, problems = self.settings, self.story.problems
         # 1. The event log holds each event once; its last cycle exported all of them.
-        table = pq.read_table(settings.event_log, columns=["partition", "offset"])
-        places = set(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
-        if not len(places) == table.num_rows == self._sent:
+        in_log = places(settings.event_log)
+        if not len(set(in_log)) == len(in_log) == self._sent:
             problems.append(
-                f"{self._sent} events were sent, the log has {table.num_rows}, {len(places)} of them distinct"
+                f"{self._sent} events were sent, the log has {len(in_log)}, {len(set(in_log))} of them "
+                "distinct"
             )
         # 2. The registry holds whole versions and nothing of an unfinished refresh.
         for name in versions(settings.registry):
             load(settings.registry / name)
-        leftovers = [path.name for path in (settings.registry / FOLDER).iterdir() if path.name != "lock"]
+        leftovers = [name for name in (settings.registry / FOLDER).children() if name != "lock"]
         if leftovers:
             problems.append(f"left of a refresh: {', '.join(leftovers)}")
         # 3. Every cycle came to one decision, and the live version is the last that one made live.

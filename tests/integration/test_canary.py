@@ -19,6 +19,7 @@ from eddy.models.decisions import Decision, read_decisions
 from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version, publish
 from eddy.models.rules import EventRules
+from eddy.models.storage import Place
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Vocabulary
 from eddy.stream.canary import watch as watching
@@ -52,7 +53,7 @@ def walks(seed: int) -> Iterator[Message]:
         yield event.user_id.encode(), encode(event)
 
 
-def published(registry: Path, follows: bool) -> Version:
+def published(registry: Place, follows: bool) -> Version:
     """A version that has learned nothing yet. One that `follows` ranks by what came after what, which it
     counts as it goes; the other one by the noise that its weights are made of.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from eddy.stream.event_log import export
+from eddy.stream.event_log.export import export
 from eddy.stream.ingest.ingest import Counts, ingest
 from eddy.stream.ingest.mapping import parse_map
 from eddy.stream.kafka.clients import admin_client, aiokafka_config

@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events
 from eddy.stream.erase import erase
-from eddy.stream.event_log import export
+from eddy.stream.event_log.export import export
 from eddy.stream.kafka.clients import admin_client, client_config
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce

@@ -59,17 +59,10 @@ def process(
     settings: Settings, module: str, function: str, more: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
     """One of Eddy's processes, ended by SIGTERM; it must then end by itself and well."""
-    own = settings.model_dump(
-        include={
-            "bootstrap_servers",
-            "topic_prefix",
-            "group",
-            "partitions",
-            "registry",
-            "k",
-            "item_idle_days",
-        }
-    )
+    names = (
+        "bootstrap_servers", "topic_prefix", "group", "partitions", "registry", "k", "item_idle_days",
+    )  # fmt: skip
+    own = {name: getattr(settings, name) for name in names}
     environment = {**os.environ, **{f"EDDY_{name.upper()}": str(value) for name, value in own.items()}}
     environment |= {"EDDY_PORT": "0", "EDDY_CACHE_DIR": str(settings.registry.parent / "cache")}
     code = _RUN.format(module=module, function=function, more=more)
@@ -423,7 +416,7 @@ def test_a_version_that_cannot_be_read_leaves_the_one_before_in_service(settings
     first = random_version(settings.registry, items=ITEMS)
     announce(settings, first)
     second = random_version(settings.registry, items=ITEMS, seed=1)
-    elsewhere = settings.registry.parent / "elsewhere"
+    elsewhere = Path(settings.registry).parent / "elsewhere"
     second.path.rename(elsewhere)
     missing = Announcement(2, second.id, str(second.path), 0)
     producer = KafkaProducer(**client_config(settings))

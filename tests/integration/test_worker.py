@@ -17,7 +17,7 @@ from kafka.partitioner import murmur2
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import EARLIEST_MS
 from eddy.stream.erase import erase
-from eddy.stream.event_log import export
+from eddy.stream.event_log.export import export
 from eddy.stream.kafka.clients import admin_client, client_config
 from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.dead_letters import MAX_VALUE_BYTES

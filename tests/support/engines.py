@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version, publish
 from eddy.models.rules import EventRules
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.storage import Place
 from eddy.models.trained import Trained
 from eddy.models.vocabulary import Catalogue, Vocabulary
 from eddy.stream.engine.batch_report import Changed
@@ -52,7 +52,7 @@ def item_id(number: int) -> str:
 
 
 def random_version(
-    registry: Path, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0,
+    registry: Place, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0,
     successors: int = 8,
     **config: Any,
 ) -> Version:  # fmt: skip

@@ -63,8 +63,8 @@ class MemoryStage:
         self.kafka, self.group = MemoryKafka(), Coordinator()
         self.folder = folder
         self.settings = Settings(
-            bootstrap_servers="nobody", registry=version.path.parent, cache_dir=folder, partitions=PARTITIONS,
-            k=3, threads=1, prequential_sample=0.0, device="cpu", precision="float32",
+            bootstrap_servers="nobody", registry=version.location.parent, cache_dir=folder,
+            partitions=PARTITIONS, k=3, threads=1, prequential_sample=0.0, device="cpu", precision="float32",
         )  # fmt: skip
         self.announced: list[Version] = []
         self._traffic = endless(500, USERS, seed=1)

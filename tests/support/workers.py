@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eddy.models.registry import Version
+from eddy.models.storage import located
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.settings import Settings
@@ -82,7 +83,7 @@ def worker_with_partitions(
 ) -> Worker:
     """A worker that owns restored partitions, none of which has rows."""
     worker = new_worker(
-        Settings(registry=folder, cache_dir=folder, idle_days=1).model_copy(update=settings),
+        Settings(registry=located(folder), cache_dir=folder, idle_days=1).model_copy(update=settings),
         random_version(folder),
         consumer,
     )

@@ -38,7 +38,7 @@ def ids(settings: Settings) -> list[str]:
     first = registry.publish(settings.registry, given, {"events": "a.parquet"}).id
     second = registry.publish(settings.registry, given, {"events": "b.parquet", "parent": first}).id
     third = registry.publish(settings.registry, given, {}).id
-    (settings.registry / third / "version.json").write_text("{")
+    Path(settings.registry / third / "version.json").write_text("{")
     return [first, second, third]
 
 
@@ -80,7 +80,7 @@ def test_the_weights_are_not_read_for_a_table(
     settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for id_ in ids:
-        (settings.registry / id_ / "model.safetensors").write_bytes(b"noise")
+        Path(settings.registry / id_ / "model.safetensors").write_bytes(b"noise")
     list_versions(settings, None)
     assert "gru" in capsys.readouterr().out
 
@@ -108,7 +108,7 @@ def test_a_damaged_decision_costs_the_column_and_not_the_table(
     settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     decide(settings, "refused", ids[0], "")
-    (settings.registry / "decisions" / "000001.json").write_text("{")
+    Path(settings.registry / "decisions" / "000001.json").write_text("{")
     list_versions(settings, None)
     printed = capsys.readouterr()
     assert [row.split()[-1] for row in printed.out.splitlines()[1:4]] == ["unreadable"] * 3
@@ -166,13 +166,13 @@ def test_nothing_in_a_registry_can_change_the_terminal(
     settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit_description(
-        settings.registry / ids[0],
+        Path(settings.registry / ids[0]),
         lineage={"parent": HOSTILE, HOSTILE: [HOSTILE]},
         metrics={HOSTILE: {HOSTILE: HOSTILE}, "until_ms": HOSTILE},
         types=[HOSTILE],
         created=HOSTILE,
     )
-    (settings.registry / ids[1] / "version.json").write_text(json.dumps({"format": HOSTILE}))
+    Path(settings.registry / ids[1] / "version.json").write_text(json.dumps({"format": HOSTILE}))
     decide(
         settings, "refused", ids[0], "\x1b[31m", reason="\x1b[2J", decided_by="\x9b2J", figures={"\x1b": 1}
     )
@@ -182,7 +182,7 @@ def test_nothing_in_a_registry_can_change_the_terminal(
     assert all(character.isprintable() for character in printed.replace("\n", ""))
     assert r"\x1b[2J" in printed
     printed.encode()
-    (settings.registry / "decisions" / "000001.json").write_text('{"kind": "\\u001b[2J"}')
+    Path(settings.registry / "decisions" / "000001.json").write_text('{"kind": "\\u001b[2J"}')
     for id_ in ids[:2]:
         with pytest.raises(EddyError) as refused:
             show_version(settings, id_, None)

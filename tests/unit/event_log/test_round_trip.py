@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from eddy.models.event_limits import EARLIEST_MS, MAX_ID, MAX_TYPE, MAX_VALUE
 from eddy.models.logs.events import Events, read_events
-from eddy.stream.event_log import events_table
+from eddy.stream.event_log.table import events_table
 from eddy.stream.feed import event_messages
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.decode import decode_events
@@ -51,7 +51,7 @@ def replayed(events: Events) -> list[Record]:
 
 
 def exported(records: Sequence[Record], folder: Path) -> Path:
-    table, _ = events_table({0: list(records)}, Admission())
+    table, _ = events_table(list(records), 0, Admission())
     pq.write_table(table, folder / "part-00000000.parquet")
     return folder
 

@@ -10,13 +10,12 @@ from eddy.models import registry
 from eddy.models.errors import EddyError
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.training.train import train
-from eddy.stream.event_log import opened
 from eddy.stream.state.snapshots import Snapshot, open_snapshot, write_snapshot
 from tests.support.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
+from tests.support.event_logs import places
 from tests.support.no_room import no_room
 from tests.support.training import FAST, SMALL, random_log, same
-from tests.unit.event_log.test_event_log import DAY_MS, MARCH_1_2013, Written, append, event, places
-from tests.unit.event_log.test_event_log import TOPIC_ID as LOG_ID
+from tests.unit.event_log.test_event_log import DAY_MS, MARCH_1_2013, Written, append, event, opened
 from tests.unit.models.test_registry import trained
 
 FULL = "cannot be written|cannot write"
@@ -55,9 +54,9 @@ def test_events_that_do_not_fit_are_exported_once_there_is_room(tmp_path: Path, 
 
 def test_an_erasure_that_does_not_fit_is_done_once_there_is_room(tmp_path: Path) -> None:
     append(tmp_path, [event(0), event(1), Written(2, None)])
-    with no_room(1_000), pytest.raises(EddyError, match=FULL), opened(tmp_path, "events", LOG_ID) as log:
+    with no_room(100), pytest.raises(EddyError, match=FULL), opened(tmp_path) as log:
         log.forget()
-    with opened(tmp_path, "events", LOG_ID) as log:
+    with opened(tmp_path) as log:
         assert log.forget() == 2
     assert places(tmp_path) == []
 

@@ -33,6 +33,7 @@ from eddy.models.registry import load, publish
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
+from eddy.models.storage import located
 from eddy.models.tensors import Inputs, Window
 from eddy.models.trained import Trained
 from eddy.models.training.train import train
@@ -322,7 +323,7 @@ def test_a_worker_takes_metadata_from_the_topic_before_that_of_the_version(
     async def at_once(work: Callable[[], Any]) -> Any:
         return work()
 
-    shared = FollowedTopics(Settings(registry=tmp_path), at_once)
+    shared = FollowedTopics(Settings(registry=located(tmp_path)), at_once)
     version = publish(tmp_path, trained, {})
     asyncio.run(follow(shared, (b"i60", b'{"item_id": "i60", "kind": "k2"}')))
     announcement = Announcement(epoch=1, version=version.id, folder=str(version.path), announced_at=0)

@@ -32,7 +32,7 @@ REFUSED = Decision("refused", "", SECOND, None, "It is worse.", {}, "refresh")
 
 
 def test_a_decision_is_read_as_it_was_recorded(tmp_path: Path) -> None:
-    assert record_decision(tmp_path, WENT_LIVE) == tmp_path / "decisions" / "000001.json"
+    assert Path(record_decision(tmp_path, WENT_LIVE)) == tmp_path / "decisions" / "000001.json"
     assert read_decisions(tmp_path) == [WENT_LIVE]
 
 
@@ -46,7 +46,7 @@ def test_a_decision_without_a_time_gets_the_time_of_its_record(tmp_path: Path) -
 def test_decisions_come_oldest_first_also_beyond_six_digits(tmp_path: Path) -> None:
     for number in (999_999, 1_000_000, 2):
         (tmp_path / "decisions").mkdir(exist_ok=True)
-        content = {**json.loads(record_decision(tmp_path / "other", WENT_LIVE).read_text()), "epoch": number}
+        content = {**json.loads(record_decision(tmp_path / "other", WENT_LIVE).read()), "epoch": number}
         (tmp_path / "decisions" / f"{number:06d}.json").write_text(json.dumps(content))
     assert record_decision(tmp_path, WENT_LIVE).name == "1000001.json"
     assert [decision.epoch for decision in read_decisions(tmp_path)] == [2, 999_999, 1_000_000, 2]
@@ -96,7 +96,7 @@ def test_a_killed_process_leaves_no_half_decision_and_does_not_block_the_next(tm
         assert killed.stdout is not None
         killed.stdout.readline()
         killed.kill()
-    assert (tmp_path / "decisions" / "000001.json.writing").exists()
+    assert (tmp_path / "decisions" / ".000001.json.writing").exists()
     assert read_decisions(tmp_path) == []
     assert record_decision(tmp_path, WENT_LIVE).name == "000001.json"
     assert read_decisions(tmp_path) == [WENT_LIVE]

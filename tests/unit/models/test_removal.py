@@ -106,7 +106,7 @@ def test_a_description_is_what_the_whole_version_says_without_its_weights(tmp_pa
     (tmp_path / id_ / "model.safetensors").unlink()
     (tmp_path / id_ / "vocabulary.parquet").unlink()
     about = describe(tmp_path / id_)
-    assert (about.id, about.path, about.config) == (whole.id, whole.path, whole.recommender.config)
+    assert (about.id, about.location, about.config) == (whole.id, whole.location, whole.recommender.config)
     assert (about.metrics, about.lineage, about.created) == (whole.metrics, whole.lineage, whole.created)
     assert (about.items, about.types, about.rules) == (12, whole.vocabulary.types, whole.rules)
 

@@ -25,7 +25,7 @@ from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine.live_shares import LiveShares
-from eddy.stream.event_log import events_table
+from eddy.stream.event_log.table import events_table
 from eddy.stream.ingest.mapping import Unmappable, parse_map
 from eddy.stream.ingest.source import _name as name_of_written
 from eddy.stream.kafka.versions import decode_announcement, open_version
@@ -110,7 +110,7 @@ def test_a_reason_says_what_is_wrong_in_a_few_words(value: bytes | None, reason:
 def test_records_of_events_go_to_the_log_or_are_left_out(key: bytes, value: bytes) -> None:
     good = Record(b"u", MESSAGES[0], offset=2)
     records: list[Any] = [Record(key, value), Record(key, None, offset=1), good]
-    table, _ = events_table({0: records}, load_settings(partitions=1).admission)
+    table, _ = events_table(records, 0, load_settings(partitions=1).admission)
     assert 2 in table["offset"].to_pylist()
     assert len(name_of_written(value)) <= 1
 

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 
 from eddy.models.registry import Version
 from eddy.models.scoring.scorer import Scorer
+from eddy.models.storage import located
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.recommend import Question
 from eddy.serving.service import Service
@@ -40,7 +41,7 @@ class Installation:
 
     def __init__(self, registry: Path) -> None:
         self.kafka = MemoryKafka()
-        self.settings = Settings(bootstrap_servers="server", registry=registry, partitions=1)
+        self.settings = Settings(bootstrap_servers="server", registry=located(registry), partitions=1)
         self.service = Service(self.settings, retry_s=0.01)
 
     def announce(self, version: Version, epoch: int) -> None:

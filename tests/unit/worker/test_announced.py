@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
+from eddy.models.storage import located
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.engine.rows_by_version import NewerRows
 from eddy.stream.records.schema import Announcement
@@ -92,7 +93,7 @@ def worker_with_newer_rows(
     tmp_path: Path, files: Files, stall_s: float
 ) -> tuple[Worker, AnnouncedVersion, StubConsumer]:
     """A worker whose partition 0 holds rows of epoch 2, and the consumer that says what it reads."""
-    settings = Settings(registry=tmp_path).model_copy(update={"stall_s": stall_s})
+    settings = Settings(registry=located(tmp_path)).model_copy(update={"stall_s": stall_s})
     consumer = StubConsumer()
     worker = new_worker(settings, random_version(tmp_path), consumer)
     version = worker._followed.version = AnnouncedVersion(files.load, retry_s=0)

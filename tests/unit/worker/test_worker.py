@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from unittest.mock import patch
 
+from eddy.models.storage import located
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.background import BackgroundTasks
 from tests.support.engines import random_version
@@ -135,7 +136,7 @@ def test_a_worker_encodes_no_rows_anew_but_those_of_its_own_partitions(tmp_path:
     """Nobody would write the others to the changelog: not before it has joined its group either."""
 
     async def run() -> None:
-        worker = new_worker(Settings(registry=tmp_path, partitions=3), random_version(tmp_path))
+        worker = new_worker(Settings(registry=located(tmp_path), partitions=3), random_version(tmp_path))
         worker._followed.caught_up = at_once  # type: ignore[method-assign]
         worker.partitions._restorer = StubRestorer(worker, lambda _: None)  # type: ignore[assignment]
         settled_at_first = worker.partitions.settled

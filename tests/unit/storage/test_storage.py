@@ -1,0 +1,145 @@
+"""Locations: the same operations on this machine and on object storage."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from eddy.models.errors import EddyError
+from eddy.models.logs.events import read_events
+from eddy.models.logs.item_features import read_features
+from eddy.models.storage import Location, located
+from eddy.stream.records.settings import load_settings
+from tests.unit.storage.conftest import BUCKET
+
+pytestmark = pytest.mark.unit
+
+EVENTS = b"user_id,item_id,timestamp\nada,heat,2020-01-01\nbob,alien,2020-01-02\n"
+
+
+def test_what_is_written_is_read_listed_and_deleted(folder: Location) -> None:
+    assert not folder.is_folder()
+    assert folder.children() == []
+    assert folder.files() == []
+    for name in ("b/two", "a", "b/one/deep"):
+        (folder / name).write(name.encode())
+    assert folder.is_folder()
+    assert folder.children() == ["a", "b"]
+    assert [(*file.folders, file.location.name, file.bytes) for file in folder.files()] == [
+        ("a", 1), ("b", "one", "deep", 10), ("b", "two", 5),
+    ]  # fmt: skip
+    assert (folder / "b/two").read() == b"b/two"
+    assert (folder / "b/two").read(3) == b"b/t"
+    assert folder.files()[1].location == folder / "b" / "one" / "deep"
+    (folder / "a").delete()
+    (folder / "a").delete()
+    assert not (folder / "a").is_file()
+    with pytest.raises(FileNotFoundError):
+        (folder / "a").read()
+
+
+def test_a_file_is_replaced_as_a_whole_and_copied(folder: Location) -> None:
+    for content in (b"first", b"second"):
+        (folder / "file").write(content)
+    (folder / "file").copy_to(folder / "copy")
+    assert [file.location.read() for file in folder.files()] == [b"second", b"second"]
+
+
+def test_what_an_exception_interrupts_is_not_there(folder: Location) -> None:
+    def write_half() -> None:
+        with (folder / "file").writing() as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert folder.files() == []
+
+
+def test_names_parents_and_texts_are_those_of_paths_and_uris(remote: Location, tmp_path: Path) -> None:
+    file = remote / "part.jsonl.gz"
+    assert (file.name, file.suffixes, file.parent) == ("part.jsonl.gz", [".jsonl", ".gz"], remote)
+    assert str(file) == f"{remote}/part.jsonl.gz"
+    assert str(located("s3://b/f?region=eu-west-1") / "x") == "s3://b/f/x?region=eu-west-1"
+    local = located(tmp_path) / "part.jsonl.gz"
+    assert (local.name, local.suffixes) == ("part.jsonl.gz", [".jsonl", ".gz"])
+    assert local.parent == located(tmp_path)
+    assert Path(local) == tmp_path / "part.jsonl.gz"
+    with pytest.raises(TypeError, match="no path on this machine"):
+        Path(file)
+
+
+def test_what_has_to_be_local_lies_in_the_cache_under_a_name_of_the_uri(
+    remote: Location, tmp_path: Path
+) -> None:
+    assert located(tmp_path).work_folder == tmp_path
+    assert remote.work_folder.parent == tmp_path / "cache" / "storage"
+    assert remote.work_folder == located(str(remote)).work_folder
+    assert remote.work_folder != (remote / "x").work_folder
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz", "folder/day=1/part.csv"])
+def test_events_and_items_are_read_from_object_storage(remote: Location, name: str) -> None:
+    content = gzip.compress(EVENTS) if name.endswith(".gz") else EVENTS
+    (remote / name).write(content)
+    events = read_events(f"{remote}/{name.partition('/')[0]}")
+    assert (events.users, events.items) == (["ada", "bob"], ["heat", "alien"])
+    (remote / "items.csv").write(b"item_id,genres\nheat,drama\nalien,horror\n")
+    assert len(read_features(str(remote / "items.csv"))) == 2
+
+
+@pytest.mark.parametrize("path", ["missing", "missing/", "missing.parquet"])
+def test_events_that_are_not_there_are_one_line(remote: Location, path: str) -> None:
+    with pytest.raises(EddyError, match=r"s3://.*missing.*: no such file; check the path") as told:
+        read_events(f"{remote}/{path}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_bucket_and_a_server_that_is_away_are_one_line(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EddyError, match="s3://no-such-bucket/log: no such file") as missing:
+        read_events("s3://no-such-bucket/log")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(EddyError, match=r"cannot be listed.*check bucket, credentials") as away:
+        read_events(f"s3://{BUCKET}/log")
+    for told in (missing, away):
+        assert "\n" not in str(told.value)
+        assert "unguessable" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://somebody:s3cr3t@bucket/log",
+        "s3://somebody@bucket/log",
+        "s3://bucket/log?access_key_secret=s3cr3t",
+        "abfs://container:s3cr3t@account.dfs.core.windows.net/log",
+        "abfs://container@account.dfs.core.windows.net/log?client_secret=s3cr3t",
+    ],
+)
+def test_a_uri_with_credentials_in_it_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(EddyError, match="holds credentials") as told:
+        located(uri)
+    assert "s3cr3t" not in str(told.value)
+    assert "somebody" not in str(told.value)
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/log", "s3://", "s3://bucket/log?colour=blue", "hdfs://host/log"])
+def test_a_uri_that_cannot_be_used_is_one_line(uri: str) -> None:
+    with pytest.raises(EddyError, match=r"not a storage that can be used|cannot be used"):
+        located(uri)
+
+
+def test_settings_name_folders_of_this_machine_or_of_object_storage(
+    remote: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (str(load_settings().registry), str(load_settings().event_log)) == ("registry", "event-log")
+    monkeypatch.setenv("EDDY_REGISTRY", f"{remote}/registry")
+    settings = load_settings(event_log=f"{remote}/event-log").replace(partitions=2)
+    assert settings.registry == remote / "registry"
+    assert settings.event_log.is_remote
+    with pytest.raises(EddyError, match=r"EDDY_REGISTRY: .*ftp://: not a storage"):
+        load_settings(registry="ftp://host/registry")
