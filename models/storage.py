@@ -23,19 +23,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from eddy.models.atomic_files import atomic_write, make_folder
-from eddy.models.errors import EddyError
-
-SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
-_SECRETS = ("secret", "token", "sas", "sig", "password", "account_key")
-_CONNECT_S, _REQUEST_S = 5, 60
+from eddy.models.storage_uris import filesystem_of, one_line
 
 
-class Found(NamedTuple):
+class FileEntry(NamedTuple):
     """A file below a folder."""
 
     location: "Location"
@@ -139,24 +135,24 @@ class Location:
             return []
         return sorted(info.base_name for info in self._listed(recursive=False))
 
-    def files(self) -> list[Found]:
+    def files(self) -> list[FileEntry]:
         """All files below this folder, sorted by the names on their way; none when it is not there."""
         if not self.is_remote:
             root = Path(self.path)
             local = [path for path in sorted(root.rglob("*")) if path.is_file()]
-            return [_found(path, root) for path in local]
+            return [_entry_of(path, root) for path in local]
         types, prefix = _types(), len(self.path.rstrip("/")) + 1
         listed = [
             (info.path[prefix:].split("/"), info) for info in self._listed(True) if info.type == types.File
         ]
-        found = []
+        entries = []
         for names, info in sorted(listed, key=lambda pair: pair[0]):
             location = self
             for name in names:
                 location = location / name
             modified = info.mtime_ns // 1_000_000 if info.mtime_ns else 0
-            found.append(Found(location, tuple(names[:-1]), info.size, modified))
-        return found
+            entries.append(FileEntry(location, tuple(names[:-1]), info.size, modified))
+        return entries
 
     def _listed(self, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
@@ -279,19 +275,7 @@ def located(place: Place) -> Location:
         return Location(text, text)
     if scheme == "file":
         return located(Path(urlsplit(text).path))
-    if scheme not in SCHEMES:
-        raise EddyError(
-            f"{scheme}://: not a storage that can be used; give a path, or one of {_listed_schemes()}"
-        )
-    _refuse_secrets(text)
-    import pyarrow as pa
-
-    try:
-        filesystem, path = _s3(text) if scheme == "s3" else _other(text)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise EddyError(
-            f"{text}: cannot be used ({one_line(error)}); check the URI and the network"
-        ) from None
+    filesystem, path = filesystem_of(text)
     return Location(text, path, filesystem)
 
 
@@ -301,70 +285,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EDDY_CACHE_DIR") or default)
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, without the request's id that storages add."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return text.partition(" (Request ID:")[0]
-
-
-def _listed_schemes() -> str:
-    return ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "abfs"))
-
-
-def _refuse_secrets(uri: str) -> None:
-    """Errors: EddyError, which does not repeat the URI."""
-    parts = urlsplit(uri)
-    options = parse_qs(parts.query)
-    secret = parts.password is not None or (parts.scheme == "s3" and parts.username is not None)
-    if secret or any(word in name.lower() for name in options for word in _SECRETS):
-        raise EddyError(
-            f"the {parts.scheme}:// URI holds credentials, which would be logged; give them by the "
-            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS; AZURE_…)"
-        )
-
-
-def _s3(uri: str) -> tuple[Any, str]:
-    """pyarrow reads keys, profile and role as the SDK does, but no region and no endpoint."""
-    from pyarrow.fs import S3FileSystem, resolve_s3_region
-
-    parts = urlsplit(uri)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    unknown = options.keys() - {"region", "scheme", "endpoint_override"}
-    if unknown or not parts.netloc:
-        raise ValueError(f"unknown option {sorted(unknown)[0]}" if unknown else "no bucket")
-    environment = os.environ.get
-    endpoint = (
-        options.get("endpoint_override")
-        or environment("AWS_ENDPOINT_URL_S3")
-        or environment("AWS_ENDPOINT_URL")
-    )
-    region = options.get("region") or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
-    if not region:
-        region = "us-east-1" if endpoint else resolve_s3_region(parts.netloc)
-    filesystem = S3FileSystem(
-        region=region, endpoint_override=endpoint, connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S,
-        **{"scheme": options["scheme"]} if "scheme" in options else {},
-    )  # fmt: skip
-    return filesystem, (parts.netloc + parts.path).rstrip("/")
-
-
-def _other(uri: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem
-
-    filesystem, path = FileSystem.from_uri(uri)
-    return filesystem, path.rstrip("/")
-
-
 def _types() -> Any:
     from pyarrow.fs import FileType
 
     return FileType
 
 
-def _found(path: Path, root: Path) -> Found:
+def _entry_of(path: Path, root: Path) -> FileEntry:
     status = path.stat()
     folders = path.relative_to(root).parts[:-1]
-    return Found(located(path), folders, status.st_size, status.st_mtime_ns // 1_000_000)
+    return FileEntry(located(path), folders, status.st_size, status.st_mtime_ns // 1_000_000)
 
 
 @contextmanager
@@ -377,3 +307,6 @@ def _as_os_error() -> Iterator[None]:
         raise
     except (OSError, pa.ArrowException) as error:
         raise OSError(one_line(error)) from None
+
+
+__all__ = ["FileEntry", "Location", "Place", "cache_folder", "located", "one_line"]

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from eddy.models.errors import EddyError
-from eddy.models.storage import Found, Location, one_line
+from eddy.models.storage import FileEntry, Location, one_line
 from eddy.models.untrusted import Unreadable, decoded
 
 FOLDER = "_manifest"
@@ -124,7 +124,7 @@ def numbered_manifests(log: Location, bucket: int | None = None) -> dict[int, li
     return by_bucket
 
 
-def _named(files: list[Found], above: tuple[str, ...]) -> Iterator[tuple[int, int, Location]]:
+def _named(files: list[FileEntry], above: tuple[str, ...]) -> Iterator[tuple[int, int, Location]]:
     for file in files:
         folders = above + file.folders
         name = _NAME.fullmatch(file.location.name)

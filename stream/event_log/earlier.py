@@ -20,7 +20,7 @@ import numpy as np
 
 from eddy.models.errors import EddyError
 from eddy.models.logs.manifests import EARLIER_STATE, FOLDER, Manifest, Part
-from eddy.models.storage import Found, Location
+from eddy.models.storage import FileEntry, Location
 from eddy.stream.event_log.bucket import commit
 from eddy.stream.event_log.parts import DAY, PartWriter, is_part, new_part, read_part
 
@@ -100,14 +100,14 @@ def _by_partition(folder: Location, day: str, files: list[Location]) -> dict[int
     return {number: writer.part for number, writer in writers.items() if writer.part}
 
 
-def is_earlier_part(file: Found) -> bool:
+def is_earlier_part(file: FileEntry) -> bool:
     """Whether an earlier version of Eddy wrote this file of a log as a part, or the draft of one."""
     return len(file.folders) == 1 and bool(
         DAY.fullmatch(file.folders[0]) and _EARLIER_PART.fullmatch(file.location.name)
     )
 
 
-def _number(file: Found) -> int:
+def _number(file: FileEntry) -> int:
     """A part's number; the draft of one has none that counts."""
     digits = file.location.name.removeprefix("part-").removesuffix(".parquet")
     return int(digits) if digits.isdecimal() else 1 << 62

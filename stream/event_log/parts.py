@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.logs.manifests import Part, bucket_name
-from eddy.models.storage import Found, Location, one_line
+from eddy.models.storage import FileEntry, Location, one_line
 from eddy.stream.event_log.table import SCHEMA, as_schema
 
 ROW_GROUP = 1 << 17
@@ -113,7 +113,7 @@ def write_part(log: Location, bucket: int, day: str, tables: Iterable[pa.Table])
     return writer.part
 
 
-def is_part(file: Found) -> bool:
+def is_part(file: FileEntry) -> bool:
     """Whether a file of a log is named like a part, or like the draft of one."""
     return len(file.folders) == 2 and bool(
         DAY.fullmatch(file.folders[0])

@@ -1,0 +1,80 @@
+"""URIs of object storage: which filesystem of pyarrow each stands for, and that no secret is in it."""
+
+import os
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from eddy.models.errors import EddyError
+
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
+
+_SECRETS = ("secret", "token", "sas", "sig", "password", "account_key")
+_CONNECT_S, _REQUEST_S = 5, 60
+
+
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """pyarrow's filesystem for a URI, and the path in it. Nothing is read.
+
+    Errors: EddyError for another scheme, for a secret in the URI, and for what pyarrow cannot use.
+    """
+    scheme = uri.partition("://")[0]
+    if scheme not in SCHEMES:
+        schemes = ", ".join(f"{each}://" for each in ("s3", "gs", "abfs"))
+        raise EddyError(f"{scheme}://: not a storage that can be used; give a path, or one of {schemes}")
+    _refuse_secrets(uri)
+    import pyarrow as pa
+
+    try:
+        return _s3(uri) if scheme == "s3" else _other(uri)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise EddyError(f"{uri}: cannot be used ({one_line(error)}); check the URI and the network") from None
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, without the request's id that storages add."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.partition(" (Request ID:")[0]
+
+
+def _refuse_secrets(uri: str) -> None:
+    """Errors: EddyError, which does not repeat the URI."""
+    parts = urlsplit(uri)
+    options = parse_qs(parts.query)
+    secret = parts.password is not None or (parts.scheme == "s3" and parts.username is not None)
+    if secret or any(word in name.lower() for name in options for word in _SECRETS):
+        raise EddyError(
+            f"the {parts.scheme}:// URI holds credentials, which would be logged; give them by the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS; AZURE_…)"
+        )
+
+
+def _s3(uri: str) -> tuple[Any, str]:
+    """pyarrow reads keys, profile and role as the SDK does, but no region and no endpoint."""
+    from pyarrow.fs import S3FileSystem, resolve_s3_region
+
+    parts = urlsplit(uri)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    unknown = options.keys() - {"region", "scheme", "endpoint_override"}
+    if unknown or not parts.netloc:
+        raise ValueError(f"unknown option {sorted(unknown)[0]}" if unknown else "no bucket")
+    environment = os.environ.get
+    endpoint = (
+        options.get("endpoint_override")
+        or environment("AWS_ENDPOINT_URL_S3")
+        or environment("AWS_ENDPOINT_URL")
+    )
+    region = options.get("region") or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
+    if not region:
+        region = "us-east-1" if endpoint else resolve_s3_region(parts.netloc)
+    filesystem = S3FileSystem(
+        region=region, endpoint_override=endpoint, connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S,
+        **{"scheme": options["scheme"]} if "scheme" in options else {},
+    )  # fmt: skip
+    return filesystem, (parts.netloc + parts.path).rstrip("/")
+
+
+def _other(uri: str) -> tuple[Any, str]:
+    from pyarrow.fs import FileSystem
+
+    filesystem, path = FileSystem.from_uri(uri)
+    return filesystem, path.rstrip("/")
