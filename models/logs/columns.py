@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from eddy.models.logs.column_store import IN_MEMORY, ColumnStore, slices
 from eddy.models.logs.formats import cells
 from eddy.models.logs.formats.cells import Column, Kind, Times
 from eddy.models.logs.formats.read import Records, read_blocks, read_records
 from eddy.models.logs.formats.source import files_of, path_error, row_error
 from eddy.models.logs.formats.tables import Block
+from eddy.models.logs.names import GrowingNames, NameColumn
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-_NAMES = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Columns:
 
     path: Path
     parts: Sequence[Part]
-    names: Mapping[str, pa.DictionaryArray]
+    store: ColumnStore
+    names: Mapping[str, NameColumn]
     texts: Mapping[str, pa.ChunkedArray]
     numbers: Mapping[str, NDArray[np.float64]]
     """float64[n] each, NaN = absent"""
@@ -60,37 +62,96 @@ class Columns:
     def __contains__(self, name: str) -> bool:
         return any(name in columns for columns in (self.names, self.texts, self.numbers, self.times))
 
-    def lengths(self, name: str) -> NDArray[np.int32]:
-        """Characters of a column of text, int32[n]; 0 where it is absent."""
+    def lengths(self, name: str) -> Callable[[slice], NDArray[np.int32]]:
+        """Characters of a column of text, of the rows of a slice: int32[rows]; 0 where it is absent."""
         if name in self.names:
             column = self.names[name]
-            length = pc.utf8_length(column.dictionary).take(column.indices)
+            of_names = np.append(_characters(column.names), np.int32(0))  # ABSENT is the last one's index
+            return lambda rows: of_names[column.number[rows]]
+        if name in self.texts:
+            return lambda rows: _characters(self.texts[name][rows.start : rows.stop])
+        return lambda rows: np.zeros(rows.stop - rows.start, np.int32)
+
+    def refuse(self, bad: Callable[[slice], NDArray[np.bool_]], reason: Callable[[int], str]) -> None:
+        """Errors: EddyError for the first row that is bad, of which `bad` tells by slices of rows; `reason`
+        words it from the row's index.
+        """
+        row = self.first_row(bad)
+        if row is not None:
+            raise row_error(*place_in(self.parts, row), reason(row))
+
+    def first_row(self, holds: Callable[[slice], NDArray[np.bool_]]) -> int | None:
+        """The first row of which something holds, as `holds` tells by slices of rows; None without one."""
+        for rows in slices(len(self)):
+            of_rows = holds(rows)
+            if of_rows.any():
+                return rows.start + int(of_rows.argmax())
+        return None
+
+
+def _characters(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+    return np.asarray(pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False), np.int32)
+
+
+class _Growing:
+    """One column while it is read."""
+
+    def __init__(self, kind: Kind, store: ColumnStore) -> None:
+        self._kind = kind
+        self._names = GrowingNames(store)
+        self._texts: list[pa.Array] = []
+        self._numbers = store.growing(np.float64)
+        self._dated = store.growing(np.bool_)
+
+    def append(self, column: Column) -> None:
+        """Add a block's cells, as the column's kind wants them."""
+        if self._kind is Kind.NUMBER:
+            self._numbers.append(cells.numbers(column))
+        elif self._kind is Kind.TIME:
+            times = cells.times(column)
+            self._numbers.append(times.given)
+            self._dated.append(times.dated)
+        elif self._kind is Kind.NAME:
+            self._names.append(cells.text(column))
         else:
-            length = pc.utf8_length(self.texts.get(name, pa.nulls(len(self), pa.string())))
-        return np.asarray(pc.fill_null(length, 0).to_numpy(zero_copy_only=False), np.int32)
+            self._texts.append(cells.text(column))
 
-    def refuse(self, bad: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
-        """Errors: EddyError for the first row that is bad[n]; `reason` words it from the row's index."""
-        if bad.any():
-            index = int(bad.argmax())
-            raise row_error(*place_in(self.parts, index), reason(index))
+    def finish(self) -> Any:
+        """The whole column."""
+        if self._kind is Kind.NUMBER:
+            return self._numbers.finish()
+        if self._kind is Kind.TIME:
+            return Times(self._numbers.finish(), self._dated.finish())
+        if self._kind is Kind.NAME:
+            return self._names.finish()
+        return pa.chunked_array(self._texts, pa.string())
 
 
-def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]) -> Columns:
-    """Read the wanted columns of a file or folder. The rows of a file that lacks an optional column have
-    absent cells there. Folders named column=value (Hive) are columns of text.
+def read_columns(
+    path: Path, wanted: Mapping[str, Kind], required: Sequence[str], store: ColumnStore = IN_MEMORY
+) -> Columns:
+    """Read the wanted columns of a file or folder into arrays of a store, block by block. The rows of a file
+    that lacks an optional column have absent cells there. Folders named column=value (Hive) are columns of
+    text.
 
     Errors: EddyError when the path is missing, unreadable, in no known format, lacks a required column, or
     has cells that are not of their kind.
     """
     parts: list[Part] = []
-    read: dict[str, list[Any]] = {name: [] for name in wanted}
+    growing: dict[str, _Growing] = {}
     rows = 0
     for file in files_of(path):
         start, names, column_names = rows, set[str](), list[str]()
         for block in _blocks(path, file, wanted, required):
-            for name, kind in wanted.items():
-                read[name].append(_canonical(file, block, name, kind))
+            # A column begins with the first block that has it; the rows before are absent.
+            for name in block.columns.keys() - growing.keys():
+                growing[name] = _Growing(wanted[name], store)
+                for part in slices(rows):
+                    growing[name].append(Column(file, 0, name, pa.nulls(part.stop - part.start)))
+            for name, column in growing.items():
+                column.append(
+                    Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
+                )
             names |= block.columns.keys()
             column_names = list(block.names)
             rows += block.rows
@@ -99,36 +160,11 @@ def read_columns(path: Path, wanted: Mapping[str, Kind], required: Sequence[str]
             has = f"; it has {', '.join(column_names) or 'none'}" if column_names else ""
             raise path_error(file, f"no column {' and no '.join(missing)}{has}")
         parts.append(Part(file, slice(start, rows), frozenset(names)))
-    present = frozenset[str]().union(*(part.names for part in parts))
 
-    def of(kind: Kind) -> dict[str, list[Any]]:
-        return {name: read[name] for name in wanted if name in present and wanted[name] is kind}
+    def of(kind: Kind) -> dict[str, Any]:
+        return {name: column.finish() for name, column in growing.items() if wanted[name] is kind}
 
-    return Columns(
-        path, parts,
-        {name: joined_names(chunks) for name, chunks in of(Kind.NAME).items()},
-        {name: pa.chunked_array(chunks, pa.string()) for name, chunks in of(Kind.TEXT).items()},
-        {name: np.concatenate(chunks) for name, chunks in of(Kind.NUMBER).items()},
-        {
-            name: Times(*(np.concatenate(chunk_columns) for chunk_columns in zip(*chunks, strict=True)))
-            for name, chunks in of(Kind.TIME).items()
-        },
-    )  # fmt: skip
-
-
-def _canonical(file: Path, block: Block, name: str, kind: Kind) -> Any:
-    """A block's column as its kind wants it; all absent where the file lacks it."""
-    column = Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
-    if kind is Kind.NUMBER:
-        return cells.numbers(column)
-    if kind is Kind.TIME:
-        return cells.times(column)
-    return cells.text(column).dictionary_encode() if kind is Kind.NAME else cells.text(column)
-
-
-def joined_names(chunks: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
-    """Columns of names, one after the other, as one."""
-    return pa.chunked_array(chunks, _NAMES).unify_dictionaries().combine_chunks()
+    return Columns(path, parts, store, of(Kind.NAME), of(Kind.TEXT), of(Kind.NUMBER), of(Kind.TIME))
 
 
 def _blocks(path: Path, file: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
