@@ -31,6 +31,19 @@ def slices(length: int, rows: int = SLICE_ROWS, begin: int = 0) -> Iterator[slic
         yield slice(start, min(start + rows, length))
 
 
+COLUMNS_SHARE = 0.5
+"""Share of a process's memory that columns may take. The rest is for libraries and temporary arrays (about
+1 GB), names (the bytes of the users' and items' ids), some 150 bytes per user, and the model.
+"""
+
+
+def bounded_store(memory_gb: float | None, folder: Path) -> "ColumnStore":
+    """The store of a process that may take so much memory, in 2^30 bytes; None = as much as it needs."""
+    if memory_gb is None:
+        return IN_MEMORY
+    return ColumnStore(int(memory_gb * (1 << 30) * COLUMNS_SHARE), folder / "columns")
+
+
 class ColumnStore:
     """Makes arrays of one process."""
 
@@ -62,9 +75,7 @@ class ColumnStore:
         weakref.finalize(array, self._release, size)
         return array
 
-    def filled(
-        self, length: int, dtype: DTypeLike, values: Callable[[slice], NDArray[Any]]
-    ) -> NDArray[Any]:
+    def filled(self, length: int, dtype: DTypeLike, values: Callable[[slice], NDArray[Any]]) -> NDArray[Any]:
         """An array [length] of what `values` gives for each of its slices, in order."""
         array = self.empty(length, dtype)
         for part in slices(length):
@@ -126,7 +137,7 @@ class GrowingColumn:
             return
         self._file = self._file or self._store.open_file()
         with self._store.room_errors():
-            self._file.write(memoryview(values).cast("B"))
+            self._file.write(values.data.cast("B"))
 
     def finish(self) -> NDArray[Any]:
         """All values; nothing can be appended any more."""

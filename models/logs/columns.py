@@ -7,7 +7,6 @@ it is spread over them; what cannot be used is refused in one line that names th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,9 +19,11 @@ from eddy.models.logs.column_store import IN_MEMORY, ColumnStore, slices
 from eddy.models.logs.formats import cells
 from eddy.models.logs.formats.cells import Column, Kind, Times
 from eddy.models.logs.formats.read import Records, read_blocks, read_records
-from eddy.models.logs.formats.source import files_of, path_error, row_error
+from eddy.models.logs.formats.source import path_error, row_error
 from eddy.models.logs.formats.tables import Block
+from eddy.models.logs.log_files import LogFile, log_files
 from eddy.models.logs.names import GrowingNames, NameColumn
+from eddy.models.storage import Location, Place
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -31,13 +32,13 @@ _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 class Part:
     """The rows of one file among those of a path."""
 
-    file: Path
+    file: Location
     rows: slice
     names: frozenset[str]
     """the wanted columns that the file has"""
 
 
-def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
+def place_in(parts: Sequence[Part], row: int) -> tuple[Location, int]:
     """The file and the row in it, counted from 1, of a row among all."""
     part = next(part for part in parts if row < part.rows.stop)
     return part.file, row - part.rows.start + 1
@@ -47,7 +48,7 @@ def place_in(parts: Sequence[Part], row: int) -> tuple[Path, int]:
 class Columns:
     """The wanted columns that at least one file has, over the n rows of all files, file after file."""
 
-    path: Path
+    path: Place
     parts: Sequence[Part]
     store: ColumnStore
     names: Mapping[str, NameColumn]
@@ -85,7 +86,7 @@ class Columns:
         for rows in slices(len(self)):
             of_rows = holds(rows)
             if of_rows.any():
-                return rows.start + int(of_rows.argmax())
+                return int(rows.start + of_rows.argmax())
         return None
 
 
@@ -128,7 +129,7 @@ class _Growing:
 
 
 def read_columns(
-    path: Path, wanted: Mapping[str, Kind], required: Sequence[str], store: ColumnStore = IN_MEMORY
+    path: Place, wanted: Mapping[str, Kind], required: Sequence[str], store: ColumnStore = IN_MEMORY
 ) -> Columns:
     """Read the wanted columns of a file or folder into arrays of a store, block by block. The rows of a file
     that lacks an optional column have absent cells there. Folders named column=value (Hive) are columns of
@@ -140,18 +141,17 @@ def read_columns(
     parts: list[Part] = []
     growing: dict[str, _Growing] = {}
     rows = 0
-    for file in files_of(path):
+    for log_file in log_files(path):
+        file = log_file.location
         start, names, column_names = rows, set[str](), list[str]()
-        for block in _blocks(path, file, wanted, required):
+        for block in _blocks(log_file, wanted, required):
             # A column begins with the first block that has it; the rows before are absent.
             for name in block.columns.keys() - growing.keys():
                 growing[name] = _Growing(wanted[name], store)
                 for part in slices(rows):
                     growing[name].append(Column(file, 0, name, pa.nulls(part.stop - part.start)))
             for name, column in growing.items():
-                column.append(
-                    Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
-                )
+                column.append(Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows))))
             names |= block.columns.keys()
             column_names = list(block.names)
             rows += block.rows
@@ -167,10 +167,10 @@ def read_columns(
     return Columns(path, parts, store, of(Kind.NAME), of(Kind.TEXT), of(Kind.NUMBER), of(Kind.TIME))
 
 
-def _blocks(path: Path, file: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
-    """The wanted columns of one file under a path, with those of its folders' names."""
-    folders = _partitions(file.relative_to(path).parts[:-1])
-    for block in read_blocks(file, wanted, expected):
+def _blocks(file: LogFile, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns of one file, with those of its folders' names."""
+    folders = _partitions(file.folders)
+    for block in read_blocks(file.location, wanted, expected):
         columns = {
             name: pa.repeat(pa.scalar(value, pa.string()), block.rows)
             for name, value in folders.items()
@@ -189,19 +189,19 @@ def _partitions(folders: Sequence[str]) -> dict[str, str | None]:
     }
 
 
-def records(path: Path, key: str) -> Iterator[Records]:
+def records(path: Place, key: str) -> Iterator[Records]:
     """Read all fields of the rows of a file or folder, with those of folders' names; `key` is the field that
     tells rows apart.
 
     Errors: EddyError as `read_columns`, and for a row without the key.
     """
-    for file in files_of(path):
-        folders = _partitions(file.relative_to(path).parts[:-1])
-        for block in read_records(file, key):
+    for file in log_files(path):
+        folders = _partitions(file.folders)
+        for block in read_records(file.location, key):
             for fields in block.fields if folders else []:
                 fields.update({name: value for name, value in folders.items() if name not in fields})
             absent = block.key.is_null().to_numpy(zero_copy_only=False)
             if absent.any():
                 row = block.first + int(absent.argmax())
-                raise row_error(file, row, f"{key} is empty; every row needs one")
+                raise row_error(file.location, row, f"{key} is empty; every row needs one")
             yield block

@@ -7,7 +7,6 @@ below a certain number.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,9 @@ from eddy.models.logs.columns import Columns, Part, place_in, read_columns, reco
 from eddy.models.logs.event_times import event_times
 from eddy.models.logs.formats.cells import Kind
 from eddy.models.logs.names import ABSENT, NameColumn, Names
-from eddy.models.logs.order import Rows, order_by_key
+from eddy.models.logs.order import Rows, first_rows, order_by_key
 from eddy.models.rules import EventRules, Flags
+from eddy.models.storage import Place, located
 
 DEFAULT_TYPE = "view"
 """The type of an event that names none; in a log with `rating` instead of `value` it is "rating"."""
@@ -71,10 +71,14 @@ class Events:
         """Which events move states, are targets, are negative: bool[n] each."""
         flags = Flags(*(self.store.empty(len(self), np.bool_) for _ in range(3)))
         for part in slices(len(self)):
-            of_part = rules.flags(self.types, self.type[part], self.value[part])
+            of_part = self.flags_of(part, rules)
             flags.moves[part], flags.target[part] = of_part.moves, of_part.target
             flags.negative[part] = of_part.negative
         return flags
+
+    def flags_of(self, part: slice, rules: EventRules) -> Flags:
+        """The same of a slice of the events."""
+        return rules.flags(self.types, self.type[part], self.value[part])
 
     def place(self, event: int) -> str:
         """The file and the row of an event, for error messages."""
@@ -98,13 +102,23 @@ class Events:
         ids = self.event_id
         if ids is not None:
             ids = ids[rows] if isinstance(rows, slice) else np.array(ids, object)[rows].tolist()
-        columns = {name: taken(getattr(self, name)) for name in ("user", "item", "timestamp", "type", "value")}
+        columns: dict[str, Any] = {
+            name: taken(getattr(self, name)) for name in ("user", "item", "timestamp", "type", "value")
+        }
         origin = self.origin and replace(self.origin, row=taken(self.origin.row))
         return replace(self, event_id=ids, origin=origin, **columns)
 
 
+def items_in(events: Events, rows: slice) -> NDArray[np.bool_]:
+    """Which items occur in a slice of the events: bool[items]."""
+    occurs = np.zeros(len(events.items), np.bool_)
+    for part in slices(rows.stop, begin=rows.start):
+        occurs[events.item[part]] = True
+    return occurs
+
+
 def read_events(
-    path: str | Path, time_unit: str = "auto", store: ColumnStore = IN_MEMORY, event_ids: bool = True
+    path: Place, time_unit: str = "auto", store: ColumnStore = IN_MEMORY, event_ids: bool = True
 ) -> Events:
     """Read user_id, item_id, timestamp (and event_type, value or rating, event_id) from a file or a folder.
 
@@ -123,7 +137,7 @@ def read_events(
     long, not finite, negative or impossible value, with the row (counted from 1).
     """
     # 1. Columns.
-    path = Path(path)
+    path = located(path)
     wanted = {name: kind for name, kind in _WANTED.items() if event_ids or name != "event_id"}
     columns = read_columns(path, wanted, _REQUIRED, store)
     n = len(columns)
@@ -198,7 +212,13 @@ def _types(columns: Columns, is_rating: NDArray[np.bool_]) -> NameColumn:
     """The events' types; where none is named, the default of the part."""
     store, n = columns.store, len(columns)
     defaults = pa.array([DEFAULT_TYPE, RATING_TYPE], pa.large_string())
-    named = columns.names.get("event_type", NameColumn(store.filled(n, np.int32, lambda rows: np.full(rows.stop - rows.start, ABSENT)), pa.array([], pa.large_string())))
+    named = columns.names.get(
+        "event_type",
+        NameColumn(
+            store.filled(n, np.int32, lambda rows: np.full(rows.stop - rows.start, ABSENT)),
+            pa.array([], pa.large_string()),
+        ),
+    )
     joined = pa.concat_arrays([named.names, defaults]).dictionary_encode()
     of_part = joined.indices.to_numpy()[len(named.names) :][is_rating.astype(np.int64)]
     for part, default in zip(columns.parts, of_part, strict=True):
@@ -216,11 +236,11 @@ class Items:
     genres: dict[str, list[str]]
 
 
-def read_items(path: str | Path) -> Items:
+def read_items(path: Place) -> Items:
     """Read item_id and, where present, title and genres ("Action|Drama" or a list), from a file or folder."""
     title: dict[str, str] = {}
     genres: dict[str, list[str]] = {}
-    for block in records(Path(path), "item_id"):
+    for block in records(path, "item_id"):
         for item_id, fields in zip(block.key.to_pylist(), block.fields, strict=True):
             if name := fields.get("title"):
                 title[item_id] = str(name)
@@ -232,11 +252,7 @@ def read_items(path: str | Path) -> Items:
 
 def _numbered(column: NameColumn, order: Rows, store: ColumnStore) -> tuple[NDArray[np.int32], Names]:
     """Number the names, taken in `order`, by first appearance: (int32[n], the names)."""
-    first = np.full(len(column.names), len(order))
-    for part in slices(len(order)):
-        number = column.number[order[part]]
-        place = np.flatnonzero(first[number] == len(order))[::-1]
-        first[number[place]] = place + part.start  # of several values for one element the last stays
+    first = first_rows(lambda part: column.number[order[part]], len(order), len(column.names))
     used = np.flatnonzero(first < len(order))
     by_appearance = used[np.argsort(first[used])]
     new_number = np.zeros(len(first), np.int32)

@@ -11,7 +11,6 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor
 from eddy.models.hashing import feature_hash, item_hashes
 from eddy.models.logs.columns import records
 from eddy.models.logs.formats.source import path_error
+from eddy.models.storage import Place, located
 
 MIN_ITEMS = 5
 """A version knows the features that at least so many of its items have: fewer teach nothing about others."""
@@ -167,13 +167,14 @@ def worth_knowing(features: Iterable[NDArray[np.uint64]]) -> list[int]:
     return [int(feature[i]) for i in order if count[i] >= MIN_ITEMS]
 
 
-def read_features(path: Path) -> ItemFeatures:
+def read_features(path: Place) -> ItemFeatures:
     """Features from a file or folder (see eddy.models.logs.columns) with item_id and any further columns:
     texts, numbers, dates, lists of texts or numbers. Of rows with the same item_id the last counts; columns
     of another kind are left out, with a warning that names them.
 
     Errors: EddyError for a file that is unreadable or too long, or has no column that gives features.
     """
+    path = located(path)
     features = ItemFeatures()
     left_out: dict[str, str] = {}
     names: set[str] = set()

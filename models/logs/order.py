@@ -50,14 +50,16 @@ def order_by_key(key: NDArray[Any], store: ColumnStore) -> Rows:
     return order
 
 
-def order_by_number(number: NDArray[np.int32], count: int, store: ColumnStore) -> tuple[Rows, NDArray[np.int64]]:
+def order_by_number(
+    number: NDArray[np.int32], count: int, store: ColumnStore
+) -> tuple[Rows, NDArray[np.int64]]:
     """The rows number after number, those of one number in order, and where each of the `count` numbers
     begins: int64[count + 1].
     """
     return _distributed(lambda part: number[part], len(number), count, store)
 
 
-def counts(number: Callable[[slice], NDArray[Any]], length: int, count: int) -> NDArray[np.int64]:
+def count_numbers(number: Callable[[slice], NDArray[Any]], length: int, count: int) -> NDArray[np.int64]:
     """How often each number below `count` occurs in a column, which is given by slices: int64[count]."""
     total = np.zeros(count, np.int64)
     for part in slices(length):
@@ -65,10 +67,22 @@ def counts(number: Callable[[slice], NDArray[Any]], length: int, count: int) -> 
     return total
 
 
+def first_rows(number: Callable[[slice], NDArray[Any]], length: int, count: int) -> NDArray[np.int64]:
+    """The first row of each number below `count` in a column, which is given by slices: int64[count], and
+    `length` for one that does not occur.
+    """
+    first = np.full(count, length)
+    for part in slices(length):
+        numbers = number(part)
+        new = np.flatnonzero(first[numbers] == length)[::-1]
+        first[numbers[new]] = new + part.start  # of several values for one element the last stays
+    return first
+
+
 def _distributed(
     group_of: Callable[[slice], NDArray[Any]], length: int, groups: int, store: ColumnStore
 ) -> tuple[Rows, NDArray[np.int64]]:
-    start = np.concatenate([[0], np.cumsum(counts(group_of, length, groups))])
+    start = np.concatenate([[0], np.cumsum(count_numbers(group_of, length, groups))])
     order = store.empty(length, row_type(length))
     at = start[:-1].copy()
     for part in slices(length):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from eddy.models.hashing import item_hashes
-from eddy.models.logs.events import Events
+from eddy.models.logs.events import Events, items_in
 from eddy.models.logs.item_features import Bags, ItemFeatures, bags
 from eddy.models.network.recommender import Recommender
 from eddy.models.training.trainer import Trainer
@@ -40,7 +40,7 @@ def _centre(
     item differs from those. What those have in common is in the vector that all new items share
     (eddy.models.training.gate_fitting).
     """
-    new = np.setdiff1d(events.item[first:], events.item[:first])
+    new = np.flatnonzero(items_in(events, slice(first, len(events))) & ~items_in(events, slice(0, first)))
     hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
     new_bags = bags(features.of(hashes), vocabulary.features)
     if new_bags.has_any.any():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import dropout, softplus
 
 from eddy.models.config import TrainConfig
-from eddy.models.logs.events import Events
+from eddy.models.logs.events import Events, items_in
 from eddy.models.network.mixture import mixed
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
@@ -81,8 +81,7 @@ def collect(
     """
     recommender.eval()
     # Items that appear in the held-out part only have vectors that were never trained.
-    seen = np.zeros(len(events.items), bool)
-    seen[events.item[:first]] = True
+    seen = items_in(events, slice(0, first))
     fresh_ids = {events.items[i] for i in np.flatnonzero(~seen)}
     untrained = torch.tensor([name in fresh_ids for name in vocabulary.items] + [True] * vocabulary.buckets)
     replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eddy.models.hashing import item_hashes
+from eddy.models.logs.column_store import slices
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
+from eddy.models.logs.order import Rows, first_rows, row_type
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.backend import Exclude
@@ -61,14 +63,14 @@ class Replay:
         self._flags = events.flags(rules)
         self._hashes = item_hashes(events.items)
         self._data = sequences(events, vocabulary, rules, outside=True)
-        wanted = self._data.row >= first
+        outputs, wanted = outputs_at(recommender, self._data, range(first, len(events)))
         order = np.argsort(self._data.row[wanted], kind="stable")
-        self._wanted = np.flatnonzero(wanted)[order]
-        self._outputs = outputs_at(recommender, self._data, wanted)[torch.from_numpy(order)]
+        self._wanted = wanted[order]
+        self._outputs = outputs[torch.from_numpy(order)]
+        self._before = self._events_before()
         self._older_of: dict[int, tuple[int, NDArray[np.int64]]] = {}
         self._catalogue_index = np.full(len(events.items), -1, np.int64)
-        self._first_row = np.full(len(events.items), len(events))
-        np.minimum.at(self._first_row, events.item, np.arange(len(events)))
+        self._first_row = first_rows(lambda part: events.item[part], len(events), len(events.items))
 
     def chunks(self, size: int, learns: bool = True) -> Iterator[Chunk]:
         """Yield the targets of `size` events of the log at a time; a chunk without targets is passed over.
@@ -93,13 +95,14 @@ class Replay:
             low, high = np.searchsorted(rows, [begin, end])
             if high > low:
                 picked = self._wanted[low:high]
+                user, state = data.user_of(picked), data.state_of(picked)
                 yield Chunk(
                     row=data.row[picked],
-                    user=data.user[picked],
-                    state=data.state[picked],
+                    user=user,
+                    state=state,
                     output=self._outputs[low:high],
                     idle_ms=data.idle_ms[torch.from_numpy(picked)],
-                    window=self._window(data.user[picked], data.state[picked]),
+                    window=self._window(user, state),
                     target=self._target(data.row[picked]),
                     now=float(events.timestamp[max(begin - 1, 0)]),
                 )
@@ -113,6 +116,15 @@ class Replay:
         item = self._catalogue_index[self.events.item[self._data.moved[event]]]
         kept = (item >= 0) & (item != chunk.target[row])
         return Exclude(torch.from_numpy(row[kept]), torch.from_numpy(item[kept]))
+
+    def _events_before(self) -> Rows:
+        """For each row that moves a state: its user's last event before it, or -1."""
+        events, data = self.events, self._data
+        before = events.store.empty(len(events), row_type(len(events)))
+        for part in slices(len(data.moved)):
+            rows, event = data.moved[part], np.arange(part.start, part.stop)
+            before[rows] = np.where(event > data.start[events.user[rows]], event - 1, -1)
+        return before
 
     def _slots(self, user: NDArray[np.int64], state: NDArray[np.int64], places: int) -> NDArray[np.int64]:
         """Indices of the last events up to `state`, latest first: int64[n,places], -1 = none."""
@@ -135,7 +147,7 @@ class Replay:
         return Window(
             item=torch.from_numpy(np.where(is_event, self._catalogue_index[self.events.item[row]], -1)),
             timestamp=torch.from_numpy(np.where(is_event, self.events.timestamp[row], 0)),
-            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event], 0),
+            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event].long(), 0),
             negative=torch.from_numpy(is_event) & data.inputs.negative[event],
             length=torch.from_numpy(length),
             older=self._older(user, state + 1 - kept),
@@ -174,7 +186,9 @@ class Replay:
         events = self.events
         rows = np.flatnonzero(self._flags.moves[begin:end] & ~self._flags.negative[begin:end]) + begin
         slots = self._slots(
-            events.user[rows].astype(np.int64), self._data.before[rows], self.config.transition_lags
+            events.user[rows].astype(np.int64),
+            self._before[rows].astype(np.int64),
+            self.config.transition_lags,
         )
         earlier = np.where(slots >= 0, self._catalogue_index[events.item[self._data.moved[slots]]], -1)
         self.statistics.count_events(

@@ -19,8 +19,10 @@ from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
-from eddy.models.logs.events import Events
+from eddy.models.logs.column_store import slices
+from eddy.models.logs.events import Events, items_in
 from eddy.models.logs.item_features import MIN_ITEMS, ItemFeatures, bags, worth_knowing
+from eddy.models.logs.order import count_numbers, row_type
 from eddy.models.logs.splits import long_users
 from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version
@@ -72,23 +74,23 @@ def train(
     trainer = _trainer(
         recommender, vocabulary, events, rules, settings, features, progress, checkpoint, group
     )
-    held_out = trainer.data.row >= first
+    holds_out = trainer.count(range(first, len(events))) > 0
     # 1. The network, without the held-out part.
-    metrics = trainer.fit_ridge(held_out) if settings.ridge else trainer.fit_network(held_out)
+    metrics = trainer.fit_ridge(first) if settings.ridge else trainer.fit_network(first)
     # 2. The gates: one process fits them, in the order of time, on the CPU, as a log is replayed there.
-    if held_out.any() and settings.gate_epochs:
+    if holds_out and settings.gate_epochs:
         if group.first:
             on_cpu = copy.deepcopy(recommender).cpu()
             metrics["gates"] = fit_gates(on_cpu, vocabulary, events, first, rules, settings)
             recommender.load_state_dict(on_cpu.state_dict())
         group.copy_weights_of_first(recommender)
     # 3. The whole log.
-    if held_out.any() and settings.whole:
+    if holds_out and settings.whole:
         trainer.fit_whole(metrics)
     # 4. The metadata.
     if vocabulary.features:
         fit_features(trainer, vocabulary, features, events, first)
-    _measure(metrics, recommender, vocabulary, events, rules, settings, group.first)
+    _measure(metrics, trainer, vocabulary, events, group.first)
     metrics["moved"] = moved
     return Trained(recommender, vocabulary, rules, metrics, features)
 
@@ -114,7 +116,7 @@ def extend(
         trainer.fit_whole(metrics)
     if vocabulary.features:
         fit_features(trainer, vocabulary, features, events, unseen_row(events, parent))
-    _measure(metrics, recommender, vocabulary, events, rules, settings)
+    _measure(metrics, trainer, vocabulary, events)
     metrics["moved"] = moved
     return Trained(recommender, vocabulary, rules, metrics, features)
 
@@ -134,20 +136,18 @@ def _trainer(
         raise EddyError(f"{events.source}: no event is a target under the rules; change the 'target' rule")
     feature_bags = bags(features.of(vocabulary.hashes), vocabulary.features)
     prior = prior_of(events, vocabulary, recommender.config, rules)
-    objective = Objective(recommender, data, settings, prior, feature_bags)
+    objective = Objective(recommender, data, settings, prior, feature_bags, group)
     return Trainer(objective, progress or (lambda _: None), checkpoint, group)
 
 
 def _measure(
-    metrics: dict[str, Any], recommender: Recommender, vocabulary: Vocabulary, events: Events,
-    rules: EventRules, settings: TrainConfig, with_gradients: bool = True,
+    metrics: dict[str, Any], trainer: Trainer, vocabulary: Vocabulary, events: Events,
+    with_gradients: bool = True,
 ) -> None:  # fmt: skip
     """Move the trained recommender to the CPU, and add what is known of it and of its log to the metrics."""
-    recommender.cpu().eval()
+    recommender, settings = trainer.recommender.cpu().eval(), trainer.settings
     if recommender.config.cell != "esn" and with_gradients:  # nothing is learned through its recurrence
-        metrics["gradients"] = gradients(
-            recommender, events, vocabulary, rules, settings.bptt_steps, settings.clip
-        )
+        metrics["gradients"] = gradients(recommender, trainer.data, settings.bptt_steps, settings.clip)
     if events.clock:
         metrics[UNTIL] = int(events.timestamp[-1])
     metrics.update(events=len(events), items=len(vocabulary), users=len(events.users))
@@ -172,15 +172,16 @@ def vocabulary_of(
 
     Errors: EddyError when there is too little to learn from.
     """
-    items = np.unique(events.item)
+    items = np.flatnonzero(items_in(events, slice(0, len(events))))
     if len(items) < 2:
         raise EddyError(f"{events.source}: {len(items)} items; a ranking needs at least two")
-    moved = int(events.flags(rules).moves.sum())
+    moved = sum(int(events.flags_of(part, rules).moves.sum()) for part in slices(len(events)))
     if not moved:
         raise EddyError(f"{events.source}: no event moves a state under the rules; change the 'state' rule")
-    types, count = np.unique(events.type, return_counts=True)
+    count = count_numbers(lambda part: events.type[part], len(events), len(events.types))
+    types = np.flatnonzero(count)
     if len(types) > MAX_VOCABULARY_TYPES:  # the others are one unknown type to the version
-        types = np.sort(types[np.argsort(-count, kind="stable")[:MAX_VOCABULARY_TYPES]])
+        types = np.sort(types[np.argsort(-count[types], kind="stable")[:MAX_VOCABULARY_TYPES]])
     names = [events.items[i] for i in items]
     feature_hashes = worth_knowing(features.of(item_hashes(names))) if features else []
     if features and not feature_hashes:
@@ -208,5 +209,16 @@ def _held_out(events: Events, share: float, unseen: int | None = None) -> tuple[
         return events, first
     by_user, last = long_users(events)
     held_out = np.sort(by_user[last])
-    rest = np.delete(np.arange(len(events)), held_out)
-    return events.take(np.concatenate([rest, held_out])), len(rest)
+    is_held_out = events.store.filled(
+        len(events), np.bool_, lambda part: np.zeros(part.stop - part.start, bool)
+    )
+    is_held_out[held_out] = True
+    first = len(events) - len(held_out)
+    rows = events.store.empty(len(events), row_type(len(events)))
+    rows[first:] = held_out
+    at = 0
+    for part in slices(len(events)):
+        rest = np.flatnonzero(~is_held_out[part]) + part.start
+        rows[at : at + len(rest)] = rest
+        at += len(rest)
+    return events.take(rows), first

@@ -63,4 +63,5 @@ def write_synthetic_log(
 def _zipf(rng: np.random.Generator, choices: int, n: int) -> np.ndarray:
     """n numbers below `choices`, number i about as often as 1 / (i + 10): the inverse of the distribution."""
     top = np.log((choices + 10) / 10)
-    return (10 * (np.exp(rng.random(n) * top) - 1)).astype(np.int64).clip(0, choices - 1)
+    drawn: np.ndarray = 10 * (np.exp(rng.random(n) * top) - 1)
+    return np.minimum(drawn.astype(np.int64), choices - 1)

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.logs.formats.source import path_error, row_error
+from eddy.models.storage import Location
 
 _UUID_BYTES = 16
 _ABSENT_NUMBERS = pa.array(pa.csv.ConvertOptions().null_values)
@@ -45,7 +45,7 @@ class Kind(Enum):
 class Column:
     """A block's cells of one column, and their origin."""
 
-    file: Path
+    file: Location
     first: int
     """the row of the first cell in the file, counted from 1"""
     name: str

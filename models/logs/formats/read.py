@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,9 +12,10 @@ from eddy.models.logs.formats.cells import Kind
 from eddy.models.logs.formats.json_rows import columns_of, fields_decoder, json_rows, texts
 from eddy.models.logs.formats.source import READABLE, path_error, source_of
 from eddy.models.logs.formats.tables import Block, csv_blocks, parquet_blocks
+from eddy.models.storage import Location
 
 
-def read_blocks(path: Path, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
+def read_blocks(path: Location, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
     """Yield the wanted columns, block by block; `expected` are columns by which a CSV's separator is found.
 
     Errors: EddyError for what cannot be read, with the row where there is one.
@@ -44,7 +44,7 @@ class Records(NamedTuple):
     """fields of other types, with the names of these"""
 
 
-def read_records(path: Path, key: str) -> Iterator[Records]:
+def read_records(path: Location, key: str) -> Iterator[Records]:
     """Yield all fields, block by block; `key` is the field that tells records apart.
 
     Errors: EddyError as `read_blocks`, and for a file without the key.
@@ -85,10 +85,14 @@ def _without_objects(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Location) -> Iterator[None]:
     """Turn what reading a damaged file can raise into an EddyError about it."""
     try:
         yield
+    except FileNotFoundError:
+        raise path_error(
+            path, "was there and is gone: the log was rewritten meanwhile; run it again"
+        ) from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise path_error(path, f"cannot be read ({reason}); give undamaged {READABLE}") from None

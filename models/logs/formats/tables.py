@@ -47,7 +47,7 @@ def _wanted(source: Source, names: Sequence[str], wanted: Sequence[str] | None) 
 
 def parquet_blocks(source: Source, wanted: Sequence[str] | None) -> Iterator[Block]:
     """The wanted columns (None: all) of a Parquet file."""
-    with pq.ParquetFile(source.path) as file:
+    with source.path.opened() as opened, pq.ParquetFile(opened, pre_buffer=source.path.is_remote) as file:
         names = file.schema_arrow.names
         present = _wanted(source, names, wanted)
         first = 1

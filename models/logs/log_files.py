@@ -1,0 +1,73 @@
+"""Which files a path of events or items stands for, local or on object storage, and what is known of each
+before it is opened.
+"""
+
+from dataclasses import dataclass
+
+from eddy.models.logs.formats.source import READABLE, path_error
+from eddy.models.logs.manifests import EARLIER_STATE, newest_manifests
+from eddy.models.storage import Location, Place, located, one_line
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file of a log."""
+
+    location: Location
+    folders: tuple[str, ...] = ()
+    """names of the folders that lead to it from the path that was given; "column=value" says a column"""
+    bucket: int | None = None
+    """the number of the partition whose users' events it holds, all of them and no other's; None: not
+    known
+    """
+    rows: int | None = None
+    earliest_ms: int | None = None
+    latest_ms: int | None = None
+
+
+def log_files(place: Place) -> list[LogFile]:
+    """The file itself or, for a folder:
+
+    - of an event log with manifests, the parts that the newest manifests list: by day, bucket and offset;
+    - of any other folder, all files under it sorted by path, except those whose name, or the name of a folder
+    on
+      their path, begins with . or _.
+
+    Errors: EddyError when there is no file, or the storage does not answer.
+    """
+    location = located(place)
+    try:
+        return _files(location)
+    except OSError as error:
+        raise path_error(location, f"cannot be listed ({one_line(error)}); check {location.advice}") from None
+
+
+def _files(location: Location) -> list[LogFile]:
+    if location.is_file():
+        return [LogFile(location)]
+    earlier = (location / EARLIER_STATE).is_file()
+    manifests = {} if earlier else newest_manifests(location)
+    if manifests:
+        parts = [
+            (part.day, bucket, part) for bucket, each in manifests.items() for part in each.manifest.parts
+        ]
+        files = [
+            LogFile(
+                location / part.path, tuple(part.path.split("/")[:-1]), bucket, part.rows, part.earliest_ms,
+                part.latest_ms,
+            )
+            for _, bucket, part in sorted(parts, key=lambda each: (*each[:2], each[2].first_offset))
+        ]  # fmt: skip
+    else:
+        files = [
+            LogFile(file.location, file.folders)
+            for file in location.files()
+            if not any(name.startswith((".", "_")) for name in (*file.folders, file.location.name))
+            # Of an earlier log that is being converted, the old files count.
+            and not (earlier and any(name.startswith("bucket=") for name in file.folders))
+        ]
+    if not files and not location.is_folder():
+        raise path_error(location, "no such file; check the path")
+    if not files:
+        raise path_error(location, f"no file in this folder; give {READABLE}")
+    return files
