@@ -22,8 +22,12 @@ from eddy.models.logs.formats.read import Records, read_blocks, read_records
 from eddy.models.logs.formats.source import path_error, row_error
 from eddy.models.logs.formats.tables import Block
 from eddy.models.logs.log_files import LogFile, log_files
+from eddy.models.logs.log_share import WHOLE_LOG, LogShare
 from eddy.models.logs.names import GrowingNames, NameColumn
 from eddy.models.storage import Location, Place
+
+USER = "user_id"
+"""The column by whose values rows are dealt among processes."""
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -36,6 +40,8 @@ class Part:
     rows: slice
     names: frozenset[str]
     """the wanted columns that the file has"""
+    kept: slice
+    """those of its rows that are in the columns, by their place there"""
 
 
 def place_in(parts: Sequence[Part], row: int) -> tuple[Location, int]:
@@ -56,9 +62,11 @@ class Columns:
     numbers: Mapping[str, NDArray[np.float64]]
     """float64[n] each, NaN = absent"""
     times: Mapping[str, Times]
+    arrival: NDArray[np.int64] | None = None
+    """int64[n]: each row's number among the rows of all files; None where all rows were kept"""
 
     def __len__(self) -> int:
-        return int(self.parts[-1].rows.stop)
+        return int(self.parts[-1].kept.stop) if self.parts else 0
 
     def __contains__(self, name: str) -> bool:
         return any(name in columns for columns in (self.names, self.texts, self.numbers, self.times))
@@ -79,7 +87,8 @@ class Columns:
         """
         row = self.first_row(bad)
         if row is not None:
-            raise row_error(*place_in(self.parts, row), reason(row))
+            arrival = row if self.arrival is None else int(self.arrival[row])
+            raise row_error(*place_in(self.parts, arrival), reason(row))
 
     def first_row(self, holds: Callable[[slice], NDArray[np.bool_]]) -> int | None:
         """The first row of which something holds, as `holds` tells by slices of rows; None without one."""
@@ -104,18 +113,23 @@ class _Growing:
         self._numbers = store.growing(np.float64)
         self._dated = store.growing(np.bool_)
 
-    def append(self, column: Column) -> None:
-        """Add a block's cells, as the column's kind wants them."""
+    def append(self, column: Column, kept: NDArray[np.bool_] | None = None) -> None:
+        """Add a block's cells, as the column's kind wants them; only those that are kept[n]."""
+        rows = slice(None) if kept is None else kept
+
+        def filtered(texts: pa.Array) -> pa.Array:
+            return texts if kept is None else texts.filter(pa.array(kept))
+
         if self._kind is Kind.NUMBER:
-            self._numbers.append(cells.numbers(column))
+            self._numbers.append(cells.numbers(column)[rows])
         elif self._kind is Kind.TIME:
             times = cells.times(column)
-            self._numbers.append(times.given)
-            self._dated.append(times.dated)
+            self._numbers.append(times.given[rows])
+            self._dated.append(times.dated[rows])
         elif self._kind is Kind.NAME:
-            self._names.append(cells.text(column))
+            self._names.append(filtered(cells.text(column)))
         else:
-            self._texts.append(cells.text(column))
+            self._texts.append(filtered(cells.text(column)))
 
     def finish(self) -> Any:
         """The whole column."""
@@ -129,42 +143,65 @@ class _Growing:
 
 
 def read_columns(
-    path: Place, wanted: Mapping[str, Kind], required: Sequence[str], store: ColumnStore = IN_MEMORY
-) -> Columns:
+    path: Place, wanted: Mapping[str, Kind], required: Sequence[str], store: ColumnStore = IN_MEMORY,
+    share: LogShare = WHOLE_LOG,
+) -> Columns:  # fmt: skip
     """Read the wanted columns of a file or folder into arrays of a store, block by block. The rows of a file
     that lacks an optional column have absent cells there. Folders named column=value (Hive) are columns of
     text.
+
+    share: which rows are kept, by their users.
 
     Errors: EddyError when the path is missing, unreadable, in no known format, lacks a required column, or
     has cells that are not of their kind.
     """
     parts: list[Part] = []
     growing: dict[str, _Growing] = {}
-    rows = 0
-    for log_file in log_files(path):
+    arrival = store.growing(np.int64)
+    rows = kept_rows = 0
+    files = log_files(path)
+    buckets = share.buckets(files)
+    for log_file in files:
+        if buckets is not None and log_file.bucket not in buckets:
+            rows += log_file.rows or 0
+            continue
         file = log_file.location
-        start, names, column_names = rows, set[str](), list[str]()
+        start, kept_start, names, column_names = rows, kept_rows, set[str](), list[str]()
         for block in _blocks(log_file, wanted, required):
             # A column begins with the first block that has it; the rows before are absent.
             for name in block.columns.keys() - growing.keys():
                 growing[name] = _Growing(wanted[name], store)
-                for part in slices(rows):
+                for part in slices(kept_rows):
                     growing[name].append(Column(file, 0, name, pa.nulls(part.stop - part.start)))
-            for name, column in growing.items():
-                column.append(Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows))))
+            columns = {
+                name: Column(file, block.first, name, block.columns.get(name, pa.nulls(block.rows)))
+                for name in growing
+            }
+            kept = None
+            if buckets is None and not share.is_whole and USER in columns:
+                kept = share.own_users(cells.text(columns[USER]))
+            for name, column in columns.items():
+                growing[name].append(column, kept)
+            if not share.is_whole:
+                of_block = np.arange(rows, rows + block.rows)
+                arrival.append(of_block if kept is None else of_block[kept])
             names |= block.columns.keys()
             column_names = list(block.names)
             rows += block.rows
+            kept_rows += block.rows if kept is None else int(kept.sum())
         missing = [name for name in required if name not in names]
         if missing:
             has = f"; it has {', '.join(column_names) or 'none'}" if column_names else ""
             raise path_error(file, f"no column {' and no '.join(missing)}{has}")
-        parts.append(Part(file, slice(start, rows), frozenset(names)))
+        parts.append(Part(file, slice(start, rows), frozenset(names), slice(kept_start, kept_rows)))
 
     def of(kind: Kind) -> dict[str, Any]:
         return {name: column.finish() for name, column in growing.items() if wanted[name] is kind}
 
-    return Columns(path, parts, store, of(Kind.NAME), of(Kind.TEXT), of(Kind.NUMBER), of(Kind.TIME))
+    return Columns(
+        path, parts, store, of(Kind.NAME), of(Kind.TEXT), of(Kind.NUMBER), of(Kind.TIME),
+        None if share.is_whole else arrival.finish(),
+    )  # fmt: skip
 
 
 def _blocks(file: LogFile, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:

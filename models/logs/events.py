@@ -20,6 +20,7 @@ from eddy.models.logs.column_store import IN_MEMORY, ColumnStore, slices
 from eddy.models.logs.columns import Columns, Part, place_in, read_columns, records
 from eddy.models.logs.event_times import event_times
 from eddy.models.logs.formats.cells import Kind
+from eddy.models.logs.log_share import WHOLE_LOG, LogShare
 from eddy.models.logs.names import ABSENT, NameColumn, Names
 from eddy.models.logs.order import Rows, first_rows, order_by_key
 from eddy.models.rules import EventRules, Flags
@@ -118,8 +119,9 @@ def items_in(events: Events, rows: slice) -> NDArray[np.bool_]:
 
 
 def read_events(
-    path: Place, time_unit: str = "auto", store: ColumnStore = IN_MEMORY, event_ids: bool = True
-) -> Events:
+    path: Place, time_unit: str = "auto", store: ColumnStore = IN_MEMORY, event_ids: bool = True,
+    share: LogShare = WHOLE_LOG,
+) -> Events:  # fmt: skip
     """Read user_id, item_id, timestamp (and event_type, value or rating, event_id) from a file or a folder.
 
     The path is anything that eddy.models.logs.columns reads. Fields keep to eddy.models.event_limits, so that
@@ -128,7 +130,8 @@ def read_events(
     `position` orders it or, without that, the order of its rows.
 
     store: makes the columns, and all arrays that are made of them. event_ids: whether the column event_id is
-    read, which takes memory, and which training does not look at.
+    read, which takes memory, and which training does not look at. share: whose events are read, of which
+    there may be none where it is not the whole log.
 
     1. Read the columns, file after file. 2. Refuse what cannot be an event. 3. Sort. 4. Number users, items
     and types by first appearance in this order.
@@ -139,9 +142,9 @@ def read_events(
     # 1. Columns.
     path = located(path)
     wanted = {name: kind for name, kind in _WANTED.items() if event_ids or name != "event_id"}
-    columns = read_columns(path, wanted, _REQUIRED, store)
+    columns = read_columns(path, wanted, _REQUIRED, store, share)
     n = len(columns)
-    if n == 0:
+    if n == 0 and share.is_whole:
         raise EddyError(f"{path}: no events in it; give a file with at least one row")
     # 2. What cannot be an event.
     for name, limit in _LIMITS.items():
@@ -162,11 +165,13 @@ def read_events(
     event_id = None
     if "event_id" in columns:
         event_id = pc.fill_null(columns.texts["event_id"], "").take(pa.array(order)).to_pylist()
+    arrival = columns.arrival
+    row = order if arrival is None else store.filled(n, np.int64, lambda rows: arrival[order[rows]])
     return Events(
         user=user, item=item, timestamp=store.filled(n, np.int64, lambda rows: times[order[rows]]),
         type=type_number, value=store.filled(n, np.float32, lambda rows: value_of(order[rows])),
         users=users, items=list(items), types=list(types), event_id=event_id, clock=clock, source=str(path),
-        origin=Origin(columns.parts, order), store=store,
+        origin=Origin(columns.parts, row), store=store,
     )  # fmt: skip
 
 
@@ -188,7 +193,7 @@ def _values(
     """
     parts = columns.parts
     is_rating = np.array(["rating" in part.names and "value" not in part.names for part in parts])
-    stop = np.array([part.rows.stop for part in parts])
+    stop = np.array([part.kept.stop for part in parts])
 
     def given(rows: Rows) -> NDArray[np.float64]:
         values = np.full(len(rows), np.nan)
@@ -222,7 +227,7 @@ def _types(columns: Columns, is_rating: NDArray[np.bool_]) -> NameColumn:
     joined = pa.concat_arrays([named.names, defaults]).dictionary_encode()
     of_part = joined.indices.to_numpy()[len(named.names) :][is_rating.astype(np.int64)]
     for part, default in zip(columns.parts, of_part, strict=True):
-        for rows in slices(part.rows.stop, begin=part.rows.start):
+        for rows in slices(part.kept.stop, begin=part.kept.start):
             number = named.number[rows]
             named.number[rows] = np.where(number == ABSENT, default, number)
     return NameColumn(named.number, joined.dictionary)
