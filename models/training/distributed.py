@@ -96,6 +96,30 @@ class Group:
         parts = [part[:count] for part, count in zip(rooms, counts, strict=True)]
         return torch.cat(parts).to(tensor.device)
 
+    def concatenated_array(self, array: NDArray[T_]) -> NDArray[T_]:
+        """The same of arrays."""
+        return array if self.size == 1 else self.concatenated(torch.from_numpy(array)).numpy()
+
+    def each(self, number: int) -> NDArray[np.int64]:
+        """The numbers of all processes: int64[size]."""
+        return self.concatenated_array(np.array([number]))
+
+    def of_all(self, value: T) -> list[T]:
+        """The values of all processes."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
+    def to_first(self, value: T) -> list[T] | None:
+        """In the first process the values of all; None in the others."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.size if self.first else None
+        dist.gather_object(value, box)
+        return box
+
     def from_first(self, value: T) -> T:
         """The value that the first process passed."""
         if self.size == 1:

@@ -13,10 +13,10 @@ from torch import Tensor
 from eddy.models.config import ModelConfig
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.column_store import slices
-from eddy.models.logs.events import Events
 from eddy.models.rules import EventRules
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.models.scoring.scorer import log_popularity
+from eddy.models.scoring.scorer import log_shares
+from eddy.models.training.group_log import GroupLog
 from eddy.models.vocabulary import Vocabulary
 
 MOMENTS = 512
@@ -38,16 +38,17 @@ class Prior:
         return (torch.searchsorted(self.start, row.long(), right=True) - 1).clamp(min=0)
 
 
-def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules: EventRules) -> Prior | None:
+def prior_of(log: GroupLog, vocabulary: Vocabulary, config: ModelConfig, rules: EventRules) -> Prior | None:
     """The popularities of the vocabulary's V items along the log; None where the score has no popularity."""
     if not config.half_lives_ms:
         return None
-    items = len(vocabulary)
-    moments = int(min(MOMENTS, max(16, MAX_FLOATS // items), len(events)))
+    events, items = log.events, len(vocabulary)
+    moments = int(min(MOMENTS, max(16, MAX_FLOATS // items), log.rows))
     index_of = vocabulary.input_index(item_hashes(events.items))
-    starts = np.linspace(0, len(events), moments + 1).astype(np.int64)[:-1]
+    starts = np.linspace(0, log.rows, moments + 1).astype(np.int64)[:-1]
     if not events.clock:  # without a clock there is one moment, after all events
-        starts = np.array([len(events)])
+        starts = np.array([log.rows])
+    starts, times = log.own_rows(starts)
     statistics = Statistics(config.half_lives_ms, 1)
 
     def count(part: slice) -> None:
@@ -62,8 +63,6 @@ def prior_of(events: Events, vocabulary: Vocabulary, config: ModelConfig, rules:
         for part in slices(start, begin=done):
             count(part)
         done = start
-        now = float(events.timestamp[min(start, len(events) - 1)])
-        log_p[g] = torch.logsumexp(log_popularity(statistics, items, now), dim=1) - np.log(
-            len(config.half_lives_ms)
-        )
+        counts = log.group.total(statistics.popularity(items, float(times[g])))
+        log_p[g] = torch.logsumexp(log_shares(counts), dim=1) - np.log(len(config.half_lives_ms))
     return Prior(log_p, torch.from_numpy(starts))

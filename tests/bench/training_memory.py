@@ -1,9 +1,9 @@
 """Memory and time of training against the length of the log.
 
-    python -m tests.bench.training_memory --work FOLDER --events 1000000 10000000 --memory-gb 1 --processes 1 2
+    python -m tests.bench.training_memory --work FOLDER --events 1000000 10000000 --memory-gb 1 --processes 2
 
-Writes synthetic logs (tests/bench/synthetic_log.py) into the folder, unless they are there, and trains on each
-in processes of their own, with a small model. The network's pass is cut after some seconds, since its memory
+Writes synthetic logs (tests/bench/synthetic_log.py) into the folder, unless they are there, and trains on
+each in processes of their own, with a small model. The network's pass is cut after some seconds, since its memory
 does not grow with its steps; then the gates are fitted on the log as it is. Prints JSON, and keeps it in
 results/training_memory.json with --record.
 

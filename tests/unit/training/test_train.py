@@ -15,7 +15,10 @@ from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
+from eddy.models.training.distributed import ALONE
 from eddy.models.training.gate_fitting import collect
+from eddy.models.training.gate_log import gate_log
+from eddy.models.training.group_log import GroupLog
 from eddy.models.training.objective import Objective
 from eddy.models.training.sequences import Batch, Sequences, batches, carried, outputs_at, sequences
 from eddy.models.training.train import _held_out, train, vocabulary_of
@@ -155,7 +158,9 @@ def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> Non
     events = random_log()
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1)
-    pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
+    of_gates = gate_log(GroupLog(events, ALONE), 350, 50, vocabulary, SMALL, EVERY_EVENT)
+    assert of_gates is not None
+    pools = collect(recommender, vocabulary, of_gates, EVERY_EVENT, unseen)
     assert pools is not None
     assert len(pools) == 50
     trained_items = np.unique(events.item[:350])
@@ -194,7 +199,8 @@ def test_the_average_of_the_weights_is_what_is_kept(average: float) -> None:
 
 def test_without_a_clock_every_users_last_event_is_held_out() -> None:
     events = log(np.repeat(np.arange(9), [5, 2, 9, 1, 3, 7, 4, 2, 6]), np.arange(39) % 13, clock=False)
-    ordered, first = _held_out(events, 0.1)
+    reordered, first = _held_out(GroupLog(events, ALONE), 0.1)
+    ordered = reordered.events
     assert len(ordered) - first == 6  # three users have fewer than three events
     for row in range(first, len(ordered)):
         of_user = np.flatnonzero(events.user == ordered.user[row])
