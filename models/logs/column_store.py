@@ -12,7 +12,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,8 +25,9 @@ SLICE_ROWS = 1 << 20
 """Events that are worked on at a time: temporary arrays take some 10 MB each."""
 
 
-def slices(length: int, rows: int = SLICE_ROWS, begin: int = 0) -> Iterator[slice]:
-    """Cut begin … length - 1 into slices of so many rows."""
+def slices(length: int, rows: int | None = None, begin: int = 0) -> Iterator[slice]:
+    """Cut begin … length - 1 into slices of so many rows, SLICE_ROWS by default."""
+    rows = rows or SLICE_ROWS
     for start in range(begin, length, rows):
         yield slice(start, min(start + rows, length))
 
@@ -135,7 +136,9 @@ class GrowingColumn:
         if not self._store.is_limited:
             self._chunks.append(values)
             return
-        self._file = self._file or self._store.open_file()
+        if self._file is None:
+            self._file = self._store.open_file()
+            weakref.finalize(self, _close, self._file)
         with self._store.room_errors():
             self._file.write(values.data.cast("B"))
 
@@ -147,6 +150,12 @@ class GrowingColumn:
         with self._store.room_errors(), self._file as file:
             file.flush()
             return _mapped(file, self._dtype)
+
+
+def _close(file: IO[bytes]) -> None:
+    """Give up a file whose column nobody wants any more; on a full disk its last bytes are lost."""
+    with suppress(OSError):
+        file.close()
 
 
 def _mapped(file: IO[bytes], dtype: DTypeLike) -> NDArray[Any]:

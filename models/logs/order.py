@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from eddy.models.logs.column_store import SLICE_ROWS, ColumnStore, slices
+from eddy.models.logs import column_store
+from eddy.models.logs.column_store import ColumnStore, slices
 
 Rows = NDArray[Any]
 """Rows of a log: of type `row_type`."""
@@ -33,7 +34,7 @@ def order_by_key(key: NDArray[Any], store: ColumnStore) -> Rows:
         return store.filled(len(key), row_type(len(key)), lambda part: np.arange(part.start, part.stop))
     # 1. Boundaries.
     sample = np.sort(key[:: max(1, len(key) // _SAMPLED)])
-    groups = -(-4 * len(key) // SLICE_ROWS)
+    groups = -(-4 * len(key) // column_store.SLICE_ROWS)
     boundaries = np.unique(sample[np.linspace(0, len(sample) - 1, groups + 1).astype(np.int64)])
 
     # 2. Odd groups are of one key.

@@ -3,17 +3,18 @@
     python -m tests.bench.training_memory --work FOLDER --events 1000000 10000000 --memory-gb 1 --processes 2
 
 Writes synthetic logs (tests/bench/synthetic_log.py) into the folder, unless they are there, and trains on
-each in processes of their own, with a small model. The network's pass is cut after some seconds, since its memory
-does not grow with its steps; then the gates are fitted on the log as it is. Prints JSON, and keeps it in
-results/training_memory.json with --record.
+each in processes of their own, with a small model. The network's pass is cut after some seconds, since its
+memory does not grow with its steps; then the gates are fitted on the log as it is. Prints
+JSON, and keeps it in results/training_memory.json with --record.
 
-RssAnon is the memory that only this process has, and that nobody can take from it; RssFile are pages of files,
-among them the columns beyond the limit, which the kernel drops when somebody else needs the room.
+RssAnon is the memory that only this process has, and that nobody can take from it; RssFile are pages of
+files, among them the columns beyond the limit, which the kernel drops when somebody else needs the room.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -82,10 +83,8 @@ def measure(log: Path, memory_gb: float | None, seconds: float, folder: Path) ->
         events = read_events(log, store=store, event_ids=False, share=LogShare(group.rank, group.size))
         times["read_s"], rows = time.perf_counter() - begun, len(events)
         begun, sampler.phase = time.perf_counter(), "first step"
-        try:
+        with contextlib.suppress(Enough):
             train(events, MODEL, TRAINING, EventRules(), watch, group=group)
-        except Enough:
-            pass
         times["first_step_s"] = first_step - begun
         times["events_per_s"] = events_done / (time.perf_counter() - first_step)
         begun, sampler.phase = time.perf_counter(), "gates"
