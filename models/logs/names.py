@@ -1,6 +1,6 @@
 """Names of users, items and event types: each is kept once, as Arrow text, and events refer to its number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -36,6 +36,10 @@ class Names(Sequence[str]):
         if isinstance(index, slice):
             return Names(self.texts[index])
         return self.texts[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for begin in range(0, len(self.texts), _LEAST_PENDING):
+            yield from self.texts[begin : begin + _LEAST_PENDING].to_pylist()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -111,11 +111,14 @@ def with_common_numbers(events: Events, group: Group) -> Events:
     user_number, users = _common_users(events, group)
     item_number, items = _common_names(events, events.item, events.items, group)
     type_number, types = _common_names(events, events.type, events.types, group)
-    for part in slices(len(events)):
-        events.user[part] = user_number[events.user[part]]
-        events.item[part] = item_number[events.item[part]]
-        events.type[part] = type_number[events.type[part]]
-    return replace(events, users=users, items=items, types=types)
+
+    def renumbered(column: NDArray[np.int32], number: NDArray[np.int32]) -> NDArray[np.int32]:
+        return events.store.filled(len(events), np.int32, lambda part: number[column[part]])
+
+    return replace(
+        events, users=users, items=items, types=types, user=renumbered(events.user, user_number),
+        item=renumbered(events.item, item_number), type=renumbered(events.type, type_number),
+    )  # fmt: skip
 
 
 def _first_seen(events: Events, number: NDArray[np.int32], count: int) -> tuple[Ints, Ints]:

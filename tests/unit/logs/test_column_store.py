@@ -54,10 +54,9 @@ def test_files_have_no_name_so_that_nothing_is_left_whatever_ends_the_process(tm
 
 def test_a_full_disk_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     store = ColumnStore(0, tmp_path)
-    growing = store.growing(np.int64)
     for make in (
         lambda: store.empty(100_000, np.int64),
-        lambda: [growing.append(np.zeros(10_000, np.int64)) for _ in range(10)],
+        lambda: store.growing(np.int64).append(np.zeros(100_000, np.int64)),
     ):
         with no_room(100_000), pytest.raises(EddyError, match="EDDY_TRAINING_MEMORY_GB") as caught:
             make()
