@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eddy.models.errors import EddyError
 
 T = TypeVar("T")
-T_ = TypeVar("T_", bound=np.generic)
+Number = TypeVar("Number", bound=np.generic)
 
 PATIENCE = timedelta(hours=2)
 """Longest time that the others wait while the first process fits the gates; a process that ended is noticed
@@ -76,7 +76,7 @@ class Group:
         dist.all_reduce(there)
         return there.to(tensor.device)
 
-    def total(self, array: NDArray[T_]) -> NDArray[T_]:
+    def total(self, array: NDArray[Number]) -> NDArray[Number]:
         """The sum of all processes' arrays."""
         return array if self.size == 1 else self.sum(torch.from_numpy(array)).numpy()
 
@@ -96,7 +96,7 @@ class Group:
         parts = [part[:count] for part, count in zip(rooms, counts, strict=True)]
         return torch.cat(parts).to(tensor.device)
 
-    def concatenated_array(self, array: NDArray[T_]) -> NDArray[T_]:
+    def concatenated_array(self, array: NDArray[Number]) -> NDArray[Number]:
         """The same of arrays."""
         return array if self.size == 1 else self.concatenated(torch.from_numpy(array)).numpy()
 
