@@ -42,6 +42,11 @@ def type_hash(event_type: str) -> int:
     return _xxh3(event_type) or 1
 
 
+def user_hashes(user_ids: Sequence[str]) -> NDArray[np.uint64]:
+    """64-bit hashes of user ids, by which processes that train together deal them: uint64[n]."""
+    return np.fromiter(map(_xxh3, user_ids), np.uint64, len(user_ids))
+
+
 def type_hashes(event_types: Sequence[str]) -> NDArray[np.uint64]:
     """`type_hash` of each name: uint64[n]."""
     return np.fromiter(map(type_hash, event_types), np.uint64, len(event_types))

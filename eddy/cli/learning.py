@@ -9,8 +9,10 @@ from eddy.models.config import configs
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.compare import compare
 from eddy.models.evaluation.evaluate import evaluate
+from eddy.models.logs.column_store import bounded_store
 from eddy.models.logs.events import read_events
 from eddy.models.logs.item_features import read_features
+from eddy.models.logs.log_share import LogShare
 from eddy.models.registry import latest, publish
 from eddy.models.storage import located
 from eddy.models.training.distributed import process_group
@@ -33,21 +35,30 @@ def train_and_publish(
 
     assignments: `name=value` of the model or its training. checkpoint, figures: files to write, if any.
     """
-    # 1. Read: whatever is wrong with the arguments or the files is found before anything is trained.
+    # 1. Check the settings, and read what is known of items.
     model, training = configs(cell, assignments)
-    log = read_events(events, time_unit)
     features = read_features(items) if items else None
-    lineage = {"events": str(located(events).absolute()), "rows": len(log), "training": training.to_dict()}
-    if items:
-        lineage["items"] = str(located(items).absolute())
-    # 2. Train, together with the other processes that torchrun has started.
+    store = bounded_store(settings.training_memory_gb, settings.cache_dir)
     with process_group(training.device) as group:
+        # 2. Read the events, and train, together with the other processes that torchrun has started: each has
+        # the events of users of its own.
+        share = LogShare(group.rank, group.size)
+        log = read_events(events, time_unit, store, event_ids=False, share=share)
+        if not share.is_whole:
+            typer.echo(f"process {group.rank} of {group.size} has {len(log)} events", err=True)
         with progress_bar(silent=not group.first) as show:
             trained = train(
                 log, model, training, settings.rules, of_training(show), checkpoint, group, features
             )
         # 3. The first process publishes; the others stay, since torchrun ends all when one ends.
         if group.first:
+            lineage = {
+                "events": str(located(events).absolute()),
+                "rows": trained.metrics["events"],
+                "training": training.to_dict(),
+            }
+            if items:
+                lineage["items"] = str(located(items).absolute())
             version = publish(settings.registry, trained, lineage)
             path = str(version.location.absolute())
             write_figures(figures, {"version": version.id, "path": path, **trained.metrics})

@@ -34,7 +34,7 @@ def recommend_many(
     wanted = Wanted(
         settings.k if k is None else k, settings.exclude_seen if exclude_seen is None else exclude_seen
     )
-    named = None if users == _ALL else read_users(Path(users))
+    named = None if users == _ALL else read_users(users)
     with progress_bar() as show:
         try:
             count = asyncio.run(make_lists(settings, named, wanted, out, topic, show))
@@ -45,15 +45,15 @@ def recommend_many(
     typer.echo(f"{count} lists in {out or topic}")
 
 
-def read_users(file: Path) -> list[str]:
+def read_users(file: str) -> list[str]:
     """The users that a file names, each once: a file of events or users with a column user_id, or text with
     one id a line. Errors: EddyError when it cannot be read.
     """
-    if file.suffix == ".txt":
+    if file.endswith(".txt"):
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise EddyError(f"{file}: cannot be read ({error})") from None
         return list(dict.fromkeys(line for line in lines if line))
-    column = read_columns(file, {"user_id": Kind.NAME}, ["user_id"]).names["user_id"]
-    return [user for user in column.dictionary.to_pylist() if user]
+    names = read_columns(file, {"user_id": Kind.NAME}, ["user_id"]).names["user_id"].names
+    return [user for user in names.to_pylist() if user]

@@ -18,6 +18,7 @@ from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import decide, judge_candidate
 from eddy.models.evaluation.protocols import Mode
 from eddy.models.locks import locked_at_once
+from eddy.models.logs.column_store import bounded_store
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
 from eddy.models.registry import Version, load, publish
@@ -156,14 +157,15 @@ class _Refresh:
 
     def _events(self, fresh: bool) -> Events:
         """The log; Eddy's own is brought up to date first, unless a job goes on that has its plan."""
+        store = bounded_store(self.settings.training_memory_gb, self.settings.cache_dir)
         if self.options.events is not None:
-            return read_events(self.options.events, self.options.time_unit)
+            return read_events(self.options.events, self.options.time_unit, store, event_ids=False)
         folder = self.settings.event_log
         if fresh:
             self.show("exporting events", 0, 1)
             added = export(self.settings, folder)
             self.say(f"export: {added:,} events added to {folder}")
-        return read_events(folder)
+        return read_events(folder, store=store, event_ids=False)
 
     def _plan(
         self, events: Events, announced: Announcement | None, live: Version | None, recipe: Recipe

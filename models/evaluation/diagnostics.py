@@ -33,13 +33,14 @@ def latest_windows(events: Events, vocabulary: Vocabulary, rules: EventRules) ->
 
     Errors: EddyError when no user has an event before a target.
     """
-    length = long_enough(events, vocabulary, rules, LAGS)
+    data = sequences(events, vocabulary, rules)
+    length = long_enough(data, LAGS)
     if length < 1:
         raise EddyError(
             f"{events.source}: no user has an event before a target that the version knows; give a log with "
             "the items that it was trained on"
         )
-    return windows(events, vocabulary, rules, length, MEASURED_USERS)
+    return windows(data, length, MEASURED_USERS)
 
 
 def has_recurrent_weights(recommender: Recommender) -> bool:
@@ -125,7 +126,7 @@ def trajectory(
     data = sequences(events, vocabulary, rules)
     number = events.users.index(user)
     of_user = slice(data.start[number], data.start[number + 1])
-    inputs = Inputs(*(part[None, of_user] for part in data.inputs))
+    inputs = data.inputs_at(torch.arange(of_user.start, of_user.stop)[None])
     lengths = torch.tensor([inputs.item.shape[1]])
     outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
     rows = data.moved[of_user]

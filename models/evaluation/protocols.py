@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
+from eddy.models.logs.column_store import slices
 from eddy.models.logs.events import Events
 from eddy.models.logs.splits import boundary, leave_one_out
 from eddy.models.rules import EVERY_EVENT, EventRules, Flags
@@ -124,5 +125,10 @@ def make_trial(
 
 def known_before(events: Events) -> NDArray[np.int64]:
     """How many items had appeared before each event: items are numbered by first appearance."""
-    newest = np.maximum.accumulate(events.item.astype(np.int64))
-    return np.concatenate([[0], newest[:-1] + 1])
+    known = events.store.empty(len(events), np.int64)
+    newest = -1
+    for part in slices(len(events)):
+        newest_until = np.maximum.accumulate(np.concatenate([[newest], events.item[part]]))
+        known[part] = newest_until[:-1] + 1
+        newest = int(newest_until[-1])
+    return known

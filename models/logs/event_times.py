@@ -28,54 +28,70 @@ def event_times(columns: Columns, unit: str) -> NDArray[np.int64]:
     if unit != "auto" and unit not in _MS_PER_UNIT:
         raise EddyError(f"time unit {unit!r} is not known; use auto, s or ms")
     given, dated = columns.times["timestamp"]
-    columns.refuse(np.isnan(given), lambda _: "timestamp is empty; every event needs a time")
-    numbers = np.flatnonzero(~dated)
-    if len(numbers):
-        unit = _unit(columns, given, numbers, unit)
-    ms = np.where(dated, given, np.rint(given * _MS_PER_UNIT.get(unit, 1)))
     columns.refuse(
-        (ms < 0) | (ms >= LATEST_MS),
+        lambda rows: np.isnan(given[rows]), lambda _: "timestamp is empty; every event needs a time"
+    )
+    first = columns.first_row(lambda rows: ~dated[rows])
+    if first is not None:
+        unit = _unit(columns, first, unit)
+
+    def ms(rows: slice) -> NDArray[np.float64]:
+        times = given[rows]
+        return np.where(dated[rows], times, np.rint(times * _MS_PER_UNIT.get(unit, 1)))
+
+    columns.refuse(
+        lambda rows: (ms(rows) < 0) | (ms(rows) >= LATEST_MS),
         lambda row: (
             f"timestamp {given[row]:.15g} is no time between 1970 and 5138"
             f"{'' if dated[row] else f' in {unit}'}; correct it"
         ),
     )
-    return ms.astype(np.int64)
+    return columns.store.filled(len(columns), np.int64, ms)
 
 
-def _unit(columns: Columns, given: NDArray[np.float64], numbers: NDArray[np.int64], unit: str) -> str:
-    """The unit of the times that are `numbers` (rows): the one given or, of "auto", the one that all agree
-    on.
+def _unit(columns: Columns, first: int, unit: str) -> str:
+    """The unit of the times that are numbers, of which row `first` has the first: the one given or, of
+    "auto", the one that all agree on.
 
     Errors: EddyError for a number that has no unit, and for one in another unit than the others.
     """
-    ranges = np.digitize(given, (_FROM_S, _FROM_S * 1000))
-    differs = np.zeros(len(given), np.bool_)
-    first = int(numbers[0])
+    given, dated = columns.times["timestamp"]
+
+    def ranges(rows: slice) -> NDArray[np.int64]:
+        return np.digitize(given[rows], (_FROM_S, _FROM_S * 1000))
+
+    of_first = int(ranges(slice(first, first + 1))[0])
     if unit == "auto":
-        until = np.array([_FROM_S, _UNTIL_S, _UNTIL_S * 1000])[ranges[numbers]]
-        impossible = np.zeros(len(given), np.bool_)
-        impossible[numbers] = (given[numbers] < 0) | (given[numbers] >= until)
+        until = np.array([_FROM_S, _UNTIL_S, _UNTIL_S * 1000])
         columns.refuse(
-            impossible,
+            lambda rows: ~dated[rows] & ((given[rows] < 0) | (given[rows] >= until[ranges(rows)])),
             lambda row: (
                 f"timestamp {given[row]:.15g} is no time from 1990 to 2100, neither in s nor in ms; "
                 "correct it, or give the unit (--time-unit)"
             ),
         )
-        differs[numbers] = ranges[numbers] != ranges[first]
-        unit = "ms" if ranges[first] == _MILLISECONDS else "s"
-    elif unit == "ms" and (ranges[numbers] == _MILLISECONDS).any():
-        first = int(numbers[np.argmax(ranges[numbers] == _MILLISECONDS)])
-        differs[numbers] = ranges[numbers] == _SECONDS
-
-    def reason(row: int) -> str:
-        file, first_row = place_in(columns.parts, first)
-        return (
-            f"timestamp {given[row]:.15g} is {_RANGE_NAMES[ranges[row]]}, where row {first_row} of "
-            f"{file.name} has {given[first]:.15g}, {_RANGE_NAMES[ranges[first]]}; use one unit throughout, "
-            "or dates"
+        columns.refuse(
+            lambda rows: ~dated[rows] & (ranges(rows) != of_first),
+            lambda row: _other_unit(columns, row, first),
         )
-
-    columns.refuse(differs, reason)
+        return "ms" if of_first == _MILLISECONDS else "s"
+    if unit == "ms":
+        in_ms = columns.first_row(lambda rows: ~dated[rows] & (ranges(rows) == _MILLISECONDS))
+        if in_ms is not None:
+            columns.refuse(
+                lambda rows: ~dated[rows] & (ranges(rows) == _SECONDS),
+                lambda row: _other_unit(columns, row, in_ms),
+            )
     return unit
+
+
+def _other_unit(columns: Columns, row: int, other: int) -> str:
+    """Why the times of two rows cannot be in one log."""
+    given = columns.times["timestamp"].given
+    of_row, of_other = np.digitize(given[[row, other]], (_FROM_S, _FROM_S * 1000)).tolist()
+    file, row_in_file = place_in(columns.parts, other)
+    return (
+        f"timestamp {given[row]:.15g} is {_RANGE_NAMES[of_row]}, where row {row_in_file} of "
+        f"{file.name} has {given[other]:.15g}, {_RANGE_NAMES[of_other]}; use one unit throughout, "
+        "or dates"
+    )

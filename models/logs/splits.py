@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import Events
+from eddy.models.logs.order import Rows, order_by_number
 
 MIN_EVENTS = 3
 """Leave-one-out tests users with at least this many events: one each to train, to validate and to test."""
@@ -25,13 +26,12 @@ def boundary(events: Events, fraction: float) -> int:
     return row
 
 
-def long_users(events: Events) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def long_users(events: Events) -> tuple[Rows, NDArray[np.int64]]:
     """The rows user after user, each user's in order, and where in that order the last event of each user
-    with at least MIN_EVENTS events stands: int64[n], int64[m].
+    with at least MIN_EVENTS events stands: [n], int64[m].
     """
-    by_user = np.argsort(events.user, kind="stable")
-    last = np.flatnonzero(np.diff(events.user[by_user], append=-1))
-    return by_user, last[np.diff(last, prepend=-1) >= MIN_EVENTS]
+    by_user, start = order_by_number(events.user, len(events.users), events.store)
+    return by_user, start[1:][np.diff(start) >= MIN_EVENTS] - 1
 
 
 @dataclass(frozen=True)

@@ -366,7 +366,7 @@ def _floored(counts: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(counts).float() + POPULARITY_FLOOR
 
 
-def log_popularity(statistics: Statistics, items: int, now: float) -> Tensor:
-    """log((decayed count + floor) / sum of them) at `now` (ms of the stream clock): float32[items, F]."""
-    counts = _floored(statistics.popularity(items, now))
+def log_shares(decayed: NDArray[np.float64]) -> Tensor:
+    """log((count + floor) / sum of them) of decayed counts [F, items]: float32[items, F]."""
+    counts = _floored(decayed)
     return torch.log(counts / counts.sum(dim=1, keepdim=True)).T

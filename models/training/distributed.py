@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eddy.models.errors import EddyError
 
 T = TypeVar("T")
+Number = TypeVar("Number", bound=np.generic)
 
 PATIENCE = timedelta(hours=2)
 """Longest time that the others wait while the first process fits the gates; a process that ended is noticed
@@ -72,6 +75,50 @@ class Group:
         there = tensor.to(self.device or tensor.device, copy=True)  # NCCL sums on GPUs only
         dist.all_reduce(there)
         return there.to(tensor.device)
+
+    def total(self, array: NDArray[Number]) -> NDArray[Number]:
+        """The sum of all processes' arrays."""
+        return array if self.size == 1 else self.sum(torch.from_numpy(array)).numpy()
+
+    def concatenated(self, tensor: Tensor) -> Tensor:
+        """All processes' tensors [n], whose lengths may differ, one after the other."""
+        if self.size == 1:
+            return tensor
+        device = self.device or "cpu"
+        lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(tensor)], device=device))
+        counts = [int(length) for length in lengths]
+        # Rooms of one size: not all backends gather tensors of different lengths.
+        room = torch.zeros(max(counts), dtype=tensor.dtype, device=device)
+        room[: len(tensor)] = tensor
+        rooms = [torch.empty_like(room) for _ in counts]
+        dist.all_gather(rooms, room)
+        parts = [part[:count] for part, count in zip(rooms, counts, strict=True)]
+        return torch.cat(parts).to(tensor.device)
+
+    def concatenated_array(self, array: NDArray[Number]) -> NDArray[Number]:
+        """The same of arrays."""
+        return array if self.size == 1 else self.concatenated(torch.from_numpy(array)).numpy()
+
+    def each(self, number: int) -> NDArray[np.int64]:
+        """The numbers of all processes: int64[size]."""
+        return self.concatenated_array(np.array([number]))
+
+    def of_all(self, value: T) -> list[T]:
+        """The values of all processes."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
+    def to_first(self, value: T) -> list[T] | None:
+        """In the first process the values of all; None in the others."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.size if self.first else None
+        dist.gather_object(value, box)
+        return box
 
     def from_first(self, value: T) -> T:
         """The value that the first process passed."""

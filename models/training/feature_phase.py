@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from eddy.models.hashing import item_hashes
-from eddy.models.logs.events import Events
+from eddy.models.logs.events import Events, items_in
 from eddy.models.logs.item_features import Bags, ItemFeatures, bags
 from eddy.models.network.recommender import Recommender
+from eddy.models.training.distributed import Group
 from eddy.models.training.trainer import Trainer
 from eddy.models.vocabulary import Vocabulary
 
@@ -26,7 +27,7 @@ def fit_features(
     """
     recommender = trainer.recommender
     trainer.fit_features()
-    _centre(recommender, vocabulary, features, events, first)
+    _centre(recommender, vocabulary, features, events, first, trainer.group)
     with torch.no_grad():
         recommender.feature_vectors.mul_(FEATURE_WEIGHT)
         recommender.feature_centre.mul_(FEATURE_WEIGHT)
@@ -34,13 +35,18 @@ def fit_features(
 
 @torch.no_grad()
 def _centre(
-    recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int
-) -> None:
+    recommender: Recommender, vocabulary: Vocabulary, features: ItemFeatures, events: Events, first: int,
+    group: Group,
+) -> None:  # fmt: skip
     """Centre the features on the items that were new in the held-out part, so that features say how a new
     item differs from those. What those have in common is in the vector that all new items share
     (eddy.models.training.gate_fitting).
     """
-    new = np.setdiff1d(events.item[first:], events.item[:first])
+    before, after = (
+        group.total(items_in(events, rows).astype(np.int64)) > 0
+        for rows in (slice(0, first), slice(first, len(events)))
+    )
+    new = np.flatnonzero(after & ~before)
     hashes = item_hashes([events.items[item] for item in new]) if len(new) else vocabulary.hashes
     new_bags = bags(features.of(hashes), vocabulary.features)
     if new_bags.has_any.any():

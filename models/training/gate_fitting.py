@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn.functional import dropout, softplus
 
 from eddy.models.config import TrainConfig
-from eddy.models.logs.events import Events
 from eddy.models.network.mixture import mixed
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import SPARSE_GATES, Query
 from eddy.models.training.candidate_pools import Pooling, Pools, concatenate_pools, select_targets
+from eddy.models.training.gate_log import GateLog
 from eddy.models.training.log_replay import Replay
 from eddy.models.vocabulary import Vocabulary
 
@@ -57,35 +57,32 @@ With likelihood at 0.1 the tuning parts' MRR@20 was .2832 for .2878 (yoochoose),
 
 
 def fit_gates(
-    recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
-    settings: TrainConfig,
-) -> dict[str, float]:  # fmt: skip
-    """Fit the gates on the targets from row `first` on, which the network has not seen.
+    recommender: Recommender, vocabulary: Vocabulary, log: GateLog, rules: EventRules, settings: TrainConfig
+) -> dict[str, float]:
+    """Fit the gates on the targets that the network has not seen.
 
     Returns what `fit_pools` measured; empty where no target can be ranked.
     """
     torch.manual_seed(settings.seed)
-    pools = collect(recommender, vocabulary, events, first, rules, settings.gate_events, settings.unseen)
+    pools = collect(recommender, vocabulary, log, rules, settings.unseen)
     if pools is None:
         return {}
     return fit_pools(recommender, pools, settings.gate_epochs)
 
 
 def collect(
-    recommender: Recommender, vocabulary: Vocabulary, events: Events, first: int, rules: EventRules,
-    most: int, unseen: bool = False,
-) -> Pools | None:  # fmt: skip
-    """The pools of the last `most` events' targets, from row `first` on; None where no target can be ranked.
+    recommender: Recommender, vocabulary: Vocabulary, log: GateLog, rules: EventRules, unseen: bool = False
+) -> Pools | None:
+    """The pools of the targets; None where no target can be ranked.
 
     unseen: whether the pools are for lists that leave out what the user had.
     """
     recommender.eval()
     # Items that appear in the held-out part only have vectors that were never trained.
-    seen = np.zeros(len(events.items), bool)
-    seen[events.item[:first]] = True
-    fresh_ids = {events.items[i] for i in np.flatnonzero(~seen)}
+    events = log.events
+    fresh_ids = {events.items[i] for i in np.flatnonzero(~log.trained)}
     untrained = torch.tensor([name in fresh_ids for name in vocabulary.items] + [True] * vocabulary.buckets)
-    replay = Replay(recommender, vocabulary, events, rules, max(first, len(events) - most))
+    replay = Replay(recommender, vocabulary, events, rules, log.first, known=log.known)
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     pooling = Pooling(scorer, untrained)
     pools_of_chunks = [

@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eddy.models.errors import EddyError
-from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
-from eddy.models.rules import EventRules
 from eddy.models.tensors import Inputs
-from eddy.models.training.sequences import sequences
-from eddy.models.vocabulary import Vocabulary
+from eddy.models.training.sequences import Sequences
 
 QUANTILES = (0.1, 0.5, 0.9)
 EXPLODES = 20.0
@@ -40,24 +37,28 @@ class Windows:
     idle_ms: Tensor  # int64[B] from the last event to the target
 
 
-def windows(
-    events: Events, vocabulary: Vocabulary, rules: EventRules, length: int, users: int, seed: int = 1
-) -> Windows:
+def windows(data: Sequences, length: int, users: int, seed: int = 1) -> Windows:
     """The latest window of `length` events before a target, of each of up to `users` users drawn at random.
 
     Errors: EddyError when no user has so many events before a target.
     """
-    data = sequences(events, vocabulary, rules)
-    enough = np.flatnonzero(data.state - data.start[data.user] + 1 >= length)
-    latest = enough[np.unique(data.user[enough][::-1], return_index=True)[1] * -1 - 1]
+    user = np.flatnonzero(_longest(data) >= max(length, 1))
+    latest = data.first[1:][user] - 1
     if not len(latest):
         raise EddyError(
-            f"{events.source}: no user has {length} events before a target; ask for a shorter window"
+            f"{data.source}: no user has {length} events before a target; ask for a shorter window"
         )
     picked = np.random.default_rng(seed).permutation(latest)[:users]
-    event = torch.from_numpy(data.state[picked, None] - np.arange(length)[::-1])
+    event = torch.from_numpy(data.state_of(picked)[:, None] - np.arange(length)[::-1])
     index = torch.from_numpy(picked)
-    return Windows(Inputs(*(part[event] for part in data.inputs)), data.target[index], data.idle_ms[index])
+    return Windows(data.inputs_at(event), data.target[index].long(), data.idle_ms[index])
+
+
+def _longest(data: Sequences) -> NDArray[np.int64]:
+    """How many events each user has before the latest prediction: int64[U]."""
+    longest, has = np.zeros(len(data.start) - 1, np.int64), np.diff(data.first) > 0
+    longest[has] = data.following[data.first[1:][has] - 1] - data.start[:-1][has]
+    return longest
 
 
 @dataclass(frozen=True)
@@ -96,30 +97,25 @@ def gradient_warning(reach: GradientReach, clip: float) -> str | None:
     return None
 
 
-def long_enough(events: Events, vocabulary: Vocabulary, rules: EventRules, most: int) -> int:
+def long_enough(data: Sequences, most: int) -> int:
     """The number of events before a target that REACH_USERS users have (all users, if there are fewer),
     `most` at most.
     """
-    data = sequences(events, vocabulary, rules)
-    longest = np.zeros(len(data.start) - 1, np.int64)
-    np.maximum.at(longest, data.user, data.state - data.start[data.user] + 1)
+    longest = _longest(data)
     return int(min(most, np.sort(longest)[-min(REACH_USERS, len(longest))]))
 
 
-def gradients(
-    recommender: Recommender, events: Events, vocabulary: Vocabulary, rules: EventRules, bptt_steps: int,
-    clip: float,
-) -> dict[str, Any]:  # fmt: skip
+def gradients(recommender: Recommender, data: Sequences, bptt_steps: int, clip: float) -> dict[str, Any]:
     """How far a trained network's gradients reach on its log: "window" (events), "norm", "horizon" (events),
     and a "warning" where a setting should be changed. Empty where histories are too short to tell.
 
     Windows have `bptt_steps` events as in training or, in a log of shorter histories, as many as REACH_USERS
     users have.
     """
-    length = long_enough(events, vocabulary, rules, bptt_steps)
+    length = long_enough(data, bptt_steps)
     if length < REACH_EVENTS:
         return {}
-    reach = gradient_reach(recommender, windows(events, vocabulary, rules, length, REACH_USERS))
+    reach = gradient_reach(recommender, windows(data, length, REACH_USERS))
     figures: dict[str, Any] = {"window": length, "norm": reach.total, "horizon": reach.horizon()}
     warning = gradient_warning(reach, clip)
     return figures if warning is None else figures | {"warning": warning}

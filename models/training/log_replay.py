@@ -5,26 +5,24 @@ after every chunk, as they do after every micro-batch of the stream.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
+from eddy.models.logs.order import first_rows
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.scoring.backend import Exclude
-from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import Window
+from eddy.models.training.log_statistics import LogStatistics
 from eddy.models.training.sequences import expand_ranges, outputs_at, sequences
-from eddy.models.vocabulary import Catalogue, Vocabulary
-
-WARM_UP_CHUNK = 8192
-"""Events before the first target that statistics take in at a time."""
+from eddy.models.vocabulary import Vocabulary
 
 _NO_ITEMS = 0, np.zeros(0, np.int64)
 
@@ -43,6 +41,16 @@ class Chunk:
     now: float  # ms: time of the event before the chunk
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known from the events before a row that a log lacks, since others have them."""
+
+    items: NDArray[np.int64]
+    """their numbers in the log"""
+    statistics: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    """of the events before the row, as parts: see `Statistics.export_partition`"""
+
+
 class Replay:
     """Walks a log with one version. While a chunk is looked at, `catalogue` and `statistics` are as before
     its events, but for the catalogue's numbers of the chunk's own items.
@@ -50,25 +58,26 @@ class Replay:
 
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
-        first: int = 0, features: ItemFeatures | None = None,
+        first: int = 0, features: ItemFeatures | None = None, known: Known | None = None,
     ) -> None:  # fmt: skip
-        """first: the row of the first target; the events before it only build up states and statistics."""
+        """first: the row of the first target; the events before it only build up states and statistics.
+        known: takes the place of statistics that are built up here.
+        """
         self.events = events
         self.config = recommender.config
-        self.catalogue = Catalogue(features=features)
-        self.statistics = Statistics(self.config.half_lives_ms, self.config.successors)
         self.first = first
-        self._flags = events.flags(rules)
-        self._hashes = item_hashes(events.items)
         self._data = sequences(events, vocabulary, rules, outside=True)
-        wanted = self._data.row >= first
+        outputs, wanted = outputs_at(recommender, self._data, range(first, len(events)))
         order = np.argsort(self._data.row[wanted], kind="stable")
-        self._wanted = np.flatnonzero(wanted)[order]
-        self._outputs = outputs_at(recommender, self._data, wanted)[torch.from_numpy(order)]
+        self._wanted = wanted[order]
+        self._outputs = outputs[torch.from_numpy(order)]
         self._older_of: dict[int, tuple[int, NDArray[np.int64]]] = {}
-        self._catalogue_index = np.full(len(events.items), -1, np.int64)
-        self._first_row = np.full(len(events.items), len(events))
-        np.minimum.at(self._first_row, events.item, np.arange(len(events)))
+        self._learned = LogStatistics(events, self._data, self.config, rules, features)
+        self.catalogue, self.statistics = self._learned.catalogue, self._learned.statistics
+        self._first_row = first_rows(lambda part: events.item[part], len(events), len(events.items))
+        self._known = known
+        if known is not None:
+            self._first_row[known.items] = -1
 
     def chunks(self, size: int, learns: bool = True) -> Iterator[Chunk]:
         """Yield the targets of `size` events of the log at a time; a chunk without targets is passed over.
@@ -80,49 +89,47 @@ class Replay:
         """
         events, data = self.events, self._data
         # 1. What is known at row `first`.
-        for begin in range(0, self.first, WARM_UP_CHUNK):
-            end = min(begin + WARM_UP_CHUNK, self.first)
-            self._number(begin, end)
-            self._learn(begin, end)
+        if self._known is None:
+            self._learned.learn_until(self.first)
+        else:
+            self._learned.add_items(self._known.items)
+            for number, arrays in enumerate(self._known.statistics, 1):
+                self.statistics.replace_partition(number, arrays, self.catalogue)
         # 2. The chunks.
         rows = data.row[self._wanted]
         for begin in range(self.first, len(events), size):
             end = min(begin + size, len(events))
             if learns:
-                self._number(begin, end)
+                self._learned.add_items(events.item[begin:end])
             low, high = np.searchsorted(rows, [begin, end])
             if high > low:
                 picked = self._wanted[low:high]
+                user, state = data.user_of(picked), data.state_of(picked)
                 yield Chunk(
                     row=data.row[picked],
-                    user=data.user[picked],
-                    state=data.state[picked],
+                    user=user,
+                    state=state,
                     output=self._outputs[low:high],
                     idle_ms=data.idle_ms[torch.from_numpy(picked)],
-                    window=self._window(data.user[picked], data.state[picked]),
+                    window=self._window(user, state),
                     target=self._target(data.row[picked]),
                     now=float(events.timestamp[max(begin - 1, 0)]),
                 )
             if learns:
-                self._learn(begin, end)
+                self._learned.learn(slice(begin, end))
 
     def seen(self, chunk: Chunk) -> Exclude:
         """The items that each target's user had before it, in the whole history, except the target itself."""
         start = self._data.start[chunk.user]
         row, event = expand_ranges(start, np.maximum(chunk.state + 1, start))
-        item = self._catalogue_index[self.events.item[self._data.moved[event]]]
+        item = self._learned.index[self.events.item[self._data.moved[event]]]
         kept = (item >= 0) & (item != chunk.target[row])
         return Exclude(torch.from_numpy(row[kept]), torch.from_numpy(item[kept]))
-
-    def _slots(self, user: NDArray[np.int64], state: NDArray[np.int64], places: int) -> NDArray[np.int64]:
-        """Indices of the last events up to `state`, latest first: int64[n,places], -1 = none."""
-        slot = state[:, None] - np.arange(places)
-        return np.where((slot >= self._data.start[user][:, None]) & (state >= 0)[:, None], slot, -1)
 
     def _window(self, user: NDArray[np.int64], state: NDArray[np.int64]) -> Window:
         """The windows of users after event `state` of the sequences: see Window."""
         data, width = self._data, self.config.recent_window
-        latest_first = self._slots(user, state, width)
+        latest_first = self._learned.slots(user, state, width)
         # As in the stream: a window that is full drops its older half.
         events, half = state - data.start[user] + 1, width // 2
         kept = np.where(events < width, events, half + (events - width) % half)
@@ -133,9 +140,9 @@ class Replay:
         is_event, event = slot >= 0, np.maximum(slot, 0)
         row = data.moved[event]
         return Window(
-            item=torch.from_numpy(np.where(is_event, self._catalogue_index[self.events.item[row]], -1)),
+            item=torch.from_numpy(np.where(is_event, self._learned.index[self.events.item[row]], -1)),
             timestamp=torch.from_numpy(np.where(is_event, self.events.timestamp[row], 0)),
-            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event], 0),
+            type=torch.where(torch.from_numpy(is_event), data.inputs.type[event].long(), 0),
             negative=torch.from_numpy(is_event) & data.inputs.negative[event],
             length=torch.from_numpy(length),
             older=self._older(user, state + 1 - kept),
@@ -150,7 +157,7 @@ class Replay:
             if self._older_of.get(number, (begin, None))[0] != until:
                 before = data.moved[begin:until][~data.inputs.negative[begin:until].numpy()]
                 items, first_seen = np.unique(
-                    self._catalogue_index[self.events.item[before[::-1]]], return_index=True
+                    self._learned.index[self.events.item[before[::-1]]], return_index=True
                 )
                 self._older_of[number] = until, items[np.argsort(first_seen)][: self.config.older]
             older_of.append(self._older_of.get(number, _NO_ITEMS)[1])
@@ -159,24 +166,7 @@ class Replay:
             older[row, : len(items)] = items
         return torch.from_numpy(older)
 
-    def _number(self, begin: int, end: int) -> None:
-        """Put the items of rows begin … end - 1 into the catalogue."""
-        item = self.events.item[begin:end]
-        self._catalogue_index[item] = self.catalogue.add(self._hashes[item])
-
     def _target(self, row: NDArray[np.int64]) -> NDArray[np.int64]:
         """Catalogue indices of the items of these rows, -1 for an item's first appearance."""
         item = self.events.item[row]
-        return np.where(self._first_row[item] < row, self._catalogue_index[item], -1)
-
-    def _learn(self, begin: int, end: int) -> None:
-        """Count the events of rows begin … end - 1 that move states and are not negative."""
-        events = self.events
-        rows = np.flatnonzero(self._flags.moves[begin:end] & ~self._flags.negative[begin:end]) + begin
-        slots = self._slots(
-            events.user[rows].astype(np.int64), self._data.before[rows], self.config.transition_lags
-        )
-        earlier = np.where(slots >= 0, self._catalogue_index[events.item[self._data.moved[slots]]], -1)
-        self.statistics.count_events(
-            0, self._catalogue_index[events.item[rows]], events.timestamp[rows], earlier
-        )
+        return np.where(self._first_row[item] < row, self._learned.index[item], -1)

@@ -6,7 +6,7 @@ carried on from window to window. Others join as there is room, so that every op
 same number of events.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eddy.models.hashing import item_hashes, type_hashes
+from eddy.models.logs.column_store import ColumnStore, slices
 from eddy.models.logs.events import Events
+from eddy.models.logs.order import Rows, order_by_number, row_type
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
 from eddy.models.tensors import Inputs
@@ -24,49 +26,129 @@ from eddy.models.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Sequences:
-    """m events that move states, user after user, each user's in order; and p predictions of targets."""
+    """m events that move states, user after user, each user's in order; and p predictions of targets, in the
+    same order. The arrays are as narrow as what they hold allows, and may lie in files.
+    """
 
     start: NDArray[np.int64]  # [U + 1] first event of each user
-    inputs: Inputs  # [m]
-    state: NDArray[np.int64]  # [p] the event after which the target is predicted, -1 = none before it
-    user: NDArray[np.int64]  # [p]
-    target: Tensor  # int64[p] vocabulary index, -1 = outside the vocabulary
-    idle_ms: Tensor  # int64[p] from that event to the target, -1 = no event yet
-    row: NDArray[np.int64]  # [p] the target's row in the event log
-    moved: NDArray[np.int64]  # [m] the event's row in the event log
-    before: NDArray[np.int64]  # [n] for each row of the log: its user's last event before it, or -1
+    inputs: Inputs  # [m] items and types are int32: see `inputs_at`
+    first: NDArray[np.int64]  # [U + 1] first prediction of each user
+    following: Rows  # [p] the event before which the target is predicted; start[u + 1] = after the last one
+    target: Tensor  # int32[p] vocabulary index, -1 = outside the vocabulary
+    idle_ms: Tensor  # int64[p] from the event before to the target, -1 = no event yet
+    row: Rows  # [p] the target's row in the event log, increasing for each user
+    moved: Rows  # [m] the event's row in the event log
+    rows: int  # n, of the event log
+    store: ColumnStore
+    source: str  # for error messages
+
+    def user_of(self, prediction: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The users of predictions."""
+        return np.searchsorted(self.first, prediction, "right") - 1
+
+    def state_of(self, prediction: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The events after which targets are predicted: int64[q], -1 = none before it."""
+        following = self.following[prediction].astype(np.int64)
+        return np.where(following > self.start[self.user_of(prediction)], following - 1, -1)
+
+    def inputs_at(self, event: Tensor) -> Inputs:
+        """The inputs of events (of any shape), as a recommender reads them."""
+        item, type_, negative, gap_ms = (part[event] for part in self.inputs)
+        return Inputs(item.long(), type_.long(), negative, gap_ms)
+
+    def predictions_before(self, row: int) -> NDArray[np.int64]:
+        """How many predictions each user has of targets before a row of the log: int64[U]. They are the
+        user's first ones.
+        """
+        if row <= 0:
+            return np.zeros(len(self.first) - 1, np.int64)
+        if row >= self.rows:
+            return np.diff(self.first)
+        before = np.empty(len(self.first), np.int64)  # of all users together, before each one's first
+        total, user = 0, 0
+        for part in slices(len(self.row)):
+            count = np.concatenate([[0], np.cumsum(self.row[part] < row)])
+            end = int(np.searchsorted(self.first, part.stop, "left"))
+            before[user:end] = total + count[self.first[user:end] - part.start]
+            total, user = total + int(count[-1]), end
+        before[user:] = total
+        return np.diff(before)
+
+    def count(self, wanted: range) -> int:
+        """The number of predictions of targets in these rows of the log."""
+        until, begin = (self.predictions_before(row).sum() for row in (wanted.stop, wanted.start))
+        return int(until - begin)
 
 
 def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside: bool = False) -> Sequences:
-    """Sort a log by user. Targets outside the vocabulary are left out unless `outside`."""
-    flags = events.flags(rules)
-    input_of = vocabulary.input_index(item_hashes(events.items))
-    types = vocabulary.type_index(type_hashes(events.types))
-    order = np.argsort(events.user, kind="stable")
-    user, moves = events.user[order].astype(np.int64), flags.moves[order]
-    moved = order[moves]
-    start = np.searchsorted(user[moves], np.arange(len(events.users) + 1))
-    last = np.cumsum(moves) - moves - 1  # in this order: the last event before that moves any state
-    before = np.empty(len(events), np.int64)
-    before[order] = np.where(last >= start[user], last, -1)
-    timestamp = events.timestamp[moved]
-    gap = np.diff(timestamp, prepend=0)
+    """Sort a log by user. Targets outside the vocabulary are left out unless `outside`.
+
+    1. Order the events. 2. Count what moves states and what is a target, to know where each slice's go.
+    3. Fill the arrays, slice by slice.
+    """
+    store, flags = events.store, events.flags(rules)
+    input_of = vocabulary.input_index(item_hashes(events.items)).astype(np.int32)
+    type_of = vocabulary.type_index(type_hashes(events.types)).astype(np.int32)
+    is_target = (input_of < len(vocabulary)) | outside  # by item
+    # 1. User after user.
+    order, of_user = order_by_number(events.user, len(events.users), store)
+
+    def chosen(part: slice) -> tuple[Rows, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Rows of the log in this order; which of them move states, and which are targets."""
+        rows = order[part]
+        return rows, flags.moves[rows], flags.target[rows] & is_target[events.item[rows]]
+
+    # 2. How many there are before each user.
+    start, first = np.zeros(len(of_user), np.int64), np.zeros(len(of_user), np.int64)
+    user = moved_count = target_count = 0
+    for part in slices(len(order)):
+        _, moves, targets = chosen(part)
+        end = int(np.searchsorted(of_user, part.stop, "left"))
+        begins = of_user[user:end] - part.start
+        start[user:end] = moved_count + np.concatenate([[0], np.cumsum(moves)])[begins]
+        first[user:end] = target_count + np.concatenate([[0], np.cumsum(targets)])[begins]
+        moved_count, target_count, user = (
+            moved_count + int(moves.sum()),
+            target_count + int(targets.sum()),
+            end,
+        )
+    start[user:], first[user:] = moved_count, target_count
+    # 3. The arrays.
+    type_ = row_type(len(events))
+    item, types = store.empty(moved_count, np.int32), store.empty(moved_count, np.int32)
+    negative, gap = store.empty(moved_count, np.bool_), store.empty(moved_count, np.int64)
+    moved = store.empty(moved_count, type_)
+    following, row = store.empty(target_count, type_), store.empty(target_count, type_)
+    target, idle = store.empty(target_count, np.int32), store.empty(target_count, np.int64)
+    events_before = targets_before = 0
+    last = 0  # time of the last event before the slice that moves a state
+    for part in slices(len(order)):
+        rows, moves, targets = chosen(part)
+        # a. The events that move states.
+        moving = rows[moves]
+        into = slice(events_before, events_before + len(moving))
+        time = events.timestamp[moving]
+        moved[into], item[into] = moving, input_of[events.item[moving]]
+        types[into], negative[into] = type_of[events.type[moving]], flags.negative[moving]
+        gap[into] = np.diff(time, prepend=last)
+        # b. The targets: the event before one may lie in the slice before.
+        predicted = rows[targets]
+        to = slice(targets_before, targets_before + len(predicted))
+        next_event = events_before + (np.cumsum(moves) - moves)[targets]
+        begin = start[events.user[predicted]]
+        with_last = np.concatenate([[last], time])
+        before = with_last[next_event - events_before]
+        following[to], row[to] = next_event, predicted
+        index = input_of[events.item[predicted]]
+        target[to] = np.where(index < len(vocabulary), index, -1)
+        idle[to] = np.where(next_event > begin, events.timestamp[predicted] - before, -1)
+        events_before, targets_before, last = into.stop, to.stop, int(with_last[-1])
     gap[start[:-1][np.diff(start) > 0]] = -1
-    inputs = Inputs(
-        torch.from_numpy(input_of[events.item[moved]]),
-        torch.from_numpy(types[events.type[moved]]),
-        torch.from_numpy(flags.negative[moved]),
-        torch.from_numpy(gap),
-    )
-    in_vocabulary = input_of[events.item] < len(vocabulary)
-    row = order[(flags.target & (in_vocabulary | outside))[order]]
-    idle = np.full(len(row), -1)
-    has_state = before[row] >= 0
-    idle[has_state] = events.timestamp[row][has_state] - timestamp[before[row][has_state]]
+    inputs = Inputs(*(torch.from_numpy(column) for column in (item, types, negative, gap)))
     return Sequences(
-        start=start, inputs=inputs, state=before[row], user=events.user[row].astype(np.int64),
-        target=torch.from_numpy(np.where(in_vocabulary[row], input_of[events.item[row]], -1)),
-        idle_ms=torch.from_numpy(idle), row=row, moved=moved, before=before,
+        start=start, inputs=inputs, first=first, following=following, target=torch.from_numpy(target),
+        idle_ms=torch.from_numpy(idle), row=row, moved=moved, rows=len(events), store=store,
+        source=events.source,
     )  # fmt: skip
 
 
@@ -79,88 +161,94 @@ class Batch:
     carried: Tensor  # int64[B] row of the previous batch's end state, -1 = zeros
     prediction: Tensor  # int64[q] index into the predictions
     output: Tensor  # int64[q] 1 + row of the packed outputs; 0 = the initial state's output
-    all_predictions: Tensor  # int64[Q >= q] the predictions of all shares of the batch
 
 
 def batches(
-    data: Sequences, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int,
-    share: int = 0, shares: int = 1,
+    data: Sequences, wanted: range, users: NDArray[np.int64], steps: int, events: int,
+    total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda of_own: of_own,
 ) -> Iterator[Batch]:  # fmt: skip
     """Walk along the users' events, the users in the given order: about `events` per batch, at most `steps`
     of each user.
 
-    wanted[p] picks the predictions; users without any are passed over. share, shares: each batch is divided
-    among so many walks (processes), which agree on all batches. A user is always in the same walk's share, so
-    that the state can be carried on there.
+    wanted: rows of the log whose targets are predicted; users without any are passed over. total: adds up an
+    array over processes, each of which has the events of users of its own, and calls this with the same
+    arguments. All agree on the batches, and each walks along its own users' part of each.
 
-    1. Sort the predictions by the event that they follow. 2. Find each user's first and last event of
-    interest. 3. Fill batches: those users who have events left, then new ones while there is room.
+    1. Find each user's predictions, and their last event of interest. 2. Let all processes know the lengths
+    of all walks. 3. Fill batches: those users who have events left, then new ones while there is room.
     """
-    # 1. Predictions of users before their first event sort before those after it.
-    chosen = np.flatnonzero(wanted)
-    by_state = chosen[np.lexsort((data.state[chosen], data.user[chosen]))]
-    first = data.start[data.user[by_state]]
-    sort_key = np.where(data.state[by_state] >= 0, data.state[by_state], first) * 2 + (
-        data.state[by_state] >= 0
-    )
-    # 2. Events after the last prediction teach nothing.
-    has = np.zeros(len(data.start) - 1, bool)
-    has[data.user[chosen]] = True
-    last = np.zeros(len(data.start) - 1, np.int64)
-    np.maximum.at(last, data.user[chosen], np.maximum(data.state[chosen], data.start[data.user[chosen]]) + 1)
-    end = np.minimum(last, data.start[1:])
-    users = users[has[users] & (end > data.start[:-1])[users]]
-    at, until = data.start[users], end[users]
-    row = np.full(len(users), -1)  # where the previous batch left this user's state
+    # 1. Events after the last prediction teach nothing.
+    low, high = (data.first[:-1] + data.predictions_before(row) for row in (wanted.start, wanted.stop))
+    begin, has = data.start[:-1], high > low
+    end = begin.copy()
+    last = data.following[high[has] - 1]
+    end[has] = np.minimum(np.maximum(last, begin[has] + 1), data.start[1:][has])
+    # 2. A user is in one process.
+    own = end - begin
+    length = total(own)
+    users = users[length[users] > 0]
+    walk = _Walk(data, steps, own[users] > 0, begin[users], low[users], high[users], length[users])
     # 3. `active` are positions in `users`.
     active = np.zeros(0, np.int64)
     joined = 0
     while len(active) or joined < len(users):
-        size = np.minimum(until[active] - at[active], steps).sum()
+        size = np.minimum(walk.left[active], steps).sum()
         new = joined
         while new < len(users) and size < events:
-            size += min(until[new] - at[new], steps)
+            size += min(walk.left[new], steps)
             new += 1
         active = np.concatenate([active, np.arange(joined, new)])
         joined = new
-        yield _batch(data, by_state, sort_key, at, until, row, active, steps, active % shares == share)
-        done = at[active] >= until[active]
-        active = active[~done]
+        yield walk.batch(active)
+        active = active[walk.left[active] > 0]
 
 
-def _batch(
-    data: Sequences, by_state: NDArray[np.int64], sort_key: NDArray[np.int64], at: NDArray[np.int64],
-    until: NDArray[np.int64], row: NDArray[np.int64], active: NDArray[np.int64], steps: int,
-    in_share: NDArray[np.bool_],
-) -> Batch:  # fmt: skip
-    """The next window of the active users, of whom those `in_share` are yielded; moves `at` and `row` on."""
-    length = np.minimum(until[active] - at[active], steps)
-    order = np.argsort(-length, kind="stable")
-    active, length, in_share = active[order], length[order], in_share[order]
-    begin = at[active].copy()
-    at[active] += length
-    low, high = np.searchsorted(sort_key, begin * 2), np.searchsorted(sort_key, (begin + length) * 2)
-    _, of_all_shares = expand_ranges(low, high)
-    active, begin, length = active[in_share], begin[in_share], length[in_share]
-    batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
-    step_of = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
-    offset = np.cumsum(batch_sizes) - batch_sizes
-    lane = np.arange(len(step_of)) - offset[step_of]
-    event = begin[lane] + step_of
-    of_lane, prediction = expand_ranges(low[in_share], high[in_share])
-    step = sort_key[prediction] // 2 - begin[of_lane]
-    output = (
-        np.where(sort_key[prediction] % 2 == 1, 1 + offset[step] + of_lane, 0)
-        if len(prediction)
-        else prediction
-    )
-    batch = Batch(
-        event=torch.from_numpy(event), batch_sizes=torch.from_numpy(batch_sizes),
-        carried=torch.from_numpy(row[active].copy()), prediction=torch.from_numpy(by_state[prediction]),
-        output=torch.from_numpy(output), all_predictions=torch.from_numpy(by_state[of_all_shares]),
-    )  # fmt: skip
-    row[active] = np.arange(len(active))
-    return batch
+class _Walk:
+    """Where the users of a walk are; all arrays are by position in the walk's order of users."""
+
+    def __init__(
+        self, data: Sequences, steps: int, own: NDArray[np.bool_], at: NDArray[np.int64],
+        low: NDArray[np.int64], high: NDArray[np.int64], left: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        """own: which users' events are here. at: their next event. low, high: their wanted predictions that
+        are still to come are low … high - 1. left: events until the last of them, also of the others.
+        """
+        self.data, self.steps, self.own, self.at = data, steps, own, at
+        self.low, self.high, self.left = low, high, left
+        self._row = np.full(len(at), -1)  # where the previous batch left this user's state
+
+    def batch(self, active: NDArray[np.int64]) -> Batch:
+        """The next window of each active user whose events are here."""
+        # 1. All move on, in the order of the lengths of their windows; the others only as far as is known.
+        length = np.minimum(self.left[active], self.steps)
+        order = np.argsort(-length, kind="stable")
+        active, length = active[order], length[order]
+        self.left[active] -= length
+        active, length = active[self.own[active]], length[self.own[active]]
+        begin = self.at[active]
+        until = begin + length
+        self.at[active] = until
+        # 2. The events: the k-th of all users that have so many, for each k in turn.
+        batch_sizes = np.searchsorted(-length, -np.arange(length.max(initial=0)), side="left")
+        step_of = np.repeat(np.arange(len(batch_sizes)), batch_sizes)
+        offset = np.cumsum(batch_sizes) - batch_sizes
+        lane = np.arange(len(step_of)) - offset[step_of]
+        event = begin[lane] + step_of
+        # 3. The predictions that follow them, or that come before the user's first event.
+        following = self.data.following
+        low, high = self.low[active], self.high[active]
+        end = np.searchsorted(following, until.astype(following.dtype), "right").clip(low, high)
+        self.low[active] = end
+        of_lane, prediction = expand_ranges(low, end)
+        step = following[prediction] - 1 - begin[of_lane]
+        output = np.where(step >= 0, 1 + offset[np.maximum(step, 0)] + of_lane, 0) if len(step) else step
+        batch = Batch(
+            event=torch.from_numpy(event), batch_sizes=torch.from_numpy(batch_sizes),
+            carried=torch.from_numpy(self._row[active]), prediction=torch.from_numpy(prediction),
+            output=torch.from_numpy(output),
+        )  # fmt: skip
+        self._row[active] = np.arange(len(active))
+        return batch
 
 
 def expand_ranges(
@@ -179,19 +267,21 @@ def carried(before: Tensor, batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def outputs_at(recommender: Recommender, data: Sequences, wanted: NDArray[np.bool_]) -> Tensor:
-    """The cell's outputs at the wanted predictions, each after its user's whole history:
-    float32[wanted.sum(), H].
+def outputs_at(recommender: Recommender, data: Sequences, wanted: range) -> tuple[Tensor, NDArray[np.int64]]:
+    """The cell's outputs at the predictions of targets in the wanted rows, each after its user's whole
+    history: float32[q,H], and which predictions they are, in increasing order: int64[q].
     """
     device = recommender.item_bias.device
     initial = recommender.cell.output(recommender.initial(1))
-    position = torch.from_numpy(np.cumsum(wanted) - 1)
-    result = torch.empty(int(wanted.sum()), recommender.config.hidden)
+    before = (data.first[:-1] + data.predictions_before(row) for row in (wanted.start, wanted.stop))
+    _, predictions = expand_ranges(*before)
+    result = torch.empty(len(predictions), recommender.config.hidden)
     state = recommender.initial(1)
     users = np.arange(len(data.start) - 1)
     result[:] = initial.cpu()
     for batch in batches(data, wanted, users, steps=128, events=1 << 14):
-        inputs = Inputs(*(part[batch.event].to(device) for part in data.inputs))
+        inputs = Inputs(*(part.to(device) for part in data.inputs_at(batch.event)))
         outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
-        result[position[batch.prediction]] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
-    return result
+        position = torch.from_numpy(np.searchsorted(predictions, batch.prediction.numpy()))
+        result[position] = torch.cat([initial, outputs])[batch.output.to(device)].cpu()
+    return result, predictions

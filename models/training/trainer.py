@@ -71,7 +71,8 @@ class Trainer:
         self.checkpoint = checkpoint
         self.device = objective.device
         self.log_every = LOG_EVERY if self.device.type == "cuda" else 1
-        self.users = np.flatnonzero(np.diff(self.data.start))
+        self.users = np.flatnonzero(group.total(np.diff(self.data.start)))
+        self.whole_log = range(self.data.rows)
         self.optimizer = self._new_optimizer()
         self.average: dict[str, Tensor] = {}
         self.averaged = 0
@@ -87,15 +88,21 @@ class Trainer:
             network, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
         )
 
-    def fit_network(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
+    def count(self, wanted: range) -> int:
+        """The number of predictions of targets in these rows, of all processes."""
+        return int(self.group.total(np.array([self.data.count(wanted)]))[0])
+
+    def fit_network(self, first: int) -> dict[str, Any]:
         """Train without the held-out part until early stopping; the weights of the best epoch are kept.
 
-        held_out: bool[p] of the predictions. Returns "curve" (a point per epoch), "best_epoch" and "seconds".
+        first: the held-out part begins with this row of the log. Returns "curve" (a point per epoch),
+        "best_epoch" and "seconds".
 
         Each epoch: 1. Check patience and the time budget. 2. Make the pass. 3. Judge the running average of
         the weights, or the weights, on the held-out part. 4. Keep the best, and save the checkpoint.
         """
-        settings = self.settings
+        settings, learned, held_out = self.settings, range(first), range(first, self.data.rows)
+        watches = self.count(held_out) > 0
         state = self._restored()
         began = time.process_time() - (state.curve[-1]["cpu_s"] if state.curve else 0.0)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
@@ -105,7 +112,7 @@ class Trainer:
             if self.group.from_first(self._elapsed()) > settings.seconds:
                 break
             # 2. The pass.
-            loss, speed = self._epoch("network", epoch, settings.epochs, ~held_out, self._falling)
+            loss, speed = self._epoch("network", epoch, settings.epochs, learned, self._falling)
             point = {
                 "epoch": epoch,
                 "loss": loss,
@@ -119,7 +126,7 @@ class Trainer:
             candidate = state.weights | state.average
             self.recommender.load_state_dict(candidate)
             watched = loss
-            if held_out.any():
+            if watches:
                 point["validation_loss"] = watched = self.loss(held_out)
             self.recommender.load_state_dict(state.weights)
             # 4. What is kept.
@@ -133,56 +140,57 @@ class Trainer:
         self.recommender.load_state_dict(state.best_weights)
         return {"curve": state.curve, "best_epoch": state.best_epoch, "seconds": self._elapsed()}
 
-    def fit_ridge(self, held_out: NDArray[np.bool_]) -> dict[str, Any]:
-        """Fit the readout in closed form (eddy.models.training.ridge), at the scale at which the held-out
-        part's loss is least.
+    def fit_ridge(self, first: int) -> dict[str, Any]:
+        """Fit the readout in closed form (eddy.models.training.ridge), at the scale at which the loss of the
+        held-out part, from row `first` on, is least.
         """
-        everything = np.ones(len(self.data.row), bool)
-        fit_readout(self.recommender, self._states(~held_out), self.settings.ridge, total=self.group.sum)
-        watched = held_out if held_out.any() else everything
+        held_out = range(first, self.data.rows)
+        fit_readout(self.recommender, self._states(range(first)), self.settings.ridge, total=self.group.sum)
+        watched = held_out if self.count(held_out) else self.whole_log
         curve = fit_scale(self.recommender, lambda: self.loss(watched))
         return {"curve": curve, "seconds": self._elapsed()}
 
     @torch.no_grad()
-    def _states(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the cell's outputs [q,H] at the wanted predictions and their targets [q], batch by batch."""
+    def _states(self, wanted: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the cell's outputs [q,H] at the targets in the wanted rows, and these [q], batch by batch."""
         self.recommender.eval()
         state = self.recommender.initial(1)
         for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
             if len(batch.event):
                 outputs, state = self.objective.outputs(batch, state)
-                yield outputs, self.data.target[batch.prediction].to(self.device)
+                yield outputs, self._targets(batch).to(self.device)
 
-    def _batches(
-        self, wanted: NDArray[np.bool_], users: NDArray[np.int64], steps: int, events: int
-    ) -> Iterator[Batch]:
-        return batches(self.data, wanted, users, steps, events, self.group.rank, self.group.size)
+    def _batches(self, wanted: range, users: NDArray[np.int64], steps: int, events: int) -> Iterator[Batch]:
+        return batches(self.data, wanted, users, steps, events, self.group.total)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """The targets of this process's part of a batch: int64[q]."""
+        return self.data.target[batch.prediction].long()
 
     def fit_whole(self, metrics: dict[str, Any]) -> None:
         """Make one more pass, over the whole log; the learning rate falls from TrainConfig.whole of its peak
         to 0. Adds "whole_loss" to the metrics.
         """
-        everything = np.ones(len(self.data.row), bool)
         if self.settings.ridge:
             scale = metrics["curve"][-1]["scale"]
-            states = self._states(everything)
+            states = self._states(self.whole_log)
             fit_readout(self.recommender, states, self.settings.ridge, scale, self.group.sum)
             return
         self.optimizer = self._new_optimizer()
         epoch = self.settings.epochs + 1
         peak = self.settings.whole
-        loss, _ = self._epoch("whole log", epoch, epoch, everything, lambda done: peak * (epoch - done))
+        loss, _ = self._epoch("whole log", epoch, epoch, self.whole_log, lambda done: peak * (epoch - done))
         metrics["whole_loss"] = loss
 
     def fit_features(self) -> None:
         """Make one pass over the whole log in which features learn to stand in for items' own vectors: in
         each step for half of the items, beside the vectors of the others. Nothing else learns.
         """
-        everything, settings = np.ones(len(self.data.row), bool), self.settings
+        settings = self.settings
         self.optimizer = torch.optim.Adam([self.recommender.feature_vectors], settings.learning_rate)
         self.objective.feature_share = FEATURE_SHARE
         epoch = settings.epochs + 2
-        self._epoch("metadata", epoch, epoch, everything, lambda done: epoch - done)
+        self._epoch("metadata", epoch, epoch, self.whole_log, lambda done: epoch - done)
         self.objective.feature_share = 0.0
 
     def _weights(self) -> dict[str, Tensor]:
@@ -227,10 +235,11 @@ class Trainer:
         phase: str,
         epoch: int,
         epochs: int,
-        wanted: NDArray[np.bool_],
+        wanted: range,
         schedule: Callable[[float], float],
     ) -> tuple[float, float]:
-        """Make one pass over the wanted predictions; returns the mean loss (nats) and events per second.
+        """Make one pass over the targets in the wanted rows; returns the mean loss (nats) and events per
+        second.
 
         1. Seed, and shuffle the users. 2. For each batch: backpropagate, step, and carry the states on. 3.
         Look at the loss now and then: tell the progress, or end a run that diverges.
@@ -240,7 +249,7 @@ class Trainer:
         self._seed(epoch)
         users = np.random.default_rng((settings.seed, epoch)).permutation(self.users)
         recommender.train()
-        count = int(wanted.sum())
+        count = self.count(wanted)
         done, seen, began = 0, 0, time.perf_counter()
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         state = recommender.initial(1)
@@ -249,19 +258,20 @@ class Trainer:
         steps = self._batches(wanted, users, settings.bptt_steps, per_step)
         # 2. Optimiser steps.
         for number, batch in enumerate(steps, 1):
-            loss, state = self._loss_of(batch, state)
+            targets = self.group.concatenated(self._targets(batch))
+            loss, state = self._loss_of(batch, state, targets)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
             # The group averages gradients of sums; the step needs the gradient of the mean over predictions.
-            torch.autograd.backward(loss * (self.group.size / max(1, len(batch.all_predictions))))
+            torch.autograd.backward(loss * (self.group.size / max(1, len(targets))))
             learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(learning, settings.clip)
             self.optimizer.step()
             if settings.average and phase == "network":
                 self._take_into_average()
             summed += self.group.sum(loss.detach())
-            done += len(batch.all_predictions)
+            done += len(targets)
             seen += len(batch.event)
             # 3. A look at the loss.
             if done < count and number % self.log_every:
@@ -286,13 +296,14 @@ class Trainer:
             self.objective.draws = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
-    def loss(self, wanted: NDArray[np.bool_]) -> float:
-        """Mean full-softmax loss (nats) of these predictions, each from its user's whole history."""
+    def loss(self, wanted: range) -> float:
+        """Mean full-softmax loss (nats) of the targets in the wanted rows, after whole histories."""
         self.recommender.eval()
         total, count = 0.0, 0
         state = self.recommender.initial(1)
         for batch in self._batches(wanted, self.users, 4 * self.settings.bptt_steps, 8192):
-            loss, state = self.objective(batch, state)
+            loss, state = self.objective(batch, state, self._targets(batch))
             total += loss.item()
-            count += len(batch.all_predictions)
-        return self.group.sum(torch.tensor(total, dtype=torch.float64)).item() / max(count, 1)
+            count += len(batch.prediction)
+        summed = self.group.sum(torch.tensor([total, count], dtype=torch.float64))
+        return float(summed[0] / max(summed[1].item(), 1))

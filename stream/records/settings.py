@@ -196,6 +196,14 @@ class Settings(BaseSettings):
     )
     cache_dir: Path = Field(default_factory=cache_folder)
 
+    # Training.
+    training_memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="of each training process; what of a log does not fit goes to files in the cache folder",
+    )
+
     # Serving.
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")

@@ -71,6 +71,11 @@ def test_two_processes_learn_what_one_learns(events_file: Path, tmp_path: Path) 
         assert len(out.splitlines()) == 1  # one process speaks for all
         assert not re.search("Warning|terminate called|Traceback", err)
         figures[processes] = json.loads((tmp_path / f"of-{processes}.json").read_text())
+        rows = [int(count) for count in re.findall(r"process \d of 2 has (\d+) events", err)]
+        assert len(rows) == (2 if processes == 2 else 0)
+        if rows:  # each has the events of its own users, and nobody those of others
+            assert min(rows) > 0
+            assert sum(rows) == len(events_file.read_text().splitlines()) - 1
     one, two = figures[1], figures[2]
     for measure in ("loss", "validation_loss"):
         of_two = [point[measure] for point in two["curve"]]

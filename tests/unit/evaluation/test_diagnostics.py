@@ -23,6 +23,7 @@ from eddy.models.training.gradients import (
     gradients,
     windows,
 )
+from eddy.models.training.sequences import Sequences, sequences
 from eddy.models.vocabulary import Vocabulary
 
 SMALL = ModelConfig(hidden=6, dim=5, item_buckets=2, dropout=0.5)
@@ -49,6 +50,10 @@ def vocabulary(events: Events) -> Vocabulary:
     return Vocabulary(events.items, events.types, SMALL.item_buckets)
 
 
+def in_sequences(events: Events) -> Sequences:
+    return sequences(events, vocabulary(events), EVERY_EVENT)
+
+
 def recommender(cell: str = "rnn") -> Recommender:
     torch.manual_seed(0)
     model = Recommender(replace(SMALL, cell=cell), ITEMS, 1)
@@ -59,7 +64,7 @@ def recommender(cell: str = "rnn") -> Recommender:
 
 def some_windows(steps: int = STEPS) -> Windows:
     events = log([10] * USERS)
-    return windows(events, vocabulary(events), EVERY_EVENT, steps, USERS)
+    return windows(in_sequences(events), steps, USERS)
 
 
 def loss_from(model: Recommender, sample: Windows, state: torch.Tensor, step: int) -> torch.Tensor:
@@ -151,23 +156,23 @@ def test_vanishing_and_exploding_gradients_are_named_with_what_to_change(
 
 def test_a_log_is_measured_over_windows_that_its_users_have() -> None:
     events = log([40] * 40 + [3])
-    measured = gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, bptt_steps=12, clip=1.0)
+    measured = gradients(recommender("gru"), in_sequences(events), bptt_steps=12, clip=1.0)
     assert measured["window"] == 12
     assert 1 <= measured["horizon"] <= 12
     cut = with_gains(recommender("rnn"), recurrent=0.0)
-    longer = gradients(cut, events, vocabulary(events), EVERY_EVENT, bptt_steps=64, clip=100.0)
+    longer = gradients(cut, in_sequences(events), bptt_steps=64, clip=100.0)
     assert longer["window"] == 39
     assert "gradients vanish" in longer["warning"]
 
 
 def test_a_log_of_short_histories_is_not_measured() -> None:
     events = log([4] * 50)
-    assert gradients(recommender("gru"), events, vocabulary(events), EVERY_EVENT, 32, 1.0) == {}
+    assert gradients(recommender("gru"), in_sequences(events), 32, 1.0) == {}
 
 
 def test_windows_hold_each_users_last_events_before_a_target() -> None:
     events = log([3, 8, 4])
-    sample = windows(events, vocabulary(events), EVERY_EVENT, 3, users=10)
+    sample = windows(in_sequences(events), 3, users=10)
     ends = {tuple(events.item[events.user == user][-4:].tolist()) for user in (1, 2)}
     assert {
         (*row.tolist(), int(target)) for row, target in zip(sample.inputs.item, sample.target, strict=True)
@@ -177,7 +182,7 @@ def test_windows_hold_each_users_last_events_before_a_target() -> None:
 def test_windows_longer_than_any_history_are_refused() -> None:
     events = log([4] * 5)
     with pytest.raises(EddyError, match="no user has 9 events"):
-        windows(events, vocabulary(events), EVERY_EVENT, 9, users=10)
+        windows(in_sequences(events), 9, users=10)
 
 
 def test_a_trajectory_is_the_state_after_each_event_of_the_user() -> None:

@@ -157,7 +157,7 @@ def test_a_torn_bucket_is_made_again(service: ReadyService, tmp_path: Path) -> N
 def test_named_users_get_lists_whether_they_are_known_or_not(service: ReadyService, tmp_path: Path) -> None:
     named = tmp_path / "users.txt"
     named.write_text("user-1\nstranger\nuser-1\n\n")
-    users = read_users(named)
+    users = read_users(str(named))
     assert users == ["user-1", "stranger"]
     assert make(tmp_path / "out.parquet", users=users) == 2
     table = pq.read_table(tmp_path / "out.parquet")
@@ -169,7 +169,7 @@ def test_named_users_get_lists_whether_they_are_known_or_not(service: ReadyServi
 
 def test_users_can_be_named_by_a_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user_id": ["a", "b", "a"], "country": ["x", "y", "x"]}), tmp_path / "u.parquet")
-    assert read_users(tmp_path / "u.parquet") == ["a", "b"]
+    assert read_users(str(tmp_path / "u.parquet")) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("out", "topic"), [(None, None), (Path("x"), "y")])

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -44,11 +43,13 @@ def test_what_a_user_already_had_is_left_out_of_the_softmax(monkeypatch: pytest.
     data = sequences(events, vocabulary, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1)
     trainer = Trainer(Objective(recommender, data, replace(FAST, unseen=True)), lambda _: None)
-    wanted = np.ones(len(data.row), bool)
-    query = recommender.user_vector(outputs_at(recommender.eval(), data, wanted), data.idle_ms)
+    wanted = range(len(events))
+    outputs, predictions = outputs_at(recommender.eval(), data, wanted)
+    query = recommender.user_vector(outputs, data.idle_ms)
     logits = query @ recommender.item_vectors[: len(vocabulary)].T
     expected, repeats = 0.0, 0
-    for p, (state, user) in enumerate(zip(data.state, data.user, strict=True)):
+    states, users = data.state_of(predictions), data.user_of(predictions)
+    for p, (state, user) in enumerate(zip(states, users, strict=True)):
         target = int(data.target[p])
         own_items = set(data.inputs.item[data.start[user] : state + 1].tolist()) if state >= 0 else set[int]()
         repeats += target in own_items

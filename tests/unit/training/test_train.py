@@ -15,9 +15,12 @@ from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
+from eddy.models.training.distributed import ALONE
 from eddy.models.training.gate_fitting import collect
+from eddy.models.training.gate_log import gate_log
+from eddy.models.training.group_log import GroupLog
 from eddy.models.training.objective import Objective
-from eddy.models.training.sequences import Sequences, batches, carried, outputs_at, sequences
+from eddy.models.training.sequences import Batch, Sequences, batches, carried, outputs_at, sequences
 from eddy.models.training.train import _held_out, train, vocabulary_of
 from eddy.models.training.trainer import Progress, Trainer
 from tests.support.training import FAST, SMALL, log, random_log, same
@@ -32,8 +35,8 @@ def test_every_target_is_predicted_once_from_exactly_the_events_before_it(rules:
     data = sequences(events, vocabulary, rules)
     recommender = Recommender(SMALL, len(vocabulary), 1).eval()
     flags = events.flags(rules)
-    wanted = np.ones(len(data.row), bool)
-    outputs = outputs_at(recommender, data, wanted)
+    outputs, predictions = outputs_at(recommender, data, range(len(events)))
+    assert predictions.tolist() == list(range(len(data.row)))
     assert sorted(data.row.tolist()) == np.flatnonzero(flags.target).tolist()
     with torch.no_grad():
         for p in range(0, len(data.row), 7):
@@ -55,14 +58,14 @@ def test_every_target_is_predicted_once_from_exactly_the_events_before_it(rules:
             assert data.idle_ms[p] == idle
 
 
-def random_walk() -> tuple[Recommender, Sequences, NDArray[np.bool_], torch.Tensor, NDArray[np.int64]]:
-    """A recommender and a log, all of its predictions wanted, their outputs, and the users in any order."""
+def random_walk() -> tuple[Recommender, Sequences, range, torch.Tensor, NDArray[np.int64]]:
+    """A recommender and a log, all of whose rows are wanted, the outputs, and the users in any order."""
     events = random_log()
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     data = sequences(events, vocabulary, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1).eval()
-    wanted = np.ones(len(data.row), bool)
-    expected = outputs_at(recommender, data, wanted)
+    wanted = range(len(events))
+    expected, _ = outputs_at(recommender, data, wanted)
     return recommender, data, wanted, expected, np.random.default_rng(0).permutation(len(data.start) - 1)
 
 
@@ -73,8 +76,9 @@ def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
     state = recommender.initial(1)
     with torch.no_grad():
         for batch in batches(data, wanted, users, window, events=40):
-            inputs = Inputs(*(part[batch.event] for part in data.inputs))
-            outputs, state = recommender.packed(inputs, batch.batch_sizes, carried(state, batch))
+            outputs, state = recommender.packed(
+                data.inputs_at(batch.event), batch.batch_sizes, carried(state, batch)
+            )
             start = recommender.cell.output(recommender.initial(1))
             assert torch.isnan(found[batch.prediction]).all()
             found[batch.prediction] = torch.cat([start, outputs])[batch.output]
@@ -82,32 +86,46 @@ def test_states_are_carried_whole_across_truncated_windows(window: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_processes_share_every_batch_and_keep_their_users_states() -> None:
-    recommender, data, wanted, expected, users = random_walk()
-    objective = Objective(recommender, data, FAST)
-    whole = [sorted(batch.prediction.tolist()) for batch in batches(data, wanted, users, 5, 40)]
+def test_processes_that_have_users_of_their_own_walk_along_the_same_batches() -> None:
+    events = random_log()
+    vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
+    recommender = Recommender(SMALL, len(vocabulary), 1).eval()
+    data = sequences(events, vocabulary, EVERY_EVENT)
+    expected, _ = outputs_at(recommender, data, range(len(events)))
+    of_row = dict(zip(data.row.tolist(), expected, strict=True))
+    lengths = np.diff(data.start)
+    users = np.random.default_rng(0).permutation(len(lengths))
+
+    def rows(data: Sequences, batch: Batch, row: NDArray[np.int64]) -> list[int]:
+        return sorted(row[data.row[batch.prediction]].tolist())
+
+    every = np.arange(len(events))
+    whole = [rows(data, batch, every) for batch in batches(data, range(len(events)), users, 5, 40)]
     shared: list[list[int]] = [[] for _ in whole]
-    with torch.no_grad():
-        for share in range(3):
-            state = recommender.initial(1)
-            walk = list(batches(data, wanted, users, 5, 40, share, 3))
-            assert [sorted(batch.all_predictions.tolist()) for batch in walk] == whole
-            for batch, predictions in zip(walk, shared, strict=True):
-                predictions.extend(batch.prediction.tolist())
-                if len(batch.event):
+    for share in range(3):
+        row = np.flatnonzero(events.user % 3 == share)
+        own = sequences(events.take(row), vocabulary, EVERY_EVENT)
+        objective = Objective(recommender, own, FAST)
+        state = recommender.initial(1)
+        walk = list(batches(own, range(len(row)), users, 5, 40, total=lambda of_own: lengths))
+        for batch, of_batch in zip(walk, shared, strict=True):
+            of_batch.extend(rows(own, batch, row))
+            if len(batch.event):
+                with torch.no_grad():
                     outputs, state = objective.outputs(batch, state)
-                    torch.testing.assert_close(outputs, expected[batch.prediction], atol=1e-5, rtol=1e-5)
-    assert [sorted(predictions) for predictions in shared] == whole
+                told = [of_row[int(each)] for each in row[own.row[batch.prediction]]]
+                torch.testing.assert_close(outputs, torch.stack(told), atol=1e-5, rtol=1e-5)
+    assert [sorted(of_batch) for of_batch in shared] == whole
 
 
 def test_a_share_of_a_batch_without_users_adds_nothing_to_the_loss() -> None:
     events = log(np.zeros(40, int), np.arange(40) % 7)
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     data = sequences(events, vocabulary, EVERY_EVENT)
-    objective = Objective(Recommender(SMALL, len(vocabulary), 1), data, FAST)
-    (batch,) = batches(data, np.ones(len(data.row), bool), np.arange(1), 50, 100, share=1, shares=2)
-    assert len(batch.all_predictions) == 40
-    loss, _ = objective(batch, objective.recommender.initial(1))
+    elsewhere = sequences(events.take(slice(0, 0)), vocabulary, EVERY_EVENT)
+    objective = Objective(Recommender(SMALL, len(vocabulary), 1), elsewhere, FAST)
+    (batch,) = batches(elsewhere, range(40), np.arange(1), 50, 100, total=lambda of_own: np.diff(data.start))
+    loss, _ = objective(batch, objective.recommender.initial(1), data.target.long())
     torch.autograd.backward(loss)  # as the others' averaging of gradients waits for
     assert loss == 0
 
@@ -140,7 +158,9 @@ def test_gates_are_fitted_against_the_items_that_lists_show(unseen: bool) -> Non
     events = random_log()
     vocabulary, _ = vocabulary_of(events, SMALL, EVERY_EVENT)
     recommender = Recommender(SMALL, len(vocabulary), 1)
-    pools = collect(recommender, vocabulary, events, 350, EVERY_EVENT, 50, unseen)
+    of_gates = gate_log(GroupLog(events, ALONE), 350, 50, vocabulary, SMALL, EVERY_EVENT)
+    assert of_gates is not None
+    pools = collect(recommender, vocabulary, of_gates, EVERY_EVENT, unseen)
     assert pools is not None
     assert len(pools) == 50
     trained_items = np.unique(events.item[:350])
@@ -179,7 +199,8 @@ def test_the_average_of_the_weights_is_what_is_kept(average: float) -> None:
 
 def test_without_a_clock_every_users_last_event_is_held_out() -> None:
     events = log(np.repeat(np.arange(9), [5, 2, 9, 1, 3, 7, 4, 2, 6]), np.arange(39) % 13, clock=False)
-    ordered, first = _held_out(events, 0.1)
+    reordered, first = _held_out(GroupLog(events, ALONE), 0.1)
+    ordered = reordered.events
     assert len(ordered) - first == 6  # three users have fewer than three events
     for row in range(first, len(ordered)):
         of_user = np.flatnonzero(events.user == ordered.user[row])
@@ -260,8 +281,8 @@ def test_the_network_is_not_trained_on_what_the_gates_are_fitted_on() -> None:
         torch.manual_seed(1)
         recommender = Recommender(SMALL, len(vocabulary), 1)
         settings = TrainConfig.from_dict({**FAST.to_dict(), "epochs": 1, "sampled": 0})
-        held_out = each.row >= int(len(events) * 0.9)
-        Trainer(Objective(recommender, each, settings), lambda _: None).fit_network(held_out)
+        trainer = Trainer(Objective(recommender, each, settings), lambda _: None)
+        trainer.fit_network(int(len(events) * 0.9))
         weights.append(recommender.project.weight)
     assert torch.equal(*weights)
 

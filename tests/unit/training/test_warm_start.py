@@ -10,11 +10,14 @@ from eddy.models.config import TrainConfig
 from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
+from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures, bags
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT
 from eddy.models.trained import Trained
+from eddy.models.training.distributed import ALONE
 from eddy.models.training.feature_phase import FEATURE_WEIGHT
+from eddy.models.training.group_log import GroupLog
 from eddy.models.training.train import _held_out, extend, train
 from eddy.models.training.trainer import Progress
 from eddy.models.training.warm_start import grown, may_begin_from, unseen_row
@@ -105,12 +108,16 @@ def test_a_warm_start_begins_with_the_loss_where_its_parent_ended() -> None:
     assert first_loss(parent) < 0.7 * first_loss(None)
 
 
+def first_held_out(events: Events, share: float, unseen: int | None = None) -> int:
+    return _held_out(GroupLog(events, ALONE), share, unseen)[1]
+
+
 def test_only_what_the_parent_has_not_seen_is_held_out_and_at_most_half_of_it() -> None:
     events = random_log(n=1000)
-    assert _held_out(events, 0.1)[1] == 900
-    assert _held_out(events, 0.1, unseen=500)[1] == 900
-    assert _held_out(events, 0.1, unseen=950)[1] == 975
-    assert _held_out(events, 0.1, unseen=1000)[1] == 1000
+    assert first_held_out(events, 0.1) == 900
+    assert first_held_out(events, 0.1, unseen=500) == 900
+    assert first_held_out(events, 0.1, unseen=950) == 975
+    assert first_held_out(events, 0.1, unseen=1000) == 1000
 
 
 def test_a_log_without_a_clock_cannot_tell_what_the_parent_has_seen() -> None:
