@@ -1,6 +1,11 @@
-"""Questions and answers: a user and filters give a list, which is scored at the moment of the question."""
+"""From questions to answers: lists and rankings, scored at the moment of the question.
 
-from collections.abc import Sequence
+A plain question is answered by the scorer's exact top-k alone. Filters, boosts and rules are columns that the
+scorer adds (`eddy.serving.catalogue.adjustments`). What needs more than one pass over a list (explored items,
+diversity, caps, pins, rankings) is composed from the scores of all items (`eddy.serving.lists.compose`).
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,50 +15,48 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
-from eddy.models.scoring.backend import Exclude
+from eddy.models.scoring.backend import Adjust, Exclude
+from eddy.serving.catalogue.adjustments import Adjustment
+from eddy.serving.catalogue.filters import unknown_names
+from eddy.serving.lists.answers import Answer, Recommended
+from eddy.serving.lists.questions import Question
 from eddy.serving.view import MaterialisedView, RowAt, VersionAt
 from eddy.stream.engine.ranker import Ranker, decayed_popularity
 
-MAX_K = 1000
+MAX_FLOATS = 1 << 25
+"""Questions are answered together as long as their scores, or their columns, have at most so many numbers."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a caller wants to know."""
+class Moment:
+    """The moment as of which questions are answered together."""
 
-    user_id: str
-    k: int = 20
-    exclude_seen: bool = False
-    """leave out the items of the user's recent window and their older items"""
-    exclude: tuple[str, ...] = ()
-    """item ids to leave out; ids of unknown items are ignored"""
+    view: MaterialisedView
+    now: int
+    """the stream's, ms"""
+    wall: int
+    """ms, by which items and rules begin and end"""
 
+    def adjustment(self, question: Question) -> Adjustment:
+        """What the question and the rules ask of items."""
+        return Adjustment(question.where, question.boosts)
 
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """An item of a list."""
-
-    item_id: str
-    score: float
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A list, best first. If `known` is false, there is no row of the user: the items are those that are
-    popular now, scored by their decayed counts, and the fields that name a row or a model are null.
-    """
-
-    user_id: str
-    known: bool
-    items: list[Recommended]
-    stream_time: int
-    """the stream's now, ms, as of which popularity decays and idle time counts; -1 before the first event"""
-    epoch: int | None = None
-    version: str | None = None
-    partition: int | None = None
-    offset: int | None = None
-    """with `partition`: the last record of `events` that the user's row includes"""
+    def columns(self, questions: Sequence[Question], items: int) -> Adjust | None:
+        """What is added to the scores of N = `items` items for each question."""
+        number: dict[Adjustment, int] = {}
+        columns: list[NDArray[np.float32]] = []
+        column_of = np.full(len(questions), -1)
+        for i, question in enumerate(questions):
+            adjustment = self.adjustment(question)
+            if adjustment not in number:
+                column = self.view.adjustments.column(adjustment, items, self.wall)
+                number[adjustment] = -1 if column is None else len(columns)
+                columns += [] if column is None else [column]
+            column_of[i] = number[adjustment]
+        if not columns:
+            return None
+        added = columns[0][None] if len(columns) == 1 else np.stack(columns)
+        return Adjust(torch.from_numpy(column_of), torch.from_numpy(added))
 
 
 def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer]:
@@ -62,7 +65,7 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
     1. Users without a row get what is popular now.
     2. The others are scored together, version by version.
     """
-    now = view.now()
+    moment = Moment(view, view.now(), view.wall())
     rows = [view.find_row(question.user_id) for question in questions]
     answers: dict[int, Answer] = {}
     # 1. Users without a row, or everybody before the first model.
@@ -70,37 +73,51 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
     for i, (question, row) in enumerate(zip(questions, rows, strict=True)):
         if row is None or view.newest is None:
             if popular is None:
-                popular = _popular(view, now)
-            answers[i] = _unknown(view, question, popular, now)
+                popular = _popular(view, moment.now)
+            answers[i] = _unknown(moment, question, popular)
     # 2. The others.
     with_rows = [(i, row) for i, row in enumerate(rows) if row is not None and i not in answers]
     with_rows.sort(key=lambda numbered: numbered[1].at)
     for at, group in groupby(with_rows, key=lambda numbered: numbered[1].at):
-        numbers, of_version = zip(*group, strict=True)
-        scored = _known(view, at, [questions[i] for i in numbers], of_version, now)
-        answers.update(zip(numbers, scored, strict=True))
+        for numbers, of_version in _in_parts(moment, list(group)):
+            scored = _known(moment, at, [questions[i] for i in numbers], of_version)
+            answers.update(zip(numbers, scored, strict=True))
     return [answers[i] for i in range(len(questions))]
 
 
+def _in_parts(
+    moment: Moment, group: Sequence[tuple[int, RowAt]]
+) -> Iterator[tuple[tuple[int, ...], tuple[RowAt, ...]]]:
+    """The questions of a version in parts that are small enough to be answered together."""
+    most = max(1, MAX_FLOATS // max(len(moment.view.catalogue), 1))
+    for start in range(0, len(group), most):
+        numbers, rows = zip(*group[start : start + most], strict=True)
+        yield numbers, rows
+
+
 def _known(
-    view: MaterialisedView, at: VersionAt, questions: Sequence[Question], rows: Sequence[RowAt], now: int
+    moment: Moment, at: VersionAt, questions: Sequence[Question], rows: Sequence[RowAt]
 ) -> list[Answer]:
     """Answers to questions of users whose rows are of one version."""
+    view, now = moment.view, moment.now
     slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
     ranker, state = view.rankers.get(at), None
     if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
         assert view.newest is not None
         ranker = view.newest
         state = _encoded_anew(view, ranker, at, slots)
-    ranker.update_statistics(now, view.wall())
+    ranker.update_statistics(now, moment.wall)
+    row_views = ranker.latest(slab, slots, state)
     topk = ranker.start_topk(
-        ranker.latest(slab, slots, state),
+        row_views,
         now,
         max(question.k for question in questions),
         np.array([question.exclude_seen for question in questions]),
         _excluded(view, questions),
+        adjust=moment.columns(questions, ranker.scorer.items),
     )()
     item, score = topk.item.numpy(), topk.score.numpy()
+    age = np.maximum(now - row_views.last_time, 0).tolist()
     return [
         Answer(
             user_id=question.user_id,
@@ -111,9 +128,16 @@ def _known(
             version=ranker.live.version.id,
             partition=int(slab.partition[slots[i]]),
             offset=int(slab.offset[slots[i]]),
+            state_age_ms=age[i],
+            hints=_hints(view, question),
         )
         for i, question in enumerate(questions)
     ]
+
+
+def _hints(view: MaterialisedView, question: Question) -> list[str]:
+    conditions = question.where + tuple(each for boost in question.boosts for each in boost.where)
+    return unknown_names(conditions, view.attributes)
 
 
 # A version whose model is not here: another version's states for the recent windows, without their anchors.
@@ -144,13 +168,18 @@ def _popular(view: MaterialisedView, now: int) -> NDArray[np.float64]:
     return counts
 
 
-def _unknown(view: MaterialisedView, question: Question, popular: NDArray[np.float64], now: int) -> Answer:
+def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64]) -> Answer:
+    view = moment.view
     excluded = view.catalogue.find(item_hashes(question.exclude))
-    counts = popular.copy()
+    counts = popular.astype(np.float32)
     counts[excluded[excluded >= 0]] = 0.0
-    best, score = topk(torch.from_numpy(counts.astype(np.float32))[None], question.k)
+    added = view.adjustments.column(moment.adjustment(question), len(counts), moment.wall)
+    if added is not None:
+        counts *= np.exp(added)
+    best, score = topk(torch.from_numpy(counts)[None], question.k)
     index = np.where(score[0].numpy() > 0, best[0].numpy(), -1)
-    return Answer(question.user_id, False, _items(view, index, score[0].numpy()), now)
+    items = _items(view, index, score[0].numpy())
+    return Answer(question.user_id, False, items, moment.now, hints=_hints(view, question))
 
 
 def _items(

@@ -19,8 +19,10 @@ from aiokafka import TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
 from eddy.serving.metrics import ServerMetrics
-from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take

@@ -39,6 +39,18 @@ class Exclude(NamedTuple):
     everywhere: Tensor | None = None
 
 
+class Adjust(NamedTuple):
+    """What is added to whole scores before the best are taken: A columns of numbers, of which each user has
+    one at most. A filter is a column of zeros and -inf; a factor by which items count more or less is the
+    logarithm of that factor.
+    """
+
+    column: Tensor
+    """int64[B] the user's column, -1 = none"""
+    added: Tensor
+    """float32[A,N], below +inf, for every item of the scorer"""
+
+
 class TopK(NamedTuple):
     """What was found for B users: lists for the first ones, ranks for the last R."""
 

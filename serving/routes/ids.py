@@ -6,7 +6,8 @@ from fastapi import Path
 from pydantic import AfterValidator
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """The text itself. Errors: ValueError when it cannot be written in UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -16,5 +17,5 @@ def _encodable(text: str) -> str:
 
 UserId = Annotated[str, Path(min_length=1, description="The user's id, percent-encoded.")]
 
-ItemId = Annotated[str, AfterValidator(_encodable)]
+ItemId = Annotated[str, AfterValidator(encodable)]
 """An item's id in a query or a body."""

@@ -14,7 +14,9 @@ from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
@@ -62,12 +64,12 @@ def engine(version: Version) -> Engine:
     return fed_engine(version)
 
 
-def fed_engine(version: Version, users: int = 8, events: int = 60) -> Engine:
+def fed_engine(version: Version, users: int = 8, events: int = 60, items: int = ITEMS) -> Engine:
     """An engine that has seen some events of each user."""
     engine = new_engine(version, wall=WALL)
     rng = np.random.default_rng(5)
     happenings = [
-        Happening(f"user-{rng.integers(users)}", item_id(int(rng.integers(ITEMS))), NOW - 1000 * (events - i))
+        Happening(f"user-{rng.integers(users)}", item_id(int(rng.integers(items))), NOW - 1000 * (events - i))
         for i in range(events)
     ]
     engine.apply([batch(happenings, range(events))])
