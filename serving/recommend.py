@@ -1,12 +1,13 @@
 """From questions to answers: lists and rankings, scored at the moment of the question.
 
 A plain question is answered by the scorer's exact top-k alone. Filters, boosts and rules are columns that the
-scorer adds (`eddy.serving.catalogue.adjustments`). What needs more than one pass over a list (explored items,
-diversity, caps, pins, rankings) is composed from the scores of all items (`eddy.serving.lists.compose`).
+scorer adds (`eddy.serving.catalogue.adjustments`). What needs more than one look at a list (explored items,
+diversity, caps, pins, rankings, explanations) is composed from the scores of all items
+(`eddy.serving.lists.compose`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,129 +16,106 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
-from eddy.models.scoring.backend import Adjust, Exclude
-from eddy.serving.catalogue.adjustments import Adjustment
-from eddy.serving.catalogue.filters import unknown_names
-from eddy.serving.lists.answers import Answer, Recommended
+from eddy.models.scoring.scorer import POPULARITY_FLOOR
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.compose import compose
+from eddy.serving.lists.entries import explained_items, items_of, ranked_items
+from eddy.serving.lists.moment import Moment
+from eddy.serving.lists.popular import popular_counts
 from eddy.serving.lists.questions import Question
-from eddy.serving.view import MaterialisedView, RowAt, VersionAt
-from eddy.stream.engine.ranker import Ranker, decayed_popularity
+from eddy.serving.lists.session import session_rows
+from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.row_views import RowViews
+from eddy.stream.state.slab import Slab
 
 MAX_FLOATS = 1 << 25
 """Questions are answered together as long as their scores, or their columns, have at most so many numbers."""
 
+COLD_EXPLORE = 0.1
+"""The share of explored items in a list for somebody of whom nothing is known, unless the caller says so."""
+
 
 @dataclass(frozen=True)
-class Moment:
-    """The moment as of which questions are answered together."""
+class Group:
+    """Questions of rows that one version scores."""
 
-    view: MaterialisedView
-    now: int
-    """the stream's, ms"""
-    wall: int
-    """ms, by which items and rules begin and end"""
+    ranker: Ranker
+    slab: Slab
+    slots: NDArray[np.int64]
+    state: torch.Tensor | None
+    """[n,S] states that replace those of the slab"""
+    numbers: NDArray[np.int64]
+    """[n] of the questions"""
 
-    def adjustment(self, question: Question) -> Adjustment:
-        """What the question and the rules ask of items."""
-        return Adjustment(question.where, question.boosts)
-
-    def columns(self, questions: Sequence[Question], items: int) -> Adjust | None:
-        """What is added to the scores of N = `items` items for each question."""
-        number: dict[Adjustment, int] = {}
-        columns: list[NDArray[np.float32]] = []
-        column_of = np.full(len(questions), -1)
-        for i, question in enumerate(questions):
-            adjustment = self.adjustment(question)
-            if adjustment not in number:
-                column = self.view.adjustments.column(adjustment, items, self.wall)
-                number[adjustment] = -1 if column is None else len(columns)
-                columns += [] if column is None else [column]
-            column_of[i] = number[adjustment]
-        if not columns:
-            return None
-        added = columns[0][None] if len(columns) == 1 else np.stack(columns)
-        return Adjust(torch.from_numpy(column_of), torch.from_numpy(added))
+    def take(self, chosen: NDArray[np.int64]) -> "Group":
+        """Some of the questions."""
+        state = None if self.state is None else self.state[torch.from_numpy(chosen)]
+        return replace(self, slots=self.slots[chosen], state=state, numbers=self.numbers[chosen])
 
 
 def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer]:
     """An answer to each question, all as of one moment.
 
-    1. Users without a row get what is popular now.
-    2. The others are scored together, version by version.
+    1. Those that have a row, or a session, are scored together, version by version.
+    2. The others get what is popular now.
     """
-    moment = Moment(view, view.now(), view.wall())
-    rows = [view.find_row(question.user_id) for question in questions]
+    moment = Moment.of(view)
+    hints = [moment.hints(question) if question.where or question.boosts else [] for question in questions]
     answers: dict[int, Answer] = {}
-    # 1. Users without a row, or everybody before the first model.
-    popular: NDArray[np.float64] | None = None
-    for i, (question, row) in enumerate(zip(questions, rows, strict=True)):
-        if row is None or view.newest is None:
-            if popular is None:
-                popular = _popular(view, moment.now)
-            answers[i] = _unknown(moment, question, popular)
+    # 1. Rows and sessions, or nobody before the first model.
+    if view.newest is not None:
+        groups = list(_rows(moment, questions))
+        groups += _sessions(moment, view.newest, questions, hints)
+        for group in groups:
+            group.ranker.update_statistics(moment.now, moment.wall)
+            for part, composed in _in_parts(moment, group, questions):
+                scored = (_composed if composed else _plain)(moment, part, questions, hints)
+                answers.update(zip(part.numbers.tolist(), scored, strict=True))
     # 2. The others.
-    with_rows = [(i, row) for i, row in enumerate(rows) if row is not None and i not in answers]
-    with_rows.sort(key=lambda numbered: numbered[1].at)
-    for at, group in groupby(with_rows, key=lambda numbered: numbered[1].at):
-        for numbers, of_version in _in_parts(moment, list(group)):
-            scored = _known(moment, at, [questions[i] for i in numbers], of_version)
-            answers.update(zip(numbers, scored, strict=True))
+    popular: NDArray[np.float64] | None = None
+    for i, question in enumerate(questions):
+        if i not in answers:
+            if popular is None:
+                popular = popular_counts(view, moment.now)
+            answers[i] = _unknown(moment, question, popular, hints[i])
     return [answers[i] for i in range(len(questions))]
 
 
-def _in_parts(
-    moment: Moment, group: Sequence[tuple[int, RowAt]]
-) -> Iterator[tuple[tuple[int, ...], tuple[RowAt, ...]]]:
-    """The questions of a version in parts that are small enough to be answered together."""
-    most = max(1, MAX_FLOATS // max(len(moment.view.catalogue), 1))
-    for start in range(0, len(group), most):
-        numbers, rows = zip(*group[start : start + most], strict=True)
-        yield numbers, rows
-
-
-def _known(
-    moment: Moment, at: VersionAt, questions: Sequence[Question], rows: Sequence[RowAt]
-) -> list[Answer]:
-    """Answers to questions of users whose rows are of one version."""
-    view, now = moment.view, moment.now
-    slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
-    ranker, state = view.rankers.get(at), None
-    if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
-        assert view.newest is not None
-        ranker = view.newest
-        state = _encoded_anew(view, ranker, at, slots)
-    ranker.update_statistics(now, moment.wall)
-    row_views = ranker.latest(slab, slots, state)
-    topk = ranker.start_topk(
-        row_views,
-        now,
-        max(question.k for question in questions),
-        np.array([question.exclude_seen for question in questions]),
-        _excluded(view, questions),
-        adjust=moment.columns(questions, ranker.scorer.items),
-    )()
-    item, score = topk.item.numpy(), topk.score.numpy()
-    age = np.maximum(now - row_views.last_time, 0).tolist()
-    return [
-        Answer(
-            user_id=question.user_id,
-            known=True,
-            items=_items(view, item[i, : question.k], score[i, : question.k]),
-            stream_time=now,
-            epoch=ranker.live.epoch,
-            version=ranker.live.version.id,
-            partition=int(slab.partition[slots[i]]),
-            offset=int(slab.offset[slots[i]]),
-            state_age_ms=age[i],
-            hints=_hints(view, question),
-        )
+def _rows(moment: Moment, questions: Sequence[Question]) -> Iterator[Group]:
+    """The questions of users who have rows, by version."""
+    view = moment.view
+    found = [
+        (i, row)
         for i, question in enumerate(questions)
+        if question.session is None and (row := view.find_row(question.user_id)) is not None
     ]
+    found.sort(key=lambda numbered: numbered[1].at)
+    for at, numbered in groupby(found, key=lambda numbered: numbered[1].at):
+        numbers, rows = zip(*numbered, strict=True)
+        slots = np.array([row.slot for row in rows], np.int64)
+        ranker, state = view.rankers.get(at), None
+        if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window
+            assert view.newest is not None
+            ranker = view.newest
+            state = _encoded_anew(view, ranker, at, slots)
+        yield Group(ranker, view.slabs[at], slots, state, np.array(numbers))
 
 
-def _hints(view: MaterialisedView, question: Question) -> list[str]:
-    conditions = question.where + tuple(each for boost in question.boosts for each in boost.where)
-    return unknown_names(conditions, view.attributes)
+def _sessions(
+    moment: Moment, ranker: Ranker, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Group]:
+    """The questions of sessions, those of whose events some could be used."""
+    numbers = [i for i, question in enumerate(questions) if question.session is not None]
+    if not numbers:
+        return []
+    sessions = [questions[i].session or () for i in numbers]
+    slab, slots, unnamed = session_rows(sessions, ranker.live, moment.view.catalogue, moment.now)
+    for i, count in zip(numbers, unnamed.tolist(), strict=True):
+        hints[i].extend([f"{count} events are of items that nobody has named yet"] if count else ())
+    usable = np.flatnonzero(slab.length[slots] > 0)
+    group = Group(ranker, slab, slots, None, np.array(numbers)).take(usable)
+    return [group] if len(usable) else []
 
 
 # A version whose model is not here: another version's states for the recent windows, without their anchors.
@@ -150,46 +128,125 @@ def _encoded_anew(
     return live.recompute(slab, slots, begin, length, live.recommender.initial(len(slots)))
 
 
-def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude | None:
-    rows = [i for i, question in enumerate(questions) for _ in question.exclude]
-    if not rows:
-        return None
-    item = view.catalogue.find(item_hashes([id_ for question in questions for id_ in question.exclude]))
-    known = item >= 0
-    return Exclude(torch.tensor(rows)[torch.from_numpy(known)], torch.from_numpy(item[known]))
+def _in_parts(moment: Moment, group: Group, questions: Sequence[Question]) -> Iterator[tuple[Group, bool]]:
+    """Plain questions, then those whose lists are composed, in parts small enough to be answered together."""
+    composed = np.array(
+        [moment.is_composed(questions[i], questions[i].explore or 0.0) for i in group.numbers.tolist()]
+    )
+    most = max(1, MAX_FLOATS // max(group.ranker.scorer.items, 1))
+    for kind in (False, True):
+        chosen = np.flatnonzero(composed == kind)
+        for start in range(0, len(chosen), most):
+            yield group.take(chosen[start : start + most]), kind
 
 
-def _popular(view: MaterialisedView, now: int) -> NDArray[np.float64]:
-    items, counts = len(view.catalogue), np.zeros(len(view.catalogue))
-    if view.newest is not None:
-        statistics, half_lives_ms = view.newest.scorer.statistics, view.newest.half_lives_ms
-        counts = decayed_popularity(statistics, items, float(now), half_lives_ms)
-    counts[view.names.unlisted()] = 0.0
-    return counts
+def _plain(
+    moment: Moment, group: Group, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """Answers that are the best scores."""
+    asked = [questions[i] for i in group.numbers.tolist()]
+    ranker, view = group.ranker, moment.view
+    rows = ranker.latest(group.slab, group.slots, group.state)
+    best = ranker.start_topk(
+        rows,
+        moment.now,
+        max(question.k for question in asked),
+        np.array([question.exclude_seen for question in asked]),
+        moment.excluded(asked),
+        adjust=moment.columns(asked, ranker.scorer.items),
+    )()
+    item, score = best.item.numpy(), best.score.numpy()
+    return [
+        replace(found, items=items_of(view, item[i, : question.k], score[i, : question.k]))
+        for i, (question, found) in enumerate(
+            zip(asked, _empty(moment, group, rows, asked, hints), strict=True)
+        )
+    ]
 
 
-def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64]) -> Answer:
+def _composed(
+    moment: Moment, group: Group, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """Answers that are composed from the scores of all items."""
+    asked = [questions[i] for i in group.numbers.tolist()]
+    ranker = group.ranker
+    rows = ranker.latest(group.slab, group.slots, group.state)
+    adjust = moment.columns(asked, ranker.scorer.items)
+    exclude_seen = np.array([question.exclude_seen for question in asked])
+    scores = ranker.scores(rows, moment.now, exclude_seen, moment.excluded(asked), adjust).copy()
+    material = moment.material(ranker)
+    answers: list[Answer] = []
+    for i, (question, found) in enumerate(zip(asked, _empty(moment, group, rows, asked, hints), strict=True)):
+        if question.candidates is not None:
+            answers.append(ranked_items(moment, question, found, scores[i], scores[i]))
+            continue
+        places = compose(question, question.explore or 0.0, scores[i], scores[i], material)
+        index = np.array([place.item for place in places], np.int64)
+        if question.explain:
+            row = ranker.latest(group.slab, group.slots[i : i + 1], _state_of(group, i))
+            items = explained_items(moment, question, places, scores[i][index], ranker, row)
+        else:
+            items = items_of(moment.view, index, scores[i][index])
+        answers.append(replace(found, items=items))
+    return answers
+
+
+def _state_of(group: Group, i: int) -> torch.Tensor | None:
+    return None if group.state is None else group.state[i : i + 1]
+
+
+def _empty(
+    moment: Moment, group: Group, rows: RowViews, asked: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """What the answers say beside their items."""
+    slab, slots, live = group.slab, group.slots, group.ranker.live
+    partition, offset = slab.partition[slots].tolist(), slab.offset[slots].tolist()
+    age = np.maximum(moment.now - rows.last_time, 0).tolist()
+    return [
+        Answer(
+            user_id=question.user_id if question.session is None else None,
+            known=True,
+            items=[],
+            stream_time=moment.now,
+            epoch=live.epoch,
+            version=live.version.id,
+            partition=partition[i] if question.session is None else None,
+            offset=offset[i] if question.session is None else None,
+            state_age_ms=age[i],
+            hints=hints[group.numbers[i]],
+        )
+        for i, question in enumerate(asked)
+    ]
+
+
+def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64], hints: list[str]) -> Answer:
+    """What is popular now, with a few items that are new; `popular`: decayed counts of all items."""
+    # 1. Counts, multiplied by the factors of boosts and rules.
     view = moment.view
-    excluded = view.catalogue.find(item_hashes(question.exclude))
+    out = view.catalogue.find(item_hashes(question.exclude))
+    out = np.concatenate([out[out >= 0], view.names.unlisted()])
     counts = popular.astype(np.float32)
-    counts[excluded[excluded >= 0]] = 0.0
-    added = view.adjustments.column(moment.adjustment(question), len(counts), moment.wall)
-    if added is not None:
-        counts *= np.exp(added)
-    best, score = topk(torch.from_numpy(counts)[None], question.k)
-    index = np.where(score[0].numpy() > 0, best[0].numpy(), -1)
-    items = _items(view, index, score[0].numpy())
-    return Answer(question.user_id, False, items, moment.now, hints=_hints(view, question))
-
-
-def _items(
-    view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.floating]
-) -> list[Recommended]:
-    ids, metadata = view.names.ids, view.metadata
-    items = []
-    for item, value in zip(index.tolist(), np.round(score.astype(np.float64), 4).tolist(), strict=True):
-        name = ids[item] if item >= 0 else None
-        if name is not None:
-            described = metadata.get(name)
-            items.append(Recommended(name, value, described.title if described else None))
-    return items
+    column = moment.column(question, len(counts))
+    if column is not None:
+        counts *= np.exp(column)
+    counts[out] = 0.0
+    found = Answer(
+        None if question.session is not None else question.user_id, False, [], moment.now, hints=hints
+    )
+    explore = COLD_EXPLORE if question.explore is None else question.explore
+    if not moment.is_composed(question, explore if question.k * explore >= 1 else 0.0):
+        best, score = (part[0].numpy() for part in topk(torch.from_numpy(counts)[None], question.k))
+        return replace(found, items=items_of(view, np.where(score > 0, best, -1), score))
+    # 2. On the scale of scores, where an item that nobody touched can be explored.
+    logarithm = np.log(popular.astype(np.float32) + np.float32(POPULARITY_FLOOR))
+    if column is not None:
+        logarithm += column
+    logarithm[out] = -np.inf
+    if question.candidates is not None:
+        return ranked_items(moment, question, found, logarithm, counts)
+    ranked = np.where(counts > 0, logarithm, np.float32(-np.inf))
+    places = compose(question, explore, ranked, logarithm, moment.material(view.newest))
+    index = np.array([place.item for place in places], np.int64)
+    if question.explain:
+        return replace(found, items=explained_items(moment, question, places, counts[index]))
+    return replace(found, items=items_of(view, index, counts[index]))

@@ -113,6 +113,10 @@ class Service:
         self._waiting.put_nowait((question, future))
         return await future
 
+    async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
+        """What `work` makes of the view as it is now."""
+        return await self._run(lambda: work(self.view))
+
     async def _answer_questions(self) -> None:
         while True:
             batch = [await self._waiting.get()]

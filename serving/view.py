@@ -22,12 +22,14 @@ from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.catalogue.adjustments import Adjustments
 from eddy.serving.catalogue.attributes import Attributes
+from eddy.serving.catalogue.rules import Rules, RulesDocument, decode_rules
+from eddy.serving.lists.fresh import FreshItems
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.ranker import Ranker, new_scorer
 from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import select_entries
-from eddy.stream.records.schema import DICTIONARY_KEY, Item
+from eddy.stream.records.schema import DICTIONARY_KEY, RULES_KEY, Item
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
@@ -88,6 +90,8 @@ class MaterialisedView:
         self.metadata: dict[str, Item] = {}
         self.attributes = Attributes()
         self.adjustments = Adjustments(self.attributes)
+        self.rules = Rules(RulesDocument(rules=[]))
+        self.fresh = FreshItems()
         self.slabs: dict[VersionAt, Slab] = {}
         self.rankers: dict[VersionAt, Ranker] = {}
         self._stats: StatisticsReader | None = None
@@ -199,6 +203,9 @@ class MaterialisedView:
         for key, value in records:
             if not key:
                 continue
+            if key == RULES_KEY:
+                unreadable += self._take_rules(value)
+                continue
             try:
                 if value is None:
                     self.metadata.pop(text(key), None)
@@ -218,6 +225,15 @@ class MaterialisedView:
         for item, features in metadata(records):
             self.catalogue.features.put(item, features)
         return unreadable
+
+    def _take_rules(self, value: bytes | None) -> list[str]:
+        """Take business rules; none for a tombstone. Those that cannot be used leave the ones before."""
+        try:
+            document = RulesDocument(rules=[]) if value is None else decode_rules(value)
+        except EddyError as reason:
+            return [f"{reason}; the rules before it go on"]
+        self.rules = Rules(document)
+        return []
 
     def _take_attributes(self, described: Mapping[str, bytes | None]) -> None:
         """Take the newest metadata of items by id, None for a tombstone, into columns."""

@@ -66,6 +66,25 @@ class TopK(NamedTuple):
     """int64[R] how many other items score at least as high as the target: 0 = first"""
 
 
+class ScoreParts(NamedTuple):
+    """What the scores of S items consist of, for one user; symbols as in `eddy.models.network.mixture`."""
+
+    state: Tensor
+    """float32[S], a part of d: hidden state · item vector, and bias"""
+    popularity: Tensor
+    """float32[S], the rest of d"""
+    shift: Tensor
+    """float32[S]"""
+    transition: Tensor
+    """float32[S,L] t as a share of Z, by the user's last items, latest first"""
+    pointer: Tensor
+    """float32[S,W] p as a share of Z, by slots of the window, latest first"""
+    older: Tensor
+    """float32[S] p of items from before the window, as a share of Z"""
+    log_z: Tensor
+    """float32[1]"""
+
+
 class ScoringBackend(Protocol):
     """The questions of B users. Its methods may run on several threads at a time, each for other users."""
 

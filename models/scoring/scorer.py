@@ -22,7 +22,15 @@ from torch import Tensor
 from eddy.models.kernels.score_rows import MixtureTables
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Adjust, Exclude, ScoringBackend, TopK, TransitionWeights, last_items
+from eddy.models.scoring.backend import (
+    Adjust,
+    Exclude,
+    ScoreParts,
+    ScoringBackend,
+    TopK,
+    TransitionWeights,
+    last_items,
+)
 from eddy.models.scoring.cpu_backend import CpuBackend, mixture_tables
 from eddy.models.scoring.item_matrix import ItemMatrix
 from eddy.models.scoring.item_statistics import Statistics
@@ -245,6 +253,18 @@ class Scorer:
         and for those that `exclude` names. The tensor is the scorer's own: the next call overwrites it.
         """
         return self._backend(query, window, exclude, adjust).scores(slice(0, len(query.vector)))
+
+    @torch.inference_mode()
+    def parts(self, query: Query, window: Window, index: Tensor) -> ScoreParts:
+        """What the scores of the items index[S] consist of, for the one user of query and window."""
+        return TorchBackend(
+            query, window, None, None, self.recommender, self._matrix.view(), self.statistics, self.now,
+            self._transition_weights, threading.local(),
+        ).parts(index)  # fmt: skip
+
+    def item_vectors(self, index: NDArray[np.int64] | slice) -> Tensor:
+        """Vectors float32[n,D] of items that are ranked."""
+        return self._matrix.view().vectors[: self.items][index, :-1]
 
     def _backend(
         self, query: Query, window: Window, exclude: Exclude | None, adjust: Adjust | None

@@ -13,6 +13,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.backend import (
     Adjust,
     Exclude,
+    ScoreParts,
     TopK,
     TransitionWeights,
     last_items,
@@ -89,6 +90,30 @@ class TorchBackend:
         own = scores[listed:].gather(1, target[:, None])
         above = (scores[listed:] >= own).sum(dim=1) - 1
         return TopK(best, value, own[:, 0], above)
+
+    def parts(self, index: Tensor) -> ScoreParts:
+        """What the scores of the items index[S] consist of, for the first user."""
+        # 1. The dense score of these items, and log Z, for which all items are scored.
+        matrix, query, index = self._matrix, self._vector[:1], index[None]
+        fixed = matrix.vectors.shape[1]
+        state = (matrix.vectors[index[0]] @ query[0, :fixed, None])[:, 0]
+        popularity = (matrix.popularity[index[0]] @ query[0, fixed:, None])[:, 0]
+        _, mixed_in = self._scores(slice(0, 1), exact=True)
+        if mixed_in is None:
+            none = state.new_zeros(len(state), 0)
+            return ScoreParts(
+                state, popularity, torch.zeros_like(state), none, none, torch.zeros_like(state), state[:1] * 0
+            )
+        # 2. The sparse parts: their sums, and which slot and which of the last items they come from.
+        tile, log_z = mixed_in
+        zero = self._scratch("zero", 1, matrix.padded)
+        _, pointer, shift = tile.sum_at(index, zero)
+        by_slot = tile.pointer[:, None, :] * (tile.item[:, None, :] == index[:, :, None])
+        successor = tile.successor.view(1, 1, self._sparse.lag.shape[1], -1)
+        is_item = successor == index[:, :, None, None]
+        by_lag = (tile.transition.view_as(successor) * is_item).sum(dim=3)
+        older = pointer[0] - by_slot[0].sum(dim=1) if tile.item.shape[1] else torch.zeros_like(state)
+        return ScoreParts(state, popularity, shift[0], by_lag[0], by_slot[0], older.clamp(min=0), log_z[0])
 
     def _scores(self, rows: slice, exact: bool) -> tuple[Tensor, tuple[SparseTile, Tensor] | None]:
         """Scores [n, padded N] of the n users in `rows`, and their sparse parts with log Z [n,1], if any."""

@@ -59,10 +59,12 @@ class Explained(Recommended):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A list, best first. If `known` is false, there is no row of the user: the items are those that are
-    popular now, scored by their decayed counts, and the fields that name a row or a model are null.
+    popular now, scored by their decayed counts, and the fields that name a row or a model are null. A session
+    whose events could be used is known, by its own state; only the fields of a row are null.
     """
 
-    user_id: str
+    user_id: str | None
+    """null for a session"""
     known: bool
     items: list[Recommended | Explained]
     stream_time: int

@@ -7,7 +7,7 @@ from eddy.serving.catalogue.filters import Filter
 
 MAX_K = 1000
 
-MAX_COMPOSED = 200
+MAX_DIVERSE = 200
 """The longest list that may be made diverse: its cost grows with the square of its length."""
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Adjust, Exclude, TopK
+from eddy.models.scoring.backend import Adjust, Exclude, ScoreParts, TopK
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
@@ -137,6 +137,13 @@ class Ranker:
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
         return self.scorer.scores(self.query(view, now), window, left_out, adjust).cpu().numpy()
+
+    @torch.inference_mode()
+    def parts(self, view: RowViews, now: int, index: NDArray[np.int64]) -> ScoreParts:
+        """What the scores of the items index[S] consist of at `now` (ms), for the one row of `view`."""
+        items = to_device(index, self.live.device)
+        parts = self.scorer.parts(self.query(view, now), self.window(view), items)
+        return ScoreParts(*(part.cpu() for part in parts))
 
     def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of targets [r] among all that may be listed by `decayed_popularity`; ties count against

@@ -7,59 +7,36 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
 from eddy.serving.catalogue.attributes import MAX_ATTRIBUTES, Attributes
+from eddy.serving.catalogue.filter_language import AttributeBoost, AttributeCondition, filter_of
 from eddy.serving.catalogue.filters import Condition
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
-from eddy.serving.routes.parameters import AttributeBoost, AttributeCondition, FlatFilter, filter_of
+from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView
-from eddy.stream.records.schema import encode
 from tests.support.engines import item_id, random_version
-from tests.unit.serving.test_view import NOW, fed_engine, records
-
-WALL = NOW + 60_000
-ITEMS = 40
+from tests.support.serving_views import DESCRIBED, WALL, count_each, describe, described_view, listed
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     folder = tmp_path_factory.mktemp("registry")
-    return random_version(folder, items=ITEMS, half_lives_ms=(86_400_000,), transition_lags=1)
+    return random_version(folder, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=1)
 
 
 @pytest.fixture
 def view(version: Version) -> MaterialisedView:
-    """Items 0 … 39: a price that is the number, a genre by the number mod 3, brands of every second one."""
-    from tests.support.views import put_version
-
-    view = MaterialisedView(lambda: WALL)
-    put_version(view, version, 1)
-    view.take_rows(0, records(fed_engine(version, items=ITEMS)))
-    for number in range(ITEMS):
-        described: dict[str, Any] = {
-            "price": number,
-            "genres": [["Drama", "Horror", "Comedy"][number % 3], "Film"],
-        }
-        if number % 2:
-            described["brand"] = "ACME"
-        describe(view, number, **described)
-    return view
-
-
-def describe(view: MaterialisedView, number: int, **fields: Any) -> None:
-    name = item_id(number)
-    assert view.take_items([(name.encode(), encode({"item_id": name, **fields}))]) == []
+    return described_view(version)
 
 
 def ask(view: MaterialisedView, user: str = "user-0", **filters: Any) -> Answer:
-    return answer(view, [Question(user, k=1000, **filters)])[0]
+    return answer(view, [Question(user, k=1000, explore=0, **filters)])[0]
 
 
 def numbers(found: Answer) -> set[int]:
-    return {int(item.item_id.removeprefix("item-")) for item in found.items}
+    return set(listed(found))
 
 
 @pytest.mark.parametrize(
@@ -94,20 +71,14 @@ def numbers(found: Answer) -> set[int]:
 def test_a_filter_lets_through_what_fulfils_all_its_conditions(
     view: MaterialisedView, query: dict[str, Any], body: list[Any], fits: Any, user: str
 ) -> None:
-    count_once_each(view)
+    count_each(view)
     found = ask(view, user, where=FlatFilter(**query).conditions())
-    assert numbers(found) == {n for n in range(ITEMS) if fits(n)}
+    assert numbers(found) == {n for n in range(DESCRIBED) if fits(n)}
     assert found.hints == []
     posted = ask(view, user, where=filter_of([AttributeCondition(**one) for one in body]))
     assert posted.items == found.items
     scores = {item.item_id: item.score for item in ask(view, user).items}
     assert all(item.score == scores[item.item_id] for item in found.items), "a filter changes no score"
-
-
-def count_once_each(view: MaterialisedView) -> None:
-    assert view.statistics is not None
-    index = view.catalogue.find(item_hashes([item_id(n) for n in range(ITEMS)]))
-    view.statistics.count_events(0, index, np.full(ITEMS, NOW), np.full((ITEMS, 1), -1))
 
 
 def test_questions_with_different_filters_are_answered_together(view: MaterialisedView) -> None:
@@ -137,11 +108,11 @@ def test_names_that_no_item_has_give_an_empty_list_and_say_so(view: Materialised
 
 @pytest.mark.parametrize("user", ["user-0", "nobody"])
 def test_a_boost_makes_items_as_many_times_as_likely(view: MaterialisedView, user: str) -> None:
-    count_once_each(view)
+    count_each(view)
     boost = AttributeBoost(attribute="brand", any_of=["acme"], factor=3).boost()
     plain = {item.item_id: item.score for item in ask(view, user).items}
     boosted = {item.item_id: item.score for item in ask(view, user, boosts=(boost,)).items}
-    for number in range(ITEMS):
+    for number in range(DESCRIBED):
         before, after = plain[item_id(number)], boosted[item_id(number)]
         factor = 3 if number % 2 else 1
         gain = after - before if user == "user-0" else np.log(after / before)
@@ -154,7 +125,7 @@ def test_items_are_listed_between_their_dates(view: MaterialisedView) -> None:
     describe(view, 1, available_from=WALL + 1000)
     describe(view, 2, available_until="2001-01-01")
     describe(view, 3, available_from="2001-01-01T00:00:00Z", available_until=WALL + 2000)
-    everything = set(range(ITEMS))
+    everything = set(range(DESCRIBED))
     assert numbers(ask(view)) == everything - {1, 2}
     wall[0] = WALL + 1000
     assert numbers(ask(view)) == everything - {2}

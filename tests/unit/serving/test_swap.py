@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from eddy.models.registry import Version
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.vocabulary import Catalogue
-from eddy.serving.recommend import Question
+from eddy.serving.lists.questions import Question
 from eddy.serving.service import Service
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine import numbering

@@ -64,12 +64,12 @@ def engine(version: Version) -> Engine:
     return fed_engine(version)
 
 
-def fed_engine(version: Version, users: int = 8, events: int = 60, items: int = ITEMS) -> Engine:
+def fed_engine(version: Version, users: int = 8, events: int = 60) -> Engine:
     """An engine that has seen some events of each user."""
     engine = new_engine(version, wall=WALL)
     rng = np.random.default_rng(5)
     happenings = [
-        Happening(f"user-{rng.integers(users)}", item_id(int(rng.integers(items))), NOW - 1000 * (events - i))
+        Happening(f"user-{rng.integers(users)}", item_id(int(rng.integers(ITEMS))), NOW - 1000 * (events - i))
         for i in range(events)
     ]
     engine.apply([batch(happenings, range(events))])
