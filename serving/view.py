@@ -238,12 +238,14 @@ class MaterialisedView:
     def _take_attributes(self, described: Mapping[str, bytes | None]) -> None:
         """Take the newest metadata of items by id, None for a tombstone, into columns."""
         index = self.catalogue.find(item_hashes(list(described)))
+        fields: dict[int, dict[str, object]] = {}
         for item, (name, value) in zip(index.tolist(), described.items(), strict=True):
             if item >= 0 and self.names.ids[item] in (name, None):  # not another one with the same hash
                 try:
-                    self.attributes.put(item, {} if value is None else decoded(_decode_fields, value))
+                    fields[item] = {} if value is None else decoded(_decode_fields, value)
                 except Unreadable:
                     continue
+        self.attributes.put(fields)
 
     def take_statistics(
         self, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]

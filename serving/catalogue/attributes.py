@@ -9,7 +9,9 @@ is passed over and reported once.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -40,6 +42,18 @@ def attribute_name(name: str) -> str:
     return "category" if name in CATEGORY else name
 
 
+@dataclass(slots=True)
+class _NewValues:
+    """Values of an attribute that are to be written."""
+
+    row: list[int] = field(default_factory=list)
+    """of each value, the place of its item among those that are written"""
+    column: list[int] = field(default_factory=list)
+    code: list[int] = field(default_factory=list)
+    number: dict[int, float] = field(default_factory=dict)
+    """by the place of the item"""
+
+
 class Attribute:
     """One attribute of all items: codes of its values, and its numbers."""
 
@@ -51,18 +65,19 @@ class Attribute:
         self.numbers: Growable[np.float64] | None = None
         """[N], NaN = none; None as long as no item has a number"""
 
-    def write(self, item: int, codes: list[int], number: float) -> None:
-        """Replace what an item has."""
-        self._widen(len(codes))
-        self.codes.extend(item + 1, -1)
-        row = self.codes.now[item]
-        row[:] = -1
-        row[: len(codes)] = codes
-        if self.numbers is None and not math.isnan(number):
+    def write(self, items: NDArray[np.int64], new: "_NewValues") -> None:
+        """Replace what the items have; `new` names them by their places in `items`."""
+        top = int(items.max(initial=-1)) + 1
+        self._widen(max(new.column, default=-1) + 1)
+        self.codes.extend(top, -1)
+        self.codes.now[items] = -1
+        self.codes.now[items[new.row], new.column] = new.code
+        if self.numbers is None and new.number:
             self.numbers = Growable(np.zeros(0, np.float64))
         if self.numbers is not None:
-            self.numbers.extend(item + 1, _NO_NUMBER)
-            self.numbers.now[item] = number
+            self.numbers.extend(top, _NO_NUMBER)
+            self.numbers.now[items] = math.nan
+            self.numbers.now[items[list(new.number)]] = list(new.number.values())
 
     def _widen(self, width: int) -> None:
         codes = self.codes.now
@@ -117,7 +132,6 @@ class Attributes:
         self.starts = self.ends = Growable(np.zeros(0, np.float64))
         """ms since 1970 by item, NaN = always; empty as long as no item has such dates"""
         self.any_dates = False
-        self._attributes_of: dict[int, tuple[str, ...]] = {}
         self._changed = Growable(np.zeros(0, np.int64))
         self._dropped = 0
         self.renumbered = 0
@@ -134,35 +148,42 @@ class Attributes:
         """Items that were written after so many changes; None when they are not known any more."""
         return None if changes < self._dropped else self._changed.now[changes - self._dropped :]
 
-    def put(self, item: int, fields: Mapping[str, object]) -> None:
-        """Replace all that the item (a catalogue index) has by what these fields say."""
-        # 1. The values by attribute.
+    def put(self, described: Mapping[int, Mapping[str, object]]) -> None:
+        """Replace all that items (catalogue indices) have by what their fields say."""
+        if not described:
+            return
+        # 1. The values by attribute; all attributes are written, since an item may have lost some.
+        items = np.fromiter(described, np.int64, len(described))
+        new: defaultdict[str, _NewValues] = defaultdict(_NewValues)
+        for row, fields in enumerate(described.values()):
+            self._collect(row, fields, new)
+        for name, attribute in self.by_name.items():
+            attribute.write(items, new[name])
+        # 2. Dates, and which items have changed.
+        self._put_dates(items, described)
+        if len(self._changed) > max(1 << 16, 2 * int(items.max())):
+            self._dropped += len(self._changed)
+            self._changed = Growable(np.zeros(0, np.int64))
+        self._changed.append(items)
+
+    def _collect(self, row: int, fields: Mapping[str, object], new: defaultdict[str, _NewValues]) -> None:
+        """Add the values of one item to those that are to be written."""
         values: dict[str, dict[str, None]] = {}
-        numbers: dict[str, float] = {}
         for name, value in fields.items():
             if name in _NO_ATTRIBUTES:
                 continue
             kept = attribute_name(name)
-            for text in _texts(value):
-                values.setdefault(kept, {})[text] = None
-            number = _number(value)
-            if number is not None:
-                numbers[kept] = number
-        # 2. Write them, and clear the attributes that the item had and has no more.
-        names = [name for name in values if self._attribute(name) is not None]
-        for name in {*names, *self._attributes_of.get(item, ())}:
-            codes = self._codes(name, values.get(name, {}))
-            self.by_name[name].write(item, codes, numbers.get(name, math.nan))
-        if names:
-            self._attributes_of[item] = tuple(names)
-        else:
-            self._attributes_of.pop(item, None)
-        # 3. Its dates, and that it has changed.
-        self._put_dates(item, fields.get(STARTS), fields.get(ENDS))
-        if len(self._changed) > max(1 << 16, 2 * item):
-            self._dropped += len(self._changed)
-            self._changed = Growable(np.zeros(0, np.int64))
-        self._changed.append(np.array([item]))
+            texts = dict.fromkeys(_texts(value))
+            if texts and self._attribute(kept) is not None:
+                values.setdefault(kept, {}).update(texts)
+                number = _number(value)
+                if number is not None:
+                    new[kept].number[row] = number
+        for name, texts in values.items():
+            codes = self._codes(name, texts)
+            new[name].row += [row] * len(codes)
+            new[name].column += range(len(codes))
+            new[name].code += codes
 
     def _attribute(self, name: str) -> Attribute | None:
         if name not in self.by_name:
@@ -183,16 +204,19 @@ class Attributes:
                 codes.append(code_of.setdefault(value, len(code_of)))
         return codes
 
-    def _put_dates(self, item: int, starts: object, ends: object) -> None:
-        times = [_milliseconds(starts), _milliseconds(ends)]
-        if not self.any_dates and all(map(math.isnan, times)):
+    def _put_dates(self, items: NDArray[np.int64], described: Mapping[int, Mapping[str, object]]) -> None:
+        names = (STARTS, ENDS)
+        if not self.any_dates and not any(name in fields for fields in described.values() for name in names):
             return
+        times = [[_milliseconds(fields.get(name)) for fields in described.values()] for name in names]
         if not self.any_dates:
+            if all(math.isnan(time) for column in times for time in column):
+                return
             self.any_dates = True
-            self.starts, self.ends = (Growable(np.zeros(0, np.float64)) for _ in times)
-        for column, time in zip((self.starts, self.ends), times, strict=True):
-            column.extend(item + 1, _NO_NUMBER)
-            column.now[item] = time
+            self.starts, self.ends = (Growable(np.zeros(0, np.float64)) for _ in names)
+        for column, dates in zip((self.starts, self.ends), times, strict=True):
+            column.extend(int(items.max()) + 1, _NO_NUMBER)
+            column.now[items] = dates
 
     def keep(self, index: NDArray[np.int64]) -> None:
         """Keep these items, in increasing order, which get the numbers 0 … n - 1."""
@@ -201,11 +225,6 @@ class Attributes:
         self.starts, self.ends = (
             Growable(column.now[index[index < len(column)]]) for column in (self.starts, self.ends)
         )
-        self._attributes_of = {
-            new: self._attributes_of[old]
-            for new, old in enumerate(index.tolist())
-            if old in self._attributes_of
-        }
         self.renumbered += 1
 
 

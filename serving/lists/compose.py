@@ -29,7 +29,7 @@ CANDIDATES = 4
 suffice.
 """
 
-MOST_CANDIDATES = 10_000
+MOST_CANDIDATES = 2_000
 """Beyond so many candidates a list with caps stays shorter than was asked for."""
 
 

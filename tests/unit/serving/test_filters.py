@@ -136,7 +136,7 @@ def test_items_are_listed_between_their_dates(view: MaterialisedView) -> None:
 def test_attributes_that_items_can_bring_are_limited() -> None:
     attributes = Attributes()
     for number in range(MAX_ATTRIBUTES + 5):
-        attributes.put(number, {f"name-{number}": "x"})
+        attributes.put({number: {f"name-{number}": "x"}})
     assert len(attributes.by_name) == MAX_ATTRIBUTES
     assert list(attributes.over_limit) == [f"more than {MAX_ATTRIBUTES} attributes: others are passed over"]
 
@@ -144,22 +144,22 @@ def test_attributes_that_items_can_bring_are_limited() -> None:
 def test_forgotten_items_take_their_attributes_with_them() -> None:
     attributes = Attributes()
     for number in range(5):
-        attributes.put(number, {"size": number, "colour": "red" if number % 2 else "blue"})
+        attributes.put({number: {"size": number, "colour": "red" if number % 2 else "blue"}})
     attributes.keep(np.array([1, 2, 4]))
     index = np.arange(4)
     assert Condition("size", min=2).matches(attributes, index).tolist() == [False, True, True, False]
     red = Condition("colour", any_of=frozenset(("red",)))
     assert red.matches(attributes, index).tolist() == [True, False, False, False]
-    attributes.put(0, {"size": 9})
+    attributes.put({0: {"size": 9}})
     assert red.matches(attributes, index).tolist() == [False] * 4
 
 
 def test_odd_values_are_no_error() -> None:
     attributes = Attributes()
-    attributes.put(0, {
+    attributes.put({0: {
         "a": {"nested": 1}, "b": [[1], None, "x"], "c": float("inf"), "d": "", "e": True, "f": 10**400,
         "available_from": "soon", "available_until": 1e300, "": "y", "g": "x|Y | z",
-    })  # fmt: skip
+    }})  # fmt: skip
     values = {name: set(attribute.code_of) for name, attribute in attributes.by_name.items()}
     assert values == {"b": {"x"}, "e": {"true"}, "": {"y"}, "g": {"x", "y", "z"}}
     assert not attributes.any_dates
