@@ -372,6 +372,23 @@ def erase(
 
 
 @app.command()
+def rules(
+    file: Annotated[Path, typer.Argument(help='JSON: {"rules": [{"name": "home", "pin": ["item-9"]}]}')],
+) -> None:
+    """Put business rules into force.
+
+    Rules boost, bury, pin and cap items, between two dates if you like. Those of the file replace the ones
+    before on every server within a second; a file that cannot be used changes nothing.
+
+    Example: eddy rules rules.json
+    """
+    from eddy.cli.rules import publish_rules
+    from eddy.stream.records.settings import load_settings
+
+    typer.echo(f"rules in force: {publish_rules(load_settings(), file)}")
+
+
+@app.command()
 def evaluate(
     events: EventsFile,
     protocol: Protocol,

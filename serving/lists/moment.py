@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.scoring.backend import Adjust, Exclude
-from eddy.serving.catalogue.adjustments import Adjustment
+from eddy.serving.catalogue.adjustments import Adjustment, Boost
 from eddy.serving.catalogue.filters import unknown_names
 from eddy.serving.catalogue.rules import ActiveRules
 from eddy.serving.lists.compose import Material
@@ -41,7 +41,7 @@ class Moment:
         return Adjustment(question.where, question.boosts + self._rules_that_boost)
 
     @cached_property
-    def _rules_that_boost(self) -> tuple:  # type: ignore[type-arg]
+    def _rules_that_boost(self) -> tuple[Boost, ...]:
         return tuple(boost for _, boost in self.rules.boosts)
 
     def column(self, question: Question, items: int) -> NDArray[np.float32] | None:
