@@ -121,10 +121,9 @@ def recommend(
     ] = "all",
     out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
     topic: Annotated[str | None, typer.Option(help="Or a topic of yours, as JSON.")] = None,
-    k: Annotated[int | None, typer.Option(min=1, max=1000, help="[default: EDDY_K]")] = None,
-    exclude_seen: Annotated[
-        bool | None,
-        typer.Option("--exclude-seen/--include-seen", help="[default: EDDY_EXCLUDE_SEEN]"),
+    question: Annotated[
+        str | None,
+        typer.Option(help="What is wanted, as POST /v1/users/USER/recommendations takes it: '{\"k\": 10}'."),
     ] = None,
 ) -> None:
     """Make lists for many users at once, for mail and push.
@@ -138,7 +137,7 @@ def recommend(
     from eddy.stream.records.settings import load_settings
 
     set_up_logging()
-    recommend_many(load_settings(), users, out, topic, k, exclude_seen)
+    recommend_many(load_settings(), users, out, topic, question)
 
 
 @app.command()
@@ -409,6 +408,23 @@ def erase(
     typer.echo(f"state and lists of {user}: {state} (partition {erased.partition}, offset {erased.offset})")
     typer.echo("event log: their events are removed by the next `eddy export`, or soon by one that follows")
     typer.echo(f"last copies in Kafka's topics: gone by {erased.gone_by:%Y-%m-%d %H:%M} UTC")
+
+
+@app.command()
+def rules(
+    file: Annotated[Path, typer.Argument(help='JSON: {"rules": [{"name": "home", "pin": ["item-9"]}]}')],
+) -> None:
+    """Put business rules into force.
+
+    Rules boost, bury, pin and cap items, between two dates if you like. Those of the file replace the ones
+    before on every server within a second; a file that cannot be used changes nothing.
+
+    Example: eddy rules rules.json
+    """
+    from eddy.cli.rules import publish_rules
+    from eddy.stream.records.settings import load_settings
+
+    typer.echo(f"rules in force: {publish_rules(load_settings(), file)}")
 
 
 @app.command()

@@ -171,6 +171,10 @@ class EventTypes:
             number = np.maximum(number, 0)
         return number.astype(np.uint16)
 
+    def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """The number of each hash, 0 for those that have none: uint16[n]."""
+        return np.maximum(self._index.find(hashes), 0).astype(np.uint16)
+
     def name(self, names: Sequence[str]) -> NDArray[np.uint16]:
         """The numbers of types that a version or a rule names: uint16[n], none of them 0.
 

@@ -2,7 +2,8 @@
 
 | module of `routes` | what it answers |
 | --- | --- |
-| recommendations | lists for a user |
+| recommendations | lists and rankings for a user or a session |
+| items | items like an item, and what is popular |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
 `/openapi.json` describes the API, from the types that check requests; `/docs` renders it. Every error is a
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
 from eddy.serving.problems import answer_with_problems
+from eddy.serving.routes.items import item_routes
 from eddy.serving.routes.operations import operation_routes
 from eddy.serving.routes.recommendations import recommendation_routes
 from eddy.serving.service import Service
@@ -38,6 +40,7 @@ def new_app(service: Service) -> FastAPI:
     )
     answer_with_problems(app)
     app.include_router(recommendation_routes(service))
+    app.include_router(item_routes(service))
     app.include_router(operation_routes(service))
     serve_docs(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)

@@ -1,7 +1,13 @@
-"""Questions and answers: a user and filters give a list, which is scored at the moment of the question."""
+"""From questions to answers: lists and rankings, scored at the moment of the question.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A plain question is answered by the scorer's exact top-k alone. Filters, boosts and rules are columns that the
+scorer adds (`eddy.serving.catalogue.adjustments`). What needs more than one look at a list (explored items,
+diversity, caps, pins, rankings, explanations) is composed from the scores of all items
+(`eddy.serving.lists.compose`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -10,119 +16,107 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.kernels.topk import topk
-from eddy.models.scoring.backend import Exclude, TopK
-from eddy.serving.view import MaterialisedView, RowAt, VersionAt
-from eddy.stream.engine.ranker import Ranker, decayed_popularity
+from eddy.models.scoring.backend import TopK
+from eddy.models.scoring.scorer import POPULARITY_FLOOR
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.compose import compose
+from eddy.serving.lists.entries import explained_items, items_of, ranked_items
+from eddy.serving.lists.moment import Moment
+from eddy.serving.lists.popular import popular_counts
+from eddy.serving.lists.questions import Question
+from eddy.serving.lists.session import session_rows
+from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.row_views import RowViews
+from eddy.stream.state.slab import Slab
 
-MAX_K = 1000
-SCORE_DECIMALS = 4
+MAX_FLOATS = 1 << 25
+"""Questions are answered together as long as their scores, or their columns, have at most so many numbers."""
+
+COLD_EXPLORE = 0.1
+"""The share of explored items in a list for somebody of whom nothing is known, unless the caller says so."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a caller wants to know."""
+class Group:
+    """Questions of rows that one version scores."""
 
-    user_id: str
-    k: int = 20
-    exclude_seen: bool = False
-    """leave out the items of the user's recent window and their older items"""
-    exclude: tuple[str, ...] = ()
-    """item ids to leave out; ids of unknown items are ignored"""
+    ranker: Ranker
+    slab: Slab
+    slots: NDArray[np.int64]
+    state: torch.Tensor | None
+    """[n,S] states that replace those of the slab"""
+    numbers: NDArray[np.int64]
+    """[n] of the questions"""
 
-
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """An item of a list."""
-
-    item_id: str
-    score: float
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A list, best first. If `known` is false, there is no row of the user: the items are those that are
-    popular now, scored by their decayed counts, and the fields that name a row or a model are null.
-    """
-
-    user_id: str
-    known: bool
-    items: list[Recommended]
-    stream_time: int
-    """the stream's now, ms, as of which popularity decays and idle time counts; -1 before the first event"""
-    epoch: int | None = None
-    version: str | None = None
-    partition: int | None = None
-    offset: int | None = None
-    """with `partition`: the last record of `events` that the user's row includes"""
+    def take(self, chosen: NDArray[np.int64]) -> "Group":
+        """Some of the questions."""
+        state = None if self.state is None else self.state[torch.from_numpy(chosen)]
+        return replace(self, slots=self.slots[chosen], state=state, numbers=self.numbers[chosen])
 
 
 def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer]:
     """An answer to each question, all as of one moment.
 
-    1. Users without a row get what is popular now.
-    2. The others are scored together, version by version.
+    1. Those that have a row, or a session, are scored together, version by version.
+    2. The others get what is popular now.
     """
-    now = view.now()
-    rows = [view.find_row(question.user_id) for question in questions]
+    moment = Moment.of(view)
+    hints = [moment.hints(question) if question.where or question.boosts else [] for question in questions]
     answers: dict[int, Answer] = {}
-    # 1. Users without a row, or everybody before the first model.
-    popular: NDArray[np.float64] | None = None
-    for i, (question, row) in enumerate(zip(questions, rows, strict=True)):
-        if row is None or view.newest is None:
-            if popular is None:
-                popular = _popular(view, now)
-            answers[i] = _unknown(view, question, popular, now)
+    # 1. Rows and sessions, or nobody before the first model.
+    if view.newest is not None:
+        groups = list(groups_of_rows(moment, questions))
+        groups += _sessions(moment, view.newest, questions, hints)
+        for group in groups:
+            group.ranker.update_statistics(moment.now, moment.wall)
+            for part, composed in _in_parts(moment, group, questions):
+                scored = (_composed if composed else _plain)(moment, part, questions, hints)
+                answers.update(zip(part.numbers.tolist(), scored, strict=True))
     # 2. The others.
-    with_rows = [(i, row) for i, row in enumerate(rows) if row is not None and i not in answers]
-    with_rows.sort(key=lambda numbered: numbered[1].at)
-    for at, group in groupby(with_rows, key=lambda numbered: numbered[1].at):
-        numbers, of_version = zip(*group, strict=True)
-        scored = _known(view, at, [questions[i] for i in numbers], of_version, now)
-        answers.update(zip(numbers, scored, strict=True))
+    popular: NDArray[np.float64] | None = None
+    for i, question in enumerate(questions):
+        if i not in answers:
+            if popular is None:
+                popular = popular_counts(view, moment.now)
+            answers[i] = _unknown(moment, question, popular, hints[i])
     return [answers[i] for i in range(len(questions))]
 
 
-def _known(
-    view: MaterialisedView, at: VersionAt, questions: Sequence[Question], rows: Sequence[RowAt], now: int
-) -> list[Answer]:
-    """Answers to questions of users whose rows are of one version."""
-    slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
-    k = max(question.k for question in questions)
-    exclude_seen = np.array([question.exclude_seen for question in questions])
-    ranker, topk = scored_rows(view, at, slots, k, exclude_seen, _excluded(view, questions), now)
-    item, score = topk.item.numpy(), topk.score.numpy()
-    return [
-        Answer(
-            user_id=question.user_id,
-            known=True,
-            items=_items(view, item[i, : question.k], score[i, : question.k]),
-            stream_time=now,
-            epoch=ranker.live.epoch,
-            version=ranker.live.version.id,
-            partition=int(slab.partition[slots[i]]),
-            offset=int(slab.offset[slots[i]]),
-        )
+def groups_of_rows(moment: Moment, questions: Sequence[Question]) -> Iterator[Group]:
+    """The questions of users who have rows, by version. The view must have a model."""
+    view = moment.view
+    found = [
+        (i, row)
         for i, question in enumerate(questions)
+        if question.session is None and (row := view.find_row(question.user_id)) is not None
     ]
+    found.sort(key=lambda numbered: numbered[1].at)
+    for at, numbered in groupby(found, key=lambda numbered: numbered[1].at):
+        numbers, rows = zip(*numbered, strict=True)
+        slots = np.array([row.slot for row in rows], np.int64)
+        ranker, state = view.rankers.get(at), None
+        if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window
+            assert view.newest is not None
+            ranker = view.newest
+            state = _encoded_anew(view, ranker, at, slots)
+        yield Group(ranker, view.slabs[at], slots, state, np.array(numbers))
 
 
-def scored_rows(
-    view: MaterialisedView, at: VersionAt, slots: NDArray[np.int64], k: int,
-    exclude_seen: NDArray[np.bool_], also: Exclude | None, now: int,
-) -> tuple[Ranker, TopK]:  # fmt: skip
-    """Lists of k items as of `now` (ms) for m rows of the slab of a version, and the model that scored them.
-
-    exclude_seen: bool[m]; also: pairs of a row and an item to leave out.
-    """
-    ranker, state = view.rankers.get(at), None
-    if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window instead
-        assert view.newest is not None
-        ranker = view.newest
-        state = _encoded_anew(view, ranker, at, slots)
-    ranker.update_statistics(now, view.wall())
-    latest = ranker.latest(view.slabs[at], slots, state)
-    return ranker, ranker.start_topk(latest, now, k, exclude_seen, also)()
+def _sessions(
+    moment: Moment, ranker: Ranker, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Group]:
+    """The questions of sessions, those of whose events some could be used."""
+    numbers = [i for i, question in enumerate(questions) if question.session is not None]
+    if not numbers:
+        return []
+    sessions = [questions[i].session or () for i in numbers]
+    slab, slots, unnamed = session_rows(sessions, ranker.live, moment.view.catalogue, moment.now)
+    for i, count in zip(numbers, unnamed.tolist(), strict=True):
+        hints[i].extend([f"{count} events are of items that nobody has named yet"] if count else ())
+    usable = np.flatnonzero(slab.length[slots] > 0)
+    group = Group(ranker, slab, slots, None, np.array(numbers)).take(usable)
+    return [group] if len(usable) else []
 
 
 # A version whose model is not here: another version's states for the recent windows, without their anchors.
@@ -135,43 +129,130 @@ def _encoded_anew(
     return live.recompute(slab, slots, begin, length, live.recommender.initial(len(slots)))
 
 
-def _excluded(view: MaterialisedView, questions: Sequence[Question]) -> Exclude | None:
-    rows = [i for i, question in enumerate(questions) for _ in question.exclude]
-    if not rows:
-        return None
-    item = view.catalogue.find(item_hashes([id_ for question in questions for id_ in question.exclude]))
-    known = item >= 0
-    return Exclude(torch.tensor(rows)[torch.from_numpy(known)], torch.from_numpy(item[known]))
+def _in_parts(moment: Moment, group: Group, questions: Sequence[Question]) -> Iterator[tuple[Group, bool]]:
+    """Plain questions, then those whose lists are composed, in parts small enough to be answered together."""
+    composed = np.array(
+        [moment.is_composed(questions[i], questions[i].explore or 0.0) for i in group.numbers.tolist()]
+    )
+    most = max(1, MAX_FLOATS // max(group.ranker.scorer.items, 1))
+    for kind in (False, True):
+        chosen = np.flatnonzero(composed == kind)
+        for start in range(0, len(chosen), most):
+            yield group.take(chosen[start : start + most]), kind
 
 
-def _popular(view: MaterialisedView, now: int) -> NDArray[np.float64]:
-    items, counts = len(view.catalogue), np.zeros(len(view.catalogue))
-    if view.newest is not None:
-        statistics, half_lives_ms = view.newest.scorer.statistics, view.newest.half_lives_ms
-        counts = decayed_popularity(statistics, items, float(now), half_lives_ms)
-    counts[view.names.unlisted()] = 0.0
-    return counts
+def _plain(
+    moment: Moment, group: Group, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """Answers that are the best scores."""
+    asked = [questions[i] for i in group.numbers.tolist()]
+    rows, best = best_scores(moment, group, asked)
+    item, score = best.item.numpy(), best.score.numpy()
+    return [
+        replace(found, items=items_of(moment.view, item[i, : question.k], score[i, : question.k]))
+        for i, (question, found) in enumerate(
+            zip(asked, _empty(moment, group, rows, asked, hints), strict=True)
+        )
+    ]
 
 
-def _unknown(view: MaterialisedView, question: Question, popular: NDArray[np.float64], now: int) -> Answer:
-    excluded = view.catalogue.find(item_hashes(question.exclude))
-    counts = popular.copy()
-    counts[excluded[excluded >= 0]] = 0.0
-    best, score = topk(torch.from_numpy(counts.astype(np.float32))[None], question.k)
-    index = np.where(score[0].numpy() > 0, best[0].numpy(), -1)
-    return Answer(question.user_id, False, _items(view, index, score[0].numpy()), now)
+def best_scores(moment: Moment, group: Group, asked: Sequence[Question]) -> tuple[RowViews, TopK]:
+    """The rows of a group, and lists by the best scores for its n questions, as long as the longest of them.
+
+    The statistics of the group's ranker must be up to date.
+    """
+    ranker = group.ranker
+    rows = ranker.latest(group.slab, group.slots, group.state)
+    k = max(question.k for question in asked)
+    exclude_seen = np.array([question.exclude_seen for question in asked])
+    adjust = moment.columns(asked, ranker.scorer.items)
+    wait = ranker.start_topk(rows, moment.now, k, exclude_seen, moment.excluded(asked), adjust=adjust)
+    return rows, wait()
 
 
-def _items(
-    view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.floating]
-) -> list[Recommended]:
-    ids, metadata = view.names.ids, view.metadata
-    items = []
-    for item, value in zip(
-        index.tolist(), np.round(score.astype(np.float64), SCORE_DECIMALS).tolist(), strict=True
-    ):
-        name = ids[item] if item >= 0 else None
-        if name is not None:
-            described = metadata.get(name)
-            items.append(Recommended(name, value, described.title if described else None))
-    return items
+def _composed(
+    moment: Moment, group: Group, questions: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """Answers that are composed from the scores of all items."""
+    asked = [questions[i] for i in group.numbers.tolist()]
+    ranker = group.ranker
+    rows = ranker.latest(group.slab, group.slots, group.state)
+    adjust = moment.columns(asked, ranker.scorer.items)
+    exclude_seen = np.array([question.exclude_seen for question in asked])
+    scores = ranker.scores(rows, moment.now, exclude_seen, moment.excluded(asked), adjust).copy()
+    material = moment.material(ranker)
+    answers: list[Answer] = []
+    for i, (question, found) in enumerate(zip(asked, _empty(moment, group, rows, asked, hints), strict=True)):
+        if question.candidates is not None:
+            answers.append(ranked_items(moment, question, found, scores[i], scores[i]))
+            continue
+        places = compose(question, question.explore or 0.0, scores[i], scores[i], material)
+        index = np.array([place.item for place in places], np.int64)
+        if question.explain:
+            row = ranker.latest(group.slab, group.slots[i : i + 1], _state_of(group, i))
+            items = explained_items(moment, question, places, scores[i][index], ranker, row)
+        else:
+            items = items_of(moment.view, index, scores[i][index])
+        answers.append(replace(found, items=items))
+    return answers
+
+
+def _state_of(group: Group, i: int) -> torch.Tensor | None:
+    return None if group.state is None else group.state[i : i + 1]
+
+
+def _empty(
+    moment: Moment, group: Group, rows: RowViews, asked: Sequence[Question], hints: Sequence[list[str]]
+) -> list[Answer]:
+    """What the answers say beside their items."""
+    slab, slots, live = group.slab, group.slots, group.ranker.live
+    partition, offset = slab.partition[slots].tolist(), slab.offset[slots].tolist()
+    age = np.maximum(moment.now - rows.last_time, 0).tolist()
+    return [
+        Answer(
+            user_id=question.user_id if question.session is None else None,
+            known=True,
+            items=[],
+            stream_time=moment.now,
+            epoch=live.epoch,
+            version=live.version.id,
+            partition=partition[i] if question.session is None else None,
+            offset=offset[i] if question.session is None else None,
+            state_age_ms=age[i],
+            hints=hints[group.numbers[i]],
+        )
+        for i, question in enumerate(asked)
+    ]
+
+
+def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64], hints: list[str]) -> Answer:
+    """What is popular now, with a few items that are new; `popular`: decayed counts of all items."""
+    # 1. Counts, multiplied by the factors of boosts and rules.
+    view = moment.view
+    out = view.catalogue.find(item_hashes(question.exclude))
+    out = np.concatenate([out[out >= 0], view.names.unlisted()])
+    counts = popular.astype(np.float32)
+    column = moment.column(question, len(counts))
+    if column is not None:
+        counts *= np.exp(column)
+    counts[out] = 0.0
+    found = Answer(
+        None if question.session is not None else question.user_id, False, [], moment.now, hints=hints
+    )
+    explore = COLD_EXPLORE if question.explore is None else question.explore
+    if not moment.is_composed(question, explore if question.k * explore >= 1 else 0.0):
+        best, score = (part[0].numpy() for part in topk(torch.from_numpy(counts)[None], question.k))
+        return replace(found, items=items_of(view, np.where(score > 0, best, -1), score))
+    # 2. On the scale of scores, where an item that nobody touched can be explored.
+    logarithm = np.log(popular.astype(np.float32) + np.float32(POPULARITY_FLOOR))
+    if column is not None:
+        logarithm += column
+    logarithm[out] = -np.inf
+    if question.candidates is not None:
+        return ranked_items(moment, question, found, logarithm, counts)
+    ranked = np.where(counts > 0, logarithm, np.float32(-np.inf))
+    places = compose(question, explore, ranked, logarithm, moment.material(view.newest))
+    index = np.array([place.item for place in places], np.int64)
+    if question.explain:
+        return replace(found, items=explained_items(moment, question, places, counts[index]))
+    return replace(found, items=items_of(view, index, counts[index]))

@@ -19,8 +19,10 @@ from aiokafka import TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
 from eddy.serving.metrics import ServerMetrics
-from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take
@@ -112,6 +114,10 @@ class Service:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((question, future))
         return await future
+
+    async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
+        """What `work` makes of the view as it is now."""
+        return await self.on_thread(lambda: work(self.view))
 
     async def _answer_questions(self) -> None:
         while True:

@@ -15,17 +15,21 @@ import numpy as np
 import torch
 
 from eddy.models.errors import EddyError
-from eddy.models.hashing import item_hash
+from eddy.models.hashing import item_hash, item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
+from eddy.serving.catalogue.adjustments import Adjustments
+from eddy.serving.catalogue.attributes import Attributes
+from eddy.serving.catalogue.rules import Rules, RulesDocument, decode_rules
+from eddy.serving.lists.fresh import FreshItems
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.ranker import Ranker, new_scorer
 from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import select_entries
-from eddy.stream.records.schema import DICTIONARY_KEY, Item
+from eddy.stream.records.schema import DICTIONARY_KEY, RULES_KEY, Item
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
@@ -35,6 +39,7 @@ from eddy.stream.state.slab import Slab
 from eddy.stream.state.stored_rows import decode_newest
 
 _decode_item = msgspec.json.Decoder(Item).decode
+_decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class VersionAt(NamedTuple):
@@ -85,6 +90,10 @@ class MaterialisedView:
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
         self.metadata: dict[str, Item] = {}
+        self.attributes = Attributes()
+        self.adjustments = Adjustments(self.attributes)
+        self.rules = Rules(RulesDocument(rules=[]))
+        self.fresh = FreshItems()
         self.slabs: dict[VersionAt, Slab] = {}
         self.rankers: dict[VersionAt, Ranker] = {}
         self._stats: StatisticsReader | None = None
@@ -166,6 +175,7 @@ class MaterialisedView:
             return
         place = self.names.keep_items(kept)
         statistics.renumber(place)
+        self.attributes.keep(kept)
         for slab in self.slabs.values():
             slab.renumber(place)
         for at, ranker in self.rankers.items():
@@ -193,12 +203,17 @@ class MaterialisedView:
     def take_items(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
         """Take records (key, value) of `items`: names of hashes, metadata, and which items are withdrawn."""
         unreadable, ids = [], []
+        described: dict[str, bytes | None] = {}
         for key, value in records:
             if not key:
+                continue
+            if key == RULES_KEY:
+                unreadable += self._take_rules(value)
                 continue
             try:
                 if value is None:
                     self.metadata.pop(text(key), None)
+                    described[text(key)] = None
                     continue
                 named = decoded(_decode_item, value)
             except Unreadable as reason:
@@ -207,11 +222,34 @@ class MaterialisedView:
             ids.append(named.item_id)
             if not key.startswith(DICTIONARY_KEY):
                 self.metadata[named.item_id] = named
+                described[named.item_id] = value
         self.names.name_items(ids)
         self.names.take_availability(records)
+        self._take_attributes(described)
         for item, features in metadata(records):
             self.catalogue.features.put(item, features)
         return unreadable
+
+    def _take_rules(self, value: bytes | None) -> list[str]:
+        """Take business rules; none for a tombstone. Those that cannot be used leave the ones before."""
+        try:
+            document = RulesDocument(rules=[]) if value is None else decode_rules(value)
+        except EddyError as reason:
+            return [f"{reason}; the rules before it go on"]
+        self.rules = Rules(document)
+        return []
+
+    def _take_attributes(self, described: Mapping[str, bytes | None]) -> None:
+        """Take the newest metadata of items by id, None for a tombstone, into columns."""
+        index = self.catalogue.find(item_hashes(list(described)))
+        fields: dict[int, dict[str, object]] = {}
+        for item, (name, value) in zip(index.tolist(), described.items(), strict=True):
+            if item >= 0 and self.names.ids[item] in (name, None):  # not another one with the same hash
+                try:
+                    fields[item] = {} if value is None else decoded(_decode_fields, value)
+                except Unreadable:
+                    continue
+        self.attributes.put(fields)
 
     def take_statistics(
         self, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]

@@ -4,36 +4,39 @@ import asyncio
 from pathlib import Path
 
 import typer
+from pydantic import ValidationError
 
 from eddy.cli.terminal import progress_bar
 from eddy.models.errors import EddyError
 from eddy.models.logs.columns import read_columns
 from eddy.models.logs.formats.cells import Kind
-from eddy.serving.bulk.columns import Wanted
 from eddy.serving.bulk.run import make_lists
+from eddy.serving.routes.recommendations import PostedList, question_of
 from eddy.stream.records.settings import Settings
 
 _ALL = "all"
 
 
 def recommend_many(
-    settings: Settings,
-    users: str,
-    out: Path | None,
-    topic: str | None,
-    k: int | None,
-    exclude_seen: bool | None,
+    settings: Settings, users: str, out: Path | None, topic: str | None, question: str | None
 ) -> None:
     """Make a list for each of the users and print how many there are.
 
-    users: "all", or a file that names them. Errors: EddyError when not exactly one of `out` and `topic` is
-    given, and as `make_lists`.
+    users: "all", or a file that names them. question: the body of a posted question. Errors: EddyError when
+    not exactly one of `out` and `topic` is given, for a question that cannot be understood, and as
+    `make_lists`.
     """
     if (out is None) == (topic is None):
         raise EddyError("say where the lists go: either --out FILE.parquet or --topic TOPIC")
-    wanted = Wanted(
-        settings.k if k is None else k, settings.exclude_seen if exclude_seen is None else exclude_seen
-    )
+    try:
+        posted = PostedList.model_validate_json(question or "{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise EddyError(
+            f"--question: {where}: {first['msg']}" if where else f"--question: {first['msg']}"
+        ) from None
+    wanted = question_of("", posted, settings)
     named = None if users == _ALL else read_users(users)
     with progress_bar() as show:
         try:

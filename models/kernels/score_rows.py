@@ -53,6 +53,7 @@ class BatchColumns(NamedTuple):
     source: Ints  # [B,L] rows of the two tables below
     left_from: Ints  # [B + 1] where each user's part of `left` begins
     left: Ints  # [X]
+    column: Ints  # [B] rows of `added` below, -1 = none
 
 
 class BatchTables(NamedTuple):
@@ -63,6 +64,7 @@ class BatchTables(NamedTuple):
     to: Floats  # [N] weights of items as successors; [0] = all items weigh the same
     origin: Floats  # [N] weights of items as those that are followed
     everywhere: Ints  # items that nobody is recommended
+    added: Floats  # [A,N] what is added to whole scores
     vectors: Floats  # [N,D + 1] for exact scores
     popularity: Floats  # [N,columns - D - 1]
 
@@ -291,6 +293,16 @@ def _exclude_items(b: int, rows: BatchColumns, shared: BatchTables, dense: Float
 
 
 @compiled
+def _add_column(b: int, rows: BatchColumns, shared: BatchTables, dense: Floats, items: int) -> None:
+    """Add user b's column of `added` to the scores dense[N]."""
+    column = rows.column[b]
+    if column >= 0:
+        added = shared.added[column]
+        for j in range(items):
+            dense[j] += added[j]
+
+
+@compiled
 def _finish_row(
     b: int, dense: Floats, log_z: np.float32, rows: BatchColumns, shared: BatchTables,
     tables: MixtureTables, scratch: Scratch, items: int,
@@ -301,6 +313,7 @@ def _finish_row(
     count = _sum_sparse_parts(b, rows, shared, tables, scratch, items)
     _mix_sparse_parts(dense, log_z, scratch, count)
     _exclude_items(b, rows, shared, dense, items)
+    _add_column(b, rows, shared, dense, items)
     return count
 
 
@@ -324,12 +337,17 @@ def _rescore_item(
     """User b's score of item j, with an exact d but the log Z of the first pass. `scratch` must still hold
     the user's sparse parts.
     """
+    column, added = rows.column[b], ZERO
+    if column >= 0:
+        added = shared.added[column, j]
     vector, row, popularity, d = rows.vector[b], shared.vectors[j], shared.popularity[j], ZERO
     for column in range(len(row)):
         d += vector[column] * row[column]
     for column in range(len(popularity)):
         d += vector[len(row) + column] * popularity[column]
-    return _mixed_score(d, log_z, scratch.t[j], scratch.p[j], scratch.shift[j]) if scratch.mark[j] else d
+    if scratch.mark[j]:
+        d = _mixed_score(d, log_z, scratch.t[j], scratch.p[j], scratch.shift[j])
+    return d + added
 
 
 @compiled

@@ -39,6 +39,18 @@ class Exclude(NamedTuple):
     everywhere: Tensor | None = None
 
 
+class Adjust(NamedTuple):
+    """What is added to whole scores before the best are taken: A columns of numbers, of which each user has
+    one at most. A filter is a column of zeros and -inf; a factor by which items count more or less is the
+    logarithm of that factor.
+    """
+
+    column: Tensor
+    """int64[B] the user's column, -1 = none"""
+    added: Tensor
+    """float32[A,N], below +inf, for every item of the scorer"""
+
+
 class TopK(NamedTuple):
     """What was found for B users: lists for the first ones, ranks for the last R."""
 
@@ -52,6 +64,25 @@ class TopK(NamedTuple):
     """float32[R] the targets' scores"""
     above: Tensor
     """int64[R] how many other items score at least as high as the target: 0 = first"""
+
+
+class ScoreParts(NamedTuple):
+    """What the scores of S items consist of, for one user; symbols as in `eddy.models.network.mixture`."""
+
+    state: Tensor
+    """float32[S], a part of d: hidden state · item vector, and bias"""
+    popularity: Tensor
+    """float32[S], the rest of d"""
+    shift: Tensor
+    """float32[S]"""
+    transition: Tensor
+    """float32[S,L] t as a share of Z, by the user's last items, latest first"""
+    pointer: Tensor
+    """float32[S,W] p as a share of Z, by slots of the window, latest first"""
+    older: Tensor
+    """float32[S] p of items from before the window, as a share of Z"""
+    log_z: Tensor
+    """float32[1]"""
 
 
 class ScoringBackend(Protocol):

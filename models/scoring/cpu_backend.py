@@ -14,6 +14,7 @@ from eddy.models.kernels.window import Window
 from eddy.models.network.mixture import Mixture
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.backend import (
+    Adjust,
     Exclude,
     TopK,
     TransitionWeights,
@@ -26,6 +27,7 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.tensors import SPARSE_GATES, Query
 
 _NO_ITEMS = np.zeros(0, np.int64)
+_NOTHING_ADDED = np.zeros((0, 0), np.float32)
 _EQUAL_WEIGHTS = np.zeros(0, np.float32)
 """Stands for transition weights where all items weigh the same."""
 
@@ -62,9 +64,9 @@ class CpuBackend:
     """The optimised `eddy.models.scoring.backend.ScoringBackend`, for finite numbers on a CPU."""
 
     def __init__(
-        self, query: Query, window: Window[Tensor], exclude: Exclude | None, recommender: Recommender,
-        matrix: ItemMatrixView, statistics: Statistics, now: float, weights: TransitionWeights | None,
-        buffers: threading.local, tables: score_rows.MixtureTables,
+        self, query: Query, window: Window[Tensor], exclude: Exclude | None, adjust: Adjust | None,
+        recommender: Recommender, matrix: ItemMatrixView, statistics: Statistics, now: float,
+        weights: TransitionWeights | None, buffers: threading.local, tables: score_rows.MixtureTables,
     ) -> None:  # fmt: skip
         self._vector, self._matrix, self._tables, self._buffers = query.vector, matrix, tables, buffers
         self._sparse = len(tables.place) > 0 or len(tables.lag) > 0
@@ -83,6 +85,7 @@ class CpuBackend:
             source=tables_of_last.source,
             left_from=np.searchsorted(left_row, np.arange(len(query.vector) + 1)),
             left=left,
+            column=np.full(len(query.vector), -1) if adjust is None else adjust.column.numpy(),
         )
         self._shared = score_rows.BatchTables(
             successor=tables_of_last.successor,
@@ -90,6 +93,7 @@ class CpuBackend:
             to=_EQUAL_WEIGHTS if weights is None else weights.to.numpy(),
             origin=_EQUAL_WEIGHTS if weights is None else weights.origin.numpy(),
             everywhere=everywhere,
+            added=_NOTHING_ADDED if adjust is None else _array(adjust.added),
             vectors=matrix.vectors.numpy(),
             popularity=_array(matrix.popularity),
         )

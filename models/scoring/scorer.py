@@ -22,7 +22,15 @@ from torch import Tensor
 from eddy.models.kernels.score_rows import MixtureTables
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Exclude, ScoringBackend, TopK, TransitionWeights, last_items
+from eddy.models.scoring.backend import (
+    Adjust,
+    Exclude,
+    ScoreParts,
+    ScoringBackend,
+    TopK,
+    TransitionWeights,
+    last_items,
+)
 from eddy.models.scoring.cpu_backend import CpuBackend, mixture_tables
 from eddy.models.scoring.item_matrix import ItemMatrix
 from eddy.models.scoring.item_statistics import Statistics
@@ -238,17 +246,35 @@ class Scorer:
         return last_items(query, window, self.recommender.mixture.lags)
 
     @torch.inference_mode()
-    def scores(self, query: Query, window: Window, exclude: Exclude | None = None) -> Tensor:
+    def scores(
+        self, query: Query, window: Window, exclude: Exclude | None = None, adjust: Adjust | None = None
+    ) -> Tensor:
         """Exact scores of all catalogue items: float32[B,N], -inf for items that are negative in the window
         and for those that `exclude` names. The tensor is the scorer's own: the next call overwrites it.
         """
-        return self._backend(query, window, exclude).scores(slice(0, len(query.vector)))
+        return self._backend(query, window, exclude, adjust).scores(slice(0, len(query.vector)))
 
-    def _backend(self, query: Query, window: Window, exclude: Exclude | None) -> ScoringBackend:
+    @torch.inference_mode()
+    def parts(self, query: Query, window: Window, index: Tensor) -> ScoreParts:
+        """What the scores of the items index[S] consist of, for the one user of query and window."""
+        return TorchBackend(
+            query, window, None, None, self.recommender, self._matrix.view(), self.statistics, self.now,
+            self._transition_weights, threading.local(),
+        ).parts(index)  # fmt: skip
+
+    def item_vectors(self, index: NDArray[np.int64] | slice) -> Tensor:
+        """Vectors float32[n,D] of items that are ranked."""
+        return self._matrix.view().vectors[: self.items][index, :-1]
+
+    def _backend(
+        self, query: Query, window: Window, exclude: Exclude | None, adjust: Adjust | None
+    ) -> ScoringBackend:
         """The backend for these users: the compiled one if it may be used and everything is finite."""
         matrix = self._matrix.view()
+        if adjust is not None and adjust.added.shape[1] != matrix.items:
+            raise ValueError(f"columns of {adjust.added.shape[1]} items for {matrix.items}")
         inputs = (
-            query, window, exclude, self.recommender, matrix, self.statistics, self.now,
+            query, window, exclude, adjust, self.recommender, matrix, self.statistics, self.now,
             self._transition_weights, self._thread_buffers,
         )  # fmt: skip
         if self._tables is None or not (matrix.finite and all_finite(query.vector, query.gates)):
@@ -291,11 +317,12 @@ class Scorer:
         return wait
 
     def topk(
-        self, query: Query, window: Window, k: int, exclude: Exclude | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, query: Query, window: Window, k: int, exclude: Exclude | None = None,
+        adjust: Adjust | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The k best items of B users: `item` and `score` of `TopK`."""
         no_target = torch.zeros(0, dtype=torch.int64, device=query.vector.device)
-        return self.start_topk(query, window, k, no_target, exclude)()[:2]
+        return self.start_topk(query, window, k, no_target, exclude, adjust)()[:2]
 
     def ranks(self, query: Query, window: Window, target: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and ranks of target[B], a catalogue index for each of B users: `own` and `above` of
@@ -305,8 +332,9 @@ class Scorer:
 
     @torch.inference_mode()
     def start_topk(
-        self, query: Query, window: Window, k: int, target: Tensor, exclude: Exclude | None = None
-    ) -> Callable[[], TopK]:
+        self, query: Query, window: Window, k: int, target: Tensor, exclude: Exclude | None = None,
+        adjust: Adjust | None = None,
+    ) -> Callable[[], TopK]:  # fmt: skip
         """Start to make lists of the k best items for the first B - R of B users, and exact ranks of
         target[R] for the last R. Call the result to wait for the end, which threads or a device may reach
         later. Updates of statistics and items after this returns do not change it.
@@ -323,7 +351,7 @@ class Scorer:
         )
         # 2. What all tiles have in common; the ranks bear their share of its cost.
         began, began_thread = time.monotonic(), time.thread_time()
-        backend = self._backend(query, window, exclude)
+        backend = self._backend(query, window, exclude, adjust)
         if self._on_cpu and len(target):
             self.ranking_cost.add_cost((time.thread_time() - began_thread) * len(target) / users)
 

@@ -11,7 +11,9 @@ from eddy.models.kernels.topk import topk
 from eddy.models.network.mixture import mixed
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.backend import (
+    Adjust,
     Exclude,
+    ScoreParts,
     TopK,
     TransitionWeights,
     last_items,
@@ -30,9 +32,9 @@ class TorchBackend:
     """The reference `eddy.models.scoring.backend.ScoringBackend`, for any device and any numbers."""
 
     def __init__(
-        self, query: Query, window: Window, exclude: Exclude | None, recommender: Recommender,
-        matrix: ItemMatrixView, statistics: Statistics, now: float, weights: TransitionWeights | None,
-        buffers: threading.local,
+        self, query: Query, window: Window, exclude: Exclude | None, adjust: Adjust | None,
+        recommender: Recommender, matrix: ItemMatrixView, statistics: Statistics, now: float,
+        weights: TransitionWeights | None, buffers: threading.local,
     ) -> None:  # fmt: skip
         # 1. The sparse parts that the users' own items give.
         mixture = recommender.mixture
@@ -58,6 +60,7 @@ class TorchBackend:
             item, pointer, shift, lag, own, older, mixture.of_older(older.shape[1]),
             to_device(tables.source, item.device), successor, share,
         )  # fmt: skip
+        self._adjust = adjust
         self._vector, self._matrix, self._buffers = query.vector, matrix, buffers
 
     def scores(self, rows: slice) -> Tensor:
@@ -82,11 +85,35 @@ class TorchBackend:
         # 3.
         best, value = topk(scores[:listed], short_list(k) if reduced else k)
         if reduced:
-            best, value = self._rescore(self._vector[rows], mixed_in, best, k)
+            best, value = self._rescore(rows, mixed_in, best, k)
         # 4.
         own = scores[listed:].gather(1, target[:, None])
         above = (scores[listed:] >= own).sum(dim=1) - 1
         return TopK(best, value, own[:, 0], above)
+
+    def parts(self, index: Tensor) -> ScoreParts:
+        """What the scores of the items index[S] consist of, for the first user."""
+        # 1. The dense score of these items, and log Z, for which all items are scored.
+        matrix, query, index = self._matrix, self._vector[:1], index[None]
+        fixed = matrix.vectors.shape[1]
+        state = (matrix.vectors[index[0]] @ query[0, :fixed, None])[:, 0]
+        popularity = (matrix.popularity[index[0]] @ query[0, fixed:, None])[:, 0]
+        _, mixed_in = self._scores(slice(0, 1), exact=True)
+        if mixed_in is None:
+            none = state.new_zeros(len(state), 0)
+            return ScoreParts(
+                state, popularity, torch.zeros_like(state), none, none, torch.zeros_like(state), state[:1] * 0
+            )
+        # 2. The sparse parts: their sums, and which slot and which of the last items they come from.
+        tile, log_z = mixed_in
+        zero = self._scratch("zero", 1, matrix.padded)
+        _, pointer, shift = tile.sum_at(index, zero)
+        by_slot = tile.pointer[:, None, :] * (tile.item[:, None, :] == index[:, :, None])
+        successor = tile.successor.view(1, 1, self._sparse.lag.shape[1], -1)
+        is_item = successor == index[:, :, None, None]
+        by_lag = (tile.transition.view_as(successor) * is_item).sum(dim=3)
+        older = pointer[0] - by_slot[0].sum(dim=1) if tile.item.shape[1] else torch.zeros_like(state)
+        return ScoreParts(state, popularity, shift[0], by_lag[0], by_slot[0], older.clamp(min=0), log_z[0])
 
     def _scores(self, rows: slice, exact: bool) -> tuple[Tensor, tuple[SparseTile, Tensor] | None]:
         """Scores [n, padded N] of the n users in `rows`, and their sparse parts with log Z [n,1], if any."""
@@ -110,6 +137,11 @@ class TorchBackend:
         dense[self._left_row[low:high] - rows.start, self._left_item[low:high]] = -torch.inf
         if self._everywhere is not None:
             dense[:, self._everywhere] = -torch.inf
+        # 4. Add each user's column.
+        if self._adjust is not None:
+            has_column = (self._adjust.column[rows] >= 0).nonzero()[:, 0]
+            added = self._adjust.added[self._adjust.column[rows][has_column]]
+            dense[has_column, : matrix.items] += added
         return dense, mixed_in
 
     def _dense(self, vector: Tensor, tile: slice, exact: bool) -> Tensor:
@@ -142,18 +174,21 @@ class TorchBackend:
         return buffer[: rows * columns].view(rows, columns)
 
     def _rescore(
-        self, vector: Tensor, mixed_in: tuple[SparseTile, Tensor] | None, candidate: Tensor, k: int
+        self, rows: slice, mixed_in: tuple[SparseTile, Tensor] | None, candidate: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
-        """The k best of a short list candidate[B,S] (-1 = none), scored in float32 with the first pass's log
-        Z: index int64[B,k] and score float32[B,k].
+        """The k best of a short list candidate[B,S] (-1 = none) of the users in `rows`, scored in float32
+        with the first pass's log Z: index int64[B,k] and score float32[B,k].
         """
         item = candidate.sort(dim=1).values  # so that a stable sort by score puts ties in the order of items
         index = item.clamp(min=0)
-        score = self._matrix.exact_scores(vector, index)
+        score = self._matrix.exact_scores(self._vector[rows], index)
         if mixed_in is not None:
             sparse, log_z = mixed_in
             zero = self._scratch("zero", len(index), self._matrix.padded)
             score = mixed(score, log_z, *sparse.sum_at(index, zero))
+        if self._adjust is not None:
+            column = self._adjust.column[rows, None]
+            score += torch.where(column >= 0, self._adjust.added[column.clamp(min=0), index], 0.0)
         score = torch.where(item >= 0, score, -torch.inf)
         best, column = torch.sort(score, dim=1, descending=True, stable=True)
         return torch.where(best > -torch.inf, item.gather(1, column), -1)[:, :k], best[:, :k]

@@ -1,17 +1,18 @@
 """Lists of many users as columns: what the endpoint would answer to each, without an object per item."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eddy.models.scoring.backend import TopK
-from eddy.serving.recommend import SCORE_DECIMALS, Question, answer, scored_rows
-from eddy.serving.view import MaterialisedView, RowAt, VersionAt
-from eddy.stream.engine.ranker import Ranker
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.entries import SCORE_DECIMALS
+from eddy.serving.lists.moment import Moment
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import Group, answer, best_scores, groups_of_rows
+from eddy.serving.view import MaterialisedView
 
 ITEM = pa.struct({"item_id": pa.string(), "score": pa.float64()})
 SCHEMA = pa.schema(
@@ -26,67 +27,59 @@ SCHEMA = pa.schema(
         "offset": pa.int64(),
     }
 )
-"""The fields of an answer (`eddy.serving.recommend.Answer`); the last four are null for unknown users."""
+"""The fields of an answer (`eddy.serving.lists.answers.Answer`); the last four are null for unknown users."""
+
+COMPOSED_AT_ONCE = 256
+"""Users whose lists are composed one by one are answered so many at a time."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What each of the users gets."""
-
-    k: int
-    exclude_seen: bool
-
-
-def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Wanted) -> pa.Table:
+def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Question) -> pa.Table:
     """A list for each user, in a table of SCHEMA; users of one version come together.
 
-    Call it on the thread that owns the view; a call for a few thousand users keeps it for a second or so.
+    wanted: the question, without its user. Call it on the thread that owns the view; a call for a few
+    thousand users keeps it for a second or so.
     """
-    now = view.now()
-    rows = [(user, view.find_row(user)) for user in users]
-    tables = [SCHEMA.empty_table()]
-    # 1. Users with rows, version by version.
-    with_rows = [(user, row) for user, row in rows if row is not None and view.newest is not None]
-    with_rows.sort(key=lambda pair: pair[1].at)
-    for _, group in groupby(with_rows, key=lambda pair: pair[1].at):
-        of_version = list(group)
-        tables.append(
-            _of_version(view, [user for user, _ in of_version], [row for _, row in of_version], wanted, now)
-        )
-    # 2. The others all get the same list.
-    known = {user for user, _ in with_rows}
-    if strangers := [user for user, _ in rows if user not in known]:
-        tables.append(_of_strangers(view, strangers, wanted))
+    moment = Moment.of(view)
+    questions = [replace(wanted, user_id=user) for user in users]
+    # 1. Lists that are more than the best scores have to be composed, one by one.
+    if view.newest is None or moment.is_composed(wanted, wanted.explore or 0.0):
+        parts = [
+            _table_of(answer(view, questions[first : first + COMPOSED_AT_ONCE]))
+            for first in range(0, len(questions), COMPOSED_AT_ONCE)
+        ]
+        return pa.concat_tables([SCHEMA.empty_table(), *parts])
+    # 2. Users with rows, version by version.
+    tables, listed = [SCHEMA.empty_table()], np.zeros(len(users), np.bool_)
+    for group in groups_of_rows(moment, questions):
+        group.ranker.update_statistics(moment.now, moment.wall)
+        asked = [questions[number] for number in group.numbers.tolist()]
+        listed[group.numbers] = True
+        tables.append(_table_of_group(moment, group, asked))
+    # 3. The others all get the same list.
+    strangers = np.flatnonzero(~listed).tolist()
+    if strangers:
+        same = _table_of(answer(view, [questions[strangers[0]]]))
+        repeated = same.take(pa.array(np.zeros(len(strangers), np.int64)))
+        names = pa.array([users[number] for number in strangers], pa.string())
+        tables.append(repeated.set_column(0, SCHEMA.field(0), names))
     return pa.concat_tables(tables)
 
 
-def scored(
-    view: MaterialisedView, at: VersionAt, slots: NDArray[np.int64], wanted: Wanted, now: int
-) -> tuple[Ranker, TopK]:
-    """The lists of m rows of the slab of a version as of `now` (ms), and the model that scored them."""
-    return scored_rows(view, at, slots, wanted.k, np.full(len(slots), wanted.exclude_seen), None, now)
-
-
-def _of_version(
-    view: MaterialisedView, users: Sequence[str], rows: Sequence[RowAt], wanted: Wanted, now: int
-) -> pa.Table:
-    at = rows[0].at
-    slab, slots = view.slabs[at], np.array([row.slot for row in rows], np.int64)
-    ranker, topk = scored(view, at, slots, wanted, now)
-    m = len(rows)
-    return pa.table(
-        {
-            "user_id": pa.array(users, pa.string()),
-            "items": _items(view, topk.item.numpy(), topk.score.numpy()),
-            "known": np.ones(m, np.bool_),
-            "stream_time": pa.array(np.full(m, now), pa.timestamp("ms", "UTC")),
-            "epoch": np.full(m, ranker.live.epoch),
-            "version": pa.repeat(ranker.live.version.id, m),
-            "partition": slab.partition[slots],
-            "offset": slab.offset[slots],
-        },
-        SCHEMA,
-    )
+def _table_of_group(moment: Moment, group: Group, asked: Sequence[Question]) -> pa.Table:
+    """The lists of users whose rows are of one version."""
+    _, best = best_scores(moment, group, asked)
+    live, m = group.ranker.live, len(asked)
+    columns = {
+        "user_id": pa.array([question.user_id for question in asked], pa.string()),
+        "items": _items(moment.view, best.item.numpy(), best.score.numpy()),
+        "known": np.ones(m, np.bool_),
+        "stream_time": pa.array(np.full(m, moment.now), SCHEMA.field("stream_time").type),
+        "epoch": np.full(m, live.epoch),
+        "version": pa.repeat(live.version.id, m),
+        "partition": group.slab.partition[group.slots],
+        "offset": group.slab.offset[group.slots],
+    }
+    return pa.table(columns, SCHEMA)
 
 
 def _items(view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.float32]) -> pa.ListArray:
@@ -99,16 +92,12 @@ def _items(view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.f
     return pa.ListArray.from_arrays(ends, items)
 
 
-def _of_strangers(view: MaterialisedView, users: Sequence[str], wanted: Wanted) -> pa.Table:
-    """What is popular now, for users without a row."""
-    (popular,) = answer(view, [Question(users[0], wanted.k, wanted.exclude_seen)])
-    items = [{"item_id": item.item_id, "score": item.score} for item in popular.items]
-    m = len(users)
+def _table_of(answers: Sequence[Answer]) -> pa.Table:
+    """Answers as a table."""
     columns = {
-        "user_id": pa.array(users, pa.string()),
-        "items": pa.array([items], pa.list_(ITEM)).take(pa.array(np.zeros(m, np.int64))),
-        "known": np.zeros(m, np.bool_),
-        "stream_time": pa.array(np.full(m, popular.stream_time), pa.timestamp("ms", "UTC")),
+        name: pa.array([getattr(each, name) for each in answers], SCHEMA.field(name).type)
+        for name in SCHEMA.names
+        if name != "items"
     }
-    absent = {name: pa.nulls(m, SCHEMA.field(name).type) for name in SCHEMA.names if name not in columns}
-    return pa.table(columns | absent, SCHEMA)
+    items = [[{"item_id": item.item_id, "score": item.score} for item in each.items] for each in answers]
+    return pa.table({**columns, "items": pa.array(items, pa.list_(ITEM))}).select(SCHEMA.names).cast(SCHEMA)

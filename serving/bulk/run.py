@@ -4,18 +4,19 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hash
-from eddy.serving.bulk.columns import SCHEMA, Wanted, lists_of
+from eddy.serving.bulk.columns import SCHEMA, lists_of
 from eddy.serving.bulk.job import Target, ToFile, ToTopic, deal
+from eddy.serving.lists.questions import Question
 from eddy.serving.service import Service
 from eddy.serving.view import MaterialisedView
 from eddy.stream.kafka.producers import new_producer
@@ -36,7 +37,7 @@ Show = Callable[[str, int, int], None]
 async def make_lists(
     settings: Settings,
     users: Sequence[str] | None,
-    wanted: Wanted,
+    wanted: Question,
     out: Path | None,
     topic: str | None,
     show: Show = lambda *_: None,
@@ -44,10 +45,12 @@ async def make_lists(
     """Write a list for each user (None: for all that have a row) to the file `out` or to a topic; returns how
     many lists are there. The same call goes on after a kill.
 
+    wanted: the question, without its user.
+
     `show` is called with what is being done, how much of it is done, and how much there is.
     Errors: EddyError when the cluster or a topic is missing, or when nothing can be written.
     """
-    asked = {"users": None if users is None else _digest(users), **asdict(wanted)}
+    asked = {"users": None if users is None else _digest(users), "question": msgspec.to_builtins(wanted)}
     async with AsyncExitStack() as stack:
         # 1. Where the lists go.
         target: Target

@@ -3,18 +3,12 @@
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator
 
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is no Unicode text") from None
-    return text
-
+from eddy.serving.catalogue.filter_language import encodable_field
 
 UserId = Annotated[str, Path(min_length=1, description="The user's id, percent-encoded.")]
 
-ItemId = Annotated[str, AfterValidator(_encodable)]
+ItemInPath = Annotated[str, Path(min_length=1, description="The item's id, percent-encoded.")]
+
+ItemId = Annotated[str, encodable_field]
 """An item's id in a query or a body."""

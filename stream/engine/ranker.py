@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Exclude, TopK
+from eddy.models.scoring.backend import Adjust, Exclude, ScoreParts, TopK
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
@@ -110,20 +110,40 @@ class Ranker:
         exclude_seen: NDArray[np.bool_],
         also: Exclude | None = None,
         target: NDArray[np.int64] = _NO_TARGETS,
+        adjust: Adjust | None = None,
     ) -> Callable[[], TopK]:
         """Begin the lists of the k best items for the first rows at `now` (ms, one for all or [m]), and the
         ranks of `target` [r] for the last r rows. What is returned waits for them and gives them on the CPU.
         Call `update_statistics` before.
 
         Left out are items whose id is not known yet or that are withdrawn, the items that the row names where
-        `exclude_seen` [m] says so, and the pairs of `also`.
+        `exclude_seen` [m] says so, and the pairs of `also`. `adjust` is added to the scores.
         """
         window = self.window(view)
         left_out = self._left_out(window, exclude_seen, also)
         targets = to_device(target, self.live.device)
-        wait = self.scorer.start_topk(self.query(view, now), window, k, targets, left_out)
+        wait = self.scorer.start_topk(self.query(view, now), window, k, targets, left_out, adjust)
 
         return lambda: TopK(*(column.cpu() for column in wait()))
+
+    @torch.inference_mode()
+    def scores(
+        self, view: RowViews, now: int, exclude_seen: NDArray[np.bool_], also: Exclude | None = None,
+        adjust: Adjust | None = None,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """The scores of all N items for m rows at `now` (ms), -inf for what is left out: float32[m,N]. The
+        rest is as in `start_topk`; the next call overwrites the array.
+        """
+        window = self.window(view)
+        left_out = self._left_out(window, exclude_seen, also)
+        return self.scorer.scores(self.query(view, now), window, left_out, adjust).cpu().numpy()
+
+    @torch.inference_mode()
+    def parts(self, view: RowViews, now: int, index: NDArray[np.int64]) -> ScoreParts:
+        """What the scores of the items index[S] consist of at `now` (ms), for the one row of `view`."""
+        items = to_device(index, self.live.device)
+        parts = self.scorer.parts(self.query(view, now), self.window(view), items)
+        return ScoreParts(*(part.cpu() for part in parts))
 
     def popularity_ranks(self, target: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of targets [r] among all that may be listed by `decayed_popularity`; ties count against

@@ -6,6 +6,7 @@ time.
 | events | user_id | Event, or a tombstone (no value), which erases the user |
 | items | item_id | Item, written by whoever owns the catalogue, or a tombstone |
 | items | 0x00 + hash | WithdrawableEntry, written by workers |
+| items | 0x00 + "rules" | business rules, which servers read: `eddy.serving.catalogue.rules` |
 | recommendations | user_id | Recommendation |
 | user-state | user_id | a binary row, see eddy.stream.state.rows; empty: erased |
 | item-stats | partition/part | binary arrays, see eddy.stream.state.item_statistics |
@@ -43,6 +44,9 @@ few enough for records of a kilobyte.
 
 MAX_RANKED = 16
 """Versions, each at an epoch, whose ranks one record of `metrics` counts."""
+
+RULES_KEY = DICTIONARY_KEY + b"rules"
+"""Key of the business rules on `items`, which no item and no hash has."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 

@@ -23,7 +23,7 @@ from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import DAY_MS
-from eddy.stream.records.schema import Announcement, DictionaryEntry
+from eddy.stream.records.schema import RULES_KEY, Announcement, DictionaryEntry
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
@@ -155,7 +155,7 @@ class FollowedTopics:
 
 def _item_id(record: ConsumerRecord[bytes, bytes]) -> str | None:
     """The item that a record of `items` names; None if the record cannot be read."""
-    if record.value is None:
+    if record.value is None or record.key == RULES_KEY:
         return None
     try:
         return decoded(_decode_named, record.value).item_id

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from eddy.serving.bulk import run
-from eddy.serving.bulk.columns import Wanted, scored
-from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.serving.lists.questions import Question
+from eddy.serving.view import MaterialisedView
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.settings import load_settings
 from eddy.stream.state.rows import encode_rows
@@ -36,7 +36,7 @@ from tests.bench.window_rows import EPOCH, first_rows, window_rows
 from tests.bench.workload import user_id
 from tests.support.views import put_version
 
-WANTED = Wanted(20, exclude_seen=False)
+WANTED = Question("", k=20)
 _BLOCK = 10_000
 
 
@@ -85,10 +85,12 @@ def measure(users: int, items: int, rounds: int) -> dict[str, Any]:
         slots = np.arange(users)
 
         def scoring() -> None:
-            now = view.now()
+            now, slab, ranker = view.now(), view.slabs[at], view.rankers[at]
+            ranker.update_statistics(now, view.wall())
             for first in range(0, users, run.AT_ONCE):
                 some = slots[first : first + run.AT_ONCE]
-                scored(view, VersionAt(*at), some, WANTED, now)
+                rows = ranker.latest(slab, some)
+                ranker.start_topk(rows, now, WANTED.k, np.zeros(len(some), np.bool_))()
 
         def file() -> None:
             made = asyncio.run(run.make_lists(settings, None, WANTED, Path(folder) / "lists.parquet", None))

@@ -25,16 +25,18 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
+from eddy.cli.rules import publish_rules
+from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hash
 from eddy.models.registry import Version
 from eddy.serving.app import new_app
-from eddy.serving.bulk.columns import Wanted
 from eddy.serving.bulk.run import make_lists
+from eddy.serving.lists.questions import Question
 from eddy.serving.service import Service
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce
-from eddy.stream.records.schema import Announcement, Event, encode
+from eddy.stream.records.schema import RULES_KEY, Announcement, Event, encode
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state.availability import dictionary_key
 from tests.chaos.cluster import Cluster
@@ -302,7 +304,7 @@ def test_lists_made_in_bulk_are_those_of_the_endpoint(system: System, tmp_path: 
     users = [f"in bulk {number}" for number in range(5)]
     for number, user in enumerate(users):
         system.send_and_see(user, [number, 3 * number + 1])
-    out, topic, wanted = tmp_path / "lists.parquet", f"{system.settings.topic_prefix}mail", Wanted(10, False)
+    out, topic, wanted = tmp_path / "lists.parquet", f"{system.settings.topic_prefix}mail", Question("", k=10)
     with KafkaAdminClient(**client_config(system.settings)) as admin:
         admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
 
@@ -385,6 +387,31 @@ def test_a_withdrawn_item_leaves_the_lists_of_worker_and_server_until_its_metada
             eventually(lambda: b"withdrawn" in newest(system.settings, topic).get(carried, b""))
         say(encode({"item_id": gone}))
         eventually(lambda: listed_everywhere(True))
+
+
+def test_rules_come_into_force_without_a_restart_and_bad_ones_change_nothing(
+    system: System, tmp_path: Path
+) -> None:
+    system.send_and_see("ruled", [1, 2])
+    pinned, file = item_id(150), tmp_path / "rules.json"
+
+    def first() -> str:
+        name: str = system.ask("ruled", k=3)["items"][0]["item_id"]
+        return name
+
+    assert first() != pinned
+    file.write_text(json.dumps({"rules": [{"name": "home", "pin": [pinned]}]}))
+    assert publish_rules(system.settings, file) == 1
+    eventually(lambda: first() == pinned)
+    system.producer.send(system.settings.topics.items, key=RULES_KEY, value=b"{}").get(timeout=30)
+    file.write_text("{}")
+    with pytest.raises(EddyError, match=r"rules\.json: the rules cannot be used: rules: Field required"):
+        publish_rules(system.settings, file)
+    system.send_and_see("ruled", [3])
+    assert first() == pinned
+    file.write_text('{"rules": []}')
+    assert publish_rules(system.settings, file) == 0
+    eventually(lambda: first() != pinned)
 
 
 def number_of(item: str) -> int:

@@ -13,7 +13,7 @@ from eddy.models.config import DAY_MS, ModelConfig
 from eddy.models.kernels.topk import topk
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring.approximate_products import Precision
-from eddy.models.scoring.backend import Exclude
+from eddy.models.scoring.backend import Adjust, Exclude
 from eddy.models.scoring.cpu_backend import CpuBackend
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.scoring.scorer import Scorer
@@ -99,6 +99,38 @@ def test_compiled_loops_score_as_any_device_does() -> None:
         compiled.topk(query, window, 30, exclude), elsewhere.topk(query, window, 30, exclude), strict=True
     ):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("on_any_device", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_columns_are_added_to_the_scores_of_their_users_and_filter_where_they_are_infinite(
+    precision: Precision, on_any_device: bool
+) -> None:
+    scorer = large_scorer(precision)
+    if on_any_device:
+        as_on_any_device(scorer)
+    query, window = random_users(scorer)
+    plain = scorer.scores(query, window).clone()
+    added = torch.stack([torch.randn(scorer.items), torch.full((scorer.items,), -torch.inf)])
+    added[1, [7, 30, 2999]] = 0.5
+    adjust = Adjust(torch.tensor([-1, 0, 1] * (USERS // 3)), added)
+    expected = plain.clone()
+    expected[1::3] += added[0]
+    expected[2::3] += added[1]
+    torch.testing.assert_close(scorer.scores(query, window, adjust=adjust), expected)
+    index, score = scorer.topk(query, window, 5, adjust=adjust)
+    assert {frozenset(row) for row in index[2::3].tolist()} == {frozenset((7, 30, 2999, -1))}
+    wanted, wanted_score = expected_topk(expected, 5)
+    if precision == "float32":
+        torch.testing.assert_close((index, score), (wanted, wanted_score), atol=1e-4, rtol=1e-5)
+    else:
+        assert (index == wanted).float().mean() > 0.9
+
+
+def test_a_column_for_another_number_of_items_is_refused() -> None:
+    scorer = large_scorer("float32")
+    with pytest.raises(ValueError, match="columns of 5 items for 3000"):
+        scorer.scores(*random_users(scorer), adjust=Adjust(torch.zeros(USERS).long(), torch.zeros(1, 5)))
 
 
 def large_scorer(precision: Precision, threads: int = 1) -> Scorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,9 +15,11 @@ import pytest
 from eddy.cli.recommend import read_users, recommend_many
 from eddy.models.errors import EddyError
 from eddy.serving.bulk import run
-from eddy.serving.bulk.columns import SCHEMA, Wanted, lists_of
+from eddy.serving.bulk.columns import SCHEMA, lists_of
 from eddy.serving.bulk.job import BUCKETS, ToFile, deal
-from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.settings import load_settings
 from eddy.stream.state.rows import encode_rows
@@ -48,7 +51,12 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> MaterialisedView:
 
 def as_rows(answers: list[Answer]) -> dict[str, tuple[list[tuple[str, float]], bool, str | None, int | None]]:
     return {
-        one.user_id: ([(item.item_id, item.score) for item in one.items], one.known, one.version, one.offset)
+        str(one.user_id): (
+            [(item.item_id, item.score) for item in one.items],
+            one.known,
+            one.version,
+            one.offset,
+        )
         for one in answers
     }
 
@@ -65,12 +73,19 @@ def rows_of(table: pa.Table) -> dict[str, tuple[list[tuple[str, float]], bool, s
     }
 
 
-@pytest.mark.parametrize("wanted", [Wanted(5, False), Wanted(60, True)])
-def test_lists_are_those_of_the_endpoint(view: MaterialisedView, wanted: Wanted) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Question("", k=5),
+        Question("", k=60, exclude_seen=True, exclude=(item_id(3),)),
+        Question("", k=5, diversity=0.5),
+    ],
+)
+def test_lists_are_those_of_the_endpoint(view: MaterialisedView, wanted: Question) -> None:
     users = [*USERS, "stranger", "another stranger"]
     table = lists_of(view, users, wanted)
     assert table.schema == SCHEMA
-    expected = answer(view, [Question(user, wanted.k, wanted.exclude_seen) for user in users])
+    expected = answer(view, [replace(wanted, user_id=user) for user in users])
     assert rows_of(table) == as_rows(expected)
 
 
@@ -115,10 +130,10 @@ def service(view: MaterialisedView) -> Iterator[ReadyService]:
         yield service
 
 
-FIVE = Wanted(5, exclude_seen=False)
+FIVE = Question("", k=5)
 
 
-def make(out: Path, wanted: Wanted = FIVE, users: list[str] | None = None) -> int:
+def make(out: Path, wanted: Question = FIVE, users: list[str] | None = None) -> int:
     return asyncio.run(run.make_lists(load_settings(), users, wanted, out, None))
 
 
@@ -140,9 +155,9 @@ def test_what_another_run_left_is_not_mixed_in(service: ReadyService, tmp_path: 
     out = tmp_path / "lists.parquet"
     service.killed_at = 40
     with pytest.raises(Killed):
-        make(out, Wanted(3, False))
+        make(out, Question("", k=3))
     service.killed_at = -1
-    make(out, Wanted(5, False))
+    make(out, Question("", k=5))
     assert {len(row["items"]) for row in pq.read_table(out).to_pylist()} == {5}
 
 
@@ -175,4 +190,9 @@ def test_users_can_be_named_by_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("out", "topic"), [(None, None), (Path("x"), "y")])
 def test_lists_go_to_one_target(out: Path | None, topic: str | None) -> None:
     with pytest.raises(EddyError, match=r"either --out FILE\.parquet or --topic TOPIC"):
-        recommend_many(load_settings(), "all", out, topic, None, None)
+        recommend_many(load_settings(), "all", out, topic, None)
+
+
+def test_a_question_that_cannot_be_understood_is_one_line() -> None:
+    with pytest.raises(EddyError, match=r"--question: k: .*less than or equal to 1000"):
+        recommend_many(load_settings(), "all", Path("x"), None, '{"k": 1001}')

@@ -12,8 +12,9 @@ import pytest
 
 from eddy.models.errors import EddyError
 from eddy.serving.app import new_app
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
 from eddy.serving.metrics import ServerMetrics
-from eddy.serving.recommend import Answer, Question
 from eddy.serving.routes.recommendations import MAX_EXCLUDED
 from eddy.serving.server import listen
 from eddy.serving.service import Service

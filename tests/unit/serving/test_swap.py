@@ -18,7 +18,7 @@ from eddy.models.registry import Version
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.storage import located
 from eddy.models.vocabulary import Catalogue
-from eddy.serving.recommend import Question
+from eddy.serving.lists.questions import Question
 from eddy.serving.service import Service
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine import numbering

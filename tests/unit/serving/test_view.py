@@ -14,7 +14,9 @@ from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.serving.recommend import Answer, Question, answer
+from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS

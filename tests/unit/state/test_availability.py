@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from eddy.models.hashing import item_hash
 from eddy.models.logs.item_features import features_of
-from eddy.serving.recommend import Question, answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView
 from eddy.stream.state.availability import Availability, dictionary_key, dictionary_records
 from tests.support.engines import Happening, batch, item_id, new_engine, random_version

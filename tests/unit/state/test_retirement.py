@@ -13,7 +13,8 @@ from eddy.models.hashing import item_hash, item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
-from eddy.serving.recommend import Question, answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.recommend import answer
 from eddy.stream.engine.batch_report import Lists
 from eddy.stream.engine.engine import Engine
 from eddy.stream.records.clock import DAY_MS

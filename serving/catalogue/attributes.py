@@ -1,0 +1,270 @@
+"""Metadata of items as columns by catalogue index, so that a filter is work on arrays.
+
+A text, a list of texts or a truth value gives the item values of an attribute, without regard to case; "a|b"
+is two values. A number gives both a value ("1999") and a place in the attribute's numeric column. The fields
+of a category may have any of the names in CATEGORY; together they are the attribute `category`.
+
+What is kept is bounded: MAX_ATTRIBUTES, MAX_VALUES of an attribute and MAX_VALUES_OF_ITEM. What goes beyond
+is passed over and reported once.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.models.growable import Growable
+
+CATEGORY = frozenset(("category", "categories", "genre", "genres"))
+"""Names of fields that hold an item's categories."""
+
+STARTS, ENDS = "available_from", "available_until"
+"""Fields that say between which moments an item may be listed: ISO 8601, or ms since 1970."""
+
+_NO_ATTRIBUTES = frozenset(("item_id", "title", STARTS, ENDS))
+"""Fields by which nobody filters."""
+
+MAX_ATTRIBUTES = 64
+MAX_VALUES = 1 << 17
+MAX_VALUES_OF_ITEM = 16
+MAX_TEXT = 256
+"""Characters of a value; a longer text is a description, by which nobody filters."""
+
+_LATEST_MS, _NO_NUMBER = float(1 << 53), np.float64(math.nan)
+
+
+def attribute_name(name: str) -> str:
+    """The name under which a field's values are kept."""
+    return "category" if name in CATEGORY else name
+
+
+@dataclass(slots=True)
+class _NewValues:
+    """Values of an attribute that are to be written."""
+
+    row: list[int] = field(default_factory=list)
+    """of each value, the place of its item among those that are written"""
+    column: list[int] = field(default_factory=list)
+    code: list[int] = field(default_factory=list)
+    number: dict[int, float] = field(default_factory=dict)
+    """by the place of the item"""
+
+
+class Attribute:
+    """One attribute of all items: codes of its values, and its numbers."""
+
+    def __init__(self) -> None:
+        self.code_of: dict[str, int] = {}
+        """by value, in small letters"""
+        self.codes = Growable(np.zeros((0, 1), np.int32))
+        """[N, most values of an item], -1 = none"""
+        self.numbers: Growable[np.float64] | None = None
+        """[N], NaN = none; None as long as no item has a number"""
+
+    def write(self, items: NDArray[np.int64], new: "_NewValues") -> None:
+        """Replace what the items have; `new` names them by their places in `items`."""
+        top = int(items.max(initial=-1)) + 1
+        self._widen(max(new.column, default=-1) + 1)
+        self.codes.extend(top, -1)
+        self.codes.now[items] = -1
+        self.codes.now[items[new.row], new.column] = new.code
+        if self.numbers is None and new.number:
+            self.numbers = Growable(np.zeros(0, np.float64))
+        if self.numbers is not None:
+            self.numbers.extend(top, _NO_NUMBER)
+            self.numbers.now[items] = math.nan
+            self.numbers.now[items[list(new.number)]] = list(new.number.values())
+
+    def _widen(self, width: int) -> None:
+        codes = self.codes.now
+        if width > codes.shape[1]:
+            self.codes = Growable(np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=-1))
+
+    def has_any(self, index: NDArray[np.int64], values: frozenset[str]) -> NDArray[np.bool_]:
+        """Which of these items have one of the values (in small letters): bool[n]."""
+        wanted = [self.code_of[value] for value in values if value in self.code_of]
+        found = np.zeros(len(index), np.bool_)
+        stored = index < len(self.codes)
+        codes = self.codes.now[index[stored]]
+        for column in codes.T:
+            if len(wanted) == 1:
+                found[stored] |= column == wanted[0]
+            else:
+                found[stored] |= np.isin(column, wanted)
+        return found
+
+    def number_of(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Numbers of these items: float64[n], NaN = none."""
+        number = np.full(len(index), math.nan)
+        if self.numbers is not None:
+            stored = index < len(self.numbers)
+            number[stored] = self.numbers.now[index[stored]]
+        return number
+
+    def first_code(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The code of each item's first value, -1 = none: int32[n]."""
+        code = np.full(len(index), -1, np.int32)
+        stored = index < len(self.codes)
+        code[stored] = self.codes.now[index[stored], 0]
+        return code
+
+    def keep(self, index: NDArray[np.int64]) -> None:
+        """Keep these items, which get the numbers 0 … n - 1."""
+        stored = index[index < len(self.codes)]
+        self.codes = Growable(self.codes.now[stored])
+        if self.numbers is not None:
+            self.numbers = Growable(self.numbers.now[index[index < len(self.numbers)]])
+
+
+class Attributes:
+    """Attributes of items by name.
+
+    `changes` counts the items that were written; `changed_since` says which, so that what was computed from
+    the columns can be brought up to date at the cost of these items.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Attribute] = {}
+        self.starts = self.ends = Growable(np.zeros(0, np.float64))
+        """ms since 1970 by item, NaN = always; empty as long as no item has such dates"""
+        self.any_dates = False
+        self._changed = Growable(np.zeros(0, np.int64))
+        self._dropped = 0
+        self.renumbered = 0
+        """how often the items were given other numbers"""
+        self.over_limit: dict[str, None] = {}
+        """lines that say what was passed over because of a limit"""
+
+    @property
+    def changes(self) -> int:
+        """How many changes there were."""
+        return self._dropped + len(self._changed)
+
+    def changed_since(self, changes: int) -> NDArray[np.int64] | None:
+        """Items that were written after so many changes; None when they are not known any more."""
+        return None if changes < self._dropped else self._changed.now[changes - self._dropped :]
+
+    def put(self, described: Mapping[int, Mapping[str, object]]) -> None:
+        """Replace all that items (catalogue indices) have by what their fields say."""
+        if not described:
+            return
+        # 1. The values by attribute; all attributes are written, since an item may have lost some.
+        items = np.fromiter(described, np.int64, len(described))
+        new: defaultdict[str, _NewValues] = defaultdict(_NewValues)
+        for row, fields in enumerate(described.values()):
+            self._collect(row, fields, new)
+        for name, attribute in self.by_name.items():
+            attribute.write(items, new[name])
+        # 2. Dates, and which items have changed.
+        self._put_dates(items, described)
+        if len(self._changed) > max(1 << 16, 2 * int(items.max())):
+            self._dropped += len(self._changed)
+            self._changed = Growable(np.zeros(0, np.int64))
+        self._changed.append(items)
+
+    def _collect(self, row: int, fields: Mapping[str, object], new: defaultdict[str, _NewValues]) -> None:
+        """Add the values of one item to those that are to be written."""
+        values: dict[str, dict[str, None]] = {}
+        for name, value in fields.items():
+            if name in _NO_ATTRIBUTES:
+                continue
+            kept = attribute_name(name)
+            texts = dict.fromkeys(_texts(value))
+            if texts and self._attribute(kept) is not None:
+                values.setdefault(kept, {}).update(texts)
+                number = _number(value)
+                if number is not None:
+                    new[kept].number[row] = number
+        for name, texts in values.items():
+            codes = self._codes(name, texts)
+            new[name].row += [row] * len(codes)
+            new[name].column += range(len(codes))
+            new[name].code += codes
+
+    def _attribute(self, name: str) -> Attribute | None:
+        if name not in self.by_name:
+            if len(self.by_name) >= MAX_ATTRIBUTES or len(name) > MAX_TEXT:
+                self.over_limit.setdefault(f"more than {MAX_ATTRIBUTES} attributes: others are passed over")
+                return None
+            self.by_name[name] = Attribute()
+        return self.by_name[name]
+
+    def _codes(self, name: str, values: Mapping[str, None]) -> list[int]:
+        code_of, codes = self.by_name[name].code_of, []
+        for value in list(values)[:MAX_VALUES_OF_ITEM]:
+            if value not in code_of and len(code_of) >= MAX_VALUES:
+                self.over_limit.setdefault(
+                    f"attribute {name!r} has more than {MAX_VALUES} values: others are passed over"
+                )
+            else:
+                codes.append(code_of.setdefault(value, len(code_of)))
+        return codes
+
+    def _put_dates(self, items: NDArray[np.int64], described: Mapping[int, Mapping[str, object]]) -> None:
+        names = (STARTS, ENDS)
+        if not self.any_dates and not any(name in fields for fields in described.values() for name in names):
+            return
+        times = [[_milliseconds(fields.get(name)) for fields in described.values()] for name in names]
+        if not self.any_dates:
+            if all(math.isnan(time) for column in times for time in column):
+                return
+            self.any_dates = True
+            self.starts, self.ends = (Growable(np.zeros(0, np.float64)) for _ in names)
+        for column, dates in zip((self.starts, self.ends), times, strict=True):
+            column.extend(int(items.max()) + 1, _NO_NUMBER)
+            column.now[items] = dates
+
+    def keep(self, index: NDArray[np.int64]) -> None:
+        """Keep these items, in increasing order, which get the numbers 0 … n - 1."""
+        for attribute in self.by_name.values():
+            attribute.keep(index)
+        self.starts, self.ends = (
+            Growable(column.now[index[index < len(column)]]) for column in (self.starts, self.ends)
+        )
+        self.renumbered += 1
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The values of a field, in small letters."""
+    if isinstance(value, bool):
+        yield "true" if value else "false"
+    elif isinstance(value, str):
+        yield from (part for part in map(str.strip, value.casefold().split("|")) if 0 < len(part) <= MAX_TEXT)
+    elif isinstance(value, int | float):
+        number = _number(value)
+        if number is not None:
+            yield f"{number:.15g}"
+    elif isinstance(value, list):
+        for part in value[:MAX_VALUES_OF_ITEM]:
+            if not isinstance(part, list):
+                yield from _texts(part)
+
+
+def _number(value: object) -> float | None:
+    """The finite number that a field holds, if it does."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _milliseconds(value: object) -> float:
+    """A date (ISO 8601, UTC unless it says otherwise; or ms since 1970) as ms; NaN where it is none."""
+    if isinstance(value, str):
+        try:
+            date = datetime.fromisoformat(value)
+        except ValueError:
+            return math.nan
+        try:
+            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000
+        except (OverflowError, ValueError):
+            return math.nan
+    number = None if isinstance(value, str) else _number(value)
+    return math.nan if number is None or abs(number) > _LATEST_MS else number

@@ -1,0 +1,93 @@
+"""Entries of lists, from catalogue indices and scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eddy.serving.catalogue.filters import matches
+from eddy.serving.lists.answers import Answer, Explained, Ranked, Ranking, Recommended
+from eddy.serving.lists.compose import Place
+from eddy.serving.lists.explain import explain
+from eddy.serving.lists.moment import Moment
+from eddy.serving.lists.questions import Question
+from eddy.serving.view import MaterialisedView
+from eddy.stream.engine.ranker import Ranker
+from eddy.stream.engine.row_views import RowViews
+
+SCORE_DECIMALS = 4
+
+
+def _rounded(score: NDArray[np.floating]) -> list[float]:
+    return np.round(score.astype(np.float64), SCORE_DECIMALS).tolist()  # type: ignore[no-any-return]
+
+
+def items_of(
+    view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.floating]
+) -> list[Recommended]:
+    """Entries of items, -1 = none, in their order."""
+    ids, metadata = view.names.ids, view.metadata
+    items = []
+    for item, value in zip(index.tolist(), _rounded(score), strict=True):
+        name = ids[item] if item >= 0 else None
+        if name is not None:
+            described = metadata.get(name)
+            items.append(Recommended(name, value, described.title if described else None))
+    return items
+
+
+def explained_items(
+    moment: Moment, question: Question, places: Sequence[Place], score: NDArray[np.floating],
+    ranker: Ranker | None = None, row: RowViews | None = None,
+) -> list[Recommended]:  # fmt: skip
+    """Entries that say why each item is in its place, with the parts of its score where there is a row."""
+    view, rules = moment.view, moment.rules
+    index = np.array([place.item for place in places], np.int64)
+    # 1. The parts of the scores.
+    explanations = (
+        [None] * len(places)
+        if ranker is None or row is None
+        else explain(ranker, row, moment.now, index, view.names)
+    )
+    # 2. What boosts and rules have done.
+    column = moment.column(question, len(view.catalogue))
+    adjusted = np.zeros(len(index)) if column is None else column[index]
+    concerned: list[list[str]] = [[] for _ in places]
+    for name, boost in rules.boosts:
+        for i in np.flatnonzero(matches(boost.where, view.attributes, index)).tolist():
+            concerned[i].append(name)
+    pinned_by = {item: name for name, item in rules.pins}
+    for place, names in zip(places, concerned, strict=True):
+        if place.reason == "pinned":
+            names.append(pinned_by[view.names.ids[place.item] or ""])
+    # 3. The entries.
+    entries = zip(
+        items_of(view, index, score), places, _rounded(adjusted), concerned, explanations, strict=True
+    )
+    return [
+        Explained(item.item_id, item.score, item.title, place.reason, by, names, explanation)
+        for item, place, by, names, explanation in entries
+    ]
+
+
+def ranked_items(
+    moment: Moment, question: Question, found: Answer, order: NDArray[np.float32], score: NDArray[np.float32]
+) -> Ranking:
+    """The question's candidates by order[N], -inf for what is left out, with their score[N]."""
+    view, candidates = moment.view, list(question.candidates or ())
+    index = moment.find_items(candidates)
+    value = np.where(index >= 0, order[index], -np.inf) if len(order) else np.full(len(index), -np.inf)
+    shown = _rounded(score[index]) if len(order) else []
+    ranked: list[Ranked] = []
+    unranked: list[Ranked] = []
+    for i in np.lexsort((index, -value)).tolist():  # ties go to the lower index, as in lists
+        if value[i] > -np.inf:
+            described = view.metadata.get(candidates[i])
+            ranked.append(Ranked(candidates[i], shown[i], described.title if described else None))
+    for i, name in enumerate(candidates):
+        if value[i] == -np.inf:
+            unranked.append(Ranked(name, None, None, "unknown" if index[i] < 0 else "left_out"))
+    return Ranking(
+        found.user_id, found.known, ranked + unranked, found.stream_time, found.epoch, found.version,
+        found.partition, found.offset, found.state_age_ms, found.hints,
+    )  # fmt: skip

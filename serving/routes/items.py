@@ -1,0 +1,76 @@
+"""Items: what is like this one, and what is popular now?"""
+
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from eddy.serving.lists.popular import Popular, popular
+from eddy.serving.lists.questions import MAX_K
+from eddy.serving.lists.similar import Similar, similar
+from eddy.serving.problems import responses
+from eddy.serving.routes.ids import ItemInPath
+from eddy.serving.routes.parameters import FlatFilter
+from eddy.serving.service import Service
+
+MAX_HALF_LIFE_HOURS = 24 * 36_500.0
+
+
+class ItemsRequest(FlatFilter):
+    """Which items are wanted."""
+
+    k: Annotated[
+        int | None, Field(ge=1, le=MAX_K, description="How many items; absent: as the settings say.")
+    ] = None
+
+
+class PopularRequest(ItemsRequest):
+    """Which popular items are wanted."""
+
+    half_life_hours: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=MAX_HALF_LIFE_HOURS,
+            description="After which an event counts half. The nearest one that the model versions count "
+            "with is taken. Absent: a day if they count with it, else their first.",
+        ),
+    ] = None
+
+
+def item_routes(service: Service) -> APIRouter:
+    """The routes of items."""
+    routes = APIRouter(tags=["items"])
+
+    def wanted_k(wanted: ItemsRequest) -> int:
+        return service.settings.k if wanted.k is None else wanted.k
+
+    @routes.get(
+        "/v1/items/{item_id:path}/similar", response_model=Similar, responses=responses(400, 413, 500)
+    )
+    async def similar_items(item_id: ItemInPath, wanted: Annotated[ItemsRequest, Query()]) -> Response:
+        """Items that are like an item: half by the cosine of item vectors, half by what often follows it."""
+        work = partial(
+            similar, item_id=item_id, k=wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts()
+        )
+        return _json(await service.look_up(work))
+
+    @routes.get("/v1/popular", response_model=Popular, responses=responses(400, 413, 500))
+    async def popular_items(wanted: Annotated[PopularRequest, Query()]) -> Response:
+        """Items with the most events lately, without regard to persons."""
+        work = partial(
+            popular,
+            k=wanted_k(wanted),
+            half_life_hours=wanted.half_life_hours,
+            where=wanted.conditions(),
+            boosts=wanted.boosts(),
+        )
+        return _json(await service.look_up(work))
+
+    return routes
+
+
+def _json(answer: Similar | Popular) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")
