@@ -32,10 +32,8 @@ def recommend_many(
         posted = PostedList.model_validate_json(question or "{}")
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise EddyError(
-            f"--question: {where}: {first['msg']}" if where else f"--question: {first['msg']}"
-        ) from None
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise EddyError(f"--question: {where}{first['msg']}") from None
     wanted = question_of("", posted, settings)
     named = None if users == _ALL else read_users(users)
     with progress_bar() as show:

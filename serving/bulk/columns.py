@@ -43,11 +43,7 @@ def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Question) -> 
     questions = [replace(wanted, user_id=user) for user in users]
     # 1. Lists that are more than the best scores have to be composed, one by one.
     if view.newest is None or moment.is_composed(wanted, wanted.explore or 0.0):
-        parts = [
-            _table_of(answer(view, questions[first : first + COMPOSED_AT_ONCE]))
-            for first in range(0, len(questions), COMPOSED_AT_ONCE)
-        ]
-        return pa.concat_tables([SCHEMA.empty_table(), *parts])
+        return _one_by_one(view, questions)
     # 2. Users with rows, version by version.
     tables, listed = [SCHEMA.empty_table()], np.zeros(len(users), np.bool_)
     for group in groups_of_rows(moment, questions):
@@ -55,14 +51,17 @@ def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Question) -> 
         asked = [questions[number] for number in group.numbers.tolist()]
         listed[group.numbers] = True
         tables.append(_table_of_group(moment, group, asked))
-    # 3. The others all get the same list.
-    strangers = np.flatnonzero(~listed).tolist()
-    if strangers:
-        same = _table_of(answer(view, [questions[strangers[0]]]))
-        repeated = same.take(pa.array(np.zeros(len(strangers), np.int64)))
-        names = pa.array([users[number] for number in strangers], pa.string())
-        tables.append(repeated.set_column(0, SCHEMA.field(0), names))
+    # 3. The others, each with new items of their own.
+    tables.append(_one_by_one(view, [questions[number] for number in np.flatnonzero(~listed).tolist()]))
     return pa.concat_tables(tables)
+
+
+def _one_by_one(view: MaterialisedView, questions: Sequence[Question]) -> pa.Table:
+    parts = [
+        _table_of(answer(view, questions[first : first + COMPOSED_AT_ONCE]))
+        for first in range(0, len(questions), COMPOSED_AT_ONCE)
+    ]
+    return pa.concat_tables([SCHEMA.empty_table(), *parts])
 
 
 def _table_of_group(moment: Moment, group: Group, asked: Sequence[Question]) -> pa.Table:
