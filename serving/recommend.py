@@ -54,6 +54,8 @@ class Answer:
     partition: int | None = None
     offset: int | None = None
     """with `partition`: the last record of `events` that the user's row includes"""
+    includes: bool | None = None
+    """whether the record that `wait_for` names is included; null without it"""
 
 
 def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer]:

@@ -1,24 +1,24 @@
 """Lists: what next for this user?"""
 
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from eddy.serving.problems import responses
 from eddy.serving.recommend import MAX_K, Answer, Question
 from eddy.serving.routes.ids import ItemId, UserId
+from eddy.serving.routes.waiting import Waiting
 from eddy.serving.service import Service
 
 MAX_EXCLUDED = 10_000
 """So many items a caller may leave out."""
 
 
-class ListRequest(BaseModel):
+class ListRequest(Waiting):
     """Which list is wanted; what is absent or null is as the server's settings say."""
-
-    model_config = ConfigDict(extra="forbid")
 
     k: Annotated[int | None, Field(ge=1, le=MAX_K, description="How many items.")] = None
     exclude_seen: Annotated[
@@ -45,10 +45,13 @@ def recommendation_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["recommendations"])
     metrics = service.metrics
 
-    async def answered(question: Question) -> Response:
+    async def answered(user_id: str, wanted: ListRequest) -> Response:
+        includes = await wanted.included(user_id, service)
         with metrics.seconds.time():
-            answer = await service.recommend(question)
+            answer = await service.recommend(wanted.question(user_id, service))
         metrics.requests.labels("known" if answer.known else "unknown").inc()
+        if includes is not None:
+            answer = replace(answer, includes=includes)
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     path, described = "/v1/users/{user_id:path}/recommendations", responses(400, 413, 500)
@@ -56,11 +59,11 @@ def recommendation_routes(service: Service) -> APIRouter:
     @routes.get(path, response_model=Answer, responses=described)
     async def recommend(user_id: UserId, wanted: Annotated[ListRequest, Query()]) -> Response:
         """The best items for a user, scored now from the user's hidden state."""
-        return await answered(wanted.question(user_id, service))
+        return await answered(user_id, wanted)
 
     @routes.post(path, response_model=Answer, responses=described)
     async def recommend_posted(user_id: UserId, wanted: ListRequest) -> Response:
         """The same with the parameters in the body, where long lists have room."""
-        return await answered(wanted.question(user_id, service))
+        return await answered(user_id, wanted)
 
     return routes
