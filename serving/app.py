@@ -4,6 +4,8 @@
 | --- | --- |
 | recommendations | lists and rankings for a user or a session |
 | items | items like an item, and what is popular |
+| events | events in: posted, from beacons, from pixels |
+| users | what is stored of a user, and its erasure |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
 `/openapi.json` describes the API, from the types that check requests; `/docs` renders it. Every error is a
@@ -17,9 +19,11 @@ from fastapi import FastAPI
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
 from eddy.serving.problems import answer_with_problems
+from eddy.serving.routes.events import event_routes
 from eddy.serving.routes.items import item_routes
 from eddy.serving.routes.operations import operation_routes
 from eddy.serving.routes.recommendations import recommendation_routes
+from eddy.serving.routes.users import user_routes
 from eddy.serving.service import Service
 
 MAX_BODY_BYTES = 1 << 20
@@ -41,6 +45,8 @@ def new_app(service: Service) -> FastAPI:
     answer_with_problems(app)
     app.include_router(recommendation_routes(service))
     app.include_router(item_routes(service))
+    app.include_router(event_routes(service))
+    app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service))
     serve_docs(app)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)

@@ -20,6 +20,12 @@ class ServerMetrics:
         self.batch = Histogram(
             "eddy_request_batch", "Questions scored together", registry=r, buckets=[2.0**i for i in range(7)]
         )
+        self.posted = Counter(
+            "eddy_events_posted",
+            "Events posted here by outcome: accepted, refused, unacknowledged (by Kafka)",
+            ["outcome"],
+            registry=r,
+        )
         self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
         self.epoch = Gauge("eddy_epoch", "Greatest epoch whose model is loaded", registry=r)
         self.ready = Gauge(

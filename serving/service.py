@@ -19,10 +19,13 @@ from aiokafka import TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
+from eddy.serving.event_writer import EventWriter, Position
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.metrics import ServerMetrics
+from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
+from eddy.serving.stored_user import StoredUser, stored_user
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take
@@ -66,6 +69,10 @@ class Service:
         self._first_version = asyncio.Event()
         self._waiting: asyncio.Queue[tuple[Question, asyncio.Future[Answer]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._followers: dict[str, Follower] = {}
+        self.events = EventWriter(settings)
+        self._commits = Commits(settings)
+        self.read_your_writes = ReadYourWrites(self._row_includes, self._commits.read, self._followed_rows)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done, with the exception, when the service cannot go on"""
 
@@ -78,6 +85,7 @@ class Service:
         self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
         self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
         self._spawn(self._follow_statistics())
+        self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
@@ -91,9 +99,10 @@ class Service:
 
     async def stop(self) -> None:
         """Stop following and answering; questions that still wait are cancelled."""
+        self.read_your_writes.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         while not self._waiting.empty():
             self._waiting.get_nowait()[1].cancel()
         self._builds.shutdown(wait=False, cancel_futures=True)
@@ -138,6 +147,19 @@ class Service:
                 if not future.done():
                     future.set_result(result)
 
+    # -- users --------------------------------------------------------------------------------------------
+
+    async def stored_user(self, user: str) -> StoredUser | None:
+        """What is stored of a user; None where nothing is."""
+        return await self.on_thread(lambda: stored_user(self.view, user))
+
+    async def _row_includes(self, user: str, position: Position) -> bool:
+        return await self.on_thread(lambda: self.view.row_includes(user, *position))
+
+    def _followed_rows(self, partition: int) -> int:
+        follower = self._followers.get(self.settings.topics.user_state)
+        return -1 if follower is None else follower.position(partition)
+
     # -- readiness ----------------------------------------------------------------------------------------
 
     def not_ready(self) -> list[str]:
@@ -166,7 +188,7 @@ class Service:
                 self.metrics.behind.labels(topic).observe(max(wall_ms() - records[0].timestamp, 0) / 1000)
 
         while True:
-            follower = Follower(self.settings, topic, partitions, timed)
+            follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed)
             running = asyncio.create_task(follower.run())
             try:
                 await follower.caught_up()
@@ -211,6 +233,7 @@ class Service:
             )
         )
         self._report(tp.topic, unreadable)
+        self.read_your_writes.wake(newest)
         self.metrics.rows.set(rows)
         if missing - self._failed.keys():
             self._look_at_versions.set()

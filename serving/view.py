@@ -124,6 +124,14 @@ class MaterialisedView:
                 return RowAt(at, slot)
         return None
 
+    def row_includes(self, user: str, partition: int, offset: int) -> bool:
+        """Whether the user's row is of a partition of `events` and includes a record there or a later one."""
+        row = self.find_row(user)
+        if row is None:
+            return False
+        slab = self.slabs[row.at]
+        return bool(slab.partition[row.slot] == partition and slab.offset[row.slot] >= offset)
+
     # -- model versions -----------------------------------------------------------------------------------
 
     def new_version(self, version: Version, epoch: int) -> NewVersion:

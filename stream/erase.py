@@ -54,7 +54,7 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
     Errors: EddyError, also when the workers did not take the tombstone for an erasure.
     """
     # 1. Write the tombstone to the user's own partition, and remember where `user-state` ended before.
-    key = _key(user)
+    key = key_of(user)
     partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
     row = _Row(settings, key, partition)
     try:
@@ -79,10 +79,16 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
             f"erase: the tombstone is written ({at}), but whether a worker has applied it is not known "
             f"({type(error).__name__}: {error}); run it again"
         ) from None
-    # 3. Say when the topic that keeps its records for longest has removed them.
+    # 3. Say when the last bytes are gone.
+    return Erased(partition, offset, applied, gone_by(settings))
+
+
+def gone_by(settings: Settings) -> datetime:
+    """The time by which nothing is left of a user whose tombstone is written now: when the topic that keeps
+    its records for longest has removed them.
+    """
     days = max(settings.events_retention_days, settings.recommendations_retention_days, COMPACTED_DAYS)
-    gone_by = datetime.now(UTC) + timedelta(days=days + SEGMENT_DAYS)
-    return Erased(partition, offset, applied, gone_by)
+    return datetime.now(UTC) + timedelta(days=days + SEGMENT_DAYS)
 
 
 def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
@@ -101,8 +107,8 @@ def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
         return int(sent.get(timeout=_SEND_TIMEOUT_S).offset)
 
 
-def _key(user: str) -> bytes:
-    """The user's key. Errors: EddyError for a text that cannot be a user_id."""
+def key_of(user: str) -> bytes:
+    """The key of a user's tombstone. Errors: EddyError for a text that cannot be a user_id."""
     if not 1 <= len(user) <= MAX_ID:
         raise EddyError(f"erase: a user id has 1 to {MAX_ID} characters, this one {len(user)}")
     try:

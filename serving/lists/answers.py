@@ -76,6 +76,8 @@ class Answer:
     """with `partition`: the last record of `events` that the user's row includes"""
     state_age_ms: int | None = None
     """from the row's last event until `stream_time`"""
+    includes: bool | None = None
+    """whether the record that `wait_for` names is included; null without it"""
     hints: list[str] = field(default_factory=list)
     """what in the question may be a mistake: names that no item has, events that could not be used"""
 

@@ -89,5 +89,5 @@ def ranked_items(
             unranked.append(Ranked(name, None, None, "unknown" if index[i] < 0 else "left_out"))
     return Ranking(
         found.user_id, found.known, ranked + unranked, found.stream_time, found.epoch, found.version,
-        found.partition, found.offset, found.state_age_ms, found.hints,
+        found.partition, found.offset, found.state_age_ms, hints=found.hints,
     )  # fmt: skip

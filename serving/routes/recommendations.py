@@ -1,5 +1,6 @@
 """Lists and rankings: what next for this user, this session, out of these items?"""
 
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,7 @@ from eddy.serving.lists.session import MAX_EVENTS
 from eddy.serving.problems import responses
 from eddy.serving.routes.ids import ItemId, UserId
 from eddy.serving.routes.parameters import FlatFilter
+from eddy.serving.routes.waiting import Waiting
 from eddy.serving.service import Service
 from eddy.stream.records.settings import Settings
 
@@ -71,7 +73,7 @@ class ListRequest(BaseModel):
         return self
 
 
-class QueriedList(ListRequest, FlatFilter):
+class QueriedList(ListRequest, FlatFilter, Waiting):
     """A list as a URL asks for it."""
 
 
@@ -82,6 +84,10 @@ class PostedList(ListRequest):
     boost: Annotated[
         list[AttributeBoost], Field(max_length=MAX_CONDITIONS, description="What counts as more likely.")
     ] = []
+
+
+class PostedListOfUser(PostedList, Waiting):
+    """A list for a user as a body asks for it."""
 
 
 class Event(BaseModel):
@@ -147,23 +153,29 @@ def recommendation_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["recommendations"])
     metrics = service.metrics
 
-    async def answered(question: Question) -> Response:
+    async def answered(question: Question, includes: bool | None = None) -> Response:
         with metrics.seconds.time():
             answer = await service.recommend(question)
         metrics.requests.labels("known" if answer.known else "unknown").inc()
+        if includes is not None:
+            answer = replace(answer, includes=includes)
         return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    async def answered_as_of(user_id: str, wanted: QueriedList | PostedListOfUser) -> Response:
+        question = question_of(user_id, wanted, service.settings)
+        return await answered(question, await wanted.included(user_id, service))
 
     path, described = "/v1/users/{user_id:path}/recommendations", responses(400, 413, 500)
 
     @routes.get(path, response_model=Answer, responses=described)
     async def recommend(user_id: UserId, wanted: Annotated[QueriedList, Query()]) -> Response:
         """The best items for a user, scored now from the user's hidden state."""
-        return await answered(question_of(user_id, wanted, service.settings))
+        return await answered_as_of(user_id, wanted)
 
     @routes.post(path, response_model=Answer, responses=described)
-    async def recommend_posted(user_id: UserId, wanted: PostedList) -> Response:
+    async def recommend_posted(user_id: UserId, wanted: PostedListOfUser) -> Response:
         """The same with the parameters in the body, where long lists have room."""
-        return await answered(question_of(user_id, wanted, service.settings))
+        return await answered_as_of(user_id, wanted)
 
     @routes.post("/v1/users/{user_id:path}/rank", response_model=Ranking, responses=described)
     async def rank(user_id: UserId, wanted: RankRequest) -> Response:

@@ -234,6 +234,10 @@ class Follower:
             if self._failed is not None:
                 raise self._failed
 
+    def position(self, partition: int) -> int:
+        """The offset before which everything in a partition was handed over; -1 before that is known."""
+        return max((at for tp, at in self._position.items() if tp.partition == partition), default=-1)
+
     async def spans(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """The first and the end offset of any partitions now. Errors: aiokafka's, when no cluster answers."""
         if self._consumer is None:

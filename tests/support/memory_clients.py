@@ -77,6 +77,9 @@ class MemoryProducer:
             queued.cancel()
             self._sender.cancel()
 
+    async def partitions_for(self, topic: str) -> set[int]:
+        return set(range(self._kafka.partitions))
+
     def create_batch(self) -> MemoryBatch:
         return MemoryBatch(self._most_bytes)
 

@@ -87,6 +87,9 @@ class MemoryKafka:
     which they give as their `bootstrap_servers`.
     """
 
+    partitions = 4
+    """what it says when it is asked for a topic's partitions"""
+
     def __init__(self) -> None:
         self._logs: defaultdict[TopicPartition, list[Entry]] = defaultdict(list)
         self._epochs: dict[str, int] = {}
