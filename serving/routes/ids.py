@@ -4,6 +4,16 @@ from typing import Annotated
 
 from fastapi import Path
 from pydantic import AfterValidator
+from starlette.convertors import PathConvertor, register_url_convertor
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, line breaks included, which the framework's own convertor leaves out."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _AnyText())
 
 
 def _encodable(text: str) -> str:

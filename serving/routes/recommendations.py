@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from eddy.serving.problems import responses
 from eddy.serving.recommend import MAX_K, Answer, Question
 from eddy.serving.routes.ids import ItemId, UserId
+from eddy.serving.scopes import READ
 from eddy.serving.service import Service
 
 MAX_EXCLUDED = 10_000
@@ -42,7 +43,7 @@ class ListRequest(BaseModel):
 
 def recommendation_routes(service: Service) -> APIRouter:
     """The routes of lists."""
-    routes = APIRouter(tags=["recommendations"])
+    routes = APIRouter(tags=["recommendations"], dependencies=[READ])
     metrics = service.metrics
 
     async def answered(question: Question) -> Response:
