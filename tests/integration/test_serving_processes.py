@@ -49,9 +49,10 @@ def serving(settings: Settings, port: int, *arguments: str, **more: str) -> Iter
         assert parent.wait(30) == 0
         assert psutil.wait_procs(family, 5)[1] == []
     finally:
-        for process in (parent, *family):
-            if psutil.pid_exists(process.pid):
+        for process in family:
+            if process.is_running():
                 process.kill()
+        parent.kill()
         parent.wait()
 
 
