@@ -93,24 +93,56 @@ def worker() -> None:
     from eddy.stream.records.settings import load_settings
     from eddy.stream.worker.app import run_worker
 
-    set_up_logging()
-    asyncio.run(run_worker(load_settings()))
+    settings = load_settings()
+    set_up_logging(settings.log_format)
+    asyncio.run(run_worker(settings))
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="So many on one port, for several cores. Each holds all rows in memory."
+        ),
+    ] = 1,
+) -> None:
     """Answer over HTTP.
 
     Ask with GET /v1/users/USER/recommendations?k=20
 
-    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve
+    Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve --processes 2
     """
     from eddy.cli.terminal import set_up_logging
-    from eddy.serving.server import run_server
+    from eddy.serving.processes import run_processes
+    from eddy.serving.server import run_server, run_with_fast_loop
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
-    asyncio.run(run_server(load_settings()))
+    settings = load_settings()
+    set_up_logging(settings.log_format)
+    if processes > 1:
+        run_processes(settings, processes, set_up_logging)
+    else:
+        run_with_fast_loop(run_server(settings))
+
+
+@app.command(name="api-key")
+def api_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for your file; it is no secret.")],
+    scope: Annotated[list[str], typer.Option(help="read, write or erase; may be given several times.")],
+) -> None:
+    """Make a key for callers of the HTTP API.
+
+    The key is on the first line, and is shown only now; the second line belongs into the file that
+    EDDY_API_KEYS_FILE names. A server reads the file again when it changes.
+
+    Example: eddy api-key shop --scope read --scope write
+    """
+    from eddy.serving.api_keys import new_key
+
+    key, line = new_key(name, scope)
+    typer.echo(key)
+    typer.echo(line)
 
 
 @app.command()

@@ -15,10 +15,14 @@ problem in JSON (`eddy.serving.problems`).
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
+from eddy.serving.api_keys import ApiKeys
+from eddy.serving.authentication import Authentication
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
 from eddy.serving.problems import answer_with_problems
+from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
 from eddy.serving.routes.items import item_routes
 from eddy.serving.routes.operations import operation_routes
@@ -31,7 +35,10 @@ MAX_BODY_BYTES = 1 << 20
 
 
 def new_app(service: Service) -> FastAPI:
-    """The application with its routes; the caller starts and stops `service`."""
+    """The application with its routes; the caller starts and stops `service`.
+
+    Errors: EddyError when the file of API keys cannot be used.
+    """
     app = FastAPI(
         title="Eddy",
         version=version("eddy-streams"),
@@ -42,12 +49,31 @@ def new_app(service: Service) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,  # a body is JSON, whatever its sender calls it
     )
+    settings = service.settings
+    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     answer_with_problems(app)
     app.include_router(recommendation_routes(service))
     app.include_router(item_routes(service))
     app.include_router(event_routes(service))
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
-    app.include_router(operation_routes(service))
-    serve_docs(app)
+    app.include_router(operation_routes(service, keys))
+    serve_docs(app, with_keys=keys is not None)
+    # From here on from the inside to the outside.
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    if keys:
+        app.add_middleware(Authentication, keys=keys)
+    if settings.http_cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.http_cors_origins.split(","),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(
+        Requests,
+        metrics=service.metrics,
+        max_concurrent=settings.http_max_concurrent,
+        log_each=settings.http_access_log,
+    )
     return app

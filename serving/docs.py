@@ -6,12 +6,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_swagger import patch_fastapi
 
-from eddy.serving.problems import Problem
+from eddy.serving.problems import Problem, responses
+from eddy.serving.scopes import SCHEME
 
 
-def serve_docs(app: FastAPI) -> None:
+def serve_docs(app: FastAPI, with_keys: bool) -> None:
     """Add `/docs`, and describe in the schema what this application answers where the framework's defaults
-    say otherwise.
+    say otherwise. with_keys: whether callers need API keys.
     """
     patch_fastapi(
         app,
@@ -33,7 +34,23 @@ def serve_docs(app: FastAPI) -> None:
             for operations in schema["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)  # what is misunderstood is answered with 400
+                    _describe_keys(operation, with_keys)
+                    refusals = {str(status): of for status, of in responses(503).items()}
+                    operation["responses"] = dict(sorted((refusals | operation["responses"]).items()))
+            if with_keys:
+                schema["components"]["securitySchemes"]["Bearer"] = {"type": "http", "scheme": "bearer"}
+            else:
+                schema["components"].pop("securitySchemes", None)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = description  # type: ignore[method-assign]
+
+
+def _describe_keys(operation: dict[str, Any], with_keys: bool) -> None:
+    """Say of an operation which scope it needs, in either header, and how it refuses; or nothing of this."""
+    needed = operation.pop("security", [])
+    if needed and with_keys:
+        scopes = needed[0][SCHEME]
+        operation["security"] = [{SCHEME: scopes}, {"Bearer": scopes}]
+        operation["responses"] |= {str(status): of for status, of in responses(401, 403).items()}

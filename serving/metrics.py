@@ -1,6 +1,8 @@
 """A server's metrics for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
@@ -10,6 +12,8 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.of_all_processes: Callable[[], Awaitable[bytes]] | None = None
+        """gathers the metrics of all processes that share the port, where there are several"""
         r = self.registry
         self.requests = Counter(
             "eddy_requests", "Questions by outcome: known, unknown, refused, failed", ["outcome"], registry=r
@@ -26,6 +30,19 @@ class ServerMetrics:
             ["outcome"],
             registry=r,
         )
+        self.http_requests = Counter(
+            "eddy_http_requests",
+            "Requests by route as declared, method and status (0: the connection ended first)",
+            ["route", "method", "status"],
+            registry=r,
+        )
+        self.http_seconds = Histogram(
+            "eddy_http_seconds",
+            "From a request's headers to the end of its answer, by route",
+            ["route"],
+            registry=r,
+            buckets=_SECONDS,
+        )
         self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
         self.epoch = Gauge("eddy_epoch", "Greatest epoch whose model is loaded", registry=r)
         self.ready = Gauge(
@@ -41,3 +58,9 @@ class ServerMetrics:
         self.unreadable = Counter(
             "eddy_unreadable", "Followed records that could not be read", ["topic"], registry=r
         )
+
+    async def text(self) -> bytes:
+        """The metrics as Prometheus reads them."""
+        if self.of_all_processes is not None:
+            return await self.of_all_processes()
+        return generate_latest(self.registry)

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from eddy.serving.admission import Overloaded
+
 PROBLEM_TYPE = "application/problem+json"
 
 
@@ -36,6 +38,11 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return Response(problem_bytes(status, detail), status, headers, PROBLEM_TYPE)
 
 
+def failure(error: Exception) -> Response:
+    """A response when something failed that nobody foresaw."""
+    return problem(500, f"the server failed to answer ({type(error).__name__}); its log says more")
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What the API's description says of these statuses of a route."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -45,7 +52,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def answer_with_problems(app: FastAPI) -> None:
-    """Let every error of an application be answered as a problem: the framework's, and what fails inside."""
+    """Let every error of an application be answered as a problem: the framework's, and a refusal
+    of questions that would wait for too long."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -55,12 +63,13 @@ def answer_with_problems(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem(400, "; ".join(map(_line, error.errors())))
 
-    async def failed(_: Request, error: Exception) -> Response:
-        return problem(500, f"the server failed to answer ({type(error).__name__}); its log says more")
+    async def overloaded(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Overloaded)
+        return problem(503, str(error), {"Retry-After": str(error.retry_after_s)})
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)
-    app.add_exception_handler(Exception, failed)
+    app.add_exception_handler(Overloaded, overloaded)
 
 
 def _line(error: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
+from eddy.serving.admission import AnswerQueue
 from eddy.serving.event_writer import EventWriter, Position
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
@@ -67,7 +68,7 @@ class Service:
         self._failed: dict[VersionAt, str] = {}
         self._look_at_versions = asyncio.Event()
         self._first_version = asyncio.Event()
-        self._waiting: asyncio.Queue[tuple[Question, asyncio.Future[Answer]]] = asyncio.Queue()
+        self._questions = AnswerQueue[Question, Answer](settings.http_max_wait_ms / 1000)
         self._tasks: list[asyncio.Task[None]] = []
         self._followers: dict[str, Follower] = {}
         self.events = EventWriter(settings)
@@ -75,6 +76,9 @@ class Service:
         self.read_your_writes = ReadYourWrites(self._row_includes, self._commits.read, self._followed_rows)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done, with the exception, when the service cannot go on"""
+        self.metrics.ready.set_function(lambda: not self.not_ready())
+        self.ending = False
+        """whether the process has been told to end"""
 
     async def start(self) -> None:
         """Begin to follow and to answer; returns at once."""
@@ -103,8 +107,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
-        while not self._waiting.empty():
-            self._waiting.get_nowait()[1].cancel()
+        self._questions.cancel()
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._thread.shutdown()
 
@@ -119,10 +122,8 @@ class Service:
     # -- questions ----------------------------------------------------------------------------------------
 
     async def recommend(self, question: Question) -> Answer:
-        """The answer to a question as of now."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((question, future))
-        return await future
+        """The answer to a question as of now. Errors: Overloaded when it would come too late."""
+        return await self._questions.ask(question)
 
     async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
         """What `work` makes of the view as it is now."""
@@ -130,22 +131,21 @@ class Service:
 
     async def _answer_questions(self) -> None:
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < MAX_TOGETHER and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            batch = [(question, future) for question, future in batch if not future.done()]
-            questions = [question for question, _ in batch]
+            batch = await self._questions.next_batch(MAX_TOGETHER)
+            questions = [waiting.question for waiting in batch]
             self.metrics.batch.observe(len(batch))
             try:
-                answers = await self.on_thread(lambda questions=questions: answer(self.view, questions))  # type: ignore[misc]
+                answers = await self.on_thread(partial(answer, self.view, questions))
             except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
                 continue
-            for (_, future), result in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(result)
+            finally:
+                self._questions.done()
+            for waiting, result in zip(batch, answers, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(result)
 
     # -- users --------------------------------------------------------------------------------------------
 
@@ -164,7 +164,8 @@ class Service:
 
     def not_ready(self) -> list[str]:
         """Reasons not to send questions here yet; empty when ready."""
-        reasons = [f"{topic}: {why}" for topic, why in self._reading.items() if why]
+        reasons = ["the server is ending"] if self.ending else []
+        reasons += [f"{topic}: {why}" for topic, why in self._reading.items() if why]
         if not self._first_version.is_set():
             reasons += list(self._failed.values()) or [
                 "no model version is announced yet; make one with: eddy train"

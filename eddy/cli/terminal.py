@@ -33,11 +33,14 @@ Show = Callable[[str, int, int], None]
 """(what, done, of)"""
 
 
-def set_up_logging() -> None:
-    """Log Eddy's news and all packages' warnings, one line each, to standard error."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+def set_up_logging(log_format: str = "line") -> None:
+    """Log Eddy's news and all packages' warnings, one line each, to standard error.
+
+    log_format: "line" for people, or "json" for tools.
+    """
+    from eddy.cli.log_lines import new_handler
+
+    logging.basicConfig(level=logging.WARNING, handlers=[new_handler(log_format)])
     logging.getLogger("eddy").setLevel(logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

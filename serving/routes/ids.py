@@ -3,8 +3,18 @@
 from typing import Annotated
 
 from fastapi import Path
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from eddy.serving.catalogue.filter_language import encodable_field
+
+
+class _AnyText(PathConvertor):
+    """The rest of a path, line breaks included, which the framework's own convertor leaves out."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _AnyText())
 
 UserId = Annotated[str, Path(min_length=1, description="The user's id, percent-encoded.")]
 

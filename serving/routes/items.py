@@ -13,6 +13,7 @@ from eddy.serving.lists.similar import Similar, similar
 from eddy.serving.problems import responses
 from eddy.serving.routes.ids import ItemInPath
 from eddy.serving.routes.parameters import FlatFilter
+from eddy.serving.scopes import READ
 from eddy.serving.service import Service
 
 MAX_HALF_LIFE_HOURS = 24 * 36_500.0
@@ -42,7 +43,7 @@ class PopularRequest(ItemsRequest):
 
 def item_routes(service: Service) -> APIRouter:
     """The routes of items."""
-    routes = APIRouter(tags=["items"])
+    routes = APIRouter(tags=["items"], dependencies=[READ])
 
     def wanted_k(wanted: ItemsRequest) -> int:
         return service.settings.k if wanted.k is None else wanted.k

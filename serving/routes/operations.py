@@ -1,9 +1,10 @@
 """What operators and their tools ask: is the process alive, is it ready, what does it count?"""
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from eddy.serving.api_keys import ApiKeys
 from eddy.serving.service import Service
 
 
@@ -23,8 +24,8 @@ class Readiness(BaseModel):
     """what cannot be read at the moment; the server answers from what it had before"""
 
 
-def operation_routes(service: Service) -> APIRouter:
-    """The routes of operations."""
+def operation_routes(service: Service, keys: ApiKeys | None) -> APIRouter:
+    """The routes of operations. keys: those of callers, where callers need keys."""
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/healthz")
@@ -37,12 +38,12 @@ def operation_routes(service: Service) -> APIRouter:
         """200 when the topics are read up to their ends at the start and a model is loaded."""
         reasons = service.not_ready()
         response.status_code = 503 if reasons else 200
-        return Readiness(ready=not reasons, reasons=reasons, problems=service.problems())
+        problems = [*service.problems(), *([keys.problem] if keys and keys.problem else [])]
+        return Readiness(ready=not reasons, reasons=reasons, problems=problems)
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Metrics for Prometheus."""
-        service.metrics.ready.set(not service.not_ready())
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -23,6 +23,7 @@ from eddy.serving.problems import responses
 from eddy.serving.routes.ids import ItemId, UserId
 from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.routes.waiting import Waiting
+from eddy.serving.scopes import READ
 from eddy.serving.service import Service
 from eddy.stream.records.settings import Settings
 
@@ -150,7 +151,7 @@ def question_of(user_id: str, wanted: QueriedList | PostedList, settings: Settin
 
 def recommendation_routes(service: Service) -> APIRouter:
     """The routes of lists."""
-    routes = APIRouter(tags=["recommendations"])
+    routes = APIRouter(tags=["recommendations"], dependencies=[READ])
     metrics = service.metrics
 
     async def answered(question: Question, includes: bool | None = None) -> Response:

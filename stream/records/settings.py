@@ -207,6 +207,35 @@ class Settings(BaseSettings):
     # Serving.
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")
+    api_keys_file: Path | None = Field(
+        default=None, description="who may ask, and for what; none: everybody everything"
+    )
+    http_max_wait_ms: float = Field(
+        default=100, ge=1, le=60_000, description="questions that would wait for longer are refused at once"
+    )
+    http_max_concurrent: int = Field(default=512, ge=1, le=100_000, description="requests under way at once")
+    http_max_connections: int = Field(default=800, ge=1, le=1_000_000, description="of each process")
+    http_keep_alive_s: float = Field(
+        default=75, ge=1, le=86_400, description="idle connections live; longer than your balancer's"
+    )
+    http_drain_s: float = Field(
+        default=0, ge=0, le=600, description="go on for so long after SIGTERM, while /readyz says no"
+    )
+    http_root_path: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._~/-]{0,500}$",
+        description="the path below which your proxy shows the API, and which it strips",
+    )
+    http_cors_origins: str = Field(
+        default="", pattern=r"^[\x21-\x7e]{0,4096}$", description="of pages that may ask: a,b or *"
+    )
+    http_trusted_proxies: str = Field(
+        default="",
+        pattern=r"^[0-9A-Fa-f.:/,*]{0,4096}$",
+        description="addresses or networks whose X-Forwarded-For and -Proto are believed: a,b or *",
+    )
+    http_access_log: bool = Field(default=False, description="a log line per request")
+    log_format: Literal["line", "json"] = "line"
 
     @field_validator("replication")
     @classmethod

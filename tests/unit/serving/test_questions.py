@@ -12,31 +12,15 @@ import pytest
 
 from eddy.models.errors import EddyError
 from eddy.serving.app import new_app
-from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
-from eddy.serving.metrics import ServerMetrics
 from eddy.serving.routes.recommendations import MAX_EXCLUDED
 from eddy.serving.server import listen
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
+from tests.support.recorded_service import RecordedService
 
 
-class Recorded:
-    """A service that answers nothing but remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.metrics = ServerMetrics()
-        self.settings = load_settings(k=7, exclude_seen=True)
-        self.question: Question | None = None
-
-    async def recommend(self, question: Question) -> Answer:
-        if question.user_id == "fails":
-            raise ZeroDivisionError("a secret")
-        self.question = question
-        return Answer(question.user_id, False, [], -1)
-
-
-def ask(service: Recorded, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+def ask(service: RecordedService, method: str, path: str, body: bytes | None = None) -> httpx.Response:
     async def answered() -> httpx.Response:
         transport = httpx.ASGITransport(new_app(cast(Service, service)), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://eddy") as client:
@@ -46,14 +30,14 @@ def ask(service: Recorded, method: str, path: str, body: bytes | None = None) ->
 
 
 def parse(query: str) -> Question | None:
-    service = Recorded()
+    service = RecordedService()
     response = ask(service, "GET", f"/v1/users/u/recommendations?{query}")
     assert response.status_code == 200, response.text
     return service.question
 
 
 def refusal(method: str, path: str, body: bytes | None = None) -> str:
-    response = ask(Recorded(), method, path, body)
+    response = ask(RecordedService(), method, path, body)
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -90,6 +74,13 @@ def test_what_cannot_be_understood_is_refused_by_name(query: str, why: str) -> N
     assert "\n" not in line
 
 
+def test_a_user_s_id_may_have_line_breaks_and_slashes() -> None:
+    service = RecordedService()
+    assert ask(service, "GET", "/v1/users/a%0Ab/%0D%0A/recommendations").status_code == 200
+    assert service.question is not None
+    assert service.question.user_id == "a\nb/\r\n"
+
+
 def test_an_empty_user_is_refused() -> None:
     assert refusal("GET", "/v1/users//recommendations").startswith("user_id: ")
     assert refusal("POST", "/v1/users//recommendations", b"{}").startswith("user_id: ")
@@ -101,7 +92,7 @@ def test_more_than_ten_thousand_exclusions_are_refused() -> None:
 
 
 def post(body: bytes) -> Question | None:
-    service = Recorded()
+    service = RecordedService()
     response = ask(service, "POST", "/v1/users/u/recommendations", body)
     assert response.status_code == 200, response.text
     return service.question
@@ -164,7 +155,7 @@ def test_a_taken_port_is_one_line_that_names_the_setting() -> None:
 
 
 def test_what_fails_inside_is_told_in_the_documented_form_too() -> None:
-    response = ask(Recorded(), "GET", "/v1/users/fails/recommendations")
+    response = ask(RecordedService(), "GET", "/v1/users/fails/recommendations")
     assert response.status_code == 500
     assert "ZeroDivisionError" in response.json()["detail"]
     assert "secret" not in response.text

@@ -1,0 +1,99 @@
+"""Admission: a question that would wait for too long is refused at once, while a refusal is still of use.
+
+One thread answers, and questions wait for it in a queue. Two measurements say how long a new one would wait:
+the age of the oldest question that has no answer yet, which grows while something else keeps the thread busy,
+and the length of the queue over the rate at which questions were answered lately. Above the limit, new
+questions are refused; whoever has waited for longer when the thread becomes free is refused, too. So the wait
+of every question that is answered has a bound, and so has the queue, whatever the rate at which they come.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+RETRY_AFTER_S = 1
+
+_SMOOTHING = 0.2
+"""The weight of the newest batch in the mean time per question."""
+
+
+class Overloaded(Exception):
+    """More is asked than can be answered in time."""
+
+    def __init__(self, why: str, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class Waiting(NamedTuple, Generic[Q, A]):
+    """A question in the queue."""
+
+    question: Q
+    answer: "asyncio.Future[A]"
+    since: float
+
+
+class AnswerQueue(Generic[Q, A]):
+    """Questions that wait for the thread that answers; used on the event loop."""
+
+    def __init__(self, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_wait_s = max_wait_s
+        self._clock = clock
+        self._waiting: deque[Waiting[Q, A]] = deque()
+        self._batch: Sequence[Waiting[Q, A]] = ()
+        self._batch_began = 0.0
+        self._some = asyncio.Event()
+        self._per_question_s = 0.0
+
+    def expected_wait_s(self) -> float:
+        """How long a question that comes now would wait until its answer is begun."""
+        oldest = self._batch[0] if self._batch else self._waiting[0] if self._waiting else None
+        age = self._clock() - oldest.since if oldest else 0.0
+        return max(age, (len(self._waiting) + len(self._batch)) * self._per_question_s)
+
+    async def ask(self, question: Q) -> A:
+        """The answer to a question. Errors: Overloaded when it would come too late; whatever failed."""
+        if self.expected_wait_s() > self._max_wait_s:
+            raise Overloaded("more is asked here than can be answered in time")
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Waiting(question, answer, self._clock()))
+        self._some.set()
+        return await answer
+
+    async def next_batch(self, at_most: int) -> Sequence[Waiting[Q, A]]:
+        """Wait for questions, and take the oldest; `done` must follow. Those whose callers have gone, or that
+        have waited for too long, are left out.
+        """
+        while True:
+            await self._some.wait()
+            now, batch = self._clock(), list[Waiting[Q, A]]()
+            while self._waiting and len(batch) < at_most:
+                waiting = self._waiting.popleft()
+                if waiting.answer.done():
+                    continue
+                if now - waiting.since > self._max_wait_s:
+                    waiting.answer.set_exception(Overloaded("the question waited for too long"))
+                    continue
+                batch.append(waiting)
+            if not self._waiting:
+                self._some.clear()
+            if batch:
+                self._batch, self._batch_began = batch, now
+                return batch
+
+    def done(self) -> None:
+        """The batch is answered."""
+        if self._batch:
+            per_question = (self._clock() - self._batch_began) / len(self._batch)
+            self._per_question_s += _SMOOTHING * (per_question - self._per_question_s)
+        self._batch = ()
+
+    def cancel(self) -> None:
+        """Cancel all questions that wait."""
+        while self._waiting:
+            self._waiting.popleft().answer.cancel()

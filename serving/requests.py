@@ -1,0 +1,86 @@
+"""What surrounds every request: its ids, its metrics, its log line, a limit, and an answer when it fails."""
+
+import logging
+from time import perf_counter
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eddy.serving.admission import RETRY_AFTER_S
+from eddy.serving.api_keys import CALLER
+from eddy.serving.authentication import needs_no_key
+from eddy.serving.metrics import ServerMetrics
+from eddy.serving.problems import failure, problem
+from eddy.serving.request_context import CURRENT, context_of
+
+log = logging.getLogger("eddy.serving.requests")
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+class Requests:
+    """ASGI middleware around all others. Log lines and metrics name routes and never their ids."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: ServerMetrics, max_concurrent: int, log_each: bool = False
+    ) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._max_concurrent = max_concurrent
+        self._log_each = log_each
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, unless too many are under way, and note what became of it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, context = perf_counter(), 0, context_of(scope)
+        request_id = (b"x-request-id", context.request_id.encode())
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], request_id]
+            await send(message)
+
+        token = CURRENT.set(context)
+        self._under_way += 1
+        try:
+            if self._under_way > self._max_concurrent and not needs_no_key(scope):
+                refusal = problem(
+                    503, "too many requests are under way here", {"Retry-After": str(RETRY_AFTER_S)}
+                )
+                await refusal(scope, receive, send_with_id)
+                return
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("%s %s: the client has gone", scope["method"], _route(scope))
+        except Exception as error:
+            log.exception("%s %s failed", scope["method"], _route(scope))
+            if status:
+                raise  # the answer has begun: only the end of the connection can tell
+            await failure(error)(scope, receive, send_with_id)
+        finally:
+            self._under_way -= 1
+            self._note(scope, status, perf_counter() - began)
+            CURRENT.reset(token)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = _route(scope)
+        self._metrics.http_requests.labels(route, method, str(status)).inc()
+        self._metrics.http_seconds.labels(route).observe(seconds)
+        if self._log_each:
+            ms = round(seconds * 1000, 3)
+            fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": ms}
+            if CALLER in scope:
+                fields["key"] = scope[CALLER].name
+            log.info("%s %s %d in %.1f ms", method, route, status, ms, extra={"fields": fields})
+
+
+def _route(scope: Scope) -> str:
+    """The route as it is declared: `/v1/users/{user_id:path}/recommendations`."""
+    return getattr(scope.get("route"), "path", None) or "none"
