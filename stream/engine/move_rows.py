@@ -273,16 +273,27 @@ def move_rows(
 
 
 def warm_up_row_moves(live: LiveVersion) -> None:
-    """Move a row of a slab of its own past a full window, so that everything is compiled."""
+    """Move a row of a slab of its own past a full window, then by a late and a repeated event, so that
+    everything is compiled.
+    """
     slab, n = Slab(live.state_size, live.device, capacity=1), WINDOW + 1
     slot = slab.add_users([""], np.zeros(1, np.int32), live.epoch)
+    late, repeated = 2 * n - 3, 2 * n
+    _warm_up_by(live, slab, slot, 2 * np.arange(n), np.zeros(n, np.uint64))
+    _warm_up_by(live, slab, slot, np.array([late, repeated, repeated]), np.array([0, 1, 1], np.uint64))
+
+
+def _warm_up_by(
+    live: LiveVersion, slab: Slab, slot: Slots, time: NDArray[np.int64], event_id: NDArray[np.uint64]
+) -> None:
+    n = len(time)
     events = EventTable(
         slot=np.repeat(slot, n),
         item=np.zeros(n, np.int32),
         type=np.zeros(n, np.uint16),
         value=np.zeros(n, np.uint16),
-        time=np.zeros(n, np.int64),
-        event_id=np.zeros(n, np.uint64),
+        time=time,
+        event_id=event_id,
         offset=np.arange(n),
         negative=np.zeros(n, np.bool_),
     )

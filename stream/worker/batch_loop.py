@@ -50,7 +50,9 @@ IDLE_ROWS_S = 60.0
 
 
 class BatchLoop:
-    """Takes chunks and applies them, one micro-batch after another, holding `batch_lock` meanwhile."""
+    """Takes chunks and applies them, one micro-batch after another, holding `batch_lock` meanwhile, and sets
+    `applied` after each.
+    """
 
     def __init__(
         self,
@@ -62,11 +64,12 @@ class BatchLoop:
         run: OnThread,
         background: BackgroundTasks,
         batch_lock: asyncio.Lock,
+        applied: asyncio.Event,
     ) -> None:
         self.inbox = Inbox(2 * MAX_BATCH_EVENTS)
         self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
         self._consumer, self._sender, self._run = consumer, sender, run
-        self._background, self._batch_lock = background, batch_lock
+        self._background, self._batch_lock, self._applied = background, batch_lock, applied
         self._reencoded_at = time.monotonic()
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
@@ -131,6 +134,7 @@ class BatchLoop:
             )
         )
         self._sender.put_batch(output)
+        self._applied.set()
 
     def read_again(self, number: int, seeks: int) -> None:
         """Have records fetched once more that were lost between Kafka and here, unless the consumer's

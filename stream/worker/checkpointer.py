@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from aiokafka import AIOKafkaProducer
 
@@ -27,7 +28,7 @@ ABORT_S = 0.5
 
 class Checkpointer:
     """Takes checkpoints, one at a time. `batch_lock` is held while a micro-batch is applied: a checkpoint
-    must not miss what a batch has applied and not noted yet.
+    must not miss what a batch has applied and not noted yet. `applied` is set whenever one was.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class Checkpointer:
         thread: EngineThread,
         background: BackgroundTasks,
         batch_lock: asyncio.Lock,
+        applied: asyncio.Event,
         on_step: Callable[[str], None],
     ) -> None:
         self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
         self._consumer, self._sender, self._producer = consumer, sender, producer
         self._thread, self._background, self._batch_lock = thread, background, batch_lock
-        self._on_step = on_step
+        self._applied, self._on_step = applied, on_step
         self._lock = asyncio.Lock()
         self._unwritten_names: list[Message] = []
         """dictionary records of new items, until a checkpoint has written them: one that is abandoned leaves
@@ -56,7 +58,9 @@ class Checkpointer:
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Take a checkpoint every interval from now on, until the worker's tasks are cancelled."""
+        """Take checkpoints from now on, until the worker's tasks are cancelled: at most one in an interval,
+        and on a quiet stream as soon as a micro-batch was applied.
+        """
         self._loop = self._background.spawn(self._run(), "checkpoints")
 
     async def flush(self, within_s: float) -> bool:
@@ -77,11 +81,19 @@ class Checkpointer:
     async def _run(self) -> None:
         interval = self._settings.checkpoint_ms / 1000
         while True:
+            # 1. What was applied so far.
             started = time.monotonic()
+            self._applied.clear()
             await self.take_checkpoint()
             await self._carry_withdrawals()
             self._show_lag()
+            # 2. Nothing within the interval, so that a busy worker writes many rows at a time.
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
+            # 3. On a quiet stream, wait for the next micro-batch; rows change without one as well, now and
+            # then.
+            if not any(task.pending for task in self._partitions.tasks.values()):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._applied.wait(), interval)
 
     def _show_lag(self) -> None:
         for number, task in list(self._partitions.tasks.items()):

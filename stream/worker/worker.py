@@ -77,13 +77,14 @@ class Worker:
             settings, topic_id, restorer, followed, consumer, thread.run, background
         )
         self._producer, self._sender = producer, Sender(producer, settings.topics)
-        batch_lock = asyncio.Lock()
+        batch_lock, applied = asyncio.Lock(), asyncio.Event()
         self.batches = BatchLoop(
-            settings, topic_id, self.partitions, consumer, self._sender, thread.run, background, batch_lock
-        )
+            settings, topic_id, self.partitions, consumer, self._sender, thread.run, background,
+            batch_lock, applied,
+        )  # fmt: skip
         self.checkpointer = Checkpointer(
             settings, topic_id, self.partitions, consumer, self._sender, producer, thread, background,
-            batch_lock, on_step,
+            batch_lock, applied, on_step,
         )  # fmt: skip
         self._log_watch = LogWatch(settings, self.partitions, consumer, followed.items, self.batches)
         self._statistics_fill = StatisticsFill(
