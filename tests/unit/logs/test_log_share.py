@@ -36,7 +36,7 @@ def bucketed_log(folder: Path, buckets: int) -> Path:
     """A log in the layout of an export: bucket b has the events of users u{b}-0 … u{b}-4."""
     for bucket in range(buckets):
         rows = 10 * (bucket + 1)
-        path = f"day=2023-11-14/bucket={bucket:04d}/part-0.parquet"
+        path = f"day=2023-11-14/bucket={bucket:04d}/part-000000000000-1a2b3c4d.parquet"
         (folder / path).parent.mkdir(parents=True)
         pq.write_table(table([f"u{bucket}-{n % 5}" for n in range(rows)], bucket), folder / path)
         part = Part(path, rows, (folder / path).stat().st_size, 0, 1, 0)
@@ -85,7 +85,9 @@ def test_a_process_opens_the_files_of_its_own_buckets_only(tmp_path: Path) -> No
     own = LogShare(1, 2).buckets(log_files(log))
     assert own is not None
     for bucket in set(range(4)) - own:
-        (log / f"day=2023-11-14/bucket={bucket:04d}/part-0.parquet").write_bytes(b"nobody reads this")
+        (log / f"day=2023-11-14/bucket={bucket:04d}/part-000000000000-1a2b3c4d.parquet").write_bytes(
+            b"nobody reads this"
+        )
     events = read_events(log, share=LogShare(1, 2))
     assert {user[1] for user in events.users} == {str(bucket) for bucket in own}
     with pytest.raises(EddyError):

@@ -81,7 +81,7 @@ from eddy.models import atomic_files
 from eddy.models.decisions import Decision, record_decision
 
 def wait(path):
-    if path.name == "000001.json.writing":
+    if path.name == ".000001.json.writing":
         print(flush=True)
         input()
 

@@ -125,7 +125,7 @@ def test_a_server_lists_no_withdrawn_item_to_anybody(tmp_path: Path, withdrawal:
     view.statistics.count_events(0, np.arange(10), np.full(10, NOW), np.full((10, 1), -1))
 
     def lists(view: MaterialisedView) -> list[list[str]]:
-        asked = [Question("user-0", k=1000), Question("nobody", k=1000)]
+        asked = [Question(user, k=1000, explore=0.0) for user in ("user-0", "nobody")]
         return [listed(answered) for answered in answer(view, asked)]
 
     before = lists(view)

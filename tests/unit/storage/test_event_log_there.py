@@ -39,6 +39,7 @@ def test_a_log_is_written_read_gone_on_with_and_forgets(remote: Location) -> Non
 
 def test_small_parts_are_merged_and_days_leave(remote: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "PARTS", 3)
+    monkeypatch.setattr(merging, "GROWTH", 2)
     for offset in range(3):
         append(remote, [event(offset), event(offset + 10, timestamp=MARCH_1_2013 + offset * DAY_MS)])
     with opened(remote) as event_log:

@@ -93,27 +93,31 @@ def test_processes_that_have_users_of_their_own_walk_along_the_same_batches() ->
     data = sequences(events, vocabulary, EVERY_EVENT)
     expected, _ = outputs_at(recommender, data, range(len(events)))
     of_row = dict(zip(data.row.tolist(), expected, strict=True))
-    lengths = np.diff(data.start)
-    users = np.random.default_rng(0).permutation(len(lengths))
+    users = np.random.default_rng(0).permutation(len(data.start) - 1)
+    lengths: list[NDArray[np.int64]] = []
+
+    def noted(of_own: NDArray[np.int64]) -> NDArray[np.int64]:
+        lengths.append(of_own)
+        return of_own
 
     def rows(data: Sequences, batch: Batch, row: NDArray[np.int64]) -> list[int]:
-        return sorted(row[data.row[batch.prediction]].tolist())
+        return sorted(row[data.row[batch.prediction.numpy()]].tolist())
 
     every = np.arange(len(events))
-    whole = [rows(data, batch, every) for batch in batches(data, range(len(events)), users, 5, 40)]
+    whole = [rows(data, batch, every) for batch in batches(data, range(len(events)), users, 5, 40, noted)]
     shared: list[list[int]] = [[] for _ in whole]
     for share in range(3):
         row = np.flatnonzero(events.user % 3 == share)
         own = sequences(events.take(row), vocabulary, EVERY_EVENT)
         objective = Objective(recommender, own, FAST)
         state = recommender.initial(1)
-        walk = list(batches(own, range(len(row)), users, 5, 40, total=lambda of_own: lengths))
+        walk = list(batches(own, range(len(row)), users, 5, 40, total=lambda of_own: lengths[0]))
         for batch, of_batch in zip(walk, shared, strict=True):
             of_batch.extend(rows(own, batch, row))
             if len(batch.event):
                 with torch.no_grad():
                     outputs, state = objective.outputs(batch, state)
-                told = [of_row[int(each)] for each in row[own.row[batch.prediction]]]
+                told = [of_row[int(each)] for each in row[own.row[batch.prediction.numpy()]]]
                 torch.testing.assert_close(outputs, torch.stack(told), atol=1e-5, rtol=1e-5)
     assert [sorted(of_batch) for of_batch in shared] == whole
 
