@@ -78,6 +78,8 @@ def _line(error: Mapping[str, Any]) -> str:
     reason = error["msg"]
     if error["type"] == "json_invalid":
         where, reason = "", f"the body is no JSON ({error['ctx']['error']})"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])  # without pydantic's "Value error, "
     if error["type"] == "extra_forbidden":
         reason = "there is no such parameter"
     return f"{where}: {reason}" if where else reason

@@ -166,7 +166,7 @@ def recommendation_routes(service: Service) -> APIRouter:
         question = question_of(user_id, wanted, service.settings)
         return await answered(question, await wanted.included(user_id, service))
 
-    path, described = "/v1/users/{user_id:path}/recommendations", responses(400, 413, 500)
+    path, described = "/v1/users/{user_id:path}/recommendations", responses(400, 409, 413, 500)
 
     @routes.get(path, response_model=Answer, responses=described)
     async def recommend(user_id: UserId, wanted: Annotated[QueriedList, Query()]) -> Response:

@@ -40,7 +40,7 @@ def user_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["users"])
     path = "/v1/users/{user_id:path}"
 
-    @routes.get(path, dependencies=[READ], response_model=StoredUser, responses=responses(400, 404, 500))
+    @routes.get(path, dependencies=[READ], response_model=StoredUser, responses=responses(400, 404, 409, 500))
     async def stored(user_id: UserId, waiting: Annotated[Waiting, Query()]) -> Response:
         """What is stored of a user: the recent window, older items, and which records they come from."""
         includes = await waiting.included(user_id, service)

@@ -38,18 +38,16 @@ class Waiting(BaseModel):
     async def included(self, user_id: str, service: Service) -> bool | None:
         """Wait for the record; returns whether an answer about the user includes it now, None without one.
 
-        Errors: HTTPException 400 for `wait` alone, and for a record that cannot be the user's.
+        Errors: HTTPException 409 for a record that cannot be the user's.
         """
         if self.wait_for is None:
-            if self.wait is not None:
-                raise HTTPException(400, "wait: wait_for must say what to wait for")
             return None
         position = Position(*map(int, self.wait_for.split(":")))
         settings = service.settings
         (home,) = partition_of([user_id.encode()], settings.partitions, settings.partitioner).tolist()
         if position.partition != home:
             raise HTTPException(
-                400,
+                409,
                 f"wait_for: partition {position.partition} has no records of this user, whose are in {home}",
             )
         within_s = (WAIT_MS if self.wait is None else self.wait) / 1000
