@@ -84,7 +84,8 @@ def test_processes_share_a_port_and_tell_their_metrics_together(make_settings: M
         asked = 40
         assert {get("/v1/users/u/recommendations").status_code for _ in range(asked)} == {200}
         counted = re.findall(
-            r'eddy_http_requests_total\{method="GET",process="(\d)",route="/v1/users/[^"]*",status="200"\} ([\d.]+)',
+            r'eddy_http_requests_total\{method="GET",process="(\d)",route="/v1/users/[^"]*",status="200"\}'
+            r" ([\d.]+)",
             get("/metrics").text,
         )
         assert {process for process, _ in counted} == {"0", "1"}, "both were asked"
