@@ -17,7 +17,9 @@ from eddy.models.logs.events import read_events
 from eddy.stream.records.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(command.callback.__name__ for command in eddy.app.registered_commands if command.callback)
+COMMANDS = sorted(
+    command.name or command.callback.__name__ for command in eddy.app.registered_commands if command.callback
+)
 OF_MODELS = (
     "models compare",
     "models list",
