@@ -56,9 +56,13 @@ class AnswerQueue(Generic[Q, A]):
         age = self._clock() - oldest.since if oldest else 0.0
         return max(age, (len(self._waiting) + len(self._batch)) * self._per_question_s)
 
+    def is_full(self) -> bool:
+        """Whether a question that comes now would be refused."""
+        return self.expected_wait_s() > self._max_wait_s
+
     async def ask(self, question: Q) -> A:
         """The answer to a question. Errors: Overloaded when it would come too late; whatever failed."""
-        if self.expected_wait_s() > self._max_wait_s:
+        if self.is_full():
             raise Overloaded("more is asked here than can be answered in time")
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append(Waiting(question, answer, self._clock()))

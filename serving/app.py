@@ -73,6 +73,7 @@ def new_app(service: Service) -> FastAPI:
     app.add_middleware(
         Requests,
         metrics=service.metrics,
+        is_overloaded=service.is_overloaded,
         max_concurrent=settings.http_max_concurrent,
         log_each=settings.http_access_log,
     )

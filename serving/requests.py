@@ -1,6 +1,7 @@
 """What surrounds every request: its ids, its metrics, its log line, a limit, and an answer when it fails."""
 
 import logging
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +17,9 @@ from eddy.serving.request_context import CURRENT, context_of
 
 log = logging.getLogger("eddy.serving.requests")
 
+_ANSWERED_IN_TURN = ("/recommendations", "/rank")
+"""Ends of the paths whose questions wait for the thread that answers."""
+
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
@@ -23,9 +27,12 @@ class Requests:
     """ASGI middleware around all others. Log lines and metrics name routes and never their ids."""
 
     def __init__(
-        self, app: ASGIApp, metrics: ServerMetrics, max_concurrent: int, log_each: bool = False
-    ) -> None:
+        self, app: ASGIApp, metrics: ServerMetrics, is_overloaded: Callable[[], bool], max_concurrent: int,
+        log_each: bool = False,
+    ) -> None:  # fmt: skip
+        """is_overloaded: whether a list or a ranking would be refused now."""
         self.app = app
+        self._is_overloaded = is_overloaded
         self._metrics = metrics
         self._max_concurrent = max_concurrent
         self._log_each = log_each
@@ -49,10 +56,8 @@ class Requests:
         token = CURRENT.set(context)
         self._under_way += 1
         try:
-            if self._under_way > self._max_concurrent and not needs_no_key(scope):
-                refusal = problem(
-                    503, "too many requests are under way here", {"Retry-After": str(RETRY_AFTER_S)}
-                )
+            if reason := self._refusal(scope):
+                refusal = problem(503, reason, {"Retry-After": str(RETRY_AFTER_S)})
                 await refusal(scope, receive, send_with_id)
                 return
             await self.app(scope, receive, send_with_id)
@@ -67,6 +72,16 @@ class Requests:
             self._under_way -= 1
             self._note(scope, status, perf_counter() - began)
             CURRENT.reset(token)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Why a request is refused before it is looked at: under overload, to understand it would take the
+        time that answers need.
+        """
+        if scope["path"].endswith(_ANSWERED_IN_TURN) and self._is_overloaded():
+            return "more is asked here than can be answered in time"
+        if self._under_way > self._max_concurrent and not needs_no_key(scope):
+            return "too many requests are under way here"
+        return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"

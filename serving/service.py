@@ -121,6 +121,10 @@ class Service:
 
     # -- questions ----------------------------------------------------------------------------------------
 
+    def is_overloaded(self) -> bool:
+        """Whether a question that comes now would be refused."""
+        return self._questions.is_full()
+
     async def recommend(self, question: Question) -> Answer:
         """The answer to a question as of now. Errors: Overloaded when it would come too late."""
         return await self._questions.ask(question)

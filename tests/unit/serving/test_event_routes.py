@@ -54,6 +54,9 @@ class StandIn:
     async def stored_user(self, user: str) -> StoredUser | None:
         return ROW if user == "anna" else None
 
+    def is_overloaded(self) -> bool:
+        return False
+
     async def recommend(self, question: Question) -> Answer:
         return Answer(question.user_id, True, [], -1)
 

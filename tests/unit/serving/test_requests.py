@@ -121,6 +121,18 @@ def test_a_question_that_would_wait_for_too_long_is_answered_with_when_to_ask_ag
     assert refused.headers["content-type"] == "application/problem+json"
 
 
+def test_an_overloaded_server_refuses_lists_before_it_looks_at_them_and_goes_on_with_the_rest() -> None:
+    class Overfull(RecordedService):
+        def is_overloaded(self) -> bool:
+            return True
+
+    service = Overfull()
+    refused, alive = ask(service, f"{PATH}?k=nonsense", "/healthz")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert alive.status_code == 200
+    assert service.question is None
+
+
 def test_more_requests_than_may_be_under_way_are_refused_but_not_those_of_operators() -> None:
     may_answer = asyncio.Event()
 

@@ -34,6 +34,9 @@ class OnView:
         self.settings = load_settings(k=7)
         self.view = view
 
+    def is_overloaded(self) -> bool:
+        return False
+
     async def recommend(self, question: Question) -> Answer:
         return answer(self.view, [question])[0]
 
