@@ -27,6 +27,9 @@ MAX_PAUSE_S = 30.0
 
 T = TypeVar("T")
 
+Outcome = httpx.Response | httpx.TransportError
+"""What an attempt ends with."""
+
 
 class EddyHttpError(Exception):
     """The server refused or failed: `status`, why in `detail`, and the `request_id` of the server's log."""
@@ -122,16 +125,21 @@ class _Api:
         accepted = [_known(Accepted, event) for event in answer["accepted"]]
         return EventsOutcome(accepted, [_known(Refused, event) for event in answer["refused"]])
 
-    def _pause_s(self, attempt: int, response: httpx.Response | None) -> float | None:
-        """How long to wait before the next attempt; None when there is none."""
-        if attempt >= self._retries or (response is not None and response.status_code not in RETRIED):
+    def _pause_s(self, attempts: int, outcome: Outcome) -> float | None:
+        """How long to wait before the next attempt; None when the outcome of the last one stands."""
+        response = outcome if isinstance(outcome, httpx.Response) else None
+        if attempts > self._retries or (response is not None and response.status_code not in RETRIED):
             return None
         named = response.headers.get("Retry-After", "") if response is not None else ""
-        least = float(named) if named.isdecimal() else 0.1 * 2**attempt
+        least = float(named) if named.isdecimal() else 0.1 * 2 ** (attempts - 1)
         return min(least * random.uniform(1, 1.5), MAX_PAUSE_S)  # not all clients at once
 
     @staticmethod
-    def _understood(response: httpx.Response) -> Any:
+    def _understood(outcome: Outcome) -> Any:
+        """The answer as Python values. Errors: EddyHttpError, and the outcome itself if it is an error."""
+        if isinstance(outcome, httpx.TransportError):
+            raise outcome
+        response = outcome
         if response.is_success:
             return response.json() if response.content else None
         try:
@@ -191,21 +199,17 @@ class Client(_Api):
         """Any request of the API, with its answer as Python values. Since it may be sent again, events in it
         need an `event_id`. Errors: as `recommendations`.
         """
-        attempt = 0
-        while True:
-            response = None
-            try:
-                response = self._http.request(method, path, json=body)
-            except httpx.TransportError:
-                pause = self._pause_s(attempt, None)
-                if pause is None:
-                    raise
-            else:
-                pause = self._pause_s(attempt, response)
-                if pause is None or response.is_success:
-                    return self._understood(response)
+        attempts, outcome = 1, self._attempt(method, path, body)
+        while (pause := self._pause_s(attempts, outcome)) is not None:
             time.sleep(pause)
-            attempt += 1
+            attempts, outcome = attempts + 1, self._attempt(method, path, body)
+        return self._understood(outcome)
+
+    def _attempt(self, method: str, path: str, body: Any) -> Outcome:
+        try:
+            return self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            return error
 
 
 class AsyncClient(_Api):
@@ -251,21 +255,17 @@ class AsyncClient(_Api):
 
     async def request(self, method: str, path: str, body: Any = None) -> Any:
         """As `Client.request`."""
-        attempt = 0
-        while True:
-            response = None
-            try:
-                response = await self._http.request(method, path, json=body)
-            except httpx.TransportError:
-                pause = self._pause_s(attempt, None)
-                if pause is None:
-                    raise
-            else:
-                pause = self._pause_s(attempt, response)
-                if pause is None or response.is_success:
-                    return self._understood(response)
+        attempts, outcome = 1, await self._attempt(method, path, body)
+        while (pause := self._pause_s(attempts, outcome)) is not None:
             await asyncio.sleep(pause)
-            attempt += 1
+            attempts, outcome = attempts + 1, await self._attempt(method, path, body)
+        return self._understood(outcome)
+
+    async def _attempt(self, method: str, path: str, body: Any) -> Outcome:
+        try:
+            return await self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            return error
 
 
 def _known(type_: type[T], values: Mapping[str, Any]) -> T:
