@@ -31,7 +31,7 @@ DESCRIPTION = "version.json"
 MAX_BYTES = 64 << 20
 """A longer description is not read."""
 
-_NAME = re.compile(r"^v(\d{6,})-[0-9a-f]{8}$")
+_NAME = re.compile(r"v(\d{6,})-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,17 @@ class Description:
     """SHA-256 of the other files, by name; empty in a version of an earlier commit"""
 
 
+def number_of(name: str) -> int | None:
+    """The number of a version, from its id; None for a name that is none."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def numbered(registry: Place) -> dict[str, int]:
     """The number of each version in the folder, by id. Errors: OSError."""
     location = located(registry)
     names = _described(location) if location.is_remote else location.children()
-    return {name: int(match[1]) for name in names if (match := _NAME.match(name))}
+    return {name: number for name in names if (number := number_of(name)) is not None}
 
 
 def _described(registry: Location) -> list[str]:
@@ -87,7 +93,7 @@ def versions(registry: Place) -> list[str]:
 def describe(place: Place) -> Description:
     """Read and check a version's version.json. Errors: EddyError saying why it cannot be read."""
     location = located(place)
-    if not _NAME.match(location.name):
+    if number_of(location.name) is None:
         raise EddyError(f"{location}: not a version's folder (a name like v000001-1a2b3c4d)")
     try:
         about = json.loads((location / DESCRIPTION).read(MAX_BYTES))

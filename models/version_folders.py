@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eddy.models.atomic_files import atomic_write, sync
-from eddy.models.descriptions import DESCRIPTION, Description, numbered, versions
+from eddy.models.descriptions import DESCRIPTION, Description, number_of, numbered, versions
 from eddy.models.errors import EddyError
 from eddy.models.locks import locked
 from eddy.models.storage import Location, one_line
@@ -148,7 +148,7 @@ def remove_leftovers(registry: Location) -> None:
         return
     changed: dict[str, int] = {}
     for file in registry.files():
-        if len(file.folders) == 1 and re.fullmatch(r"v\d{6,}-[0-9a-f]{8}", file.folders[0]):
+        if len(file.folders) == 1 and number_of(file.folders[0]) is not None:
             changed[file.folders[0]] = max(file.modified_ms, changed.get(file.folders[0], 0))
     for name in changed.keys() - set(numbered(registry)):
         if time.time() - changed[name] / 1000 > _UNFINISHED_S:
