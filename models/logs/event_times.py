@@ -39,8 +39,12 @@ def event_times(columns: Columns, unit: str) -> NDArray[np.int64]:
         times = given[rows]
         return np.where(dated[rows], times, np.rint(times * _MS_PER_UNIT.get(unit, 1)))
 
+    def impossible(rows: slice) -> NDArray[np.bool_]:
+        times = ms(rows)
+        return (times < 0) | (times >= LATEST_MS)
+
     columns.refuse(
-        lambda rows: (ms(rows) < 0) | (ms(rows) >= LATEST_MS),
+        impossible,
         lambda row: (
             f"timestamp {given[row]:.15g} is no time between 1970 and 5138"
             f"{'' if dated[row] else f' in {unit}'}; correct it"
