@@ -17,14 +17,12 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         received = 0
-        refused = False
 
         async def limited() -> Message:
-            nonlocal received, refused
+            nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_bytes:
-                refused = True
                 raise HTTPException(413, f"the body is larger than {self.max_bytes} bytes")
             return message
 

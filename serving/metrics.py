@@ -16,7 +16,7 @@ class ServerMetrics:
         """gathers the metrics of all processes that share the port, where there are several"""
         r = self.registry
         self.requests = Counter(
-            "eddy_requests", "Questions by outcome: known, unknown, refused, failed", ["outcome"], registry=r
+            "eddy_requests", "Answered questions by outcome: known, unknown", ["outcome"], registry=r
         )
         self.seconds = Histogram(
             "eddy_request_seconds", "From a question to its answer", registry=r, buckets=_SECONDS
