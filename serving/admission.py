@@ -16,7 +16,8 @@ from typing import Generic, NamedTuple, TypeVar
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-RETRY_AFTER_S = 1
+RETRY_AFTER = {"Retry-After": "1"}
+"""The header of a refusal: after so many seconds it is worth asking again."""
 
 _SMOOTHING = 0.2
 """The weight of the newest batch in the mean time per question."""
@@ -24,10 +25,6 @@ _SMOOTHING = 0.2
 
 class Overloaded(Exception):
     """More is asked than can be answered in time."""
-
-    def __init__(self, why: str, retry_after_s: int = RETRY_AFTER_S) -> None:
-        super().__init__(why)
-        self.retry_after_s = retry_after_s
 
 
 class Waiting(NamedTuple, Generic[Q, A]):

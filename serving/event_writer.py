@@ -49,6 +49,20 @@ class Position(NamedTuple):
     partition: int
     offset: int
 
+    @property
+    def token(self) -> str:
+        """How callers name it (`wait_for`); `of_token` reads it."""
+        return f"{self.partition}:{self.offset}"
+
+    @classmethod
+    def of_token(cls, token: str) -> "Position":
+        """The position that a token of the form TOKEN names."""
+        return cls(*map(int, token.split(":")))
+
+
+TOKEN = r"^[0-9]{1,5}:[0-9]{1,18}$"
+"""The form of a position's token, as a regular expression."""
+
 
 @dataclass
 class _Waiting:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from eddy.serving.admission import Overloaded
+from eddy.serving.admission import RETRY_AFTER, Overloaded
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -28,14 +29,17 @@ class Problem(BaseModel):
     detail: str
 
 
-def problem_bytes(status: int, detail: str) -> bytes:
-    """A problem as JSON."""
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail).model_dump_json().encode()
+def problem_bytes(status: int, detail: str, **members: object) -> bytes:
+    """A problem as JSON. members: what it says beside the members that every problem has."""
+    told = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    return msgspec.json.encode({**told.model_dump(), **members})
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A response that tells of a problem."""
-    return Response(problem_bytes(status, detail), status, headers, PROBLEM_TYPE)
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, **members: object
+) -> Response:
+    """A response that tells of a problem; members: as `problem_bytes`."""
+    return Response(problem_bytes(status, detail, **members), status, headers, PROBLEM_TYPE)
 
 
 def failure(error: Exception) -> Response:
@@ -52,8 +56,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def answer_with_problems(app: FastAPI) -> None:
-    """Let every error of an application be answered as a problem: the framework's, and a refusal
-    of questions that would wait for too long."""
+    """Let every error of an application be answered as a problem: the framework's, and the refusal of a
+    question that would wait for too long.
+    """
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -65,7 +70,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     async def overloaded(_: Request, error: Exception) -> Response:
         assert isinstance(error, Overloaded)
-        return problem(503, str(error), {"Retry-After": str(error.retry_after_s)})
+        return problem(503, str(error), RETRY_AFTER)
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eddy.serving.admission import RETRY_AFTER_S
+from eddy.serving.admission import RETRY_AFTER
 from eddy.serving.api_keys import CALLER
 from eddy.serving.authentication import needs_no_key
 from eddy.serving.metrics import ServerMetrics
@@ -57,7 +57,7 @@ class Requests:
         self._under_way += 1
         try:
             if reason := self._refusal(scope):
-                refusal = problem(503, reason, {"Retry-After": str(RETRY_AFTER_S)})
+                refusal = problem(503, reason, RETRY_AFTER)
                 await refusal(scope, receive, send_with_id)
                 return
             await self.app(scope, receive, send_with_id)

@@ -177,8 +177,10 @@ class Service:
         return reasons
 
     def problems(self) -> list[str]:
-        """A line for each version that cannot be read and each topic that cannot be followed."""
-        return [*self._failed.values(), *self._interrupted.values()]
+        """A line for each version that cannot be read, each topic that cannot be followed, and each limit of
+        metadata that was reached.
+        """
+        return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit]
 
     # -- followed topics ----------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ import asyncio
 from base64 import b64decode
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -14,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from eddy.models.untrusted import Unreadable
-from eddy.serving.event_writer import Position, Unwritten
+from eddy.serving.admission import RETRY_AFTER
+from eddy.serving.event_writer import Unwritten
+from eddy.serving.json_answers import json_answer
 from eddy.serving.posted_events import MAX_EVENTS, PostedEvents, check_events, event_schema, split_body
-from eddy.serving.problems import PROBLEM_TYPE, Problem, responses
+from eddy.serving.problems import problem, responses
 from eddy.serving.scopes import WRITE
 from eddy.serving.service import Service
 from eddy.stream.records.admission import Admission
@@ -24,8 +25,6 @@ from eddy.stream.records.clock import wall_ms
 
 ON_THREAD_BYTES = 32 << 10
 """Larger bodies are checked on a thread."""
-
-RETRY_AFTER = {"retry-after": "1"}
 
 PIXEL = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 """A transparent GIF of 1×1."""
@@ -59,11 +58,6 @@ class Outcome:
 
     accepted: list[Accepted]
     refused: list[Refused]
-
-
-def token(position: Position) -> str:
-    """The value of `wait_for` for a record."""
-    return f"{position.partition}:{position.offset}"
 
 
 class NoParameters(BaseModel):
@@ -182,7 +176,7 @@ async def _taken(service: Service, body: bytes) -> tuple[int, Outcome]:
         if isinstance(result, Unwritten):
             refused.append(Refused(event.number, 503, str(result)))
         else:
-            accepted.append(Accepted(event.number, *result, token(result)))
+            accepted.append(Accepted(event.number, *result, result.token))
     for outcome, number in (
         ("accepted", len(accepted)),
         ("refused", len(posted.rejected)),
@@ -202,12 +196,11 @@ def _checked(body: bytes, now: int, admission: Admission) -> tuple[int, PostedEv
 def _answer(count: int, outcome: Outcome) -> Response:
     """202 when all events are accepted, 207 when some are, or else a problem that names each event's."""
     if not outcome.refused:
-        return Response(msgspec.json.encode(outcome), 202, media_type="application/json")
+        return json_answer(outcome, 202)
     headers = RETRY_AFTER if any(event.status == 503 for event in outcome.refused) else None
     if outcome.accepted:
-        return Response(msgspec.json.encode(outcome), 207, headers, "application/json")
+        return json_answer(outcome, 207, headers)
     status = 503 if headers else 400
     reason = outcome.refused[0].reason
     detail = reason if count == 1 else f"none of {count} events is accepted; the first: {reason}"
-    told = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail).model_dump()
-    return Response(msgspec.json.encode({**told, "refused": outcome.refused}), status, headers, PROBLEM_TYPE)
+    return problem(status, detail, headers, refused=outcome.refused)

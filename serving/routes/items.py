@@ -3,10 +3,10 @@
 from functools import partial
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
+from eddy.serving.json_answers import json_answer
 from eddy.serving.lists.popular import Popular, popular
 from eddy.serving.lists.questions import MAX_K
 from eddy.serving.lists.similar import Similar, similar
@@ -56,7 +56,7 @@ def item_routes(service: Service) -> APIRouter:
         work = partial(
             similar, item_id=item_id, k=wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts()
         )
-        return _json(await service.look_up(work))
+        return json_answer(await service.look_up(work))
 
     @routes.get("/v1/popular", response_model=Popular, responses=responses(400, 413, 500))
     async def popular_items(wanted: Annotated[PopularRequest, Query()]) -> Response:
@@ -68,10 +68,6 @@ def item_routes(service: Service) -> APIRouter:
             where=wanted.conditions(),
             boosts=wanted.boosts(),
         )
-        return _json(await service.look_up(work))
+        return json_answer(await service.look_up(work))
 
     return routes
-
-
-def _json(answer: Similar | Popular) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")

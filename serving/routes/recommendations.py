@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +15,7 @@ from eddy.serving.catalogue.filter_language import (
     encodable_field,
     filter_of,
 )
+from eddy.serving.json_answers import json_answer
 from eddy.serving.lists.answers import Answer, Ranking
 from eddy.serving.lists.questions import MAX_DIVERSE, MAX_K, Question, SessionEvent
 from eddy.serving.lists.session import MAX_EVENTS
@@ -160,7 +160,7 @@ def recommendation_routes(service: Service) -> APIRouter:
         metrics.requests.labels("known" if answer.known else "unknown").inc()
         if includes is not None:
             answer = replace(answer, includes=includes)
-        return Response(msgspec.json.encode(answer), media_type="application/json")
+        return json_answer(answer)
 
     async def answered_as_of(user_id: str, wanted: QueriedList | PostedListOfUser) -> Response:
         question = question_of(user_id, wanted, service.settings)

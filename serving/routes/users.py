@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, HTTPException, Query, Response
 
 from eddy.models.errors import EddyError
+from eddy.serving.admission import RETRY_AFTER
 from eddy.serving.event_writer import Unwritten
+from eddy.serving.json_answers import json_answer
 from eddy.serving.problems import responses
-from eddy.serving.routes.events import RETRY_AFTER, NoParameters, token
+from eddy.serving.routes.events import NoParameters
 from eddy.serving.routes.ids import UserId
 from eddy.serving.routes.waiting import Waiting
 from eddy.serving.scopes import ERASE, READ
@@ -48,7 +49,7 @@ def user_routes(service: Service) -> APIRouter:
         if user is None:
             late = ", and the record of wait_for is not included yet" if includes is False else ""
             raise HTTPException(404, f"nothing is stored of this user{late}")
-        return Response(msgspec.json.encode(replace(user, includes=includes)), media_type="application/json")
+        return json_answer(replace(user, includes=includes))
 
     @routes.delete(
         path,
@@ -66,7 +67,7 @@ def user_routes(service: Service) -> APIRouter:
         (written,) = await service.events.write([(key, None)])
         if isinstance(written, Unwritten):
             raise HTTPException(503, f"the erasure is not ordered: {written}", RETRY_AFTER)
-        erasing = Erasing(user_id, *written, token(written), gone_by(service.settings))
-        return Response(msgspec.json.encode(erasing), 202, media_type="application/json")
+        erasing = Erasing(user_id, *written, written.token, gone_by(service.settings))
+        return json_answer(erasing, 202)
 
     return routes

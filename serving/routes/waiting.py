@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from eddy.serving.event_writer import Position
+from eddy.serving.event_writer import TOKEN, Position
 from eddy.serving.service import Service
 from eddy.stream.records.partitioner import partition_of
 
@@ -21,7 +21,7 @@ class Waiting(BaseModel):
     wait_for: Annotated[
         str | None,
         Field(
-            pattern=r"^[0-9]{1,5}:[0-9]{1,18}$",
+            pattern=TOKEN,
             description="The record of `events` that the answer should include: `partition:offset`, as the "
             "answer to a posted event or an erasure gives it. `includes` in the answer says whether it does.",
         ),
@@ -42,7 +42,7 @@ class Waiting(BaseModel):
         """
         if self.wait_for is None:
             return None
-        position = Position(*map(int, self.wait_for.split(":")))
+        position = Position.of_token(self.wait_for)
         settings = service.settings
         (home,) = partition_of([user_id.encode()], settings.partitions, settings.partitioner).tolist()
         if position.partition != home:
