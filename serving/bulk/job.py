@@ -51,14 +51,14 @@ class Target(Protocol):
         """All buckets are written."""
 
 
-class _Folder:
-    """The folder of a run, and which buckets are done."""
+class _Resumable:
+    """A target with a folder that says which buckets are done."""
 
     def __init__(self, folder: Path, asked: dict[str, Any], suffix: str) -> None:
         self.folder, self._asked, self._suffix = folder, json.dumps(asked), suffix
 
     def begin(self) -> set[int]:
-        """Make the folder, or find which buckets are done in it."""
+        """See `Target`."""
         file = self.folder / "job.json"
         if not file.is_file() or file.read_text(encoding="utf-8") != self._asked:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -72,22 +72,18 @@ class _Folder:
         return self.folder / f"bucket-{number:02d}.{self._suffix}"
 
 
-class ToFile:
+class ToFile(_Resumable):
     """Lists in one Parquet file, which is there when all of them are."""
 
     def __init__(self, out: Path, asked: dict[str, Any]) -> None:
+        super().__init__(out.with_name(f".{out.name}.parts"), asked, "parquet")
         self._out = out
-        self._folder = _Folder(out.with_name(f".{out.name}.parts"), asked, "parquet")
-
-    def begin(self) -> set[int]:
-        """See `Target`."""
-        return self._folder.begin()
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`."""
 
         def write() -> None:
-            with atomic_write(self._folder.bucket(bucket)) as draft:
+            with atomic_write(self.bucket(bucket)) as draft:
                 pq.write_table(lists, draft)
 
         await asyncio.to_thread(write)
@@ -96,13 +92,13 @@ class ToFile:
         """Join the buckets, a row group at a time."""
         with atomic_write(self._out) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
             for number in range(BUCKETS):
-                with pq.ParquetFile(self._folder.bucket(number)) as part:
+                with pq.ParquetFile(self.bucket(number)) as part:
                     for group in range(part.num_row_groups):
                         writer.write_table(part.read_row_group(group))
-        shutil.rmtree(self._folder.folder)
+        shutil.rmtree(self.folder)
 
 
-class ToTopic:
+class ToTopic(_Resumable):
     """Lists as JSON on a topic, keyed by user. A bucket that was under way when a run was killed is sent
     again.
     """
@@ -110,12 +106,8 @@ class ToTopic:
     def __init__(
         self, producer: AIOKafkaProducer, topic: str, partitions: int, folder: Path, asked: dict[str, Any]
     ) -> None:
+        super().__init__(folder, asked, "sent")
         self._producer, self._topic, self._partitions = producer, topic, partitions
-        self._folder = _Folder(folder, asked, "sent")
-
-    def begin(self) -> set[int]:
-        """See `Target`."""
-        return self._folder.begin()
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`; returns when the topic has confirmed them."""
@@ -130,10 +122,10 @@ class ToTopic:
         for partition, of_partition in messages.items():
             confirmed += await send_all(self._producer, self._topic, partition, of_partition)
         await asyncio.gather(*confirmed)
-        with atomic_write(self._folder.bucket(bucket)) as draft:
+        with atomic_write(self.bucket(bucket)) as draft:
             draft.touch()
 
     def finish(self) -> None:
         """See `Target`."""
         with suppress(OSError):
-            shutil.rmtree(self._folder.folder)
+            shutil.rmtree(self.folder)
