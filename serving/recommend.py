@@ -9,18 +9,18 @@ diversity, caps, pins, rankings, explanations) is composed from the scores of al
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
-from eddy.models.kernels.topk import topk
 from eddy.models.scoring.backend import TopK
 from eddy.models.scoring.scorer import POPULARITY_FLOOR
-from eddy.serving.lists.answers import Answer
+from eddy.serving.lists.answers import Answer, Ranking
 from eddy.serving.lists.compose import compose
-from eddy.serving.lists.entries import explained_items, items_of, ranked_items
+from eddy.serving.lists.entries import explained_items, items_of, items_with_most, ranked_items
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.popular import popular_counts
 from eddy.serving.lists.questions import Question
@@ -149,9 +149,9 @@ def _plain(
     rows, best = best_scores(moment, group, asked)
     item, score = best.item.numpy(), best.score.numpy()
     return [
-        replace(found, items=items_of(moment.view, item[i, : question.k], score[i, : question.k]))
-        for i, (question, found) in enumerate(
-            zip(asked, _empty(moment, group, rows, asked, hints), strict=True)
+        Answer(items=items_of(moment.view, item[i, : question.k], score[i, : question.k]), **about)
+        for i, (question, about) in enumerate(
+            zip(asked, _about(moment, group, rows, asked, hints), strict=True)
         )
     ]
 
@@ -182,9 +182,10 @@ def _composed(
     scores = ranker.scores(rows, moment.now, exclude_seen, moment.excluded(asked), adjust).copy()
     material = moment.material(ranker)
     answers: list[Answer] = []
-    for i, (question, found) in enumerate(zip(asked, _empty(moment, group, rows, asked, hints), strict=True)):
+    for i, (question, about) in enumerate(zip(asked, _about(moment, group, rows, asked, hints), strict=True)):
         if question.candidates is not None:
-            answers.append(ranked_items(moment, question, found, scores[i], scores[i]))
+            ranked = ranked_items(moment, question.candidates, scores[i], scores[i])
+            answers.append(Ranking(items=ranked, **about))
             continue
         places = compose(question, question.explore or 0.0, scores[i], scores[i], material)
         index = np.array([place.item for place in places], np.int64)
@@ -193,7 +194,7 @@ def _composed(
             items = explained_items(moment, question, places, scores[i][index], ranker, row)
         else:
             items = items_of(moment.view, index, scores[i][index])
-        answers.append(replace(found, items=items))
+        answers.append(Answer(items=items, **about))
     return answers
 
 
@@ -201,26 +202,25 @@ def _state_of(group: Group, i: int) -> torch.Tensor | None:
     return None if group.state is None else group.state[i : i + 1]
 
 
-def _empty(
+def _about(
     moment: Moment, group: Group, rows: RowViews, asked: Sequence[Question], hints: Sequence[list[str]]
-) -> list[Answer]:
+) -> list[dict[str, Any]]:
     """What the answers say beside their items."""
     slab, slots, live = group.slab, group.slots, group.ranker.live
     partition, offset = slab.partition[slots].tolist(), slab.offset[slots].tolist()
     age = np.maximum(moment.now - rows.last_time, 0).tolist()
     return [
-        Answer(
-            user_id=question.user_id if question.session is None else None,
-            known=True,
-            items=[],
-            stream_time=moment.now,
-            epoch=live.epoch,
-            version=live.version.id,
-            partition=partition[i] if question.session is None else None,
-            offset=offset[i] if question.session is None else None,
-            state_age_ms=age[i],
-            hints=hints[group.numbers[i]],
-        )
+        {
+            "user_id": question.user_id if question.session is None else None,
+            "known": True,
+            "stream_time": moment.now,
+            "epoch": live.epoch,
+            "version": live.version.id,
+            "partition": partition[i] if question.session is None else None,
+            "offset": offset[i] if question.session is None else None,
+            "state_age_ms": age[i],
+            "hints": hints[group.numbers[i]],
+        }
         for i, question in enumerate(asked)
     ]
 
@@ -236,23 +236,28 @@ def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64], h
     if column is not None:
         counts *= np.exp(column)
     counts[out] = 0.0
-    found = Answer(
-        None if question.session is not None else question.user_id, False, [], moment.now, hints=hints
-    )
+    about: dict[str, Any] = {
+        "user_id": None if question.session is not None else question.user_id,
+        "known": False,
+        "stream_time": moment.now,
+        "hints": hints,
+    }
     explore = COLD_EXPLORE if question.explore is None else question.explore
     if not moment.is_composed(question, explore if question.k * explore >= 1 else 0.0):
-        best, score = (part[0].numpy() for part in topk(torch.from_numpy(counts)[None], question.k))
-        return replace(found, items=items_of(view, np.where(score > 0, best, -1), score))
+        return Answer(items=items_with_most(view, counts, question.k), **about)
     # 2. On the scale of scores, where an item that nobody touched can be explored.
     logarithm = np.log(popular.astype(np.float32) + np.float32(POPULARITY_FLOOR))
     if column is not None:
         logarithm += column
     logarithm[out] = -np.inf
     if question.candidates is not None:
-        return ranked_items(moment, question, found, logarithm, counts)
+        return Ranking(items=ranked_items(moment, question.candidates, logarithm, counts), **about)
     ranked = np.where(counts > 0, logarithm, np.float32(-np.inf))
     places = compose(question, explore, ranked, logarithm, moment.material(view.newest))
     index = np.array([place.item for place in places], np.int64)
-    if question.explain:
-        return replace(found, items=explained_items(moment, question, places, counts[index]))
-    return replace(found, items=items_of(view, index, counts[index]))
+    items = (
+        explained_items(moment, question, places, counts[index])
+        if question.explain
+        else items_of(view, index, counts[index])
+    )
+    return Answer(items=items, **about)

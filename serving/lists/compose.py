@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eddy.models.config import HOUR_MS
 from eddy.models.hashing import item_hash
 from eddy.models.kernels.topk import topk
 from eddy.serving.catalogue.attributes import Attributes
 from eddy.serving.lists.questions import Question
-
-HOUR_MS = 3_600_000
 
 CANDIDATES = 4
 """Candidates for each place, where caps or diversity can pass over some; four times as many if they do not

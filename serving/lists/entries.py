@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from eddy.models.kernels.topk import topk
 from eddy.serving.catalogue.filters import matches
-from eddy.serving.lists.answers import Answer, Explained, Ranked, Ranking, Recommended
+from eddy.serving.lists.answers import Explained, Ranked, Recommended
 from eddy.serving.lists.compose import Place
 from eddy.serving.lists.explain import explain
 from eddy.serving.lists.moment import Moment
@@ -34,6 +36,12 @@ def items_of(
             described = metadata.get(name)
             items.append(Recommended(name, value, described.title if described else None))
     return items
+
+
+def items_with_most(view: MaterialisedView, weight: NDArray[np.floating], k: int) -> list[Recommended]:
+    """Entries of the k items with the greatest weight[N], of those that have one above 0."""
+    best, score = (part[0].numpy() for part in topk(torch.from_numpy(weight)[None], k))
+    return items_of(view, np.where(score > 0, best, -1), score)
 
 
 def explained_items(
@@ -71,10 +79,10 @@ def explained_items(
 
 
 def ranked_items(
-    moment: Moment, question: Question, found: Answer, order: NDArray[np.float32], score: NDArray[np.float32]
-) -> Ranking:
-    """The question's candidates by order[N], -inf for what is left out, with their score[N]."""
-    view, candidates = moment.view, list(question.candidates or ())
+    moment: Moment, candidates: Sequence[str], order: NDArray[np.float32], score: NDArray[np.float32]
+) -> list[Ranked]:
+    """Candidates by order[N], -inf for what is left out, with their score[N]; those without come last."""
+    view = moment.view
     index = moment.find_items(candidates)
     value = np.where(index >= 0, order[index], -np.inf) if len(order) else np.full(len(index), -np.inf)
     shown = _rounded(score[index]) if len(order) else []
@@ -87,7 +95,4 @@ def ranked_items(
     for i, name in enumerate(candidates):
         if value[i] == -np.inf:
             unranked.append(Ranked(name, None, None, "unknown" if index[i] < 0 else "left_out"))
-    return Ranking(
-        found.user_id, found.known, ranked + unranked, found.stream_time, found.epoch, found.version,
-        found.partition, found.offset, found.state_age_ms, hints=found.hints,
-    )  # fmt: skip
+    return ranked + unranked

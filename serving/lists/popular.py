@@ -4,20 +4,17 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from eddy.models.kernels.topk import topk
+from eddy.models.config import HOUR_MS
 from eddy.serving.catalogue.adjustments import Boost
 from eddy.serving.catalogue.filters import Filter
 from eddy.serving.lists.answers import Recommended
-from eddy.serving.lists.entries import items_of
+from eddy.serving.lists.entries import items_with_most
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.view import MaterialisedView
-from eddy.stream.engine.ranker import decayed_popularity
-
-HOUR_MS = 3_600_000
+from eddy.stream.engine.ranker import decayed_popularity, default_half_life
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +51,7 @@ def popular(
     if statistics is None or not lives:
         return Popular([], moment.now, None)
     # 1. The half-life, one that every partition counts with if there is any.
-    day = 24 * HOUR_MS
-    wanted = half_life_hours * HOUR_MS if half_life_hours else day if day in lives else lives[0]
+    wanted = half_life_hours * HOUR_MS if half_life_hours else default_half_life(lives)
     complete = [life for life in statistics.half_lives_ms if statistics.is_complete(life)]
     life = min(complete or lives, key=lambda each: abs(math.log(each / wanted)))
     # 2. The counts, multiplied by the factors of boosts and rules.
@@ -64,6 +60,5 @@ def popular(
     if column is not None:
         counts *= np.exp(column)
     counts[view.names.unlisted()] = 0.0
-    best, score = (part[0].numpy() for part in topk(torch.from_numpy(counts)[None], k))
-    items = items_of(view, np.where(score > 0, best, -1), score)
+    items = items_with_most(view, counts, k)
     return Popular(items, moment.now, life / HOUR_MS, moment.hints(question))

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eddy.models.kernels.topk import topk
 from eddy.serving.catalogue.adjustments import Boost
 from eddy.serving.catalogue.filters import Filter
 from eddy.serving.lists.answers import Recommended
-from eddy.serving.lists.entries import items_of
+from eddy.serving.lists.entries import items_with_most
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.view import MaterialisedView
@@ -58,8 +57,7 @@ def similar(
         likeness *= np.exp(column)
     likeness[view.names.unlisted()] = 0.0
     likeness[index] = 0.0
-    best, score = (part[0].numpy() for part in topk(torch.from_numpy(likeness)[None], k))
-    items = items_of(view, np.where(score > 0, best, -1), score)
+    items = items_with_most(view, likeness, k)
     return Similar(item_id, True, items, ranker.live.epoch, ranker.live.version.id, moment.hints(question))
 
 

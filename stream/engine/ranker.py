@@ -185,11 +185,18 @@ def decayed_popularity(
     statistics: Statistics, items: int, now: float, half_lives_ms: Sequence[int]
 ) -> NDArray[np.float64]:
     """What is recommended when nothing is known of a user: decayed counts of the catalogue's first `items`
-    items at `now` (ms), float64[items]. The half-life is one day if it is among those of the version, else
-    their first; zeros if there is none. While a partition lacks it, that of another version stands in.
+    items at `now` (ms), float64[items]. The half-life is the version's `default_half_life`; zeros if it has
+    none. While a partition lacks it, that of another version stands in.
     """
     if not half_lives_ms:
         return np.zeros(items)
-    life = DAY_MS if DAY_MS in half_lives_ms else half_lives_ms[0]
+    life = default_half_life(half_lives_ms)
     complete = (each for each in (life, *statistics.half_lives_ms) if statistics.is_complete(each))
     return np.asarray(statistics.popularity(items, now, [next(complete, life)])[0], np.float64)
+
+
+def default_half_life(half_lives_ms: Sequence[int]) -> int:
+    """The half-life (ms) by which an item is popular where nobody says which: one day if a version counts
+    with it, else its first.
+    """
+    return DAY_MS if DAY_MS in half_lives_ms else half_lives_ms[0]
