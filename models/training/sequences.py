@@ -64,15 +64,8 @@ class Sequences:
             return np.zeros(len(self.first) - 1, np.int64)
         if row >= self.rows:
             return np.diff(self.first)
-        before = np.empty(len(self.first), np.int64)  # of all users together, before each one's first
-        total, user = 0, 0
-        for part in slices(len(self.row)):
-            count = np.concatenate([[0], np.cumsum(self.row[part] < row)])
-            end = int(np.searchsorted(self.first, part.stop, "left"))
-            before[user:end] = total + count[self.first[user:end] - part.start]
-            total, user = total + int(count[-1]), end
-        before[user:] = total
-        return np.diff(before)
+        (count,) = np.diff(_counts_before(self.first, len(self.row), lambda part: self.row[None, part] < row))
+        return np.asarray(count, np.int64)
 
     def count(self, wanted: range) -> int:
         """The number of predictions of targets in these rows of the log."""
@@ -99,20 +92,8 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
         return rows, flags.moves[rows], flags.target[rows] & is_target[events.item[rows]]
 
     # 2. How many there are before each user.
-    start, first = np.zeros(len(of_user), np.int64), np.zeros(len(of_user), np.int64)
-    user = moved_count = target_count = 0
-    for part in slices(len(order)):
-        _, moves, targets = chosen(part)
-        end = int(np.searchsorted(of_user, part.stop, "left"))
-        begins = of_user[user:end] - part.start
-        start[user:end] = moved_count + np.concatenate([[0], np.cumsum(moves)])[begins]
-        first[user:end] = target_count + np.concatenate([[0], np.cumsum(targets)])[begins]
-        moved_count, target_count, user = (
-            moved_count + int(moves.sum()),
-            target_count + int(targets.sum()),
-            end,
-        )
-    start[user:], first[user:] = moved_count, target_count
+    start, first = _counts_before(of_user, len(order), lambda part: np.stack(chosen(part)[1:]))
+    moved_count, target_count = int(start[-1]), int(first[-1])
     # 3. The arrays.
     type_ = row_type(len(events))
     item, types = store.empty(moved_count, np.int32), store.empty(moved_count, np.int32)
@@ -150,6 +131,24 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
         idle_ms=torch.from_numpy(idle), row=row, moved=moved, rows=len(events), store=store,
         source=events.source,
     )  # fmt: skip
+
+
+def _counts_before(
+    begin: NDArray[np.int64], length: int, marks: Callable[[slice], NDArray[np.bool_]]
+) -> NDArray[np.int64]:
+    """How many rows of each of several kinds come before the rows begin[k], which increase: int64[kinds, k].
+    `marks` says by slices of the rows below `length` which rows are of which kind: bool[kinds, rows].
+    """
+    parts = [np.zeros((len(marks(slice(0, 0))), 0), np.int64)]
+    total, done = np.zeros((len(parts[0]), 1), np.int64), 0
+    for part in slices(length):
+        of_part = marks(part)
+        end = int(np.searchsorted(begin, part.stop, "left"))
+        before = np.pad(np.cumsum(of_part, axis=1), ((0, 0), (1, 0)))
+        parts.append(total + before[:, begin[done:end] - part.start])
+        total, done = total + before[:, -1:], end
+    parts.append(np.repeat(total, len(begin) - done, axis=1))
+    return np.concatenate(parts, axis=1)
 
 
 @dataclass(frozen=True)
