@@ -11,6 +11,7 @@ from eddy.models.errors import EddyError
 from eddy.models.logs.columns import read_columns
 from eddy.models.logs.formats.cells import Kind
 from eddy.serving.bulk.run import make_lists
+from eddy.serving.json_documents import first_fault
 from eddy.serving.routes.recommendations import PostedList, question_of
 from eddy.stream.records.settings import Settings
 
@@ -31,9 +32,7 @@ def recommend_many(
     try:
         posted = PostedList.model_validate_json(question or "{}")
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise EddyError(f"--question: {where}{first['msg']}") from None
+        raise EddyError(f"--question: {first_fault(error)}") from None
     wanted = question_of("", posted, settings)
     named = None if users == _ALL else read_users(users)
     with progress_bar() as show:

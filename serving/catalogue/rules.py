@@ -29,6 +29,7 @@ from eddy.models.event_limits import MAX_ID
 from eddy.serving.catalogue.adjustments import Boost
 from eddy.serving.catalogue.attributes import attribute_name
 from eddy.serving.catalogue.filter_language import MAX_FACTOR, Conditions, Text, filter_of
+from eddy.serving.json_documents import first_fault
 
 MAX_RULES, MAX_PINS, MAX_BYTES = 100, 50, 1 << 20
 """Rules of a document, items of a rule that pins, and bytes of a document."""
@@ -116,9 +117,7 @@ def decode_rules(value: bytes) -> RulesDocument:
     try:
         return RulesDocument.model_validate_json(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise EddyError(f"the rules cannot be used: {where + ': ' if where else ''}{first['msg']}") from None
+        raise EddyError(f"the rules cannot be used: {first_fault(error)}") from None
 
 
 @dataclass(frozen=True)
