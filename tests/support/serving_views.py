@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from eddy.serving.lists.answers import Answer
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.schema import encode
 from eddy.stream.state.rows import encode_rows
-from tests.support.engines import Happening, batch, item_id, new_engine, stored_rows
+from tests.support.engines import Happening, batch, item_id, new_engine, random_version, stored_rows
 from tests.support.views import put_version
 
 NOW = 1_400_000_000_000
@@ -20,6 +21,13 @@ WALL = 10**13
 """Long after: the log is replayed, so scores are brought up to date for every question."""
 DESCRIBED = 40
 """Items 0 … 39: a price that is the number, a genre by the number mod 3, a brand for every second one."""
+
+
+def described_version(folder: Path, transition_lags: int = 1) -> Version:
+    """A version that knows the described items, and counts with a half-life of a day."""
+    return random_version(
+        folder, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=transition_lags
+    )
 
 
 def described_view(version: Version) -> MaterialisedView:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eddy.models import atomic_files
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events
 from eddy.stream.event_log.table import SCHEMA
-from tests.support.event_logs import next_offsets, parts, places
-from tests.unit.event_log.test_event_log import DAY_MS, FOUR, MARCH_1_2013, TOPIC_ID, Killed, event, opened
+from tests.support.event_logs import (
+    DAY_MS,
+    FOUR,
+    MARCH_1_2013,
+    TOPIC_ID,
+    event,
+    killed_at_step,
+    next_offsets,
+    opened,
+    parts,
+    places,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -78,18 +86,10 @@ def test_wherever_its_conversion_is_killed_it_is_whole_for_readers_and_for_the_n
     earlier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def convert(killed_at: int | None) -> int:
-        calls = 0
-
-        def step(path: Path) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == killed_at:
-                raise Killed
-
-        monkeypatch.setattr(atomic_files, "sync", step)
-        with suppress(Killed), opened(earlier):
+        """Returns how many steps there were."""
+        with killed_at_step(monkeypatch, killed_at) as steps, opened(earlier):
             pass
-        return calls
+        return len(steps)
 
     killed_at = 1
     while convert(killed_at) == killed_at:

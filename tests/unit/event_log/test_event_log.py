@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,57 +10,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eddy.models import atomic_files
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_VALUE
 from eddy.models.logs.events import read_events
-from eddy.models.storage import Place
-from eddy.stream.event_log import log, merging
-from eddy.stream.event_log.log import EventLog
+from eddy.stream.event_log import merging
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.decode import Record
 from eddy.stream.records.schema import Event, encode
-from tests.support.event_logs import logged, next_offsets, parts, places
+from tests.support.event_logs import (
+    DAY_MS,
+    FOUR,
+    MARCH_1_2013,
+    ONE_PARTITION,
+    Written,
+    append,
+    event,
+    killed_at_step,
+    logged,
+    next_offsets,
+    opened,
+    parts,
+    places,
+)
 
-DAY_MS = 86_400_000
-MARCH_1_2013 = 1_362_096_000_000
-TOPIC_ID = "0b8a1f6e-0000-4000-8000-000000000001"
-ONE_PARTITION, FOUR = Admission(), Admission(partitions=4)
 EVE, ADA, LEA = ("eve", 0), ("ada", 1), ("lea", 3)
 """Users and where they are at home among four partitions."""
-
-
-@dataclass
-class Written:
-    """A record as a consumer returns it."""
-
-    offset: int
-    value: bytes | None
-    key: bytes | None = b"ada"
-    timestamp: int = MARCH_1_2013 + 10 * DAY_MS
-    """of its append"""
-
-
-def event(
-    offset: int, item: str = "heat", timestamp: int = MARCH_1_2013, user: str = "ada", **fields: object
-) -> Record:
-    value = encode(Event(user, item, timestamp, **fields))  # type: ignore[arg-type]
-    return Written(offset, value, user.encode())
-
-
-@contextmanager
-def opened(
-    folder: Place, partitions: Collection[int] = range(4), topic_id: str = TOPIC_ID
-) -> Iterator[EventLog]:
-    with log.opened(folder, "events", topic_id, partitions) as event_log:
-        yield event_log
-
-
-def append(
-    folder: Place, records: list[Record], partition: int = 0, admission: Admission = ONE_PARTITION
-) -> int:
-    with opened(folder) as event_log:
-        return event_log.append({partition: records}, admission)
 
 
 def days(folder: Path) -> list[str]:
@@ -174,10 +145,6 @@ def read_and_forget(folder: Path, records: list[Record]) -> None:
         event_log.forget()
 
 
-class Killed(BaseException):
-    """Nothing is cleaned up behind it."""
-
-
 def test_an_erasure_that_was_read_is_finished_wherever_the_export_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,23 +154,12 @@ def test_an_erasure_that_was_read_is_finished_wherever_the_export_was_killed(
         event(4), Written(5, None), event(6),
     ]  # fmt: skip
     monkeypatch.setattr(merging, "PARTS", 2)
-    sync = atomic_files.sync
 
     def run(folder: Path, killed_at: int | None) -> int:
-        """Every step is made durable by a call, one of which ends the process; returns how many."""
-        calls = 0
-
-        def step(path: Path) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == killed_at:
-                raise Killed
-            sync(path)
-
-        monkeypatch.setattr(atomic_files, "sync", step)
-        with suppress(Killed):
+        """Returns how many steps there were."""
+        with killed_at_step(monkeypatch, killed_at) as steps:
             read_and_forget(folder, records)
-        return calls
+        return len(steps)
 
     steps = run(tmp_path / "undisturbed", None)
     assert steps > 20

@@ -13,15 +13,17 @@ from eddy.models.logs.log_files import log_files
 from eddy.models.logs.manifests import Part
 from eddy.stream.event_log import bucket, merging
 from eddy.stream.event_log.merging import PARTS, parts_to_merge
-from tests.support.event_logs import logged, parts, places
-from tests.unit.event_log.test_event_log import (
+from tests.support.event_logs import (
     DAY_MS,
     MARCH_1_2013,
     ONE_PARTITION,
     Written,
     append,
     event,
+    logged,
     opened,
+    parts,
+    places,
 )
 
 pytestmark = pytest.mark.unit

@@ -12,10 +12,9 @@ from eddy.models.rules import EVERY_EVENT
 from eddy.models.training.train import train
 from eddy.stream.state.snapshots import Snapshot, open_snapshot, write_snapshot
 from tests.support.engines import TOPIC_ID, Happening, batch, new_engine, random_version, stored_rows
-from tests.support.event_logs import places
+from tests.support.event_logs import DAY_MS, MARCH_1_2013, Written, append, event, opened, places
 from tests.support.no_room import no_room
 from tests.support.training import FAST, SMALL, random_log, same
-from tests.unit.event_log.test_event_log import DAY_MS, MARCH_1_2013, Written, append, event, opened
 from tests.unit.models.test_registry import trained
 
 FULL = "cannot be written|cannot write"

@@ -16,14 +16,21 @@ from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
 from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView
-from tests.support.engines import item_id, random_version
-from tests.support.serving_views import DESCRIBED, WALL, count_each, describe, described_view, listed
+from tests.support.engines import item_id
+from tests.support.serving_views import (
+    DESCRIBED,
+    WALL,
+    count_each,
+    describe,
+    described_version,
+    described_view,
+    listed,
+)
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    folder = tmp_path_factory.mktemp("registry")
-    return random_version(folder, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=1)
+    return described_version(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture

@@ -19,14 +19,22 @@ from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView
 from eddy.stream.state.rows import encode_rows
 from tests.support.engines import Happening, batch, item_id, new_engine, random_version, stored_rows
-from tests.support.serving_views import DESCRIBED, NOW, WALL, count_each, describe, described_view, listed
+from tests.support.serving_views import (
+    DESCRIBED,
+    NOW,
+    WALL,
+    count_each,
+    describe,
+    described_version,
+    described_view,
+    listed,
+)
 from tests.support.views import put_version
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    folder = tmp_path_factory.mktemp("registry")
-    return random_version(folder, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=2)
+    return described_version(tmp_path_factory.mktemp("registry"), transition_lags=2)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 import httpx
 import pytest
 
-from eddy.models.registry import Version
 from eddy.serving.app import new_app
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import MAX_DIVERSE, Question
@@ -20,8 +19,8 @@ from eddy.serving.routes.recommendations import MAX_CANDIDATES
 from eddy.serving.service import Service
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.settings import load_settings
-from tests.support.engines import item_id, random_version
-from tests.support.serving_views import DESCRIBED, NOW, count_each, described_view
+from tests.support.engines import item_id
+from tests.support.serving_views import NOW, count_each, described_version, described_view
 
 T = TypeVar("T")
 
@@ -46,10 +45,7 @@ class OnView:
 
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> MaterialisedView:
-    version: Version = random_version(
-        tmp_path_factory.mktemp("registry"), items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=1
-    )
-    view = described_view(version)
+    view = described_view(described_version(tmp_path_factory.mktemp("registry")))
     count_each(view)
     return view
 

@@ -19,14 +19,13 @@ from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.schema import RULES_KEY
 from eddy.stream.state.availability import Availability
-from tests.support.engines import item_id, random_version
-from tests.support.serving_views import DESCRIBED, WALL, count_each, described_view, listed
+from tests.support.engines import item_id
+from tests.support.serving_views import DESCRIBED, WALL, count_each, described_version, described_view, listed
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    folder = tmp_path_factory.mktemp("registry")
-    return random_version(folder, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=1)
+    return described_version(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture

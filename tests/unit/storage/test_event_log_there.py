@@ -11,15 +11,17 @@ from eddy.models.storage import Location
 from eddy.stream.event_log import merging
 from eddy.stream.event_log.bucket import Bucket
 from eddy.stream.event_log.table import events_table
-from tests.support.event_logs import next_offsets, parts, places
-from tests.unit.event_log.test_event_log import (
+from tests.support.event_logs import (
     DAY_MS,
     MARCH_1_2013,
     ONE_PARTITION,
     Written,
     append,
     event,
+    next_offsets,
     opened,
+    parts,
+    places,
 )
 
 pytestmark = pytest.mark.unit
