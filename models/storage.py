@@ -188,16 +188,6 @@ class Location:
         with _as_os_error():
             return self.filesystem.open_input_stream(self.path, compression=compression)
 
-    def modified_ms(self) -> int:
-        """When the file was written last."""
-        if not self.is_remote:
-            return Path(self.path).stat().st_mtime_ns // 1_000_000
-        with _as_os_error():
-            info = self.filesystem.get_file_info(self.path)
-        if info.type != _types().File:
-            raise FileNotFoundError(f"no such file: {self}")
-        return int(info.mtime_ns // 1_000_000)
-
     # Writing.
 
     def make_folder(self) -> None:

@@ -105,13 +105,6 @@ class Attribute:
             number[stored] = self.numbers.now[index[stored]]
         return number
 
-    def first_code(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The code of each item's first value, -1 = none: int32[n]."""
-        code = np.full(len(index), -1, np.int32)
-        stored = index < len(self.codes)
-        code[stored] = self.codes.now[index[stored], 0]
-        return code
-
     def keep(self, index: NDArray[np.int64]) -> None:
         """Keep these items, which get the numbers 0 … n - 1."""
         stored = index[index < len(self.codes)]
