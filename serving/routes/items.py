@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from eddy.serving.json_answers import json_answer
@@ -13,6 +13,7 @@ from eddy.serving.lists.similar import Similar, similar
 from eddy.serving.problems import responses
 from eddy.serving.routes.ids import ItemInPath
 from eddy.serving.routes.parameters import FlatFilter
+from eddy.serving.routes.queries import described_query, read_query
 from eddy.serving.scopes import READ
 from eddy.serving.service import Service
 
@@ -49,18 +50,28 @@ def item_routes(service: Service) -> APIRouter:
         return service.settings.k if wanted.k is None else wanted.k
 
     @routes.get(
-        "/v1/items/{item_id:path}/similar", response_model=Similar, responses=responses(400, 413, 500)
+        "/v1/items/{item_id:path}/similar",
+        response_model=Similar,
+        responses=responses(400, 413, 500),
+        openapi_extra=described_query(ItemsRequest),
     )
-    async def similar_items(item_id: ItemInPath, wanted: Annotated[ItemsRequest, Query()]) -> Response:
+    async def similar_items(item_id: ItemInPath, request: Request) -> Response:
         """Items that are like an item: half by the cosine of item vectors, half by what often follows it."""
+        wanted = read_query(ItemsRequest, request)
         work = partial(
             similar, item_id=item_id, k=wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts()
         )
         return json_answer(await service.look_up(work))
 
-    @routes.get("/v1/popular", response_model=Popular, responses=responses(400, 413, 500))
-    async def popular_items(wanted: Annotated[PopularRequest, Query()]) -> Response:
+    @routes.get(
+        "/v1/popular",
+        response_model=Popular,
+        responses=responses(400, 413, 500),
+        openapi_extra=described_query(PopularRequest),
+    )
+    async def popular_items(request: Request) -> Response:
         """Items with the most events lately, without regard to persons."""
+        wanted = read_query(PopularRequest, request)
         work = partial(
             popular,
             k=wanted_k(wanted),

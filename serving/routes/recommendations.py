@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eddy.models.event_limits import EARLIEST_MS, LATEST_MS, MAX_ID, MAX_TYPE
@@ -22,6 +22,7 @@ from eddy.serving.lists.session import MAX_EVENTS
 from eddy.serving.problems import responses
 from eddy.serving.routes.ids import ItemId, UserId
 from eddy.serving.routes.parameters import FlatFilter
+from eddy.serving.routes.queries import described_query, read_query
 from eddy.serving.routes.waiting import Waiting
 from eddy.serving.scopes import READ
 from eddy.serving.service import Service
@@ -168,10 +169,10 @@ def recommendation_routes(service: Service) -> APIRouter:
 
     path, described = "/v1/users/{user_id:path}/recommendations", responses(400, 409, 413, 500)
 
-    @routes.get(path, response_model=Answer, responses=described)
-    async def recommend(user_id: UserId, wanted: Annotated[QueriedList, Query()]) -> Response:
+    @routes.get(path, response_model=Answer, responses=described, openapi_extra=described_query(QueriedList))
+    async def recommend(user_id: UserId, request: Request) -> Response:
         """The best items for a user, scored now from the user's hidden state."""
-        return await answered_as_of(user_id, wanted)
+        return await answered_as_of(user_id, read_query(QueriedList, request))
 
     @routes.post(path, response_model=Answer, responses=described)
     async def recommend_posted(user_id: UserId, wanted: PostedListOfUser) -> Response:
