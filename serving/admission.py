@@ -1,10 +1,11 @@
 """Admission: a question that would wait for too long is refused at once, while a refusal is still of use.
 
-One thread answers, and questions wait for it in a queue. Two measurements say how long a new one would wait:
-the age of the oldest question that has no answer yet, which grows while something else keeps the thread busy,
-and the length of the queue over the rate at which questions were answered lately. Above the limit, new
-questions are refused; whoever has waited for longer when the thread becomes free is refused, too. So the wait
-of every question that is answered has a bound, and so has the queue, whatever the rate at which they come.
+Questions are answered one batch after another and wait in a queue. Three measurements say how long a new one
+would wait: the age of the oldest question that has no answer yet, which grows while something else is done;
+the length of the queue over the rate at which questions were answered lately; and how late the event loop is,
+which reads requests and sends answers. Above the limit, new questions are refused; whoever has waited for
+longer when their turn comes is refused, too. So the wait of every question that is answered has a bound, and
+so has the queue, whatever the rate at which they come.
 """
 
 import asyncio
@@ -36,10 +37,17 @@ class Waiting(NamedTuple, Generic[Q, A]):
 
 
 class AnswerQueue(Generic[Q, A]):
-    """Questions that wait for the thread that answers; used on the event loop."""
+    """Questions that wait for their answers; used on the event loop."""
 
-    def __init__(self, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_wait_s: float,
+        late_s: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """late_s: how late the event loop is."""
         self._max_wait_s = max_wait_s
+        self._late_s = late_s
         self._clock = clock
         self._waiting: deque[Waiting[Q, A]] = deque()
         self._batch: Sequence[Waiting[Q, A]] = ()
@@ -51,7 +59,11 @@ class AnswerQueue(Generic[Q, A]):
         """How long a question that comes now would wait until its answer is begun."""
         oldest = self._batch[0] if self._batch else self._waiting[0] if self._waiting else None
         age = self._clock() - oldest.since if oldest else 0.0
-        return max(age, (len(self._waiting) + len(self._batch)) * self._per_question_s)
+        return max(age, self._late_s(), (len(self._waiting) + len(self._batch)) * self._per_question_s)
+
+    def expected_s(self, questions: int) -> float:
+        """How long so many questions would take to be answered, together and at once."""
+        return questions * self._per_question_s
 
     def is_full(self) -> bool:
         """Whether a question that comes now would be refused."""

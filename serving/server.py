@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from eddy.models.errors import EddyError
+from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
 from eddy.serving.process_metrics import ProcessMetrics
 from eddy.serving.protocol import protocol_with
@@ -144,6 +145,7 @@ async def serve_on(
     await asyncio.to_thread(prepare_topics, settings)
     await service.start()
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    settling = asyncio.create_task(_settle(service))
     try:
         while when_ready and service.not_ready() and not server.should_exit:
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -156,4 +158,15 @@ async def serve_on(
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        settling.cancel()
         await service.stop()
+
+
+async def _settle(service: Service) -> None:
+    """Keep what was loaded at the start out of the garbage collector's way: a collection of it all would
+    stop answers for as long as they may wait.
+    """
+    keep_out_of_collections()
+    while service.not_ready():
+        await asyncio.sleep(_LOOK_EVERY_S)
+    keep_out_of_collections()
