@@ -20,6 +20,9 @@ A = TypeVar("A")
 RETRY_AFTER = {"Retry-After": "1"}
 """The header of a refusal: after so many seconds it is worth asking again."""
 
+_SEVERAL = 8
+"""A loop that was late has a backlog if so many questions wait; else it was held up and is through with it."""
+
 _SMOOTHING = 0.2
 """The weight of the newest batch in the mean time per question."""
 
@@ -59,7 +62,8 @@ class AnswerQueue(Generic[Q, A]):
         """How long a question that comes now would wait until its answer is begun."""
         oldest = self._batch[0] if self._batch else self._waiting[0] if self._waiting else None
         age = self._clock() - oldest.since if oldest else 0.0
-        return max(age, self._late_s(), (len(self._waiting) + len(self._batch)) * self._per_question_s)
+        ahead = len(self._waiting) + len(self._batch)
+        return max(age, ahead * self._per_question_s, self._late_s() if ahead >= _SEVERAL else 0.0)
 
     def expected_s(self, questions: int) -> float:
         """How long so many questions would take to be answered, together and at once."""

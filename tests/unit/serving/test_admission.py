@@ -131,15 +131,16 @@ def test_a_caller_that_has_gone_is_not_answered() -> None:
     asyncio.run(run())
 
 
-def test_while_the_event_loop_is_late_by_more_than_the_bound_questions_are_refused() -> None:
+def test_while_the_event_loop_is_late_by_more_than_the_bound_and_several_wait_questions_are_refused() -> None:
     async def run() -> None:
-        late_s = [2 * MAX_WAIT_S]
-        queue = AnswerQueue[int, str](MAX_WAIT_S, lambda: late_s[0], Clock())
+        queue = AnswerQueue[int, str](MAX_WAIT_S, lambda: 2 * MAX_WAIT_S, Clock())
+        few = await asked(queue, *range(8))
         with pytest.raises(Overloaded):
-            await queue.ask(1)
-        late_s[0] = 0.0
-        (task,) = await asked(queue, 2)
+            await queue.ask(8)
+        assert await answer_next(queue, Clock(), 0.0) == 8
+        assert await asyncio.gather(*few) == [f"answer {n}" for n in range(8)]
+        (lone,) = await asked(queue, 9)
         assert await answer_next(queue, Clock(), 0.0) == 1
-        assert await task == "answer 2"
+        assert await lone == "answer 9", "a loop that was held up refuses nobody who comes later"
 
     asyncio.run(run())
