@@ -21,7 +21,7 @@ RETRY_AFTER = {"Retry-After": "1"}
 """The header of a refusal: after so many seconds it is worth asking again."""
 
 _SEVERAL = 8
-"""A loop that was late has a backlog if so many questions wait; else it was held up and is through with it."""
+"""A late loop has a backlog if so many questions wait; else it was held up, and is through with it."""
 
 _SMOOTHING = 0.2
 """The weight of the newest batch in the mean time per question."""
