@@ -252,7 +252,7 @@ class Follower:
         """How many offsets lie between what was handed over and the partitions' ends, as far as the cluster
         has told of these.
         """
-        if self._consumer is None:
+        if self._consumer is None or self._failed is not None:
             return 0
         ends = {tp: self._consumer.highwater(tp) for tp in self._tps}
         return sum(max((end or 0) - self._position.get(tp, 0), 0) for tp, end in ends.items())

@@ -34,9 +34,8 @@ async def test_a_worker_s_report_counts_what_it_has_made_durable(tmp_path: Path,
         assert report.applied == metrics.registry.get_sample_value("eddy_events_applied_total")
         assert report.dead == metrics.registry.get_sample_value("eddy_dead_letters_total")
         assert (report.rows, report.epoch) == (len(worker.worker.engine.rows), 1)
-        assert (
-            sum(report.freshness) == metrics.registry.get_sample_value("eddy_events_read_total") > EVENTS / 2
-        )
+        assert sum(report.freshness) == metrics.registry.get_sample_value("eddy_events_read_total")
+        assert sum(report.freshness) >= EVENTS
         shown = metrics.registry.get_sample_value("eddy_freshness_seconds_count")
         assert shown == sum(report.freshness)
         assert b"eddy_freshness_seconds_bucket" in generate_latest(metrics.registry)
