@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from eddy.models.untrusted import Unreadable
@@ -91,7 +91,7 @@ class Installation:
 
     # -- followed topics ----------------------------------------------------------------------------------
 
-    def begin_metrics(self) -> None:
+    def begin_metrics(self, _: Follower) -> None:
         """`metrics` is followed from its beginning, perhaps once more."""
         self.workers, self.ranks = Workers(), Ranks()
 
@@ -109,11 +109,11 @@ class Installation:
                 unreadable.append(f"offset {record.offset}: {reason}")
         return unreadable
 
-    def follow_letters(self, follower: Follower) -> None:
+    def begin_letters(self, follower: Follower) -> None:
         """`dead-letters` is followed by this follower, which begins with the last KEPT of them."""
         self._letters, self.dead_letters = follower, DeadLetterTail()
 
-    async def take_letters(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+    async def take_letters(self, _: TopicPartition, records: Records) -> None:
         """Take in records of `dead-letters`."""
         for record in records:
             self.dead_letters.take(record)

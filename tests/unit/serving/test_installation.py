@@ -157,11 +157,11 @@ def test_of_active_users_those_with_the_latest_events_are_kept() -> None:
     latest = LatestUsers()
     for block in range(5):
         users = [f"user-{block}-{number}" for number in range(KEPT_USERS)]
-        latest.note(users, np.arange(KEPT_USERS) + 10 * block)
+        latest.note(users, np.arange(KEPT_USERS), np.arange(KEPT_USERS) + 10 * block)
     newest = latest.newest()
     assert newest[0] == f"user-4-{KEPT_USERS - 1}"
     assert KEPT_USERS <= len(newest) <= 2 * KEPT_USERS
-    latest.note([newest[0]], np.array([0]))  # encoded anew, it is no older than it was
+    latest.note([newest[0]], np.array([0]), np.array([0]))  # encoded anew, it is no older than it was
     latest.forget([newest[0], None])
     assert latest.newest()[0] != newest[0]
 
