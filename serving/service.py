@@ -111,8 +111,9 @@ class Service:
         seen = self.installation
         self._spawn(self._follow(topics.metrics, [0], self._take_metrics, seen.begin_metrics))
         self._spawn(self._follow(topics.dead_letters, [0], seen.take_letters, seen.begin_letters, KEPT))
-        self._spawn(self.installation.run(topics.dead_letters))
-        self._spawn(self.items.watch_popularity())
+        self._spawn(self._again_and_again(seen.run))
+        self._spawn(self._again_and_again(partial(seen.count_letters, topics.dead_letters)))
+        self._spawn(self._again_and_again(self.items.watch_popularity))
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -124,6 +125,15 @@ class Service:
                     self.failed.set_exception(error)
 
         self._tasks.append(asyncio.create_task(guarded()))
+
+    async def _again_and_again(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do work that no answer needs: when it fails, that is reported, and it begins anew."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("something that no answer needs has failed; trying again")
+            await asyncio.sleep(self._retry_s)
 
     async def stop(self) -> None:
         """Stop following and answering; questions that still wait are cancelled."""

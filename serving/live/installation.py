@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 
 from eddy.models.untrusted import Unreadable
 from eddy.serving.live.answers import HttpNow, Now, Percentiles, VersionNow
@@ -41,8 +40,8 @@ KEPT_POINTS = 600
 _SMOOTHED = 5
 """Freshness and dead letters are those of so many looks, since reports come unevenly."""
 
-_COUNT_EVERY = 10
-"""Looks between two questions for how many dead letters the topic holds."""
+_COUNT_EVERY_S = 10.0
+"""The time between two questions for how many dead letters the topic holds."""
 
 _PATIENCE_S = 5.0
 
@@ -125,20 +124,23 @@ class Installation:
                 async with asyncio.timeout(_PATIENCE_S):
                     spans = await self._letters.spans([TopicPartition(topic, 0)])
                 self._letters_held = sum(end - start for start, end in spans.values())
-            except (KafkaError, TimeoutError) as error:
+            except Exception as error:  # a client that is being stopped raises whatever it likes
                 log.warning("%s: how many there are is not known (%r)", topic, error)
         return self._letters_held
 
+    async def count_letters(self, topic: str) -> None:
+        """Look how many dead letters there are, now and then, until cancelled."""
+        while True:
+            await self.letters_held(topic)
+            await asyncio.sleep(_COUNT_EVERY_S)
+
     # -- looks --------------------------------------------------------------------------------------------
 
-    async def run(self, letters_topic: str) -> None:
+    async def run(self) -> None:
         """Look every interval, until cancelled."""
-        loop, looks = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            if looks % _COUNT_EVERY == 0:
-                await self.letters_held(letters_topic)
-            looks += 1
             point = msgspec.json.encode(await self.look())
             self._history.append(point)
             self.now.put(event("now", point))
