@@ -11,9 +11,10 @@ from eddy.models.network.inside import gradient_flow, look_inside, spectral_radi
 from eddy.models.network.recommender import Recommender
 from eddy.serving.inside.answers import Dynamics
 from eddy.serving.inside.trace import ranker_of, rounded
-from eddy.serving.inside.windows import CellWindow, longest_windows
+from eddy.serving.inside.windows import longest_windows
 from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView
+from eddy.stream.engine.cell_windows import CellWindow
 
 HORIZON_USERS = 8
 """Windows on which horizons are measured: without gates each takes as many products of matrices as it has

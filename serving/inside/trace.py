@@ -13,16 +13,18 @@ from eddy.models.errors import EddyError
 from eddy.models.network.inside import Inside, look_inside
 from eddy.models.network.recommender import Recommender
 from eddy.serving.inside.answers import Step, Trace
-from eddy.serving.inside.windows import CellWindow, window_of
+from eddy.serving.inside.windows import window_of
 from eddy.serving.lists.answers import Explained, Recommended
 from eddy.serving.lists.compose import Place
 from eddy.serving.lists.entries import explained_items
+from eddy.serving.lists.explain import ExplainedRow
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import Group, best_scores
 from eddy.serving.stored_user import StoredUser, stored_user
 from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine.cell_windows import CellWindow
 from eddy.stream.engine.ranker import Ranker
 
 DECIMALS = 3
@@ -109,7 +111,8 @@ def _list(
     listed = best.item.numpy()[0] >= 0
     item, score = best.item.numpy()[0][listed], best.score.numpy()[0][listed]
     places = [Place(each, "score") for each in item.tolist()]
-    return [*explained_items(moment, question, places, score, ranker, rows)]
+    explained = ExplainedRow(ranker, rows, window_of(view, ranker.live, row))
+    return [*explained_items(moment, question, places, score, explained)]
 
 
 def _told(copied: _Copied, inside: Inside, listed: list[Recommended | Explained]) -> Trace:
