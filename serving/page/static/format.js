@@ -49,3 +49,8 @@ export const shortVersion = (id) => (id ?? NONE).split("-")[0];
 
 /** "1 event", "2 events" */
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+
+const CELLS = { rnn: "RNN", lstm: "LSTM", gru: "GRU", mingru: "minGRU", esn: "echo state" };
+
+/** A cell as papers write it. */
+export const cellName = (cell) => CELLS[cell] ?? cell;

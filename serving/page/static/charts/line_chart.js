@@ -7,7 +7,8 @@ const RIGHT = 12, TOP = 10, BOTTOM = 24;
 
 /** options: title; unit; series [{name, colour, dashed, short (its name where room
  *  is scarce), alone (needs no key)}]; height (px); log (y axis); from (least upper end of a
- *  linear y axis that begins at 0) or fitted (the y axis needs no 0); write (y -> text), writeX, xTicks ([x, text]).
+ *  linear y axis that begins at 0) or fitted (the y axis needs no 0), or
+ *  symmetric (it reaches from minus this to this); write (y -> text), writeX, xTicks ([x, text]).
  *  `draw(xs, columns, domain)` shows values: columns[series][i] belongs to xs[i], null = none. Returns {node, draw}.
  */
 export function lineChart(options) {
@@ -94,7 +95,8 @@ export function lineChart(options) {
 const usable = (value, log) => value !== null && value !== undefined && Number.isFinite(value) && (!log || value > 0);
 
 /** The ends of the y axis. */
-function range(columns, { log, from = 0, fitted, floor }) {
+function range(columns, { log, from = 0, fitted, symmetric, floor }) {
+  if (symmetric) return [-symmetric, symmetric];
   let low = Infinity, high = -Infinity;
   for (const column of columns) for (const value of column ?? []) if (usable(value, log)) { low = Math.min(low, value); high = Math.max(high, value); }
   if (low > high) return log ? [0.01, 1] : [0, from || 1];
@@ -103,7 +105,7 @@ function range(columns, { log, from = 0, fitted, floor }) {
   return [0, Math.max(from, high * 1.1)];
 }
 
-const plain = (text) => (text.includes(".") && !text.startsWith(".") ? text.replace(/\.?0+$/, "") : text);
+const plain = (text) => (text.includes(".") && !text.startsWith(".") ? text.replace(/\.?0+$/, "") : text).replace("-", "−");
 
 const chip = (one, value, write) =>
   el("span", { class: "chip" }, one.alone ? null : el("i", { class: one.dashed ? "swatch dashed" : "swatch", style: { "--c": `var(${one.colour})` } }), one.alone ? null : `${one.short ?? one.name} `, el("b", { text: value === undefined ? "–" : write(value) }));

@@ -1,5 +1,7 @@
 // The five cells with the equations of the README, small enough to be watched. Their weights are drawn from a
-// seed by the rule that torch uses (uniform within 1/√H) and are not trained.
+// seed by the rule that torch uses (uniform within 1/√H; those of the inputs are 2½ times as large, so that eight
+// units show something) and are not trained. keep: added to the bias of the gates that keep the state, the LSTM's
+// forget gate and the GRU's update gate.
 //
 // A cell is {name, paper, equations, hidden, inputs, state, step}. A state is a vector of `state` numbers, of
 // which the first H are h; the LSTM's next H are c. step(x, s) returns {next, gates, kept, written}: the next
@@ -30,7 +32,7 @@ export function rnn(hidden = 8, inputs = 4, seed = 7) {
   };
 }
 
-export function lstm(hidden = 8, inputs = 4, seed = 7) {
+export function lstm(hidden = 8, inputs = 4, seed = 7, keep = 0) {
   const draw = random(seed);
   const [i, f, g, o] = ["i", "f", "g", "o"].map(() => layer(draw, hidden, inputs));
   return {
@@ -40,7 +42,7 @@ export function lstm(hidden = 8, inputs = 4, seed = 7) {
     step(x, s) {
       const h = s.slice(0, hidden), c = s.slice(hidden);
       const gate = (a) => sum(a.read(x), a.recall(h), a.b);
-      const input = gate(i).map(sigmoid), forget = gate(f).map(sigmoid), output = gate(o).map(sigmoid), content = gate(g).map(Math.tanh);
+      const input = gate(i).map(sigmoid), forget = gate(f).map((value) => sigmoid(value + keep)), output = gate(o).map(sigmoid), content = gate(g).map(Math.tanh);
       const cell = vector(hidden, (k) => forget[k] * c[k] + input[k] * content[k]);
       const next = vector(2 * hidden, (k) => (k < hidden ? output[k] * Math.tanh(cell[k]) : cell[k - hidden]));
       return { next, gates: { input, forget, output }, kept: forget, written: input };
@@ -48,7 +50,7 @@ export function lstm(hidden = 8, inputs = 4, seed = 7) {
   };
 }
 
-export function gru(hidden = 8, inputs = 4, seed = 7) {
+export function gru(hidden = 8, inputs = 4, seed = 7, keep = 0) {
   const draw = random(seed);
   const [r, z, n] = ["r", "z", "n"].map(() => layer(draw, hidden, inputs));
   return {
@@ -56,7 +58,7 @@ export function gru(hidden = 8, inputs = 4, seed = 7) {
     equations: ["r, z = σ(W x + U h + b)", "n = tanh(W x + b + r ⊙ (U h))", "h′ = (1 − z) ⊙ n + z ⊙ h"],
     hidden, inputs, state: hidden,
     step(x, h) {
-      const reset = sum(r.read(x), r.recall(h), r.b).map(sigmoid), update = sum(z.read(x), z.recall(h), z.b).map(sigmoid);
+      const reset = sum(r.read(x), r.recall(h), r.b).map(sigmoid), update = sum(z.read(x), z.recall(h), z.b).map((value) => sigmoid(value + keep));
       const old = n.recall(h), fresh = sum(n.read(x), n.b);
       const next = vector(hidden, (k) => (1 - update[k]) * Math.tanh(fresh[k] + reset[k] * old[k]) + update[k] * h[k]);
       return { next, gates: { reset, update }, kept: update, written: update.map((value) => 1 - value) };
@@ -99,7 +101,9 @@ export function echoState(hidden = 8, inputs = 4, seed = 7, { radius = 0.9, leak
 }
 
 /** The five cells of one size. */
-export const fiveCells = (hidden, inputs, seed) => [rnn, lstm, gru, minGru, echoState].map((make) => make(hidden, inputs, seed));
+export const fiveCells = (hidden, inputs, seed, keep) => [
+  rnn(hidden, inputs, seed), lstm(hidden, inputs, seed, keep), gru(hidden, inputs, seed, keep), minGru(hidden, inputs, seed), echoState(hidden, inputs, seed),
+];
 
 /** All that happens along inputs: [{x, before, next, gates, kept, written}, …]. */
 export function run(cell, xs, start = vector(cell.state)) {
