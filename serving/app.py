@@ -8,8 +8,9 @@
 | users | what is stored of a user, and its erasure |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
-`/openapi.json` describes the API, from the types that check requests; `/docs` renders it. Every error is a
-problem in JSON (`eddy.serving.problems`).
+`/openapi.json` describes the API, from the types that check requests; `/docs` renders it, and at `/` is the
+live page (`eddy.serving.page`), which asks this API. Every error is a problem in JSON
+(`eddy.serving.problems`).
 """
 
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from eddy.serving.api_keys import ApiKeys
 from eddy.serving.authentication import Authentication
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
+from eddy.serving.page.files import serve_page
 from eddy.serving.problems import answer_with_problems
 from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
@@ -58,6 +60,8 @@ def new_app(service: Service) -> FastAPI:
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service, keys))
     serve_docs(app, with_keys=keys is not None)
+    if settings.page:
+        serve_page(app)
     # From here on from the inside to the outside.
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     if keys:
