@@ -4,7 +4,7 @@ import { el, still } from "../dom.js";
 import { metric, named, percent, signed } from "../format.js";
 
 const MOVE_MS = 600;
-export const PARTS = [["--blue", "state and popularity"], ["--orange", "often follows your last items"], ["--purple", "your own items again"]];
+export const PARTS = [["--blue", "state and popularity"], ["--orange", "often follows the last items"], ["--purple", "own items again"]];
 
 /** A list; `show(items)` brings it up to date with items of an answer with explanations; returns what moved,
  *  as [{item, from, to}], from = null for what is new. onPick(item): makes the items buttons.
@@ -70,9 +70,11 @@ function shares({ explanation }) {
 }
 
 /** Why an item is where it is, in a few words. */
-function standing({ explanation, reason: kind, rules = [] }) {
+function standing(item) {
+  const { explanation, reason: kind, rules = [] } = item;
   if (kind === "pinned") return `pinned by ${rules.join(", ")}`;
   if (kind === "explored") return "shown to explore";
+  if (explanation === undefined) return `score ${signed(item.score)}`;
   if (!explanation) return "popular now";
   return `state ${signed(explanation.state)}, popularity ${signed(explanation.popularity)}`;
 }
@@ -90,7 +92,7 @@ function reason(item, old, by) {
     [now.state - then.state, (d) => `the state fits it ${d > 0 ? "better" : "less"} (${signed(d)})`],
     [now.popularity - then.popularity, (d) => `it is ${d > 0 ? "more" : "less"} popular (${signed(d)})`],
     [(now.transitions_share - then.transitions_share) * 4, (d) => (d > 0 && mover ? becauseOf(mover) : `the last items lead to it ${d > 0 ? "more" : "less"} often`)],
-    [(now.own_items_share - then.own_items_share) * 4, (d) => (d > 0 ? "you had it yourself" : "your own visit to it is longer ago")],
+    [(now.own_items_share - then.own_items_share) * 4, (d) => (d > 0 ? "it was visited before" : "its last visit is longer ago")],
   ].filter(([change]) => Math.sign(change) === Math.sign(by)).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
   if (!changes.length || Math.abs(changes[0][0]) < 0.0005) return by > 0 ? "others have fallen" : "others have risen";
   return changes[0][1](changes[0][0]);
@@ -107,5 +109,5 @@ export function learnTitles(entries) {
 
 const becauseOf = (mover) => {
   const name = titles.get(mover.item_id) ?? mover.item_id;
-  return mover.because === "same_item" ? `it was in your own events (${metric(mover.share)} of its likelihood)` : `it often follows ${name}`;
+  return mover.because === "same_item" ? `it was visited before (${metric(mover.share)} of its likelihood)` : `it often follows ${name}`;
 };

@@ -37,7 +37,7 @@ export function open(root, { signal }) {
     player.node,
     legend([["--blue", "kept: the state’s way forward, as wide as the gates let it be"], ["--green", "let in: new content"], ["--orange", "gradient ‖∂hₜ/∂hₛ‖ back to each earlier state, relative to the last"]], "What the arrows mean"),
     rows,
-    el("p", { class: "small soft", text: "The five small cells have eight units, weights drawn from a seed and not trained, and read the same inputs x₁ … x₉; their shapes are true, their levels are not those of a trained model. Colours of units: blue is negative, orange is positive." }),
+    el("p", { class: "small soft", text: "The five small cells have eight units, weights drawn from a seed and not trained, and read the same inputs x₁ … x₉; their shapes are true, their levels are not those of a trained model. Units: violet is negative, ochre positive." }),
     section("Inside one cell", inside),
     section("How far the gradient reaches", el("p", { class: "lead", text: "To learn that an event matters many steps later, the gradient must survive the way back. Through tanh alone it shrinks at each step. A gate that stays open lets it pass; open the gates and see." }),
       el("div", { class: "row control" }, keepLabel, keep),

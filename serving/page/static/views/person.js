@@ -145,6 +145,6 @@ function showEvents(node, known) {
     return el("li", { "data-key": key(event), class: seen.size && !seen.has(key(event)) ? "arrived" : null },
       el("span", { class: "number small soft", text: moment(event.timestamp) }),
       el("span", {}, el("a", { href: `#/items/${encodeURIComponent(event.item_id)}`, text: named(event) }),
-        el("span", { class: "small soft", text: ` ${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${number(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} later` : ""}` })));
+        el("span", { class: "small soft", text: `${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${number(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} after the one before` : ""}` })));
   }));
 }
