@@ -46,8 +46,9 @@ export const still = () => stillness.matches;
 /** Waits until `ms` have passed, or the signal comes. */
 export function pause(ms, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    const end = () => { clearTimeout(timer); signal?.removeEventListener("abort", end); resolve(); };
+    const timer = setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
   });
 }
 

@@ -43,7 +43,7 @@ export function lineChart(options) {
     const feet = options.xTicks(shown.domain).map(([value, text], i, all) =>
       svg("text", { class: "tick", x: x(value), y: height - 6, "text-anchor": i === 0 && x(value) < left + 30 ? "start" : i === all.length - 1 && x(value) > width - 50 ? "end" : "middle" }, text));
     const lines = series.map((one, s) => {
-      const points = xs.map((at, i) => (usable(columns[s]?.[i], options.log) ? [x(at), y(columns[s][i])] : null));
+      const points = xs.map((at, i) => (usable(columns[s]?.[i], options) ? [x(at), y(columns[s][i])] : null));
       const last = points.findLast((point) => point !== null);
       return svg("g", { style: { "--c": `var(${one.colour})` }, class: one.dashed ? "line dashed" : "line" },
         svg("path", { d: pathThrough(points) }), last && options.moving && svg("circle", { cx: last[0], cy: last[1], r: 3 }));
@@ -92,13 +92,15 @@ export function lineChart(options) {
   return { node, draw(xs, columns, domain) { shown = { xs, columns, domain }; redraw(); } };
 }
 
-const usable = (value, log) => value !== null && value !== undefined && Number.isFinite(value) && (!log || value > 0);
+/** Whether a value can be drawn: on a logarithmic axis, only above 0 and not below the axis. */
+const usable = (value, { log, floor = 0 }) => value !== null && value !== undefined && Number.isFinite(value) && (!log || (value > 0 && value >= floor));
 
 /** The ends of the y axis. */
-function range(columns, { log, from = 0, fitted, symmetric, floor }) {
+function range(columns, options) {
+  const { log, from = 0, fitted, symmetric, floor } = options;
   if (symmetric) return [-symmetric, symmetric];
   let low = Infinity, high = -Infinity;
-  for (const column of columns) for (const value of column ?? []) if (usable(value, log)) { low = Math.min(low, value); high = Math.max(high, value); }
+  for (const column of columns) for (const value of column ?? []) if (usable(value, options)) { low = Math.min(low, value); high = Math.max(high, value); }
   if (low > high) return log ? [0.01, 1] : [0, from || 1];
   if (log) return [Math.max(10 ** Math.floor(Math.log10(low)), floor ?? 0), 10 ** Math.ceil(Math.log10(high) - 1e-9)];
   if (fitted) { const room = Math.max((high - low) * 0.15, high * 0.02, 1e-6); return [Math.max(0, low - room), high + room]; }

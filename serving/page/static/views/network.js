@@ -63,9 +63,9 @@ export function open(root, { signal }) {
       return rowOf(cell.name, [cell.paper, ...cell.equations], i, unrolled({ columns, start: vector(cell.hidden), flow: gradientFlow(cell, steps), length: LENGTH, fresh, name: cell.name }));
     });
     if (model.live) shown.push(liveRow(step, fresh));
-    const scrolled = rows.scrollLeft, focused = rows.contains(document.activeElement) ? document.activeElement.dataset.row : null;
+    const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.row : null;
     rows.replaceChildren(...shown);
-    rows.scrollLeft = scrolled;
+    for (const each of rows.querySelectorAll(".scroll")) each.scrollLeft = (each.scrollWidth * step) / LENGTH - each.clientWidth * 0.6; // the newest step
     if (focused) rows.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
     const cell = model.cells[model.chosen], at = Math.max(step, 1);
     inside.replaceChildren(insideCell(cell, model.runs[model.chosen][at - 1], at));

@@ -25,10 +25,13 @@ export function open(root, { signal, onState }) {
     board.draw(points);
   }
 
+  /** Fills in what the server still knows, also of the time in which the page was disconnected. */
   async function fillHistory() {
-    const known = await get("v1/live/history", {}, signal);
-    const first = points[0]?.time ?? Infinity;
-    points.unshift(...known.points.filter((point) => point.time < first));
+    const known = (await get("v1/live/history", {}, signal)).points;
+    if (!known.length) return;
+    const [first, last] = [known[0].time, known.at(-1).time];
+    points.splice(0, points.length, ...points.filter((point) => point.time < first), ...known, ...points.filter((point) => point.time > last));
+    points.splice(0, points.length - MOST_POINTS);
     show();
   }
 

@@ -52,7 +52,8 @@ function onePerson(root, { id, other, signal, onState }) {
   const states = el("div", { class: "stack" });
   const versions = versionChooser(id, other, signal);
   const known = [];
-  let traceAsked = 0, erased = false;
+  let traceAsked = 0, erased = false, drawn = new AbortController();
+  signal.addEventListener("abort", () => drawn.abort());
 
   const body = el("div", {}, loading(`what is known of ${id}`));
   root.append(el("div", { class: "block" }, body));
@@ -69,7 +70,9 @@ function onePerson(root, { id, other, signal, onState }) {
       const wanted = other ? [null, other] : [null];
       const traces = await Promise.all(wanted.map((version) => get(path`v1/users/${id}/trace`, { version }, signal)));
       if (mine !== traceAsked) return;
-      states.replaceChildren(...traces.map((trace) => hiddenState(trace, signal)));
+      drawn.abort(); // what the figures before listened to
+      drawn = new AbortController();
+      states.replaceChildren(...traces.map((trace) => hiddenState(trace, drawn.signal)));
       otherList.replaceChildren(...(other ? [otherVersionsList(traces[1])] : []));
     } catch (error) {
       if (!signal.aborted && mine === traceAsked) states.replaceChildren(failure(error));
