@@ -6,6 +6,7 @@
 | items | items like an item, and what is popular |
 | events | events in: posted, from beacons, from pixels |
 | users | what is stored of a user, and its erasure |
+| live | the installation now and lately, dead letters |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
 `/openapi.json` describes the API, from the types that check requests; `/docs` renders it, and at `/` is the
@@ -22,11 +23,13 @@ from eddy.serving.api_keys import ApiKeys
 from eddy.serving.authentication import Authentication
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
+from eddy.serving.live.streams import TIME_HEADER
 from eddy.serving.page.files import serve_page
 from eddy.serving.problems import answer_with_problems
 from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
 from eddy.serving.routes.items import item_routes
+from eddy.serving.routes.live import live_routes
 from eddy.serving.routes.operations import operation_routes
 from eddy.serving.routes.recommendations import recommendation_routes
 from eddy.serving.routes.users import user_routes
@@ -57,6 +60,7 @@ def new_app(service: Service) -> FastAPI:
     app.include_router(recommendation_routes(service))
     app.include_router(item_routes(service))
     app.include_router(event_routes(service))
+    app.include_router(live_routes(service))
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service, keys))
     serve_docs(app, with_keys=keys is not None)
@@ -72,7 +76,7 @@ def new_app(service: Service) -> FastAPI:
             allow_origins=settings.http_cors_origins.split(","),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "Retry-After", TIME_HEADER],
         )
     app.add_middleware(
         Requests,

@@ -136,6 +136,7 @@ async def serve_on(
     def end() -> None:
         drain_s = 0 if service.ending else settings.http_drain_s
         service.ending = True
+        service.streams.end()
         loop.call_later(drain_s, setattr, server, "should_exit", True)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -143,6 +144,7 @@ async def serve_on(
     # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
     await asyncio.to_thread(prepare_topics, settings)
     await service.start()
+    service.failed.add_done_callback(lambda _: service.streams.end())
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
     try:
         while when_ready and service.not_ready() and not server.should_exit:

@@ -23,6 +23,10 @@ from eddy.serving.admission import AnswerQueue
 from eddy.serving.event_writer import EventWriter, Position
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
+from eddy.serving.live.dead_letters import KEPT
+from eddy.serving.live.installation import Installation, Situation, ViewFacts
+from eddy.serving.live.person import PersonSource, RowWatches
+from eddy.serving.live.streams import Streams
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
@@ -74,9 +78,15 @@ class Service:
         self.events = EventWriter(settings)
         self._commits = Commits(settings)
         self.read_your_writes = ReadYourWrites(self._row_includes, self._commits.read, self._followed_rows)
+        self.streams = Streams(settings.http_max_streams)
+        self.row_watches = RowWatches()
+        self.installation = Installation(
+            settings.partitions, self.metrics, lambda: self.on_thread(self._view_facts), self._situation
+        )
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done, with the exception, when the service cannot go on"""
         self.metrics.ready.set_function(lambda: not self.not_ready())
+        self.metrics.streams.set_function(lambda: self.streams.open)
         self.ending = False
         """whether the process has been told to end"""
 
@@ -89,6 +99,9 @@ class Service:
         self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
         self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
         self._spawn(self._follow_statistics())
+        self._spawn(self._follow(topics.metrics, [0], self._take_metrics))
+        self._spawn(self._follow(topics.dead_letters, [0], self._take_letters))
+        self._spawn(self.installation.run(topics.dead_letters))
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -104,6 +117,7 @@ class Service:
     async def stop(self) -> None:
         """Stop following and answering; questions that still wait are cancelled."""
         self.read_your_writes.close()
+        self.streams.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
@@ -157,6 +171,13 @@ class Service:
         """What is stored of a user; None where nothing is."""
         return await self.on_thread(lambda: stored_user(self.view, user))
 
+    def watch_person(self, question: Question) -> PersonSource:
+        """What a stream about the question's user tells."""
+        user = question.user_id
+        return PersonSource(
+            user, self.row_watches, lambda: self.recommend(question), lambda: self.stored_user(user)
+        )
+
     async def _row_includes(self, user: str, position: Position) -> bool:
         return await self.on_thread(lambda: self.view.row_includes(user, *position))
 
@@ -182,24 +203,40 @@ class Service:
         """
         return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit]
 
+    def _view_facts(self) -> ViewFacts:
+        view = self.view
+        rows = {at: len(slab) for at, slab in view.slabs.items()}
+        return ViewFacts(len(view), len(view.catalogue), view.now(), rows, len(view.rankers))
+
+    def _situation(self) -> Situation:
+        return Situation(self._announced, frozenset(self._live), self.not_ready(), self.problems())
+
     # -- followed topics ----------------------------------------------------------------------------------
 
     async def _follow(self, topic: str, partitions: Sequence[int], take: Take) -> None:
         """Follow a topic for ever; after a failure from its beginning, since repeated records change
         nothing.
         """
+        topics, read = self.settings.topics, False
 
         async def timed(tp: TopicPartition, records: Records) -> None:
             await take(tp, records)
-            if not self._reading[topic]:
+            if read:
                 self.metrics.behind.labels(topic).observe(max(wall_ms() - records[0].timestamp, 0) / 1000)
 
         while True:
-            follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed)
+            last = KEPT if topic == topics.dead_letters else None
+            follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed, last)
+            self.metrics.followed_lag.labels(topic).set_function(follower.left)
+            if topic == topics.metrics:
+                self.installation.begin_metrics()
+            elif topic == topics.dead_letters:
+                self.installation.follow_letters(follower)
             running = asyncio.create_task(follower.run())
             try:
                 await follower.caught_up()
-                self._reading[topic] = ""
+                read = True
+                self._reading.pop(topic, None)
                 self._interrupted.pop(topic, None)
                 await running
             except Exception as error:
@@ -241,6 +278,7 @@ class Service:
         )
         self._report(tp.topic, unreadable)
         self.read_your_writes.wake(newest)
+        self.row_watches.wake(newest)
         self.metrics.rows.set(rows)
         if missing - self._failed.keys():
             self._look_at_versions.set()
@@ -261,6 +299,12 @@ class Service:
             newest = max(at.epoch for at in self._announced)
             self._live = {at for at in self._announced if at.epoch == newest}
         self._look_at_versions.set()
+
+    async def _take_metrics(self, tp: TopicPartition, records: Records) -> None:
+        self._report(tp.topic, await self.installation.take_metrics(tp, records))
+
+    async def _take_letters(self, tp: TopicPartition, records: Records) -> None:
+        await self.installation.take_letters(records)
 
     # -- model versions -----------------------------------------------------------------------------------
 
