@@ -35,7 +35,8 @@ export function lineChart(options) {
   function redraw() {
     const { x, y, low, high, floor, xs, columns } = place();
     set(plot, { viewBox: `0 0 ${width} ${height}`, width });
-    const values = options.log ? decades(low, high).filter((_, i, all) => all.length < 6 || i % 2 === 0) : ticks(low, high, height > 140 ? 4 : 3);
+    const empty = !columns.some((column) => column?.some((value) => usable(value, options)));
+    const values = empty ? [] : options.log ? decades(low, high).filter((_, i, all) => all.length < 6 || i % 2 === 0) : ticks(low, high, height > 140 ? 4 : 3);
     const grid = values.map((value) => [
       svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       svg("text", { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, options.log ? powerText(value) : plain(write(value))),
@@ -48,7 +49,8 @@ export function lineChart(options) {
       return svg("g", { style: { "--c": `var(${one.colour})` }, class: one.dashed ? "line dashed" : "line" },
         svg("path", { d: pathThrough(points) }), last && options.moving && svg("circle", { cx: last[0], cy: last[1], r: 3 }));
     });
-    plot.replaceChildren(...grid.flat(), ...feet, ...lines, cursor);
+    const silence = empty ? [svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: floor, y2: floor }), svg("text", { class: "tick", x: (left + width - RIGHT) / 2, y: (floor + TOP) / 2, "text-anchor": "middle" }, "nothing measured yet")] : [];
+    plot.replaceChildren(...silence, ...grid.flat(), ...feet, ...lines, cursor);
     cursor.setAttribute("y2", floor);
     now.replaceChildren(...(options.moving ? series.map((one, s) => chip(one, columns[s]?.findLast((v) => v !== null && v !== undefined), write)) : []));
     surface.setAttribute("aria-label", summary(options, columns));

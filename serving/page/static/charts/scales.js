@@ -13,7 +13,7 @@ export const logarithmic = (a, b, c, d) => {
 export function ticks(a, b, n = 3) {
   const raw = (b - a) / n || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].find((m) => m * power >= raw * 0.999) * power;
+  const step = [1, 2, 5, 10].find((m) => m * power >= raw * 0.75) * power;
   const values = [];
   for (let i = Math.ceil(a / step - 1e-9); i * step <= b + step * 1e-9; i++) values.push(Number((i * step).toPrecision(12)));
   return values;
