@@ -31,20 +31,30 @@ export async function post(path, body, signal = undefined) {
 
 async function send(method, path, { parameters = {}, body = undefined, signal = undefined }) {
   const url = new URL(path, document.baseURI.replace(/[?#].*$/, ""));
-  for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined) url.searchParams.set(name, value);
+  for (const [name, value] of Object.entries(parameters))
+    if (value !== null && value !== undefined) url.searchParams.set(name, value);
   const headers = { accept: "application/json, text/event-stream" };
   if (apiKey()) headers["x-api-key"] = apiKey();
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(url, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(url, {
+      method,
+      headers,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refused(0, "The server does not answer.");
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw new Refused(response.status, problem.detail ?? response.statusText, Number(response.headers.get("retry-after")) || 0);
+  throw new Refused(
+    response.status,
+    problem.detail ?? response.statusText,
+    Number(response.headers.get("retry-after")) || 0,
+  );
 }
 
 /** A path with ids in it: path`v1/users/${id}/live`. */
@@ -68,8 +78,10 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
     } catch (error) {
       if (signal.aborted) return;
       const refused = error instanceof Refused ? error : new Refused(0, "The connection broke.");
-      if (refused.status >= 400 && refused.status < 500 && refused.status !== 429) return void onState("refused", refused);
-      if (!(error instanceof Refused) && error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
+      if (refused.status >= 400 && refused.status < 500 && refused.status !== 429)
+        return void onState("refused", refused);
+      if (!(error instanceof Refused) && error.name !== "AbortError" && !(error instanceof TypeError))
+        console.error(error);
       onState("lost", refused);
       await pause(Math.max(refused.retryAfterS * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
       wait = Math.min(wait * 1.7, LONGEST_WAIT_MS);

@@ -43,7 +43,12 @@ async function show({ focus }) {
     document.title = `${title} · Eddy`;
     main.replaceChildren();
     main.dataset.view = view;
-    open(main, { id: decoded(rest.join("/")), query: new URLSearchParams(query), signal: own.signal, onState: showConnection });
+    open(main, {
+      id: decoded(rest.join("/")),
+      query: new URLSearchParams(query),
+      signal: own.signal,
+      onState: showConnection,
+    });
   } catch (error) {
     console.error(error);
     main.replaceChildren(heading("Eddy"), failure(error));
@@ -64,14 +69,18 @@ function askForKey() {
   const dialog = document.getElementById("key-dialog");
   const field = document.getElementById("key-field");
   field.value = "";
-  dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "use" && field.value.trim()) keepKey(field.value.trim());
-    else if (dialog.returnValue === "forget") keepKey(null);
-    else return;
-    field.value = "";
-    showKey();
-    show({ focus: true });
-  }, { once: true });
+  dialog.addEventListener(
+    "close",
+    () => {
+      if (dialog.returnValue === "use" && field.value.trim()) keepKey(field.value.trim());
+      else if (dialog.returnValue === "forget") keepKey(null);
+      else return;
+      field.value = "";
+      showKey();
+      show({ focus: true });
+    },
+    { once: true },
+  );
   dialog.returnValue = "";
   dialog.showModal();
   field.focus();
@@ -80,9 +89,15 @@ function askForKey() {
 const showKey = () => (document.getElementById("key").textContent = apiKey() ? "API key ✓" : "API key");
 
 document.getElementById("key").addEventListener("click", askForKey);
-document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
 document.getElementById("key-field").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") { event.preventDefault(); document.getElementById("key-dialog").close("use"); }
+  if (event.key === "Enter") {
+    event.preventDefault();
+    document.getElementById("key-dialog").close("use");
+  }
 });
 addEventListener("hashchange", () => show({ focus: true }));
 showKey();

@@ -17,7 +17,8 @@ function fill(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "text") node.textContent = value;
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
     else if (name === "style") for (const [key, part] of Object.entries(value)) node.style.setProperty(key, part);
     else node.setAttribute(name, value === true ? "" : value);
   }
@@ -46,7 +47,11 @@ export const still = () => stillness.matches;
 /** Waits until `ms` have passed, or the signal comes. */
 export function pause(ms, signal) {
   return new Promise((resolve) => {
-    const end = () => { clearTimeout(timer); signal?.removeEventListener("abort", end); resolve(); };
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
     const timer = setTimeout(end, ms);
     signal?.addEventListener("abort", end);
   });
@@ -55,6 +60,13 @@ export function pause(ms, signal) {
 /** Calls `work` with what a field holds once nobody has typed for a moment, until the signal. */
 export function onTyping(field, work, signal) {
   let timer;
-  field.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => work(field.value.trim()), 200); }, { signal });
+  field.addEventListener(
+    "input",
+    () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => work(field.value.trim()), 200);
+    },
+    { signal },
+  );
   signal.addEventListener("abort", () => clearTimeout(timer));
 }

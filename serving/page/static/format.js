@@ -18,16 +18,22 @@ export function number(x) {
 export const metric = (x) => (x === null || x === undefined ? NONE : x.toFixed(3).replace(/^(-?)0\./, "$1."));
 
 /** +.011, −.003 */
-export const signed = (x, write = metric) => (x === null || x === undefined ? NONE : `${x < 0 ? "−" : "+"}${write(Math.abs(x))}`);
+export const signed = (x, write = metric) =>
+  x === null || x === undefined ? NONE : `${x < 0 ? "−" : "+"}${write(Math.abs(x))}`;
 
 /** 12 % */
-export const percent = (share) => (share === null || share === undefined ? NONE : `${number(Math.round(share * 1000) / 10).replace(/\.0+$/, "")} %`);
+export const percent = (share) =>
+  share === null || share === undefined ? NONE : `${number(Math.round(share * 1000) / 10).replace(/\.0+$/, "")} %`;
 
 /** 250 ms, 2.4 s, 5 min, 3 h, 4 days */
 export function duration(ms) {
   if (ms === null || ms === undefined) return NONE;
   if (ms < 1000) return `${Math.round(ms)} ms`;
-  for (const [limit, size, unit] of [[60, 1000, "s"], [60, 60_000, "min"], [48, 3_600_000, "h"]]) {
+  for (const [limit, size, unit] of [
+    [60, 1000, "s"],
+    [60, 60_000, "min"],
+    [48, 3_600_000, "h"],
+  ]) {
     if (ms < limit * size) return `${ms / size < 10 ? +(ms / size).toFixed(1) : Math.round(ms / size)} ${unit}`;
   }
   return `${count(ms / 86_400_000)} days`;
@@ -38,7 +44,9 @@ export function moment(ms) {
   if (ms === null || ms === undefined) return NONE;
   const date = new Date(ms);
   const time = date.toLocaleTimeString("en-GB");
-  return date.toDateString() === new Date().toDateString() ? time : `${date.toISOString().slice(0, 10)} ${time.slice(0, 5)}`;
+  return date.toDateString() === new Date().toDateString()
+    ? time
+    : `${date.toISOString().slice(0, 10)} ${time.slice(0, 5)}`;
 }
 
 /** An item's title, or its id where it has none. */

@@ -3,7 +3,9 @@
 import { el, set, svg } from "../dom.js";
 import { decades, linear, logarithmic, pathThrough, powerText, ticks } from "./scales.js";
 
-const RIGHT = 12, TOP = 10, BOTTOM = 24;
+const RIGHT = 12,
+  TOP = 10,
+  BOTTOM = 24;
 
 /** options: title; unit; series [{name, colour, dashed, short (its name where room
  *  is scarce), alone (needs no key)}]; height (px); log (y axis); from (least upper end of a
@@ -17,9 +19,18 @@ export function lineChart(options) {
   const readout = el("output", { class: "readout" });
   const now = el("span", { class: "figures number" });
   const surface = el("div", { class: "surface", tabindex: "0", role: "img" }, plot);
-  const node = el("figure", { class: "chart" },
-    el("figcaption", { class: "row apart" }, el("span", {}, el("strong", { text: title }), unit && el("span", { class: "soft", text: ` ${unit}` })), now),
-    surface, readout);
+  const node = el(
+    "figure",
+    { class: "chart" },
+    el(
+      "figcaption",
+      { class: "row apart" },
+      el("span", {}, el("strong", { text: title }), unit && el("span", { class: "soft", text: ` ${unit}` })),
+      now,
+    ),
+    surface,
+    readout,
+  );
   const cursor = svg("line", { class: "cursor", y1: TOP, visibility: "hidden" });
   let shown = { xs: [], columns: [], domain: [0, 1] };
   let chosen = -1;
@@ -29,30 +40,84 @@ export function lineChart(options) {
     const { xs, columns, domain } = shown;
     const [low, high] = range(columns, options);
     const floor = height - BOTTOM;
-    return { x: linear(domain[0], domain[1], left, width - RIGHT), y: (options.log ? logarithmic : linear)(low, high, floor, TOP), low, high, floor, xs, columns };
+    return {
+      x: linear(domain[0], domain[1], left, width - RIGHT),
+      y: (options.log ? logarithmic : linear)(low, high, floor, TOP),
+      low,
+      high,
+      floor,
+      xs,
+      columns,
+    };
   };
 
   function redraw() {
     const { x, y, low, high, floor, xs, columns } = place();
     set(plot, { viewBox: `0 0 ${width} ${height}`, width });
     const empty = !columns.some((column) => column?.some((value) => usable(value, options)));
-    const values = empty ? [] : options.log ? decades(low, high).filter((_, i, all) => all.length < 6 || i % 2 === 0) : ticks(low, high, height > 140 ? 4 : 3);
+    const values = empty
+      ? []
+      : options.log
+        ? decades(low, high).filter((_, i, all) => all.length < 6 || i % 2 === 0)
+        : ticks(low, high, height > 140 ? 4 : 3);
     const grid = values.map((value) => [
       svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-      svg("text", { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, options.log ? powerText(value) : plain(write(value))),
+      svg(
+        "text",
+        { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" },
+        options.log ? powerText(value) : plain(write(value)),
+      ),
     ]);
     const feet = options.xTicks(shown.domain).map(([value, text], i, all) =>
-      svg("text", { class: "tick", x: x(value), y: height - 6, "text-anchor": i === 0 && x(value) < left + 30 ? "start" : i === all.length - 1 && x(value) > width - 50 ? "end" : "middle" }, text));
+      svg(
+        "text",
+        {
+          class: "tick",
+          x: x(value),
+          y: height - 6,
+          "text-anchor":
+            i === 0 && x(value) < left + 30
+              ? "start"
+              : i === all.length - 1 && x(value) > width - 50
+                ? "end"
+                : "middle",
+        },
+        text,
+      ),
+    );
     const lines = series.map((one, s) => {
       const points = xs.map((at, i) => (usable(columns[s]?.[i], options) ? [x(at), y(columns[s][i])] : null));
       const last = points.findLast((point) => point !== null);
-      return svg("g", { style: { "--c": `var(${one.colour})` }, class: one.dashed ? "line dashed" : "line" },
-        svg("path", { d: pathThrough(points) }), last && options.moving && svg("circle", { cx: last[0], cy: last[1], r: 3 }));
+      return svg(
+        "g",
+        { style: { "--c": `var(${one.colour})` }, class: one.dashed ? "line dashed" : "line" },
+        svg("path", { d: pathThrough(points) }),
+        last && options.moving && svg("circle", { cx: last[0], cy: last[1], r: 3 }),
+      );
     });
-    const silence = empty ? [svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: floor, y2: floor }), svg("text", { class: "tick", x: (left + width - RIGHT) / 2, y: (floor + TOP) / 2, "text-anchor": "middle" }, "nothing measured yet")] : [];
+    const silence = empty
+      ? [
+          svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: floor, y2: floor }),
+          svg(
+            "text",
+            { class: "tick", x: (left + width - RIGHT) / 2, y: (floor + TOP) / 2, "text-anchor": "middle" },
+            "nothing measured yet",
+          ),
+        ]
+      : [];
     plot.replaceChildren(...silence, ...grid.flat(), ...feet, ...lines, cursor);
     cursor.setAttribute("y2", floor);
-    now.replaceChildren(...(options.moving ? series.map((one, s) => chip(one, columns[s]?.findLast((v) => v !== null && v !== undefined), write)) : []));
+    now.replaceChildren(
+      ...(options.moving
+        ? series.map((one, s) =>
+            chip(
+              one,
+              columns[s]?.findLast((v) => v !== null && v !== undefined),
+              write,
+            ),
+          )
+        : []),
+    );
     surface.setAttribute("aria-label", summary(options, columns));
     if (chosen >= 0) choose(chosen);
   }
@@ -62,7 +127,17 @@ export function lineChart(options) {
     chosen = Math.min(Math.max(index, 0), xs.length - 1);
     if (chosen < 0) return;
     set(cursor, { x1: x(xs[chosen]), x2: x(xs[chosen]), visibility: "visible" });
-    readout.replaceChildren(el("span", { text: writeX(xs[chosen]) }), ...series.map((one, s) => el("span", {}, el("i", { class: "swatch", style: { "--c": `var(${one.colour})` } }), `${one.name} ${columns[s]?.[chosen] == null ? "–" : write(columns[s][chosen])}`)));
+    readout.replaceChildren(
+      el("span", { text: writeX(xs[chosen]) }),
+      ...series.map((one, s) =>
+        el(
+          "span",
+          {},
+          el("i", { class: "swatch", style: { "--c": `var(${one.colour})` } }),
+          `${one.name} ${columns[s]?.[chosen] == null ? "–" : write(columns[s][chosen])}`,
+        ),
+      ),
+    );
   }
 
   function leave() {
@@ -75,7 +150,9 @@ export function lineChart(options) {
     const { x, xs } = place();
     const at = event.clientX - surface.getBoundingClientRect().left;
     let best = -1;
-    xs.forEach((value, i) => { if (best < 0 || Math.abs(x(value) - at) < Math.abs(x(xs[best]) - at)) best = i; });
+    xs.forEach((value, i) => {
+      if (best < 0 || Math.abs(x(value) - at) < Math.abs(x(xs[best]) - at)) best = i;
+    });
     choose(best);
   });
   surface.addEventListener("pointerleave", leave);
@@ -88,31 +165,59 @@ export function lineChart(options) {
   });
   new ResizeObserver(([entry]) => {
     const next = Math.round(entry.contentRect.width);
-    if (next > 0 && next !== width) { width = next; redraw(); }
+    if (next > 0 && next !== width) {
+      width = next;
+      redraw();
+    }
   }).observe(surface);
 
-  return { node, draw(xs, columns, domain) { shown = { xs, columns, domain }; redraw(); } };
+  return {
+    node,
+    draw(xs, columns, domain) {
+      shown = { xs, columns, domain };
+      redraw();
+    },
+  };
 }
 
 /** Whether a value can be drawn: on a logarithmic axis, only above 0 and not below the axis. */
-const usable = (value, { log, floor = 0 }) => value !== null && value !== undefined && Number.isFinite(value) && (!log || (value > 0 && value >= floor));
+const usable = (value, { log, floor = 0 }) =>
+  value !== null && value !== undefined && Number.isFinite(value) && (!log || (value > 0 && value >= floor));
 
 /** The ends of the y axis. */
 function range(columns, options) {
   const { log, from = 0, fitted, symmetric, floor } = options;
   if (symmetric) return [-symmetric, symmetric];
-  let low = Infinity, high = -Infinity;
-  for (const column of columns) for (const value of column ?? []) if (usable(value, options)) { low = Math.min(low, value); high = Math.max(high, value); }
+  let low = Infinity,
+    high = -Infinity;
+  for (const column of columns)
+    for (const value of column ?? [])
+      if (usable(value, options)) {
+        low = Math.min(low, value);
+        high = Math.max(high, value);
+      }
   if (low > high) return log ? [0.01, 1] : [0, from || 1];
   if (log) return [Math.max(10 ** Math.floor(Math.log10(low)), floor ?? 0), 10 ** Math.ceil(Math.log10(high) - 1e-9)];
-  if (fitted) { const room = Math.max((high - low) * 0.15, high * 0.02, 1e-6); return [Math.max(0, low - room), high + room]; }
+  if (fitted) {
+    const room = Math.max((high - low) * 0.15, high * 0.02, 1e-6);
+    return [Math.max(0, low - room), high + room];
+  }
   return [0, Math.max(from, high * 1.1)];
 }
 
-const plain = (text) => (text.includes(".") && !text.startsWith(".") ? text.replace(/\.?0+$/, "") : text).replace("-", "−");
+const plain = (text) =>
+  (text.includes(".") && !text.startsWith(".") ? text.replace(/\.?0+$/, "") : text).replace("-", "−");
 
 const chip = (one, value, write) =>
-  el("span", { class: "chip" }, one.alone ? null : el("i", { class: one.dashed ? "swatch dashed" : "swatch", style: { "--c": `var(${one.colour})` } }), one.alone ? null : `${one.short ?? one.name} `, el("b", { text: value === undefined ? "–" : write(value) }));
+  el(
+    "span",
+    { class: "chip" },
+    one.alone
+      ? null
+      : el("i", { class: one.dashed ? "swatch dashed" : "swatch", style: { "--c": `var(${one.colour})` } }),
+    one.alone ? null : `${one.short ?? one.name} `,
+    el("b", { text: value === undefined ? "–" : write(value) }),
+  );
 
 function summary({ title, unit = "", series, write = String }, columns) {
   const parts = series.map((one, s) => {

@@ -15,7 +15,8 @@ export function ticks(a, b, n = 3) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((m) => m * power >= raw * 0.75) * power;
   const values = [];
-  for (let i = Math.ceil(a / step - 1e-9); i * step <= b + step * 1e-9; i++) values.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(a / step - 1e-9); i * step <= b + step * 1e-9; i++)
+    values.push(Number((i * step).toPrecision(12)));
   return values;
 }
 
@@ -27,14 +28,18 @@ export function decades(a, b) {
 }
 
 /** 10⁻³ */
-export const powerText = (x) => `10${String(Math.round(Math.log10(x))).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻")}`.replace(/^10⁰$/, "1");
+export const powerText = (x) =>
+  `10${String(Math.round(Math.log10(x))).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻")}`.replace(/^10⁰$/, "1");
 
 /** A path through points [x, y]; null breaks it. */
 export function pathThrough(points) {
   let path = "";
   let pen = "M";
   for (const point of points) {
-    if (point === null) { pen = "M"; continue; }
+    if (point === null) {
+      pen = "M";
+      continue;
+    }
     path += `${pen}${point[0].toFixed(1)} ${point[1].toFixed(1)}`;
     pen = "L";
   }

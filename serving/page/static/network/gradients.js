@@ -7,8 +7,13 @@ const STEP = 1e-5; // central differences in float64: errors of about 1e-10
 /** ∂s′/∂s of one step: [state, state], by central differences of the cell's own equations. */
 export function jacobian(cell, x, state) {
   const columns = Array.from({ length: cell.state }, (_, j) => {
-    const moved = (by) => cell.step(x, vector(cell.state, (i) => state[i] + (i === j ? by : 0))).next;
-    const up = moved(STEP), down = moved(-STEP);
+    const moved = (by) =>
+      cell.step(
+        x,
+        vector(cell.state, (i) => state[i] + (i === j ? by : 0)),
+      ).next;
+    const up = moved(STEP),
+      down = moved(-STEP);
     return up.map((value, i) => (value - down[i]) / (2 * STEP));
   });
   return Array.from({ length: cell.state }, (_, i) => vector(cell.state, (j) => columns[j][i]));

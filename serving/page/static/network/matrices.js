@@ -16,11 +16,23 @@ export const vector = (n, value = () => 0) => Float64Array.from({ length: n }, (
 export const matrix = (rows, columns, value) => Array.from({ length: rows }, () => vector(columns, value));
 
 /** A x */
-export const times = (a, x) => vector(a.length, (i) => { let sum = 0; const row = a[i]; for (let j = 0; j < x.length; j++) sum += row[j] * x[j]; return sum; });
+export const times = (a, x) =>
+  vector(a.length, (i) => {
+    let sum = 0;
+    const row = a[i];
+    for (let j = 0; j < x.length; j++) sum += row[j] * x[j];
+    return sum;
+  });
 
 /** A B */
 export function product(a, b) {
-  return a.map((row) => vector(b[0].length, (j) => { let sum = 0; for (let k = 0; k < b.length; k++) sum += row[k] * b[k][j]; return sum; }));
+  return a.map((row) =>
+    vector(b[0].length, (j) => {
+      let sum = 0;
+      for (let k = 0; k < b.length; k++) sum += row[k] * b[k][j];
+      return sum;
+    }),
+  );
 }
 
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x));

@@ -4,15 +4,26 @@ import { el } from "../dom.js";
 import { duration, plural } from "../format.js";
 import { legend } from "../parts.js";
 
-const LEGS = [["--blue", "click → Kafka has it, acknowledged"], ["--green", "Kafka → worker → changelog → server"], ["--orange", "server → new list on screen"]];
-const KEPT = 50, SHOWN = 5;
+const LEGS = [
+  ["--blue", "click → Kafka has it, acknowledged"],
+  ["--green", "Kafka → worker → changelog → server"],
+  ["--orange", "server → new list on screen"],
+];
+const KEPT = 50,
+  SHOWN = 5;
 
 /** Matches clicks (`acknowledged`, with the event's partition and offset) to lists (`listed`, with those of the
  *  row and when the server received it), in whichever order they come.
  */
 export function newLegs() {
-  const waiting = [], lists = [], totals = [];
-  const bars = el("ol", { class: "legs", "aria-label": "Your last clicks" }, el("li", { class: "soft", text: "Click an item: the time of each leg is drawn here." }));
+  const waiting = [],
+    lists = [],
+    totals = [];
+  const bars = el(
+    "ol",
+    { class: "legs", "aria-label": "Your last clicks" },
+    el("li", { class: "soft", text: "Click an item: the time of each leg is drawn here." }),
+  );
   const summary = el("p", { class: "number soft small", role: "status" });
   const node = el("div", {}, legend(LEGS, "Legs"), bars, summary);
   let shown = [];
@@ -30,7 +41,8 @@ export function newLegs() {
     const total = list.shown - click.pressed;
     // The two middle moments are the server's clock; without it the two last legs cannot be told apart.
     const toKafka = Math.min(click.answered - click.pressed, total);
-    const through = click.serverTime && list.received ? Math.min(Math.max(list.received - click.serverTime, 0), total - toKafka) : 0;
+    const through =
+      click.serverTime && list.received ? Math.min(Math.max(list.received - click.serverTime, 0), total - toKafka) : 0;
     const parts = [toKafka, through, total - toKafka - through];
     totals.push(total);
     totals.splice(0, totals.length - KEPT);
@@ -45,16 +57,32 @@ export function newLegs() {
 
   return {
     node,
-    acknowledged(click) { waiting.push(click); waiting.splice(0, waiting.length - KEPT); match(); },
-    listed(list) { lists.push(list); lists.splice(0, lists.length - KEPT); match(); },
+    acknowledged(click) {
+      waiting.push(click);
+      waiting.splice(0, waiting.length - KEPT);
+      match();
+    },
+    listed(list) {
+      lists.push(list);
+      lists.splice(0, lists.length - KEPT);
+      match();
+    },
   };
 }
 
 function row({ total, parts }, longest) {
   const text = LEGS.map(([, name], i) => `${name}: ${duration(parts[i])}`).join(", ");
-  return el("li", {},
+  return el(
+    "li",
+    {},
     el("b", { class: "number", text: duration(total) }),
-    el("span", { class: "leg-bar", role: "img", "aria-label": text, title: text },
-      parts.map((part, i) => el("i", { style: { width: `${(part / longest) * 100}%`, background: `var(${LEGS[i][0]})` } }))),
-    el("span", { class: "number small soft", text: parts.map(duration).join(" + ") }));
+    el(
+      "span",
+      { class: "leg-bar", role: "img", "aria-label": text, title: text },
+      parts.map((part, i) =>
+        el("i", { style: { width: `${(part / longest) * 100}%`, background: `var(${LEGS[i][0]})` } }),
+      ),
+    ),
+    el("span", { class: "number small soft", text: parts.map(duration).join(" + ") }),
+  );
 }

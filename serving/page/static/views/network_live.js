@@ -25,13 +25,23 @@ export async function somebodysSteps(version, length, signal) {
 /** A trace as columns of `unrolled`: units from those that forget soon to those that remember long. */
 export function stepsOf(user, trace, length, shownUnits = SHOWN_UNITS) {
   const order = horizonOrder(trace);
-  const units = Array.from({ length: Math.min(shownUnits, order.length) }, (_, i) => order[Math.floor((i * (order.length - 1)) / Math.max(shownUnits - 1, 1))]);
+  const units = Array.from(
+    { length: Math.min(shownUnits, order.length) },
+    (_, i) => order[Math.floor((i * (order.length - 1)) / Math.max(shownUnits - 1, 1))],
+  );
   const largest = Math.max(1e-9, ...trace.states.flat().map(Math.abs));
   const scale = largest > 1 ? largest : 1;
   const shown = trace.states.map((state) => units.map((unit) => state[unit] / scale));
   const first = Math.max(0, trace.steps.length - length);
   return {
-    user, cell: trace.cell, start: shown[first],
-    columns: trace.steps.slice(first).map((step, i) => ({ state: shown[first + i + 1], kept: trace.kept[first + i], written: trace.overwritten[first + i], label: step.title || step.item_id })),
+    user,
+    cell: trace.cell,
+    start: shown[first],
+    columns: trace.steps.slice(first).map((step, i) => ({
+      state: shown[first + i + 1],
+      kept: trace.kept[first + i],
+      written: trace.overwritten[first + i],
+      label: step.title || step.item_id,
+    })),
   };
 }

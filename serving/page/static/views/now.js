@@ -4,24 +4,34 @@ import { follow, get } from "../api.js";
 import { movingChart } from "../charts/moving_chart.js";
 import { el } from "../dom.js";
 import { count, metric, moment, percent, plural, shortVersion } from "../format.js";
-import { failure, heading, loading, section, table } from "../parts.js";
+import { failure, heading, loading, section } from "../parts.js";
+import { deadLetters } from "./dead_letters.js";
 import { workerStrip } from "./workers.js";
 
 export const title = "Now";
 
 const MOST_POINTS = 600; // ten minutes
-export const VERSION_COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
+const VERSION_COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
 
 export function open(root, { signal, onState }) {
   const body = el("div", {}, loading("the last minutes"));
-  root.append(heading("Now", "Events come in, each moves one person’s hidden state, and the lists follow. Each chart shows the last five minutes."), body);
+  root.append(
+    heading(
+      "Now",
+      "Events come in, each moves one person’s hidden state, and the lists follow. Each chart shows the last five minutes.",
+    ),
+    body,
+  );
   const board = newBoard(signal);
   const points = [];
   let began = false;
 
   function show() {
     if (!points.length) return;
-    if (!began) { began = true; body.replaceChildren(board.node); }
+    if (!began) {
+      began = true;
+      body.replaceChildren(board.node);
+    }
     board.draw(points);
   }
 
@@ -30,7 +40,13 @@ export function open(root, { signal, onState }) {
     const known = (await get("v1/live/history", {}, signal)).points;
     if (!known.length) return;
     const [first, last] = [known[0].time, known.at(-1).time];
-    points.splice(0, points.length, ...points.filter((point) => point.time < first), ...known, ...points.filter((point) => point.time > last));
+    points.splice(
+      0,
+      points.length,
+      ...points.filter((point) => point.time < first),
+      ...known,
+      ...points.filter((point) => point.time > last),
+    );
     points.splice(0, points.length - MOST_POINTS);
     show();
   }
@@ -40,7 +56,10 @@ export function open(root, { signal, onState }) {
     onState(name, error) {
       onState(name);
       body.classList.toggle("stale", name === "lost");
-      if (name === "open") fillHistory().catch((problem) => { if (!signal.aborted && !began) body.replaceChildren(failure(problem)); });
+      if (name === "open")
+        fillHistory().catch((problem) => {
+          if (!signal.aborted && !began) body.replaceChildren(failure(problem));
+        });
       if (name === "refused" || (name === "lost" && !began)) body.replaceChildren(failure(error));
     },
     onMessage(event, point) {
@@ -57,18 +76,52 @@ export function open(root, { signal, onState }) {
 function newBoard(signal) {
   const one = (name, colour, more = {}) => ({ name, colour, ...more });
   const charts = [
-    movingChart({ title: "Events", unit: "per second", series: [one("events", "--blue", { alone: true })], from: 1, read: (p) => [p.events_per_s] }),
-    movingChart({ title: "Freshness", unit: "ms from an event’s append to its row", series: [one("p50", "--blue"), one("p99", "--orange")], from: 10, read: (p) => [p.freshness_ms?.p50, p.freshness_ms?.p99] }),
-    movingChart({ title: "Lag", unit: "events not yet applied", series: [one("lag", "--blue", { alone: true })], from: 10, write: count, read: (p) => [p.lag] }),
-    movingChart({ title: "Answers over HTTP", unit: "ms", series: [one("p50", "--blue"), one("p99", "--orange")], from: 5, read: (p) => [p.http?.p50_ms, p.http?.p99_ms] }),
+    movingChart({
+      title: "Events",
+      unit: "per second",
+      series: [one("events", "--blue", { alone: true })],
+      from: 1,
+      read: (p) => [p.events_per_s],
+    }),
+    movingChart({
+      title: "Freshness",
+      unit: "ms from an event’s append to its row",
+      series: [one("p50", "--blue"), one("p99", "--orange")],
+      from: 10,
+      read: (p) => [p.freshness_ms?.p50, p.freshness_ms?.p99],
+    }),
+    movingChart({
+      title: "Lag",
+      unit: "events not yet applied",
+      series: [one("lag", "--blue", { alone: true })],
+      from: 10,
+      write: count,
+      read: (p) => [p.lag],
+    }),
+    movingChart({
+      title: "Answers over HTTP",
+      unit: "ms",
+      series: [one("p50", "--blue"), one("p99", "--orange")],
+      from: 5,
+      read: (p) => [p.http?.p50_ms, p.http?.p99_ms],
+    }),
   ];
   const attention = el("ul", { class: "attention", "aria-label": "What needs attention" });
   const facts = el("p", { class: "facts number" });
   const small = el("div", { class: "multiples" });
   const workers = el("div");
   const dead = deadLetters(signal);
-  const node = el("div", {}, attention, facts, small, section("Workers and partitions", workers), section("Dead letters", dead.node));
-  let quality = [], shownVersions = null;
+  const node = el(
+    "div",
+    {},
+    attention,
+    facts,
+    small,
+    section("Workers and partitions", workers),
+    section("Dead letters", dead.node),
+  );
+  let quality = [],
+    shownVersions = null;
 
   return {
     node,
@@ -83,7 +136,13 @@ function newBoard(signal) {
       }
       for (const chart of [...charts, ...quality]) chart.draw(points);
       showAttention(attention, point.attention);
-      facts.textContent = [`${count(point.rows)} ${point.rows === 1 ? "person" : "people"}`, plural(point.items, "item"), versions.map((each) => `${shortVersion(each.version)} for ${percent(each.share)}`).join(", ") || "no version yet", `the stream’s clock says ${moment(point.stream_time < 0 ? null : point.stream_time)}`].join("  ·  ");
+      facts.textContent = [
+        `${count(point.rows)} ${point.rows === 1 ? "person" : "people"}`,
+        plural(point.items, "item"),
+        versions.map((each) => `${shortVersion(each.version)} for ${percent(each.share)}`).join(", ") ||
+          "no version yet",
+        `the stream’s clock says ${moment(point.stream_time < 0 ? null : point.stream_time)}`,
+      ].join("  ·  ");
       workers.replaceChildren(workerStrip(point));
       dead.follow(point.dead_letters);
     },
@@ -94,15 +153,33 @@ function newBoard(signal) {
 function qualityCharts(ids) {
   const series = ids.flatMap((id, i) => {
     const colour = VERSION_COLOURS[i % VERSION_COLOURS.length];
-    return [{ name: shortVersion(id), colour }, { name: ids.length > 1 ? `popularity (${shortVersion(id)})` : "popularity", short: "popularity", colour: ids.length > 1 ? colour : "--grey", dashed: true }];
+    return [
+      { name: shortVersion(id), colour },
+      {
+        name: ids.length > 1 ? `popularity (${shortVersion(id)})` : "popularity",
+        short: "popularity",
+        colour: ids.length > 1 ? colour : "--grey",
+        dashed: true,
+      },
+    ];
   });
-  return [["Recall@20", "recall_at_20"], ["MRR@20", "mrr_at_20"]].map(([name, field]) => movingChart({
-    title: name, unit: "ranked before each event is applied", series, fitted: true, write: metric,
-    read: (point) => ids.flatMap((id) => {
-      const version = point.versions.find((each) => each.version === id);
-      return [version?.prequential?.[field], version?.popularity?.[field]];
+  return [
+    ["Recall@20", "recall_at_20"],
+    ["MRR@20", "mrr_at_20"],
+  ].map(([name, field]) =>
+    movingChart({
+      title: name,
+      unit: "ranked before each event is applied",
+      series,
+      fitted: true,
+      write: metric,
+      read: (point) =>
+        ids.flatMap((id) => {
+          const version = point.versions.find((each) => each.version === id);
+          return [version?.prequential?.[field], version?.popularity?.[field]];
+        }),
     }),
-  }));
+  );
 }
 
 const MARKS = { problem: "Problem", warning: "Warning", info: "Note" };
@@ -112,32 +189,14 @@ function showAttention(node, entries) {
   const text = JSON.stringify(shown);
   if (node.dataset.shown === text) return;
   node.dataset.shown = text;
-  node.replaceChildren(...shown.map((entry) => el("li", { "data-severity": entry.severity }, MARKS[entry.severity] && el("b", { text: MARKS[entry.severity] }), el("span", { text: entry.text }))));
+  node.replaceChildren(
+    ...shown.map((entry) =>
+      el(
+        "li",
+        { "data-severity": entry.severity },
+        MARKS[entry.severity] && el("b", { text: MARKS[entry.severity] }),
+        el("span", { text: entry.text }),
+      ),
+    ),
+  );
 }
-
-/** Dead letters by reason with samples; asks again when their number has changed. */
-function deadLetters(signal) {
-  const node = el("div", {}, loading("dead letters"));
-  let asked = null, asking = false;
-  async function ask(total) {
-    asking = true;
-    asked = total;
-    try {
-      show(await get("v1/dead-letters", { limit: 20 }, signal));
-    } catch (error) {
-      if (!signal.aborted) node.replaceChildren(failure(error));
-    }
-    asking = false;
-  }
-  function show({ total, by_reason: reasons, samples }) {
-    if (!total && !samples.length) return node.replaceChildren(el("p", { class: "soft", text: "None. Records that Eddy cannot read would be listed here with the reason." }));
-    const most = Object.entries(reasons).sort((a, b) => b[1] - a[1]);
-    node.replaceChildren(
-      el("ul", { class: "reasons" }, most.map(([reason, n]) => el("li", {}, el("b", { class: "number", text: count(n) }), ` ${reason}`))),
-      el("details", {}, el("summary", { text: `The last ${plural(samples.length, "record")}` }),
-        table("Dead letters, newest first", ["Time", "Place", "Reason", "Key", "Value"], samples.map((each) => [
-          moment(each.time), `${each.topic} ${each.partition}:${each.offset}`, each.reason, each.key, el("code", { text: each.value })]))));
-  }
-  return { node, follow(total) { if (total !== asked && !asking) ask(total); } };
-}
-
