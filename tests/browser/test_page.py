@@ -46,7 +46,7 @@ def test_the_list_follows_each_click_on_an_item(visit: Visit) -> None:
         )
     assert titles(page) != before
     expect(page.locator(".legs li")).to_have_count(5)
-    expect(page.locator(".unrolled .path")).to_have_count(8)  # the last eight clicks, each as a step
+    expect(page.locator(".unrolled .path")).to_have_count(11)  # the last clicks, each as a step
     totals = [
         float(each) for each in (page.locator("[data-totals]").get_attribute("data-totals") or "").split()
     ]

@@ -11,7 +11,7 @@ const STEP = 96,
   STRIP = 18,
   WIDEST = 13;
 const GRADIENT_Y = 30,
-  TOP = 46;
+  BELOW_GRADIENT = 46;
 
 /** columns: for each step up to the present one {state (units, -1 … 1), kept, written (0 … 1), label}; start: the
  *  state before the first; flow: ‖∂h_t/∂h_{t-lag}‖ by lag relative to lag 0, null = not drawn; length: steps that
@@ -20,8 +20,9 @@ const GRADIENT_Y = 30,
 export function unrolled({ columns, start, flow, length, fresh, name }) {
   const paint = diverging();
   const units = start.length;
-  const bottom = TOP + units * UNIT,
-    middle = TOP + (units * UNIT) / 2;
+  const top = flow ? BELOW_GRADIENT : 4;
+  const bottom = top + units * UNIT,
+    middle = top + (units * UNIT) / 2;
   const height = bottom + 52,
     width = LEFT + Math.max(length, columns.length) * STEP + STRIP + 8;
   const x = (step) => LEFT + step * STEP; // of the strip after `step` events
@@ -53,19 +54,19 @@ export function unrolled({ columns, start, flow, length, fresh, name }) {
     parts.push(group);
   }
   for (let step = last; step < length; step++) {
-    parts.push(svg("rect", { class: "to-come", x: x(step + 1), y: TOP, width: STRIP, height: units * UNIT, rx: 2 }));
+    parts.push(svg("rect", { class: "to-come", x: x(step + 1), y: top, width: STRIP, height: units * UNIT, rx: 2 }));
   }
   [start, ...columns.map((column) => column.state)].forEach((state, step) => {
     const strip = svg(
       "g",
       {},
       Array.from(state, (value, unit) =>
-        svg("rect", { x: x(step), y: TOP + unit * UNIT, width: STRIP, height: UNIT - 1, fill: paint(value) }),
+        svg("rect", { x: x(step), y: top + unit * UNIT, width: STRIP, height: UNIT - 1, fill: paint(value) }),
       ),
       svg("rect", {
         class: "frame",
         x: x(step) - 1.5,
-        y: TOP - 1.5,
+        y: top - 1.5,
         width: STRIP + 3,
         height: units * UNIT + 2,
         rx: 2,

@@ -13,7 +13,7 @@ export const title = "Be a user";
 
 const ME = "eddy-be-a-user",
   TILES = 12,
-  SHOWN_STEPS = 8,
+  SHOWN_STEPS = 11,
   SHOWN_UNITS = 12;
 
 export function open(root, { signal, onState }) {
@@ -56,6 +56,7 @@ export function open(root, { signal, onState }) {
         },
       }),
     ),
+    section("Your hidden state", el("div", { class: "panel" }, network, networkText)),
     el(
       "div",
       { class: "columns block" },
@@ -80,15 +81,6 @@ export function open(root, { signal, onState }) {
         list.node,
         said,
       ),
-    ),
-    section(
-      "Your hidden state",
-      el("p", {
-        class: "lead",
-        text: "The live network, unrolled: each click is its next input xₜ, and the strip is what it makes of you.",
-      }),
-      network,
-      networkText,
     ),
   );
 
@@ -155,14 +147,14 @@ export function open(root, { signal, onState }) {
       );
       network.scrollLeft = network.scrollWidth;
       networkText.textContent =
-        "Twelve of its units, from those that forget soon (top) to those that remember long; violet is negative, ochre positive. Blue arrows: how much of the state is kept; green: how much is written anew.";
+        "The live network, unrolled: each click is its next input, each strip what it makes of you then. Twelve of its units, from those that forget soon (top) to those that remember long; violet is negative, ochre positive. Blue arrows: how much of the state is kept; green: how much is written anew.";
       failed = false;
     } catch (error) {
       if (signal.aborted) return;
       if (!failed)
         network.replaceChildren(
           error.status === 404
-            ? state("empty", "Your state is still zero", "Click an item, and the first step appears here.")
+            ? state("empty", "Your state is still zero", "Click an item below, and the first step appears here.")
             : failure(error),
         );
       failed = true;

@@ -8,7 +8,7 @@ import { failure, heading, loading, section, state, table } from "../parts.js";
 
 export const title = "Items";
 
-const FOUND = 30;
+const FOUND = 15;
 
 export function open(root, { id, signal }) {
   if (id) return oneItem(root, id, signal);
