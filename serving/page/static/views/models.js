@@ -68,7 +68,7 @@ export function open(root, { signal }) {
 function parts({ epoch, shares, versions }, act) {
   if (!versions.length)
     return [state("empty", "There is no version yet", "Train one with: eddy train --events FILE --announce")];
-  const live = Object.entries(shares).sort((a, b) => b[1] - a[1]);
+  const live = Object.entries(shares).sort(); // by id, as colours are given on the view Now, too
   const colours = new Map(live.map(([id], i) => [id, COLOURS[i % COLOURS.length]]));
   const reach =
     Math.max(

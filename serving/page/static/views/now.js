@@ -127,7 +127,9 @@ function newBoard(signal) {
     node,
     draw(points) {
       const point = points.at(-1);
-      const versions = point.versions.filter((each) => each.share > 0 || each.live || each.prequential);
+      const versions = point.versions
+        .filter((each) => each.share > 0 || each.live || each.prequential)
+        .sort((a, b) => (a.version < b.version ? -1 : 1)); // so that each keeps its colour
       const ids = versions.map((each) => each.version).join(" ");
       if (ids !== shownVersions) {
         shownVersions = ids;
