@@ -6,6 +6,7 @@
 | items | items like an item, and what is popular |
 | events | events in: posted, from beacons, from pixels |
 | users | what is stored of a user, and its erasure |
+| inside | hidden states through time |
 | live | the installation now and lately, dead letters |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
@@ -28,6 +29,7 @@ from eddy.serving.page.files import serve_page
 from eddy.serving.problems import answer_with_problems
 from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
+from eddy.serving.routes.inside import inside_routes
 from eddy.serving.routes.items import item_routes
 from eddy.serving.routes.live import live_routes
 from eddy.serving.routes.operations import operation_routes
@@ -61,6 +63,7 @@ def new_app(service: Service) -> FastAPI:
     app.include_router(item_routes(service))
     app.include_router(event_routes(service))
     app.include_router(live_routes(service))
+    app.include_router(inside_routes(service))
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service, keys))
     serve_docs(app, with_keys=keys is not None)

@@ -21,6 +21,7 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version
 from eddy.serving.admission import AnswerQueue
 from eddy.serving.event_writer import EventWriter, Position
+from eddy.serving.inside.dynamics import MeasuredDynamics
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.live.dead_letters import KEPT
@@ -60,6 +61,8 @@ class Service:
         self._retry_s = retry_s
         self._thread = ThreadPoolExecutor(1, "eddy-serving", initializer=torch.set_num_threads, initargs=(1,))
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
+        self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
+        self.dynamics = MeasuredDynamics(self)
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
@@ -123,11 +126,16 @@ class Service:
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._questions.cancel()
         self._builds.shutdown(wait=False, cancel_futures=True)
+        self._looks.shutdown(wait=False, cancel_futures=True)
         self._thread.shutdown()
 
     async def on_thread(self, work: Callable[[], T]) -> T:
         """Do work on the thread that owns the view."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do work that only looks, beside the thread that answers and beside that of new versions."""
+        return await asyncio.get_running_loop().run_in_executor(self._looks, work)
 
     async def _beside(self, work: Callable[[], T]) -> T:
         """Do work of new versions beside the thread that answers."""

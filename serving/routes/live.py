@@ -1,13 +1,11 @@
 """What the installation does at this moment, and did lately."""
 
-import asyncio
-import gzip
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from eddy.serving.json_answers import json_answer
+from eddy.serving.json_answers import json_answer, large_answer
 from eddy.serving.live.answers import DeadLetters, History
 from eddy.serving.live.dead_letters import KEPT
 from eddy.serving.live.streams import EVENTS, EventStream
@@ -35,13 +33,7 @@ def live_routes(service: Service) -> APIRouter:
     @routes.get("/v1/live/history", response_model=History, responses=responses(400, 500))
     async def history(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
         """What `/v1/live` said in the last ten minutes."""
-        body, headers = service.installation.history(), {"vary": "Accept-Encoding"}
-        if "gzip" in request.headers.get(
-            "accept-encoding", ""
-        ):  # points are alike: a twentieth of it is left
-            body = await asyncio.to_thread(gzip.compress, body, 5)
-            headers["content-encoding"] = "gzip"
-        return Response(body, headers=headers, media_type="application/json")
+        return await large_answer(request, service.installation.history())
 
     @routes.get("/v1/dead-letters", response_model=DeadLetters, responses=responses(400, 500))
     async def dead_letters(wanted: Annotated[WhichLetters, Query()]) -> Response:
