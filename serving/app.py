@@ -8,6 +8,7 @@
 | users | what is stored of a user, and its erasure |
 | inside | hidden states through time |
 | live | the installation now and lately, dead letters |
+| versions | model versions, and which are live |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
 `/openapi.json` describes the API, from the types that check requests; `/docs` renders it, and at `/` is the
@@ -35,6 +36,7 @@ from eddy.serving.routes.live import live_routes
 from eddy.serving.routes.operations import operation_routes
 from eddy.serving.routes.recommendations import recommendation_routes
 from eddy.serving.routes.users import user_routes
+from eddy.serving.routes.versions import version_routes
 from eddy.serving.service import Service
 
 MAX_BODY_BYTES = 1 << 20
@@ -64,6 +66,7 @@ def new_app(service: Service) -> FastAPI:
     app.include_router(event_routes(service))
     app.include_router(live_routes(service))
     app.include_router(inside_routes(service))
+    app.include_router(version_routes(service))
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service, keys))
     serve_docs(app, with_keys=keys is not None)

@@ -32,6 +32,9 @@ from eddy.serving.metrics import ServerMetrics
 from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
 from eddy.serving.stored_user import StoredUser, stored_user
+from eddy.serving.versions.answers import Versions
+from eddy.serving.versions.overview import overview
+from eddy.serving.versions.registry import RegistryReader
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take
@@ -63,6 +66,7 @@ class Service:
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
         self.dynamics = MeasuredDynamics(self)
+        self.registry = RegistryReader(settings.registry)
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
@@ -178,6 +182,12 @@ class Service:
     async def stored_user(self, user: str) -> StoredUser | None:
         """What is stored of a user; None where nothing is."""
         return await self.on_thread(lambda: stored_user(self.view, user))
+
+    async def versions(self) -> Versions:
+        """All versions: those of the registry, and those that are announced."""
+        contents = await self.registry.contents()
+        loaded = await self.look_up(lambda view: {ranker.live.version.id for ranker in view.rankers.values()})
+        return overview(contents, self._situation(), self.installation.ranks, loaded, self._failed)
 
     def watch_person(self, question: Question) -> PersonSource:
         """What a stream about the question's user tells."""

@@ -37,7 +37,9 @@ def serve(
 
 def api_key(
     name: Annotated[str, typer.Argument(help="Whose key it is, for your file; it is no secret.")],
-    scope: Annotated[list[str], typer.Option(help="read, write or erase; may be given several times.")],
+    scope: Annotated[
+        list[str], typer.Option(help="read, write, erase or operate; may be given several times.")
+    ],
 ) -> None:
     """Make a key for callers of the HTTP API.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eddy.serving.lists.answers import Recommended
+from eddy.serving.lists.answers import Explained, Recommended
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,9 @@ class Step:
     timestamp: int
     gap_ms: int | None
     """since the event before; null for the first"""
+
+
+Listed = list[Recommended | Explained]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class Trace:
     """[T] mean share of the state that is written anew"""
     horizon: list[float]
     """[H] number of events after which what a unit holds counts half, at most MAX_HORIZON"""
-    list: "list[Recommended]"
-    """the list that the version gives after the last event"""
+    list: Listed
+    """the list that the version gives after the last event, explained"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from eddy.models.network.inside import Inside, look_inside
 from eddy.models.network.recommender import Recommender
 from eddy.serving.inside.answers import Step, Trace
 from eddy.serving.inside.windows import CellWindow, window_of
-from eddy.serving.lists.answers import Recommended
-from eddy.serving.lists.entries import items_of
+from eddy.serving.lists.answers import Explained, Recommended
+from eddy.serving.lists.compose import Place
+from eddy.serving.lists.entries import explained_items
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import Group, best_scores
@@ -105,7 +106,9 @@ def _read(copied: _Copied) -> tuple[Inside, torch.Tensor]:
     return look_inside(recommender.cell, x, window.state), state
 
 
-def _list(view: MaterialisedView, user: str, at: VersionAt, state: torch.Tensor) -> list[Recommended]:
+def _list(
+    view: MaterialisedView, user: str, at: VersionAt, state: torch.Tensor
+) -> list[Recommended | Explained]:
     """The list that the state gives now; none when row or version have left meanwhile."""
     row, ranker = view.find_row(user), view.rankers.get(at)
     if row is None or ranker is None:
@@ -114,11 +117,15 @@ def _list(view: MaterialisedView, user: str, at: VersionAt, state: torch.Tensor)
     ranker.update_statistics(moment.now, moment.wall)
     slots, numbers = np.array([row.slot]), np.zeros(1, np.int64)
     group = Group(ranker, view.slabs[row.at], slots, state[None], numbers)
-    _, best = best_scores(moment, group, [Question(user, LIST_LENGTH)])
-    return items_of(view, best.item.numpy()[0], best.score.numpy()[0])
+    question = Question(user, LIST_LENGTH)
+    rows, best = best_scores(moment, group, [question])
+    listed = best.item.numpy()[0] >= 0
+    item, score = best.item.numpy()[0][listed], best.score.numpy()[0][listed]
+    places = [Place(each, "score") for each in item.tolist()]
+    return [*explained_items(moment, question, places, score, ranker, rows)]
 
 
-def _told(copied: _Copied, inside: Inside, listed: list[Recommended]) -> Trace:
+def _told(copied: _Copied, inside: Inside, listed: list[Recommended | Explained]) -> Trace:
     config = copied.recommender.config
     steps = [
         Step(each.item_id, each.title, each.event_type, each.timestamp, None if gap < 0 else int(gap))

@@ -21,6 +21,12 @@ class WhichLetters(NoParameters):
     limit: Annotated[int, Field(ge=0, le=KEPT, description="How many of the newest.")] = 50
 
 
+class WhichPoints(NoParameters):
+    """Which points of the history are wanted."""
+
+    every: Annotated[int, Field(ge=1, le=60, description="One of so many points.")] = 1
+
+
 def live_routes(service: Service) -> APIRouter:
     """The routes of the moment."""
     routes = APIRouter(tags=["live"], dependencies=[READ])
@@ -31,9 +37,9 @@ def live_routes(service: Service) -> APIRouter:
         return EventStream(service.streams, service.installation.now.source)
 
     @routes.get("/v1/live/history", response_model=History, responses=responses(400, 500))
-    async def history(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
+    async def history(request: Request, wanted: Annotated[WhichPoints, Query()]) -> Response:
         """What `/v1/live` said in the last ten minutes."""
-        return await large_answer(request, service.installation.history())
+        return await large_answer(request, service.installation.history(wanted.every))
 
     @routes.get("/v1/dead-letters", response_model=DeadLetters, responses=responses(400, 500))
     async def dead_letters(wanted: Annotated[WhichLetters, Query()]) -> Response:
