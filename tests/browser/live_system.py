@@ -48,7 +48,7 @@ class LiveSystem:
         self.versions: list[Version] = []
         self._server: subprocess.Popen[bytes] | None = None
         (self.read_key, read_line), (self.write_key, write_line) = (
-            new_key("reader", ["read"]), new_key("writer", ["read", "write"])
+            new_key("reader", ["read"]), new_key("writer", ["read", "write", "operate"])
         )  # fmt: skip
         (folder / "keys").write_text(f"{read_line}\n{write_line}\n")
 

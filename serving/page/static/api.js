@@ -6,6 +6,7 @@ import { pause } from "./dom.js";
 const KEY = "eddy-api-key";
 const SILENCE_MS = 40_000; // the server gives a sign of life every 15 s
 const LONGEST_WAIT_MS = 10_000;
+const SHORT_MS = 30_000; // a stream that ends sooner was not ended by the server's habit
 
 export const apiKey = () => sessionStorage.getItem(KEY);
 export const keepKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
@@ -73,8 +74,10 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
       const response = await send("GET", address, { parameters, signal: attempt.signal });
       onState("open");
       wait = 500;
+      const opened = performance.now();
       await read(response.body, onMessage, stop);
-      throw new Refused(0, "The stream has ended.");
+      // The server ends streams from time to time, so that a withdrawn key is soon of no use: that is no break.
+      if (performance.now() - opened < SHORT_MS) throw new Refused(0, "The stream has ended.");
     } catch (error) {
       if (signal.aborted) return;
       const refused = error instanceof Refused ? error : new Refused(0, "The connection broke.");

@@ -49,8 +49,8 @@ export function moment(ms) {
     : `${date.toISOString().slice(0, 10)} ${time.slice(0, 5)}`;
 }
 
-/** An item's title, or its id where it has none. */
-export const named = (item) => item.title || item.item_id;
+/** An item's title, or its id where it has none; rows know items by hashes, of which some have no name yet. */
+export const named = (item) => item.title || item.item_id || "an unnamed item";
 
 /** The short form of a version's id: v000002. */
 export const shortVersion = (id) => (id ?? NONE).split("-")[0];

@@ -21,6 +21,7 @@ function layer(draw, hidden, inputs) {
 }
 
 const sum = (...parts) => vector(parts[0].length, (i) => parts.reduce((total, part) => total + part[i], 0));
+const zeros = (n) => vector(n);
 const ones = (n) => vector(n, () => 1);
 
 export function rnn(hidden = 8, inputs = 4, seed = 7) {
@@ -35,7 +36,7 @@ export function rnn(hidden = 8, inputs = 4, seed = 7) {
     recurrent: a.u,
     step(x, h) {
       const next = sum(a.read(x), a.recall(h), a.b).map(Math.tanh);
-      return { next, gates: {}, kept: ones(hidden), written: ones(hidden) };
+      return { next, gates: {}, kept: zeros(hidden), written: ones(hidden) }; // all of it goes through U and tanh
     },
   };
 }

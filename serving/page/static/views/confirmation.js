@@ -13,7 +13,7 @@ export function confirmed(question, detail, action, signal) {
         { method: "dialog" },
         el("h2", { id: "question", text: question }),
         el("p", { class: "detail", text: detail }),
-        el("p", { class: "small soft", text: "A key with the scope write is needed where the server asks for keys." }),
+        el("p", { class: "small soft", text: "Where the server asks for keys, one with the scope operate is needed." }),
         el(
           "div",
           { class: "buttons" },

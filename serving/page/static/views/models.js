@@ -146,21 +146,22 @@ const promotion = (id) => ({
 
 const takeBack = () => ({
   question: "Take back the last announcement?",
-  detail:
-    "All users get the version that was live before. This is one more announcement, and can itself be taken back.",
+  detail: "All users get the version that all had before. This is one more announcement, and can itself be taken back.",
   action: "Take it back",
   address: "v1/versions/rollback",
   content: {},
 });
 
-/** `percentage` of the users for a version; the others keep theirs in proportion. */
+/** `percentage` of the users for a version; the others keep theirs in proportion, in whole percent. */
 function share(id, percentage, shares) {
   const others = Object.entries(shares).filter(([other]) => other !== id);
   const rest = others.reduce((sum, [, value]) => sum + value, 0) || 1;
-  const content = Object.fromEntries([
-    ...others.map(([other, value]) => [other, Math.round((value / rest) * (100 - percentage) * 100) / 100]),
-    [id, percentage],
-  ]);
+  const content = { [id]: percentage };
+  let left = 100 - percentage;
+  others.forEach(([other, value], i) => {
+    content[other] = i === others.length - 1 ? left : Math.max(1, Math.round((value / rest) * (100 - percentage)));
+    left -= content[other];
+  });
   return {
     question: `Give ${shortVersion(id)} to ${percentage} % of the users?`,
     detail: Object.entries(content)

@@ -45,7 +45,7 @@ export function open(root, { signal }) {
     player.node,
     legend(
       [
-        ["--blue", "kept: the state’s way forward, as wide as the gates let it be"],
+        ["--blue", "kept as it is, as wide as the gates let it be; the RNN keeps nothing, all goes through U and tanh"],
         ["--green", "let in: new content"],
         ["--orange", "gradient ‖∂hₜ/∂hₛ‖ back to each earlier state, relative to the last"],
       ],

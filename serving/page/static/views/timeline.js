@@ -5,13 +5,13 @@ import { duration, moment, named, number } from "../format.js";
 
 const MOST_EVENTS = 50;
 
-const key = (event) => `${event.timestamp} ${event.offset ?? ""} ${event.item_id}`;
+const key = (event) => `${event.timestamp} ${event.item_id} ${event.event_type}`;
 
 /** Adds events that are not there yet; the list stays bounded and in order of time. */
 export function addEvents(known, fresh) {
   const there = new Set(known.map(key));
   known.push(...fresh.filter((event) => !there.has(key(event))));
-  known.sort((a, b) => a.timestamp - b.timestamp || (a.offset ?? 0) - (b.offset ?? 0));
+  known.sort((a, b) => a.timestamp - b.timestamp);
   known.splice(0, known.length - MOST_EVENTS);
 }
 

@@ -48,16 +48,16 @@ export function versionRow(version, { reach, colour, actions }) {
       { class: "judgements" },
       decision
         ? judgement(
-            decision.live ? "The gate let it go live" : "The gate said no",
+            `${decision.kind[0].toUpperCase()}${decision.kind.slice(1)} (${decision.decided_by}, ${moment(decision.decided_at)})`,
             decision.reason,
             decision.interval && { mean: decision.difference, low: decision.interval[0], high: decision.interval[1] },
             reach,
-            "Difference to the version that was live",
+            `${decision.metric ?? "Difference"} beside the version that was live`,
           )
         : null,
       difference
         ? judgement(
-            `${difference.metric} beside the first live version, now`,
+            `${difference.metric} beside the version that most users have, live`,
             `${signed(difference.mean)} [${signed(difference.interval[0])}, ${signed(difference.interval[1])}]`,
             { mean: difference.mean, low: difference.interval[0], high: difference.interval[1] },
             reach,
