@@ -5,7 +5,6 @@ import { el, onScheme } from "../dom.js";
 import { cellName, duration, metric, moment, named, number, shortVersion } from "../format.js";
 
 const MOST_ROWS = 64,
-  ROW = 4,
   GATE_ROW = 34;
 
 /** Units by how long they remember, those that forget soonest first. */
@@ -16,6 +15,7 @@ export const horizonOrder = (trace) =>
 export function hiddenState(trace, signal) {
   const order = spread(horizonOrder(trace));
   const steps = trace.steps.length;
+  const rowHeight = Math.min(Math.max(Math.floor(220 / order.length), 4), 12); // px
   const canvas = el("canvas", { class: "map" });
   const gates = el("canvas", { class: "gates" });
   const readout = el("output", { class: "small number" });
@@ -31,12 +31,12 @@ export function hiddenState(trace, signal) {
     const width = Math.max(surface.clientWidth, 60),
       columns = steps + 1;
     const paint = diverging();
-    const heat = fit(canvas, width, order.length * ROW);
+    const heat = fit(canvas, width, order.length * rowHeight);
     const step = width / columns;
     for (let t = 0; t < columns; t++) {
       order.forEach((unit, row) => {
         heat.fillStyle = paint(trace.states[t][unit] / largest);
-        heat.fillRect(Math.floor(t * step), row * ROW, Math.ceil(step), ROW);
+        heat.fillRect(Math.floor(t * step), row * rowHeight, Math.ceil(step), rowHeight);
       });
     }
     const style = getComputedStyle(document.documentElement);
@@ -52,7 +52,7 @@ export function hiddenState(trace, signal) {
     }
     if (chosen) {
       heat.strokeStyle = tone("--ink");
-      heat.strokeRect(Math.floor(chosen[0] * step) + 0.5, chosen[1] * ROW + 0.5, Math.ceil(step) - 1, ROW);
+      heat.strokeRect(Math.floor(chosen[0] * step) + 0.5, chosen[1] * rowHeight + 0.5, Math.ceil(step) - 1, rowHeight);
     }
   }
 
@@ -78,7 +78,7 @@ export function hiddenState(trace, signal) {
     const box = canvas.getBoundingClientRect();
     choose(
       Math.floor(((event.clientX - box.left) / box.width) * (steps + 1)),
-      Math.floor((event.clientY - box.top) / ROW),
+      Math.floor((event.clientY - box.top) / rowHeight),
     );
   });
   surface.addEventListener("pointerleave", leave);

@@ -178,7 +178,7 @@ export function open(root, { signal }) {
         el(
           "span",
           { class: "small soft" },
-          `${shortVersion(dynamics.version)}, trained, ${count(dynamics.hidden)} units, of which eight are shown, on the last events of `,
+          `${shortVersion(dynamics.version)}, ${count(dynamics.hidden)} units, of which eight are shown, on the last events of `,
           el("a", { href: `#/person/${encodeURIComponent(live.user)}`, text: live.user }),
           ". Gradients are means over many people.",
         ),
