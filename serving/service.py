@@ -20,6 +20,7 @@ from aiokafka import TopicPartition
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
 from eddy.serving.admission import AnswerQueue
+from eddy.serving.catalogue.item_service import ItemService
 from eddy.serving.event_writer import EventWriter, Position
 from eddy.serving.inside.dynamics import MeasuredDynamics
 from eddy.serving.lists.answers import Answer
@@ -67,6 +68,7 @@ class Service:
         self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
         self.dynamics = MeasuredDynamics(self)
         self.registry = RegistryReader(settings.registry)
+        self.items = ItemService(self)
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
@@ -109,6 +111,7 @@ class Service:
         self._spawn(self._follow(topics.metrics, [0], self._take_metrics))
         self._spawn(self._follow(topics.dead_letters, [0], self._take_letters))
         self._spawn(self.installation.run(topics.dead_letters))
+        self._spawn(self.items.watch_popularity())
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -10,8 +10,9 @@ import torch
 from eddy.models.network.inside import gradient_flow, look_inside, spectral_radius
 from eddy.models.network.recommender import Recommender
 from eddy.serving.inside.answers import Dynamics
-from eddy.serving.inside.trace import Threads, ranker_of, rounded
+from eddy.serving.inside.trace import ranker_of, rounded
 from eddy.serving.inside.windows import CellWindow, longest_windows
+from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView
 
 HORIZON_USERS = 8

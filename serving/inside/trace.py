@@ -4,9 +4,7 @@ What the view holds is copied on its thread; the cell reads the copy on another 
 list that the state at the end gives. Each turn on the view's thread takes about as long as a question.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import Group, best_scores
 from eddy.serving.stored_user import StoredUser, stored_user
+from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine.ranker import Ranker
 
@@ -30,21 +29,9 @@ DECIMALS = 3
 
 LIST_LENGTH = 10
 
-T = TypeVar("T")
-
 
 class NotHere(EddyError):
     """There is no such user, or no such version is loaded."""
-
-
-class Threads(Protocol):
-    """Where work is done."""
-
-    async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
-        """Do work on the view's thread."""
-
-    def beside(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Do work beside the view's thread."""
 
 
 @dataclass(frozen=True)
@@ -153,4 +140,4 @@ def rounded(part: torch.Tensor) -> list:  # type: ignore[type-arg]  # as deep as
     return values
 
 
-__all__ = ["NotHere", "Threads", "ranker_of", "rounded", "trace_user"]
+__all__ = ["NotHere", "ranker_of", "rounded", "trace_user"]
