@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from kafka import KafkaProducer
@@ -113,6 +114,11 @@ class LiveSystem:
             return httpx.get(self.address + "readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def ask(self, path: str) -> Any:
+        """The server's answer to a GET with the key that may read."""
+        answer = httpx.get(self.address + path, headers={"X-API-Key": self.read_key}, timeout=30)
+        return answer.raise_for_status().json()
 
     @property
     def server_pid(self) -> int:

@@ -127,14 +127,22 @@ def test_two_shares_and_a_swap_are_seen(visit: Visit, system: LiveSystem) -> Non
 
 
 def test_two_versions_are_shown_side_by_side(visit: Visit, system: LiveSystem) -> None:
+    announce_shares(system.settings, [(version, 50) for version in system.versions])
+    eventually(
+        lambda: all(each["loaded"] for each in system.ask("v1/versions")["versions"]), 30, "both versions"
+    )
+    own = system.ask("v1/users/alice/trace")["version"]
     page = visit.open("person/alice")
-    page.get_by_label("Side by side with").select_option(system.versions[0].id)
+    other = next(version.id for version in system.versions if version.id != own)
+    page.get_by_label("Side by side with").select_option(other)
     expect(page.locator(".hidden-state")).to_have_count(2)
-    expect(page.locator(".hidden-state figcaption b")).to_have_text(["LSTM of v000002", "GRU of v000001"])
+    captions = page.locator(".hidden-state figcaption b").all_inner_texts()
+    assert sorted(captions) == ["GRU of v000001", "LSTM of v000002"]
     expect(page.locator(".list")).to_have_count(2)
 
 
 def test_versions_are_promoted_and_taken_back_after_a_question(visit: Visit, system: LiveSystem) -> None:
+    announce(system.settings, system.versions[1])
     page = visit.open("models")
     row = page.locator(".versions li", has_text=system.versions[0].id)
     row.get_by_role("button", name="Promote").click()

@@ -17,7 +17,7 @@ export function personChooser(id, signal) {
     spellcheck: "false",
     placeholder: "user id",
   });
-  const active = el("p", { class: "people", "aria-label": "Active now" });
+  const active = el("p", { class: "people", role: "group", "aria-label": "Active now" });
   const go = (user) => {
     location.hash = `#/person/${encodeURIComponent(user)}`;
   };
