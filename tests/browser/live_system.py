@@ -64,13 +64,12 @@ class LiveSystem:
         titles = {
             item_id(n): f"The {first[n % 5]} {second[n // 5 % 4]} {n}" for n in range(ITEMS)
         } | {HOSTILE_ITEM: PAYLOAD}  # fmt: skip
-        self.write(
-            self.settings.topics.items,
-            [
-                (item, json.dumps({"item_id": item, "title": title, "category": PAYLOAD}).encode())
-                for item, title in titles.items()
-            ],
-        )
+        described = [
+            {"item_id": item, "title": title, "category": PAYLOAD if item == HOSTILE_ITEM else "Drama"}
+            for item, title in titles.items()
+        ]
+        records = [(str(each["item_id"]), json.dumps(each).encode()) for each in described]
+        self.write(self.settings.topics.items, records)
 
     def write(self, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
         """Write records, and return when they are confirmed."""

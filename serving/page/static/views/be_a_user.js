@@ -118,7 +118,7 @@ export function open(root, { signal, onState }) {
                   "button",
                   { type: "button", on: { click: () => click(item) } },
                   el("span", { text: named(item) }),
-                  el("span", { class: "small soft", text: item.category ?? "" }),
+                  el("span", { class: "small soft", text: item.category.join(", ") }),
                 ),
               ),
             )

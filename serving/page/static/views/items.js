@@ -73,7 +73,7 @@ const itemTable = (caption, items) =>
     items.map((item) => [
       el("a", { href: `#/items/${encodeURIComponent(item.item_id)}`, text: named(item) }),
       el("code", { text: item.item_id }),
-      item.category,
+      item.category.join(", "),
       number(item.popularity),
       item.in_version ? "yes" : "not yet",
       item.available ? "yes" : "no",
@@ -83,7 +83,7 @@ const itemTable = (caption, items) =>
 function oneItem(root, id, signal) {
   const body = el("div", { class: "block" }, loading(`item ${id}`));
   const top = heading(id);
-  root.append(el("p", { class: "block-small" }, el("a", { href: "#/items", text: "← All items" })), top, body);
+  root.append(el("p", { class: "back" }, el("a", { href: "#/items", text: "← All items" })), top, body);
   Promise.all([
     get(path`v1/items/${id}`, {}, signal),
     get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
@@ -100,16 +100,10 @@ function oneItem(root, id, signal) {
 function detail(item, similar) {
   const facts = {
     id: item.item_id,
-    category: item.category,
-    available: item.available ? "yes" : "no",
-    ...item.metadata,
+    ...item.attributes,
+    available: availability(item),
   };
-  const text = (value) =>
-    Array.isArray(value)
-      ? value.join(", ")
-      : value !== null && typeof value === "object"
-        ? JSON.stringify(value)
-        : String(value ?? "–");
+  const text = (value) => (Array.isArray(value) ? value.join(", ") : value);
   const points = item.popularity_over_time ?? [];
   const chart = lineChart({
     title: "Popularity",
@@ -189,4 +183,13 @@ function detail(item, similar) {
           }),
     ),
   ];
+}
+
+/** Whether an item may be listed, and when. */
+function availability(item) {
+  const bounds = [
+    item.available_from === null ? null : `from ${moment(item.available_from)}`,
+    item.available_until === null ? null : `until ${moment(item.available_until)}`,
+  ].filter(Boolean);
+  return [item.available ? "yes" : "not now", ...bounds].join(", ");
 }

@@ -122,6 +122,7 @@ function reason(item, old, by) {
   const now = item.explanation,
     then = old?.explanation;
   const mover = now.moved_by?.[0];
+  if (old && !then) return "now ranked for this person";
   if (!then) {
     if (mover && now.transitions_share + now.own_items_share > 0.3) return becauseOf(mover);
     return "it has come into the list";
