@@ -148,3 +148,73 @@ def test_unreadable_reports_are_counted_and_change_nothing(running: Running) -> 
     assert running.client.get("/readyz").status_code == 200
     points = running.client.get("/v1/live/history").json()["points"]
     assert [worker["worker"] == "stranger" for worker in points[-1]["workers"]] == [False]
+
+
+def test_a_person_s_hidden_state_is_shown_through_time(running: Running) -> None:
+    running.system.send_and_see("emil", [1, 2, 3, 4])
+    trace = running.client.get("/v1/users/emil/trace").json()
+    assert [step["item_id"] for step in trace["steps"]] == [item_id(number) for number in (1, 2, 3, 4)]
+    assert (len(trace["states"]), len(trace["states"][0])) == (5, 16)
+    assert sorted(trace["gates"]) == ["reset", "update"]
+    listed = [item["item_id"] for item in running.system.ask("emil", k=10)["items"]]
+    assert [item["item_id"] for item in trace["list"]] == listed
+    assert running.client.get("/v1/users/nobody/trace").status_code == 404
+    dynamics = running.client.get(f"/v1/versions/{running.version.id}/dynamics").json()
+    assert dynamics["users"] >= 1
+    assert len(dynamics["gradient_flow"]) == dynamics["window"] >= 4
+    assert running.client.get("/v1/versions/v000099-00000000/dynamics").status_code == 404
+
+
+def test_items_are_found_and_shown(running: Running) -> None:
+    running.system.send_and_see("frida", [9])
+    found = running.client.get("/v1/items", params={"q": item_id(9), "limit": 1}).json()["items"]
+    assert [item["item_id"] for item in found] == [item_id(9)]
+    detail = running.client.get(f"/v1/items/{item_id(9)}").json()
+    assert (detail["item_id"], detail["versions"]) == (item_id(9), [running.version.id])
+    assert running.client.get("/v1/items/nothing").status_code == 404
+
+
+def test_versions_share_users_and_one_takes_them_back(running: Running) -> None:
+    second = random_version(
+        running.settings.registry, hidden=16, items=ITEMS, half_lives_ms=(86_400_000,), seed=2
+    )
+
+    def told() -> dict[str, Any]:
+        answer: dict[str, Any] = running.client.get("/v1/versions").json()
+        return answer
+
+    def loaded() -> set[str]:
+        return {version["id"] for version in told()["versions"] if version["loaded"]}
+
+    before = told()
+    assert before["shares"] == {running.version.id: 1.0}
+    refused = running.client.post("/v1/versions/announce", json={"shares": {second.id: 50}})
+    assert (refused.status_code, "add up to 50" in refused.json()["detail"]) == (409, True)
+    for headers, status in (({"Content-Type": "text/plain"}, 400), ({}, 415)):  # what any page could send
+        foreign = running.client.post("/v1/versions/rollback", content=b"{}", headers=headers)
+        assert foreign.status_code == status
+    announced = running.client.post(
+        "/v1/versions/announce", json={"shares": {running.version.id: 90, second.id: 10}}
+    )
+    assert (announced.status_code, announced.json()) == (202, {"epoch": before["epoch"] + 1})
+    eventually(lambda: loaded() == {running.version.id, second.id})
+    eventually(lambda: told()["shares"] == {running.version.id: 0.9, second.id: 0.1})
+    running.client.post("/v1/versions/announce", json={"shares": {second.id: 100}})
+    eventually(lambda: told()["shares"] == {second.id: 1.0})
+    went_live = next(version for version in told()["versions"] if version["id"] == second.id)
+    assert (went_live["decision"]["kind"], went_live["decision"]["live"]) == ("went live", True)
+    back = running.client.post("/v1/versions/rollback", json={})
+    assert back.status_code == 202, back.text
+    eventually(lambda: told()["shares"] == {running.version.id: 1.0})
+    again = next(version for version in told()["versions"] if version["id"] == running.version.id)
+    assert (again["decision"]["kind"], again["epoch"]) == ("rolled back", back.json()["epoch"])
+    labels = [f'version="{running.version.id}"', f'epoch="{back.json()["epoch"]}"']
+    names = ("eddy_followed_lag", "eddy_versions_loaded", "eddy_http_streams", "eddy_state_age_seconds")
+
+    def shown() -> bool:
+        metrics = running.client.get("/metrics").text
+        rows = [line for line in metrics.splitlines() if line.startswith("eddy_version_rows{")]
+        with_rows = any(all(label in line for label in labels) for line in rows)
+        return with_rows and all(name in metrics for name in names)
+
+    eventually(shown)
