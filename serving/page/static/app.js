@@ -33,7 +33,7 @@ async function show({ focus }) {
   for (const link of document.querySelectorAll(".top nav a")) {
     if (link.hash === `#/${view}`) {
       link.setAttribute("aria-current", "page");
-      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      link.scrollIntoView({ block: "nearest", inline: "center" });
     } else link.removeAttribute("aria-current");
   }
   showConnection("");

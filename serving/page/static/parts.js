@@ -34,8 +34,11 @@ export function failure(error) {
     return state("error", "This key may not see that", error.message, keyButton("Use another key"));
   if (error.status === 404) return state("empty", "There is no such thing", error.message);
   if (error.status === 503) return state("error", "The server is busy", error.message);
-  if (error.status === 0 || error.status === undefined)
-    return state("error", "Disconnected", `${error.message} The page tries again by itself.`);
+  if (error.status === 0) return state("error", "Disconnected", `${error.message} The page tries again by itself.`);
+  if (error.status === undefined) {
+    console.error(error);
+    return state("error", "This cannot be shown", `The page does not understand the answer (${error.message}).`);
+  }
   return state("error", "The server could not answer", error.message);
 }
 

@@ -39,11 +39,13 @@ export function open(root, { signal }) {
       body.classList.remove("stale");
     } catch (error) {
       if (signal.aborted) return;
-      if (shown === null || error.status) {
-        body.replaceChildren(failure(error));
+      // What is there stays, grey, while the server cannot be reached.
+      if (error.status === 0 && shown !== null) body.classList.add("stale");
+      else {
         shown = null;
+        body.classList.remove("stale");
+        body.replaceChildren(failure(error));
       }
-      body.classList.add("stale");
     }
     timer = setTimeout(show, AGAIN_MS);
   }
