@@ -6,6 +6,7 @@ import { pause } from "./dom.js";
 const KEY = "eddy-api-key";
 const SILENCE_MS = 40_000; // the server gives a sign of life every 15 s
 const LONGEST_WAIT_MS = 10_000;
+const HIDDEN_MS = 60_000;
 const SHORT_MS = 30_000; // a stream that ends sooner was not ended by the server's habit
 
 export const apiKey = () => sessionStorage.getItem(KEY);
@@ -67,8 +68,15 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
   let wait = 500;
   onState("connecting");
   while (!signal.aborted) {
+    if (document.hidden) await seen(signal);
+    if (signal.aborted) return;
     const attempt = new AbortController();
     const stop = () => attempt.abort();
+    let resting = false;
+    whenHidden(attempt.signal, () => {
+      resting = true;
+      stop();
+    });
     signal.addEventListener("abort", stop, { once: true });
     try {
       const response = await send("GET", address, { parameters, signal: attempt.signal });
@@ -80,18 +88,44 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
       if (performance.now() - opened < SHORT_MS) throw new Refused(0, "The stream has ended.");
     } catch (error) {
       if (signal.aborted) return;
+      if (resting) continue;
       const refused = error instanceof Refused ? error : new Refused(0, "The connection broke.");
       if (refused.status >= 400 && refused.status < 500 && refused.status !== 429)
         return void onState("refused", refused);
-      if (!(error instanceof Refused) && error.name !== "AbortError" && !(error instanceof TypeError))
-        console.error(error);
+      if (!(error instanceof Refused) && !attempt.signal.aborted) console.error(error);
       onState("lost", refused);
       await pause(Math.max(refused.retryAfterS * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
       wait = Math.min(wait * 1.7, LONGEST_WAIT_MS);
     } finally {
       signal.removeEventListener("abort", stop);
+      stop();
     }
   }
+}
+
+/** Calls `rest` once the tab has been hidden for a while, until the signal: a browser keeps six connections to a
+ *  server at most, and tabs that nobody looks at must not hold them. */
+function whenHidden(signal, rest) {
+  let timer;
+  const watch = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(rest, HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", watch, { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+}
+
+/** Waits until the tab is looked at, or the signal comes. */
+function seen(signal) {
+  return new Promise((resolve) => {
+    const end = () => {
+      document.removeEventListener("visibilitychange", end);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", end);
+    signal.addEventListener("abort", end);
+  });
 }
 
 /** Reads server-sent events; calls `stop` when nothing has come for too long. */
@@ -101,7 +135,9 @@ async function read(body, onMessage, stop) {
   let timer = setTimeout(stop, SILENCE_MS);
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(() => {
+        throw new Refused(0, "The connection broke.");
+      });
       if (done) return;
       clearTimeout(timer);
       timer = setTimeout(stop, SILENCE_MS);
