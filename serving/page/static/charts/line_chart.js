@@ -7,14 +7,15 @@ const RIGHT = 12,
   TOP = 10,
   BOTTOM = 24;
 
-/** options: title; unit; series [{name, colour, dashed, short (its name where room
- *  is scarce), alone (needs no key)}]; height (px); log (y axis); from (least upper end of a
- *  linear y axis that begins at 0) or fitted (the y axis needs no 0), or
- *  symmetric (it reaches from minus this to this); write (y -> text), writeX, xTicks ([x, text]).
+/** options: title; unit; series, each {name, colour, dashed, short (a name for where room is scarce), alone (needs no
+ *  key)}; height (px). The y axis begins at 0 and reaches to `from` at least; or it is `fitted` to the values, or
+ *  `symmetric` (from minus this to this), or `log` (from `floor` on). Texts: write (of a value), writeTick (on the
+ *  y axis), writeX, xTicks (a domain -> [[x, text], …]). moving: the newest values are marked and told.
  *  `draw(xs, columns, domain)` shows values: columns[series][i] belongs to xs[i], null = none. Returns {node, draw}.
  */
 export function lineChart(options) {
   const { title, unit, series, height = 160, write = String, writeX = String, left = 44 } = options;
+  const writeTick = options.writeTick ?? (options.log ? powerText : (value) => plain(write(value)));
   const plot = svg("svg", { class: "plot", "aria-hidden": "true", height });
   const readout = el("output", { class: "readout" });
   const now = el("span", { class: "figures number" });
@@ -65,7 +66,7 @@ export function lineChart(options) {
       svg(
         "text",
         { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" },
-        options.log ? powerText(value) : plain(write(value)),
+        writeTick(value),
       ),
     ]);
     const feet = options.xTicks(shown.domain).map(([value, text], i, all) =>

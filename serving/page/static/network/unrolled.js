@@ -24,7 +24,7 @@ export function unrolled({ columns, start, flow, length, fresh, name }) {
   const bottom = top + units * UNIT,
     middle = top + (units * UNIT) / 2;
   const height = bottom + 52,
-    width = LEFT + Math.max(length, columns.length) * STEP + STRIP + 8;
+    width = LEFT + Math.max(length, columns.length) * STEP + STRIP + 34;
   const x = (step) => LEFT + step * STEP; // of the strip after `step` events
   const last = columns.length;
   const parts = [];

@@ -19,6 +19,7 @@ const ME = "eddy-be-a-user",
 export function open(root, { signal, onState }) {
   const user = me();
   const legs = newLegs();
+  const clock = newClock();
   const list = recommendationList({ label: "Your list", onPick: click });
   const tiles = el("ul", { class: "tiles", "aria-label": "Items" }, loading("items"));
   const field = el("input", { id: "find", type: "search", placeholder: "title or id", autocomplete: "off" });
@@ -90,7 +91,7 @@ export function open(root, { signal, onState }) {
     try {
       const { answer, serverTime } = await post(
         "v1/events",
-        { user_id: user, item_id: item.item_id, event_type: "view", event_id: newId() },
+        { user_id: user, item_id: item.item_id, event_type: "view", event_id: newId(), ...clock.next() },
         signal,
       );
       legs.acknowledged({ pressed, answered: performance.now(), serverTime, ...answer.accepted[0] });
@@ -173,6 +174,7 @@ export function open(root, { signal, onState }) {
       if (event !== "list") return;
       learnTitles(events);
       learnTitles(answer.items);
+      clock.streamTime = answer.stream_time;
       const moves = list.show(answer.items);
       if (row) requestAnimationFrame(() => legs.listed({ ...row, received, shown: performance.now() }));
       if (moves.length) said.textContent = `${plural(moves.length, "item")} moved.`;
@@ -195,6 +197,22 @@ function me() {
   const fresh = `you-${newId().slice(0, 8)}`;
   sessionStorage.setItem(ME, fresh);
   return fresh;
+}
+
+const DAY_MS = 86_400_000;
+
+/** When a click happens: now, but on a stream that replays the past at the stream's own now. A click of today
+ *  would move the stream's clock by years, and let all popularity decay. */
+function newClock() {
+  let last = 0;
+  return {
+    streamTime: -1,
+    next() {
+      if (this.streamTime < 0 || Date.now() - this.streamTime < DAY_MS) return {};
+      last = Math.max(this.streamTime, last + 1);
+      return { timestamp: last };
+    },
+  };
 }
 
 /** 16 random bytes in hex; crypto.randomUUID is for secure origins only. */

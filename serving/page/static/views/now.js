@@ -3,7 +3,7 @@
 import { follow, get } from "../api.js";
 import { movingChart } from "../charts/moving_chart.js";
 import { el } from "../dom.js";
-import { count, metric, moment, percent, plural, shortVersion } from "../format.js";
+import { count, duration, metric, moment, percent, plural, shortVersion } from "../format.js";
 import { failure, heading, loading, section } from "../parts.js";
 import { deadLetters } from "./dead_letters.js";
 import { workerStrip } from "./workers.js";
@@ -85,9 +85,11 @@ function newBoard(signal) {
     }),
     movingChart({
       title: "Freshness",
-      unit: "ms from an event’s append to its row",
+      unit: "from an event’s append to its row, logarithmic",
       series: [one("p50", "--blue"), one("p99", "--orange")],
-      from: 10,
+      log: true,
+      write: duration,
+      writeTick: duration,
       read: (p) => [p.freshness_ms?.p50, p.freshness_ms?.p99],
     }),
     movingChart({
