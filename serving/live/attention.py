@@ -70,9 +70,11 @@ def _of_workers(seen: Seen) -> Iterator[Attention]:
         )
     for worker in at_work:
         if worker.state == "restoring":
-            yield Attention("info", f"{worker.worker} restores its partitions{_share(worker.progress)}.")
+            yield Attention(
+                "info", f"Worker {worker.worker} restores its partitions{_share(worker.progress)}."
+            )
         elif worker.state == "swapping":
-            moves = f"{worker.worker} moves rows to the version of epoch {worker.epoch}"
+            moves = f"Worker {worker.worker} moves rows to the version of epoch {worker.epoch}"
             yield Attention("info", f"{moves}{_share(worker.progress)}.")
 
 
@@ -80,8 +82,8 @@ def _of_the_stream(seen: Seen) -> Iterator[Attention]:
     if seen.lag and seen.lag > LAG_S * max(seen.events_per_s, 1.0):
         yield Attention(
             "warning",
-            f"{seen.lag:,} records wait to be applied, more than {LAG_S} s of work: add workers, up to one "
-            "per partition, if they do not become fewer.",
+            f"The workers have {seen.lag:,} records left to apply, more than {LAG_S} s of work: add workers, "
+            "up to one per partition, if they do not become fewer.",
         )
     if seen.freshness_ms is not None and seen.freshness_ms.p99 > FRESHNESS_P99_MS:
         yield Attention(
@@ -92,7 +94,7 @@ def _of_the_stream(seen: Seen) -> Iterator[Attention]:
     if seen.dead_letters_per_s > 0:
         yield Attention(
             "warning",
-            f"{seen.dead_letters_per_s:.1f} records per second cannot be used: the dead letters say why. "
+            f"Every second {seen.dead_letters_per_s:.1f} records cannot be used: the dead letters say why. "
             "Mend what writes them.",
         )
 
