@@ -222,6 +222,22 @@ def test_the_small_networks_compute_what_their_equations_say(visit: Visit) -> No
     assert 0 < largest < 1e-8
 
 
+def test_clicks_on_a_stream_of_the_past_do_not_move_its_clock(visit: Visit) -> None:
+    page = visit.open("now")
+    past, past_again, present = page.evaluate(
+        """async () => {
+          const { newEventClock } = await import(new URL("page/views/event_clock.js", document.baseURI));
+          const clock = newEventClock();
+          clock.streamTime = 1380000000000;
+          const past = [clock.next(), clock.next()];
+          clock.streamTime = Date.now();
+          return [...past, clock.next()];
+        }"""
+    )
+    assert (past, past_again) == ({"timestamp": 1380000000000}, {"timestamp": 1380000000001})
+    assert present == {}
+
+
 def test_the_networks_are_stepped_through_by_the_reader(visit: Visit) -> None:
     page = visit.open("network")
     page.get_by_role("button", name="Reset").click()

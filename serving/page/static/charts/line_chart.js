@@ -63,11 +63,7 @@ export function lineChart(options) {
         : ticks(low, high, height > 140 ? 4 : 3);
     const grid = values.map((value) => [
       svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-      svg(
-        "text",
-        { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" },
-        writeTick(value),
-      ),
+      svg("text", { class: "tick", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, writeTick(value)),
     ]);
     const feet = options.xTicks(shown.domain).map(([value, text], i, all) =>
       svg(

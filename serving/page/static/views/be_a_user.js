@@ -5,6 +5,7 @@ import { el, onTyping } from "../dom.js";
 import { cellName, named, plural } from "../format.js";
 import { unrolled } from "../network/unrolled.js";
 import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { newEventClock } from "./event_clock.js";
 import { newLegs } from "./legs.js";
 import { learnTitles, PARTS, recommendationList } from "./list.js";
 import { stepsOf } from "./network_live.js";
@@ -19,7 +20,7 @@ const ME = "eddy-be-a-user",
 export function open(root, { signal, onState }) {
   const user = me();
   const legs = newLegs();
-  const clock = newClock();
+  const clock = newEventClock();
   const list = recommendationList({ label: "Your list", onPick: click });
   const tiles = el("ul", { class: "tiles", "aria-label": "Items" }, loading("items"));
   const field = el("input", { id: "find", type: "search", placeholder: "title or id", autocomplete: "off" });
@@ -197,22 +198,6 @@ function me() {
   const fresh = `you-${newId().slice(0, 8)}`;
   sessionStorage.setItem(ME, fresh);
   return fresh;
-}
-
-const DAY_MS = 86_400_000;
-
-/** When a click happens: now, but on a stream that replays the past at the stream's own now. A click of today
- *  would move the stream's clock by years, and let all popularity decay. */
-function newClock() {
-  let last = 0;
-  return {
-    streamTime: -1,
-    next() {
-      if (this.streamTime < 0 || Date.now() - this.streamTime < DAY_MS) return {};
-      last = Math.max(this.streamTime, last + 1);
-      return { timestamp: last };
-    },
-  };
 }
 
 /** 16 random bytes in hex; crypto.randomUUID is for secure origins only. */
