@@ -44,6 +44,8 @@ class Board:
     """the phase is over when `done` has come so far; 0: not known"""
     note: str = ""
     url: str = ""
+    page: str = ""
+    """address of the live page, once the server is being started"""
     sent: int = 0
     applied: int = 0
     lag: int = 0

@@ -136,6 +136,8 @@ class Flow:
             training = children.start("train", "--events", str(file), *plan.first, "--announce")
         # Processes take seconds to start, so they start now and wait for the version.
         self.lasting += [children.start("worker"), children.start("serve")]
+        if self.settings.page:
+            self.board.page = f"{self.base}/"
         await asyncio.gather(self.feed.items(self.items), self._follow(training, self._training_says))
         if not self.cached:
             first_version.keep(Path(self.settings.registry), folder)
