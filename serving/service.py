@@ -108,10 +108,12 @@ class Service:
         self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
         self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
         self._spawn(self._follow_statistics())
-        self._spawn(self._follow(topics.metrics, [0], self._take_metrics))
-        self._spawn(self._follow(topics.dead_letters, [0], self._take_letters))
-        self._spawn(self.installation.run(topics.dead_letters))
-        self._spawn(self.items.watch_popularity())
+        seen = self.installation
+        self._spawn(self._follow(topics.metrics, [0], self._take_metrics, seen.begin_metrics))
+        self._spawn(self._follow(topics.dead_letters, [0], seen.take_letters, seen.begin_letters, KEPT))
+        self._spawn(self._again_and_again(seen.run))
+        self._spawn(self._again_and_again(partial(seen.count_letters, topics.dead_letters)))
+        self._spawn(self._again_and_again(self.items.watch_popularity))
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -123,6 +125,15 @@ class Service:
                     self.failed.set_exception(error)
 
         self._tasks.append(asyncio.create_task(guarded()))
+
+    async def _again_and_again(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do work that no answer needs: when it fails, that is reported, and it begins anew."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("something that no answer needs has failed; trying again")
+            await asyncio.sleep(self._retry_s)
 
     async def stop(self) -> None:
         """Stop following and answering; questions that still wait are cancelled."""
@@ -234,11 +245,18 @@ class Service:
 
     # -- followed topics ----------------------------------------------------------------------------------
 
-    async def _follow(self, topic: str, partitions: Sequence[int], take: Take) -> None:
-        """Follow a topic for ever; after a failure from its beginning, since repeated records change
-        nothing.
+    async def _follow(
+        self,
+        topic: str,
+        partitions: Sequence[int],
+        take: Take,
+        begin: Callable[[Follower], None] = lambda _: None,
+        last: int | None = None,
+    ) -> None:
+        """Follow a topic for ever; after a failure anew, since repeated records change nothing. `begin` is
+        called whenever a follower begins; last: as of `Follower`.
         """
-        topics, read = self.settings.topics, False
+        read = False
 
         async def timed(tp: TopicPartition, records: Records) -> None:
             await take(tp, records)
@@ -246,13 +264,9 @@ class Service:
                 self.metrics.behind.labels(topic).observe(max(wall_ms() - records[0].timestamp, 0) / 1000)
 
         while True:
-            last = KEPT if topic == topics.dead_letters else None
             follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed, last)
             self.metrics.followed_lag.labels(topic).set_function(follower.left)
-            if topic == topics.metrics:
-                self.installation.begin_metrics()
-            elif topic == topics.dead_letters:
-                self.installation.follow_letters(follower)
+            begin(follower)
             running = asyncio.create_task(follower.run())
             try:
                 await follower.caught_up()
@@ -323,9 +337,6 @@ class Service:
 
     async def _take_metrics(self, tp: TopicPartition, records: Records) -> None:
         self._report(tp.topic, await self.installation.take_metrics(tp, records))
-
-    async def _take_letters(self, tp: TopicPartition, records: Records) -> None:
-        await self.installation.take_letters(records)
 
     # -- model versions -----------------------------------------------------------------------------------
 

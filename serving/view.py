@@ -313,5 +313,5 @@ class MaterialisedView:
         if len(slots):
             last = slab.last_time(slots)
             self.clock.observe(int(last.max()), self.wall())
-            self.latest_users.note([slab.user_of[slot] for slot in slots.tolist()], last)
+            self.latest_users.note(slab.user_of, slots, last)
         return []

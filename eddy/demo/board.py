@@ -43,9 +43,9 @@ class Board:
     of: float = 0.0
     """the phase is over when `done` has come so far; 0: not known"""
     note: str = ""
-    url: str = ""
     page: str = ""
-    """address of the live page, once the server is being started"""
+    """where the live page is, as soon as the server answers"""
+    url: str = ""
     sent: int = 0
     applied: int = 0
     lag: int = 0

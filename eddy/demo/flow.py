@@ -92,6 +92,8 @@ class Flow:
             for child in self.lasting:
                 child.check()
             await self.scraper.worker()
+            if not self.board.page and await self.scraper.answers(f"{self.base}/healthz"):
+                self.board.page = f"{self.base}/"
             if self.board.url:
                 await self.scraper.ask(self.url)
             await asyncio.sleep(_BEAT_S)
@@ -136,8 +138,6 @@ class Flow:
             training = children.start("train", "--events", str(file), *plan.first, "--announce")
         # Processes take seconds to start, so they start now and wait for the version.
         self.lasting += [children.start("worker"), children.start("serve")]
-        if self.settings.page:
-            self.board.page = f"{self.base}/"
         await asyncio.gather(self.feed.items(self.items), self._follow(training, self._training_says))
         if not self.cached:
             first_version.keep(Path(self.settings.registry), folder)

@@ -16,13 +16,13 @@ class LatestUsers:
         self._last: dict[str, int] = {}
         self._least = np.iinfo(np.int64).min
 
-    def note(self, users: Sequence[str | None], last: NDArray[np.int64]) -> None:
-        """Rows of n users have come, whose last events were at last[n] (ms)."""
+    def note(self, user_of: Sequence[str | None], slots: NDArray[np.int64], last: NDArray[np.int64]) -> None:
+        """Rows of n users have come, user_of[slots[n]], whose last events were at last[n] (ms)."""
         late = np.flatnonzero(last > self._least)
         if len(late) > KEPT:
             late = late[np.argpartition(-last[late], KEPT)[:KEPT]]
         for place in late.tolist():
-            user = users[place]
+            user = user_of[slots[place]]
             if user is not None:
                 self._last[user] = int(last[place])
         if len(self._last) > 2 * KEPT:

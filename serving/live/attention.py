@@ -30,6 +30,8 @@ class Seen:
     lag: int | None
     events_per_s: float
     dead_letters_per_s: float
+    cut_off: bool
+    """whether Kafka does not answer this server"""
     not_ready: Sequence[str]
     problems: Sequence[str]
 
@@ -43,7 +45,13 @@ def attention(seen: Seen) -> list[Attention]:
 def _found(seen: Seen) -> Iterator[Attention]:
     yield from (Attention("problem", f"This server is not ready: {reason}.") for reason in seen.not_ready)
     yield from (Attention("warning", f"This server cannot read {problem}.") for problem in seen.problems)
-    yield from _of_workers(seen)
+    if seen.cut_off:
+        yield Attention(
+            "problem",
+            "Kafka does not answer this server, so that it hears of no worker: look at the cluster.",
+        )
+    else:
+        yield from _of_workers(seen)
     yield from _of_the_stream(seen)
     yield from _of_versions(seen)
 

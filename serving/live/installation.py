@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
 from eddy.models.untrusted import Unreadable
 from eddy.serving.live.answers import HttpNow, Now, Percentiles, VersionNow
@@ -41,8 +40,8 @@ KEPT_POINTS = 600
 _SMOOTHED = 5
 """Freshness and dead letters are those of so many looks, since reports come unevenly."""
 
-_COUNT_EVERY = 10
-"""Looks between two questions for how many dead letters the topic holds."""
+_COUNT_EVERY_S = 10.0
+"""The time between two questions for how many dead letters the topic holds."""
 
 _PATIENCE_S = 5.0
 
@@ -88,10 +87,11 @@ class Installation:
         self._look_at_view, self._situation = look_at_view, situation
         self._letters: Follower | None = None
         self._letters_held = 0
+        self._cut_off = False
 
     # -- followed topics ----------------------------------------------------------------------------------
 
-    def begin_metrics(self) -> None:
+    def begin_metrics(self, _: Follower) -> None:
         """`metrics` is followed from its beginning, perhaps once more."""
         self.workers, self.ranks = Workers(), Ranks()
 
@@ -109,11 +109,11 @@ class Installation:
                 unreadable.append(f"offset {record.offset}: {reason}")
         return unreadable
 
-    def follow_letters(self, follower: Follower) -> None:
+    def begin_letters(self, follower: Follower) -> None:
         """`dead-letters` is followed by this follower, which begins with the last KEPT of them."""
         self._letters, self.dead_letters = follower, DeadLetterTail()
 
-    async def take_letters(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+    async def take_letters(self, _: TopicPartition, records: Records) -> None:
         """Take in records of `dead-letters`."""
         for record in records:
             self.dead_letters.take(record)
@@ -125,20 +125,25 @@ class Installation:
                 async with asyncio.timeout(_PATIENCE_S):
                     spans = await self._letters.spans([TopicPartition(topic, 0)])
                 self._letters_held = sum(end - start for start, end in spans.values())
-            except (KafkaError, TimeoutError) as error:
+                self._cut_off = False
+            except Exception as error:  # a client that is being stopped raises whatever it likes
+                self._cut_off = True
                 log.warning("%s: how many there are is not known (%r)", topic, error)
         return self._letters_held
 
+    async def count_letters(self, topic: str) -> None:
+        """Look how many dead letters there are, now and then, until cancelled."""
+        while True:
+            await self.letters_held(topic)
+            await asyncio.sleep(_COUNT_EVERY_S)
+
     # -- looks --------------------------------------------------------------------------------------------
 
-    async def run(self, letters_topic: str) -> None:
+    async def run(self) -> None:
         """Look every interval, until cancelled."""
-        loop, looks = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            if looks % _COUNT_EVERY == 0:
-                await self.letters_held(letters_topic)
-            looks += 1
             point = msgspec.json.encode(await self.look())
             self._history.append(point)
             self.now.put(event("now", point))
@@ -172,6 +177,7 @@ class Installation:
             lag=sum(worker.lag for worker in at_work) if at_work else None,
             events_per_s=round(sum(worker.events_per_s or 0.0 for worker in at_work), 1),
             dead_letters_per_s=round(sum(each.dead for each in self._lately) / seconds, 2),
+            cut_off=self._cut_off,
             not_ready=situation.not_ready,
             problems=situation.problems,
         )

@@ -41,6 +41,9 @@ SLOW_S = 10.0
 LONGEST_S = 600.0
 """A stream ends after so long."""
 
+_LAST_S = 1.0
+"""A client has so long to take the end of a stream."""
+
 TIME_HEADER = "X-Eddy-Time"
 """When an answer was begun: ms since 1970, by this server's clock."""
 
@@ -116,7 +119,7 @@ class EventStream(Response):
                 log.error("a stream has failed", exc_info=failure)
             scope.get(ABORT, lambda: None)()  # what was sent may be cut, and must not look like an end
         elif gone not in done:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await _end(scope, send)
 
     async def _send_all(self, source: Source, send: Send) -> None:
         """Errors: TimeoutError when the client takes nothing."""
@@ -141,6 +144,15 @@ class EventStream(Response):
 def stream_headers() -> Mapping[str, str]:
     """Of a stream: no cache may keep it, and no proxy hold it back."""
     return {"cache-control": "no-store", "x-accel-buffering": "no", TIME_HEADER: str(wall_ms())}
+
+
+async def _end(scope: Scope, send: Send) -> None:
+    """End the answer, for whoever takes its end."""
+    try:
+        async with asyncio.timeout(_LAST_S):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        scope.get(ABORT, lambda: None)()
 
 
 async def _until(ended: asyncio.Event) -> None:

@@ -157,11 +157,11 @@ def test_of_active_users_those_with_the_latest_events_are_kept() -> None:
     latest = LatestUsers()
     for block in range(5):
         users = [f"user-{block}-{number}" for number in range(KEPT_USERS)]
-        latest.note(users, np.arange(KEPT_USERS) + 10 * block)
+        latest.note(users, np.arange(KEPT_USERS), np.arange(KEPT_USERS) + 10 * block)
     newest = latest.newest()
     assert newest[0] == f"user-4-{KEPT_USERS - 1}"
     assert KEPT_USERS <= len(newest) <= 2 * KEPT_USERS
-    latest.note([newest[0]], np.array([0]))  # encoded anew, it is no older than it was
+    latest.note([newest[0]], np.array([0]), np.array([0]))  # encoded anew, it is no older than it was
     latest.forget([newest[0], None])
     assert latest.newest()[0] != newest[0]
 
@@ -171,7 +171,7 @@ def test_of_active_users_those_with_the_latest_events_are_kept() -> None:
 WORKER = WorkerNow("w", [0, 1], "running", None, 10.0, 0, 1, 5, 0, 100)
 GONE = WorkerNow("lost", [], "gone", None, 0.0, 0, 1, 0, 0, 20_000)
 VERSION = VersionNow("v1", 1, 1.0, True, 5, None, None)
-QUIET = Seen([WORKER], [], 2, [VERSION], Percentiles(20, 60), 0, 10.0, 0.0, [], [])
+QUIET = Seen([WORKER], [], 2, [VERSION], Percentiles(20, 60), 0, 10.0, 0.0, False, [], [])
 
 
 def said(**changes: Any) -> list[Attention]:
@@ -189,6 +189,7 @@ def test_when_all_is_well_nothing_asks_for_attention() -> None:
         ({"without_worker": [1]}, "problem", "partition 1"),
         ({"workers": [WORKER, GONE]}, "warning", "lost"),
         ({"workers": [WorkerNow("w", [0], "swapping", 0.25, 1.0, 0, 3, 9, 7, 0)]}, "info", "epoch 3, 25%"),
+        ({"workers": [GONE], "cut_off": True}, "problem", "Kafka does not answer"),
         ({"lag": 10_000}, "warning", "10,000 records"),
         ({"freshness_ms": Percentiles(20, 60_000)}, "warning", "60 s"),
         ({"dead_letters_per_s": 2.5}, "warning", "2.5 records cannot"),

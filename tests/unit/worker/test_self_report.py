@@ -36,6 +36,10 @@ async def test_a_worker_s_report_counts_what_it_has_made_durable(tmp_path: Path,
         assert (report.rows, report.epoch) == (len(worker.worker.engine.rows), 1)
         assert sum(report.freshness) == metrics.registry.get_sample_value("eddy_events_read_total")
         assert sum(report.freshness) >= EVENTS
+        users = {user.encode() for user in worker.worker.engine.rows.newest.slab.slot_of}
+        written = [record.value for record in stage.kafka.records(stage.settings.topics.metrics)]
+        assert len(users) > 5
+        assert not any(user in (value or b"") for user in users for value in written), "it names nobody"
         shown = metrics.registry.get_sample_value("eddy_freshness_seconds_count")
         assert shown == sum(report.freshness)
         assert b"eddy_freshness_seconds_bucket" in generate_latest(metrics.registry)
