@@ -129,13 +129,11 @@ function newBoard(signal) {
     node,
     draw(points) {
       const point = points.at(-1);
-      const versions = point.versions
-        .filter((each) => each.share > 0 || each.live || each.prequential)
-        .sort((a, b) => (a.version < b.version ? -1 : 1)); // so that each keeps its colour
-      const ids = versions.map((each) => each.version).join(" ");
-      if (ids !== shownVersions) {
-        shownVersions = ids;
-        quality = qualityCharts(versions.map((each) => each.version));
+      const versions = point.versions.filter((each) => each.share > 0).sort((a, b) => (a.version < b.version ? -1 : 1));
+      const ids = rankedVersions(points);
+      if (ids.join(" ") !== shownVersions) {
+        shownVersions = ids.join(" ");
+        quality = qualityCharts(ids);
         small.replaceChildren(...[...charts.slice(0, 3), ...quality, charts[3]].map((chart) => chart.node));
       }
       for (const chart of [...charts, ...quality]) chart.draw(points);
@@ -151,6 +149,16 @@ function newBoard(signal) {
       dead.follow(point.dead_letters);
     },
   };
+}
+
+/** Versions that the points tell of, oldest first: one that was exchanged stays until they forget it. */
+function rankedVersions(points) {
+  const ids = new Set(
+    points.flatMap((point) =>
+      point.versions.filter((each) => each.live || each.prequential).map((each) => each.version),
+    ),
+  );
+  return [...ids].sort().slice(-VERSION_COLOURS.length);
 }
 
 /** Recall@20 and MRR@20 of each version, beside decayed popularity on the same events. */

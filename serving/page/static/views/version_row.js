@@ -93,7 +93,9 @@ function judgement(head, text, interval, reach, label) {
 
 /** Up to four of the figures that a version was published with. */
 function metricsOf(metrics) {
-  const flat = Object.entries(metrics ?? {}).filter(([, value]) => typeof value === "number" && Math.abs(value) <= 1);
+  const flat = Object.entries(metrics ?? {}).filter(
+    ([name, value]) => /recall|mrr|ndcg|hr|hit/i.test(name) && typeof value === "number",
+  );
   return flat
     .slice(0, 4)
     .map(([name, value]) => el("div", {}, el("dt", { text: metricName(name) }), el("dd", { text: metric(value) })));
