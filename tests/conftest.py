@@ -14,7 +14,7 @@ from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state import slab
 from tests.support.kafka_clusters import MakeSettings, cluster
 
-KINDS = ("unit", "integration", "e2e")
+KINDS = ("unit", "integration", "browser", "e2e")
 
 pytest.register_assert_rewrite("tests.support.kafka_contract")
 
