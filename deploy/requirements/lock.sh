@@ -21,3 +21,6 @@ lock cuda.txt
 only_with_cuda=$(sed -nE 's/^((torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)(\[[a-z,]+\])?)==.*/\2/p' "$here/cuda.txt")
 # shellcheck disable=SC2046 # one option per package
 lock cpu.txt $(printf -- '--no-emit-package %s ' $only_with_cuda)
+# What builds the images: uv, and the build backend of Eddy's wheel.
+printf 'uv\nsetuptools>=77,<90\n' | "$uv" pip compile - --quiet --upgrade --generate-hashes --no-annotate --python-version 3.12 \
+    --custom-compile-command 'make lock' --output-file "$here/build.txt"

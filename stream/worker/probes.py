@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
@@ -15,7 +15,8 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) -> int:
-    """Serve a worker's metrics and the paths of `with_probes`; returns the port that was taken.
+    """Serve a worker's metrics, with those of its process (memory, processor time, open files), and the paths
+    of `with_probes`; returns the port that was taken.
 
     Errors: EddyError when the address cannot be had.
     """
@@ -26,6 +27,7 @@ def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) ->
             f"metrics cannot be served at {settings.host}:{port} ({error}): choose another EDDY_METRICS_PORT "
             "(0: any free one) or EDDY_HOST"
         ) from None
+    ProcessCollector(registry=registry)
     server.set_app(with_probes(make_wsgi_app(registry), registry))
     log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
     return server.server_port

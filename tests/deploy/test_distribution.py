@@ -1,4 +1,4 @@
-"""The wheel and the sdist hold the whole program: the folders behind the links, and every file beside the code."""
+"""The wheel and the sdist hold the whole program: the folders behind the links, and the files beside code."""
 
 from __future__ import annotations
 
