@@ -1,5 +1,5 @@
-"""The dashboards, one for each question that operators ask. `python deploy/observability/dashboards.py` writes
-them to dashboards/*.json for Grafana; a test compares these files with this one.
+"""The dashboards, one for each question that operators ask. `python deploy/observability/dashboards.py`
+writes them to dashboards/*.json for Grafana; a test compares these files with this one.
 """
 
 from __future__ import annotations
@@ -151,13 +151,14 @@ FRESH = Dashboard(
             {"rows": "sum(eddy_rows_of_older_epochs)"},
         ),
         Panel(
-            "Late and repeated events per second",
+            "Late, repeated and ignored events per second",
             "Late events are put where they belong; too late ones are older than the anchor.",
             rates(
                 late="eddy_events_late",
                 too_late="eddy_events_too_late",
                 re_sent="eddy_events_repeated",
                 read_again="eddy_events_replayed",
+                ignored="eddy_events_ignored",
             ),
             "ops",
         ),
