@@ -13,7 +13,7 @@ from tests.deploy.files import ROOT, make_targets, read_yaml, schema, walk
 
 pytestmark = pytest.mark.unit
 
-CHECKS: dict[str, Any] = read_yaml(ROOT / ".github" / "workflows" / "checks.yaml")
+CHECKS: dict[Any, Any] = read_yaml(ROOT / ".github" / "workflows" / "checks.yaml")
 STEPS = [step for at in walk(CHECKS["jobs"]) for step in at.get("steps", [])]
 
 
