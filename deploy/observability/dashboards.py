@@ -132,6 +132,17 @@ FRESH = Dashboard(
             quantiles("eddy_followed_seconds", "topic"),
             "s",
         ),
+        Panel(
+            "Records that servers have still to follow",
+            "By topic.",
+            {"{{topic}}": "max by (topic) (eddy_followed_lag)"},
+        ),
+        Panel(
+            "Age of states at answers",
+            "From the user's last event until the stream's now: old for people who come back after long.",
+            quantiles("eddy_state_age_seconds"),
+            "s",
+        ),
         Panel("Events that wait", "By partition.", {"{{partition}}": "sum by (partition) (eddy_lag)"}),
         Panel(
             "Time until the backlog is done",
@@ -240,6 +251,11 @@ FULL = Dashboard(
             "Items in the catalogue",
             "Idle ones leave after EDDY_ITEM_IDLE_DAYS.",
             {"items": "max(eddy_items)"},
+        ),
+        Panel(
+            "Users by the version of their row",
+            "Rows move to a new version in the background, the most recently active first.",
+            {"{{version}}": "max by (version) (eddy_version_rows)"},
         ),
         Panel(
             "Memory of processes",

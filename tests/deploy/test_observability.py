@@ -36,8 +36,11 @@ OF_OTHERS = {
     "node_filesystem_avail_bytes", "node_filesystem_size_bytes",
 }  # fmt: skip
 """Prometheus' own, and the node exporter's."""
-ANNOUNCED = {"eddy_freshness_seconds_bucket"}
-"""What workers do not export yet, but will."""
+ANNOUNCED = {
+    "eddy_freshness_seconds_bucket",
+    "eddy_followed_lag", "eddy_state_age_seconds_bucket", "eddy_version_rows",
+}  # fmt: skip
+"""What workers and servers do not export yet, but will."""
 PROMQL = {
     "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "max", "min", "rate",
     "sum", "time",
