@@ -1,6 +1,6 @@
 # Everything a newcomer runs. Each target sets up .venv first (once; see deploy/bootstrap.py). GNU make 3.81 will do.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint chaos bench reproduce dist lock audit deploy-check clean
+.PHONY: help setup demo test lint chaos soak bench reproduce dist lock audit deploy-check clean
 
 BIN := .venv/bin
 SETUP := sh deploy/bootstrap.sh
@@ -26,6 +26,9 @@ lint: setup ## Check style, imports and types
 chaos: setup ## Kill, pause and move workers under load, and kill refreshes; compare with undisturbed runs
 	@$(BIN)/python -m tests.chaos.run
 	@$(BIN)/python -m tests.chaos.refreshes
+
+soak: setup ## Steady load with kills, swaps, erasures and HTTP, whose memory, files and threads must stay flat (MINUTES=30)
+	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30)
 
 bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)
 	@$(SETUP) bench
