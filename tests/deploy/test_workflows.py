@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -44,6 +47,25 @@ def test_it_may_read_the_repository_and_nothing_else() -> None:
             assert step["with"]["persist-credentials"] is False
         # What a caller chooses must not become part of a script.
         assert "${{" not in step.get("run", "")
+
+
+def test_every_action_is_named_by_its_commit() -> None:
+    actions = [step["uses"] for step in STEPS if "uses" in step]
+    assert actions
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action in actions)
+
+
+def test_zizmor_finds_nothing_unsafe() -> None:
+    zizmor = Path(sys.executable).with_name("zizmor")
+    if not zizmor.exists():
+        pytest.skip("`make deploy-check` installs zizmor")
+    done = subprocess.run(
+        [zizmor, "--offline", "--quiet", ROOT / ".github" / "workflows"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_job_ends_in_time() -> None:
