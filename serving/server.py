@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import uvicorn
+from prometheus_client import ProcessCollector
 
 from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
@@ -66,6 +67,7 @@ async def serve_on(
     """
     # 1. The application and the server around it.
     service = Service(settings)
+    ProcessCollector(registry=service.metrics.registry)
     if metrics is not None:
         service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
     config = uvicorn.Config(

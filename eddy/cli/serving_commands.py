@@ -79,8 +79,9 @@ def recommend(
     from eddy.cli.terminal import set_up_logging
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
-    recommend_many(load_settings(), users, out, topic, question)
+    settings = load_settings()
+    set_up_logging(settings.log_format)
+    recommend_many(settings, users, out, topic, question)
 
 
 def rules(
