@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, Page, expect
 from eddy.stream.records.settings import load_settings
 from tests.browser.chromium import MISSING, chromium
 from tests.browser.live_system import LiveSystem, live_system
-from tests.support.kafka_clusters import cluster
+from tests.support.kafka_clusters import broker_kind, cluster
 
 CLICKS, PAUSE_MS, PAGES, WATCHED_S = 100, 150, 50, 30.0
 TOTALS = "document.querySelector('[data-totals]')?.dataset.totals ?? ''"
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long the page is left open")
     minutes = parser.parse_args().minutes
     name = uuid.uuid4().hex[:8]
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster() as broker:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
         if browser is None:
             raise SystemExit(MISSING)
         settings = load_settings(
