@@ -1,7 +1,7 @@
 // A person's list, which re-orders itself before the reader's eyes, and says what moved and why.
 
 import { el, still } from "../dom.js";
-import { metric, named, percent, signed } from "../format.js";
+import { named, percent, signed } from "../format.js";
 
 const MOVE_MS = 600;
 export const PARTS = [
@@ -113,7 +113,8 @@ function standing(item) {
   if (kind === "explored") return "shown to explore";
   if (explanation === undefined) return `score ${signed(item.score)}`;
   if (!explanation) return "popular now";
-  return `state ${signed(explanation.state)}, popularity ${signed(explanation.popularity)}`;
+  const [mover] = explanation.moved_by ?? [];
+  return mover ? becauseOf(mover) : `state ${signed(explanation.state)}, popularity ${signed(explanation.popularity)}`;
 }
 
 /** Why an item has moved: the part of its score that has changed most. */
@@ -121,18 +122,24 @@ function reason(item, old, by) {
   if (by === 0 || !item.explanation) return null;
   const now = item.explanation,
     then = old?.explanation;
-  const mover = now.moved_by?.[0];
+  const movedBy = (because) => now.moved_by?.find((mover) => mover.because === because);
   if (old && !then) return "now ranked for this person";
-  if (!then) {
-    if (mover && now.transitions_share + now.own_items_share > 0.3) return becauseOf(mover);
-    return "it has come into the list";
-  }
+  if (!then) return now.moved_by?.length ? becauseOf(now.moved_by[0]) : "it has come into the list";
   const changes = [
-    [now.state - then.state, (d) => `the state fits it ${d > 0 ? "better" : "less"} (${signed(d)})`],
+    [
+      now.state - then.state,
+      (d) =>
+        d > 0 && movedBy("hidden_state")
+          ? becauseOf(movedBy("hidden_state"))
+          : `the state fits it ${d > 0 ? "better" : "less"} (${signed(d)})`,
+    ],
     [now.popularity - then.popularity, (d) => `it is ${d > 0 ? "more" : "less"} popular (${signed(d)})`],
     [
       (now.transitions_share - then.transitions_share) * 4,
-      (d) => (d > 0 && mover ? becauseOf(mover) : `the last items lead to it ${d > 0 ? "more" : "less"} often`),
+      (d) =>
+        d > 0 && movedBy("often_follows")
+          ? becauseOf(movedBy("often_follows"))
+          : `the last items lead to it ${d > 0 ? "more" : "less"} often`,
     ],
     [
       (now.own_items_share - then.own_items_share) * 4,
@@ -157,9 +164,11 @@ export function learnTitles(entries) {
   }
 }
 
+/** What an event has done for an item: so much of its likelihood would be gone without the event. */
 const becauseOf = (mover) => {
   const name = titles.get(mover.item_id) ?? mover.item_id;
-  return mover.because === "same_item"
-    ? `it was visited before (${metric(mover.share)} of its likelihood)`
-    : `it often follows ${name}`;
+  const share = `${percent(mover.share)} of its likelihood`;
+  if (mover.because === "same_item") return `it was visited before: ${share}`;
+  if (mover.because === "often_follows") return `it often follows ${name}: ${share}`;
+  return `the state remembers ${name}: ${share}`;
 };
