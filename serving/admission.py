@@ -1,10 +1,11 @@
 """Admission: a question that would wait for too long is refused at once, while a refusal is still of use.
 
-One thread answers, and questions wait for it in a queue. Two measurements say how long a new one would wait:
-the age of the oldest question that has no answer yet, which grows while something else keeps the thread busy,
-and the length of the queue over the rate at which questions were answered lately. Above the limit, new
-questions are refused; whoever has waited for longer when the thread becomes free is refused, too. So the wait
-of every question that is answered has a bound, and so has the queue, whatever the rate at which they come.
+Questions are answered one batch after another and wait in a queue. Three measurements say how long a new one
+would wait: the age of the oldest question that has no answer yet, which grows while something else is done;
+the length of the queue over the rate at which questions were answered lately; and how late the event loop is,
+which reads requests and sends answers. Above the limit, new questions are refused; whoever has waited for
+longer when their turn comes is refused, too. So the wait of every question that is answered has a bound, and
+so has the queue, whatever the rate at which they come.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ A = TypeVar("A")
 
 RETRY_AFTER = {"Retry-After": "1"}
 """The header of a refusal: after so many seconds it is worth asking again."""
+
+_SEVERAL = 8
+"""A late loop has a backlog if so many questions wait; else it was held up, and is through with it."""
 
 _SMOOTHING = 0.2
 """The weight of the newest batch in the mean time per question."""
@@ -36,10 +40,17 @@ class Waiting(NamedTuple, Generic[Q, A]):
 
 
 class AnswerQueue(Generic[Q, A]):
-    """Questions that wait for the thread that answers; used on the event loop."""
+    """Questions that wait for their answers; used on the event loop."""
 
-    def __init__(self, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_wait_s: float,
+        late_s: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """late_s: how late the event loop is."""
         self._max_wait_s = max_wait_s
+        self._late_s = late_s
         self._clock = clock
         self._waiting: deque[Waiting[Q, A]] = deque()
         self._batch: Sequence[Waiting[Q, A]] = ()
@@ -51,7 +62,12 @@ class AnswerQueue(Generic[Q, A]):
         """How long a question that comes now would wait until its answer is begun."""
         oldest = self._batch[0] if self._batch else self._waiting[0] if self._waiting else None
         age = self._clock() - oldest.since if oldest else 0.0
-        return max(age, (len(self._waiting) + len(self._batch)) * self._per_question_s)
+        ahead = len(self._waiting) + len(self._batch)
+        return max(age, ahead * self._per_question_s, self._late_s() if ahead >= _SEVERAL else 0.0)
+
+    def expected_s(self, questions: int) -> float:
+        """How long so many questions would take to be answered, together and at once."""
+        return questions * self._per_question_s
 
     def is_full(self) -> bool:
         """Whether a question that comes now would be refused."""

@@ -3,7 +3,7 @@
 Each follows all topics and holds all rows, so that any of them can answer: N processes answer N times as much
 where there are cores, and need N times the memory. The parent serves nothing. It starts a process that dies
 again, and ends all when it is told to end or when one says that it cannot go on. A process whose parent has
-gone ends itself.
+gone ends itself. Only the processes import what serves: torch would take the parent seconds and 400 MB.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from eddy.models.errors import EddyError
-from eddy.serving.process_metrics import ProcessMetrics
-from eddy.serving.server import BACKLOG, GRACE_S, bind, run_with_fast_loop, serve_on
+from eddy.serving.listening import BACKLOG, bind
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
@@ -34,6 +33,9 @@ accept from one socket.
 
 RESTART_AFTER_S = 1.0
 """The pause before a dead process is started again."""
+
+ENDS_WITHIN_S = 15.0
+"""A process that has not ended so long after it drained is killed; its own grace is shorter."""
 
 _LOOK_EVERY_S = 0.2
 _spawn = multiprocessing.get_context("spawn")
@@ -62,7 +64,7 @@ def run_processes(settings: Settings, count: int, set_up_logging: Callable[[str]
             process.start()
             return process
 
-        _Parent(start, settings.http_drain_s + GRACE_S + 5).run(count)
+        _Parent(start, settings.http_drain_s + ENDS_WITHIN_S).run(count)
 
 
 class _Parent:
@@ -124,6 +126,8 @@ def _run(
     set_up_logging: Callable[[str], None],
 ) -> None:
     """A process of its own."""
+    from eddy.serving.server import run_with_fast_loop
+
     set_up_logging(settings.log_format)
     try:
         run_with_fast_loop(_serve(settings, number, again, Path(folder), shared))
@@ -134,6 +138,9 @@ def _run(
 async def _serve(
     settings: Settings, number: int, again: bool, folder: Path, shared: socket.socket | None
 ) -> None:
+    from eddy.serving.process_metrics import ProcessMetrics
+    from eddy.serving.server import serve_on
+
     parent = multiprocessing.parent_process()
     assert parent is not None
     loop = asyncio.get_running_loop()

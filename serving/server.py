@@ -10,8 +10,9 @@ from typing import Any
 
 import uvicorn
 
-from eddy.models.errors import EddyError
+from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
+from eddy.serving.listening import BACKLOG, listen, url_of
 from eddy.serving.process_metrics import ProcessMetrics
 from eddy.serving.protocol import protocol_with
 from eddy.serving.service import Service
@@ -22,10 +23,6 @@ log = logging.getLogger("eddy.serving")
 
 GRACE_S = 10
 """So long the requests under way have to be answered when the server ends."""
-
-BACKLOG = 2048
-"""Connections that the kernel completes before the server accepts them."""
-
 
 _LOOK_EVERY_S = 0.1
 
@@ -44,46 +41,6 @@ def run_with_fast_loop(work: Coroutine[Any, Any, None]) -> None:
         from uvloop import new_event_loop as factory
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(work)
-
-
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket. Errors: EddyError when the port is taken or the address is another machine's."""
-    listening = bind(settings)
-    listening.listen(BACKLOG)
-    return listening
-
-
-def bind(settings: Settings, shared: bool = False) -> socket.socket:
-    """A socket that has the server's address. shared: other sockets may have it as well, and the kernel gives
-    each connection to one of those that listen (`SO_REUSEPORT`).
-
-    Errors: EddyError when the port is taken or the address is another machine's.
-    """
-    host, port = settings.host, settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, which `socket.create_server` does not do: only then does asyncio set TCP_NODELAY
-    # on the connections that it accepts. Without it headers and body, two writes, wait 40 ms for each other.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise EddyError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another port with "
-            "EDDY_PORT (0: any free one) or another address with EDDY_HOST"
-        ) from None
-    return bound
-
-
-def url_of(listening: socket.socket) -> str:
-    """Where a socket answers."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def run_server(settings: Settings, on_start: Callable[[str], None] = lambda _: None) -> None:
@@ -146,6 +103,7 @@ async def serve_on(
     await service.start()
     service.failed.add_done_callback(lambda _: service.streams.end())
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    settling = asyncio.create_task(_settle(service))
     try:
         while when_ready and service.not_ready() and not server.should_exit:
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -158,4 +116,15 @@ async def serve_on(
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        settling.cancel()
         await service.stop()
+
+
+async def _settle(service: Service) -> None:
+    """Keep what was loaded at the start out of the garbage collector's way: a collection of it all would
+    stop answers for as long as they may wait.
+    """
+    keep_out_of_collections()
+    while service.not_ready():
+        await asyncio.sleep(_LOOK_EVERY_S)
+    keep_out_of_collections()

@@ -1,9 +1,9 @@
 """The service behind the HTTP API: keeps the view up to date with Kafka, and answers from it.
 
-Everything that touches the view, scoring included, runs on one thread, one call after another; questions
-that come meanwhile are scored together. Versions are read and built on another thread, while the first goes
-on to answer; they go live by the exchange of a pointer. Guarantee: when a record, a version or, for a while,
-the cluster cannot be read, that is reported, and the service answers from what it had before.
+Everything that touches the view, scoring included, is done by one at a time (`eddy.serving.view_owner`);
+questions that come meanwhile are scored together. Versions are read and built on another thread, while the
+first goes on to answer; they go live by the exchange of a pointer. Guarantee: when a record, a version or,
+for a while, the cluster cannot be read, that is reported, and the service answers from what it had before.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from eddy.serving.live.dead_letters import KEPT
 from eddy.serving.live.installation import Installation, Situation, ViewFacts
 from eddy.serving.live.person import PersonSource, RowWatches
 from eddy.serving.live.streams import Streams
+from eddy.serving.loop_lag import LoopLag
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
@@ -37,6 +38,8 @@ from eddy.serving.versions.answers import Versions
 from eddy.serving.versions.overview import overview
 from eddy.serving.versions.registry import RegistryReader
 from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.serving.view_owner import ViewOwner
+from eddy.serving.warm_up import warm_up
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka.reader import Follower, Records, Take
 from eddy.stream.kafka.versions import decode_announcement, open_version
@@ -63,7 +66,7 @@ class Service:
         self.metrics = ServerMetrics()
         self.view = MaterialisedView(wall_ms, threads)
         self._retry_s = retry_s
-        self._thread = ThreadPoolExecutor(1, "eddy-serving", initializer=torch.set_num_threads, initargs=(1,))
+        self._view_owner = ViewOwner()
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
         self.dynamics = MeasuredDynamics(self)
@@ -81,7 +84,8 @@ class Service:
         self._failed: dict[VersionAt, str] = {}
         self._look_at_versions = asyncio.Event()
         self._first_version = asyncio.Event()
-        self._questions = AnswerQueue[Question, Answer](settings.http_max_wait_ms / 1000)
+        self._lag = LoopLag()
+        self._questions = AnswerQueue[Question, Answer](settings.http_max_wait_ms / 1000, self._lag.seconds)
         self._tasks: list[asyncio.Task[None]] = []
         self._followers: dict[str, Follower] = {}
         self.events = EventWriter(settings)
@@ -143,13 +147,14 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._questions.cancel()
+        self._lag.stop()
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._looks.shutdown(wait=False, cancel_futures=True)
-        self._thread.shutdown()
+        self._view_owner.close()
 
     async def on_thread(self, work: Callable[[], T]) -> T:
-        """Do work on the thread that owns the view."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Do work that takes its time on the thread that owns the view."""
+        return await self._view_owner.do(work)
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Do work that only looks, beside the thread that answers and beside that of new versions."""
@@ -179,7 +184,8 @@ class Service:
             questions = [waiting.question for waiting in batch]
             self.metrics.batch.observe(len(batch))
             try:
-                answers = await self.on_thread(partial(answer, self.view, questions))
+                expected_s = self._questions.expected_s(len(batch))
+                answers = await self._view_owner.do_soon(partial(answer, self.view, questions), expected_s)
             except Exception as error:
                 for waiting in batch:
                     if not waiting.answer.done():
@@ -211,7 +217,7 @@ class Service:
         )
 
     async def _row_includes(self, user: str, position: Position) -> bool:
-        return await self.on_thread(lambda: self.view.row_includes(user, *position))
+        return await self._view_owner.do_soon(lambda: self.view.row_includes(user, *position))
 
     def _followed_rows(self, partition: int) -> int:
         follower = self._followers.get(self.settings.topics.user_state)
@@ -372,8 +378,10 @@ class Service:
             return
         self._failed.pop(at, None)
         log.info("epoch %d: version %s", at.epoch, version.id)
-        self._first_version.set()
         self.metrics.epoch.set(await self.on_thread(lambda: max(self.view.rankers).epoch))
+        if not self._first_version.is_set():
+            await self.on_thread(partial(warm_up, self.view))
+        self._first_version.set()
 
     async def _build_and_put(self, version: Version, epoch: int) -> bool:
         """Whether the view has taken the version: not if its items have got other numbers meanwhile."""

@@ -23,15 +23,17 @@ def serve(
     Example: EDDY_BOOTSTRAP_SERVERS=localhost:9092 EDDY_PORT=8000 eddy serve --processes 2
     """
     from eddy.cli.terminal import set_up_logging
-    from eddy.serving.processes import run_processes
-    from eddy.serving.server import run_server, run_with_fast_loop
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings()
     set_up_logging(settings.log_format)
     if processes > 1:
+        from eddy.serving.processes import run_processes
+
         run_processes(settings, processes, set_up_logging)
     else:
+        from eddy.serving.server import run_server, run_with_fast_loop
+
         run_with_fast_loop(run_server(settings))
 
 

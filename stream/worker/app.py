@@ -5,7 +5,6 @@ Only this file and eddy.stream.worker.transport know Faust.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 from typing import Any, cast
@@ -16,6 +15,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry, start_http_server
 
 from eddy.models.errors import EddyError
+from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers, ssl_context
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
@@ -41,7 +41,6 @@ REQUEST_MARGIN_S = 30.0
 """How much longer than a rebalance a request may take: joining is a request that waits for the other members.
 """
 
-GC_ALLOCATIONS = 100_000
 TOPIC_WATCH_S = 2.0
 
 
@@ -181,8 +180,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         return
     worker = await starting
     connect(app, settings, worker)
-    gc.freeze()  # these objects stay, and millions of short-lived records are no reason to look for cycles
-    gc.set_threshold(GC_ALLOCATIONS, 50, 100)
+    keep_out_of_collections()
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
     watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids)))

@@ -42,7 +42,7 @@ async def answer_next(queue: AnswerQueue[int, str], clock: Clock, takes_s: float
 def test_questions_that_come_together_are_answered_together_and_in_their_order() -> None:
     async def run() -> None:
         clock = Clock()
-        queue = AnswerQueue[int, str](MAX_WAIT_S, clock)
+        queue = AnswerQueue[int, str](MAX_WAIT_S, clock=clock)
         tasks = await asked(queue, 1, 2, 3)
         assert await answer_next(queue, clock, 0.01, at_most=2) == 2
         assert await answer_next(queue, clock, 0.01) == 1
@@ -54,7 +54,7 @@ def test_questions_that_come_together_are_answered_together_and_in_their_order()
 def test_while_the_thread_is_kept_busy_for_longer_than_the_bound_questions_are_refused() -> None:
     async def run() -> None:
         clock = Clock()
-        queue = AnswerQueue[int, str](MAX_WAIT_S, clock)
+        queue = AnswerQueue[int, str](MAX_WAIT_S, clock=clock)
         (first,) = await asked(queue, 1)
         batch = await queue.next_batch(64)
         clock.now += MAX_WAIT_S / 2
@@ -76,7 +76,7 @@ def test_while_the_thread_is_kept_busy_for_longer_than_the_bound_questions_are_r
 def test_whoever_has_waited_for_too_long_is_refused_when_the_thread_is_free_again() -> None:
     async def run() -> None:
         clock = Clock()
-        queue = AnswerQueue[int, str](MAX_WAIT_S, clock)
+        queue = AnswerQueue[int, str](MAX_WAIT_S, clock=clock)
         (late,) = await asked(queue, 1)
         clock.now += MAX_WAIT_S * 1.5
         taking = asyncio.create_task(queue.next_batch(64))
@@ -95,7 +95,7 @@ def test_at_twice_the_rate_that_can_be_answered_the_queue_and_the_wait_stay_boun
 
     async def run() -> None:
         clock = Clock()
-        queue = AnswerQueue[int, str](MAX_WAIT_S, clock)
+        queue = AnswerQueue[int, str](MAX_WAIT_S, clock=clock)
         tasks: list[tuple[float, asyncio.Task[str]]] = []
         waits: list[float] = []
         longest_queue = refused = 0
@@ -127,5 +127,20 @@ def test_a_caller_that_has_gone_is_not_answered() -> None:
         await asyncio.sleep(0)
         assert [waiting.question for waiting in await queue.next_batch(64)] == [2]
         here.cancel()
+
+    asyncio.run(run())
+
+
+def test_while_the_event_loop_is_late_by_more_than_the_bound_and_several_wait_questions_are_refused() -> None:
+    async def run() -> None:
+        queue = AnswerQueue[int, str](MAX_WAIT_S, lambda: 2 * MAX_WAIT_S, Clock())
+        few = await asked(queue, *range(8))
+        with pytest.raises(Overloaded):
+            await queue.ask(8)
+        assert await answer_next(queue, Clock(), 0.0) == 8
+        assert await asyncio.gather(*few) == [f"answer {n}" for n in range(8)]
+        (lone,) = await asked(queue, 9)
+        assert await answer_next(queue, Clock(), 0.0) == 1
+        assert await lone == "answer 9", "a loop that was held up refuses nobody who comes later"
 
     asyncio.run(run())

@@ -14,8 +14,8 @@ from uvicorn.server import ServerState
 
 from eddy.serving import protocol
 from eddy.serving.app import new_app
+from eddy.serving.listening import listen
 from eddy.serving.protocol import protocol_with
-from eddy.serving.server import listen
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
 from tests.support.recorded_service import RecordedService

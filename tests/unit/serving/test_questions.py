@@ -12,9 +12,9 @@ import pytest
 
 from eddy.models.errors import EddyError
 from eddy.serving.app import new_app
+from eddy.serving.listening import listen
 from eddy.serving.lists.questions import Question
 from eddy.serving.routes.recommendations import MAX_EXCLUDED
-from eddy.serving.server import listen
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
 from tests.support.recorded_service import RecordedService

@@ -12,11 +12,12 @@ import pytest
 import uvicorn
 
 from eddy.serving.app import new_app
+from eddy.serving.listening import listen
 from eddy.serving.live import streams
 from eddy.serving.live.person import RowWatches
 from eddy.serving.live.streams import Latest, Streams, event
 from eddy.serving.protocol import protocol_with
-from eddy.serving.server import _Server, listen
+from eddy.serving.server import _Server
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
 from tests.support.recorded_service import RecordedService
