@@ -127,11 +127,13 @@ def test_two_shares_and_a_swap_are_seen(visit: Visit, system: LiveSystem) -> Non
 
 
 def test_two_versions_are_shown_side_by_side(visit: Visit, system: LiveSystem) -> None:
-    announce_shares(system.settings, [(version, 50) for version in system.versions])
+    epoch = announce_shares(system.settings, [(version, 50) for version in system.versions]).epoch
+    row = "v1/users/alice/recommendations"
+    eventually(lambda: system.ask(row)["epoch"] == epoch, 30, "a row by the version that alice has now")
     eventually(
         lambda: all(each["loaded"] for each in system.ask("v1/versions")["versions"]), 30, "both versions"
     )
-    own = system.ask("v1/users/alice/trace")["version"]
+    own = system.ask(row)["version"]
     page = visit.open("person/alice")
     other = next(version.id for version in system.versions if version.id != own)
     page.get_by_label("Side by side with").select_option(other)
