@@ -83,6 +83,13 @@ def test_no_container_runs_as_root_and_the_base_can_be_named_by_digest() -> None
     assert {line for line in re.findall(r"^FROM (\S+)", text, re.MULTILINE) if ":" in line} == set()
 
 
+def test_everything_is_cached_in_the_folder_that_containers_may_write() -> None:
+    values = dict(re.findall(r"^ +([A-Z_]+)=(\S+)", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert values["EDDY_CACHE_DIR"] == values["XDG_CACHE_HOME"] == "/var/lib/eddy/cache"
+    # A user without a home folder of a known name would end every command.
+    assert values["HOME"] == "/var/lib/eddy"
+
+
 def test_what_the_images_copy_is_not_left_out_of_their_context() -> None:
     kept = {
         line.removeprefix("!")
