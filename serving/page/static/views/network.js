@@ -2,7 +2,7 @@
 
 import { horizonHistogram } from "../charts/histogram.js";
 import { el, onScheme } from "../dom.js";
-import { cellName, count, shortVersion } from "../format.js";
+import { cellName, count, metric, shortVersion } from "../format.js";
 import { fiveCells, run } from "../network/cells.js";
 import { gradientFlow } from "../network/gradients.js";
 import { insideCell } from "../network/inside.js";
@@ -194,7 +194,11 @@ export function open(root, { signal }) {
         return horizon.replaceChildren(
           state("empty", "No version is live yet", "Its horizons are shown here once one is."),
         );
-      horizon.replaceChildren(horizonHistogram(model.dynamics.horizon));
+      const radius = model.dynamics.spectral_radius;
+      horizon.replaceChildren(
+        horizonHistogram(model.dynamics.horizon),
+        el("p", { class: "small soft", text: radius === null ? "" : `Its spectral radius is ${metric(radius)}.` }),
+      );
       flow.draw(model.flows, model.dynamics);
       model.live = await somebodysSteps(model.dynamics.version, LENGTH, signal);
       showRows();
