@@ -106,11 +106,12 @@ function parts({ epoch, shares, versions }, act) {
             el(
               "div",
               { class: "row block-small" },
-              el("button", {
-                type: "button",
-                text: "Take back the last announcement …",
-                on: { click: () => act(takeBack()) },
-              }),
+              versions.length > 1 &&
+                el("button", {
+                  type: "button",
+                  text: "Take back the last announcement …",
+                  on: { click: () => act(takeBack()) },
+                }),
             ),
           )
         : state("empty", "No version is live", "Promote one below."),
