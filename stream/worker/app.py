@@ -42,6 +42,7 @@ REQUEST_MARGIN_S = 30.0
 """
 
 TOPIC_WATCH_S = 2.0
+METADATA_AGE_S = 10
 
 
 def _credentials(settings: Settings) -> Any:
@@ -81,6 +82,9 @@ def new_app(settings: Settings, note: str) -> faust.App:
         broker_max_poll_records=FETCH_RECORDS,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.worker_id,
+        # A group whose leader joined while a broker was starting may have seen no topic, and dealt out nothing:
+        # it joins again when it sees the topic, in Faust's default after five minutes.
+        consumer_metadata_max_age_ms=1000 * METADATA_AGE_S,
         stream_buffer_maxsize=BUFFERED_CHUNKS,
         stream_wait_empty=False,
     )
