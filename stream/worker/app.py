@@ -82,7 +82,7 @@ def new_app(settings: Settings, note: str) -> faust.App:
         broker_max_poll_records=FETCH_RECORDS,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.worker_id,
-        # A group whose leader joined while a broker was starting may have seen no topic, and dealt out nothing:
+        # A group whose leader joined while a broker was starting may have seen no topic and dealt nothing:
         # it joins again when it sees the topic, in Faust's default after five minutes.
         consumer_metadata_max_age_ms=1000 * METADATA_AGE_S,
         stream_buffer_maxsize=BUFFERED_CHUNKS,
