@@ -66,7 +66,6 @@ def apply_micro_batch(
     """
     # 1. Decode. Station 2, where a chunk is not decoded yet.
     read = sum(len(chunk.records) for chunks in taken.values() for chunk in chunks)
-    metrics.read.inc(read)
     metrics.batch_events.observe(read)
     decoded = [decode_chunks(chunks, settings.admission) for chunks in taken.values()]
     rejected = [(part.partition, rejection) for part in decoded for rejection in part.rejected]
@@ -93,6 +92,7 @@ def apply_micro_batch(
             owners[number].appended(append_times(chunk.records))
     # 3. Dead letters, and metrics, of which those of ranks come when the ranks are there.
     letters = [dead_letter(settings.topics.events, number, rejection) for number, rejection in rejected]
+    metrics.read.inc(read)  # with what became of them, not before
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.rows))
     started = engine.prequential.started
