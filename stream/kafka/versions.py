@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 
 from eddy.models.descriptions import DESCRIPTION
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.storage import Place, located
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
-from eddy.stream.kafka.clients import client_config, records_to_end
+from eddy.stream.kafka.clients import new_consumer, new_sync_producer, records_to_end
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
 from eddy.stream.records.settings import Settings
 
@@ -54,7 +54,7 @@ def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
     first. A tombstone withdraws the one under its key; unreadable records are passed over.
     """
     topic = TopicPartition(settings.topics.model_versions, 0)
-    consumer = KafkaConsumer(**client_config(settings), enable_auto_commit=False)
+    consumer = new_consumer(settings, enable_auto_commit=False)
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
@@ -97,7 +97,7 @@ def live_announcement(settings: Settings) -> Announcement | None:
 
 def withdraw(settings: Settings, keys: Iterable[bytes]) -> None:
     """Write tombstones, so that the announcements under these keys are not there any more."""
-    producer = KafkaProducer(**client_config(settings), acks="all")
+    producer = new_sync_producer(settings)
     try:
         for key in keys:
             producer.send(settings.topics.model_versions, key=key, value=None).get(timeout=_TIMEOUT_S)
@@ -149,7 +149,7 @@ def announce_shares(
         shares=shares if len(shares) > 1 else [],
         decided=decided,
     )
-    producer = KafkaProducer(**client_config(settings), acks="all")
+    producer = new_sync_producer(settings)
     try:
         value = encode(announcement)
         for key in (f"epoch-{announcement.epoch}", "live"):
