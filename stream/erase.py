@@ -17,6 +17,7 @@ from kafka.errors import KafkaTimeoutError as SendTimeoutError
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID
 from eddy.stream.kafka.clients import admin_client, new_consumer, new_sync_producer, records_to_end
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets
 from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.partitioner import partition_of
@@ -56,6 +57,8 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
     # 1. Write the tombstone to the user's own partition, and remember where `user-state` ended before.
     key = key_of(user)
     partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
+    with admin_client(settings) as admin:
+        require_permissions(admin, settings, "erase")
     row = _Row(settings, key, partition)
     try:
         state_end = row.end()

@@ -98,7 +98,7 @@ def make_live(settings: "Settings", versions: Sequence[tuple["Version", int]]) -
     from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.kafka.versions import announce_shares, live_announcement
 
-    prepare_topics(settings)
+    prepare_topics(settings, "announce")
     before = live_announcement(settings)
     announcement = announce_shares(settings, versions)
     if not announcement.shares:  # of several, whoever watches them records what becomes of them

@@ -16,6 +16,7 @@ from eddy.models.errors import EddyError
 from eddy.models.storage import Place
 from eddy.stream.event_log.log import EventLog, opened
 from eddy.stream.kafka.clients import admin_client, new_consumer
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.clock import wall_ms
@@ -86,6 +87,7 @@ def export(settings: Settings, place: Place, until_end: bool = True, share: Shar
     """
     topic = settings.topics.events
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "export")
         topic_id = str(topic_ids(admin, [topic])[topic])
     # As the workers do: what a transactional producer aborted never happened.
     consumer = new_consumer(

@@ -19,6 +19,7 @@ from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers
 from eddy.stream.kafka.security.credentials import for_aiokafka
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
@@ -222,6 +223,7 @@ def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) ->
 def _prepare(settings: Settings) -> dict[str, UUID]:
     """Create the topics that are missing; returns the ids of all topics."""
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "worker")
         ensure_topics(admin, settings)
         ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
         require_same_rows(admin, settings, ids[settings.topics.user_state])
