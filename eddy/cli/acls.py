@@ -21,8 +21,8 @@ def acls(
 ) -> None:
     """Print the ACLs that commands need on a secured cluster.
 
-    They are commands for Kafka's own kafka-acls, which an administrator runs. Each allows no more than is
-    needed. Topic names and group are those of the settings, and so must those be that print them.
+    They are commands for Kafka's own kafka-acls, which an administrator runs, with --command-config for the
+    login. They allow no more than is needed, for the topics and the group of the settings here.
 
     Example: eddy acls --principal User:eddy-worker --for worker
 
@@ -40,7 +40,7 @@ def acls(
             "acls: say who runs it by --principal: User:NAME, or for a client certificate User: and its "
             "subject, such as User:CN=eddy-worker"
         )
-    if ":" not in principal or '"' in principal:
+    if ":" not in principal:
         raise EddyError(f"acls: --principal {principal} is not of the form User:NAME")
     needed = {each for command in for_ for each in needed_by(command, settings, topic)}
     for line in acl_commands(needed, principal):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from shlex import quote
 
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings, TopicNames
@@ -21,7 +22,7 @@ TOPICS = tuple(name for name, value in vars(TopicNames).items() if isinstance(va
 RESOURCES = ("topic", "group", "transactional-id")
 """Kinds of resources, as kafka-acls names its options."""
 
-_INCLUDE_DESCRIBE = {"READ", "WRITE", "DELETE", "ALTER"}
+INCLUDE_DESCRIBE = {"READ", "WRITE", "DELETE", "ALTER"}
 
 
 @dataclass(frozen=True, order=True)
@@ -143,7 +144,7 @@ def needed_by(command: str, settings: Settings, source: str | None = None) -> li
 
 def _on(resource: str, name: str, operations: str, prefixed: bool = False) -> Iterable[Permission]:
     each = set(operations.split())
-    if each & _INCLUDE_DESCRIBE:
+    if each & INCLUDE_DESCRIBE:
         each.discard("DESCRIBE")
     return (Permission(resource, name, operation, prefixed) for operation in each)
 
@@ -160,12 +161,21 @@ def acl_commands(permissions: Iterable[Permission], principal: str) -> list[str]
     for each in sorted(permissions):
         operations.setdefault((each.resource, each.name, each.prefixed), []).append(each.operation)
     return [
-        f'kafka-acls --bootstrap-server "$EDDY_BOOTSTRAP_SERVERS" --add --allow-principal "{principal}" '
+        f'kafka-acls --bootstrap-server "$EDDY_BOOTSTRAP_SERVERS" --add --allow-principal {quote(principal)} '
         + " ".join(f"--operation {operation}" for operation in of_resource)
-        + f' --{resource} "{name}"'
+        + f" --{resource} {quote(name)}"
         + (" --resource-pattern-type prefixed" if prefixed else "")
         for (resource, name, prefixed), of_resource in operations.items()
     ]
 
 
-__all__ = ["COMMANDS", "RESOURCES", "TOPICS", "Permission", "acl_commands", "needed_by", "principal_of"]
+__all__ = [
+    "COMMANDS",
+    "INCLUDE_DESCRIBE",
+    "RESOURCES",
+    "TOPICS",
+    "Permission",
+    "acl_commands",
+    "needed_by",
+    "principal_of",
+]
