@@ -85,24 +85,27 @@ def _admin(settings: Settings) -> KafkaAdminClient:
 
 def new_consumer(settings: Settings, **config: Any) -> KafkaConsumer:
     """A kafka-python consumer. Errors: those of kafka-python when no cluster answers; `Refused`."""
-    return _patient(settings, lambda **within: KafkaConsumer(**client_config(settings), **config, **within))
+    return _patient(lambda config: KafkaConsumer(**config), settings, config)
 
 
 def new_sync_producer(settings: Settings) -> KafkaProducer:
     """A kafka-python producer, whose records all replicas have confirmed. Errors: as `new_consumer`."""
-    return _patient(settings, lambda **within: KafkaProducer(**client_config(settings), acks="all", **within))
+    return _patient(lambda config: KafkaProducer(**config), settings, {"acks": "all"})
 
 
-def _patient(settings: Settings, new_client: Callable[..., Client]) -> Client:
-    """A client that has half a minute to connect, as long as it is not `Refused`."""
+def _patient(
+    new_client: Callable[[dict[str, Any]], Client], settings: Settings, config: dict[str, Any]
+) -> Client:
+    """A client that has as long as it likes to connect, unless it is `Refused`."""
+    config = {**client_config(settings), **config}
     try:
         with _quiet():
-            return new_client(bootstrap_timeout_ms=_FIRST_ATTEMPT_MS)
+            return new_client({**config, "bootstrap_timeout_ms": _FIRST_ATTEMPT_MS})
     except (KafkaError, OSError):
         reason = reason_of_failure(settings)
         if isinstance(reason, Refused):
             raise reason from None
-    return new_client()
+    return new_client(config)
 
 
 @contextmanager

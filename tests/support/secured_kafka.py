@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -85,8 +86,6 @@ def unsigned_token(user: str, valid_s: float = 3_600) -> str:
 
 
 def _base64(data: bytes) -> str:
-    from base64 import urlsafe_b64encode
-
     return urlsafe_b64encode(data).decode().rstrip("=")
 
 
