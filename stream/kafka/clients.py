@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 def _admin(settings: Settings) -> KafkaAdminClient:
     def connect(within_ms: int) -> KafkaAdminClient:
-        with _quiet():
+        with _quiet:
             return KafkaAdminClient(**client_config(settings), bootstrap_timeout_ms=within_ms)
 
     try:
@@ -99,7 +100,7 @@ def _patient(
     """A client that has as long as it likes to connect, unless it is `Refused`."""
     config = {**client_config(settings), **config}
     try:
-        with _quiet():
+        with _quiet:
             return new_client({**config, "bootstrap_timeout_ms": _FIRST_ATTEMPT_MS})
     except (KafkaError, OSError):
         reason = reason_of_failure(settings)
@@ -108,16 +109,31 @@ def _patient(
     return new_client(config)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep kafka-python from logging each failed connection, in many lines that leave the reason out."""
-    logger = logging.getLogger("kafka")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+class _Quiet:
+    """Keeps kafka-python from logging each failed connection, in many lines that leave the reason out, while
+    any thread connects.
+    """
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("kafka")
+        self._lock = threading.Lock()
+        self._connecting, self._level = 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._connecting:
+                self._level = self._logger.level
+                self._logger.setLevel(logging.CRITICAL)
+            self._connecting += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._connecting -= 1
+            if not self._connecting:
+                self._logger.setLevel(self._level)
+
+
+_quiet = _Quiet()
 
 
 def records_to_end(

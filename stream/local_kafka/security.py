@@ -80,7 +80,7 @@ class BrokerSecurity:
         """Arguments of a kafka-python client that comes in as the admin."""
         return {
             "security_protocol": protocol,
-            "sasl_mechanism": "PLAIN",
+            "sasl_mechanism": SCRAM[-1],
             "sasl_plain_username": self.admin,
             "sasl_plain_password": self.passwords[self.admin],
         }
