@@ -1,12 +1,12 @@
 # Everything a newcomer runs. Each target sets up .venv first (once; see deploy/bootstrap.py). GNU make 3.81 will do.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint chaos bench reproduce clean
+.PHONY: help setup demo test lint chaos soak bench reproduce dist lock audit deploy-check clean
 
 BIN := .venv/bin
 SETUP := sh deploy/bootstrap.sh
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv with all packages, and fetch Kafka (the first time only)
 	@$(SETUP)
@@ -15,7 +15,7 @@ demo: setup ## Run the whole system on a real Kafka, live in this terminal (abou
 	@$(BIN)/eddy demo
 
 test: lint ## Check style, imports and types, then run all tests on a real Kafka
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 lint: setup ## Check style, imports and types
 	@$(BIN)/ruff check .
@@ -27,12 +27,29 @@ chaos: setup ## Kill, pause and move workers under load, and kill refreshes; com
 	@$(BIN)/python -m tests.chaos.run
 	@$(BIN)/python -m tests.chaos.refreshes
 
+soak: setup ## Steady load with kills, swaps, erasures and HTTP, whose memory, files and threads must stay flat (MINUTES=30)
+	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30)
+
 bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)
 	@$(SETUP) bench
 	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
 
 reproduce: setup ## Rebuild the accuracy tables (hours; resumes; EDDY_DATA=file.parquet or EDDY_STREAMS=folder)
 	@$(BIN)/python -m tests.reproduce.$(if $(EDDY_STREAMS),streams,run)
+
+dist: setup ## Build the wheel and the sdist into dist/
+	@$(BIN)/uv build --quiet && ls dist
+
+lock: setup ## Renew the versions that the containers install (deploy/requirements/)
+	@sh deploy/requirements/lock.sh $(BIN)/uv
+
+audit: ## Ask for known vulnerabilities of these versions
+	@$(SETUP) deploy
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement deploy/requirements/cuda.txt
+
+deploy-check: ## Check containers, Kubernetes, dashboards, alerts and workflows (3 minutes at most, no Docker)
+	@$(SETUP) deploy
+	@$(BIN)/pytest -n0 tests/deploy
 
 clean: ## Remove .venv and everything that was built here (downloads stay in the user's cache)
 	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@ code 130. Each command imports the heavy packages that it needs, so that the oth
 
 import asyncio
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,6 +32,22 @@ app = typer.Typer(
     "EDDY_BOOTSTRAP_SERVERS=host:9092 to use your Kafka.",
 )
 app.add_typer(models, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"eddy {version('eddy-streams')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
+    ] = False,
+) -> None:
+    """Options that need no command; the help of the program is above."""
 
 
 @app.command()
@@ -81,6 +98,24 @@ def broker(
             f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"
         )
         running.wait()
+
+
+@app.command()
+def topics() -> None:
+    """Create the topics that are missing, and check the others.
+
+    Workers do so as well when they start; this is for a deployment in which only an administrator may create
+    topics.
+
+    Example: EDDY_PARTITIONS=64 EDDY_REPLICATION=3 eddy topics
+    """
+    from eddy.stream.kafka.topics import prepare_topics, topic_specs
+    from eddy.stream.records.settings import load_settings
+
+    settings = load_settings()
+    prepare_topics(settings)
+    for spec in topic_specs(settings):
+        typer.echo(f"{spec.name}: {spec.partitions} partitions")
 
 
 @app.command()
@@ -201,14 +236,15 @@ def refresh(
     from eddy.refresh.options import RefreshOptions, gate_rule, metric_of
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
+    settings = load_settings(registry=registry)
+    set_up_logging(settings.log_format)
     options = RefreshOptions(
         events=events, time_unit=time_unit, items=items, cell=cell, assignments=tuple(set_ or ()),
         from_scratch=from_scratch, gate=gate_rule(gate), metric=metric_of(metric), candidate=candidate,
         canary_percent=read_percent(canary, "--canary") if canary else None,
         canary_s=read_duration(for_, "--for"), least_events=least_events,
     )  # fmt: skip
-    raise typer.Exit(run_refresh(load_settings(registry=registry), options, every, on_drift, metrics_file))
+    raise typer.Exit(run_refresh(settings, options, every, on_drift, metrics_file))
 
 
 @app.command()
@@ -285,8 +321,8 @@ def ingest(
     from eddy.stream.ingest.mapping import parse_map
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
     settings = load_settings()
+    set_up_logging(settings.log_format)
     mapping = parse_map(fields, time_unit, event_type, settings.earliest_event)
     counts = asyncio.run(ingest_topic(settings, topic, mapping, until_end))
     typer.echo(f"{counts.written} events written, {counts.rejected} dead letters, {counts.known} known")
@@ -311,8 +347,8 @@ def repartition(
     from eddy.stream.repartition.repartition import preview
     from eddy.stream.repartition.repartition import repartition as repartition_topics
 
-    set_up_logging()
     settings = load_settings()
+    set_up_logging(settings.log_format)
     typer.echo(str(asyncio.run(preview(settings, partitions))))
     if not yes:
         typer.echo("Nothing was changed; to do it, add --yes.")
@@ -347,8 +383,8 @@ def export(
     from eddy.stream.event_log.export import export as export_events
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
     settings = load_settings(event_log=folder)
+    set_up_logging(settings.log_format)
     added = export_events(
         settings, settings.event_log, until_end=not follow, share=Share(*read_share(share, "--share"))
     )

@@ -109,6 +109,10 @@ class Vocabulary:
         """uint64[V], in vocabulary order."""
         return self._index.hashes
 
+    def knows(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of these items have a vector of their own: bool[n]."""
+        return self._index.find(hashes) >= 0
+
     def input_index(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The cell's input index of items: int64[n], 0 … V + buckets - 1."""
         position = self._index.find(hashes)

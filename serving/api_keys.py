@@ -23,7 +23,7 @@ log = logging.getLogger("eddy.serving")
 CALLER = "eddy.caller"
 """Where an ASGI scope says whose key the request carries (an `ApiKey`); absent when keys are not used."""
 
-SCOPES = ("read", "write", "erase")
+SCOPES = ("read", "write", "erase", "operate")
 
 LOOK_EVERY_S = 1.0
 """So often at most the file is looked at."""

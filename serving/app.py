@@ -6,10 +6,14 @@
 | items | items like an item, and what is popular |
 | events | events in: posted, from beacons, from pixels |
 | users | what is stored of a user, and its erasure |
+| inside | hidden states through time |
+| live | the installation now and lately, dead letters |
+| versions | model versions, and which are live |
 | operations | `/healthz`, `/readyz`, `/metrics` |
 
-`/openapi.json` describes the API, from the types that check requests; `/docs` renders it. Every error is a
-problem in JSON (`eddy.serving.problems`).
+`/openapi.json` describes the API, from the types that check requests; `/docs` renders it, and at `/` is the
+live page (`eddy.serving.page`), which asks this API. Every error is a problem in JSON
+(`eddy.serving.problems`).
 """
 
 from importlib.metadata import version
@@ -21,13 +25,18 @@ from eddy.serving.api_keys import ApiKeys
 from eddy.serving.authentication import Authentication
 from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
+from eddy.serving.live.streams import TIME_HEADER
+from eddy.serving.page.files import serve_page
 from eddy.serving.problems import answer_with_problems
 from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
+from eddy.serving.routes.inside import inside_routes
 from eddy.serving.routes.items import item_routes
+from eddy.serving.routes.live import live_routes
 from eddy.serving.routes.operations import operation_routes
 from eddy.serving.routes.recommendations import recommendation_routes
 from eddy.serving.routes.users import user_routes
+from eddy.serving.routes.versions import version_routes
 from eddy.serving.service import Service
 
 MAX_BODY_BYTES = 1 << 20
@@ -55,9 +64,14 @@ def new_app(service: Service) -> FastAPI:
     app.include_router(recommendation_routes(service))
     app.include_router(item_routes(service))
     app.include_router(event_routes(service))
+    app.include_router(live_routes(service))
+    app.include_router(inside_routes(service))
+    app.include_router(version_routes(service))
     app.include_router(user_routes(service))  # behind the routes whose paths go on after the user's id
     app.include_router(operation_routes(service, keys))
     serve_docs(app, with_keys=keys is not None)
+    if settings.page:
+        serve_page(app)
     # From here on from the inside to the outside.
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     if keys:
@@ -68,7 +82,7 @@ def new_app(service: Service) -> FastAPI:
             allow_origins=settings.http_cors_origins.split(","),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "Retry-After", TIME_HEADER],
         )
     app.add_middleware(
         Requests,

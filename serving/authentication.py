@@ -7,8 +7,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eddy.serving.api_keys import CALLER, ApiKeys
 from eddy.serving.problems import problem
 
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"))
-"""What needs no key, with all that is below `/docs`: what operators' tools ask, and the API's description."""
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"))
+"""What needs no key, with all that is below `/docs` and `/page`: what operators' tools ask, the API's
+description, and the files of the live page.
+"""
 
 KEY_IN_QUERY = ("/v1/beacon", "/v1/pixel")
 """Where a page asks that cannot set headers: the key may be in the query, as `api_key`."""
@@ -44,7 +46,7 @@ class Authentication:
 def needs_no_key(scope: Scope) -> bool:
     """Whether a request is about one of the open paths."""
     path = _path(scope)
-    return path in OPEN_PATHS or path.startswith("/docs/")
+    return path in OPEN_PATHS or path.startswith(("/docs/", "/page/"))
 
 
 def _path(scope: Scope) -> str:

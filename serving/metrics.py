@@ -1,8 +1,14 @@
 """A server's metrics for Prometheus."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+MAX_RECENT = 20_000
+"""Requests whose durations are kept for a while, at most."""
+
+_AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 
 _SECONDS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
@@ -43,6 +49,28 @@ class ServerMetrics:
             registry=r,
             buckets=_SECONDS,
         )
+        self.recent_seconds: deque[float] = deque(maxlen=MAX_RECENT)
+        """how long the last requests took, until somebody takes them"""
+        self.state_age = Histogram(
+            "eddy_state_age_seconds",
+            "Age of the hidden state at an answer: from the user's last event until the stream's now",
+            registry=r,
+            buckets=_AGES,
+        )
+        self.followed_lag = Gauge(
+            "eddy_followed_lag",
+            "Offsets between what the server has followed and the topic's end",
+            ["topic"],
+            registry=r,
+        )
+        self.version_rows = Gauge(
+            "eddy_version_rows", "Users held in memory by the version of their row", ["version", "epoch"],
+            registry=r,
+        )  # fmt: skip
+        self.versions_loaded = Gauge(
+            "eddy_versions_loaded", "Model versions, each at an epoch, that are loaded", registry=r
+        )
+        self.streams = Gauge("eddy_http_streams", "Streams of events that are open", registry=r)
         self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
         self.epoch = Gauge("eddy_epoch", "Greatest epoch whose model is loaded", registry=r)
         self.ready = Gauge(

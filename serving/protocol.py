@@ -23,6 +23,9 @@ DRAIN_S = 2.0
 would reset it, and the client might never see the reason.
 """
 
+ABORT = "eddy.abort"
+"""Where an ASGI scope has a function that ends the connection at once, whatever was not sent yet."""
+
 _UNREADABLE = (
     f"not an HTTP request, or its URL and headers are longer than {MAX_HEAD_BYTES} bytes: "
     "send long lists in the body of a POST"
@@ -95,6 +98,7 @@ class ProblemProtocol(HttpToolsProtocol):
         """A request begins: the bytes of its head are counted."""
         self._arriving, self._in_head, self._head_bytes = True, True, 0
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         """The head has been read. Errors: ValueError, upon which the parser refuses, when it is too long."""

@@ -21,11 +21,13 @@ from eddy.models.scoring.scorer import POPULARITY_FLOOR
 from eddy.serving.lists.answers import Answer, Ranking
 from eddy.serving.lists.compose import compose
 from eddy.serving.lists.entries import explained_items, items_of, items_with_most, ranked_items
+from eddy.serving.lists.explain import ExplainedRow
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.popular import popular_counts
 from eddy.serving.lists.questions import Question
 from eddy.serving.lists.session import session_rows
 from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine.cell_windows import cell_window
 from eddy.stream.engine.ranker import Ranker
 from eddy.stream.engine.row_views import RowViews
 from eddy.stream.state.slab import Slab
@@ -190,16 +192,19 @@ def _composed(
         places = compose(question, question.explore or 0.0, scores[i], scores[i], material)
         index = np.array([place.item for place in places], np.int64)
         if question.explain:
-            row = ranker.latest(group.slab, group.slots[i : i + 1], _state_of(group, i))
-            items = explained_items(moment, question, places, scores[i][index], ranker, row)
+            items = explained_items(moment, question, places, scores[i][index], _explained_row(group, i))
         else:
             items = items_of(moment.view, index, scores[i][index])
         answers.append(Answer(items=items, **about))
     return answers
 
 
-def _state_of(group: Group, i: int) -> torch.Tensor | None:
-    return None if group.state is None else group.state[i : i + 1]
+def _explained_row(group: Group, i: int) -> ExplainedRow:
+    """The row of the group's question i."""
+    ranker, slab, slots = group.ranker, group.slab, group.slots[i : i + 1]
+    state = None if group.state is None else group.state[i : i + 1]
+    window = cell_window(slab, int(slots[0]), ranker.live, own=state is None)
+    return ExplainedRow(ranker, ranker.latest(slab, slots, state), window)
 
 
 def _about(

@@ -43,13 +43,16 @@ class Requests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, context = perf_counter(), 0, context_of(scope)
+        began, status, context, is_stream = perf_counter(), 0, context_of(scope), False
         request_id = (b"x-request-id", context.request_id.encode())
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if _begins_stream(message):  # it has a limit of its own (eddy.serving.live.streams)
+                    is_stream = True
+                    self._under_way -= 1
                 message["headers"] = [*message["headers"], request_id]
             await send(message)
 
@@ -69,8 +72,9 @@ class Requests:
                 raise  # the answer has begun: only the end of the connection can tell
             await failure(error)(scope, receive, send_with_id)
         finally:
-            self._under_way -= 1
-            self._note(scope, status, perf_counter() - began)
+            if not is_stream:
+                self._under_way -= 1
+            self._note(scope, status, perf_counter() - began, is_stream)
             CURRENT.reset(token)
 
     def _refusal(self, scope: Scope) -> str | None:
@@ -83,17 +87,26 @@ class Requests:
             return "too many requests are under way here"
         return None
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, is_stream: bool) -> None:
+        """Count a request that has ended. How long a stream was open does not say how fast the server is."""
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = _route(scope)
         self._metrics.http_requests.labels(route, method, str(status)).inc()
-        self._metrics.http_seconds.labels(route).observe(seconds)
+        if not is_stream:
+            self._metrics.http_seconds.labels(route).observe(seconds)
+            self._metrics.recent_seconds.append(seconds)
         if self._log_each:
             ms = round(seconds * 1000, 3)
             fields: dict[str, Any] = {"method": method, "route": route, "status": status, "ms": ms}
             if CALLER in scope:
                 fields["key"] = scope[CALLER].name
             log.info("%s %s %d in %.1f ms", method, route, status, ms, extra={"fields": fields})
+
+
+def _begins_stream(message: Message) -> bool:
+    """Whether this is the head of a stream of events."""
+    return any(name == b"content-type" and value.startswith(b"text/event-stream")
+               for name, value in message["headers"])  # fmt: skip
 
 
 def _route(scope: Scope) -> str:

@@ -45,3 +45,6 @@ WRITE = _needs("write")
 
 ERASE = _needs("erase")
 """A user is erased."""
+
+OPERATE = _needs("operate")
+"""Another model version goes live. A key that writes may be in public pages, and must not do this."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import uvicorn
+from prometheus_client import ProcessCollector
 
 from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
@@ -66,6 +67,7 @@ async def serve_on(
     """
     # 1. The application and the server around it.
     service = Service(settings)
+    ProcessCollector(registry=service.metrics.registry)
     if metrics is not None:
         service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
     config = uvicorn.Config(
@@ -93,6 +95,7 @@ async def serve_on(
     def end() -> None:
         drain_s = 0 if service.ending else settings.http_drain_s
         service.ending = True
+        service.streams.end()
         loop.call_later(drain_s, setattr, server, "should_exit", True)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,6 +103,7 @@ async def serve_on(
     # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
     await asyncio.to_thread(prepare_topics, settings, "serve")
     await service.start()
+    service.failed.add_done_callback(lambda _: service.streams.end())
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
     settling = asyncio.create_task(_settle(service))
     try:

@@ -20,14 +20,23 @@ from aiokafka import TopicPartition
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
 from eddy.serving.admission import AnswerQueue
+from eddy.serving.catalogue.item_service import ItemService
 from eddy.serving.event_writer import EventWriter, Position
+from eddy.serving.inside.dynamics import MeasuredDynamics
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
+from eddy.serving.live.dead_letters import KEPT
+from eddy.serving.live.installation import Installation, Situation, ViewFacts
+from eddy.serving.live.person import PersonSource, RowWatches
+from eddy.serving.live.streams import Streams
 from eddy.serving.loop_lag import LoopLag
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
 from eddy.serving.stored_user import StoredUser, stored_user
+from eddy.serving.versions.answers import Versions
+from eddy.serving.versions.overview import overview
+from eddy.serving.versions.registry import RegistryReader
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.serving.view_owner import ViewOwner
 from eddy.serving.warm_up import warm_up
@@ -59,6 +68,10 @@ class Service:
         self._retry_s = retry_s
         self._view_owner = ViewOwner()
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
+        self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
+        self.dynamics = MeasuredDynamics(self)
+        self.registry = RegistryReader(settings.registry)
+        self.items = ItemService(self)
         topics = settings.topics
         self._reading = dict.fromkeys(
             (topics.items, topics.model_versions, topics.item_stats, topics.user_state),
@@ -78,9 +91,15 @@ class Service:
         self.events = EventWriter(settings)
         self._commits = Commits(settings)
         self.read_your_writes = ReadYourWrites(self._row_includes, self._commits.read, self._followed_rows)
+        self.streams = Streams(settings.http_max_streams)
+        self.row_watches = RowWatches()
+        self.installation = Installation(
+            settings.partitions, self.metrics, lambda: self.on_thread(self._view_facts), self._situation
+        )
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done, with the exception, when the service cannot go on"""
         self.metrics.ready.set_function(lambda: not self.not_ready())
+        self.metrics.streams.set_function(lambda: self.streams.open)
         self.ending = False
         """whether the process has been told to end"""
 
@@ -93,6 +112,12 @@ class Service:
         self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
         self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
         self._spawn(self._follow_statistics())
+        seen = self.installation
+        self._spawn(self._follow(topics.metrics, [0], self._take_metrics, seen.begin_metrics))
+        self._spawn(self._follow(topics.dead_letters, [0], seen.take_letters, seen.begin_letters, KEPT))
+        self._spawn(self._again_and_again(seen.run))
+        self._spawn(self._again_and_again(partial(seen.count_letters, topics.dead_letters)))
+        self._spawn(self._again_and_again(self.items.watch_popularity))
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -105,20 +130,35 @@ class Service:
 
         self._tasks.append(asyncio.create_task(guarded()))
 
+    async def _again_and_again(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do work that no answer needs: when it fails, that is reported, and it begins anew."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("something that no answer needs has failed; trying again")
+            await asyncio.sleep(self._retry_s)
+
     async def stop(self) -> None:
         """Stop following and answering; questions that still wait are cancelled."""
         self.read_your_writes.close()
+        self.streams.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._questions.cancel()
         self._lag.stop()
         self._builds.shutdown(wait=False, cancel_futures=True)
+        self._looks.shutdown(wait=False, cancel_futures=True)
         self._view_owner.close()
 
     async def on_thread(self, work: Callable[[], T]) -> T:
         """Do work that takes its time on the thread that owns the view."""
         return await self._view_owner.do(work)
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do work that only looks, beside the thread that answers and beside that of new versions."""
+        return await asyncio.get_running_loop().run_in_executor(self._looks, work)
 
     async def _beside(self, work: Callable[[], T]) -> T:
         """Do work of new versions beside the thread that answers."""
@@ -163,6 +203,19 @@ class Service:
         """What is stored of a user; None where nothing is."""
         return await self.on_thread(lambda: stored_user(self.view, user))
 
+    async def versions(self) -> Versions:
+        """All versions: those of the registry, and those that are announced."""
+        contents = await self.registry.contents()
+        loaded = await self.look_up(lambda view: {ranker.live.version.id for ranker in view.rankers.values()})
+        return overview(contents, self._situation(), self.installation.ranks, loaded, self._failed)
+
+    def watch_person(self, question: Question) -> PersonSource:
+        """What a stream about the question's user tells."""
+        user = question.user_id
+        return PersonSource(
+            user, self.row_watches, lambda: self.recommend(question), lambda: self.stored_user(user)
+        )
+
     async def _row_includes(self, user: str, position: Position) -> bool:
         return await self._view_owner.do_soon(lambda: self.view.row_includes(user, *position))
 
@@ -188,24 +241,43 @@ class Service:
         """
         return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit]
 
+    def _view_facts(self) -> ViewFacts:
+        view = self.view
+        rows = {at: len(slab) for at, slab in view.slabs.items()}
+        return ViewFacts(len(view), len(view.catalogue), view.now(), rows, len(view.rankers))
+
+    def _situation(self) -> Situation:
+        return Situation(self._announced, frozenset(self._live), self.not_ready(), self.problems())
+
     # -- followed topics ----------------------------------------------------------------------------------
 
-    async def _follow(self, topic: str, partitions: Sequence[int], take: Take) -> None:
-        """Follow a topic for ever; after a failure from its beginning, since repeated records change
-        nothing.
+    async def _follow(
+        self,
+        topic: str,
+        partitions: Sequence[int],
+        take: Take,
+        begin: Callable[[Follower], None] = lambda _: None,
+        last: int | None = None,
+    ) -> None:
+        """Follow a topic for ever; after a failure anew, since repeated records change nothing. `begin` is
+        called whenever a follower begins; last: as of `Follower`.
         """
+        read = False
 
         async def timed(tp: TopicPartition, records: Records) -> None:
             await take(tp, records)
-            if not self._reading[topic]:
+            if read:
                 self.metrics.behind.labels(topic).observe(max(wall_ms() - records[0].timestamp, 0) / 1000)
 
         while True:
-            follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed)
+            follower = self._followers[topic] = Follower(self.settings, topic, partitions, timed, last)
+            self.metrics.followed_lag.labels(topic).set_function(follower.left)
+            begin(follower)
             running = asyncio.create_task(follower.run())
             try:
                 await follower.caught_up()
-                self._reading[topic] = ""
+                read = True
+                self._reading.pop(topic, None)
                 self._interrupted.pop(topic, None)
                 await running
             except Exception as error:
@@ -247,6 +319,7 @@ class Service:
         )
         self._report(tp.topic, unreadable)
         self.read_your_writes.wake(newest)
+        self.row_watches.wake(newest)
         self.metrics.rows.set(rows)
         if missing - self._failed.keys():
             self._look_at_versions.set()
@@ -267,6 +340,9 @@ class Service:
             newest = max(at.epoch for at in self._announced)
             self._live = {at for at in self._announced if at.epoch == newest}
         self._look_at_versions.set()
+
+    async def _take_metrics(self, tp: TopicPartition, records: Records) -> None:
+        self._report(tp.topic, await self.installation.take_metrics(tp, records))
 
     # -- model versions -----------------------------------------------------------------------------------
 

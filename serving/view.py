@@ -24,6 +24,7 @@ from eddy.serving.catalogue.adjustments import Adjustments
 from eddy.serving.catalogue.attributes import Attributes
 from eddy.serving.catalogue.rules import Rules, RulesDocument, decode_rules
 from eddy.serving.lists.fresh import FreshItems
+from eddy.serving.live.active_users import LatestUsers
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.engine.ranker import Ranker, new_scorer
 from eddy.stream.engine.ranker_builder import RankerBuilder
@@ -94,6 +95,7 @@ class MaterialisedView:
         self.adjustments = Adjustments(self.attributes)
         self.rules = Rules(RulesDocument(rules=[]))
         self.fresh = FreshItems()
+        self.latest_users = LatestUsers()
         self.slabs: dict[VersionAt, Slab] = {}
         self.rankers: dict[VersionAt, Ranker] = {}
         self._stats: StatisticsReader | None = None
@@ -286,7 +288,9 @@ class MaterialisedView:
     def _remove(self, partition: int, users: Sequence[str]) -> None:
         for slab in self.slabs.values():
             slots = slab.slots_of(users)
-            slab.remove_rows(slots[(slots >= 0) & (slab.partition[slots] == partition)])
+            slots = slots[(slots >= 0) & (slab.partition[slots] == partition)]
+            self.latest_users.forget([slab.user_of[slot] for slot in slots.tolist()])
+            slab.remove_rows(slots)
 
     def _load(self, at: VersionAt, rows: Rows) -> list[str]:
         size = rows.hidden.shape[1]
@@ -307,5 +311,7 @@ class MaterialisedView:
             slab = self.slabs[at] = Slab(size)
         slots = slab.load_rows(rows, self.catalogue)
         if len(slots):
-            self.clock.observe(int(slab.last_time(slots).max()), self.wall())
+            last = slab.last_time(slots)
+            self.clock.observe(int(last.max()), self.wall())
+            self.latest_users.note(slab.user_of, slots, last)
         return []

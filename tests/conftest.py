@@ -12,9 +12,9 @@ from kafka import KafkaAdminClient
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.state import slab
-from tests.support.kafka_clusters import MakeSettings, cluster
+from tests.support.kafka_clusters import MakeSettings, broker_kind, cluster, why_no_container
 
-KINDS = ("unit", "integration", "e2e")
+KINDS = ("unit", "integration", "browser", "e2e")
 
 pytest.register_assert_rewrite("tests.support.kafka_contract")
 
@@ -36,7 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
     """The address of a real Kafka, the same for all tests of the session."""
-    with cluster() as address:
+    kind = broker_kind()
+    if kind == "container" and (reason := why_no_container()):
+        pytest.skip(reason)
+    with cluster(kind) as address:
         yield address
 
 

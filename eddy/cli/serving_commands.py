@@ -39,7 +39,9 @@ def serve(
 
 def api_key(
     name: Annotated[str, typer.Argument(help="Whose key it is, for your file; it is no secret.")],
-    scope: Annotated[list[str], typer.Option(help="read, write or erase; may be given several times.")],
+    scope: Annotated[
+        list[str], typer.Option(help="read, write, erase or operate; may be given several times.")
+    ],
 ) -> None:
     """Make a key for callers of the HTTP API.
 
@@ -77,8 +79,9 @@ def recommend(
     from eddy.cli.terminal import set_up_logging
     from eddy.stream.records.settings import load_settings
 
-    set_up_logging()
-    recommend_many(load_settings(), users, out, topic, question)
+    settings = load_settings()
+    set_up_logging(settings.log_format)
+    recommend_many(settings, users, out, topic, question)
 
 
 def rules(

@@ -91,27 +91,12 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
 
 
 def make_live(settings: "Settings", versions: Sequence[tuple["Version", int]]) -> None:
-    """Announce versions, each with its percent of the users, print their epoch to standard error, and record
-    that a version went live for all. Errors: EddyError.
+    """Make versions live, each for its percent of the users, and print their epoch to standard error. Errors:
+    EddyError.
     """
-    from eddy.models.decisions import Decision, record_decision
-    from eddy.stream.kafka.topics import prepare_topics
-    from eddy.stream.kafka.versions import announce_shares, live_announcement
+    from eddy.stream import announce
 
-    prepare_topics(settings, "announce")
-    before = live_announcement(settings)
-    announcement = announce_shares(settings, versions)
-    if not announcement.shares:  # of several, whoever watches them records what becomes of them
-        decision = Decision(
-            kind="went live",
-            version=announcement.version,
-            live=before.by_percent[0].version if before else "",
-            epoch=announcement.epoch,
-            reason="Announced by hand.",
-            figures={},
-            decided_by="announce",
-        )
-        record_decision(settings.registry, decision)
+    announcement = announce.make_live(settings, versions)
     named = ", ".join(
         share.version if share.percent == 100 else f"{share.version} ({share.percent} %)"
         for share in announcement.every_share

@@ -43,6 +43,8 @@ class Board:
     of: float = 0.0
     """the phase is over when `done` has come so far; 0: not known"""
     note: str = ""
+    page: str = ""
+    """where the live page is, as soon as the server answers"""
     url: str = ""
     sent: int = 0
     applied: int = 0

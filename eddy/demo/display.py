@@ -39,6 +39,8 @@ def display(board: Board, console: Console) -> Iterator[None]:
 def picture(board: Board) -> RenderableType:
     """The board as one screen."""
     parts: list[RenderableType] = [_head(board)]
+    if board.page:
+        parts.append(Text(f"Watch it live: {board.page}", "bold cyan"))
     if board.quality or board.epoch:
         parts.append(_figures(board))
     watched = board.watched
@@ -105,8 +107,11 @@ def line(board: Board) -> str:
 
 
 def _print_lines(board: Board, console: Console, ended: threading.Event) -> None:
-    last_phase, printed_at = "", 0.0
+    last_phase, last_page, printed_at = "", "", 0.0
     while not ended.wait(0.2):
+        if board.page != last_page:
+            console.out(f"watch it live: {board.page}", highlight=False)
+            last_page = board.page
         if board.phase != last_phase or time.monotonic() - printed_at >= LINE_EVERY_S:
             console.out(line(board), highlight=False)
             last_phase, printed_at = board.phase, time.monotonic()

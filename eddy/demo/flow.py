@@ -92,6 +92,8 @@ class Flow:
             for child in self.lasting:
                 child.check()
             await self.scraper.worker()
+            if not self.board.page and await self.scraper.answers(f"{self.base}/healthz"):
+                self.board.page = f"{self.base}/"
             if self.board.url:
                 await self.scraper.ask(self.url)
             await asyncio.sleep(_BEAT_S)

@@ -68,7 +68,8 @@ class Summary:
             == valid,
             f"{self.dead_letters} dead letters for {malformed} malformed records": self.dead_letters
             == malformed,
-            f"{self.freshness_events} of {paced} paced events were answered": self.freshness_events == paced,
+            # More are answered where somebody clicks on the live page meanwhile.
+            f"{self.freshness_events} of {paced} paced events were answered": self.freshness_events >= paced,
             f"{self.model_versions} model versions were live, not 2, although the second one passed": (
                 self.model_versions >= 2 or self.refresh == "refused"
             ),

@@ -81,7 +81,7 @@ class FusedCell(Cell):
     @abstractmethod
     def _kernel(self, inputs: int, hidden: int, layers: int) -> nn.RNNBase: ...
 
-    def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """W, U, b_W, b_U of a layer, gates stacked in torch's order."""
         w, u, b_w, b_u = self.kernel.all_weights[layer]
         return w, u, b_w, b_u
@@ -106,7 +106,7 @@ class RNN(FusedCell):
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         after = []
         for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
-            w, u, b_w, b_u = self._weights(layer)
+            w, u, b_w, b_u = self.weights(layer)
             x = torch.tanh(linear(x, w, b_w) + linear(h, u, b_u))
             after.append(x)
         return torch.cat(after, dim=1)
@@ -128,13 +128,13 @@ class GRU(FusedCell):
         after = []
         for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
             after.append(h.clone())
-            x = gru_loops.run_layer(x, batch_sizes, after[-1], self._weights(layer))
+            x = gru_loops.run_layer(x, batch_sizes, after[-1], self.weights(layer))
         return x, torch.cat(after, dim=1)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         after = []
         for layer, h in enumerate(torch.split(state, self.hidden, dim=1)):
-            w, u, b_w, b_u = self._weights(layer)
+            w, u, b_w, b_u = self.weights(layer)
             x = torch.gru_cell(x, h, w, u, b_w, b_u)
             after.append(x)
         return after[0] if len(after) == 1 else torch.cat(after, dim=1)
@@ -155,7 +155,7 @@ class LSTM(FusedCell):
         h_parts, c_parts = (torch.split(part, self.hidden, dim=1) for part in state.chunk(2, dim=1))
         h_after, c_after = [], []
         for layer, (h, c) in enumerate(zip(h_parts, c_parts, strict=True)):
-            x, c_next = torch.lstm_cell(x, (h, c), *self._weights(layer))
+            x, c_next = torch.lstm_cell(x, (h, c), *self.weights(layer))
             h_after.append(x)
             c_after.append(c_next)
         return torch.cat(h_after + c_after, dim=1)
@@ -299,6 +299,10 @@ class MinGRU(Cell):
         self.blocks = nn.ModuleList(_Block(hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
+
+    def block(self, layer: int) -> "_Block":
+        """What a layer consists of beside its h."""
+        return self.blocks[layer]  # type: ignore[return-value]
 
     def _layers(self, state: Tensor) -> Iterator[tuple[_Block, Tensor]]:
         """Each block with its h[B,H]."""

@@ -262,6 +262,12 @@ class Scorer:
             self._transition_weights, threading.local(),
         ).parts(index)  # fmt: skip
 
+    def dense_scores(self, query: Query, index: NDArray[np.int64]) -> Tensor:
+        """Dense scores float32[B,S] of the items index[S], which are ranked, for B queries."""
+        matrix = self._matrix.view()
+        chosen = torch.from_numpy(index)
+        return query.vector @ torch.cat([matrix.vectors[chosen], matrix.popularity[chosen]], dim=1).T
+
     def item_vectors(self, index: NDArray[np.int64] | slice) -> Tensor:
         """Vectors float32[n,D] of items that are ranked."""
         return self._matrix.view().vectors[: self.items][index, :-1]

@@ -60,10 +60,24 @@ class Attribute:
     def __init__(self) -> None:
         self.code_of: dict[str, int] = {}
         """by value, in small letters"""
+        self.values: list[str] = []
+        """by code"""
         self.codes = Growable(np.zeros((0, 1), np.int32))
         """[N, most values of an item], -1 = none"""
         self.numbers: Growable[np.float64] | None = None
         """[N], NaN = none; None as long as no item has a number"""
+
+    def code(self, value: str) -> int:
+        """The code of a value, a new one if it has none."""
+        if value not in self.code_of:
+            self.code_of[value] = len(self.values)
+            self.values.append(value)
+        return self.code_of[value]
+
+    def values_of(self, item: int) -> list[str]:
+        """The values of an item, in small letters."""
+        codes = self.codes.now[item].tolist() if item < len(self.codes) else []
+        return [self.values[code] for code in codes if code >= 0]
 
     def write(self, items: NDArray[np.int64], new: "_NewValues") -> None:
         """Replace what the items have; `new` names them by their places in `items`."""
@@ -187,14 +201,14 @@ class Attributes:
         return self.by_name[name]
 
     def _codes(self, name: str, values: Mapping[str, None]) -> list[int]:
-        code_of, codes = self.by_name[name].code_of, []
+        attribute, codes = self.by_name[name], list[int]()
         for value in list(values)[:MAX_VALUES_OF_ITEM]:
-            if value not in code_of and len(code_of) >= MAX_VALUES:
+            if value not in attribute.code_of and len(attribute.values) >= MAX_VALUES:
                 self.over_limit.setdefault(
                     f"attribute {name!r} has more than {MAX_VALUES} values: others are passed over"
                 )
             else:
-                codes.append(code_of.setdefault(value, len(code_of)))
+                codes.append(attribute.code(value))
         return codes
 
     def _put_dates(self, items: NDArray[np.int64], described: Mapping[int, Mapping[str, object]]) -> None:

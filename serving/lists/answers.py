@@ -19,10 +19,12 @@ class Mover:
 
     item_id: str
     timestamp: int
-    because: Literal["same_item", "often_follows"]
-    """it was the same item, or the item often follows that of the event"""
+    because: Literal["same_item", "often_follows", "hidden_state"]
+    """it was the same item, the item often follows that of the event, or the hidden state would be another
+    one without the event
+    """
     share: float
-    """of the item's likelihood"""
+    """of the item's likelihood: what it owes to the event, and would lose without it"""
 
 
 @dataclass(frozen=True, slots=True)

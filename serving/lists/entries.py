@@ -10,12 +10,10 @@ from eddy.models.kernels.topk import topk
 from eddy.serving.catalogue.filters import matches
 from eddy.serving.lists.answers import Explained, Ranked, Recommended
 from eddy.serving.lists.compose import Place
-from eddy.serving.lists.explain import explain
+from eddy.serving.lists.explain import ExplainedRow, explain
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
 from eddy.serving.view import MaterialisedView
-from eddy.stream.engine.ranker import Ranker
-from eddy.stream.engine.row_views import RowViews
 
 SCORE_DECIMALS = 4
 
@@ -46,17 +44,13 @@ def items_with_most(view: MaterialisedView, weight: NDArray[np.floating], k: int
 
 def explained_items(
     moment: Moment, question: Question, places: Sequence[Place], score: NDArray[np.floating],
-    ranker: Ranker | None = None, row: RowViews | None = None,
+    row: ExplainedRow | None = None,
 ) -> list[Recommended]:  # fmt: skip
     """Entries that say why each item is in its place, with the parts of its score where there is a row."""
     view, rules = moment.view, moment.rules
     index = np.array([place.item for place in places], np.int64)
     # 1. The parts of the scores.
-    explanations = (
-        [None] * len(places)
-        if ranker is None or row is None
-        else explain(ranker, row, moment.now, index, view.names)
-    )
+    explanations = [None] * len(places) if row is None else explain(row, moment.now, index, view.names)
     # 2. What boosts and rules have done.
     column = moment.column(question, len(view.catalogue))
     adjusted = np.zeros(len(index)) if column is None else column[index]

@@ -16,6 +16,7 @@ from eddy.models.untrusted import Unreadable
 from eddy.serving.admission import RETRY_AFTER
 from eddy.serving.event_writer import Unwritten
 from eddy.serving.json_answers import json_answer
+from eddy.serving.live.streams import TIME_HEADER
 from eddy.serving.posted_events import MAX_EVENTS, PostedEvents, check_events, event_schema, split_body
 from eddy.serving.problems import problem, responses
 from eddy.serving.scopes import WRITE
@@ -195,12 +196,14 @@ def _checked(body: bytes, now: int, admission: Admission) -> tuple[int, PostedEv
 
 def _answer(count: int, outcome: Outcome) -> Response:
     """202 when all events are accepted, 207 when some are, or else a problem that names each event's."""
+    now = {TIME_HEADER: str(wall_ms())}
     if not outcome.refused:
-        return json_answer(outcome, 202)
-    headers = RETRY_AFTER if any(event.status == 503 for event in outcome.refused) else None
+        return json_answer(outcome, 202, now)
+    unwritten = any(event.status == 503 for event in outcome.refused)
+    headers = {**now, **(RETRY_AFTER if unwritten else {})}
     if outcome.accepted:
         return json_answer(outcome, 207, headers)
-    status = 503 if headers else 400
+    status = 503 if unwritten else 400
     reason = outcome.refused[0].reason
     detail = reason if count == 1 else f"none of {count} events is accepted; the first: {reason}"
     return problem(status, detail, headers, refused=outcome.refused)

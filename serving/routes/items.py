@@ -3,19 +3,25 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import Field
 
+from eddy.serving.catalogue.filter_language import encodable_field
+from eddy.serving.catalogue.items import ItemDetail, Items
+from eddy.serving.catalogue.search import MAX_QUERY
 from eddy.serving.json_answers import json_answer
 from eddy.serving.lists.popular import Popular, popular
 from eddy.serving.lists.questions import MAX_K
 from eddy.serving.lists.similar import Similar, similar
 from eddy.serving.problems import responses
+from eddy.serving.routes.events import NoParameters
 from eddy.serving.routes.ids import ItemInPath
 from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.routes.queries import described_query, read_query
 from eddy.serving.scopes import READ
 from eddy.serving.service import Service
+
+MAX_FOUND = 100
 
 MAX_HALF_LIFE_HOURS = 24 * 36_500.0
 
@@ -42,6 +48,18 @@ class PopularRequest(ItemsRequest):
     ] = None
 
 
+class WantedItems(NoParameters):
+    """Which items are wanted."""
+
+    q: Annotated[
+        str,
+        Field(max_length=MAX_QUERY, description="The beginning of an id, or words of a title; empty: all."),
+        encodable_field,
+    ] = ""
+    limit: Annotated[int, Field(ge=1, le=MAX_FOUND, description="How many items.")] = 20
+    new: Annotated[bool, Field(description="Only those for which the newest version has no vector.")] = False
+
+
 def item_routes(service: Service) -> APIRouter:
     """The routes of items."""
     routes = APIRouter(tags=["items"], dependencies=[READ])
@@ -62,6 +80,21 @@ def item_routes(service: Service) -> APIRouter:
             similar, item_id=item_id, k=wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts()
         )
         return json_answer(await service.look_up(work))
+
+    @routes.get("/v1/items", response_model=Items, responses=responses(400, 500))
+    async def items(wanted: Annotated[WantedItems, Query()]) -> Response:
+        """The most popular items, of all or of those that a query finds: by the beginning of the id, or by
+        words of the title.
+        """
+        return json_answer(await service.items.search(wanted.q.strip(), wanted.limit, wanted.new))
+
+    @routes.get("/v1/items/{item_id:path}", response_model=ItemDetail, responses=responses(400, 404, 500))
+    async def item(item_id: ItemInPath, _: Annotated[NoParameters, Query()]) -> Response:
+        """All that is known of an item, and how popular it was lately."""
+        found = await service.items.detail(item_id)
+        if found is None:
+            raise HTTPException(404, "no record has named this item")
+        return json_answer(found)
 
     @routes.get(
         "/v1/popular",

@@ -159,6 +159,8 @@ def recommendation_routes(service: Service) -> APIRouter:
         with metrics.seconds.time():
             answer = await service.recommend(question)
         metrics.requests.labels("known" if answer.known else "unknown").inc()
+        if answer.state_age_ms is not None:
+            metrics.state_age.observe(answer.state_age_ms / 1000)
         if includes is not None:
             answer = replace(answer, includes=includes)
         return json_answer(answer)

@@ -2,14 +2,21 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from eddy.models.errors import EddyError
 from eddy.serving.admission import RETRY_AFTER
 from eddy.serving.event_writer import Unwritten
 from eddy.serving.json_answers import json_answer
+from eddy.serving.lists.questions import Question
+from eddy.serving.live.active_users import KEPT
+from eddy.serving.live.answers import ActiveUsers
+from eddy.serving.live.person import active_users
+from eddy.serving.live.streams import EVENTS, EventStream
 from eddy.serving.problems import responses
 from eddy.serving.routes.events import NoParameters
 from eddy.serving.routes.ids import UserId
@@ -18,6 +25,9 @@ from eddy.serving.scopes import ERASE, READ
 from eddy.serving.service import Service
 from eddy.serving.stored_user import StoredUser
 from eddy.stream.erase import gone_by, key_of
+
+MAX_LIVE_K = 100
+"""The longest list that a stream tells again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +46,50 @@ class Erasing:
     """the time by which the last bytes are gone from Kafka and from an event log that is exported to"""
 
 
+class HowMany(BaseModel):
+    """How much is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=KEPT, description="How many users.")] = 20
+
+
+class LiveList(BaseModel):
+    """Which list is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: Annotated[int | None, Field(ge=1, le=MAX_LIVE_K, description="How many items.")] = None
+
+
 def user_routes(service: Service) -> APIRouter:
     """The routes of users. Declare them after those whose paths go on after the user's id."""
     routes = APIRouter(tags=["users"])
     path = "/v1/users/{user_id:path}"
+
+    @routes.get(
+        "/v1/users/active", dependencies=[READ], response_model=ActiveUsers, responses=responses(400, 500)
+    )
+    async def active(wanted: Annotated[HowMany, Query()]) -> Response:
+        """The users with the latest events, out of a thousand."""
+        return json_answer(await service.look_up(partial(active_users, limit=wanted.limit)))
+
+    @routes.get(
+        path + "/live",
+        dependencies=[READ],
+        response_class=Response,
+        responses={**EVENTS, **responses(400, 500)},
+    )
+    async def live(user_id: UserId, wanted: Annotated[LiveList, Query()]) -> Response:
+        """A user's list each time that their row changes, as server-sent events.
+
+        `list` comes at the beginning and at every change (`PersonNow`), with the list, explained, and the
+        events that are new; `erased` when there is nothing of the user any more (`Erased`).
+        """
+        settings = service.settings
+        k = min(settings.k, MAX_LIVE_K) if wanted.k is None else wanted.k
+        question = Question(user_id, k, settings.exclude_seen, explain=True)
+        return EventStream(service.streams, lambda: service.watch_person(question))
 
     @routes.get(path, dependencies=[READ], response_model=StoredUser, responses=responses(400, 404, 409, 500))
     async def stored(user_id: UserId, waiting: Annotated[Waiting, Query()]) -> Response:

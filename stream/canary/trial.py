@@ -90,10 +90,10 @@ class Trial:
         while self.verdict is None and self._looks_taken < len(LOOKS) and LOOKS[self._looks_taken] <= passed:
             share = LOOKS[self._looks_taken]
             self._looks_taken += 1
-            live = _group_sums(self._sums[self.live.version])
+            live = group_sums(self._sums[self.live.version])
             self.verdict = self._verdict(
                 [
-                    self._tests[canary.version].look(share, _group_sums(self._sums[canary.version]), live)
+                    self._tests[canary.version].look(share, group_sums(self._sums[canary.version]), live)
                     for canary in self.canaries
                 ]
             )
@@ -150,7 +150,8 @@ class Trial:
         return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-def _group_sums(sums: NDArray[np.float64]) -> GroupSums:
+def group_sums(sums: NDArray[np.float64]) -> GroupSums:
+    """What is compared of a version, from float64[len(SUMS), GROUPS]."""
     return GroupSums(
         sums[_EVENTS],
         sums[_RECALL] + sums[_POPULARITY_RECALL],

@@ -92,6 +92,14 @@ class Ranker:
         idle_ms = to_device(idle.astype(np.float32), self.live.device)
         return self.live.recommender.query_of_output(view.output, idle_ms)
 
+    def popularity_of(self, index: NDArray[np.int64], now: int) -> NDArray[np.float64]:
+        """Decayed counts of some items at `now` (ms), as `decayed_popularity` counts: float64[n]. The version
+        must count with a half-life.
+        """
+        statistics = self.scorer.statistics
+        life = _counted_life(statistics, self.half_lives_ms)
+        return np.asarray(statistics.popularity_of(index, float(now), [life])[0], np.float64)
+
     @torch.inference_mode()
     def latest(self, slab: Slab, slots: Slots, state: torch.Tensor | None = None) -> RowViews:
         """Rows as they are now; `state` [m, S] replaces hidden states that are of another version."""
@@ -190,9 +198,15 @@ def decayed_popularity(
     """
     if not half_lives_ms:
         return np.zeros(items)
+    life = _counted_life(statistics, half_lives_ms)
+    return np.asarray(statistics.popularity(items, now, [life])[0], np.float64)
+
+
+def _counted_life(statistics: Statistics, half_lives_ms: Sequence[int]) -> int:
+    """The half-life by which decayed popularity counts. While a partition lacks it, another one stands in."""
     life = default_half_life(half_lives_ms)
     complete = (each for each in (life, *statistics.half_lives_ms) if statistics.is_complete(each))
-    return np.asarray(statistics.popularity(items, now, [next(complete, life)])[0], np.float64)
+    return next(complete, life)
 
 
 def default_half_life(half_lives_ms: Sequence[int]) -> int:

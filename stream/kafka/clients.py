@@ -89,9 +89,10 @@ def new_consumer(settings: Settings, **config: Any) -> KafkaConsumer:
     return _patient(lambda config: KafkaConsumer(**config), settings, config)
 
 
-def new_sync_producer(settings: Settings) -> KafkaProducer:
+def new_sync_producer(settings: Settings, transactional_id: str | None = None) -> KafkaProducer:
     """A kafka-python producer, whose records all replicas have confirmed. Errors: as `new_consumer`."""
-    return _patient(lambda config: KafkaProducer(**config), settings, {"acks": "all"})
+    config = {"acks": "all", "transactional_id": transactional_id}
+    return _patient(lambda config: KafkaProducer(**config), settings, config)
 
 
 def _patient(

@@ -13,6 +13,7 @@ from eddy.stream.kafka.clients import new_consumer, records_to_end
 from eddy.stream.records.rank_counts import SUMS, RankedBy, Told, decode_ranks
 from eddy.stream.records.schema import GROUPS
 from eddy.stream.records.settings import Settings
+from eddy.stream.records.worker_reports import is_report
 
 log = logging.getLogger("eddy.metrics")
 
@@ -46,6 +47,8 @@ class RankReader:
         """
         end = self._consumer.end_offsets([self._topic])
         for record in records_to_end(self._consumer, end, _TIMEOUT_S):
+            if is_report(record.key):
+                continue
             try:
                 told = decode_ranks(record.key, record.value)
             except Unreadable as reason:

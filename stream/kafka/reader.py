@@ -186,8 +186,10 @@ class Follower:
         topic: str,
         partitions: Sequence[int],
         take: Take,
+        last: int | None = None,
     ) -> None:
-        self._settings = settings
+        """last: begin with so many records before each partition's end, not with its first one."""
+        self._settings, self._last = settings, last
         self._tps = [TopicPartition(topic, partition) for partition in partitions]
         self._take = take
         self._position: dict[TopicPartition, int] = {}
@@ -200,7 +202,7 @@ class Follower:
         """Follow until cancelled."""
         try:
             async with _consumer(self._settings, self._tps) as consumer:
-                await consumer.seek_to_beginning(*self._tps)
+                await self._seek_start(consumer)
                 self._consumer = consumer
                 while True:
                     batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -217,6 +219,14 @@ class Follower:
                 self._failed = error
                 self._moved.notify_all()
             raise
+
+    async def _seek_start(self, consumer: AIOKafkaConsumer) -> None:
+        if self._last is None:
+            await consumer.seek_to_beginning(*self._tps)
+            return
+        starts, ends = await consumer.beginning_offsets(self._tps), await consumer.end_offsets(self._tps)
+        for tp in self._tps:
+            consumer.seek(tp, max(starts[tp], ends[tp] - self._last))
 
     async def caught_up(self) -> None:
         """Wait until everything that is in the topic at this moment was handed over."""
@@ -237,6 +247,15 @@ class Follower:
     def position(self, partition: int) -> int:
         """The offset before which everything in a partition was handed over; -1 before that is known."""
         return max((at for tp, at in self._position.items() if tp.partition == partition), default=-1)
+
+    def left(self) -> int:
+        """How many offsets lie between what was handed over and the partitions' ends, as far as the cluster
+        has told of these.
+        """
+        if self._consumer is None or self._failed is not None:
+            return 0
+        ends = {tp: self._consumer.highwater(tp) for tp in self._tps}
+        return sum(max((end or 0) - self._position.get(tp, 0), 0) for tp, end in ends.items())
 
     async def spans(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """The first and the end offset of any partitions now. Errors: aiokafka's, when no cluster answers."""

@@ -77,11 +77,13 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "compact,delete",
         "segment.bytes": compact["segment.bytes"],
     }
-    # Each interval has a key of its own: compaction removes what was written twice, retention the rest.
+    # Each interval of ranks has a key of its own: compaction removes what was written twice, retention the
+    # rest. Of a worker's reports, one a second, compaction leaves the newest; who follows the topic reads all
+    # that lie in its active segment.
     metrics = {
         **kept(METRICS_DAYS),
         "cleanup.policy": "compact,delete",
-        "segment.bytes": compact["segment.bytes"],
+        "segment.bytes": str(16 * _MIB),
     }
     dead_letters = {**events, "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)}
     return [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from kafka import TopicPartition
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
 from eddy.models.descriptions import DESCRIPTION
 from eddy.models.errors import EddyError
@@ -19,11 +20,16 @@ from eddy.models.registry import Version, load
 from eddy.models.storage import Place, located
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
 from eddy.stream.kafka.clients import new_consumer, new_sync_producer, records_to_end
+from eddy.stream.kafka.security.permissions import announcer_of
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
 from eddy.stream.records.settings import Settings
 
 _decode = msgspec.json.Decoder(Announcement).decode
 _TIMEOUT_S = 30
+
+_FENCED = (ProducerFencedError, InvalidProducerEpochError)
+_ATTEMPTS = 20
+"""So often an announcement is tried that others overtake."""
 
 log = logging.getLogger("eddy.versions")
 
@@ -54,7 +60,7 @@ def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
     first. A tombstone withdraws the one under its key; unreadable records are passed over.
     """
     topic = TopicPartition(settings.topics.model_versions, 0)
-    consumer = new_consumer(settings, enable_auto_commit=False)
+    consumer = new_consumer(settings, enable_auto_commit=False, isolation_level="read_committed")
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
@@ -133,31 +139,16 @@ def announce_shares(
         _require_served(version)
     descriptions = [version.location / DESCRIPTION for version, _ in versions]
     descriptions = [file for file in descriptions if file.is_file()]
-    before = live_announcement(settings)
-    if decided is not None and (before is None or before.epoch != decided.canary_epoch):
-        raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
-    if before is not None and before.epoch == MAX_EPOCH:
+    for _ in range(_ATTEMPTS):
+        try:
+            announcement = _announce_alone(settings, shares, decided)
+            break
+        except _FENCED:
+            log.info("somebody else announces at this moment; trying again")
+    else:
         raise EddyError(
-            f"{settings.topics.model_versions} holds an announcement with the last possible epoch "
-            f"({MAX_EPOCH}), which Eddy did not write: remove it by a tombstone under its key"
+            f"{settings.topics.model_versions}: others announce versions again and again; try it later"
         )
-    announcement = Announcement(
-        epoch=before.epoch + 1 if before else 1,
-        version=shares[0].version,
-        folder=shares[0].folder,
-        announced_at=time.time_ns() // 1_000_000,
-        shares=shares if len(shares) > 1 else [],
-        decided=decided,
-    )
-    producer = new_sync_producer(settings)
-    try:
-        value = encode(announcement)
-        for key in (f"epoch-{announcement.epoch}", "live"):
-            producer.send(settings.topics.model_versions, key=key.encode(), value=value).get(
-                timeout=_TIMEOUT_S
-            )
-    finally:
-        producer.close()
     # Whoever removes a version looks for announcements once its folder is out of sight (eddy.stream.prune).
     for file in descriptions:
         if not file.is_file():
@@ -166,6 +157,50 @@ def announce_shares(
                 "another version"
             )
     return announcement
+
+
+def _announce_alone(settings: Settings, shares: list[Share], decided: Decided | None) -> Announcement:
+    """Write an announcement with the next epoch.
+
+    Whoever begins fences those who have begun before, and only then looks at what is there: an announcement
+    made meanwhile is either seen or fails, so that no two have one epoch. Errors: one of _FENCED when
+    somebody else has begun.
+    """
+    topic = settings.topics.model_versions
+    # 1. From here on nobody who has begun before can end a transaction.
+    producer = new_sync_producer(settings, transactional_id=announcer_of(topic))
+    try:
+        producer.init_transactions()
+        # 2. What follows on what is there.
+        before = live_announcement(settings)
+        if decided is not None and (before is None or before.epoch != decided.canary_epoch):
+            raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
+        if before is not None and before.epoch == MAX_EPOCH:
+            raise EddyError(
+                f"{topic} holds an announcement with the last possible epoch ({MAX_EPOCH}), which Eddy did "
+                "not write: remove it by a tombstone under its key"
+            )
+        announcement = Announcement(
+            epoch=before.epoch + 1 if before else 1,
+            version=shares[0].version,
+            folder=shares[0].folder,
+            announced_at=time.time_ns() // 1_000_000,
+            shares=shares if len(shares) > 1 else [],
+            decided=decided,
+        )
+        # 3. Both records, or none.
+        value = encode(announcement)
+        producer.begin_transaction()
+        sent = [
+            producer.send(topic, key=key.encode(), value=value)
+            for key in (f"epoch-{announcement.epoch}", "live")
+        ]
+        for future in sent:
+            future.get(timeout=_TIMEOUT_S)
+        producer.commit_transaction()
+        return announcement
+    finally:
+        producer.close()
 
 
 def open_version(announced: Announcement | Share, registry: Place) -> Version:

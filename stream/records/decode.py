@@ -142,6 +142,11 @@ def _times(events: Sequence[Event] | Sequence[Record]) -> NDArray[np.int64]:
     return np.fromiter(map(_timestamp, events), np.int64, len(events))
 
 
+def append_times(records: Sequence[Record]) -> NDArray[np.int64]:
+    """When records were appended to their topic, ms: int64[n]."""
+    return _times(records)
+
+
 def accept_events(
     records: Sequence[Record], partition: int, admission: Admission
 ) -> tuple[list[Event], Sequence[Record], list[Erasure], list[Rejected]]:

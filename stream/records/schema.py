@@ -12,6 +12,7 @@ time.
 | item-stats | partition/part | binary arrays, see eddy.stream.state.item_statistics |
 | model-versions | "live" and "epoch-N" | Announcement |
 | metrics | instance:interval of a worker | IntervalRanks |
+| metrics | "worker:" + its name | WorkerReport (`eddy.stream.records.worker_reports`) |
 | dead-letters | topic:partition:offset | the original bytes; the headers tell the rest |
 
 A record of `events` lies in the partition that `eddy.stream.records.partitioner` gives its key. Every field

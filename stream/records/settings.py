@@ -215,11 +215,15 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         default=None, description="who may ask, and for what; none: everybody everything"
     )
+    page: bool = Field(default=True, description="the live page at /")
     http_max_wait_ms: float = Field(
         default=100, ge=1, le=60_000, description="questions that would wait for longer are refused at once"
     )
     http_max_concurrent: int = Field(default=512, ge=1, le=100_000, description="requests under way at once")
     http_max_connections: int = Field(default=800, ge=1, le=1_000_000, description="of each process")
+    http_max_streams: int = Field(
+        default=200, ge=0, le=100_000, description="open streams of events (/v1/live and others)"
+    )
     http_keep_alive_s: float = Field(
         default=75, ge=1, le=86_400, description="idle connections live; longer than your balancer's"
     )

@@ -13,7 +13,6 @@ from uuid import UUID
 import faust
 from faust.auth import OAuthCredentials
 from faust.types import TP
-from prometheus_client import CollectorRegistry, start_http_server
 
 from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
@@ -24,6 +23,7 @@ from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.metrics import WorkerMetrics
+from eddy.stream.worker.probes import serve_metrics
 from eddy.stream.worker.static_member import NameTaken, keep_out_of_the_way, name_is_taken
 from eddy.stream.worker.transport import CHUNK_CODEC, BatchConsumer, BatchTransport, Reading
 from eddy.stream.worker.worker import Worker
@@ -45,6 +45,7 @@ REQUEST_MARGIN_S = 30.0
 """
 
 TOPIC_WATCH_S = 2.0
+METADATA_AGE_S = 10
 
 
 def _credentials(settings: Settings) -> Any:
@@ -89,6 +90,9 @@ def new_app(settings: Settings, note: str) -> faust.App:
         broker_max_poll_records=FETCH_RECORDS,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.worker_id,
+        # A group whose leader joined while a broker was starting may have seen no topic and dealt nothing:
+        # it joins again when it sees the topic, in Faust's default after five minutes.
+        consumer_metadata_max_age_ms=1000 * METADATA_AGE_S,
         stream_buffer_maxsize=BUFFERED_CHUNKS,
         stream_wait_empty=False,
     )
@@ -206,18 +210,6 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     finally:
         watching.cancel()
         await app.stop()
-
-
-def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) -> None:
-    """Serve a worker's metrics over HTTP. Errors: EddyError when the address cannot be had."""
-    try:
-        server, _ = start_http_server(port, settings.host, registry)
-    except OSError as error:
-        raise EddyError(
-            f"metrics cannot be served at {settings.host}:{port} ({error}): choose another EDDY_METRICS_PORT "
-            "(0: any free one) or EDDY_HOST"
-        ) from None
-    log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
 
 
 def _prepare(settings: Settings) -> dict[str, UUID]:

@@ -12,11 +12,13 @@ are recognised by their offsets.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from numpy.typing import NDArray
 
 from eddy.stream.kafka.producers import fatal_error, send_all
 from eddy.stream.records.messages import Message
@@ -46,6 +48,8 @@ class CheckpointData:
     rows: Callable[[], list[Message]]
     """encodes the copied rows, and tombstones of erased users"""
     statistics: Callable[[], list[Message]]
+    appended: Sequence[NDArray[np.int64]] = ()
+    """when its records were appended to `events`, ms"""
     changelog_end: int = 0
     """once written: the offset on `user-state` from which a restore has to read on"""
 

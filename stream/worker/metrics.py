@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from eddy.stream.worker.freshness import Freshness
+
 
 class WorkerMetrics:
     """One worker's metrics on a registry of its own, so that several live in one process (tests)."""
@@ -54,6 +56,8 @@ class WorkerMetrics:
         self.gone = Counter(
             "eddy_events_gone", "Records that retention had removed before they were read", registry=r
         )
+        self.freshness = Freshness()
+        r.register(self.freshness)
         self.prequential = Gauge(
             "eddy_prequential",
             "Prequential metrics, mode all, of the rows of each model version",

@@ -11,7 +11,7 @@ from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.dead_letters import Letter, dead_letter
-from eddy.stream.records.decode import Rejected, stretches
+from eddy.stream.records.decode import Rejected, append_times, stretches
 from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
@@ -89,6 +89,8 @@ def apply_micro_batch(
         metrics.answers.inc(sum(len(lists.user) for lists in report.lists))
     for number, chunks in taken.items():
         owners[number].applied_up_to(chunks[-1].end)
+        for chunk in chunks:
+            owners[number].appended(append_times(chunk.records))
     # 3. Dead letters, and metrics, of which those of ranks come when the ranks are there.
     letters = [dead_letter(settings.topics.events, number, rejection) for number, rejection in rejected]
     metrics.dead.inc(len(rejected))

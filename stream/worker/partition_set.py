@@ -88,6 +88,11 @@ class PartitionSet:
         return self._restorer.metrics
 
     @property
+    def assigned(self) -> set[int]:
+        """The partitions that the group gives to this worker, those that are being restored included."""
+        return set(self._assigned)
+
+    @property
     def settled(self) -> bool:
         """Whether all assigned partitions are restored and none is being revoked."""
         return self._settled

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
+from numpy.typing import NDArray
 
 from eddy.stream.engine.batch_report import Changed
 from eddy.stream.engine.engine import Engine
@@ -35,6 +36,7 @@ class PartitionTask:
     """offset that the last successful checkpoint has committed"""
     _changed: list[Changed] = field(default_factory=list)
     _erased: dict[str, None] = field(default_factory=dict)
+    _appended: list[NDArray[np.int64]] = field(default_factory=list)
     _rewrites: bool = False
     """whether the next checkpoint writes the item statistics whole"""
 
@@ -63,6 +65,10 @@ class PartitionTask:
         """Note that everything before this offset is applied."""
         self.position = max(position, self.position or 0)
 
+    def appended(self, times: NDArray[np.int64]) -> None:
+        """Note when records were appended to `events` (ms) that the next checkpoint makes durable."""
+        self._appended.append(times)
+
     @property
     def durable(self) -> bool:
         """Whether rows and item statistics in memory are as the changelog has them."""
@@ -88,7 +94,8 @@ class PartitionTask:
             self._rewrites = False
             self.journal.rewrite()
         statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
-        return CheckpointData(self.number, self.position, rows, statistics)
+        appended, self._appended = self._appended, []
+        return CheckpointData(self.number, self.position, rows, statistics, appended)
 
     def _changed_rows(self, engine: Engine, topic_id: bytes) -> list[Rows]:
         """Copies of the rows that changed since the last call, by version. Where a row has moved to another

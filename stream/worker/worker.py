@@ -13,6 +13,7 @@ answered for ends the process: the log and the changelog bring everything back.
 | StatisticsFill | item statistics that a new version asks for |
 | ItemRetirement | items that nobody touches |
 | RankPublisher | ranks, counted for all to see -> Kafka |
+| SelfReport | how the worker is doing, once a second -> Kafka |
 """
 
 import asyncio
@@ -42,6 +43,7 @@ from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_set import CLOSE_S, PartitionSet
 from eddy.stream.worker.rank_publisher import RankPublisher
 from eddy.stream.worker.restore import Restorer
+from eddy.stream.worker.self_report import SelfReport
 from eddy.stream.worker.sender import Sender
 from eddy.stream.worker.statistics_fill import StatisticsFill
 
@@ -50,8 +52,8 @@ log = logging.getLogger("eddy.worker")
 REVOKE_BUDGET = 0.5
 """Share of the session timeout that giving up revoked partitions may take, their last flush and all else."""
 
-LAST_RANKS_S = 2.0
-"""How long the end of a worker may wait for the last counts of its ranks."""
+LAST_WORDS_S = 2.0
+"""How long the end of a worker may wait for the last counts of its ranks, and for the word that it ends."""
 
 
 class Worker:
@@ -94,6 +96,7 @@ class Worker:
             self.partitions, followed.item_stats, producer, settings.topics.items, thread.run
         )
         self._rank_publisher = RankPublisher(engine.prequential, producer, settings.topics.metrics)
+        self._self_report = SelfReport(settings, self.partitions, producer)
 
     @classmethod
     async def start(
@@ -142,6 +145,7 @@ class Worker:
         background.spawn(self._statistics_fill.run(), "statistics")
         background.spawn(self._item_retirement.run(), "items that leave")
         background.spawn(self._rank_publisher.run(), "ranks")
+        background.spawn(self._self_report.run(), "report")
 
     async def _switch_version(self, live: LiveShares) -> None:
         """Go on with a version, all of which is built beside the engine."""
@@ -198,7 +202,9 @@ class Worker:
             await leave_group()
         await self.partitions.close()
         await self.background.cancel()
-        await self._rank_publisher.publish_last(LAST_RANKS_S)
+        await asyncio.gather(
+            self._rank_publisher.publish_last(LAST_WORDS_S), self._self_report.end(LAST_WORDS_S)
+        )
         await stop_producers([self._producer], CLOSE_S)  # of what it holds back nothing is committed
         self._sender.close()
         self._thread.close()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,12 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"eddy {command}" in shown.output
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    shown = CliRunner().invoke(eddy.app, ["--version"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (shown.exit_code, shown.output) == (0, f"eddy {project['version']}\n")
+
+
 def test_the_commands_of_the_contract_exist() -> None:
     assert {"demo", "broker", "worker", "serve", "train", "replay", "evaluate"} <= set(COMMANDS)
 
@@ -85,6 +92,7 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["compare", "--events", "events.csv", "--mode", "some"], "mode 'some' is not known"),
         (["announce", "--registry", "registry"], "no version in it"),
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
+        (["topics"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
         (["models", "list"], "no version in it"),
         (["models", "show", "v000001-00000000"], "is not in the registry"),

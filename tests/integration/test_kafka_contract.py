@@ -1,11 +1,12 @@
 """A real broker keeps the rules on which workers rely, the same as the cluster in memory of the quick tests
-(tests/unit/kafka/test_memory_kafka.py).
+(tests/unit/kafka/test_memory_kafka.py): the session's broker and, where a Docker engine answers, one in a
+container.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,10 +19,24 @@ from eddy.stream.kafka.clients import aiokafka_config
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 from tests.chaos.cluster import Cluster
-from tests.support.kafka_clusters import MakeSettings
+from tests.support.kafka_clusters import MakeSettings, broker_kind, cluster, why_no_container
 from tests.support.kafka_contract import RULES
 from tests.support.kafka_contract_clients import PARTITIONS, Clients, GroupMember, Rule, keep
 from tests.support.memory_stage import sentence
+
+
+@pytest.fixture(scope="module", params=["session", "container"])
+def broker(request: pytest.FixtureRequest, broker: str) -> Iterator[str]:
+    """The address of the session's broker, then of one in a container."""
+    if request.param == "session":
+        yield broker
+        return
+    if broker_kind() == "container":
+        pytest.skip("the session's broker is in a container already")
+    if reason := why_no_container():
+        pytest.skip(reason)
+    with cluster("container") as address:
+        yield address
 
 
 class BrokerMember:

@@ -229,6 +229,36 @@ def test_a_recreated_events_topic_stops_the_worker_and_repartition_takes_rows_an
     assert_as_uninterrupted(now, version, happenings(0, 1_500))
 
 
+def copy_states(old: Settings, new: Settings) -> None:
+    """Copy what names no offset of `events` but in rows, as a mirror between clusters does."""
+    cluster, producer = Cluster(old), KafkaProducer(**client_config(new), max_request_size=8 << 20)
+    by_user, single = old.partitions, 1
+    for name, partitions in (
+        ("user_state", by_user), ("item_stats", by_user), ("items", single), ("model_versions", single),
+    ):  # fmt: skip
+        for one in cluster.read(getattr(old.topics, name), partitions):
+            producer.send(getattr(new.topics, name), one.value, one.key, partition=one.partition)
+    producer.close()
+    cluster.close()
+
+
+def test_states_that_were_copied_to_another_cluster_go_on_there(
+    make_settings: MakeSettings, settings: Settings, version: Version, tmp_path: Path,
+    admin: KafkaAdminClient,
+) -> None:  # fmt: skip
+    send(settings, happenings(0, 1_000))
+    work(settings, tmp_path)
+    there = make_settings(
+        partitions=4, session_timeout_s=6, cache_dir=tmp_path / "there", registry=settings.registry
+    )
+    ensure_topics(admin, there)
+    copy_states(settings, there)
+    ensure_topics(admin, move(there, 4))
+    send(there, happenings(1_000, 2_000))
+    work(there, tmp_path)
+    assert_as_uninterrupted(there, version, happenings(0, 2_000))
+
+
 def test_rows_under_another_partitioner_stop_the_worker_and_repartition_moves_them(
     settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient
 ) -> None:

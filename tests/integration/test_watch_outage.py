@@ -25,6 +25,7 @@ from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.messages import Message
 from eddy.stream.records.rank_counts import RankedBy, Told, encode_ranks
 from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.records.worker_reports import encode_report
 from tests.support.engines import random_version
 from tests.support.waiting import eventually
 from tests.unit.canary.ranks import CANARY, LIVE, told
@@ -63,7 +64,8 @@ def test_each_interval_counts_once_and_what_no_worker_wrote_does_not(
     ids = {LIVE: LIVE, CANARY: CANARY}
     first, second = (messages(told(seed, 1_000, live=0.3, canary=0.3), ids) for seed in (1, 2))
     hostile: list[Message] = [(b"live", b"{}"), (first[0][0], b"\xff"), (b"x:1", first[0][1]), (b"x:1", None)]
-    write(settings, [first[0], *hostile, *first, *second, first[-1]])
+    report = encode_report("a worker", None)  # of which nothing is said: it is somebody else's to read
+    write(settings, [first[0], report, *hostile, *first, *second, first[-1]])
     read = read_live_ranks(settings)
     expected = [
         sum(record.sums[by][0].sum() for seed in (1, 2) for record in told(seed, 1_000, live=0.3, canary=0.3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ DAY_MS = 86_400_000
 MARCH_1_2013 = 1_362_096_000_000
 TOPIC_ID = "0b8a1f6e-0000-4000-8000-000000000001"
 ONE_PARTITION, FOUR = Admission(), Admission(partitions=4)
+
+
+def names_ada(content: bytes) -> bool:
+    """Whether a file names the user ada; the letters may also be a part of some hexadecimal number."""
+    return re.search(rb"(?<![0-9a-f])ada(?![0-9a-f])", content) is not None
 
 
 def logged(log: Place) -> pa.Table:

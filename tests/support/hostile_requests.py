@@ -25,7 +25,9 @@ _IDS = (
 _ROUTES = (
     "/v1/users/{}/recommendations", "/v1/users/{}/rank", "/v1/users/{}", "/v1/items/{}/similar", "/v1/events",
     "/v1/beacon", "/v1/pixel", "/v1/popular", "/v1/recommendations", "/metrics", "/readyz", "/docs/{}",
-    "/openapi.json", "/{}",
+    "/openapi.json", "/{}", "/page/{}", "/v1/items", "/v1/items/{}", "/v1/users/active", "/v1/users/{}/trace",
+    "/v1/live/history", "/v1/dead-letters", "/v1/versions", "/v1/versions/{}/dynamics",
+    "/v1/versions/announce",
 )  # fmt: skip
 _VALUES = ("1", "-1", "0", "1e999", "NaN", "9" * 400, "true", "", "%00", "[]", "{}", "\ud7ff", "a" * 5000)
 _NAMES = (
@@ -39,6 +41,10 @@ _NAMES = (
     "boost",
     "user_id",
     "api_key",
+    "q",
+    "limit",
+    "every",
+    "version",
 )
 _BODIES = (
     b"", b"{", b"[" * 50_000, b'{"a":' * 20_000, b"null", b"[]", b"{}", b"\xff\xfe", b'{"k": 1e400}',

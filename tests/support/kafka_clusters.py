@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from eddy.stream.local_kafka.broker import broker_or_local
 from eddy.stream.records.settings import Settings, load_settings
@@ -19,10 +19,26 @@ _IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1
 MakeSettings = Callable[..., Settings]
 
 
+def broker_kind() -> str:
+    """The kind of broker that the tests are to run against."""
+    return os.environ.get(BROKER_KIND, "local")
+
+
+def why_no_container() -> str:
+    """Why no container can be started here; empty where a Docker engine answers."""
+    import docker
+
+    try:
+        with closing(docker.from_env(timeout=5)) as engine:
+            engine.ping()
+    except docker.errors.DockerException as error:
+        return f"no Docker engine answers here ({error})"
+    return ""
+
+
 @contextmanager
-def cluster() -> Iterator[str]:
-    """Yields the address of a cluster that answers."""
-    broker = os.environ.get(BROKER_KIND, "local")
+def cluster(broker: str) -> Iterator[str]:
+    """Yields the address of a cluster that answers. broker: the kind, as `broker_kind` gives it."""
     if broker == "container":
         from testcontainers.community.kafka import KafkaContainer
 

@@ -51,12 +51,12 @@ def missing_permissions(admin: KafkaAdminClient, needed: Iterable[Permission]) -
     not answer.
     """
     needed = list(needed)
-    names = {kind: {each.name for each in needed if each.resource == kind} for kind in RESOURCES}
+    of = {kind: [each for each in needed if each.resource == kind] for kind in RESOURCES}
     try:
         allowed = {
-            **_on_topics(admin, names["topic"]),
-            **_on_groups(admin, names["group"]),
-            **_on_transactional_ids(admin, names["transactional-id"]),
+            **_on_topics(admin, {each.name for each in of["topic"]}),
+            **_on_groups(admin, {each.name for each in of["group"]}),
+            **_on_transactional_ids(admin, of["transactional-id"]),
         }
     except (KafkaError, OSError) as error:
         raise EddyError(
@@ -96,14 +96,14 @@ def _on_groups(admin: KafkaAdminClient, names: set[str]) -> Allowed:
     return allowed
 
 
-def _on_transactional_ids(admin: KafkaAdminClient, prefixes: set[str]) -> Allowed:
+def _on_transactional_ids(admin: KafkaAdminClient, needed: Iterable[Permission]) -> Allowed:
     """Kafka says of these only whether a client may know of them, as whoever may write with them does."""
     allowed: Allowed = {}
-    for prefix in prefixes:
+    for each in needed:
         try:
-            admin.describe_transactions([f"{prefix}0"])
+            admin.describe_transactions([f"{each.name}0" if each.prefixed else each.name])
         except TransactionalIdAuthorizationFailedError:
-            allowed["transactional-id", prefix] = set()
+            allowed["transactional-id", each.name] = set()
         except (CoordinatorNotAvailableError, TransactionalIdNotFoundError):  # nobody has written with it
             pass
     return allowed

@@ -57,15 +57,19 @@ class _Needs:
     """on the consumer group of `eddy ingest` for the topic `source`, or on all of them where there is none"""
     transactions: str = ""
     """on the transactional ids of the workers"""
+    announcer: str = ""
+    """on the transactional id of those who announce a version"""
 
 
 _CHECK = "DESCRIBE DESCRIBE_CONFIGS"
 """Most commands check first that the topics are as they have to be."""
 
-_LIST = {"items": "READ", "model_versions": "READ", "item_stats": "READ", "user_state": "READ"}
+_SERVICE = dict.fromkeys(
+    ("items", "model_versions", "item_stats", "user_state", "metrics", "dead_letters"), "READ"
+)
 """Whoever makes lists follows these topics."""
 
-_ANNOUNCE = _Needs({"model_versions": "READ WRITE"}, _CHECK)
+_ANNOUNCE = _Needs({"model_versions": "READ WRITE"}, _CHECK, announcer="WRITE")
 
 _NEEDS: dict[str, _Needs] = {
     "topics": _Needs(every_topic=f"CREATE {_CHECK}"),
@@ -84,20 +88,23 @@ _NEEDS: dict[str, _Needs] = {
         group="READ",
         transactions="WRITE",
     ),
-    "serve": _Needs({**_LIST, "events": "WRITE"}, _CHECK, group="DESCRIBE"),
-    "recommend": _Needs(_LIST, _CHECK, source="WRITE"),
+    # Who announces over HTTP needs what `announce` does as well.
+    "serve": _Needs({**_SERVICE, "events": "WRITE"}, _CHECK, group="DESCRIBE"),
+    "recommend": _Needs(_SERVICE, _CHECK, source="WRITE"),
     "replay": _Needs({"events": "WRITE"}, _CHECK),
     "ingest": _Needs(
         {"events": "READ WRITE", "dead_letters": "WRITE"}, _CHECK, source="READ", ingest_group="READ"
     ),
     "export": _Needs({"events": "READ"}),
-    "refresh": _Needs({"events": "READ", "model_versions": "READ WRITE", "metrics": "READ"}, _CHECK),
+    "refresh": _Needs(
+        {"events": "READ", "model_versions": "READ WRITE", "metrics": "READ"}, _CHECK, announcer="WRITE"
+    ),
     "train": _ANNOUNCE,
     "announce": _ANNOUNCE,
     "models list": _Needs({"model_versions": "READ"}),
-    "models rollback": _Needs({"model_versions": "READ WRITE"}),
+    "models rollback": _Needs({"model_versions": "READ WRITE"}, announcer="WRITE"),
     "models prune": _Needs({"model_versions": "READ WRITE", "user_state": "READ"}, repartition="DESCRIBE"),
-    "models watch": _Needs({"model_versions": "READ WRITE", "metrics": "READ"}, _CHECK),
+    "models watch": _Needs({"model_versions": "READ WRITE", "metrics": "READ"}, _CHECK, announcer="WRITE"),
     "rules": _Needs({"items": "WRITE"}),
     "erase": _Needs({"events": "WRITE", "user_state": "READ"}, group="DESCRIBE"),
     "repartition": _Needs(
@@ -139,7 +146,13 @@ def needed_by(command: str, settings: Settings, source: str | None = None) -> li
     ingest_groups = f"{settings.group}-ingest-{source or ''}"
     permissions.update(_on("group", ingest_groups, needs.ingest_group, prefixed=not source))
     permissions.update(_on("transactional-id", f"{settings.group}-", needs.transactions, prefixed=True))
+    permissions.update(_on("transactional-id", announcer_of(names.model_versions), needs.announcer))
     return sorted(permissions)
+
+
+def announcer_of(topic: str) -> str:
+    """The transactional id of those who announce versions on a topic."""
+    return f"{topic}-announcer"
 
 
 def _on(resource: str, name: str, operations: str, prefixed: bool = False) -> Iterable[Permission]:
@@ -176,6 +189,7 @@ __all__ = [
     "TOPICS",
     "Permission",
     "acl_commands",
+    "announcer_of",
     "needed_by",
     "principal_of",
 ]

@@ -40,7 +40,7 @@ def test_the_command_watches_within_the_limits_that_it_is_given(monkeypatch: pyt
 
     monkeypatch.setattr(watching, "watch", watch)
     monkeypatch.setattr(topics, "prepare_topics", lambda *_: None)
-    monkeypatch.setattr(terminal, "set_up_logging", lambda: None)
+    monkeypatch.setattr(terminal, "set_up_logging", lambda log_format: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for arguments in (["watch"], ["watch", "--for", "30m", "--events", "5000"]):
         assert CliRunner().invoke(commands, arguments).exit_code == 0

@@ -16,7 +16,8 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.topics import topic_specs
 from eddy.stream.records.settings import Settings, load_settings
-from eddy.stream.worker.app import connect, new_app, serve_metrics
+from eddy.stream.worker.app import connect, new_app
+from eddy.stream.worker.probes import serve_metrics
 from eddy.stream.worker.worker import REVOKE_BUDGET
 from tests.support.engines import random_version
 from tests.support.setting_bounds import FIELDS, bounds, extremes, is_number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eddy.models.config import CELLS
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
 from eddy.serving.lists.answers import Answer, Explained, Ranking
@@ -173,10 +175,53 @@ def test_an_explanation_names_the_events_that_moved_an_item(view: MaterialisedVi
     follower, repeated = by_item[item_id(7)].explanation, by_item[item_id(5)].explanation
     assert follower is not None
     assert repeated is not None
-    assert [(mover.item_id, mover.because) for mover in follower.moved_by] == [(item_id(6), "often_follows")]
-    assert follower.moved_by[0].timestamp == NOW - 1000 + 6
-    assert follower.transitions_share == pytest.approx(follower.moved_by[0].share, abs=2e-4)
-    assert [(mover.item_id, mover.because) for mover in repeated.moved_by] == [(item_id(5), "same_item")]
+    (moved,) = (mover for mover in follower.moved_by if mover.because != "hidden_state")
+    assert (moved.item_id, moved.because, moved.timestamp) == (item_id(6), "often_follows", NOW - 1000 + 6)
+    assert follower.transitions_share == pytest.approx(moved.share, abs=2e-4)
+    (moved,) = (mover for mover in repeated.moved_by if mover.because != "hidden_state")
+    assert (moved.item_id, moved.because) == (item_id(5), "same_item")
+
+
+def dense_likelihoods(view: MaterialisedView, session: tuple[SessionEvent, ...]) -> dict[str, float]:
+    """Each item's likelihood by hidden state and popularity, as a share of all items'."""
+    found = ask(view, "", k=DESCRIBED, session=session, explain=True)
+    score = {
+        item.item_id: item.explanation.state + item.explanation.popularity
+        for item in found.items
+        if isinstance(item, Explained) and item.explanation
+    }
+    assert len(score) == DESCRIBED
+    total = sum(math.exp(value) for value in score.values())
+    return {item: math.exp(value) / total for item, value in score.items()}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("length", [2, 5])
+def test_what_an_event_did_to_the_state_is_what_items_lose_without_it(
+    tmp_path: Path, cell: str, length: int
+) -> None:
+    view = described_view(
+        random_version(tmp_path, cell=cell, items=DESCRIBED, half_lives_ms=(86_400_000,), transition_lags=1)
+    )
+    session = tuple(
+        SessionEvent(item_id(7 * n), "view", NOW - 10**6 + 1000 * n**3, None) for n in range(length)
+    )
+    whole = dense_likelihoods(view, session)
+    without = {
+        event.timestamp: dense_likelihoods(view, session[:place] + session[place + 1 :])
+        for place, event in enumerate(session)
+    }
+    compared = 0
+    for item in ask(view, "", k=DESCRIBED, session=session, explain=True).items:
+        assert isinstance(item, Explained)
+        assert item.explanation is not None
+        for mover in item.explanation.moved_by:
+            if mover.because == "hidden_state":
+                lost = 1 - without[mover.timestamp][item.item_id] / whole[item.item_id]
+                expected = lost * item.explanation.state_and_popularity_share
+                assert mover.share == pytest.approx(expected, abs=1e-3)
+                compared += 1
+    assert compared > 10
 
 
 def test_an_answer_says_how_old_the_state_is(view: MaterialisedView) -> None:

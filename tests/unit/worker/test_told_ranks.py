@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from eddy.stream.records.rank_counts import decode_ranks
+from eddy.stream.records.worker_reports import is_report
 from eddy.stream.worker.rank_publisher import INTERVAL_S
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_group import Member
@@ -22,6 +23,8 @@ def told_by_instance(stage: MemoryStage) -> Counter[str]:
     told: Counter[str] = Counter()
     keys = set()
     for record in stage.kafka.records(stage.settings.topics.metrics):
+        if is_report(record.key):
+            continue
         assert record.key not in keys
         keys.add(record.key)
         said = decode_ranks(record.key, record.value)

@@ -1,0 +1,1 @@
+"""The live page: its files (`static/`), and how they are answered."""

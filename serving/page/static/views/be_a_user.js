@@ -1,0 +1,205 @@
+// Be a user: each click is an event on the real path, and the list follows.
+
+import { follow, get, path, post } from "../api.js";
+import { el, onTyping } from "../dom.js";
+import { cellName, named, plural } from "../format.js";
+import { unrolled } from "../network/unrolled.js";
+import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { newEventClock } from "./event_clock.js";
+import { newLegs } from "./legs.js";
+import { learnTitles, PARTS, recommendationList } from "./list.js";
+import { stepsOf } from "./network_live.js";
+
+export const title = "Be a user";
+
+const ME = "eddy-be-a-user",
+  TILES = 12,
+  SHOWN_STEPS = 11,
+  SHOWN_UNITS = 12;
+
+export function open(root, { signal, onState }) {
+  const user = me();
+  const legs = newLegs();
+  const clock = newEventClock();
+  const list = recommendationList({ label: "Your list", onPick: click });
+  const tiles = el("ul", { class: "tiles", "aria-label": "Items" }, loading("items"));
+  const field = el("input", { id: "find", type: "search", placeholder: "title or id", autocomplete: "off" });
+  const said = el("p", { class: "said small", role: "status" });
+  const listState = el("div", {}, loading("your list"));
+  const network = el("div", {
+    class: "scroll",
+    tabindex: "0",
+    role: "region",
+    "aria-label": "The network, unrolled over your clicks",
+  });
+  const networkText = el("p", { class: "small soft" });
+  let asked = 0,
+    count = null,
+    failed = false;
+
+  root.append(
+    heading(
+      "Be a user",
+      "Click items. Each click is an event that takes the real way: over HTTP to Kafka, through a worker that moves your hidden state, back on the changelog, and onto this page.",
+    ),
+    el(
+      "div",
+      { class: "row" },
+      el("span", { class: "soft" }, "You are ", el("a", { href: `#/person/${encodeURIComponent(user)}`, text: user })),
+      el("button", {
+        type: "button",
+        class: "quiet",
+        text: "Become somebody new",
+        on: {
+          click() {
+            sessionStorage.removeItem(ME);
+            dispatchEvent(new HashChangeEvent("hashchange"));
+          },
+        },
+      }),
+    ),
+    section("Your hidden state", el("div", { class: "panel" }, network, networkText)),
+    el(
+      "div",
+      { class: "columns block" },
+      el(
+        "section",
+        {},
+        el(
+          "div",
+          { class: "row apart" },
+          el("h2", { text: "Items" }),
+          el("span", { class: "row" }, el("label", { for: "find", text: "Find" }), field),
+        ),
+        tiles,
+        el("div", { class: "block" }, el("h2", { text: "How long that took" }), legs.node),
+      ),
+      el(
+        "section",
+        {},
+        el("h2", { text: "What next, for you" }),
+        legend(PARTS, "Parts of an item’s likelihood"),
+        listState,
+        list.node,
+        said,
+      ),
+    ),
+  );
+
+  async function click(item) {
+    const pressed = performance.now();
+    said.textContent = "";
+    try {
+      const { answer, serverTime } = await post(
+        "v1/events",
+        { user_id: user, item_id: item.item_id, event_type: "view", event_id: newId(), ...clock.next() },
+        signal,
+      );
+      legs.acknowledged({ pressed, answered: performance.now(), serverTime, ...answer.accepted[0] });
+    } catch (error) {
+      if (signal.aborted) return;
+      said.replaceChildren(
+        error.status === 401 || error.status === 403 ? failure(error) : `The click was not taken: ${error.message}`,
+      );
+    }
+  }
+
+  async function showItems(text) {
+    const mine = ++asked;
+    try {
+      const { items } = await get("v1/items", { q: text, limit: TILES }, signal);
+      if (mine !== asked) return;
+      learnTitles(items);
+      tiles.replaceChildren(
+        ...(items.length
+          ? items.map((item) =>
+              el(
+                "li",
+                {},
+                el(
+                  "button",
+                  { type: "button", on: { click: () => click(item) } },
+                  el("span", { text: named(item) }),
+                  el("span", { class: "small soft", text: item.category.join(", ") }),
+                ),
+              ),
+            )
+          : [
+              el(
+                "li",
+                { class: "wide" },
+                state(
+                  "empty",
+                  text ? "No item is called so" : "There are no items yet",
+                  text ? "Try the beginning of a word of the title." : "They appear with the first events.",
+                ),
+              ),
+            ]),
+      );
+    } catch (error) {
+      if (!signal.aborted && mine === asked) tiles.replaceChildren(el("li", { class: "wide" }, failure(error)));
+    }
+  }
+
+  async function showNetwork(fresh) {
+    try {
+      const steps = stepsOf(user, await get(path`v1/users/${user}/trace`, {}, signal), SHOWN_STEPS, SHOWN_UNITS);
+      network.replaceChildren(
+        unrolled({ ...steps, flow: null, length: SHOWN_STEPS, fresh, name: `The live ${cellName(steps.cell)}` }),
+      );
+      network.scrollLeft = network.scrollWidth;
+      networkText.textContent =
+        "The live network, unrolled: each click is its next input, each strip what it makes of you then. Twelve of its units, from those that forget soon (top) to those that remember long; violet is negative, ochre positive. Blue arrows: how much of the state is kept; green: how much is written anew.";
+      failed = false;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!failed)
+        network.replaceChildren(
+          error.status === 404
+            ? state("empty", "Your state is still zero", "Click an item below, and the first step appears here.")
+            : failure(error),
+        );
+      failed = true;
+    }
+  }
+
+  follow(path`v1/users/${user}/live`, {
+    parameters: { k: 10 },
+    signal,
+    onState(name, error) {
+      onState(name);
+      if (name === "open") listState.replaceChildren();
+      if (name === "refused" || name === "lost") listState.replaceChildren(failure(error));
+    },
+    onMessage(event, { answer, events, row, received_ms: received }) {
+      if (event !== "list") return;
+      learnTitles(events);
+      learnTitles(answer.items);
+      clock.streamTime = answer.stream_time;
+      const moves = list.show(answer.items);
+      if (row) requestAnimationFrame(() => legs.listed({ ...row, received, shown: performance.now() }));
+      if (moves.length) said.textContent = `${plural(moves.length, "item")} moved.`;
+      const fresh = count !== null;
+      count = (count ?? 0) + events.length;
+      showNetwork(fresh);
+    },
+  });
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") showItems(field.value.trim());
+  });
+  onTyping(field, showItems, signal);
+  showItems("");
+}
+
+/** The id that this tab clicks as. */
+function me() {
+  const known = sessionStorage.getItem(ME);
+  if (known) return known;
+  const fresh = `you-${newId().slice(0, 8)}`;
+  sessionStorage.setItem(ME, fresh);
+  return fresh;
+}
+
+/** 16 random bytes in hex; crypto.randomUUID is for secure origins only. */
+const newId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,0 +1,40 @@
+// A person's events, the last first.
+
+import { el } from "../dom.js";
+import { duration, moment, named, number } from "../format.js";
+
+const MOST_EVENTS = 50;
+
+const key = (event) => `${event.timestamp} ${event.item_id} ${event.event_type}`;
+
+/** Adds events that are not there yet; the list stays bounded and in order of time. */
+export function addEvents(known, fresh) {
+  const there = new Set(known.map(key));
+  known.push(...fresh.filter((event) => !there.has(key(event))));
+  known.sort((a, b) => a.timestamp - b.timestamp);
+  known.splice(0, known.length - MOST_EVENTS);
+}
+
+/** Shows events in a list element; what has just come is lit up. */
+export function showEvents(node, known) {
+  const seen = new Set([...node.children].map((row) => row.dataset.key));
+  node.replaceChildren(
+    ...known.toReversed().map((event, i, all) => {
+      const before = all[i + 1];
+      return el(
+        "li",
+        { "data-key": key(event), class: seen.size && !seen.has(key(event)) ? "arrived" : null },
+        el("span", { class: "number small soft", text: moment(event.timestamp) }),
+        el(
+          "span",
+          {},
+          el("a", { href: `#/items/${encodeURIComponent(event.item_id)}`, text: named(event) }),
+          el("span", {
+            class: "small soft",
+            text: `${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${number(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} after the one before` : ""}`,
+          }),
+        ),
+      );
+    }),
+  );
+}

@@ -1,0 +1,160 @@
+"""What the live page costs, and how fast it is, before a real broker, worker and server on this machine.
+
+    python -m tests.bench.live_page                  # about three minutes
+    python -m tests.bench.live_page --minutes 60     # a page that is left open for an hour
+
+It prints, from one run: the time from a click on an item until the new list is on screen, as a reader sees it
+(100 clicks; with nothing else on the stream, and beside 100 events a second); the share of a core that the
+server takes for 50 open pages; the memory of a page that is left open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import statistics
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+from playwright.sync_api import Browser, Page, expect
+
+from eddy.stream.records.settings import load_settings
+from tests.browser.chromium import MISSING, chromium
+from tests.browser.live_system import LiveSystem, live_system
+from tests.support.kafka_clusters import broker_kind, cluster
+
+CLICKS, PAUSE_MS, PAGES, WATCHED_S = 100, 150, 50, 30.0
+TOTALS = "document.querySelector('[data-totals]')?.dataset.totals ?? ''"
+
+
+@contextlib.contextmanager
+def traffic(system: LiveSystem) -> Iterator[None]:
+    """About 100 events a second of 40 users, in the background."""
+    stop = threading.Event()
+    users = [f"user-{number}" for number in range(40)]
+
+    def send() -> None:
+        while not stop.wait(0.2):
+            system.send(20, users)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def open_page(browser: Browser, system: LiveSystem, view: str) -> Page:
+    page = browser.new_page()
+    page.add_init_script(f"sessionStorage.setItem('eddy-api-key', {system.write_key!r})")
+    page.goto(f"{system.address}#/{view}")
+    return page
+
+
+def clicks(browser: Browser, system: LiveSystem) -> str:
+    """Durations from click to list, each waited for before the next click."""
+    page = open_page(browser, system, "user")
+    expect(page.locator(".tiles button").first).to_be_visible()
+    durations: list[float] = []
+    for click in range(CLICKS):
+        before = page.evaluate(TOTALS)
+        page.locator(".tiles button").nth(click * 5 % 12).click()
+        while (now := page.evaluate(TOTALS)) == before:
+            page.wait_for_timeout(5)
+        durations.append(float(now.split()[-1]))
+        page.wait_for_timeout(PAUSE_MS + click * 7 % 50)  # not in step with the worker's checkpoints
+    page.close()
+    cuts = statistics.quantiles(durations, n=20, method="inclusive")
+    return f"p50 {cuts[9]:.0f} ms, p95 {cuts[18]:.0f} ms, longest {max(durations):.0f} ms of {CLICKS} clicks"
+
+
+async def _watch(system: LiveSystem, ready: asyncio.Barrier, done: asyncio.Event) -> None:
+    headers = {"X-API-Key": system.read_key}
+    async with (
+        httpx.AsyncClient(base_url=system.address, headers=headers, timeout=30) as client,
+        client.stream("GET", "/v1/live") as stream,
+    ):
+        lines = stream.aiter_lines()
+        await anext(lines)
+        await ready.wait()
+        while not done.is_set():
+            await anext(lines)
+
+
+def pages_open(system: LiveSystem, pages: int) -> float:
+    """The share of a core that the server takes while so many pages follow it."""
+    with ThreadPoolExecutor(1) as thread:  # Playwright's own event loop has the main thread
+        return thread.submit(asyncio.run, _pages_open(system, pages)).result()
+
+
+async def _pages_open(system: LiveSystem, pages: int) -> float:
+    ready, done = asyncio.Barrier(pages + 1), asyncio.Event()
+    watching = [asyncio.create_task(_watch(system, ready, done)) for _ in range(pages)]
+    await ready.wait()
+    server = psutil.Process(system.server_pid)
+    before, start = server.cpu_times(), time.monotonic()
+    await asyncio.sleep(WATCHED_S)
+    after, took = server.cpu_times(), time.monotonic() - start
+    done.set()
+    await asyncio.gather(*watching)
+    return (after.user + after.system - before.user - before.system) / took
+
+
+def memory(browser: Browser, system: LiveSystem, minutes: float) -> str:
+    """The page's heap after garbage collection, at its beginning and its end."""
+    page = open_page(browser, system, "now")
+    expect(page.locator(".chart .line path").first).to_be_attached()
+    devtools = page.context.new_cdp_session(page)
+
+    def heap_mb() -> float:
+        devtools.send("HeapProfiler.collectGarbage")
+        return float(devtools.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
+
+    page.wait_for_timeout(10_000)
+    sizes = [heap_mb()]
+    for _ in itertools.repeat(None, max(1, round(minutes * 2))):
+        page.wait_for_timeout(30_000)
+        sizes.append(heap_mb())
+    page.close()
+    return (
+        f"{sizes[0]:.1f} MB first, {sizes[-1]:.1f} MB after {minutes:g} minutes, at most {max(sizes):.1f} MB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long the page is left open")
+    minutes = parser.parse_args().minutes
+    name = uuid.uuid4().hex[:8]
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
+        if browser is None:
+            raise SystemExit(MISSING)
+        settings = load_settings(
+            bootstrap_servers=broker, topic_prefix=f"bench-{name}.", group=f"bench-{name}",
+            registry=Path(folder) / "registry", partitions=2, metrics_port=0,
+        )  # fmt: skip
+        with live_system(settings, Path(folder)) as system:
+            print(f"click to list, quiet stream: {clicks(browser, system)}", flush=True)
+            with traffic(system):
+                print(f"click to list, beside 100 events/s: {clicks(browser, system)}", flush=True)
+                alone = pages_open(system, 1)
+                many = pages_open(system, PAGES)
+                print(f"server: {alone:.3f} of a core with 1 page, {many:.3f} with {PAGES}", flush=True)
+                print(f"page left open: {memory(browser, system, minutes)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

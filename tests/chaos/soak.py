@@ -1,0 +1,183 @@
+"""`make soak`: half an hour of steady load with kills, version changes and erasures, and lists over HTTP all
+the while; then every row is held against an undisturbed run, and memory, files and threads of workers, server
+and broker against what they were.
+
+    python -m tests.chaos.soak [--minutes 30] [--rate EVENTS_PER_SECOND]
+
+Without a rate, 60 % of what the workers apply at the start is sent. Prints a table; writes
+tests/chaos/results/soak.json and soak.svg; exits with 1 if a promise was broken or something grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eddy.models.registry import Version
+from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.topics import ensure_topics, topic_ids
+from eddy.stream.kafka.versions import announce
+from eddy.stream.local_kafka.broker import LocalBroker
+from eddy.stream.records.settings import Settings
+from tests.chaos.cluster import Cluster
+from tests.chaos.fleet import Fleet
+from tests.chaos.plan import FULL
+from tests.chaos.report import origin
+from tests.chaos.run import START_S, Chaos, chaos_settings
+from tests.chaos.soak_http import Asker, new_server
+from tests.chaos.soak_resources import Sampler, draw
+from tests.chaos.traffic import START_MS, traffic
+from tests.chaos.verify import Verdict, verify
+from tests.support.engines import random_version
+
+RESULTS = Path(__file__).parent / "results"
+USERS = 4_000
+WARM_UP = 20_000
+"""Events that are sent at once, to see how many are applied in a second."""
+LOAD = 0.6
+ACT_EVERY_S = 20.0
+SLICE_S = 0.5
+ENDLESS = 10_000_000
+
+
+@dataclass
+class Soak:
+    """What a run saw."""
+
+    minutes: float
+    rate: float = 0.0
+    events: int = 0
+    kills: int = 0
+    swaps: int = 0
+    erasures: int = 0
+
+
+class Play:
+    """Steady load, and an act every so often."""
+
+    def __init__(self, chaos: Chaos, versions: list[Version], asker: Asker, soak: Soak) -> None:
+        self.chaos, self.versions, self.asker, self.soak = chaos, versions, asker, soak
+        self.epoch = 1
+
+    def measured_rate(self) -> float:
+        """Events that the workers apply in a second, of a backlog."""
+        self.chaos.feeder.send(WARM_UP)
+        before, started = self._committed(), time.monotonic()
+        self.chaos._moved(self.chaos.feeder.sent)
+        return (self._committed() - before) / (time.monotonic() - started)
+
+    def _committed(self) -> int:
+        return sum(self.chaos.cluster.committed().values())
+
+    def run(self) -> None:
+        """Send events at the rate until the time is over; kill, change the version and erase in turns."""
+        acts = [self._kill, self._erase, self._swap, self._erase]
+        started = time.monotonic()
+        end, next_act, act = started + 60 * self.soak.minutes, started + ACT_EVERY_S, 0
+        sent = 0
+        while (now := time.monotonic()) < end:
+            due = int((now - started) * self.soak.rate) - sent
+            if due > 0:
+                self.chaos.feeder.send(due)
+                sent += due
+            if now >= next_act:
+                acts[act % len(acts)]()
+                act, next_act = act + 1, now + ACT_EVERY_S
+            self.chaos.fleet.mend()
+            time.sleep(SLICE_S)
+        self.soak.events = self.chaos.feeder.sent
+        self.chaos._moved(self.chaos.feeder.sent)
+        self.chaos._settled()
+        self.chaos._eventually(lambda: self.chaos._epochs() == {self.epoch}, "every row of the last epoch")
+
+    def _kill(self) -> None:
+        self.chaos._kill_any()
+        self.soak.kills += 1
+
+    def _erase(self) -> None:
+        self.chaos._erase()
+        self.asker.forget(self.chaos.feeder.gone)
+        self.soak.erasures += 3
+
+    def _swap(self) -> None:
+        self.epoch += 1
+        announce(self.chaos.cluster.settings, self.versions[self.epoch % len(self.versions)])
+        self.soak.swaps += 1
+
+
+def run(
+    soak: Soak, settings: Settings, folder: Path, broker: LocalBroker
+) -> tuple[Verdict, Asker, Sampler, list[str]]:
+    """Set the scene, play, and verify."""
+    with admin_client(settings) as admin:
+        ensure_topics(admin, settings)
+        topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
+    versions = [random_version(settings.registry, seed=seed) for seed in (1, 2)]
+    announce(settings, versions[1])
+    plan = replace(FULL, events=WARM_UP, users=USERS)
+    stop = threading.Event()
+    with Fleet(settings, folder) as fleet, new_server(settings, folder) as server:
+        chaos = Chaos(plan, settings, fleet, None)
+        # Where a late event belongs would depend on the anchors that the versions before left.
+        chaos.feeder.go_on(traffic(ENDLESS // 10, USERS, 1, START_MS, late_share=0.0))
+        asker = Asker(server.url, USERS, stop)
+        sampler = Sampler(fleet, server.process.pid, broker, stop)
+        try:
+            chaos._start()
+            chaos._start()
+            chaos._settled(START_S)
+            server.await_ready(START_S)
+            play = Play(chaos, versions, asker, soak)
+            soak.rate = soak.rate or LOAD * play.measured_rate()
+            print(f"  {soak.rate:,.0f} events/s for {soak.minutes} minutes", flush=True)
+            for thread in (asker, sampler):
+                thread.start()
+            play.run()
+            stop.set()
+            for thread in (asker, sampler):
+                thread.join()
+            chaos.end()
+            live = versions[play.epoch % len(versions)]
+            verdict = verify(Cluster(settings), live, topic_id, play.epoch, swapped=True)
+            return verdict, asker, sampler, fleet.unexpected
+        finally:
+            stop.set()
+            chaos.close()
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--minutes", type=float, default=30)
+    arguments.add_argument(
+        "--rate", type=float, default=0, help="events per second [default: 60 % of the first]"
+    )
+    options = arguments.parse_args()
+    soak = Soak(options.minutes, options.rate)
+    with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
+        folder = Path(name)
+        settings = chaos_settings(broker.bootstrap_servers, folder, FULL)
+        verdict, asker, sampler, unexpected = run(soak, settings, folder, broker)
+    growth = sampler.growth()
+    report: dict[str, Any] = {
+        **origin(), "soak": asdict(soak), "verdict": asdict(verdict), "http": asker.summary(),
+        "growth": growth, "unexpected_exits": unexpected, "samples": sampler.samples,
+    }  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw(sampler, RESULTS / "soak.svg")
+    print(sampler.table())
+    print(json.dumps({"soak": asdict(soak), "http": asker.summary(), "problems": verdict.problems}, indent=1))
+    print(f"missing {verdict.missing} doubled {verdict.doubled} wrong answers {asker.wrong_count}")
+    broken = verdict.missing or verdict.doubled or verdict.problems or asker.wrong or unexpected
+    return 1 if broken or sampler.grown() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
