@@ -140,7 +140,7 @@ def _create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], replication: in
         if topic["error_code"] == TopicAuthorizationFailedError.errno:
             raise EddyError(
                 f"topic {topic['name']} does not exist, and the cluster does not allow this client to create "
-                "it: an administrator creates the topics first"
+                "it: an administrator creates the topics with `eddy topics`"
             )
         if topic["error_code"] not in (0, TopicAlreadyExistsError.errno):
             raise EddyError(f"topic {topic['name']}: cannot be created: {topic['error_message']}")

@@ -19,7 +19,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.kafka import clients
 from eddy.stream.kafka.clients import admin_client, new_consumer, new_sync_producer, records_to_end
 from eddy.stream.kafka.producers import new_producer
-from eddy.stream.kafka.reader import read_to_end
+from eddy.stream.kafka.reader import read_on, read_to_end
 from eddy.stream.kafka.security.connecting import Refused
 from eddy.stream.kafka.security.permissions import Permission
 from eddy.stream.records.settings import Settings
@@ -52,9 +52,17 @@ LOGINS: dict[str, dict[str, Any]] = {
 }
 
 
+SESSION_MS = 3_000
+"""So long a login with a token is good for; a broker does so where tokens expire."""
+
+LOGGED_IN: list[str] = []
+"""the tokens that clients have asked for"""
+
+
 def token() -> str:
     """What EDDY_SASL_OAUTH_TOKEN_PROVIDER names in these tests."""
-    return unsigned_token(CLIENT)
+    LOGGED_IN.append(unsigned_token(CLIENT))
+    return LOGGED_IN[-1]
 
 
 def bad_token() -> str:
@@ -68,7 +76,8 @@ def no_token() -> str:
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     folder = tmp_path_factory.mktemp("secured")
-    with secured_kafka(folder, [CLIENT]) as secured:
+    sessions_end = {"listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms": str(SESSION_MS)}
+    with secured_kafka(folder, [CLIENT], sessions_end) as secured:
         write_key_and_chain(
             secured.authority.issue_cert(CLIENT, common_name=CLIENT), folder / "client.pem", KEY_PASSWORD
         )
@@ -125,6 +134,34 @@ def test_both_clients_write_and_read_with_each_login(kafka: SecuredKafka, login:
     read = [record.value for record in records_to_end(consumer, consumer.end_offsets([tp]), 30)]
     consumer.close()
     assert read == [mine, mine]
+
+
+def test_clients_log_in_again_when_the_broker_ends_their_sessions(kafka: SecuredKafka) -> None:
+    settings = settings_of(kafka, **LOGINS["OAUTHBEARER"])
+    sent: list[bytes] = []
+    seen: list[bytes | None] = []
+
+    async def take(_: object, records: Any) -> None:
+        seen.extend(record.value for record in records)
+
+    async def write_and_follow() -> None:
+        producer = new_producer(settings)
+        await producer.start()
+        begin = (await producer.send_and_wait(TOPIC, b"before")).offset + 1
+        following = asyncio.create_task(read_on(settings, TOPIC, [0], take, {0: begin}))
+        logged_in = len(LOGGED_IN)
+        while len(LOGGED_IN) < logged_in + 6:
+            sent.append(b"%d" % len(sent))
+            await producer.send_and_wait(TOPIC, sent[-1])
+        while len(seen) < len(sent):
+            assert not following.done()
+            await asyncio.sleep(0.01)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await producer.stop()
+
+    asyncio.run(asyncio.wait_for(write_and_follow(), 60))
+    assert seen == sent
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,8 +151,12 @@ def _acl(user: str, permission: Permission) -> ACL:
 
 
 @contextmanager
-def secured_kafka(folder: Path, users: Iterable[str]) -> Iterator[SecuredKafka]:
-    """Yields a broker that knows these users, beside the admin, by `password_of`."""
+def secured_kafka(
+    folder: Path, users: Iterable[str], properties: Mapping[str, str] | None = None
+) -> Iterator[SecuredKafka]:
+    """Yields a broker that knows these users, beside the admin, by `password_of`; properties: more of Kafka's
+    own.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authorities.pem"))
     security = BrokerSecurity(
@@ -161,7 +165,8 @@ def secured_kafka(folder: Path, users: Iterable[str]) -> Iterator[SecuredKafka]:
         {user: password_of(user) for user in (ADMIN, *users)},
         ADMIN,
     )
-    with LocalBroker(security=security, properties=_PRINCIPAL_IS_THE_COMMON_NAME) as broker:
+    properties = {**_PRINCIPAL_IS_THE_COMMON_NAME, **(properties or {})}
+    with LocalBroker(security=security, properties=properties) as broker:
         yield SecuredKafka(broker, authority, folder)
 
 

@@ -47,8 +47,8 @@ def require_permissions(
 
 
 def missing_permissions(admin: KafkaAdminClient, needed: Iterable[Permission]) -> list[Permission]:
-    """Those that the cluster does not allow this client, as far as it says. Errors: EddyError when it does
-    not answer.
+    """Those that the cluster does not allow this client, as far as it says; of a resource that the client may
+    not even know of, all that are needed. Errors: EddyError when it does not answer.
     """
     needed = list(needed)
     of = {kind: [each for each in needed if each.resource == kind] for kind in RESOURCES}
