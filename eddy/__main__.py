@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from eddy.cli.acls import acls
 from eddy.cli.ending import end_process
 from eddy.cli.error_lines import line_for_user
 from eddy.cli.models_commands import commands as models
@@ -138,6 +139,7 @@ app.command()(serve)
 app.command()(recommend)
 app.command()(rules)
 app.command("api-key")(api_key)
+app.command()(acls)
 
 
 @app.command()
@@ -292,7 +294,7 @@ def replay(
 
     settings = load_settings()
     log = read_events(events, time_unit)
-    prepare_topics(settings)
+    prepare_topics(settings, "replay")
     with progress_bar() as show:
         sent = asyncio.run(feed(settings, log, rate, lambda done: show("replaying", done, len(log))))
     typer.echo(f"{sent} events written to {settings.topics.events}")

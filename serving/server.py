@@ -101,7 +101,7 @@ async def serve_on(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
-    await asyncio.to_thread(prepare_topics, settings)
+    await asyncio.to_thread(prepare_topics, settings, "serve")
     await service.start()
     service.failed.add_done_callback(lambda _: service.streams.end())
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))

@@ -15,7 +15,7 @@ def make_live(settings: Settings, versions: Sequence[tuple[Version, int]]) -> An
 
     Errors: EddyError, and kafka-python's of a cluster that does not answer.
     """
-    prepare_topics(settings)
+    prepare_topics(settings, "announce")
     before = live_announcement(settings)
     announcement = announce_shares(settings, versions)
     if not announcement.shares:  # of several, whoever watches them records what becomes of them

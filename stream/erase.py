@@ -10,13 +10,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.errors import KafkaTimeoutError as SendTimeoutError
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID
-from eddy.stream.kafka.clients import admin_client, client_config, records_to_end
+from eddy.stream.kafka.clients import admin_client, new_consumer, new_sync_producer, records_to_end
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets
 from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.partitioner import partition_of
@@ -56,6 +57,8 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
     # 1. Write the tombstone to the user's own partition, and remember where `user-state` ended before.
     key = key_of(user)
     partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
+    with admin_client(settings) as admin:
+        require_permissions(admin, settings, "erase")
     row = _Row(settings, key, partition)
     try:
         state_end = row.end()
@@ -96,7 +99,7 @@ def _send_tombstone(settings: Settings, key: bytes, partition: int) -> int:
     count.
     """
     topic = settings.topics.events
-    with closing(KafkaProducer(**client_config(settings), acks="all")) as producer:
+    with closing(new_sync_producer(settings)) as producer:
         actual = len(producer.partitions_for(topic) or ())
         if actual != settings.partitions:
             raise EddyError(
@@ -140,7 +143,7 @@ class _Row:
     def _consumer(self) -> KafkaConsumer:
         # It reads uncommitted records, too: the marker that makes a transaction's records committed may come
         # to the partition later than the worker's offset, which it commits only after the transaction.
-        return KafkaConsumer(**client_config(self._settings), group_id=None, enable_auto_commit=False)
+        return new_consumer(self._settings, group_id=None, enable_auto_commit=False)
 
     def end(self) -> int:
         """The end offset of the partition now; 0 before the topic exists."""

@@ -28,6 +28,7 @@ from eddy.models.registry import remove, versions
 from eddy.models.storage import Location, one_line
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.reader import Records, read_to_end
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.kafka.versions import all_announcements, announcements_by_key, oldest_first, withdraw
 from eddy.stream.records.schema import Announcement
@@ -128,6 +129,7 @@ def _partitions(settings: Settings) -> int:
     """The partitions of `user-state`. Errors: EddyError when what rows name cannot be read from it."""
     names = settings.topics
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "models prune")
         topics = Topics(settings, admin)
         if topics.partitions(topics.staging):
             raise EddyError(

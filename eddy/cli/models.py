@@ -84,10 +84,12 @@ def _live(settings: Settings) -> dict[str, str] | None:
     from kafka.errors import KafkaError, KafkaTimeoutError
 
     from eddy.stream.kafka.clients import admin_client
+    from eddy.stream.kafka.security.granted import require_permissions
     from eddy.stream.kafka.versions import live_announcement
 
     try:
         with admin_client(settings) as admin:
+            require_permissions(admin, settings, "models list")
             there = settings.topics.model_versions in admin.list_topics()
         announcement = live_announcement(settings) if there else None
     except (EddyError, KafkaError, KafkaTimeoutError, OSError) as error:

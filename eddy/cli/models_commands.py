@@ -158,7 +158,7 @@ def watch(
     limit = Limit(read_duration(for_, "--for"), events)
     settings = load_settings(registry=registry)
     set_up_logging(settings.log_format)
-    prepare_topics(settings)
+    prepare_topics(settings, "models watch")
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     watch_canaries(

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
 from eddy.serving.catalogue.rules import decode_rules
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import admin_client, new_sync_producer
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.records.schema import RULES_KEY
 from eddy.stream.records.settings import Settings
 
@@ -27,7 +27,9 @@ def publish_rules(settings: Settings, path: Path) -> int:
         rules = decode_rules(document).rules
     except EddyError as error:
         raise EddyError(f"{path}: {error}") from None
-    producer = KafkaProducer(**client_config(settings), acks="all")
+    with admin_client(settings) as admin:
+        require_permissions(admin, settings, "rules")
+    producer = new_sync_producer(settings)
     try:
         producer.send(settings.topics.items, key=RULES_KEY, value=document, partition=0).get(_TIMEOUT_S)
     except KafkaError as error:

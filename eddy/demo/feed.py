@@ -2,11 +2,11 @@
 
 import asyncio
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from eddy.models.logs.events import Events, Items
 from eddy.stream.feed import feed
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import new_consumer
 from eddy.stream.kafka.producers import new_producer, send_all
 from eddy.stream.records.messages import Message
 from eddy.stream.records.schema import Item, encode
@@ -52,7 +52,7 @@ class Feed:
 
     def count(self, topic: str, partitions: int) -> int:
         """Records in a topic, by its end offsets."""
-        consumer = KafkaConsumer(**client_config(self.settings))
+        consumer = new_consumer(self.settings)
         try:
             tps = [TopicPartition(topic, number) for number in range(partitions)]
             return int(sum(consumer.end_offsets(tps).values()))

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import new_consumer
 from eddy.stream.records.schema import Recommendation
 from eddy.stream.records.settings import Settings
 
@@ -65,7 +65,7 @@ class Freshness:
             raise EddyError(f"the topics cannot be read: {type(self.failure).__name__}: {self.failure}")
 
     def _at_end(self, topic: str) -> Any:
-        consumer = KafkaConsumer(**client_config(self.settings), enable_auto_commit=False, group_id=None)
+        consumer = new_consumer(self.settings, enable_auto_commit=False, group_id=None)
         tps = [TopicPartition(topic, number) for number in range(self.settings.partitions)]
         consumer.assign(tps)
         for tp, end in consumer.end_offsets(tps).items():

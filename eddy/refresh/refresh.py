@@ -102,7 +102,7 @@ class _Refresh:
         learn from all events, publish and announce it, for a share of the users first if that is wanted.
         """
         # 1. What is live.
-        prepare_topics(self.settings)
+        prepare_topics(self.settings, "refresh")
         announced = live_announcement(self.settings)
         job = self._job_to_resume(announced)
         if job is not None and job.version:  # only what concerns the announcement is left to do

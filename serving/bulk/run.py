@@ -53,6 +53,7 @@ async def make_lists(
     asked = {"users": None if users is None else _digest(users), "question": msgspec.to_builtins(wanted)}
     async with AsyncExitStack() as stack:
         # 1. Where the lists go.
+        await asyncio.to_thread(prepare_topics, settings, "recommend", topic)
         target: Target
         if out is not None:
             target = ToFile(out, asked)
@@ -64,7 +65,6 @@ async def make_lists(
             folder = settings.cache_dir / "recommend" / f"{item_hash(settings.topic_prefix + topic):016x}"
             target = ToTopic(producer, topic, partitions, folder, asked)
         # 2. What is known of the users.
-        await asyncio.to_thread(prepare_topics, settings)
         service = Service(settings, threads=settings.threads)
         await service.start()
         stack.push_async_callback(service.stop)

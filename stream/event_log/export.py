@@ -9,13 +9,14 @@ import time
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
 from eddy.models.storage import Place
 from eddy.stream.event_log.log import EventLog, opened
-from eddy.stream.kafka.clients import admin_client, client_config
+from eddy.stream.kafka.clients import admin_client, new_consumer
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.clock import wall_ms
@@ -86,10 +87,11 @@ def export(settings: Settings, place: Place, until_end: bool = True, share: Shar
     """
     topic = settings.topics.events
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "export")
         topic_id = str(topic_ids(admin, [topic])[topic])
     # As the workers do: what a transactional producer aborted never happened.
-    consumer = KafkaConsumer(
-        **client_config(settings),
+    consumer = new_consumer(
+        settings,
         enable_auto_commit=False,
         group_id=None,
         auto_offset_reset="earliest",  # when retention overtakes us: the default skips all that is left

@@ -40,6 +40,7 @@ from eddy.stream.ingest.mapping import FieldMap
 from eddy.stream.ingest.source import Source
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer, send_all
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.starting import started
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.dead_letters import Letter
@@ -94,6 +95,7 @@ def _check_topics(settings: Settings, topic: str) -> str:
     if topic in {spec.name for spec in topic_specs(settings)}:
         raise EddyError(f"{topic} is one of Eddy's own topics: name the one that holds your events")
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "ingest", topic)
         if topic not in admin.list_topics():
             raise EddyError(f"topic {topic} does not exist on {settings.bootstrap_servers}: check --topic")
         ensure_topics(admin, settings)

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from eddy.models.errors import EddyError
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.stream.ingest.mapping import FieldMap, Unmappable
-from eddy.stream.kafka.clients import client_config, records_to_end
+from eddy.stream.kafka.clients import new_consumer, records_to_end
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected
@@ -105,8 +105,8 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         """the group's first records, as long as none could be mapped"""
         self._read_again = False
         """whether the next `poll` must go back to the committed offsets"""
-        self._consumer = KafkaConsumer(
-            **client_config(settings),
+        self._consumer = new_consumer(
+            settings,
             group_id=group_of(settings, topic),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -170,7 +170,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         topic = self.settings.topics.events
         marker = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
         names: set[tuple[str, str]] = set()
-        consumer = KafkaConsumer(**client_config(self.settings), group_id=None, enable_auto_commit=False)
+        consumer = new_consumer(self.settings, group_id=None, enable_auto_commit=False)
         try:
             tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             consumer.assign(tps)

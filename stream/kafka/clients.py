@@ -1,26 +1,31 @@
 """Connections to the cluster that the settings name, with TLS and SASL for both Kafka clients.
 
-Guarantee: secrets leave `SecretStr` only in the keyword arguments of a client, and a cluster that cannot be
-reached is one EddyError within about ten seconds.
+Guarantee: a cluster that cannot be reached, or that does not let this client in, is one EddyError within
+about ten seconds, which says why.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import ssl
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
-from pydantic import SecretStr
 
 from eddy.models.errors import EddyError
+from eddy.stream.kafka.security.connecting import Refused, reason_of_failure
+from eddy.stream.kafka.security.credentials import for_aiokafka, for_kafka_python
 from eddy.stream.records.settings import Settings
 
-_CONNECT_TIMEOUT_MS = 8_000
+_FIRST_ATTEMPT_MS, _SECOND_ATTEMPT_MS = 1_500, 6_500
+"""How long two attempts to connect may take; between them the reason is looked for."""
+
+Client = TypeVar("Client")
 _POLL_MS = 200
 
 
@@ -39,61 +44,97 @@ def require_servers(settings: Settings) -> str:
 
 def client_config(settings: Settings) -> dict[str, Any]:
     """Keyword arguments common to kafka-python's admin, producer and consumer."""
-    return {**_common(settings), "bootstrap_servers": require_servers(settings).split(",")}
+    return {"bootstrap_servers": require_servers(settings).split(","), **for_kafka_python(settings)}
 
 
 def aiokafka_config(settings: Settings) -> dict[str, Any]:
     """Keyword arguments common to aiokafka's producer and consumer."""
-    return {**_common(settings), "bootstrap_servers": require_servers(settings)}
-
-
-def _common(settings: Settings) -> dict[str, Any]:
-    config: dict[str, Any] = {"security_protocol": settings.security_protocol}
-    if settings.security_protocol.endswith("SSL"):
-        config["ssl_context"] = ssl_context(settings)
-    if settings.sasl_mechanism:
-        config |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": _revealed(settings.sasl_password),
-        }
-    return config
-
-
-def ssl_context(settings: Settings) -> ssl.SSLContext:
-    """The TLS context of the settings' files. Errors: EddyError when one of them cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile)
-        context.check_hostname = settings.ssl_check_hostname
-        if settings.ssl_certfile:
-            context.load_cert_chain(
-                settings.ssl_certfile, settings.ssl_keyfile, _revealed(settings.ssl_password)
-            )
-    except (OSError, ssl.SSLError) as error:
-        raise EddyError(
-            f"TLS: cannot use EDDY_SSL_CAFILE, EDDY_SSL_CERTFILE or EDDY_SSL_KEYFILE: {error}"
-        ) from None
-    return context
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
+    return {"bootstrap_servers": require_servers(settings), **for_aiokafka(settings)}
 
 
 @contextmanager
 def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """A connected admin client. Errors: EddyError when the cluster does not answer in time."""
-    try:
-        admin = KafkaAdminClient(**client_config(settings), bootstrap_timeout_ms=_CONNECT_TIMEOUT_MS)
-    except (KafkaError, OSError) as error:
-        raise EddyError(
-            f"no answer from the Kafka cluster at {settings.bootstrap_servers} ({type(error).__name__}): "
-            "is it running, and are EDDY_BOOTSTRAP_SERVERS, EDDY_SECURITY_PROTOCOL and EDDY_SASL_* right?"
-        ) from error
+    """A connected admin client. Errors: EddyError that says why the cluster does not answer in time; it is
+    `Refused` where the cluster does not let this client in.
+    """
+    admin = _admin(settings)
     try:
         yield admin
     finally:
         admin.close()
+
+
+def _admin(settings: Settings) -> KafkaAdminClient:
+    def connect(within_ms: int) -> KafkaAdminClient:
+        with _quiet:
+            return KafkaAdminClient(**client_config(settings), bootstrap_timeout_ms=within_ms)
+
+    try:
+        return connect(_FIRST_ATTEMPT_MS)
+    except (KafkaError, OSError):
+        reason = reason_of_failure(settings)
+        if isinstance(reason, Refused):
+            raise reason from None
+    try:
+        return connect(_SECOND_ATTEMPT_MS)
+    except (KafkaError, OSError) as error:
+        raise reason or EddyError(
+            f"no answer from the Kafka cluster at {settings.bootstrap_servers} in time "
+            f"({type(error).__name__}): try again"
+        ) from error
+
+
+def new_consumer(settings: Settings, **config: Any) -> KafkaConsumer:
+    """A kafka-python consumer. Errors: those of kafka-python when no cluster answers; `Refused`."""
+    return _patient(lambda config: KafkaConsumer(**config), settings, config)
+
+
+def new_sync_producer(settings: Settings, transactional_id: str | None = None) -> KafkaProducer:
+    """A kafka-python producer, whose records all replicas have confirmed. Errors: as `new_consumer`."""
+    config = {"acks": "all", "transactional_id": transactional_id}
+    return _patient(lambda config: KafkaProducer(**config), settings, config)
+
+
+def _patient(
+    new_client: Callable[[dict[str, Any]], Client], settings: Settings, config: dict[str, Any]
+) -> Client:
+    """A client that has as long as it likes to connect, unless it is `Refused`."""
+    config = {**client_config(settings), **config}
+    try:
+        with _quiet:
+            return new_client({**config, "bootstrap_timeout_ms": _FIRST_ATTEMPT_MS})
+    except (KafkaError, OSError):
+        reason = reason_of_failure(settings)
+        if isinstance(reason, Refused):
+            raise reason from None
+    return new_client(config)
+
+
+class _Quiet:
+    """Keeps kafka-python from logging each failed connection, in many lines that leave the reason out, while
+    any thread connects.
+    """
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("kafka")
+        self._lock = threading.Lock()
+        self._connecting, self._level = 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._connecting:
+                self._level = self._logger.level
+                self._logger.setLevel(logging.CRITICAL)
+            self._connecting += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._connecting -= 1
+            if not self._connecting:
+                self._logger.setLevel(self._level)
+
+
+_quiet = _Quiet()
 
 
 def records_to_end(
@@ -112,10 +153,12 @@ def records_to_end(
             yield from records
 
 
-def cluster_id_at(address: str) -> str | None:
-    """The id of the plain-text cluster that answers at `address`; None when none answers yet."""
+def cluster_id_at(address: str, **login: str) -> str | None:
+    """The id of the cluster that answers at `address`; None when none answers yet. login: what kafka-python
+    needs to come in, where not everybody may.
+    """
     try:
-        admin = KafkaAdminClient(bootstrap_servers=address, bootstrap_timeout_ms=2_000)
+        admin = KafkaAdminClient(bootstrap_servers=address, bootstrap_timeout_ms=2_000, **login)
     except (KafkaError, OSError):
         return None
     try:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from numpy.typing import NDArray
 
 from eddy.models.untrusted import Unreadable
-from eddy.stream.kafka.clients import client_config, records_to_end
+from eddy.stream.kafka.clients import new_consumer, records_to_end
 from eddy.stream.records.rank_counts import SUMS, RankedBy, Told, decode_ranks
 from eddy.stream.records.schema import GROUPS
 from eddy.stream.records.settings import Settings
@@ -29,9 +29,7 @@ class RankReader:
         """
         self._topic = TopicPartition(settings.topics.metrics, 0)
         self._last_interval: dict[str, int] = {}
-        self._consumer = KafkaConsumer(
-            **client_config(settings), enable_auto_commit=False, auto_offset_reset="earliest"
-        )
+        self._consumer = new_consumer(settings, enable_auto_commit=False, auto_offset_reset="earliest")
         try:
             self._consumer.assign([self._topic])
             end = self._consumer.end_offsets([self._topic])[self._topic]  # first: what comes meanwhile counts

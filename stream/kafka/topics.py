@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError
 
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.records.clock import DAY_MS
 from eddy.stream.records.settings import Settings
 
@@ -114,9 +115,14 @@ def ensure_topics(admin: KafkaAdminClient, settings: Settings) -> None:
         raise EddyError(f"cannot create or read the topics: {type(error).__name__}: {error}") from error
 
 
-def prepare_topics(settings: Settings) -> None:
-    """Connects and ensures the topics. Errors: EddyError, also when the cluster does not answer."""
+def prepare_topics(settings: Settings, command: str = "topics", topic: str | None = None) -> None:
+    """Connects, checks that the cluster allows what a command does, and ensures the topics.
+
+    command: one of those that need permissions; "topics" creates them and does nothing else. topic: that of
+    the command's option --topic. Errors: EddyError, also when the cluster does not answer.
+    """
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, command, topic)
         ensure_topics(admin, settings)
 
 
@@ -131,6 +137,11 @@ def _create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], replication: in
     }
     response = admin.create_topics(wanted, raise_errors=False)
     for topic in response["topics"]:
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            raise EddyError(
+                f"topic {topic['name']} does not exist, and the cluster does not allow this client to create "
+                "it: an administrator creates the topics with `eddy topics`"
+            )
         if topic["error_code"] not in (0, TopicAlreadyExistsError.errno):
             raise EddyError(f"topic {topic['name']}: cannot be created: {topic['error_message']}")
     admin.wait_for_topics(list(wanted))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
 from eddy.models.descriptions import DESCRIPTION
@@ -19,7 +19,8 @@ from eddy.models.errors import EddyError
 from eddy.models.registry import Version, load
 from eddy.models.storage import Place, located
 from eddy.models.untrusted import FAILURES, Unreadable, decoded, reason_of
-from eddy.stream.kafka.clients import client_config, records_to_end
+from eddy.stream.kafka.clients import new_consumer, new_sync_producer, records_to_end
+from eddy.stream.kafka.security.permissions import announcer_of
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, Decided, Share, encode
 from eddy.stream.records.settings import Settings
 
@@ -59,9 +60,7 @@ def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
     first. A tombstone withdraws the one under its key; unreadable records are passed over.
     """
     topic = TopicPartition(settings.topics.model_versions, 0)
-    consumer = KafkaConsumer(
-        **client_config(settings), enable_auto_commit=False, isolation_level="read_committed"
-    )
+    consumer = new_consumer(settings, enable_auto_commit=False, isolation_level="read_committed")
     try:
         consumer.assign([topic])
         consumer.seek_to_beginning(topic)
@@ -104,7 +103,7 @@ def live_announcement(settings: Settings) -> Announcement | None:
 
 def withdraw(settings: Settings, keys: Iterable[bytes]) -> None:
     """Write tombstones, so that the announcements under these keys are not there any more."""
-    producer = KafkaProducer(**client_config(settings), acks="all")
+    producer = new_sync_producer(settings)
     try:
         for key in keys:
             producer.send(settings.topics.model_versions, key=key, value=None).get(timeout=_TIMEOUT_S)
@@ -169,7 +168,7 @@ def _announce_alone(settings: Settings, shares: list[Share], decided: Decided | 
     """
     topic = settings.topics.model_versions
     # 1. From here on nobody who has begun before can end a transaction.
-    producer = KafkaProducer(**client_config(settings), transactional_id=f"{topic}-announcer")
+    producer = new_sync_producer(settings, transactional_id=announcer_of(topic))
     try:
         producer.init_transactions()
         # 2. What follows on what is there.

@@ -40,9 +40,12 @@ from eddy.stream.local_kafka.config import (
 from eddy.stream.local_kafka.disk import require_disk
 from eddy.stream.local_kafka.free_port import free_port, is_free
 from eddy.stream.local_kafka.jars import Progress, kafka_class_path
+from eddy.stream.local_kafka.security import PROTOCOLS, BrokerSecurity
 from eddy.stream.records.settings import Settings, load_settings
 
 _START_TIMEOUT_S = 120.0
+_LOGIN_BY = "SASL_PLAINTEXT"
+"""The listener of a secured broker at which it is asked whether it is ready: it needs no certificate."""
 _PORT_ATTEMPTS = 5
 _FREE_BYTES = 1 << 30
 """So much room the disk must have before a broker starts."""
@@ -56,11 +59,12 @@ class _PortTaken(Exception):
 
 
 class LocalBroker:
-    """A one-node Kafka on two loopback ports; a context manager, or `start` and `stop`.
+    """A one-node Kafka on loopback ports; a context manager, or `start` and `stop`.
 
     data_dir: the folder that keeps the data across runs; None: a folder in the cache, removed at the end.
     port: where clients connect; None: any free port. heap: Java's -Xmx. properties: added to Kafka's own.
     cache_dir: where jars, ephemeral data and logs go; None: the settings' cache folder.
+    security: who may come in (the log then has a line for each decision of the authorizer); None: everybody.
     progress: called with one line for each step that a user may have to wait for.
 
     The attribute `pid` is the broker's while it runs; `log_file` remains after its end.
@@ -74,6 +78,7 @@ class LocalBroker:
         properties: Mapping[str, str] | None = None,
         *,
         cache_dir: Path | None = None,
+        security: BrokerSecurity | None = None,
         progress: Progress = lambda line: None,
     ) -> None:
         self._cache = (cache_dir or load_settings().cache_dir).expanduser().absolute()
@@ -85,6 +90,9 @@ class LocalBroker:
         self.log_file = self._home / "broker.log" if data_dir else logs / f"broker-{name}.log"
         self.pid: int | None = None
         self._port = port
+        self._security = security
+        self._other_ports: dict[str, int] = {}
+        """by protocol: of a secured broker's further listeners"""
         self._heap = heap
         self._properties = dict(properties or {})
         self._progress = progress
@@ -98,6 +106,11 @@ class LocalBroker:
         if self._port is None:
             raise RuntimeError("the broker was not started")
         return f"{HOST}:{self._port}"
+
+    def address_of(self, protocol: str) -> str:
+        """The address of a secured broker's listener for this protocol, one of `PROTOCOLS`."""
+        port = self._other_ports.get(protocol)
+        return f"{HOST}:{port}" if port else self.bootstrap_servers
 
     def start(self) -> None:
         """Start the broker; returns when clients can connect.
@@ -187,7 +200,16 @@ class LocalBroker:
             raise _PortTaken
         config = self._home / "server.properties"
         controller_port = free_port(HOST, but=port)
-        config.write_text(server_properties(self._data, port, controller_port, self._properties))
+        properties, secured = self._properties, self._security is not None
+        if self._security is not None:
+            if self._port is None:  # after a port that was taken, which it may have been as well
+                self._other_ports.clear()
+            for protocol in PROTOCOLS[1:]:
+                self._other_ports.setdefault(protocol, free_port(HOST, but=port))
+            ports = {PROTOCOLS[0]: port, **self._other_ports}
+            properties = {**self._security.properties(ports, controller_port), **properties}
+        config.touch(mode=0o600)  # it may hold passwords
+        config.write_text(server_properties(self._data, port, controller_port, properties))
         if self.log_file.exists():
             self.log_file.replace(self.log_file.with_suffix(".previous.log"))
         if not self._data.exists():
@@ -197,7 +219,7 @@ class LocalBroker:
             [
                 *(sys.executable, "-I", broker_watchdog.__file__),
                 *(str(os.getpid()), str(self.log_file), str(self._home) if self._ephemeral else ""),
-                *java_command(self._class_path, self._heap, "kafka.Kafka", str(config)),
+                *java_command(self._class_path, self._heap, "kafka.Kafka", str(config), audited=secured),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -213,7 +235,9 @@ class LocalBroker:
         """Make the data folder a new cluster's. Errors: EddyError."""
         # No leading dash: the formatter's command line would take it for an option.
         new_cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")
-        arguments = ("kafka.tools.StorageTool", "format", "-t", new_cluster_id, "-c", str(config))
+        arguments = ["kafka.tools.StorageTool", "format", "-t", new_cluster_id, "-c", str(config)]
+        if self._security is not None:
+            arguments += self._security.format_arguments()
         with self.log_file.open("ab") as log:
             done = subprocess.run(
                 java_command(self._class_path, self._heap, *arguments),
@@ -231,6 +255,9 @@ class LocalBroker:
         faster.
         """
         expected_id = cluster_id(self._data)
+        address, login = f"{HOST}:{port}", dict[str, str]()
+        if self._security is not None:
+            address, login = f"{HOST}:{self._other_ports[_LOGIN_BY]}", self._security.admin_login(_LOGIN_BY)
 
         def ready() -> bool:
             assert self._watchdog is not None
@@ -238,7 +265,7 @@ class LocalBroker:
                 raise _PortTaken
             if self._watchdog.poll() is not None:
                 raise self._failure()
-            return _answers(port) and cluster_id_at(f"{HOST}:{port}") == expected_id
+            return _answers(port) and cluster_id_at(address, **login) == expected_id
 
         if not wait_until(ready, _START_TIMEOUT_S, every_s=0.05):
             raise self._failure(f"it did not answer on port {port} within {_START_TIMEOUT_S:.0f} s")

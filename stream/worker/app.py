@@ -11,11 +11,14 @@ from typing import Any, cast
 from uuid import UUID
 
 import faust
+from faust.auth import OAuthCredentials
 from faust.types import TP
 
 from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
-from eddy.stream.kafka.clients import admin_client, require_servers, ssl_context
+from eddy.stream.kafka.clients import admin_client, require_servers
+from eddy.stream.kafka.security.credentials import for_aiokafka
+from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
@@ -46,16 +49,21 @@ METADATA_AGE_S = 10
 
 
 def _credentials(settings: Settings) -> Any:
-    context = ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
-    if settings.sasl_mechanism:
-        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
-        return faust.SASLCredentials(
-            mechanism=settings.sasl_mechanism,
-            username=settings.sasl_username,
-            password=password,
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context) if context else None
+    """The settings' security in Faust's own form, which Faust turns back into aiokafka's arguments."""
+    config = for_aiokafka(settings)
+    context = config.get("ssl_context")
+    match config.get("sasl_mechanism"):
+        case None:
+            return faust.SSLCredentials(context) if context else None
+        case "OAUTHBEARER":
+            return OAuthCredentials(oauth_cb=config["sasl_oauth_token_provider"], ssl_context=context)
+        case mechanism:
+            return faust.SASLCredentials(
+                mechanism=mechanism,
+                username=config["sasl_plain_username"],
+                password=config["sasl_plain_password"],
+                ssl_context=context,
+            )
 
 
 def new_app(settings: Settings, note: str) -> faust.App:
@@ -207,6 +215,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
 def _prepare(settings: Settings) -> dict[str, UUID]:
     """Create the topics that are missing; returns the ids of all topics."""
     with admin_client(settings) as admin:
+        require_permissions(admin, settings, "worker")
         ensure_topics(admin, settings)
         ids = topic_ids(admin, [spec.name for spec in topic_specs(settings)])
         require_same_rows(admin, settings, ids[settings.topics.user_state])

@@ -16,7 +16,7 @@ from eddy.models.decisions import read_decisions
 from eddy.stream.canary import watch as watching
 from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch_canary
-from eddy.stream.kafka import live_ranks
+from eddy.stream.kafka import clients
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.live_ranks import read_live_ranks
 from eddy.stream.kafka.topics import prepare_topics
@@ -81,7 +81,7 @@ def test_a_broker_that_is_away_does_not_end_the_watch(
 ) -> None:
     for name in ("LOOK_S", "RETRY_S"):
         monkeypatch.setattr(watching, name, 0.2)
-    monkeypatch.setattr(live_ranks, "client_config", impatient)
+    monkeypatch.setattr(clients, "client_config", impatient)
     caplog.set_level(logging.WARNING, "eddy.watch")
     with LocalBroker() as broker, ThreadPoolExecutor(1) as pool:
         settings = load_settings(bootstrap_servers=broker.bootstrap_servers, registry=tmp_path / "registry")

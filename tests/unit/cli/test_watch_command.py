@@ -39,7 +39,7 @@ def test_the_command_watches_within_the_limits_that_it_is_given(monkeypatch: pyt
         limits.append(limit)
 
     monkeypatch.setattr(watching, "watch", watch)
-    monkeypatch.setattr(topics, "prepare_topics", lambda settings: None)
+    monkeypatch.setattr(topics, "prepare_topics", lambda *_: None)
     monkeypatch.setattr(terminal, "set_up_logging", lambda log_format: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for arguments in (["watch"], ["watch", "--for", "30m", "--events", "5000"]):

@@ -25,7 +25,7 @@ from tests.support.workers import new_worker
 
 NUMBERS = [name for name, field in FIELDS.items() if is_number(field)]
 AT_BOUNDS = [(name, value) for name in FIELDS for value in extremes(name)]
-SASL = {"sasl_username": "eddy", "sasl_password": "secret"}
+SASL = {"sasl_username": "eddy", "sasl_password": "secret", "sasl_oauth_token_provider": "getpass:getuser"}
 LONGEST_TOPIC = 249
 LONG = 1 << 63
 

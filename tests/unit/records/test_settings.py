@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.stream.kafka.clients import aiokafka_config, client_config, ssl_context
+from eddy.stream.kafka.clients import aiokafka_config, client_config
+from eddy.stream.kafka.security.credentials import ssl_context
 from eddy.stream.records.settings import load_settings
 
 

@@ -125,7 +125,7 @@ def service(view: MaterialisedView) -> Iterator[ReadyService]:
     service = ReadyService(view)
     with (
         patch.object(run, "Service", lambda *_, **__: service),
-        patch.object(run, "prepare_topics", lambda _: None),
+        patch.object(run, "prepare_topics", lambda *_: None),
     ):
         yield service
 
