@@ -144,3 +144,27 @@ def test_while_the_event_loop_is_late_by_more_than_the_bound_and_several_wait_qu
         assert await lone == "answer 9", "a loop that was held up refuses nobody who comes later"
 
     asyncio.run(run())
+
+
+def test_a_question_that_comes_just_after_answers_waits_for_company_and_a_lone_one_does_not() -> None:
+    async def run() -> None:
+        clock = Clock()
+        queue = AnswerQueue[int, str](MAX_WAIT_S, clock=clock)
+        (first,) = await asked(queue, 1)
+        assert await answer_next(queue, clock, 0.0) == 1
+        (second,) = await asked(queue, 2)
+        batch = asyncio.create_task(queue.next_batch(64))
+        await asyncio.sleep(0)
+        assert not batch.done()
+        (third,) = await asked(queue, 3)
+        assert [waiting.question for waiting in await batch] == [2, 3]
+        queue.done()
+        clock.now += 1
+        (fourth,) = await asked(queue, 4)
+        lone = asyncio.create_task(queue.next_batch(64))
+        await asyncio.sleep(0)
+        assert lone.done()
+        for task in (first, second, third, fourth):
+            task.cancel()
+
+    asyncio.run(run())
