@@ -48,6 +48,7 @@ RATES = {10_000: 1_000, 100_000: 500, 1_000_000: 100}
 CONNECTIONS = 128
 MANY_CONNECTIONS = 700
 """Under overload: with few connections requests would wait in the generator, where no server refuses them."""
+
 K = 20
 BOUND_MS = 100
 RESULTS = Path(__file__).parent / "results" / "serving.json"
