@@ -153,15 +153,14 @@ export function open(root, { signal, onState }) {
       failed = false;
     } catch (error) {
       if (signal.aborted) return;
-      if (!failed)
-        network.replaceChildren(
-          error.status === 404
-            ? state("empty", "Your state is still zero", "Click an item below, and the first step appears here.")
-            : failure(error),
-        );
+      if (!failed) network.replaceChildren(error.status === 404 ? untouched() : failure(error));
       failed = true;
     }
   }
+
+  /** Before the first click there is no row, and so no trace to ask for. */
+  const untouched = () =>
+    state("empty", "Your state is still zero", "Click an item below, and the first step appears here.");
 
   follow(path`v1/users/${user}/live`, {
     parameters: { k: 10 },
@@ -181,7 +180,8 @@ export function open(root, { signal, onState }) {
       if (moves.length) said.textContent = `${plural(moves.length, "item")} moved.`;
       const fresh = count !== null;
       count = (count ?? 0) + events.length;
-      showNetwork(fresh);
+      if (row) showNetwork(fresh);
+      else network.replaceChildren(untouched());
     },
   });
   field.addEventListener("keydown", (event) => {

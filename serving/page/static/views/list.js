@@ -10,6 +10,8 @@ export const PARTS = [
   ["--purple", "own items again"],
 ];
 
+const SHARES = "Percentages: so much of the item's likelihood would be gone without that event.";
+
 /** A list; `show(items)` brings it up to date with items of an answer with explanations; returns what moved,
  *  as [{item, from, to}], from = null for what is new. onPick(item): makes the items buttons.
  */
@@ -78,7 +80,7 @@ function entry(item, place, by, why, onPick) {
     "li",
     { class: by === null && why ? "new" : by > 0 ? "up" : by < 0 ? "down" : null },
     el("span", { class: "place number soft", text: String(place + 1) }),
-    el("span", { class: "what" }, name, el("span", { class: "why small soft", text: why ?? standing(item) })),
+    el("span", { class: "what" }, name, el("span", { class: "why small soft", title: SHARES, text: why ?? standing(item) })),
     shares(item),
     el(
       "span",
@@ -167,7 +169,7 @@ export function learnTitles(entries) {
 /** What an event has done for an item: so much of its likelihood would be gone without the event. */
 const becauseOf = (mover) => {
   const name = titles.get(mover.item_id) ?? mover.item_id;
-  const share = `${percent(mover.share)} of its likelihood`;
+  const share = percent(mover.share);
   if (mover.because === "same_item") return `it was visited before: ${share}`;
   if (mover.because === "often_follows") return `it often follows ${name}: ${share}`;
   return `the state remembers ${name}: ${share}`;
