@@ -18,7 +18,17 @@ from tests.support.engines import item_id
 from tests.support.waiting import eventually
 
 CLICKS = 12
-VIEWS = ("now", "person/alice", "user", "network", "models", "items", f"items/{item_id(1)}")
+VIEWS: dict[str, str | re.Pattern[str]] = {
+    "now": "Now",
+    "person/alice": "A person",
+    "user": "Be a user",
+    "network": "Inside the network",
+    "models": "Models",
+    "items": "Items",
+    f"items/{item_id(1)}": re.compile("(?!Items$)."),
+}
+"""Addresses of views, and their headings."""
+
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 
 
@@ -263,8 +273,9 @@ def test_every_view_is_accessible(
             browser, system, system.write_key, color_scheme=scheme, reduced_motion="reduce",
             viewport={"width": width, "height": height},
         )  # fmt: skip
-        for view in VIEWS:
+        for view, heading in VIEWS.items():
             page = visit.open(view)
+            expect(page.locator("h1")).to_have_text(heading)  # not that of the view before
             settled(page)
             if view == "user":
                 page.locator(".tiles button").nth(2).click()

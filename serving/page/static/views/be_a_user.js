@@ -147,7 +147,8 @@ export function open(root, { signal, onState }) {
       network.replaceChildren(
         unrolled({ ...steps, flow: null, length: SHOWN_STEPS, fresh, name: `The live ${cellName(steps.cell)}` }),
       );
-      network.scrollLeft = network.scrollWidth;
+      const drawn = (network.scrollWidth * (steps.columns.length + 1.5)) / (SHOWN_STEPS + 1); // up to the newest step
+      network.scrollLeft = drawn - network.clientWidth;
       networkText.textContent =
         "The live network, unrolled: each click is its next input, each strip what it makes of you then. Twelve of its units, from those that forget soon (top) to those that remember long; violet is negative, ochre positive. Blue arrows: how much of the state is kept; green: how much is written anew.";
       failed = false;
