@@ -23,6 +23,7 @@ from eddy.serving.catalogue.items import (
 from eddy.serving.catalogue.popularity_history import INTERVAL_S, MOST_POPULAR, PopularityHistory
 from eddy.serving.catalogue.search import ItemSearch
 from eddy.serving.lists.moment import Moment
+from eddy.serving.pace import Pace
 from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.clock import wall_ms
@@ -40,14 +41,13 @@ class _NowAndThen:
         self._compute = compute
         self._value: NDArray[np.generic] = np.zeros(0)
         self._numbering = -1
-        self._not_before = 0.0
+        self._pace = Pace(SHARE, LEAST_PERIOD_S)
 
     def of(self, view: MaterialisedView) -> NDArray[np.generic]:
-        if self._numbering != view.catalogue.renumbered or time.monotonic() >= self._not_before:
+        if self._numbering != view.catalogue.renumbered or self._pace.is_due():
             began = time.thread_time()
             self._value, self._numbering = self._compute(view), view.catalogue.renumbered
-            took = time.thread_time() - began
-            self._not_before = time.monotonic() + max(took / SHARE, LEAST_PERIOD_S)
+            self._pace.took(time.thread_time() - began)
         return self._value
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from eddy.serving.pace import Pace
 from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView
 from eddy.stream.records.schema import Item
@@ -74,7 +75,7 @@ class ItemSearch:
         self._threads, self._clock = threads, clock
         self._texts: ItemTexts | None = None
         self._as_of: tuple[int, int, int] | None = None
-        self._not_before = -1.0
+        self._pace = Pace(SHARE, LEAST_PERIOD_S, clock)
         self._lock = asyncio.Lock()
 
     async def find(self, query: str) -> tuple[int, NDArray[np.int64]]:
@@ -87,12 +88,12 @@ class ItemSearch:
         texts = self._texts
         as_of = await self._threads.look_up(_state)
         renumbered = texts is not None and texts.numbering != as_of[0]
-        if texts is None or renumbered or (as_of != self._as_of and self._clock() >= self._not_before):
+        if texts is None or renumbered or (as_of != self._as_of and self._pace.is_due()):
             began = self._clock()
             names = await self._threads.look_up(_copy)
             texts = await self._threads.beside(lambda: _texts_of(names))
             self._texts, self._as_of = texts, as_of
-            self._not_before = self._clock() + max((self._clock() - began) / SHARE, LEAST_PERIOD_S)
+            self._pace.took(self._clock() - began)
         return texts
 
 

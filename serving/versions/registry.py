@@ -10,6 +10,7 @@ from eddy.models.decisions import Decision, read_decisions
 from eddy.models.descriptions import Description, describe, versions
 from eddy.models.errors import EddyError
 from eddy.models.storage import Location
+from eddy.serving.pace import Pace
 
 MAX_SHOWN = 100
 """Versions that are described, the newest ones."""
@@ -39,23 +40,22 @@ class RegistryReader:
     def __init__(self, registry: Location, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry, self._clock = registry, clock
         self._contents = RegistryContents()
-        self._not_before = -1.0
+        self._pace = Pace(SHARE, LEAST_PERIOD_S, clock)
         self._lock = asyncio.Lock()
         self._known: dict[str, Description] = {}
 
     async def contents(self) -> RegistryContents:
         """What the registry says, a few seconds old at most where it is near."""
         async with self._lock:
-            if self._clock() >= self._not_before:
+            if self._pace.is_due():
                 began = self._clock()
                 self._contents = await asyncio.to_thread(self._read)
-                took = self._clock() - began
-                self._not_before = self._clock() + max(took / SHARE, LEAST_PERIOD_S)
+                self._pace.took(self._clock() - began)
             return self._contents
 
     def forget(self) -> None:
         """Read again for whoever asks next."""
-        self._not_before = -1.0
+        self._pace.hurry()
 
     def _read(self) -> RegistryContents:
         problem = None
