@@ -21,6 +21,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from numpy.typing import NDArray
 
 from eddy.stream.kafka.producers import fatal_error, send_all
+from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import TopicNames
 
@@ -68,6 +69,8 @@ class CheckpointOutcome:
 
     lost: list[PartitionLost]
     """partitions to which nothing was written; the rows of all others are durable"""
+    written_at: int
+    """ms since 1970, when those rows had become durable"""
     committed: bool
     """whether their offsets are committed; a group that is rebalancing refuses commits"""
 
@@ -125,6 +128,7 @@ async def checkpoint(
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, PartitionLost):
             raise result
+    written_at = wall_ms()
     on_step("written")
     gone = {one.partition for one in lost}
     offsets = {
@@ -134,7 +138,7 @@ async def checkpoint(
     }
     committed = await commit(offsets) if offsets else True
     on_step("committed")
-    return CheckpointOutcome(lost, committed)
+    return CheckpointOutcome(lost, written_at, committed)
 
 
 __all__ = [

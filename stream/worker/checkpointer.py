@@ -10,7 +10,6 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from eddy.stream.kafka.producers import send_all
-from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
@@ -116,21 +115,13 @@ class Checkpointer:
                 parts, names = await self._thread.run(lambda: self._copy_out(tasks))
                 answers = asyncio.gather(self._sender.take_unconfirmed(), self._write_names(names))
             # 2. Beside the next batches, confirm the answers, write the rows, and commit the offsets.
-            written_at = 0
-
-            def on_step(step: str) -> None:
-                nonlocal written_at
-                if step == "written":
-                    written_at = wall_ms()
-                self._on_step(step)
-
             with metrics.checkpoint_seconds.time():
                 outcome = await checkpoint(
                     {number: (tasks[number].producer, part) for number, part in parts.items()},
                     self._settings.topics,
                     answers,
                     self._consumer.commit,
-                    on_step,
+                    self._on_step,
                 )
             # 3. Note what is durable, and forget the partitions that others took over.
             del self._unwritten_names[: len(names)]
@@ -140,7 +131,7 @@ class Checkpointer:
                 if number not in lost:
                     tasks[number].mark_committed(part, outcome.committed)
                     if part.appended:
-                        metrics.freshness.observe(np.concatenate(part.appended), written_at)
+                        metrics.freshness.observe(np.concatenate(part.appended), outcome.written_at)
             for loss in lost.values():
                 await self._partitions.lose(loss)
 
