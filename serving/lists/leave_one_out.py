@@ -29,8 +29,8 @@ def shares_lost(
     score, see `eddy.models.network.mixture`); the sum is that of COMPARED_ITEMS.
     """
     steps = len(window)
-    if not steps:
-        return np.zeros((0, len(items)))
+    if not (steps and len(items)):
+        return np.zeros((steps, len(items)))
     whole = _query_after(recommender, window, np.arange(steps)[None], np.array([idle_ms], np.float32))
     kept = np.arange(steps - 1) + (np.arange(steps - 1) >= np.arange(steps)[:, None])
     idle = np.full(steps, idle_ms, np.float32)
