@@ -30,6 +30,10 @@ _NAME = re.compile(r"^(\d{6,12})(-[0-9a-f]{8})?\.json$")
 Kind = Literal["went live", "refused", "canary began", "promoted", "taken back", "rolled back", "overtaken"]
 
 
+MADE_LIVE = frozenset[Kind](("went live", "promoted", "rolled back"))
+"""Kinds of decisions after which all users have the version."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """One decision about a version."""
@@ -123,4 +127,4 @@ def _read(file: Location) -> Decision:
     return decision
 
 
-__all__ = ["FOLDER", "Decision", "Kind", "read_decisions", "record_decision"]
+__all__ = ["FOLDER", "MADE_LIVE", "Decision", "Kind", "read_decisions", "record_decision"]

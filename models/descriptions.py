@@ -31,7 +31,10 @@ DESCRIPTION = "version.json"
 MAX_BYTES = 64 << 20
 """A longer description is not read."""
 
-_NAME = re.compile(r"v(\d{6,})-[0-9a-f]{8}")
+ID_PATTERN = r"v([0-9]{6,})-[0-9a-f]{8}"
+"""What a version's id looks like; the group is its number."""
+
+_NAME = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True)

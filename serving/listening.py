@@ -5,6 +5,9 @@ import socket
 from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
 
+GRACE_S = 10
+"""So long the requests under way have to be answered when a server ends."""
+
 BACKLOG = 2048
 """Connections that the kernel completes before the server accepts them."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from eddy.models.errors import EddyError
-from eddy.serving.listening import BACKLOG, bind
+from eddy.serving.listening import BACKLOG, GRACE_S, bind
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
@@ -33,9 +33,6 @@ accept from one socket.
 
 RESTART_AFTER_S = 1.0
 """The pause before a dead process is started again."""
-
-ENDS_WITHIN_S = 15.0
-"""A process that has not ended so long after it drained is killed; its own grace is shorter."""
 
 _LOOK_EVERY_S = 0.2
 _spawn = multiprocessing.get_context("spawn")
@@ -64,7 +61,7 @@ def run_processes(settings: Settings, count: int, set_up_logging: Callable[[str]
             process.start()
             return process
 
-        _Parent(start, settings.http_drain_s + ENDS_WITHIN_S).run(count)
+        _Parent(start, settings.http_drain_s + GRACE_S + 5).run(count)
 
 
 class _Parent:

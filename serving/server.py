@@ -13,7 +13,7 @@ from prometheus_client import ProcessCollector
 
 from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
-from eddy.serving.listening import BACKLOG, listen, url_of
+from eddy.serving.listening import BACKLOG, GRACE_S, listen, url_of
 from eddy.serving.process_metrics import ProcessMetrics
 from eddy.serving.protocol import protocol_with
 from eddy.serving.service import Service
@@ -21,9 +21,6 @@ from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.serving")
-
-GRACE_S = 10
-"""So long the requests under way have to be answered when the server ends."""
 
 _LOOK_EVERY_S = 0.1
 

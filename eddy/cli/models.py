@@ -14,14 +14,13 @@ import typer
 
 from eddy.cli.printable import printable
 from eddy.cli.terminal import write_figures
-from eddy.models.decisions import Decision, read_decisions
+from eddy.models.decisions import MADE_LIVE, Decision, read_decisions
 from eddy.models.descriptions import PARENT, Description, describe, until_of, versions
 from eddy.models.errors import EddyError
 from eddy.models.storage import Location
 from eddy.stream.records.settings import Settings
 
 _CELL = 40  # characters of a cell of a table
-_ENDS_AN_EARLIER = ("went live", "promoted", "rolled back")
 
 Row = dict[str, Any]
 
@@ -117,7 +116,7 @@ def _last_decision(id_: str, decisions: Sequence[Decision]) -> str:
         if decision.version == id_:
             kind = "rolled back to" if decision.kind == "rolled back" else decision.kind
             return f"{kind} {decision.decided_at[:10]}"
-        if decision.live == id_ and decision.kind in _ENDS_AN_EARLIER:
+        if decision.live == id_ and decision.kind in MADE_LIVE:
             return f"replaced {decision.decided_at[:10]}"
     return ""
 

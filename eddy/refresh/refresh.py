@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
 
-from eddy.models.decisions import Decision, Kind, read_decisions, record_decision
+from eddy.models.decisions import MADE_LIVE, Decision, Kind, read_decisions, record_decision
 from eddy.models.descriptions import PARENT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import decide, judge_candidate
@@ -68,7 +68,7 @@ class Outcome:
     @property
     def is_live(self) -> bool:
         """Whether all users have the new version now."""
-        return self.decision.kind in ("went live", "promoted")
+        return self.decision.kind in MADE_LIVE
 
 
 def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -> Outcome:

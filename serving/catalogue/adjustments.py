@@ -98,22 +98,12 @@ class Adjustments:
         for boost in adjustment.boosts:
             added[matches(boost.where, self._attributes, index)] += math.log(boost.factor)
         added[~matches(adjustment.where, self._attributes, index)] = -np.inf
-        starts, ends = self._dates(index)
-        added[(starts > wall) | (ends <= wall)] = -np.inf
+        added[self._attributes.closed(index, wall)] = -np.inf
         return added
-
-    def _dates(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        dates = []
-        for column in (self._attributes.starts, self._attributes.ends):
-            date = np.full(len(index), math.nan)
-            stored = index < len(column)
-            date[stored] = column.now[index[stored]]
-            dates.append(date)
-        return dates[0], dates[1]
 
     def _next_change(self, index: NDArray[np.int64], wall: int) -> float:
         """When the first of these items begins or ends to be available after `wall`, ms."""
         if not self._attributes.any_dates:
             return math.inf
-        dates = np.concatenate(self._dates(index))
+        dates = np.concatenate(self._attributes.dates(index))
         return float(dates[dates > wall].min(initial=math.inf))

@@ -225,6 +225,21 @@ class Attributes:
             column.extend(int(items.max()) + 1, _NO_NUMBER)
             column.now[items] = dates
 
+    def dates(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """When items begin and end to be available, ms since 1970, NaN = always: float64[n] each."""
+        dates = []
+        for column in (self.starts, self.ends):
+            date = np.full(len(index), math.nan)
+            stored = index < len(column)
+            date[stored] = column.now[index[stored]]
+            dates.append(date)
+        return dates[0], dates[1]
+
+    def closed(self, index: NDArray[np.int64], wall: int) -> NDArray[np.bool_]:
+        """Which items are not available at `wall` (ms), by their dates: bool[n]."""
+        starts, ends = self.dates(index)
+        return (starts > wall) | (ends <= wall)
+
     def keep(self, index: NDArray[np.int64]) -> None:
         """Keep these items, in increasing order, which get the numbers 0 … n - 1."""
         for attribute in self.by_name.values():

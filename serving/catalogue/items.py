@@ -100,11 +100,8 @@ def item_detail(view: MaterialisedView, item_id: str, history: Sequence[Populari
     item = int(index[0])
     if item < 0:
         return None
-    dates = [
-        float(column.now[item]) if item < len(column) else np.nan
-        for column in (view.attributes.starts, view.attributes.ends)
-    ]
-    starts, ends = (None if np.isnan(date) else round(date) for date in dates)
+    dates = view.attributes.dates(index)
+    starts, ends = (None if np.isnan(date[0]) else round(float(date[0])) for date in dates)
     attributes = {
         name: values
         for name, attribute in view.attributes.by_name.items()
@@ -161,11 +158,5 @@ def _in_newest(view: MaterialisedView, index: NDArray[np.int64]) -> NDArray[np.b
 
 def _available(view: MaterialisedView, item: int) -> bool:
     """Whether an item may be listed now: it has a name, is not withdrawn, and its dates allow it."""
-    if not view.names.may_be_listed(np.array([item]))[0]:
-        return False
-    wall, attributes = view.wall(), view.attributes
-    starts, ends = (
-        float(column.now[item]) if item < len(column) else np.nan
-        for column in (attributes.starts, attributes.ends)
-    )
-    return not (starts > wall or ends <= wall)
+    index = np.array([item])
+    return bool(view.names.may_be_listed(index)[0] and not view.attributes.closed(index, view.wall())[0])

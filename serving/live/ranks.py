@@ -1,12 +1,10 @@
 """The live ranks of all workers: of the last minutes, and all that `metrics` holds."""
 
-from collections import OrderedDict
-
 import numpy as np
 from numpy.typing import NDArray
 
 from eddy.serving.live.answers import LiveRanks, PopularityRanks
-from eddy.stream.records.rank_counts import SUMS, RankedBy, Told
+from eddy.stream.records.rank_counts import SUMS, CountedIntervals, RankedBy, Told
 from eddy.stream.records.schema import GROUPS
 
 RECENT_MS = 300_000
@@ -28,19 +26,15 @@ class Ranks:
     """See the module. Each interval of a worker counts once."""
 
     def __init__(self) -> None:
-        self._last_interval: OrderedDict[str, int] = OrderedDict()
+        self._counted = CountedIntervals(MAX_INSTANCES)
         self._all: dict[RankedBy, NDArray[np.float64]] = {}
         self._recent: dict[int, dict[RankedBy, NDArray[np.float64]]] = {}
         """by the number of a bucket of time: float64[len(SUMS)]"""
 
     def take(self, told: Told, heard: int) -> None:
         """Take in a record that the cluster had at `heard` (ms)."""
-        if told.interval <= self._last_interval.get(told.instance, -1):
+        if not self._counted.is_new(told):
             return
-        self._last_interval[told.instance] = told.interval
-        self._last_interval.move_to_end(told.instance)
-        if len(self._last_interval) > MAX_INSTANCES:
-            self._last_interval.popitem(last=False)
         bucket = self._recent.setdefault(heard // _BUCKET_MS, {})
         for by, sums in told.sums.items():
             self._all[by] = self._all.get(by, 0.0) + sums

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from eddy.models.errors import EddyError
 from eddy.serving.admission import RETRY_AFTER
@@ -46,18 +46,14 @@ class Erasing:
     """the time by which the last bytes are gone from Kafka and from an event log that is exported to"""
 
 
-class HowMany(BaseModel):
-    """How much is wanted."""
-
-    model_config = ConfigDict(extra="forbid")
+class WhichUsers(NoParameters):
+    """Which users are wanted."""
 
     limit: Annotated[int, Field(ge=1, le=KEPT, description="How many users.")] = 20
 
 
-class LiveList(BaseModel):
+class WhichList(NoParameters):
     """Which list is wanted."""
-
-    model_config = ConfigDict(extra="forbid")
 
     k: Annotated[int | None, Field(ge=1, le=MAX_LIVE_K, description="How many items.")] = None
 
@@ -70,7 +66,7 @@ def user_routes(service: Service) -> APIRouter:
     @routes.get(
         "/v1/users/active", dependencies=[READ], response_model=ActiveUsers, responses=responses(400, 500)
     )
-    async def active(wanted: Annotated[HowMany, Query()]) -> Response:
+    async def active(wanted: Annotated[WhichUsers, Query()]) -> Response:
         """The users with the latest events, out of a thousand."""
         return json_answer(await service.look_up(partial(active_users, limit=wanted.limit)))
 
@@ -80,7 +76,7 @@ def user_routes(service: Service) -> APIRouter:
         response_class=Response,
         responses={**EVENTS, **responses(400, 500)},
     )
-    async def live(user_id: UserId, wanted: Annotated[LiveList, Query()]) -> Response:
+    async def live(user_id: UserId, wanted: Annotated[WhichList, Query()]) -> Response:
         """A user's list each time that their row changes, as server-sent events.
 
         `list` comes at the beginning and at every change (`PersonNow`), with the list, explained, and the

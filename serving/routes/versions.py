@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 from kafka.errors import KafkaTimeoutError as SendTimeoutError
 from pydantic import BaseModel, ConfigDict, Field
 
+from eddy.models.descriptions import ID_PATTERN
 from eddy.models.errors import EddyError
 from eddy.models.registry import load
 from eddy.serving.admission import RETRY_AFTER
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 MAX_SHARES = 16
 
-VersionId = Annotated[str, Field(pattern=r"^v[0-9]{6,}-[0-9a-f]{8}$", max_length=64)]
+VersionId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", max_length=64)]
 
 
 class WantedShares(BaseModel):

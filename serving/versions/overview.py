@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from eddy.models.decisions import Decision
+from eddy.models.decisions import MADE_LIVE, Decision
 from eddy.models.descriptions import PARENT, Description
 from eddy.models.evaluation.sequential import SequentialTest
 from eddy.models.plain_json import plain
@@ -16,16 +16,12 @@ from eddy.serving.live.ranks import Ranks, live_ranks
 from eddy.serving.versions.answers import DecisionAbout, Difference, VersionInfo, Versions
 from eddy.serving.versions.registry import RegistryContents, milliseconds
 from eddy.serving.view import VersionAt
-from eddy.stream.canary.trial import group_sums
+from eddy.stream.canary.trial import METRIC, group_sums
 from eddy.stream.records.rank_counts import RankedBy
 from eddy.stream.records.schema import Share
 
 ERROR = 0.025
 """On each side of a difference's interval."""
-
-METRIC = "MRR@20 above that of decayed popularity"
-
-_MADE_LIVE = ("went live", "promoted", "rolled back")
 
 
 def overview(
@@ -111,7 +107,7 @@ def _decision(decision: Decision) -> DecisionAbout:
     metric, difference, interval = _deciding(figures)
     return DecisionAbout(
         kind=decision.kind,
-        live=decision.kind in _MADE_LIVE,
+        live=decision.kind in MADE_LIVE,
         reason=decision.reason,
         decided_by=decision.decided_by,
         decided_at=milliseconds(decision.decided_at),

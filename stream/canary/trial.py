@@ -17,6 +17,9 @@ from eddy.models.evaluation.sequential import ALLOWED_ERROR, LOOKS, Finding, Gro
 from eddy.stream.records.rank_counts import SUMS, RankedBy
 from eddy.stream.records.schema import GROUPS, Announcement, Decided, Share
 
+METRIC = "MRR@20 above that of decayed popularity"
+"""What versions are compared by."""
+
 _EVENTS, _RECALL, _RECIPROCAL, _POPULARITY_RECALL, _POPULARITY_RECIPROCAL = range(len(SUMS))
 
 
@@ -170,7 +173,7 @@ def _reason(finding: Finding) -> str:
         "not worse": "Not worse than the live version beyond noise",
     }[finding.outcome]
     return (
-        f"{says}: its MRR@20 above that of decayed popularity differs by {finding.difference:+.4f} "
+        f"{says}: its {METRIC} differs by {finding.difference:+.4f} "
         f"({finding.low:+.4f} to {finding.high:+.4f}) after {finding.share:.1%} of the trial; it had "
         f"{counted}."
     )

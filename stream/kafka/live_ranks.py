@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eddy.models.untrusted import Unreadable
 from eddy.stream.kafka.clients import new_consumer, records_to_end
-from eddy.stream.records.rank_counts import SUMS, RankedBy, Told, decode_ranks
+from eddy.stream.records.rank_counts import SUMS, CountedIntervals, RankedBy, Told, decode_ranks
 from eddy.stream.records.schema import GROUPS
 from eddy.stream.records.settings import Settings
 from eddy.stream.records.worker_reports import is_report
@@ -28,7 +28,7 @@ class RankReader:
         that does not answer.
         """
         self._topic = TopicPartition(settings.topics.metrics, 0)
-        self._last_interval: dict[str, int] = {}
+        self._counted = CountedIntervals()
         self._consumer = new_consumer(settings, enable_auto_commit=False, auto_offset_reset="earliest")
         try:
             self._consumer.assign([self._topic])
@@ -54,8 +54,7 @@ class RankReader:
             except Unreadable as reason:
                 log.warning("%s offset %d: %s; passed over", self._topic.topic, record.offset, reason)
                 continue
-            if told.interval > self._last_interval.get(told.instance, -1):
-                self._last_interval[told.instance] = told.interval
+            if self._counted.is_new(told):
                 yield record.timestamp, told
 
     def close(self) -> None:

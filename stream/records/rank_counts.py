@@ -5,6 +5,7 @@ So a worker that is started again overwrites nothing, and a record that was writ
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -42,6 +43,25 @@ class Told(NamedTuple):
     """greater than those of all records before it of this instance"""
     sums: dict[RankedBy, NDArray[np.float64]]
     """float64[len(SUMS), GROUPS]"""
+
+
+class CountedIntervals:
+    """Which intervals were counted, so that a record that was written twice counts once."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """most: instances that are known; beyond, the one that has told least lately is forgotten."""
+        self._most = most
+        self._last: OrderedDict[str, int] = OrderedDict()
+
+    def is_new(self, told: Told) -> bool:
+        """Whether a record's interval was not counted before; it is from now on."""
+        if told.interval <= self._last.get(told.instance, -1):
+            return False
+        self._last[told.instance] = told.interval
+        self._last.move_to_end(told.instance)
+        if self._most is not None and len(self._last) > self._most:
+            self._last.popitem(last=False)
+        return True
 
 
 def encode_ranks(instance: str, interval: int, sums: Mapping[RankedBy, NDArray[np.float64]]) -> Message:
