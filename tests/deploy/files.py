@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +24,17 @@ SETTINGS = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
 
 SECRETS = {f"{ENV_PREFIX}{name}" for name in ("SASL_USERNAME", "SASL_PASSWORD", "SSL_PASSWORD")}
 """Those that no file may hold."""
+
+
+def loaded(script: Path) -> ModuleType:
+    """A script of `deploy/`, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[script.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def read_yaml(path: Path) -> Any:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.deploy.files import DEPLOY, ROOT
+from tests.deploy.files import DEPLOY, ROOT, loaded
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
 def capacity() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("capacity", DEPLOY / "capacity.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["capacity"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return loaded(DEPLOY / "capacity.py")
 
 
 def plan(capacity: ModuleType, events: float, users: float, **size: Any) -> Any:

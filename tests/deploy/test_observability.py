@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -21,7 +20,7 @@ from eddy.refresh.metrics import write_metrics
 from eddy.refresh.refresh import Outcome
 from eddy.serving.metrics import ServerMetrics
 from eddy.stream.worker.metrics import WorkerMetrics
-from tests.deploy.files import DEPLOY, ROOT, read_yaml, walk
+from tests.deploy.files import DEPLOY, ROOT, loaded, read_yaml, walk
 
 pytestmark = pytest.mark.unit
 
@@ -74,13 +73,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 @pytest.fixture(scope="module")
 def dashboards() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboards", FOLDER / "dashboards.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["dashboards"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return loaded(FOLDER / "dashboards.py")
 
 
 def metrics_in(query: str) -> set[str]:

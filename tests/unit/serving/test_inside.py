@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -19,22 +17,7 @@ from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView
 from tests.support.engines import random_version
 from tests.support.serving_views import DESCRIBED, described_view
-from tests.support.views import put_version
-
-T = TypeVar("T")
-
-
-class AtOnce:
-    """Does all work where it is asked for."""
-
-    def __init__(self, view: MaterialisedView) -> None:
-        self.view = view
-
-    async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
-        return work(self.view)
-
-    async def beside(self, work: Callable[[], T]) -> T:
-        return work()
+from tests.support.views import AtOnce, put_version
 
 
 def traced(view: MaterialisedView, user: str, version: str | None = None) -> Trace:

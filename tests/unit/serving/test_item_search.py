@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -15,21 +13,7 @@ from eddy.serving.catalogue.search import ItemSearch
 from eddy.serving.view import MaterialisedView
 from tests.support.engines import item_id
 from tests.support.serving_views import count_each, describe, described_version, described_view
-
-T = TypeVar("T")
-
-
-class AtOnce:
-    """Does all work where it is asked for."""
-
-    def __init__(self, view: MaterialisedView) -> None:
-        self.view = view
-
-    async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
-        return work(self.view)
-
-    async def beside(self, work: Callable[[], T]) -> T:
-        return work()
+from tests.support.views import AtOnce
 
 
 @pytest.fixture
