@@ -100,6 +100,7 @@ async def serve_on(
     # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
     await asyncio.to_thread(prepare_topics, settings, "serve")
     await service.start()
+    service.serve_others()
     service.failed.add_done_callback(lambda _: service.streams.end())
     service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
     settling = asyncio.create_task(_settle(service))

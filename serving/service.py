@@ -105,7 +105,7 @@ class Service:
         """whether the process has been told to end"""
 
     async def start(self) -> None:
-        """Begin to follow and to answer; returns at once."""
+        """Begin to follow what answers need, and to answer; returns at once."""
         topics, partitions = self.settings.topics, range(self.settings.partitions)
         self._spawn(self._answer_questions())
         self._spawn(self._load_versions())
@@ -113,7 +113,12 @@ class Service:
         self._spawn(self._follow(topics.model_versions, [0], self._take_versions))
         self._spawn(self._follow(topics.user_state, partitions, self._take_rows))
         self._spawn(self._follow_statistics())
-        seen = self.installation
+
+    def serve_others(self) -> None:
+        """Begin with all that callers from outside may want beside answers: what the installation does,
+        popularity over time, and events in.
+        """
+        topics, seen = self.settings.topics, self.installation
         self._spawn(self._follow(topics.metrics, [0], self._take_metrics, seen.begin_metrics))
         self._spawn(self._follow(topics.dead_letters, [0], seen.take_letters, seen.begin_letters, KEPT))
         self._spawn(self._again_and_again(seen.run))

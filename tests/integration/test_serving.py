@@ -457,6 +457,7 @@ def test_a_version_that_cannot_be_read_leaves_the_one_before_in_service(settings
 async def _serves_through(settings: Settings, second: Version, repair: Callable[[], Path]) -> None:
     service = Service(settings, retry_s=0.05)
     await service.start()
+    service.serve_others()
     transport = httpx.ASGITransport(new_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://eddy") as client, asyncio.timeout(60):
         ready = await client.get("/readyz")

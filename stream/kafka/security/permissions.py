@@ -64,9 +64,7 @@ class _Needs:
 _CHECK = "DESCRIBE DESCRIBE_CONFIGS"
 """Most commands check first that the topics are as they have to be."""
 
-_SERVICE = dict.fromkeys(
-    ("items", "model_versions", "item_stats", "user_state", "metrics", "dead_letters"), "READ"
-)
+_LISTS = dict.fromkeys(("items", "model_versions", "item_stats", "user_state"), "READ")
 """Whoever makes lists follows these topics."""
 
 _ANNOUNCE = _Needs({"model_versions": "READ WRITE"}, _CHECK, announcer="WRITE")
@@ -89,8 +87,10 @@ _NEEDS: dict[str, _Needs] = {
         transactions="WRITE",
     ),
     # Who announces over HTTP needs what `announce` does as well.
-    "serve": _Needs({**_SERVICE, "events": "WRITE"}, _CHECK, group="DESCRIBE"),
-    "recommend": _Needs(_SERVICE, _CHECK, source="WRITE"),
+    "serve": _Needs(
+        {**_LISTS, "metrics": "READ", "dead_letters": "READ", "events": "WRITE"}, _CHECK, group="DESCRIBE"
+    ),
+    "recommend": _Needs(_LISTS, _CHECK, source="WRITE"),
     "replay": _Needs({"events": "WRITE"}, _CHECK),
     "ingest": _Needs(
         {"events": "READ WRITE", "dead_letters": "WRITE"}, _CHECK, source="READ", ingest_group="READ"
