@@ -39,10 +39,10 @@ class Seen:
 def attention(seen: Seen) -> list[Attention]:
     """The sentences, what is worst first."""
     order = ("problem", "warning", "info")
-    return sorted(_found(seen), key=lambda one: order.index(one.severity))
+    return sorted(_sentences(seen), key=lambda sentence: order.index(sentence.severity))
 
 
-def _found(seen: Seen) -> Iterator[Attention]:
+def _sentences(seen: Seen) -> Iterator[Attention]:
     yield from (Attention("problem", f"This server is not ready: {reason}.") for reason in seen.not_ready)
     yield from (Attention("warning", f"This server cannot read {problem}.") for problem in seen.problems)
     if seen.cut_off:
