@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from eddy.models.tensors import Inputs
 from eddy.stream.engine.live_version import LiveVersion
-from eddy.stream.state.rows import NO_TIME
 from eddy.stream.state.slab import Slab
 
 
@@ -31,12 +30,7 @@ def cell_window(slab: Slab, slot: int, live: LiveVersion, own: bool) -> CellWind
     """A row's window. own: whether the version has made the row; another one begins with zeros instead of
     the row's anchor.
     """
-    events = slice(0, int(slab.length[slot]))
-    time = slab.time[slot, events]
-    before = np.concatenate(([slab.anchor_time[slot] if own else NO_TIME], time[:-1]))[: len(time)]
-    gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
-    type_ = slab.type[slot, events]
-    negative = live.flags(type_, slab.value[slot, events]).negative
-    inputs = live.inputs(slab.item[slot, events], type_, negative, gap)
+    entry = np.arange(int(slab.length[slot]))
+    inputs, gap = live.window_inputs(slab, np.full(len(entry), slot), entry, anchored=own)
     state = slab.anchor[slot].clone() if own else torch.zeros(live.state_size)
-    return CellWindow(Inputs(*(part.clone() for part in inputs)), state, gap)
+    return CellWindow(inputs, state, gap)

@@ -92,6 +92,20 @@ class LiveVersion:
         """
         return self.recommender.packed(inputs, torch.from_numpy(waves.batch_sizes), state)
 
+    def window_inputs(
+        self, slab: Slab, slot: Slots, entry: Slots, anchored: bool = True
+    ) -> tuple[Inputs, NDArray[np.float32]]:
+        """Cell inputs of the entries[n] of the windows of slots[n], and the time from the event before each,
+        ms, -1 = none. anchored: whether the anchor is what comes before the first entry.
+        """
+        time = slab.time[slot, entry]
+        first = slab.anchor_time[slot] if anchored else NO_TIME
+        before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], first)
+        type_ = slab.type[slot, entry]
+        negative = self.flags(type_, slab.value[slot, entry]).negative
+        gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
+        return self.inputs(slab.item[slot, entry], type_, negative, gap), gap
+
     def recompute(
         self, slab: Slab, slots: Slots, begin: Slots, end: Slots, state: torch.Tensor
     ) -> torch.Tensor:
@@ -108,12 +122,7 @@ class LiveVersion:
             slot = slots[chosen][waves.lane]
             entry = begin[chosen][waves.lane] + waves.rank
             # 2. What the cell is fed for each.
-            time = slab.time[slot, entry]
-            before = np.where(entry > 0, slab.time[slot, np.maximum(entry - 1, 0)], slab.anchor_time[slot])
-            type_ = slab.type[slot, entry]
-            negative = self.flags(type_, slab.value[slot, entry]).negative
-            gap = np.where(before == NO_TIME, -1, time - before).astype(np.float32)
-            inputs = self.inputs(slab.item[slot, entry], type_, negative, gap)
+            inputs, _ = self.window_inputs(slab, slot, entry)
             # 3. The states after them.
             row = to_device(chosen, self.device)
             _, result[row] = self.move_states(inputs, waves, state[row])
