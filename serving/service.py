@@ -384,9 +384,9 @@ class Service:
                 log.warning("cannot be used: %s", why)
             self._failed[at] = why
             return
-        self._failed.pop(at, None)
         log.info("epoch %d: version %s", at.epoch, version.id)
         self.metrics.epoch.set(await self.on_thread(lambda: max(self.view.rankers).epoch))
+        self._failed.pop(at, None)  # last: whoever sees the problem gone sees the epoch that went live
         if not self._first_version.is_set():
             await self.on_thread(partial(warm_up, self.view))
         self._first_version.set()
