@@ -89,6 +89,14 @@ def test_every_mount_has_its_volume(manifests: list[Manifest]) -> None:
         assert mounted <= volumes, name
 
 
+def test_network_policies_are_about_eddy_s_pods_alone(manifests: list[Manifest]) -> None:
+    """Not about a Kafka in the same namespace, whose brokers speak to each other on ports of their own."""
+    policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
+    assert len(policies) == 3
+    for policy in policies:
+        assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "eddy"
+
+
 def test_claims_that_pods_name_are_made(manifests: list[Manifest]) -> None:
     made = {m["metadata"]["name"] for m in manifests if m["kind"] == "PersistentVolumeClaim"}
     named = {at["claimName"] for at in walk(manifests) if "claimName" in at}
