@@ -106,7 +106,7 @@ class LiveSystem:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "eddy", "serve"], env=environment, stdout=log, stderr=log
             )
-        eventually(self._ready, 60, "a server that is ready")
+        eventually(self._ready, 240, "a server that is ready")  # it compiles its loops first where no cache has them
 
     def _ready(self) -> bool:
         try:

@@ -105,13 +105,13 @@ def try_canary(stage: Stage, live: Version, canary: Version, percent: int) -> De
     """Give a canary to some users of a live version, with a worker and traffic; returns how that ended."""
     announce(stage.settings, live)
     worker = stage.fleet.start()
-    eventually(lambda: b"metrics: " in worker.log() and worker.metrics()["eddy_ready"], 60, "a worker")
+    eventually(lambda: b"metrics: " in worker.log() and worker.metrics()["eddy_ready"], 150, "a worker")
     epoch = announce_shares(stage.settings, [(live, 100 - percent), (canary, percent)]).epoch
-    eventually(lambda: worker.metrics()["eddy_epoch"] == epoch, 60, "the canary")
+    eventually(lambda: worker.metrics()["eddy_epoch"] == epoch, 150, "the canary")
     with traffic(stage):
         decision = watch_canary(stage.settings, epoch, LIMIT, threading.Event())
     assert decision is not None
-    eventually(lambda: worker.metrics()["eddy_epoch"] == decision.epoch, 60, "the end of the canary")
+    eventually(lambda: worker.metrics()["eddy_epoch"] == decision.epoch, 150, "the end of the canary")
     return decision
 
 

@@ -1,0 +1,122 @@
+"""A real Prometheus scrapes a real worker and a real server, and answers what the dashboards ask."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from eddy.stream.local_kafka.free_port import free_port
+from eddy.stream.records.settings import load_settings
+from tests.browser.live_system import LiveSystem, live_system
+from tests.deploy.files import DEPLOY, walk
+from tests.support.waiting import eventually
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not on the PATH"),
+]
+DASHBOARDS = sorted((DEPLOY / "observability" / "dashboards").glob("*.json"))
+NEED_MORE = ("node_", "eddy_refresh_")
+"""Beginnings of metrics that come from the node exporter."""
+
+
+class Prometheus:
+    """The server at an address, asked over HTTP."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The series that a query finds; raises for a query that is refused."""
+        answer = httpx.get(f"{self.address}/api/v1/query", params={"query": query}).raise_for_status()
+        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return result
+
+    def sees(self, jobs: int) -> bool:
+        """Whether it has scraped so many jobs, and more than once, so that rates can be told."""
+        with suppress(httpx.TransportError, httpx.HTTPStatusError):
+            return len(self.ask('min_over_time(up{job=~"eddy.*"}[1m]) == 1')) == jobs and all(
+                float(series["value"][1]) >= 3 for series in self.ask('count_over_time(up{job=~"eddy.*"}[1m])')
+            )
+        return False
+
+
+@pytest.fixture(scope="module")
+def system(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSystem]:
+    folder, name = tmp_path_factory.mktemp("scraped"), uuid.uuid4().hex[:8]
+    settings = load_settings(
+        bootstrap_servers=broker, topic_prefix=f"test-{name}.", group=f"test-{name}",
+        registry=folder / "registry", partitions=2, metrics_port=free_port("127.0.0.1"),
+        prequential_sample=1, prequential_time=1,
+    )  # fmt: skip
+    with live_system(settings, folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prometheus(system: LiveSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """With the shipped configuration, but for where the processes are, and how often it asks."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    configuration = yaml.safe_load((DEPLOY / "observability" / "prometheus.yaml").read_text("utf-8"))
+    targets = {
+        "eddy-worker": f"127.0.0.1:{system.settings.metrics_port}",
+        "eddy-serving": httpx.URL(system.address).netloc.decode(),
+    }
+    configuration["global"]["scrape_interval"] = "1s"
+    configuration["scrape_configs"] = [
+        {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+    ]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+    shutil.copy(DEPLOY / "observability" / "alerts.yaml", folder)
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={address}",
+        ],
+        stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"),
+    )  # fmt: skip
+    try:
+        server = Prometheus(f"http://{address}")
+        eventually(lambda: server.sees(len(targets)), 60, "scrapes of the worker and of the server")
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_has_something_to_show(dashboard: Path, system: LiveSystem, prometheus: Prometheus) -> None:
+    queries = {at["expr"] for at in walk(json.loads(dashboard.read_text("utf-8"))) if "expr" in at}
+    waiting = {query for query in queries if not any(name in query for name in NEED_MORE)}
+    assert len(waiting) > len(queries) / 2
+
+    def all_answered() -> bool:
+        system.send(8)
+        system.ask("v1/users/alice/recommendations")
+        waiting.difference_update([query for query in waiting if prometheus.ask(query)])
+        return not waiting
+
+    with suppress(AssertionError, TimeoutError):
+        eventually(all_answered, 30, "answers to all queries")
+    assert waiting == set()
+
+
+def test_a_healthy_system_raises_no_alert_but_of_what_is_missing(prometheus: Prometheus) -> None:
+    rules = httpx.get(f"{prometheus.address}/api/v1/rules").raise_for_status().json()["data"]["groups"]
+    states = {rule["name"]: (rule["state"], rule["health"]) for group in rules for rule in group["rules"]}
+    assert len(states) > 15
+    assert {health for _, health in states.values()} <= {"ok", "unknown"}
+    assert [name for name, (state, _) in states.items() if state == "firing"] == []
