@@ -16,7 +16,6 @@ is refused, because URIs appear in logs and announcements.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,9 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import platformdirs
-
 from eddy.models.atomic_files import atomic_write, make_folder
+from eddy.models.machine_cache import cache_folder
 from eddy.models.storage_uris import filesystem_of, one_line
 
 
@@ -269,12 +267,6 @@ def located(place: Place) -> Location:
     return Location(text, path, filesystem)
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps what can be had again: EDDY_CACHE_DIR, or the user's cache folder."""
-    default = platformdirs.user_cache_dir("eddy-streams", appauthor=False)
-    return Path(os.environ.get("EDDY_CACHE_DIR") or default)
-
-
 def _types() -> Any:
     from pyarrow.fs import FileType
 
@@ -299,4 +291,4 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(one_line(error)) from None
 
 
-__all__ = ["FileEntry", "Location", "Place", "cache_folder", "located", "one_line"]
+__all__ = ["FileEntry", "Location", "Place", "located", "one_line"]

@@ -1,6 +1,8 @@
 """URIs of object storage: which filesystem of pyarrow each stands for, and that no secret is in it."""
 
+import configparser
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -49,8 +51,10 @@ def _refuse_secrets(uri: str) -> None:
 
 
 def _s3(uri: str) -> tuple[Any, str]:
-    """pyarrow reads keys, profile and role as the SDK does, but no region and no endpoint."""
-    from pyarrow.fs import S3FileSystem, resolve_s3_region
+    """pyarrow reads keys, profile and role as the SDK does, but no endpoint. Without a region it would ask
+    machines on the network for one, and wait for long where there are none.
+    """
+    from pyarrow.fs import S3FileSystem
 
     parts = urlsplit(uri)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -64,13 +68,31 @@ def _s3(uri: str) -> tuple[Any, str]:
         or environment("AWS_ENDPOINT_URL")
     )
     region = options.get("region") or environment("AWS_REGION") or environment("AWS_DEFAULT_REGION")
+    region = region or _region_of_profile() or ("us-east-1" if endpoint else None)
     if not region:
-        region = "us-east-1" if endpoint else resolve_s3_region(parts.netloc)
+        raise EddyError(
+            f"{uri}: nothing says in which region the bucket is: set AWS_REGION, or add ?region=… (storage "
+            "outside AWS needs none: set AWS_ENDPOINT_URL)"
+        )
     filesystem = S3FileSystem(
         region=region, endpoint_override=endpoint, connect_timeout=_CONNECT_S, request_timeout=_REQUEST_S,
         **{"scheme": options["scheme"]} if "scheme" in options else {},
     )  # fmt: skip
     return filesystem, (parts.netloc + parts.path).rstrip("/")
+
+
+def _region_of_profile() -> str | None:
+    """The region in the SDK's configuration file. Errors: ValueError for a file that cannot be read."""
+    environment = os.environ.get
+    profile = environment("AWS_PROFILE") or environment("AWS_DEFAULT_PROFILE") or "default"
+    file = Path(environment("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    configuration = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        configuration.read(file)
+    except configparser.Error as error:
+        raise ValueError(f"{file}: {one_line(error)}") from None
+    section = "default" if profile == "default" else f"profile {profile}"
+    return configuration.get(section, "region", fallback=None)
 
 
 def _other(uri: str) -> tuple[Any, str]:

@@ -42,6 +42,7 @@ from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.serving.view_owner import ViewOwner
 from eddy.serving.warm_up import warm_up
 from eddy.stream.engine.numbering import numbering_steps
+from eddy.stream.kafka.login_watch import LoginWatch
 from eddy.stream.kafka.reader import Follower, Records, Take
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import wall_ms
@@ -91,6 +92,7 @@ class Service:
         self._followers: dict[str, Follower] = {}
         self.events = EventWriter(settings)
         self._commits = Commits(settings)
+        self._login = LoginWatch(settings)
         self.read_your_writes = ReadYourWrites(self._row_includes, self._commits.read, self._followed_rows)
         self.streams = Streams(settings.http_max_streams)
         self.row_watches = RowWatches()
@@ -124,6 +126,7 @@ class Service:
         self._spawn(self._again_and_again(seen.run))
         self._spawn(self._again_and_again(partial(seen.count_letters, topics.dead_letters)))
         self._spawn(self._again_and_again(self.items.watch_popularity))
+        self._spawn(self._again_and_again(lambda: asyncio.to_thread(self._login.look)))
         self.events.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -156,6 +159,7 @@ class Service:
         self._lag.stop()
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._looks.shutdown(wait=False, cancel_futures=True)
+        self._login.close()
         self._view_owner.close()
 
     async def on_thread(self, work: Callable[[], T]) -> T:
@@ -244,10 +248,11 @@ class Service:
         return reasons
 
     def problems(self) -> list[str]:
-        """A line for each version that cannot be read, each topic that cannot be followed, and each limit of
-        metadata that was reached.
+        """A line for each version that cannot be read, each topic that cannot be followed, each limit of
+        metadata that was reached, and for a login that the cluster refuses.
         """
-        return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit]
+        login = [self._login.problem] if self._login.problem else []
+        return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit, *login]
 
     def _view_facts(self) -> ViewFacts:
         view = self.view

@@ -63,40 +63,81 @@ class Flow:
         self.paced_quality: dict[str, float] = {}
         self.decision: Decision | None = None
 
-    async def run(self, report: Callable[[Summary, int], None], keep: bool) -> None:
-        """Run up to the report; with `keep` the system stays up afterwards, until this is cancelled.
+    async def run(
+        self, report: Callable[[Summary, int], None], keep: bool, tell: Callable[[str], None]
+    ) -> None:
+        """Run up to the report; with `keep` the system stays up afterwards, also when something has failed,
+        until this is cancelled. tell: says what has failed.
 
-        Errors: EddyError when a process ends, when nothing moves any more, and as `report`.
+        Errors: EddyError when a process ends, when nothing moves any more, and as `report`; with `keep` only
+        when no process is left.
         """
         async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
             metrics = f"http://{self.settings.host}:{self.settings.metrics_port}/metrics"
             self.scraper = Scraper(client, metrics, self.board)
-            flow = asyncio.create_task(self._flow())
-            monitor = asyncio.create_task(self._monitor())
             try:
-                done, _ = await asyncio.wait([flow, monitor], return_when=asyncio.FIRST_COMPLETED)
-                if monitor in done:
-                    await monitor
-                report(await flow, self.paced)
+                await self._up_to(report)
+            except EddyError as failure:
+                if not keep:
+                    raise
+                await self._stay_up(failure, tell)
+            else:
                 if keep:
-                    self.board.begin("staying up, until Ctrl-C")
-                    await monitor
-            finally:
-                for task in (flow, monitor):
-                    task.cancel()
-                await asyncio.gather(flow, monitor, return_exceptions=True)
+                    await self._stay_up(None, tell)
+
+    async def _up_to(self, report: Callable[[Summary, int], None]) -> None:
+        flow, monitor = asyncio.create_task(self._flow()), asyncio.create_task(self._monitor())
+        try:
+            done, _ = await asyncio.wait([flow, monitor], return_when=asyncio.FIRST_COMPLETED)
+            if monitor in done:
+                await monitor
+            report(await flow, self.paced)
+        finally:
+            for task in (flow, monitor):
+                task.cancel()
+            await asyncio.gather(flow, monitor, return_exceptions=True)
+
+    async def _stay_up(self, failure: EddyError | None, tell: Callable[[str], None]) -> None:
+        """Watch what runs until this is cancelled. Errors: EddyError, the first failure, once no process is
+        left.
+        """
+        failures: list[EddyError] = []
+
+        def note(error: EddyError) -> None:
+            if str(error) not in map(str, failures):
+                failures.append(error)
+                tell(str(error))
+
+        if failure is not None:
+            note(failure)
+        self.board.begin("staying up, until Ctrl-C")
+        while True:
+            left = list(self.lasting)
+            for child in self.lasting:
+                try:
+                    child.check()
+                except EddyError as ended:
+                    left.remove(child)
+                    note(ended)
+            if failures and not left:
+                raise failures[0]
+            await self._look()
 
     async def _monitor(self) -> None:
         """Watch processes, worker and server for ever. Errors: EddyError when a process has ended."""
         while True:
             for child in self.lasting:
                 child.check()
-            await self.scraper.worker()
-            if not self.board.page and await self.scraper.answers(f"{self.base}/healthz"):
-                self.board.page = f"{self.base}/"
-            if self.board.url:
-                await self.scraper.ask(self.url)
-            await asyncio.sleep(_BEAT_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Look at worker and server, then rest."""
+        await self.scraper.worker()
+        if not self.board.page and await self.scraper.answers(f"{self.base}/healthz"):
+            self.board.page = f"{self.base}/"
+        if self.board.url:
+            await self.scraper.ask(self.url)
+        await asyncio.sleep(_BEAT_S)
 
     async def _flow(self) -> Summary:
         # 1. Before: a first version, and the events that it was trained on.

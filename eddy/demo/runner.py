@@ -26,8 +26,9 @@ _FREE_BYTES = 2 << 30
 def run_demo(settings: Settings, keep: bool = False, quick: bool = False) -> None:
     """Run the demo to its end; every process that it starts ends with it.
 
-    keep: stay up after the report, until Ctrl-C. quick: the short form for tests. Errors: EddyError when
-    something fails, and when the demo ran to its end but a promise does not hold.
+    keep: stay up after the report, or after a failure with what still runs, until Ctrl-C. quick: the short
+    form for tests. Errors: EddyError when something fails, and when the demo ran to its end but a promise
+    does not hold; with `keep` only when no process is left.
     """
     plan = QUICK if quick else FULL
     console, board = Console(), Board()
@@ -41,6 +42,9 @@ def run_demo(settings: Settings, keep: bool = False, quick: bool = False) -> Non
         if failures:
             raise EddyError(f"the demo ran to its end, but: {'; '.join(failures)}")
 
+    def tell(failure: str) -> None:
+        console.print(f"Failed: {failure}", soft_wrap=True, highlight=False, markup=False)
+
     with (
         run_folder(settings.cache_dir) as folder,
         display(board, console),
@@ -48,4 +52,4 @@ def run_demo(settings: Settings, keep: bool = False, quick: bool = False) -> Non
         run_topics(settings, servers, folder) as run_settings,
         Children(folder, environment(run_settings)) as children,
     ):
-        asyncio.run(Flow(run_settings, plan, board, children, events, items).run(report, keep))
+        asyncio.run(Flow(run_settings, plan, board, children, events, items).run(report, keep, tell))

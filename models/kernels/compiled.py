@@ -17,9 +17,10 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
-import platformdirs
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
+
+from eddy.models.machine_cache import cache_folder
 
 log = logging.getLogger("eddy.compiled")
 
@@ -38,11 +39,11 @@ in any order, and NaN is not expected; infinities keep their meaning.
 _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 
 
-def cache_folder(package: Path, base: Path) -> Path:
+def folder_of_sources(package: Path, base: Path) -> Path:
     """The folder below `base` for code that was compiled from the kernels of a package: a new one whenever a
     source in one of the package's folders named `kernels` changes. Numba looks at a function's own file only,
-    not at those of the functions that it calls; kernels import nothing but kernels (an import contract says
-    so), so no other file matters.
+    not at those of the functions that it calls; kernels import nothing but kernels and the cache folder's
+    name (an import contract says so), so no other file matters.
     """
     digest = hashlib.sha256()
     for source in sorted(package.glob("*/kernels/*.py")):
@@ -66,8 +67,8 @@ def mark_used(folder: Path) -> None:
 _DIGEST = re.compile(r"^[0-9a-f]{16}$")
 _UNUSED_S = 30 * 86_400.0
 _config: Any = numba.config
-_BASE = _config.CACHE_DIR or platformdirs.user_cache_path("eddy-streams", appauthor=False) / "compiled"
-_config.CACHE_DIR = str(cache_folder(Path(__file__).parents[2], Path(_BASE)))
+_BASE = Path(_config.CACHE_DIR or cache_folder() / "compiled")
+_config.CACHE_DIR = str(folder_of_sources(Path(__file__).parents[2], _BASE))
 mark_used(Path(_config.CACHE_DIR))
 
 

@@ -9,6 +9,7 @@ Two watchers at once decide alike, from the same counts.
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from threading import Event
 from typing import TypeVar
 
@@ -20,10 +21,9 @@ from eddy.stream.canary.trial import Limit, Trial, Verdict
 from eddy.stream.kafka.clients import NotReadInTime
 from eddy.stream.kafka.live_ranks import RankReader
 from eddy.stream.kafka.versions import (
+    AnnouncementReader,
     Overtaken,
-    all_announcements,
     announce_shares,
-    live_announcement,
     open_version,
 )
 from eddy.stream.records.clock import wall_ms
@@ -51,17 +51,18 @@ def watch(
 
     Errors: EddyError, but not for a cluster that is away for a while.
     """
-    while not stop.is_set():
-        live = _through_outages(lambda: live_announcement(settings), stop)
-        if live is not None and live.shares:
-            decision = watch_canary(settings, live.epoch, limit, stop, on_decision)
-            if decision is not None:
-                on_decision(decision)
-        else:
-            # The one before may have been killed between announcing and recording.
-            if live is not None and live.decided is not None and _record(settings, _decision(live)):
-                on_decision(_decision(live))
-            stop.wait(LOOK_S)
+    with closing(AnnouncementReader(settings)) as announcements:
+        while not stop.is_set():
+            live = next(reversed(_through_outages(announcements.all, stop) or []), None)
+            if live is not None and live.shares:
+                decision = watch_canary(settings, live.epoch, limit, stop, on_decision)
+                if decision is not None:
+                    on_decision(decision)
+            else:
+                # The one before may have been killed between announcing and recording.
+                if live is not None and live.decided is not None and _record(settings, _decision(live)):
+                    on_decision(_decision(live))
+                stop.wait(LOOK_S)
 
 
 def watch_canary(
@@ -77,7 +78,10 @@ def watch_canary(
     Errors: EddyError, also when the epoch was never announced or has one version only, but not for a cluster
     that is away for a while.
     """
-    return _through_outages(lambda: _watch_canary(settings, epoch, limit, stop, on_decision), stop)
+    with closing(AnnouncementReader(settings)) as announcements:
+        return _through_outages(
+            lambda: _watch_canary(settings, announcements, epoch, limit, stop, on_decision), stop
+        )
 
 
 def _through_outages(work: Callable[[], T], stop: Event) -> T | None:
@@ -96,19 +100,20 @@ def _through_outages(work: Callable[[], T], stop: Event) -> T | None:
 
 
 def _watch_canary(
-    settings: Settings, epoch: int, limit: Limit, stop: Event, on_decision: Callable[[Decision], None]
-) -> Decision | None:
+    settings: Settings, announcements: AnnouncementReader, epoch: int, limit: Limit, stop: Event,
+    on_decision: Callable[[Decision], None],
+) -> Decision | None:  # fmt: skip
     """Watch it as long as the cluster answers, from its beginning on.
 
     1. Note that it began, unless it has ended already.
     2. Follow its ranks until the trial has a verdict, or somebody else makes an announcement.
     3. Announce the verdict, then record it.
     """
-    announced = next((each for each in all_announcements(settings) if each.epoch == epoch), None)
+    announced = next((each for each in announcements.all() if each.epoch == epoch), None)
     if announced is None or not announced.shares:
         raise EddyError(f"epoch {epoch} has no canary: announce one with `eddy announce LIVE=90 CANARY=10`")
     trial = Trial(announced, limit)
-    if (ended := _ended(settings, trial)) is not None:
+    if (ended := _ended(settings, announcements, trial)) is not None:
         return ended
     began = _began(trial)
     if _record(settings, began):
@@ -119,7 +124,7 @@ def _watch_canary(
             for at_ms, told in reader.read_on():
                 trial.take(at_ms, told.sums)
             trial.pass_time(wall_ms())
-            if (ended := _ended(settings, trial)) is not None:
+            if (ended := _ended(settings, announcements, trial)) is not None:
                 return ended
             if trial.verdict is not None:
                 try:
@@ -139,9 +144,9 @@ def _announce(settings: Settings, verdict: Verdict) -> Announcement:
     return announce_shares(settings, versions, verdict.decided)
 
 
-def _ended(settings: Settings, trial: Trial) -> Decision | None:
+def _ended(settings: Settings, announcements: AnnouncementReader, trial: Trial) -> Decision | None:
     """How the trial has ended already, recorded now if it was not; None while it goes on."""
-    following = next((each for each in all_announcements(settings) if each.epoch > trial.epoch), None)
+    following = next((each for each in announcements.all() if each.epoch > trial.epoch), None)
     if following is None:
         return None
     if following.decided is not None and following.decided.canary_epoch == trial.epoch:

@@ -8,10 +8,11 @@ them, so that the epoch of an old row can be looked up, and the version before t
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
 from eddy.models.descriptions import DESCRIPTION
@@ -55,31 +56,75 @@ def _problem_of_shares(shares: Sequence[Share]) -> str:
     return ""
 
 
-def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
-    """The newest announcement under each key, in the order in which they were written; empty before the
-    first. A tombstone withdraws the one under its key; unreadable records are passed over.
+class AnnouncementReader:
+    """Reads what was announced; then, whenever it is asked, what was announced meanwhile. It connects when it
+    is first asked, and again after a failure.
     """
-    topic = TopicPartition(settings.topics.model_versions, 0)
-    consumer = new_consumer(settings, enable_auto_commit=False, isolation_level="read_committed")
-    try:
-        consumer.assign([topic])
-        consumer.seek_to_beginning(topic)
-        newest: dict[bytes, Announcement] = {}
-        for record in records_to_end(consumer, consumer.end_offsets([topic]), _TIMEOUT_S):
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = TopicPartition(settings.topics.model_versions, 0)
+        self._consumer: KafkaConsumer | None = None
+        self._newest: dict[bytes, Announcement] = {}
+
+    def by_key(self) -> dict[bytes, Announcement]:
+        """The newest announcement under each key, in the order in which they were written; empty before the
+        first. A tombstone withdraws the one under its key; unreadable records are passed over.
+
+        Errors: NotReadInTime and kafka-python's.
+        """
+        try:
+            self._read_on()
+        except BaseException:
+            self.close()
+            raise
+        return dict(self._newest)
+
+    def all(self) -> list[Announcement]:
+        """The announcement of each epoch that is not withdrawn, oldest first. Errors: as `by_key`."""
+        return oldest_first(self.by_key().values())
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def _connected(self) -> KafkaConsumer:
+        """A consumer that has read what is in `_newest`."""
+        if self._consumer is None:
+            self._newest.clear()
+            self._consumer = new_consumer(
+                self._settings, enable_auto_commit=False, isolation_level="read_committed"
+            )
+            self._consumer.assign([self._topic])
+            self._consumer.seek_to_beginning(self._topic)
+        return self._consumer
+
+    def _read_on(self) -> None:
+        consumer, topic = self._connected(), self._topic
+        end = consumer.end_offsets([topic])
+        if end[topic] < consumer.position(topic):  # the topic was deleted and made again
+            self._newest.clear()
+            consumer.seek_to_beginning(topic)
+        for record in records_to_end(consumer, end, _TIMEOUT_S):
             key = record.key or b""
             if record.value is None:
-                newest.pop(key, None)
+                self._newest.pop(key, None)
                 continue
             try:
                 announcement = decode_announcement(record.value)
             except Unreadable as reason:
                 log.warning("%s offset %d: %s; passed over", topic.topic, record.offset, reason)
                 continue
-            newest.pop(key, None)  # so that it comes last
-            newest[key] = announcement
-        return newest
-    finally:
-        consumer.close()
+            self._newest.pop(key, None)  # so that it comes last
+            self._newest[key] = announcement
+
+
+def announcements_by_key(settings: Settings) -> dict[bytes, Announcement]:
+    """What `AnnouncementReader.by_key` says now. Errors: likewise."""
+    with closing(AnnouncementReader(settings)) as reader:
+        return reader.by_key()
 
 
 def oldest_first(announcements: Iterable[Announcement]) -> list[Announcement]:

@@ -24,8 +24,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from eddy.models.errors import EddyError
 from eddy.models.event_limits import EARLIEST_MS
+from eddy.models.machine_cache import cache_folder
 from eddy.models.rules import EventRules
-from eddy.models.storage import Location, cache_folder, located
+from eddy.models.storage import Location, located
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.partitioner import Partitioner
 

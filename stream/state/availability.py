@@ -122,20 +122,16 @@ class Availability:
         else:
             self._to_carry.pop(item, None)
 
-    def take_to_carry(self) -> list[str]:
-        """Ids of the items that a tombstone withdrew since the last call and whose dictionary records do not
-        say so: to be written there.
+    def to_carry(self) -> list[str]:
+        """Ids of the items that only a tombstone withdrew: their dictionary records are to say so. They stay
+        here until `note_carried`, whatever becomes of who writes them.
         """
-        ids = list(self._to_carry.values())
-        self._to_carry.clear()
-        return ids
+        return list(self._to_carry.values())
 
-    def carry_again(self, ids: Iterable[str]) -> None:
-        """These could not be written: `take_to_carry` gives those again that are still withdrawn by a
-        tombstone alone.
-        """
+    def note_carried(self, ids: Iterable[str]) -> None:
+        """The dictionary records of these items say by now that they are withdrawn."""
         for item in map(item_hash, ids):
-            self._note_whether_to_carry(item)
+            self._to_carry.pop(item, None)
 
 
 def dictionary_records(

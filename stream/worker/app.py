@@ -17,6 +17,7 @@ from faust.types import TP
 from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers
+from eddy.stream.kafka.login_watch import LoginWatch
 from eddy.stream.kafka.security.credentials import for_aiokafka
 from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
@@ -44,7 +45,7 @@ REQUEST_MARGIN_S = 30.0
 """How much longer than a rebalance a request may take: joining is a request that waits for the other members.
 """
 
-TOPIC_WATCH_S = 2.0
+WATCH_S = 2.0
 METADATA_AGE_S = 10
 
 
@@ -195,7 +196,9 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     keep_out_of_collections()
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
-    watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids)))
+    watching = asyncio.ensure_future(
+        _watch(TopicWatch(settings, ids), LoginWatch(settings, limit_s=settings.stall_s))
+    )
     try:
         ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.background.failed, watching]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -222,10 +225,13 @@ def _prepare(settings: Settings) -> dict[str, UUID]:
         return ids
 
 
-async def _watch(topics: TopicWatch) -> None:
+async def _watch(*watches: TopicWatch | LoginWatch) -> None:
+    """Look again and again until cancelled. Errors: those of the watches."""
     try:
         while True:
-            await asyncio.sleep(TOPIC_WATCH_S)
-            await asyncio.to_thread(topics.look)
+            await asyncio.sleep(WATCH_S)
+            for watch in watches:
+                await asyncio.to_thread(watch.look)
     finally:
-        topics.close()
+        for watch in watches:
+            watch.close()

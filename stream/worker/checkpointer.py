@@ -165,15 +165,15 @@ class Checkpointer:
         the end.
         """
         availability = self._partitions.engine.names.availability
-        ids = await self._thread.run(availability.take_to_carry)
-        if not ids:
-            return
-        try:
-            records = await self._thread.run(lambda: dictionary_records(ids, availability))
+
+        def copy_out() -> tuple[list[str], list[tuple[bytes, bytes]]]:
+            ids = availability.to_carry()
+            return ids, dictionary_records(ids, availability)
+
+        ids, records = await self._thread.run(copy_out)
+        if ids:
             await asyncio.gather(*await send_all(self._producer, self._settings.topics.items, 0, records))
-        except asyncio.CancelledError:  # abandoned with its checkpoint: the next one carries them
-            self._thread.submit(lambda: availability.carry_again(ids))
-            raise
+            await self._thread.run(lambda: availability.note_carried(ids))
 
 
 async def _abandon(checkpointing: asyncio.Future[None]) -> None:

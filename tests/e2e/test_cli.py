@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from eddy import __main__ as eddy
 from eddy.models.logs.events import read_events
 from eddy.stream.records.settings import Settings
+from tests.support.commands import ROOT, run, tiny
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(
     command.name or command.callback.__name__ for command in eddy.app.registered_commands if command.callback
 )
@@ -29,25 +29,6 @@ OF_MODELS = (
     "models show",
     "models watch",
 )
-TINY = ("hidden=8", "dim=8", "epochs=1", "gate_epochs=1", "gate_events=50", "threads=1")
-
-
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, which leaves nothing unclosed and shows no warning of Python's."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always::ResourceWarning", "-m", "eddy", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Warning" not in done.stderr
-    return done
-
-
-def tiny() -> list[str]:
-    return [part for setting in TINY for part in ("--set", setting)]
 
 
 @pytest.fixture

@@ -124,6 +124,29 @@ def test_a_process_that_dies_ends_the_demo_with_its_log(demo: Demo) -> None:
     eventually(lambda: not demo.left())
 
 
+@pytest.mark.timeout(600)
+def test_a_demo_that_is_to_stay_up_says_what_failed_and_keeps_what_still_runs_until_ctrl_c(
+    tmp_path: Path, broker: str
+) -> None:
+    demo = Demo(tmp_path, *QUICK, "--keep", EDDY_BOOTSTRAP_SERVERS=broker)
+    try:
+        eventually(lambda: demo.children("worker") and demo.children("serve"), within_s=240)
+        for child in demo.children("worker"):
+            child.kill()
+        assert demo.process.stdout is not None
+        said = next(line for line in demo.process.stdout if line.startswith("Failed: "))
+        assert "`eddy worker` ended" in said
+        assert next(line for line in demo.process.stdout if "staying up, until Ctrl-C" in line)
+        assert demo.children("serve")
+        demo.process.send_signal(signal.SIGINT)
+        code, error = demo.end()
+        assert code == 130
+        assert "Traceback" not in error
+        eventually(lambda: not demo.left())
+    finally:
+        demo.process.kill()
+
+
 def test_a_taken_port_is_one_line(tmp_path: Path, broker: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from unittest.mock import Mock
 
+import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from eddy.stream.kafka.clients import client_config, records_to_end
+from eddy.stream.kafka import versions as announcing
+from eddy.stream.kafka.clients import NotReadInTime, admin_client, client_config, records_to_end
 from eddy.stream.kafka.topics import prepare_topics
-from eddy.stream.kafka.versions import all_announcements, announce, decode_announcement, live_announcement
+from eddy.stream.kafka.versions import (
+    AnnouncementReader,
+    all_announcements,
+    announce,
+    decode_announcement,
+    live_announcement,
+    withdraw,
+)
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 from tests.support.engines import random_version
+from tests.support.waiting import eventually
 
 AT_ONCE = 4
 
@@ -33,10 +45,58 @@ def test_announcements_made_at_once_have_an_epoch_each_and_the_last_one_is_live(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         made = list(pool.map(lambda version: announce(settings, version), versions))
     assert sorted(each.epoch for each in made) == [1, 2, 3, 4]
-    assert {each.epoch: each.version for each in made} == {
-        each.epoch: each.version for each in all_announcements(settings)
-    }
+    # A transaction's records can be read some milliseconds after it was committed.
+    eventually(
+        lambda: all_announcements(settings) == sorted(made, key=lambda each: each.epoch),
+        what="all announcements are read",
+    )
     assert [each.epoch for each in written(settings)] == [1, 2, 3, 4]
     live = live_announcement(settings)
     assert live is not None
     assert live.epoch == AT_ONCE
+
+
+def test_a_reader_that_is_asked_again_reads_on_and_hears_of_withdrawals(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_topics(settings)
+    version = random_version(settings.registry, items=5)
+    decode = Mock(side_effect=decode_announcement)
+    monkeypatch.setattr(announcing, "decode_announcement", decode)
+    with closing(AnnouncementReader(settings)) as reader:
+        assert reader.all() == []
+        made = [announce(settings, version) for _ in range(2)]
+        decode.reset_mock()  # whoever announces reads what is there
+        eventually(lambda: reader.all() == made, what="both announcements are read")
+        assert decode.call_count == 4, "two records of each, once"
+        withdraw(settings, [b"epoch-1"])
+        eventually(lambda: reader.all() == made[1:], what="one is withdrawn")
+        assert decode.call_count == 4
+
+
+def test_a_reader_begins_anew_after_a_failure_and_with_a_topic_that_was_made_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_topics(settings)
+    version = random_version(settings.registry, items=5)
+    with closing(AnnouncementReader(settings)) as reader:
+        first = announce(settings, version)
+        with monkeypatch.context() as patched:
+            patched.setattr(announcing, "records_to_end", Mock(side_effect=NotReadInTime("late")))
+            with pytest.raises(NotReadInTime):
+                reader.all()
+        eventually(lambda: reader.all() == [first], what="the announcement is read")
+        announce(settings, version)
+        eventually(lambda: len(reader.all()) == 2, what="both announcements are read")
+        make_again(settings, settings.topics.model_versions)
+        other = announce(settings, random_version(settings.registry, items=5, seed=1))
+        assert other.epoch == 1
+        eventually(lambda: reader.all() == [other], what="what was announced before is forgotten")
+
+
+def make_again(settings: Settings, topic: str) -> None:
+    """Delete a topic, and let Eddy create it."""
+    with admin_client(settings) as admin:
+        admin.delete_topics([topic])
+        eventually(lambda: topic not in admin.list_topics(), what="the topic is gone")
+    prepare_topics(settings)

@@ -14,8 +14,8 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.versions import announce
 from eddy.stream.records.settings import Settings, load_settings
 from tests.chaos.cluster import Cluster
-from tests.integration.test_serving import ITEMS, process, server, with_topics
 from tests.support.engines import item_id, random_version
+from tests.support.serving_system import ITEMS, process, server, with_topics
 from tests.support.waiting import eventually
 
 TRIES = 20

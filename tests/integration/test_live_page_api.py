@@ -17,8 +17,8 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.versions import announce
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.records.worker_reports import KEY_PREFIX
-from tests.integration.test_serving import ITEMS, System, process, server, with_topics
 from tests.support.engines import item_id, random_version
+from tests.support.serving_system import ITEMS, System, process, server, with_topics
 from tests.support.waiting import eventually
 
 

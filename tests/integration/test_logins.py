@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,17 @@ from kafka import TopicPartition
 from eddy.models.errors import EddyError
 from eddy.stream.kafka import clients
 from eddy.stream.kafka.clients import admin_client, new_consumer, new_sync_producer, records_to_end
+from eddy.stream.kafka.login_watch import LoginWatch
 from eddy.stream.kafka.producers import new_producer
 from eddy.stream.kafka.reader import read_on, read_to_end
 from eddy.stream.kafka.security.connecting import Refused
 from eddy.stream.kafka.security.permissions import Permission
+from eddy.stream.kafka.topics import prepare_topics
+from eddy.stream.kafka.versions import announce
+from eddy.stream.records.clock import wall_ms
+from eddy.stream.records.schema import encode
 from eddy.stream.records.settings import Settings
+from tests.support.engines import random_version
 from tests.support.secured_kafka import (
     ADMIN,
     KEY_PASSWORD,
@@ -33,6 +40,7 @@ from tests.support.secured_kafka import (
     unsigned_token,
     write_key_and_chain,
 )
+from tests.support.waiting import eventually
 
 TOPIC = "logins"
 CLIENT = "client"
@@ -71,6 +79,23 @@ def bad_token() -> str:
 
 def no_token() -> str:
     raise OSError("the identity provider is away")
+
+
+TOKENS = {"good": lambda: unsigned_token(ADMIN), "refused": bad_token, "missing": no_token}
+
+
+def changing_token() -> str:
+    """What the file that TOKEN_FILE names says."""
+    return TOKENS[Path(os.environ["TOKEN_FILE"]).read_text()]()
+
+
+@pytest.fixture
+def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What it says is what `changing_token` gives."""
+    file = tmp_path / "token"
+    file.write_text("good")
+    monkeypatch.setenv("TOKEN_FILE", str(file))
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +187,83 @@ def test_clients_log_in_again_when_the_broker_ends_their_sessions(kafka: Secured
 
     asyncio.run(asyncio.wait_for(write_and_follow(), 60))
     assert seen == sent
+
+
+WHILE_RUNNING = {
+    "refused": "does not accept the token of EDDY_SASL_OAUTH_TOKEN_PROVIDER",
+    "missing": "EDDY_SASL_OAUTH_TOKEN_PROVIDER gave no token (OSError: the identity provider is away)",
+}
+
+
+def of_changing_token(kafka: SecuredKafka, **values: Any) -> Settings:
+    login: dict[str, Any] = {"sasl_mechanism": "OAUTHBEARER", "sasl_password": None}
+    provider = f"{__name__}:changing_token"
+    return kafka.settings(ADMIN, **login, sasl_oauth_token_provider=provider, **values)
+
+
+@pytest.mark.parametrize("token", WHILE_RUNNING)
+def test_a_process_that_is_not_let_in_any_more_says_why_once_and_when_it_is_over(
+    kafka: SecuredKafka, token_file: Path, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "eddy.kafka")
+    with closing(LoginWatch(of_changing_token(kafka))) as watch:
+        watch.look()
+        assert watch.problem is None
+        token_file.write_text(token)
+
+        def look() -> str | None:
+            watch.look()
+            return watch.problem
+
+        eventually(look, what="the session has ended, and the login is refused")
+        for _ in range(3):
+            watch.look()
+        (line,) = (record.getMessage() for record in caplog.records if record.name == "eddy.kafka")
+        assert WHILE_RUNNING[token] in line
+        token_file.write_text("good")
+        eventually(lambda: not look(), what="the login is accepted again")
+    assert caplog.messages[-1] == "the cluster lets this process in again"
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_that_is_not_let_in_any_more_ends_with_the_reason(
+    kafka: SecuredKafka, token_file: Path, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {
+        "topic_prefix": f"{uuid.uuid4().hex[:8]}.",
+        "registry": tmp_path / "registry",
+    }
+    by_password = kafka.settings(ADMIN, **values)
+    prepare_topics(by_password)
+    announce(by_password, random_version(by_password.registry))
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "eddy", "worker"],
+        cwd=tmp_path,
+        env={
+            **os.environ, "PYTHONPATH": str(ROOT), "EDDY_STALL_S": "1",
+            **environment(of_changing_token(kafka, **values)),
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        state = [TopicPartition(by_password.topics.user_state, number) for number in range(4)]
+        with (
+            closing(new_sync_producer(by_password)) as producer,
+            closing(new_consumer(by_password)) as reader,
+        ):
+            event = {"user_id": "anna", "item_id": "heat", "timestamp": wall_ms()}
+            producer.send(by_password.topics.events, key=b"anna", value=encode(event)).get(timeout=60)
+            eventually(lambda: sum(reader.end_offsets(state).values()), 500, "the worker works")
+        token_file.write_text("refused")
+        error = worker.communicate(timeout=240)[1]
+    finally:
+        worker.kill()
+    assert worker.returncode == 1
+    last = error.splitlines()[-1]
+    assert WHILE_RUNNING["refused"] in last
+    assert last.endswith("ending, to be restarted by a supervisor)")
+    assert "Traceback" not in error
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

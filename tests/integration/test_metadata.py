@@ -18,8 +18,8 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.records.schema import Event, encode
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_key
-from tests.integration.test_serving import START, message_at, newest, process, server, with_topics
 from tests.support.engines import item_id, random_version
+from tests.support.serving_system import START, message_at, newest, process, server, with_topics
 from tests.support.waiting import eventually
 from tests.unit.logs.test_item_features import FAST, ITEMS, SMALL, kinds, kinds_log
 

@@ -23,9 +23,9 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from eddy.serving.api_keys import SCOPES, new_key
 from eddy.stream.kafka.versions import announce
 from eddy.stream.records.settings import load_settings
-from tests.integration.test_serving import server, with_topics
 from tests.support.engines import random_version
 from tests.support.hostile_requests import hostile_request, send_all
+from tests.support.serving_system import server, with_topics
 from tests.support.waiting import eventually
 
 EXAMPLES_FOLDER = Path(__file__).parents[2] / "deploy" / "examples"

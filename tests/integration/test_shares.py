@@ -10,8 +10,8 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.versions import announce, announce_shares
 from eddy.stream.records.settings import load_settings
 from eddy.stream.state.sampling import share_of
-from tests.integration.test_serving import ITEMS, System, message_at, process, server, with_topics
 from tests.support.engines import random_version
+from tests.support.serving_system import ITEMS, System, message_at, process, server, with_topics
 from tests.support.waiting import eventually
 
 USERS = [f"user-{number}" for number in range(12)]

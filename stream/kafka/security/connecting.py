@@ -39,7 +39,7 @@ class _Unreachable(Exception):
 
 def reason_of_failure(settings: Settings) -> EddyError | None:
     """Why no connection could be made, for the user; None when one can be made now. It is a `Refused` where
-    another attempt would end alike.
+    another attempt would end alike, and `NoToken` where the provider of tokens failed.
     """
     servers = (settings.bootstrap_servers or "").split(",")
     unreachable: list[str] = []
@@ -156,7 +156,7 @@ def _of_broken(settings: Settings, host: str, port: int, error: Exception) -> Ex
     except OSError as failure:
         return _Unreachable(failure.strerror or str(failure) or type(failure).__name__)
     if isinstance(error.__cause__, NoToken):
-        return EddyError(str(error.__cause__))
+        return NoToken(str(error.__cause__))
     return Refused(
         f"{server}: the broker hangs up ({type(error).__name__}): is "
         f"EDDY_SECURITY_PROTOCOL={settings.security_protocol} what this port speaks?"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,7 +47,10 @@ class Cluster:
         if waiting := self.failures.get(step):
             raise waiting.pop(0)
 
-    def announcements(self, _: Settings) -> list[Announcement]:
+    def announcement_reader(self, _: Settings) -> SimpleNamespace:
+        return SimpleNamespace(all=self.announcements, close=lambda: None)
+
+    def announcements(self) -> list[Announcement]:
         self.reach("announcements")
         return list(self.announced)
 
@@ -107,8 +111,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A canary of ten percent, of which nothing is known yet."""
     one = Cluster([announced(100, epoch=EPOCH - 1), announced(90, 10)])
     for name, stands_in in {
-        "all_announcements": one.announcements,
-        "live_announcement": lambda settings: one.announcements(settings)[-1],
+        "AnnouncementReader": one.announcement_reader,
         "announce_shares": one.announce,
         "open_version": lambda share, registry: share,
         "RankReader": one.reader,

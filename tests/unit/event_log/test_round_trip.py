@@ -18,8 +18,8 @@ from eddy.stream.event_log.table import events_table
 from eddy.stream.feed import event_messages
 from eddy.stream.records.admission import Admission
 from eddy.stream.records.decode import decode_events
+from tests.support.event_files import FORMATS, NAMES, Row, expected, written_out
 from tests.support.records import Record
-from tests.unit.logs.test_columns import FORMATS, NAMES, Row, expected, written_out
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import eddy
-from eddy.models.kernels.compiled import cache_folder, compiled, mark_used
+from eddy.models.kernels.compiled import compiled, folder_of_sources, mark_used
 from eddy.models.kernels.compiled_maths import exp2, log
 from tests.support.no_room import no_room
 
@@ -24,12 +24,12 @@ def test_what_was_compiled_from_other_sources_is_not_used(tmp_path: Path, kernel
     """A change in any kernel counts, whichever package it is in: loops call functions of other files."""
     package = tmp_path / "eddy"
     shutil.copytree(Path(eddy.__path__[0]), package, ignore=shutil.ignore_patterns("__pycache__", "logs"))
-    before = cache_folder(package, tmp_path)
+    before = folder_of_sources(package, tmp_path)
     (package / "stream" / "erase.py").write_text("no kernel")
-    assert cache_folder(package, tmp_path) == before
+    assert folder_of_sources(package, tmp_path) == before
     with (package / kernel).open("a") as file:
         file.write("# changed")
-    assert cache_folder(package, tmp_path) != before
+    assert folder_of_sources(package, tmp_path) != before
 
 
 def test_a_kernel_whose_source_changed_is_compiled_again(tmp_path: Path) -> None:
@@ -52,6 +52,21 @@ def test_a_kernel_whose_source_changed_is_compiled_again(tmp_path: Path) -> None
     assert outcome() == outcome() == "[2]"
     kernel.write_text(kernel.read_text().replace("row[end] != 0", "row[end] >= 0"))
     assert outcome() == "[4]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "folder"), [("EDDY_CACHE_DIR", "cache/compiled"), ("NUMBA_CACHE_DIR", "cache")]
+)
+def test_what_is_compiled_is_kept_where_the_setting_says(tmp_path: Path, setting: str, folder: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    program = "import numba; from eddy.models.kernels import compiled; print(numba.config.CACHE_DIR)"
+    outcome = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, setting: str(tmp_path / "cache")}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    kept = Path(outcome.stdout.strip())
+    assert kept.parent == tmp_path / folder
+    assert kept.is_dir()
 
 
 def test_every_compiled_loop_is_in_a_folder_that_the_cache_looks_at() -> None:

@@ -79,19 +79,20 @@ def test_what_a_restart_knows_is_what_was_known(log: list[Record], lag: int) -> 
         read = [pending.pop(0)] if pending else waiting.pop(0)
         written += read
         availability.take_records(read)
-        carried = dictionary_records(availability.take_to_carry(), availability)
+        carried = availability.to_carry()
         if carried:
-            waiting.append(list(carried))
+            waiting.append(list(dictionary_records(carried, availability)))
+            availability.note_carried(carried)
         if len(waiting) > lag:
             late = waiting.pop(0)
             written += late
             availability.take_records(late)
     expected = X in availability
-    assert availability.take_to_carry() == []
+    assert availability.to_carry() == []
     for restarted in (written, compacted(written, True), compacted(written, False), written * 2):
         again = after(*restarted)
         assert (X in again) == expected
-        assert again.take_to_carry() == []
+        assert again.to_carry() == []
 
 
 def test_what_cannot_be_read_withdraws_nothing() -> None:
@@ -105,7 +106,7 @@ def test_what_cannot_be_read_withdraws_nothing() -> None:
     availability = Availability()
     availability.take_records(damaged)
     assert X not in availability
-    assert availability.take_to_carry() == []
+    assert availability.to_carry() == []
 
 
 def test_availability_is_no_feature_of_an_item() -> None:
@@ -172,12 +173,12 @@ def test_a_worker_that_names_a_withdrawn_item_first_says_that_it_is_withdrawn(tm
     assert dict(written) == dict([CARRIED, *dictionary_records(["y"])])
 
 
-def test_a_withdrawal_whose_carrying_was_abandoned_is_carried_again_unless_it_came_about_otherwise() -> None:
+def test_a_withdrawal_is_to_be_carried_until_it_is_carried_or_came_about_otherwise() -> None:
     availability = after(TOMBSTONE)
-    taken = availability.take_to_carry()
-    assert taken == ["x"]
-    availability.carry_again(taken)
-    assert availability.take_to_carry() == ["x"]
+    assert [availability.to_carry() for _ in range(2)] == [["x"], ["x"]]
+    availability.note_carried(["x"])
+    assert availability.to_carry() == []
+    availability.take_records([(dictionary_key(X), None), TOMBSTONE])
+    assert availability.to_carry() == ["x"], "another worker took it out of the dictionary"
     availability.take_records([CARRIED])
-    availability.carry_again(taken)
-    assert availability.take_to_carry() == []
+    assert availability.to_carry() == []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
+import pyarrow.fs
 import pytest
 
 from eddy.models.errors import EddyError
@@ -131,6 +134,53 @@ def test_a_uri_with_credentials_in_it_is_refused_and_not_repeated(uri: str) -> N
 def test_a_uri_that_cannot_be_used_is_one_line(uri: str) -> None:
     with pytest.raises(EddyError, match=r"not a storage that can be used|cannot be used"):
         located(uri)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment that says nothing of AWS; returns the path of the SDK's configuration file."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "aws-config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    return file
+
+
+def test_a_bucket_of_which_nothing_says_where_it_is_is_refused_without_asking_the_network(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Mock(side_effect=AssertionError("the network is asked"))
+    monkeypatch.setattr(pyarrow.fs, "S3FileSystem", asked)
+    monkeypatch.setattr(pyarrow.fs, "resolve_s3_region", asked)
+    with pytest.raises(EddyError, match=r"s3://bucket/log: nothing says in which region.*AWS_REGION"):
+        located("s3://bucket/log")
+    nowhere.write_text("no section")
+    with pytest.raises(EddyError, match=r"s3://bucket/log: cannot be used .*aws-config"):
+        located("s3://bucket/log")
+
+
+@pytest.mark.parametrize(
+    ("uri", "environment", "region"),
+    [
+        ("s3://bucket/log", {"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "x"}, "eu-north-1"),
+        ("s3://bucket/log", {"AWS_DEFAULT_REGION": "eu-north-1"}, "eu-north-1"),
+        ("s3://bucket/log?region=sa-east-1", {"AWS_REGION": "eu-north-1"}, "sa-east-1"),
+        ("s3://bucket/log", {}, "eu-west-3"),
+        ("s3://bucket/log", {"AWS_PROFILE": "other"}, "eu-west-1"),
+        (
+            "s3://bucket/log",
+            {"AWS_PROFILE": "none", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            "us-east-1",
+        ),
+    ],
+)
+def test_the_region_is_what_the_uri_the_environment_or_the_profile_names(
+    uri: str, environment: dict[str, str], region: str, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere.write_text("[default]\nregion = eu-west-3\n[profile other]\nregion=eu-west-1\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert located(uri).filesystem.region == region
 
 
 def test_settings_name_folders_of_this_machine_or_of_object_storage(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import AsyncMock, patch
 
 from eddy.models.storage import located
 from eddy.stream.records.settings import Settings
+from eddy.stream.state.availability import dictionary_records
+from eddy.stream.worker import checkpointer
 from eddy.stream.worker.background import BackgroundTasks
 from tests.support.engines import random_version
 from tests.support.workers import (
@@ -127,6 +130,39 @@ def test_a_flush_that_takes_too_long_is_abandoned_and_all_that_was_copied_out_is
         worker.partitions.tasks[0].applied_up_to(7)
         await worker.revoked({1})
         assert worker.partitions.tasks == {}, "partition 0 stays assigned, but its rows may be half written"
+        await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_withdrawals_that_are_copied_out_while_a_flush_is_abandoned_are_carried_afterwards(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        worker = worker_with_partitions(tmp_path, 1)
+        availability = worker.engine.names.availability
+        availability.take_records([(b"gone", None)])
+        copying, go_on, to_carry = threading.Event(), threading.Event(), availability.to_carry
+
+        def slowly() -> list[str]:
+            ids = to_carry()
+            copying.set()
+            assert go_on.wait(60)
+            return ids
+
+        with (
+            patch.object(availability, "to_carry", slowly),
+            patch.object(checkpointer, "send_all", AsyncMock(return_value=[])) as sent,
+        ):
+            worker.checkpointer.start()
+            await asyncio.to_thread(copying.wait, 60)
+            worker.partitions.tasks[0].applied_up_to(7)
+            assert not await worker.checkpointer.flush(within_s=0), "the engine's thread is busy"
+            go_on.set()
+            while to_carry():
+                await asyncio.sleep(0)
+        (written,) = sent.await_args_list
+        assert written.args[1:] == ("items", 0, dictionary_records(["gone"], availability))
         await worker.stop()
 
     asyncio.run(run())
