@@ -31,6 +31,12 @@ class Tracer:
     """Begins spans, which the provider's processors export when they end."""
 
     def __init__(self, provider: TracerProvider) -> None:
+        # Looked up once, since the package may be missing and each span counts.
+        from opentelemetry.context import Context
+        from opentelemetry.trace import NonRecordingSpan, SpanKind, set_span_in_context
+
+        self._outside, self._inside, self._remote = Context(), set_span_in_context, NonRecordingSpan
+        self._kinds = {"SERVER": SpanKind.SERVER, "CONSUMER": SpanKind.CONSUMER}
         self._provider = provider
         self._tracer = provider.get_tracer("eddy", version("eddy-streams"))
 
@@ -44,13 +50,10 @@ class Tracer:
         """A span that has begun now, the first of a new trace without a parent. Whether it is recorded is for
         the sampler to say (`OTEL_TRACES_SAMPLER`), which follows the parent's flag unless told otherwise.
         """
-        from opentelemetry.context import Context
-        from opentelemetry.trace import NonRecordingSpan, SpanKind, set_span_in_context
-
-        around = Context()
+        around = self._outside
         if parent is not None:
-            around = set_span_in_context(NonRecordingSpan(_span_context(parent)), around)
-        return self._tracer.start_span(name, around, SpanKind[kind], dict(attributes))
+            around = self._inside(self._remote(_span_context(parent)), around)
+        return self._tracer.start_span(name, around, self._kinds[kind], attributes)
 
     def close(self, within_s: float) -> None:
         """Export what has ended, for so long at most: a collector that does not answer must not hold up the
