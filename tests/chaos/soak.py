@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eddy.models.descriptions import UNTIL
 from eddy.models.registry import Version
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import ensure_topics, topic_ids
@@ -135,7 +136,8 @@ def run(
     with admin_client(settings) as admin:
         ensure_topics(admin, settings)
         topic_id = topic_ids(admin, [settings.topics.events])[settings.topics.events].bytes
-    versions = [random_version(settings.registry, seed=seed) for seed in (1, 2)]
+    untrained = {UNTIL: START_MS}  # of no event, so that a refresh may judge on any
+    versions = [random_version(settings.registry, seed=seed, metrics=untrained) for seed in (1, 2)]
     announce(settings, versions[0])
     plan = replace(FULL, events=WARM_UP, users=USERS)
     stop = threading.Event()

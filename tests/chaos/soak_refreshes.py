@@ -15,6 +15,9 @@ from eddy.refresh.refresh import NOT_LIVE
 from eddy.stream.records.settings import Settings
 from tests.chaos.refreshes import environment
 
+SMALL = ("epochs=1", "gate_events=4000")
+"""Settings of a training that leaves time for the rest."""
+
 TIMEOUT_S = 600.0
 ENDINGS = {0: "went live", NOT_LIVE: "refused"}
 """What a refresh may end with, by exit code."""
@@ -52,7 +55,8 @@ class Refresher(threading.Thread):
 
     def _refresh(self) -> None:
         began = time.monotonic()
-        command = [sys.executable, "-m", "eddy", "refresh", "--least-events", "100", "--set", "epochs=1"]
+        command = [sys.executable, "-m", "eddy", "refresh", "--least-events", "100"]
+        command += [part for setting in SMALL for part in ("--set", setting)]
         try:
             done = subprocess.run(
                 command, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S,
@@ -66,4 +70,5 @@ class Refresher(threading.Thread):
             self.endings[ENDINGS[done.returncode]] += 1
         else:
             self.problems.append(f"a refresh ended with {done.returncode}: {done.stderr[-500:]}")
+            print(f"  {self.problems[-1]}", flush=True)
         print(f"  refresh in {self.seconds[-1]:.0f} s: {dict(self.endings)}", flush=True)

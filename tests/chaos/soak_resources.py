@@ -115,7 +115,14 @@ def draw(sampler: Sampler, path: Path) -> None:
             (name.replace("_mb", ", MB"), [(role, name, role) for role in ("worker", "server", "broker")])
             for name in NAMES
         ),
-        ("disk, MB", [("disk", "state_mb", "state"), ("disk", "registry_mb", "registry")]),
+        (
+            "disk, MB",
+            [
+                ("disk", "state_mb", "state"),
+                ("disk", "registry_mb", "registry"),
+                ("disk", "event_log_mb", "event log"),
+            ],
+        ),
         (
             "bytes per event",
             [("disk", "event_log_bytes_per_event", "event log"), ("disk", "kafka_bytes_per_event", "Kafka")],
