@@ -23,11 +23,12 @@ lint: setup ## Check style, imports and types
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
-chaos: setup ## Kill, pause and move workers under load, and kill refreshes; compare with undisturbed runs
+chaos: setup ## Kill, pause and move workers under load, kill refreshes, lose machines; compare with undisturbed runs
 	@$(BIN)/python -m tests.chaos.run
 	@$(BIN)/python -m tests.chaos.refreshes
+	@$(BIN)/python -m tests.chaos.machines
 
-soak: setup ## Steady load with kills, swaps, erasures and HTTP, whose memory, files and threads must stay flat (MINUTES=30)
+soak: setup ## Steady load with kills, swaps, refreshes, erasures and HTTP; memory, files and disk must stay flat (MINUTES=30)
 	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30)
 
 bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)

@@ -38,13 +38,15 @@ from eddy.serving.routes.recommendations import recommendation_routes
 from eddy.serving.routes.users import user_routes
 from eddy.serving.routes.versions import version_routes
 from eddy.serving.service import Service
+from eddy.stream.tracing import Tracer
 
 MAX_BODY_BYTES = 1 << 20
 """The largest body of a request."""
 
 
-def new_app(service: Service) -> FastAPI:
-    """The application with its routes; the caller starts and stops `service`.
+def new_app(service: Service, tracer: Tracer | None = None) -> FastAPI:
+    """The application with its routes; the caller starts and stops `service`. tracer: of requests, where
+    their spans are recorded.
 
     Errors: EddyError when the file of API keys cannot be used.
     """
@@ -90,5 +92,6 @@ def new_app(service: Service) -> FastAPI:
         is_overloaded=service.is_overloaded,
         max_concurrent=settings.http_max_concurrent,
         log_each=settings.http_access_log,
+        tracer=tracer,
     )
     return app

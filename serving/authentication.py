@@ -45,11 +45,12 @@ class Authentication:
 
 def needs_no_key(scope: Scope) -> bool:
     """Whether a request is about one of the open paths."""
-    path = _path(scope)
+    path = path_of(scope)
     return path in OPEN_PATHS or path.startswith(("/docs/", "/page/"))
 
 
-def _path(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
+    """A request's path, without the part that a proxy has stripped."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
@@ -62,7 +63,7 @@ def _presented(scope: Scope) -> bytes | None:
         if name == b"authorization":
             kind, _, key = value.partition(b" ")
             return _bounded(key.strip()) if kind.lower() == b"bearer" else None
-    if _path(scope) in KEY_IN_QUERY:
+    if path_of(scope) in KEY_IN_QUERY:
         found = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
         return _bounded(found[0].encode()) if found else None
     return None

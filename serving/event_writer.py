@@ -17,10 +17,12 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 
 from eddy.models.errors import EddyError
+from eddy.serving.request_context import carried_headers
 from eddy.stream.kafka.producers import new_producer, stop_producers
 from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
+from eddy.stream.records.trace_context import Headers
 
 log = logging.getLogger("eddy.serving")
 
@@ -31,7 +33,7 @@ MAX_WAITING_BYTES = 32 << 20
 """The most bytes of records that wait for their acknowledgement."""
 
 RECORD_OVERHEAD = 200
-"""What a waiting record takes beside its key and value, roughly."""
+"""What a waiting record takes beside its key, value and headers, roughly."""
 
 REST_S = 0.5
 """After a failure records are refused at once for so long, before the cluster is tried again."""
@@ -69,6 +71,7 @@ class _Waiting:
     """A record, and the future of its position."""
 
     message: Message
+    headers: Headers
     size: int
     position: "asyncio.Future[Position]"
 
@@ -110,13 +113,16 @@ class EventWriter:
         await asyncio.gather(*running, *self._stopping, return_exceptions=True)
 
     async def write(self, messages: Sequence[Message]) -> list[Position | Unwritten]:
-        """Write records, each to the partition of its key; those of one partition in order. Returns where
-        each is, or why it may not be there, within about `within_s`.
+        """Write records, each to the partition of its key; those of one partition in order. Their headers
+        carry on the trace of the request that is being answered. Returns where each is, or why it may not be
+        there, within about `within_s`.
         """
         # 1. Room, and a cluster that has not failed a moment ago.
         if asyncio.get_running_loop().time() < self._rest_until:
             return [Unwritten(self._last_failure)] * len(messages)
-        sizes = [RECORD_OVERHEAD + len(key or b"") + len(value or b"") for key, value in messages]
+        headers = carried_headers()
+        overhead = RECORD_OVERHEAD + sum(len(value) for _, value in headers)
+        sizes = [overhead + len(key or b"") + len(value or b"") for key, value in messages]
         if self._waiting_bytes + sum(sizes) > self._max_bytes:
             full = Unwritten("not written: too many events wait for Kafka already")
             return [full] * len(messages)
@@ -125,7 +131,7 @@ class EventWriter:
         partitions = partition_of(keys, self._settings.partitions, self._settings.partitioner)
         loop = asyncio.get_running_loop()
         waiting = [
-            _Waiting(message, size, loop.create_future())
+            _Waiting(message, headers, size, loop.create_future())
             for message, size in zip(messages, sizes, strict=True)
         ]
         self._waiting_bytes += sum(sizes)
@@ -206,7 +212,7 @@ class EventWriter:
             record = records[0]
             if not record.position.done():
                 key, value = record.message
-                if builder.append(key=key, value=value, timestamp=None) is None:
+                if builder.append(key=key, value=value, timestamp=None, headers=record.headers) is None:
                     break
                 sent.append(record)
             batch.append(records.popleft())

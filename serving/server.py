@@ -19,10 +19,14 @@ from eddy.serving.protocol import protocol_with
 from eddy.serving.service import Service
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
+from eddy.stream.tracing import start_tracing
 
 log = logging.getLogger("eddy.serving")
 
 _LOOK_EVERY_S = 0.1
+
+_LAST_SPANS_S = 2.0
+"""How long the end of a server may wait for its last spans to be exported."""
 
 
 class _Server(uvicorn.Server):
@@ -63,12 +67,13 @@ async def serve_on(
     when_ready: take no connection before the server is ready, since others can answer meanwhile.
     """
     # 1. The application and the server around it.
-    service = Service(settings)
+    tracer = start_tracing("eddy-serve")
+    service = Service(settings, traced=tracer is not None)
     ProcessCollector(registry=service.metrics.registry)
     if metrics is not None:
         service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
     config = uvicorn.Config(
-        new_app(service),
+        new_app(service, tracer),
         lifespan="off",
         log_config=None,
         log_level=logging.WARNING,
@@ -118,6 +123,8 @@ async def serve_on(
             loop.remove_signal_handler(number)
         settling.cancel()
         await service.stop()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close, _LAST_SPANS_S)
 
 
 async def _settle(service: Service) -> None:

@@ -34,6 +34,8 @@ from eddy.serving.loop_lag import LoopLag
 from eddy.serving.metrics import ServerMetrics
 from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
+from eddy.serving.request_context import current
+from eddy.serving.row_traces import RowTraces
 from eddy.serving.stored_user import StoredUser, stored_user
 from eddy.serving.versions.answers import Versions
 from eddy.serving.versions.overview import overview
@@ -48,6 +50,7 @@ from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.schema import Share
 from eddy.stream.records.settings import Settings
+from eddy.stream.tracing import link
 
 log = logging.getLogger("eddy.serving")
 T = TypeVar("T")
@@ -62,9 +65,14 @@ MAX_TOGETHER = 64
 class Service:
     """See the module. Use as: `await start()`, `await recommend(…)`, `await stop()`."""
 
-    def __init__(self, settings: Settings, retry_s: float = RETRY_S, threads: int = 1) -> None:
-        """threads: that score side by side; a few questions at a time are answered faster by one."""
+    def __init__(
+        self, settings: Settings, retry_s: float = RETRY_S, threads: int = 1, traced: bool = False
+    ) -> None:
+        """threads: that score side by side; a few questions at a time are answered faster by one. traced:
+        whether requests have spans, to which those of rows can be linked.
+        """
         self.settings = settings
+        self._row_traces = RowTraces() if traced else None
         self.metrics = ServerMetrics()
         self.view = MaterialisedView(wall_ms, threads)
         self._retry_s = retry_s
@@ -323,6 +331,8 @@ class Service:
 
     async def _take_rows(self, tp: TopicPartition, records: Records) -> None:
         newest = {record.key: record.value for record in records if record.key is not None}
+        if self._row_traces is not None:
+            self._row_traces.take(records, newest)  # before anybody can see that the rows include something
         unreadable, rows, missing = await self.on_thread(
             lambda: (
                 self.view.take_rows(tp.partition, newest),
@@ -336,6 +346,14 @@ class Service:
         self.metrics.rows.set(rows)
         if missing - self._failed.keys():
             self._look_at_versions.set()
+
+    def link_to_row(self, user: str) -> None:
+        """Link the span of the request that is being answered to what last changed the user's row."""
+        context, traces = current(), self._row_traces
+        if context is not None and context.span is not None and traces is not None:
+            trace = traces.of(user)
+            if trace is not None:
+                link(context.span, trace)
 
     async def _take_versions(self, tp: TopicPartition, records: Records) -> None:
         for record in records:

@@ -13,7 +13,7 @@ cd "$here/../.."
 lock() { # lock FILE [OPTION...]
     file=$1
     shift
-    "$uv" pip compile pyproject.toml --quiet --upgrade --extra drift --generate-hashes --no-annotate \
+    "$uv" pip compile pyproject.toml --quiet --upgrade --extra drift --extra otel --generate-hashes --no-annotate \
         --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
         --custom-compile-command 'make lock' --output-file "$here/$file" "$@"
 }

@@ -51,4 +51,7 @@ class Waiting(BaseModel):
                 f"wait_for: partition {position.partition} has no records of this user, whose are in {home}",
             )
         within_s = (WAIT_MS if self.wait is None else self.wait) / 1000
-        return await service.read_your_writes.includes(user_id, position, within_s)
+        included = await service.read_your_writes.includes(user_id, position, within_s)
+        if included:
+            service.link_to_row(user_id)
+        return included

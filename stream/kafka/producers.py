@@ -1,8 +1,9 @@
 """Writing to Kafka in batches: records grouped by partition, whole batches sent at once."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -11,6 +12,9 @@ from aiokafka.structs import RecordMetadata
 from eddy.stream.kafka.clients import aiokafka_config
 from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import Settings
+from eddy.stream.records.trace_context import Headers
+
+_NO_HEADERS: Headers = []
 
 BATCH_BYTES = 512 << 10
 """The largest batch of messages that is sent at once."""
@@ -62,19 +66,25 @@ def fatal_error(producer: AIOKafkaProducer) -> BaseException | None:
 
 
 async def send_all(
-    producer: AIOKafkaProducer, topic: str, partition: int, messages: Iterable[Message]
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    messages: Iterable[Message],
+    headers: Mapping[int, Headers] = MappingProxyType({}),
 ) -> list["asyncio.Future[RecordMetadata]"]:
-    """Queue messages for one partition in as few batches as they fit into.
+    """Queue messages for one partition in as few batches as they fit into. headers: of those messages that
+    have any, by their place.
 
     Returns a future for each batch, which is done when the cluster has confirmed it.
     """
     futures = []
     batch: BatchBuilder = producer.create_batch()
-    for key, value in messages:
-        if batch.append(key=key, value=value, timestamp=None) is None:
+    for place, (key, value) in enumerate(messages):
+        added = headers.get(place, _NO_HEADERS)
+        if batch.append(key=key, value=value, timestamp=None, headers=added) is None:
             futures.append(await _send(producer, batch, topic, partition))
             batch = producer.create_batch()
-            batch.append(key=key, value=value, timestamp=None)
+            batch.append(key=key, value=value, timestamp=None, headers=added)
     if batch.record_count():
         futures.append(await _send(producer, batch, topic, partition))
     return futures

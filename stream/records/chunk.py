@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from eddy.stream.records.decode import Decoded, Record
+
+
+class ConsumedRecord(Record, Protocol):
+    """A consumed Kafka record."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 # Station 1: records of one partition on their way to the engine.
@@ -12,7 +20,7 @@ class Chunk:
     """Records of one partition, contiguous in the log."""
 
     partition: int
-    records: Sequence[Record]
+    records: Sequence[ConsumedRecord]
     generation: int
     """of the consumer group when the chunk was fetched"""
     follows: int | None

@@ -23,6 +23,7 @@ from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
+from eddy.stream.tracing import start_tracing
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.probes import serve_metrics
 from eddy.stream.worker.static_member import NameTaken, keep_out_of_the_way, name_is_taken
@@ -47,6 +48,8 @@ REQUEST_MARGIN_S = 30.0
 
 WATCH_S = 2.0
 METADATA_AGE_S = 10
+LAST_SPANS_S = 2.0
+"""How long the end of a worker may wait for its last spans to be exported."""
 
 
 def _credentials(settings: Settings) -> Any:
@@ -181,9 +184,10 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         serve_metrics(settings, settings.metrics_port, metrics.registry)
     app = new_app(settings, ids[names.user_state].hex)
     consumer = GroupConsumer(app, names.events)
+    tracer = start_tracing("eddy-worker")
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(
-        Worker.start(settings, ids[names.events].bytes, consumer, metrics, on_step)
+        Worker.start(settings, ids[names.events].bytes, consumer, metrics, on_step, tracer)
     )
     first: list[asyncio.Future[Any]] = [starting, stopping]
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -213,6 +217,8 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     finally:
         watching.cancel()
         await app.stop()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close, LAST_SPANS_S)
 
 
 def _prepare(settings: Settings) -> dict[str, UUID]:

@@ -17,6 +17,7 @@ from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.background import BackgroundTasks, OnThread
 from eddy.stream.worker.consumer import EventsConsumer
+from eddy.stream.worker.event_traces import EventTraces
 from eddy.stream.worker.inbox import Inbox
 from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
 from eddy.stream.worker.partition_set import PartitionSet
@@ -65,11 +66,13 @@ class BatchLoop:
         background: BackgroundTasks,
         batch_lock: asyncio.Lock,
         applied: asyncio.Event,
+        traces: EventTraces,
     ) -> None:
         self.inbox = Inbox(2 * MAX_BATCH_EVENTS)
         self._settings, self._topic_id, self._partitions = settings, topic_id, partitions
         self._consumer, self._sender, self._run = consumer, sender, run
         self._background, self._batch_lock, self._applied = background, batch_lock, applied
+        self._traces = traces
         self._reencoded_at = time.monotonic()
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
@@ -131,6 +134,7 @@ class BatchLoop:
                 chunks,
                 self._partitions.metrics,
                 self._other_partitioner,
+                self._traces,
             )
         )
         self._sender.put_batch(output)

@@ -24,6 +24,7 @@ from eddy.stream.kafka.producers import fatal_error, send_all
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.messages import Message
 from eddy.stream.records.settings import TopicNames
+from eddy.stream.worker.event_traces import TracedEvent, headers_of_rows
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch)
 STEPS = ("captured", "answered", "written", "committed")
@@ -51,6 +52,8 @@ class CheckpointData:
     statistics: Callable[[], list[Message]]
     appended: Sequence[NDArray[np.int64]] = ()
     """when its records were appended to `events`, ms"""
+    traced: Sequence[TracedEvent] = ()
+    """events whose traces the rows carry on"""
     changelog_end: int = 0
     """once written: the offset on `user-state` from which a restore has to read on"""
 
@@ -88,7 +91,8 @@ async def write_partition(
         return
     try:
         async with producer.transaction():
-            rows = await send_all(producer, topics.user_state, capture.partition, encoded.rows)
+            headers = headers_of_rows(encoded.rows, capture.traced)
+            rows = await send_all(producer, topics.user_state, capture.partition, encoded.rows, headers)
             statistics = await send_all(producer, topics.item_stats, capture.partition, encoded.statistics)
             written = await asyncio.gather(*rows)
             await asyncio.gather(*statistics)

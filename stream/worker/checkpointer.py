@@ -132,6 +132,8 @@ class Checkpointer:
                     tasks[number].mark_committed(part, outcome.committed)
                     if part.appended:
                         metrics.freshness.observe(np.concatenate(part.appended), outcome.written_at)
+                    for event in part.traced:
+                        event.end()
             for loss in lost.values():
                 await self._partitions.lose(loss)
 

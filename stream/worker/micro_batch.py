@@ -17,6 +17,7 @@ from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import discard_snapshot, snapshot_path
 from eddy.stream.worker.answers import encode_lists
+from eddy.stream.worker.event_traces import EventTraces, TracedEvent
 from eddy.stream.worker.inbox import decode_chunks
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.partition_task import PartitionTask, note_changed
@@ -37,6 +38,8 @@ class BatchOutput:
     """for `dead-letters`"""
     ranked: Callable[[], None]
     """waits for the batch's prequential ranks and shows their metrics"""
+    traced: Sequence[TracedEvent]
+    """events whose lists carry their traces on"""
 
     def answers(self) -> dict[int, list[Message]]:
         """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
@@ -51,6 +54,10 @@ class BatchOutput:
         self.ranked()
         return answers
 
+    def traced_in(self, partition: int) -> list[TracedEvent]:
+        """The traced events of a partition, in log order."""
+        return [event for event in self.traced if event.partition == partition]
+
 
 def apply_micro_batch(
     engine: Engine,
@@ -60,6 +67,7 @@ def apply_micro_batch(
     taken: Mapping[int, Sequence[Chunk]],
     metrics: WorkerMetrics,
     other: OtherPartitioner,
+    traces: EventTraces,
 ) -> BatchOutput:
     """Apply the chunks taken from the inbox, by partition. `owners`, the tasks of these partitions, note what
     their next checkpoints write.
@@ -67,6 +75,7 @@ def apply_micro_batch(
     # 1. Decode. Station 2, where a chunk is not decoded yet.
     read = sum(len(chunk.records) for chunks in taken.values() for chunk in chunks)
     metrics.batch_events.observe(read)
+    traced = traces.begin(taken)
     decoded = [decode_chunks(chunks, settings.admission) for chunks in taken.values()]
     rejected = [(part.partition, rejection) for part in decoded for rejection in part.rejected]
     _warn_of_partitioner(rejected, other)
@@ -90,13 +99,31 @@ def apply_micro_batch(
         owners[number].applied_up_to(chunks[-1].end)
         for chunk in chunks:
             owners[number].appended(append_times(chunk.records))
+    _note_applied(traced, owners, rejected)
     # 3. Dead letters, and metrics, of which those of ranks come when the ranks are there.
     letters = [dead_letter(settings.topics.events, number, rejection) for number, rejection in rejected]
     metrics.read.inc(read)  # with what became of them, not before
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.rows))
     started = engine.prequential.started
-    return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics))
+    return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics), traced)
+
+
+def _note_applied(
+    traced: Sequence[TracedEvent],
+    owners: Mapping[int, PartitionTask],
+    rejected: Sequence[tuple[int, Rejected]],
+) -> None:
+    """Say of the traced events what became of them, and let the next checkpoint end their spans."""
+    if not traced:
+        return
+    dead = {(number, rejection.record.offset) for number, rejection in rejected}
+    for event in traced:
+        if (event.partition, event.offset) in dead:
+            event.refuse()
+        else:
+            event.note("applied")
+        owners[event.partition].trace(event)
 
 
 def _refused(report: BatchReport, taken: Mapping[int, Sequence[Chunk]]) -> list[tuple[int, Rejected]]:

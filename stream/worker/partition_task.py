@@ -15,6 +15,7 @@ from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import Rows, keyed
 from eddy.stream.state.snapshots import BLOCK_ROWS, Snapshot
 from eddy.stream.worker.checkpoint import CheckpointData
+from eddy.stream.worker.event_traces import TracedEvent
 
 
 @dataclass
@@ -37,6 +38,7 @@ class PartitionTask:
     _changed: list[Changed] = field(default_factory=list)
     _erased: dict[str, None] = field(default_factory=dict)
     _appended: list[NDArray[np.int64]] = field(default_factory=list)
+    _traced: list[TracedEvent] = field(default_factory=list)
     _rewrites: bool = False
     """whether the next checkpoint writes the item statistics whole"""
 
@@ -69,6 +71,10 @@ class PartitionTask:
         """Note when records were appended to `events` (ms) that the next checkpoint makes durable."""
         self._appended.append(times)
 
+    def trace(self, event: TracedEvent) -> None:
+        """Let the next checkpoint's rows carry on the event's trace, and the event end with it."""
+        self._traced.append(event)
+
     @property
     def durable(self) -> bool:
         """Whether rows and item statistics in memory are as the changelog has them."""
@@ -95,7 +101,8 @@ class PartitionTask:
             self.journal.rewrite()
         statistics = self.journal.drain_records(engine.statistics, engine.names.catalogue)
         appended, self._appended = self._appended, []
-        return CheckpointData(self.number, self.position, rows, statistics, appended)
+        traced, self._traced = self._traced, []
+        return CheckpointData(self.number, self.position, rows, statistics, appended, traced)
 
     def _changed_rows(self, engine: Engine, topic_id: bytes) -> list[Rows]:
         """Copies of the rows that changed since the last call, by version. Where a row has moved to another

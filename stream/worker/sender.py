@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.settings import TopicNames
+from eddy.stream.worker.event_traces import headers_of_answers
 from eddy.stream.worker.micro_batch import BatchOutput
 
 BATCHES = 4
@@ -52,8 +53,11 @@ class Sender:
         async with self._room, self._turn:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, output.answers)
             for partition, messages in answers.items():
-                topic = self._topics.recommendations
-                confirmations += await send_all(self._producer, topic, partition, messages)
+                topic, traced = self._topics.recommendations, output.traced_in(partition)
+                headers = headers_of_answers(messages, traced)
+                confirmations += await send_all(self._producer, topic, partition, messages, headers)
             for letter in output.letters:
                 confirmations.append(await self._producer.send(self._topics.dead_letters, **letter))
         await asyncio.gather(*confirmations)
+        for event in output.traced:
+            event.note("answered")

@@ -32,10 +32,12 @@ from eddy.stream.kafka.starting import started
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.settings import Settings
+from eddy.stream.tracing import Tracer
 from eddy.stream.worker.background import BackgroundTasks, EngineThread
 from eddy.stream.worker.batch_loop import BatchLoop
 from eddy.stream.worker.checkpointer import Checkpointer
 from eddy.stream.worker.consumer import EventsConsumer
+from eddy.stream.worker.event_traces import EventTraces
 from eddy.stream.worker.followed_topics import FollowedTopics
 from eddy.stream.worker.item_retirement import ItemRetirement
 from eddy.stream.worker.log_watch import LogWatch
@@ -71,7 +73,9 @@ class Worker:
         background: BackgroundTasks,
         metrics: WorkerMetrics,
         on_step: Callable[[str], None] = lambda _: None,
+        tracer: Tracer | None = None,
     ) -> None:
+        """tracer: of events, where their spans are recorded."""
         self.settings, self.engine, self.background = settings, engine, background
         self._thread, self._followed = thread, followed
         restorer = Restorer(settings, topic_id, engine, followed.statistics, metrics, thread.run)
@@ -82,7 +86,7 @@ class Worker:
         batch_lock, applied = asyncio.Lock(), asyncio.Event()
         self.batches = BatchLoop(
             settings, topic_id, self.partitions, consumer, self._sender, thread.run, background,
-            batch_lock, applied,
+            batch_lock, applied, EventTraces(tracer, settings.topics.events, settings.group),
         )  # fmt: skip
         self.checkpointer = Checkpointer(
             settings, topic_id, self.partitions, consumer, self._sender, producer, thread, background,
@@ -106,6 +110,7 @@ class Worker:
         consumer: EventsConsumer,
         metrics: WorkerMetrics,
         on_step: Callable[[str], None] = lambda _: None,
+        tracer: Tracer | None = None,
     ) -> Self:
         """Read what is common to all partitions, load the live version (waiting until one is announced),
         begin to work, and read stand-by copies, if any are kept, before the worker joins its group.
@@ -120,8 +125,9 @@ class Worker:
             live = await _first_version(followed, background)
             engine = await thread.run(lambda: new_engine(settings, live, followed))
             worker = cls(
-                settings, topic_id, engine, followed, consumer, producer, thread, background, metrics, on_step
-            )
+                settings, topic_id, engine, followed, consumer, producer, thread, background, metrics,
+                on_step, tracer,
+            )  # fmt: skip
             await worker._run(live)
             await background.unless_failed(worker.partitions.read_copies())
         except BaseException:

@@ -92,6 +92,14 @@ class Worker:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
+    def sources(self) -> dict[int, list[str]]:
+        """Where the rows came from each time that a partition began anew here, by partition."""
+        sources: dict[int, list[str]] = {}
+        pattern = r"partition (\d+): \d+ rows from (.*) in [\d.]+ s"
+        for number, source in re.findall(pattern, self.log().decode()):
+            sources.setdefault(int(number), []).append(source)
+        return sources
+
     def signal(self, number: int) -> None:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)

@@ -49,7 +49,14 @@ def test_every_locked_package_has_its_hashes(name: str) -> None:
 
 def test_the_locked_versions_are_those_that_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["drift"]])
+    wanted = map(
+        Requirement,
+        [
+            *project["dependencies"],
+            *project["optional-dependencies"]["drift"],
+            *project["optional-dependencies"]["otel"],
+        ],
+    )
     versions = locked("cuda")
     unlocked = [
         str(requirement)

@@ -53,10 +53,12 @@ def item_id(number: int) -> str:
 
 def random_version(
     registry: Place, cell: str = "gru", hidden: int = 16, items: int = 200, seed: int = 0,
-    successors: int = 8,
+    successors: int = 8, metrics: dict[str, Any] | None = None,
     **config: Any,
 ) -> Version:  # fmt: skip
-    """A published version whose weights are all random, so that every input has an effect on the state."""
+    """A published version whose weights are all random, so that every input has an effect on the state.
+    metrics: as if they had been measured.
+    """
     torch.manual_seed(seed)
     model = ModelConfig(cell=cell, hidden=hidden, dim=16, item_buckets=8, successors=successors, **config)
     recommender = Recommender(model, items, len(TYPES))
@@ -65,7 +67,8 @@ def random_version(
             if not name.startswith("cell"):
                 parameter.copy_(torch.randn_like(parameter) * 0.3)
     vocabulary = Vocabulary([item_id(i) for i in range(items)], TYPES, model.item_buckets)
-    return publish(registry, Trained(recommender.eval(), vocabulary, EventRules()), {})
+    trained = Trained(recommender.eval(), vocabulary, EventRules(), metrics or {})
+    return publish(registry, trained, {})
 
 
 def new_live_version(engine: Engine | None, version: Version, epoch: int) -> LiveVersion:

@@ -28,13 +28,16 @@ class MemoryBatch:
     messages: list[tuple[bytes | None, bytes | None, Headers]] = field(default_factory=list)
     size: int = 0
 
-    def append(self, *, key: bytes | None, value: bytes | None, timestamp: int | None) -> object | None:
+    def append(
+        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers | None = None
+    ) -> object | None:
         """Add a message; None when there is no room for it."""
+        assert isinstance(headers, list | None), "aiokafka takes no other sequence"
         size = len(key or b"") + len(value or b"")
         if self.messages and self.size + size > self.most_bytes:
             return None
         self.size += size
-        self.messages.append((key, value, ()))
+        self.messages.append((key, value, headers or []))
         return size
 
     def record_count(self) -> int:
@@ -90,10 +93,10 @@ class MemoryProducer:
         return self._queued(lambda: self._append(tp, batch), "produce", topic)
 
     async def send(
-        self, topic: str, value: bytes | None = None, key: bytes | None = None, headers: Headers = ()
+        self, topic: str, value: bytes | None = None, key: bytes | None = None, headers: Headers | None = None
     ) -> asyncio.Future[Any]:
         """To partition 0: what Eddy sends this way goes to topics of one partition."""
-        return await self.send_batch(MemoryBatch(0, [(key, value, headers)]), topic, partition=0)
+        return await self.send_batch(MemoryBatch(0, [(key, value, headers or [])]), topic, partition=0)
 
     def transaction(self) -> Any:
         return TransactionContext(self)

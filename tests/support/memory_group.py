@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.settings import Settings
+from eddy.stream.tracing import Tracer
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.transport import Reading
 from eddy.stream.worker.worker import Worker
@@ -73,10 +74,10 @@ class Member:
         self._flowing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, settings: Settings, topic_id: bytes) -> None:
+    async def start(self, settings: Settings, topic_id: bytes, tracer: Tracer | None = None) -> None:
         """Start the worker; it owns nothing yet."""
         self._topic = settings.topics.events
-        self.worker = await Worker.start(settings, topic_id, self, self.metrics, self._on_step)
+        self.worker = await Worker.start(settings, topic_id, self, self.metrics, self._on_step, tracer)
         self._tasks = [asyncio.create_task(self._hand_out()), asyncio.create_task(self._watch())]
         self._coordinator.members[self.name] = self
 

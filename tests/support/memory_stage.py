@@ -26,7 +26,9 @@ from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import Announcement, DictionaryEntry, Recommendation, encode
 from eddy.stream.records.settings import Settings
+from eddy.stream.records.trace_context import Headers
 from eddy.stream.state.rows import decode_rows
+from eddy.stream.tracing import Tracer
 from tests.chaos.cluster import Cluster
 from tests.chaos.traffic import endless
 from tests.chaos.verify import Verdict, verify
@@ -96,12 +98,16 @@ class MemoryStage:
         """Write so many records to `events`: in order, late, too late, re-sent, and some that are none."""
         self.send(islice(self._traffic, events))
 
-    def send(self, messages: Iterable[Message]) -> None:
-        """Write records to `events`."""
+    def send(self, messages: Iterable[Message], headers: Headers | None = None) -> None:
+        """Write records to `events`, all with these headers."""
         messages = list(messages)
         homes = partition_of([key or b"" for key, _ in messages], PARTITIONS).tolist()
         for number in sorted(set(homes)):
-            sent = [(*message, ()) for message, home in zip(messages, homes, strict=True) if home == number]
+            sent = [
+                (*message, headers or [])
+                for message, home in zip(messages, homes, strict=True)
+                if home == number
+            ]
             self.kafka.append(TopicPartition(self.settings.topics.events, number), sent)
 
     def fence(self, *numbers: int) -> None:
@@ -111,19 +117,19 @@ class MemoryStage:
 
     # -- workers ----------------------------------------------------------------------------------------
 
-    async def start(self, name: str, **settings: Any) -> Member:
+    async def start(self, name: str, tracer: Tracer | None = None, **settings: Any) -> Member:
         """Start a worker that owns nothing yet. One that is started again under its name finds its files."""
         self._started += 1
         client = f"{name}-{self._started}"
         folder = self.folder / name
         values = {"bootstrap_servers": client, "cache_dir": folder, **settings}
         member = Member(name, client, self.kafka, self.group)
-        await member.start(self.settings.model_copy(update=values), TOPIC_ID)
+        await member.start(self.settings.model_copy(update=values), TOPIC_ID, tracer)
         return member
 
-    async def start_owner(self, name: str, **settings: Any) -> Member:
+    async def start_owner(self, name: str, tracer: Tracer | None = None, **settings: Any) -> Member:
         """Start a worker that is given all partitions."""
-        member = await self.start(name, **settings)
+        member = await self.start(name, tracer, **settings)
         await self.rebalance(**{name: ALL})
         return member
 

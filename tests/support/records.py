@@ -18,3 +18,4 @@ class Record:
     """of its append"""
     topic: str = "topic"
     partition: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()

@@ -38,6 +38,7 @@ class StandIn:
         self.events = self.read_your_writes = self
         self.written: list[Message] = []
         self.awaited: list[tuple[str, Position, float]] = []
+        self.linked: list[str] = []
 
     async def write(self, messages: Sequence[Message]) -> list[Position | Unwritten]:
         self.written += messages
@@ -50,6 +51,9 @@ class StandIn:
     async def includes(self, user: str, position: Position, within_s: float) -> bool:
         self.awaited.append((user, position, within_s))
         return position.offset <= 7
+
+    def link_to_row(self, user: str) -> None:
+        self.linked.append(user)
 
     async def stored_user(self, user: str) -> StoredUser | None:
         return ROW if user == "anna" else None
@@ -238,6 +242,7 @@ def test_an_answer_says_whether_it_includes_what_it_waited_for(service: StandIn,
         assert response.json()["includes"] is includes
     (user, position, within_s), _ = service.awaited
     assert (user, position.offset, within_s) == ("anna", 7, 1.0)
+    assert service.linked == ["anna"], "to what led to the row, when the answer includes it"
 
 
 def test_a_posted_question_waits_as_well_and_as_long_as_it_says(service: StandIn) -> None:

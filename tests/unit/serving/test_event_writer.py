@@ -13,12 +13,15 @@ import pytest
 
 from eddy.serving import event_writer
 from eddy.serving.event_writer import RECORD_OVERHEAD, EventWriter, Position, Unwritten
+from eddy.serving.request_context import CURRENT, RequestContext
 from eddy.stream.kafka import producers
 from eddy.stream.records.messages import Message
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
+from eddy.stream.records.trace_context import trace_of_record
 from tests.support.memory_clients import MemoryBatch, MemoryProducer
 from tests.support.memory_kafka import MemoryKafka
+from tests.support.spans import SAMPLED
 
 SETTINGS = Settings(bootstrap_servers="server", partitions=4)
 TOPIC = SETTINGS.topics.events
@@ -83,6 +86,19 @@ def test_a_tombstone_is_written_as_such(kafka: MemoryKafka) -> None:
 
     asyncio.run(run())
     assert list(written(kafka).values()) == [(b"anna", None)]
+
+
+def test_records_carry_on_the_trace_of_the_request_that_writes_them(kafka: MemoryKafka) -> None:
+    async def run() -> None:
+        async with writing(kafka) as writer:
+            await writer.write(messages("anna"))
+            token = CURRENT.set(RequestContext("id", SAMPLED))
+            await writer.write(messages("ben"))
+            CURRENT.reset(token)
+
+    asyncio.run(run())
+    carried = {record.key: trace_of_record(record.headers) for record in kafka.records(TOPIC)}
+    assert carried == {b"anna": None, b"ben": SAMPLED}
 
 
 def test_records_that_wait_go_together_and_in_order(kafka: MemoryKafka) -> None:

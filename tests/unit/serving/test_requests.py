@@ -15,7 +15,7 @@ from eddy.serving.admission import Overloaded
 from eddy.serving.app import new_app
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
-from eddy.serving.request_context import RequestFields, current
+from eddy.serving.request_context import RequestFields
 from eddy.serving.service import Service
 from eddy.stream.records.settings import load_settings
 from tests.support.recorded_service import RecordedService
@@ -41,34 +41,6 @@ def test_an_answer_has_the_id_of_its_request_or_a_new_one() -> None:
     assert given.headers["x-request-id"] == "order-7:3"
     first, second = ask(RecordedService(), PATH, PATH, headers={"X-Request-ID": "no good\tid"})
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
-
-
-@pytest.mark.parametrize(
-    ("header", "passed_on"),
-    [
-        (f"00-{TRACE}-b7ad6b7169203331-01", True),
-        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
-        ("nonsense", False),
-    ],
-)
-def test_a_trace_is_passed_on_with_a_span_of_its_own(header: str, passed_on: bool) -> None:
-    seen: list[str | None] = []
-
-    class Seeing(RecordedService):
-        async def recommend(self, question: Question) -> Answer:
-            context = current()
-            assert context is not None
-            seen.append(context.traceparent)
-            return await super().recommend(question)
-
-    ask(Seeing(), PATH, headers={"traceparent": header})
-    if not passed_on:
-        assert seen == [None]
-        return
-    assert seen[0] is not None
-    version, trace, span, flags = seen[0].split("-")
-    assert (version, trace, flags) == ("00", TRACE, "01")
-    assert span != "b7ad6b7169203331"
 
 
 def test_metrics_and_log_lines_name_the_route_and_no_user(caplog: pytest.LogCaptureFixture) -> None:
