@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from eddy.models.hashing import item_hashes
 from eddy.models.scoring.backend import TopK
-from eddy.models.scoring.scorer import POPULARITY_FLOOR
+from eddy.models.scoring.popularity import POPULARITY_FLOOR
 from eddy.serving.lists.answers import Answer, Ranking
 from eddy.serving.lists.compose import compose
 from eddy.serving.lists.entries import explained_items, items_of, items_with_most, ranked_items

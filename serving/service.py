@@ -79,6 +79,8 @@ class Service:
         self._view_owner = ViewOwner()
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
+        self._updates = ThreadPoolExecutor(1, "eddy-popularity", torch.set_num_threads, (1,))
+        self._update: asyncio.Task[None] | None = None
         self.dynamics = MeasuredDynamics(self)
         self.registry = RegistryReader(settings.registry)
         self.items = ItemService(self)
@@ -142,10 +144,13 @@ class Service:
             try:
                 await work
             except Exception as error:
-                if not self.failed.done():
-                    self.failed.set_exception(error)
+                self._fail(error)
 
         self._tasks.append(asyncio.create_task(guarded()))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     async def _again_and_again(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do work that no answer needs: when it fails, that is reported, and it begins anew."""
@@ -162,11 +167,14 @@ class Service:
         self.streams.end()
         for task in self._tasks:
             task.cancel()
+        if self._update is not None:
+            self._update.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._questions.cancel()
         self._lag.stop()
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._looks.shutdown(wait=False, cancel_futures=True)
+        self._updates.shutdown(wait=False, cancel_futures=True)
         self._login.close()
         self._view_owner.close()
 
@@ -216,6 +224,17 @@ class Service:
             for waiting, result in zip(batch, answers, strict=True):
                 if not waiting.answer.done():
                     waiting.answer.set_result(result)
+            if self._update is None or self._update.done():
+                self._update = asyncio.create_task(self._update_scores())
+
+    async def _update_scores(self) -> None:
+        """Bring the scores up to date beside the thread that answers, where that takes its time."""
+        try:
+            for update in await self._view_owner.do_soon(self.view.begin_updates):
+                done = await asyncio.get_running_loop().run_in_executor(self._updates, update.work)
+                await self._view_owner.do_soon(partial(self.view.put_update, update, *done))
+        except Exception as error:
+            self._fail(error)
 
     # -- users --------------------------------------------------------------------------------------------
 

@@ -6,18 +6,24 @@ move to a new version, and while users are dealt to several, those of each live 
 slab per epoch and version, which is dropped with its model when no row names it any more.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hash, item_hashes
+from eddy.models.logs.item_features import NONE, LaterFeatures
 from eddy.models.registry import Version
+from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.popularity import PopularityUpdate
 from eddy.models.untrusted import Unreadable, decoded, text
 from eddy.models.vocabulary import Catalogue
 from eddy.serving.catalogue.adjustments import Adjustments
@@ -31,7 +37,7 @@ from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import select_entries
 from eddy.stream.records.schema import DICTIONARY_KEY, RULES_KEY, Item
-from eddy.stream.state.item_names import ItemNames, metadata
+from eddy.stream.state.item_names import ItemNames, decode_fields, features_in, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
 from eddy.stream.state.rows import Rows
@@ -39,8 +45,10 @@ from eddy.stream.state.side_by_side import leave_others
 from eddy.stream.state.slab import Slab
 from eddy.stream.state.stored_rows import decode_newest
 
+PRECISION: Precision = "auto"
+"""Of the first pass of lists: what it finds is scored again, and is the same as with float32."""
+
 _decode_item = msgspec.json.Decoder(Item).decode
-_decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class VersionAt(NamedTuple):
@@ -74,6 +82,16 @@ class NewVersion(NamedTuple):
         """Its ranker, warmed up; takes about a second with 200,000 items. May be called on any thread."""
         (ranker,) = self.builder([self.live])
         return ranker
+
+
+class ScoresUpdate(NamedTuple):
+    """Work that brings the scores of a version up to date."""
+
+    ranker: Ranker
+    work: Callable[[], tuple[PopularityUpdate, float]]
+    """may be done on any thread; its result is for `MaterialisedView.put_update`"""
+    numbering: int
+    """of the catalogue, as which the items are numbered"""
 
 
 class MaterialisedView:
@@ -149,7 +167,8 @@ class MaterialisedView:
             self._stats = StatisticsReader(statistics, self.catalogue)
         self._stats.statistics.widen(config.half_lives_ms, config.successors)
         live = LiveVersion(version, epoch, self.catalogue, torch.device("cpu"))
-        builder = RankerBuilder(self.names, self._stats.statistics, float(self.now()), threads=self._threads)
+        now = float(self.now())
+        builder = RankerBuilder(self.names, self._stats.statistics, now, PRECISION, self._threads)
         return NewVersion(live, builder)
 
     def put_version(self, new: NewVersion, ranker: Ranker) -> bool:
@@ -192,10 +211,21 @@ class MaterialisedView:
             self.rankers[at] = self._new_ranker(ranker.live, statistics)
 
     def _new_ranker(self, live: LiveVersion, statistics: Statistics) -> Ranker:
-        scorer = new_scorer(live, self.catalogue, statistics, threads=self._threads)
+        scorer = new_scorer(live, self.catalogue, statistics, PRECISION, self._threads)
         ranker = Ranker(live, self.names, scorer)
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
         return ranker
+
+    def begin_updates(self) -> list[ScoresUpdate]:
+        """The scores that are soon due to be brought up to date, so that no question has to wait for it."""
+        now, wall, numbering = self.now(), self.wall(), self.catalogue.renumbered
+        begun = ((ranker, ranker.begin_update(now, wall)) for ranker in self.rankers.values())
+        return [ScoresUpdate(ranker, work, numbering) for ranker, work in begun if work is not None]
+
+    def put_update(self, update: ScoresUpdate, popularity: PopularityUpdate, took_s: float) -> None:
+        """Score as the update says, unless items have got other numbers meanwhile."""
+        if update.numbering == self.catalogue.renumbered:
+            update.ranker.put_update(popularity, took_s)
 
     def without_model(self, live: Iterable[VersionAt]) -> set[VersionAt]:
         """The versions, out of the live ones and those that rows name, whose model is not here."""
@@ -213,31 +243,38 @@ class MaterialisedView:
     def take_items(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> list[str]:
         """Take records (key, value) of `items`: names of hashes, metadata, and which items are withdrawn."""
         unreadable, ids = [], []
-        described: dict[str, bytes | None] = {}
+        described: dict[str, Mapping[str, object]] = {}
+        features: list[tuple[int, NDArray[np.uint64] | LaterFeatures]] = []
         for key, value in records:
             if not key:
                 continue
             if key == RULES_KEY:
                 unreadable += self._take_rules(value)
                 continue
+            is_metadata = not key.startswith(DICTIONARY_KEY)
             try:
                 if value is None:
                     self.metadata.pop(text(key), None)
-                    described[text(key)] = None
+                    described[text(key)] = {}
+                    if is_metadata:
+                        features.append((item_hash(text(key)), NONE))
                     continue
                 named = decoded(_decode_item, value)
             except Unreadable as reason:
                 unreadable.append(f"key {key!r}: {reason}")
+                features += metadata([(key, value)])  # all that other readers take of it
                 continue
             ids.append(named.item_id)
-            if not key.startswith(DICTIONARY_KEY):
+            if is_metadata:
                 self.metadata[named.item_id] = named
-                described[named.item_id] = value
+                with contextlib.suppress(Unreadable):  # in a field that an Item does not have
+                    described[named.item_id] = decoded(decode_fields, value)
+                    features.append((item_hash(named.item_id), partial(features_in, value)))
         self.names.name_items(ids)
         self.names.take_availability(records)
         self._take_attributes(described)
-        for item, features in metadata(records):
-            self.catalogue.features.put(item, features)
+        for item, of_item in features:
+            self.catalogue.features.put(item, of_item)
         return unreadable
 
     def _take_rules(self, value: bytes | None) -> list[str]:
@@ -249,17 +286,16 @@ class MaterialisedView:
         self.rules = Rules(document)
         return []
 
-    def _take_attributes(self, described: Mapping[str, bytes | None]) -> None:
-        """Take the newest metadata of items by id, None for a tombstone, into columns."""
-        index = self.catalogue.find(item_hashes(list(described)))
-        fields: dict[int, dict[str, object]] = {}
-        for item, (name, value) in zip(index.tolist(), described.items(), strict=True):
-            if item >= 0 and self.names.ids[item] in (name, None):  # not another one with the same hash
-                try:
-                    fields[item] = {} if value is None else decoded(_decode_fields, value)
-                except Unreadable:
-                    continue
-        self.attributes.put(fields)
+    def _take_attributes(self, described: Mapping[str, Mapping[str, object]]) -> None:
+        """Take the newest fields of items by id, none for a tombstone, into columns."""
+        index, names = self.catalogue.find(item_hashes(list(described))).tolist(), self.names.ids
+        self.attributes.put(
+            {
+                item: fields
+                for item, (name, fields) in zip(index, described.items(), strict=True)
+                if item >= 0 and names[item] in (name, None)  # not another one with the same hash
+            }
+        )
 
     def take_statistics(
         self, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]

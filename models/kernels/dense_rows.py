@@ -48,12 +48,24 @@ def complete_dense(
         for start in range(tile, end, ITEMS_AT_ONCE):
             stop = min(start + ITEMS_AT_ONCE, end)
             for b in range(first, last):
-                scores = dense[b, start:stop]
-                _add_columns(unit[b], vector[b, fixed:], moving, start, scores)
-                for j in range(max(items - start, 0), stop - start):
-                    scores[j] = NONE
-                if sparse:
-                    shift[b], total[b] = _add_exponentials(scores, shift[b], total[b])
+                shift[b], total[b] = complete_part(
+                    unit[b], vector[b, fixed:], moving, start, items, sparse, dense[b, start:stop],
+                    shift[b], total[b],
+                )  # fmt: skip
+
+
+@inlined
+def complete_part(
+    unit: np.float32, weight: Floats, moving: Floats, start: int, items: int, sparse: bool, scores: Floats,
+    shift: np.float32, total: np.float32,
+) -> tuple[np.float32, np.float32]:  # fmt: skip
+    """Complete one user's scores of some items, those from `start` on, in place, with weight[K] of the
+    columns; returns the shift and the total of log Z with these items.
+    """
+    _add_columns(unit, weight, moving, start, scores)
+    for j in range(max(items - start, 0), len(scores)):
+        scores[j] = NONE
+    return _add_exponentials(scores, shift, total) if sparse else (shift, total)
 
 
 @inlined

@@ -18,11 +18,17 @@ from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Floats, Ints, compiled, inlined
 from eddy.models.kernels.compiled_maths import LOG2_E, NONE, ONE, ZERO, exp2, gap_bucket, log
-from eddy.models.kernels.topk import find_candidates, insert_ranked, new_peaks, take_best
+from eddy.models.kernels.topk import find_candidates, find_reaching, insert_ranked, new_peaks, take_best
 from eddy.models.kernels.window import Window
 
 NONZERO, IN_WINDOW = np.uint8(1), np.uint8(2)
 """Bits of `Scratch.mark`: an item has a sparse part; an item is in the recent window."""
+
+
+MOST_RESCORED = 4096
+"""Items that are scored again for one list at most, so that its time has a bound where very many items score
+alike. Beyond them the list is that of the first candidates.
+"""
 
 
 class MixtureTables(NamedTuple):
@@ -66,7 +72,7 @@ class BatchTables(NamedTuple):
     everywhere: Ints  # items that nobody is recommended
     added: Floats  # [A,N] what is added to whole scores
     vectors: Floats  # [N,D + 1] for exact scores
-    popularity: Floats  # [N,columns - D - 1]
+    moving: Floats  # [columns - D - 1, N or more]
 
 
 class Scratch(NamedTuple):
@@ -340,29 +346,45 @@ def _rescore_item(
     column, added = rows.column[b], ZERO
     if column >= 0:
         added = shared.added[column, j]
-    vector, row, popularity, d = rows.vector[b], shared.vectors[j], shared.popularity[j], ZERO
+    vector, row, moving, d = rows.vector[b], shared.vectors[j], shared.moving, ZERO
     for column in range(len(row)):
         d += vector[column] * row[column]
-    for column in range(len(popularity)):
-        d += vector[len(row) + column] * popularity[column]
+    for column in range(len(moving)):
+        d += vector[len(row) + column] * moving[column, j]
     if scratch.mark[j]:
         d = _mixed_score(d, log_z, scratch.t[j], scratch.p[j], scratch.shift[j])
     return d + added
 
 
+@inlined
+def _rescore_candidates(
+    b: int, n: int, candidates: Ints, log_z: np.float32, rows: BatchColumns, shared: BatchTables,
+    scratch: Scratch, item: Ints, score: Floats,
+) -> None:  # fmt: skip
+    """Write the best of the first n of the candidates (-1 = none), scored again for user b, into item[k] and
+    score[k]. `scratch` must still hold the user's sparse parts.
+    """
+    item[:], score[:] = -1, NONE
+    for place in range(n):
+        j = candidates[place]
+        if j >= 0:
+            insert_ranked(item, score, j, _rescore_item(b, j, log_z, rows, shared, scratch))
+
+
 @compiled
 def list_best(
-    dense: Floats, log_z: Floats, first: int, rows: BatchColumns, shared: BatchTables,
+    dense: Floats, log_z: Floats, error: Floats, first: int, rows: BatchColumns, shared: BatchTables,
     tables: MixtureTables, scratch: Scratch, items: int, rescored: int, item: Ints, score: Floats,
 ) -> None:  # fmt: skip
     """As `finish_rows`, then write the k best items of each user, best first, into item[n,k] and score[n,k]:
     -1 and -inf where fewer than k may be recommended. The columns of `dense` are a multiple of BLOCK.
 
-    `rescored` > 0: the dense scores are approximate; that many candidates are scored again exactly, but for
-    log Z.
+    `rescored` > 0: the dense scores are approximate, by error[n] at most; that many candidates are scored
+    again exactly, but for log Z, and then all others that can be better than the last of them, if they are
+    not more than MOST_RESCORED.
     """
     most = max(rescored, item.shape[1])
-    peaks = new_peaks(dense.shape[1], most)
+    peaks = new_peaks(dense.shape[1], most, MOST_RESCORED if rescored else 0)
     listed, value = np.empty(most, np.int64), np.empty(most, np.float32)
     for b in range(len(dense)):
         # 1. Finish the scores.
@@ -377,12 +399,19 @@ def list_best(
                 take_best(dense[b], peaks, listed, value)
                 candidates, n_candidates = listed, most
             # 3. Score them again, and take the best.
-            item[b], score[b] = -1, NONE
-            for n in range(n_candidates):
-                j = candidates[n]
-                if j >= 0:
-                    exact = _rescore_item(first + b, j, log_z[b], rows, shared, scratch)
-                    insert_ranked(item[b], score[b], j, exact)
+            _rescore_candidates(
+                first + b, n_candidates, candidates, log_z[b], rows, shared, scratch, item[b], score[b]
+            )
+            # 4. Whatever the error may have kept from the list reaches its last score but for the error: a
+            # whole score grows with the dense one, and by no more.
+            last = score[b, item.shape[1] - 1] if item.shape[1] else NONE
+            if last > NONE:
+                n_candidates = find_reaching(dense[b], last - error[b], peaks)
+                if n_candidates >= 0:
+                    _rescore_candidates(
+                        first + b, n_candidates, peaks.candidates, log_z[b], rows, shared, scratch,
+                        item[b], score[b],
+                    )  # fmt: skip
         _clear_scratch(scratch, count)
 
 

@@ -111,15 +111,17 @@ class Peaks(NamedTuple):
     key: NDArray[np.int32]
     """[n / LANE + BLOCK] working space of `_threshold_reached_by`"""
     candidates: Ints
-    """[4 k + BLOCK] indices that `find_candidates` writes"""
+    """[4 k + BLOCK or more] indices that `find_candidates` and `find_reaching` write"""
 
 
 @inlined
-def new_peaks(n: int, k: int) -> Peaks:
-    """Space for rows of n scores, n a multiple of BLOCK, of which the k best are wanted."""
+def new_peaks(n: int, k: int, room: int = 0) -> Peaks:
+    """Space for rows of n scores, n a multiple of BLOCK, of which the k best are wanted, or `room` that reach
+    a number.
+    """
     return Peaks(
         np.empty(n // LANE, np.float32), np.empty(n // BLOCK, np.float32),
-        np.empty(n // LANE + BLOCK, np.int32), np.empty(4 * k + BLOCK, np.int64),
+        np.empty(n // LANE + BLOCK, np.int32), np.empty(max(4 * k + BLOCK, room), np.int64),
     )  # fmt: skip
 
 
@@ -190,9 +192,20 @@ def find_candidates(dense: Floats, k: int, peaks: Peaks) -> int:
     which happens where many scores are equal. `peaks` must have been made for this n and at least this k.
     """
     _fill_peaks(dense, peaks)
-    lanes, tops, count = peaks.lanes, peaks.tops, 0
+    lanes, tops = peaks.lanes, peaks.tops
     # At least k scores reach it; it is nearly the k-th score where hardly two of the best share a maximum.
-    threshold = _threshold_reached_by(tops if 2 * k <= len(tops) else lanes, k, peaks.key)
+    return find_reaching(
+        dense, _threshold_reached_by(tops if 2 * k <= len(tops) else lanes, k, peaks.key), peaks
+    )
+
+
+@compiled
+def find_reaching(dense: Floats, threshold: np.float32, peaks: Peaks) -> int:
+    """Write the indices of all scores of dense[n] that reach the threshold, and are above -inf, into
+    `peaks.candidates`, in any order. Returns how many; -1 if there is no room for them. `peaks` must hold the
+    maxima of `dense`, as `find_candidates` leaves it.
+    """
+    lanes, tops, count = peaks.lanes, peaks.tops, 0
     for top in range(len(tops)):
         if tops[top] < threshold or tops[top] == NONE:
             continue

@@ -10,7 +10,7 @@ others.
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +93,26 @@ def _category(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:.7g}"
 
 
+LaterFeatures = Callable[[], NDArray[np.uint64]]
+"""Makes features, the same at every call."""
+
+
+class _Entry:
+    """An item's features; copies of `ItemFeatures` share it."""
+
+    __slots__ = ("_features", "revision")
+
+    def __init__(self, revision: int, features: NDArray[np.uint64] | LaterFeatures) -> None:
+        self.revision = revision
+        self._features = features
+
+    def now(self) -> NDArray[np.uint64]:
+        features = self._features
+        if callable(features):
+            features = self._features = features()
+        return features
+
+
 class ItemFeatures:
     """Features by item hash, in the order in which they came. An item's latest features replace earlier ones.
 
@@ -100,7 +120,7 @@ class ItemFeatures:
     """
 
     def __init__(self) -> None:
-        self._by_item: dict[int, tuple[int, NDArray[np.uint64]]] = {}
+        self._by_item: dict[int, _Entry] = {}
         self.revision = 0
 
     def __len__(self) -> int:
@@ -112,11 +132,13 @@ class ItemFeatures:
         other._by_item, other.revision = self._by_item.copy(), self.revision
         return other
 
-    def put(self, item: int, features: NDArray[np.uint64]) -> None:
-        """Replace the features of the item with this hash."""
+    def put(self, item: int, features: NDArray[np.uint64] | LaterFeatures) -> None:
+        """Replace the features of the item with this hash. A function is called when somebody asks for them,
+        on any thread: only a version that knows features does.
+        """
         self.revision += 1
         self._by_item.pop(item, None)  # the last to come is the last in the dictionary
-        self._by_item[item] = self.revision, features
+        self._by_item[item] = _Entry(self.revision, features)
 
     def add(self, items: Iterable[tuple[int, NDArray[np.uint64]]]) -> None:
         """Take over features by item hash, of those items that have none here."""
@@ -126,18 +148,18 @@ class ItemFeatures:
 
     def items(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
         """(item hash, features) of all items; the item that changed last comes last."""
-        return ((item, features) for item, (_, features) in self._by_item.items())
+        return ((item, entry.now()) for item, entry in self._by_item.items())
 
     def of(self, hashes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
         """The features of items by their hashes; an item without metadata has none."""
-        nothing = (0, NONE)
-        return [self._by_item.get(item, nothing)[1] for item in hashes.tolist()]
+        nothing = _Entry(0, NONE)
+        return [self._by_item.get(item, nothing).now() for item in hashes.tolist()]
 
     def changed_since(self, revision: int) -> NDArray[np.uint64]:
         """Hashes of the items that changed after this revision."""
         changed = []
-        for item, (when, _) in reversed(self._by_item.items()):
-            if when <= revision:
+        for item, entry in reversed(self._by_item.items()):
+            if entry.revision <= revision:
                 break
             changed.append(item)
         return np.array(changed, np.uint64)

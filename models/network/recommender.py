@@ -23,6 +23,9 @@ from eddy.models.tensors import SPARSE_GATES, Inputs, Query, gap_bucket
 TREND = 4
 """Learned functions of an item's moving popularities in the score."""
 
+TREND_UNIT = 5.0
+"""What these functions read are log popularities in this unit, so that they are of the order of 1."""
+
 
 class Recommender(nn.Module):
     """V items (+ buckets), T event types (+ unknown), one cell."""
@@ -131,7 +134,7 @@ class Recommender(nn.Module):
         """
         if not self.columns:
             return log_popularity
-        return torch.cat([log_popularity, self.trend(log_popularity / 5)], dim=-1)  # of the order of 1
+        return torch.cat([log_popularity, self.trend(log_popularity / TREND_UNIT)], dim=-1)
 
     def user_vector(self, output: Tensor, idle_ms: Tensor) -> Tensor:
         """Cell outputs [n,H] of users idle for [n] ms -> vectors [n,D], to be multiplied by item vectors."""

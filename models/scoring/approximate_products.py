@@ -7,7 +7,7 @@ machine. n items, B queries, D units of an item vector.
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +17,20 @@ from eddy.models.kernels.quantisation import TINY, quantise
 
 Precision = Literal["float32", "bfloat16", "int8", "auto"]
 
-Product = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""A function of vectors float32[B, D + 1]: it returns float32[B,n], which the caller may overwrite, and the
-unit [B, 1] that this has to be multiplied by to be the product; None = 1.
-"""
+
+class Products(NamedTuple):
+    """Products of B queries with n items."""
+
+    raw: Tensor
+    """float32[B,n], which the caller may overwrite"""
+    unit: Tensor | None = None
+    """float32[B,1] that `raw` has to be multiplied by; None = 1"""
+    error: Tensor | None = None
+    """float32[B], by how much a product differs from the exact one at most; None: it is exact"""
+
+
+Product = Callable[[Tensor], Products]
+"""A function of vectors float32[B, D + 1]."""
 
 WORTHWHILE = 0.75
 """A first pass that takes more than this share of float32's time is not worth it: the short list has to be
@@ -35,6 +45,9 @@ fast within a few percent.
 _TRIAL_ROWS, _DEVICE_TRIAL_ROWS = 64, 1024
 """Queries in the products that are timed, on a CPU as many as the order is chosen for."""
 
+_BFLOAT16_ERROR = 2.0**-7
+"""More than the relative errors of two factors and of their sum, each of which is rounded to 8 bits."""
+
 _CANNOT = (RuntimeError, AttributeError, TypeError)
 """The errors that torch raises where an operation is missing on this device or in this version."""
 
@@ -44,9 +57,9 @@ def exact_product(rows: Tensor) -> Product:
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
     except _CANNOT:
-        return lambda vector: (torch.mm(vector, rows.T), None)
+        return lambda vector: Products(torch.mm(vector, rows.T))
     linear = torch.ops.mkldnn._linear_pointwise
-    return lambda vector: (linear(vector, packed, None, "none", [], ""), None)
+    return lambda vector: Products(linear(vector, packed, None, "none", [], ""))
 
 
 def _int8(rows: Tensor) -> Product:
@@ -54,26 +67,39 @@ def _int8(rows: Tensor) -> Product:
     a scale of its own.
     """
     scale = rows.abs().amax(dim=1).clamp(min=TINY) / 127
-    onednn = torch.ops.onednn
-    weight = onednn.qlinear_prepack((rows / scale[:, None]).round().to(torch.int8), None)
+    onednn, whole = torch.ops.onednn, (rows / scale[:, None]).round()
+    weight = onednn.qlinear_prepack(whole.to(torch.int8), None)
     zero = torch.zeros(len(rows), dtype=torch.int32)
+    quantised = whole.mul_(scale[:, None])
+    norm, residual = _greatest_length(quantised), _greatest_length(rows - quantised)
 
-    def product(vector: Tensor) -> tuple[Tensor, Tensor]:
+    def product(vector: Tensor) -> Products:
         steps, unit = torch.empty(vector.shape, dtype=torch.uint8), torch.empty(len(vector), 1)
         quantise(vector.numpy(), steps.numpy(), unit.numpy())
         raw = onednn.qlinear_pointwise(
             steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return raw, unit
+        lost = torch.linalg.vector_norm(vector - unit * (steps.float() - 128), dim=1)
+        return Products(raw, unit, torch.linalg.vector_norm(vector, dim=1) * residual + lost * norm)
 
     return product
 
 
+def _greatest_length(rows: Tensor) -> float:
+    return float(torch.linalg.vector_norm(rows, dim=1).max())
+
+
 def _bfloat16(rows: Tensor) -> Product:
-    transposed = rows.bfloat16().T
-    if rows.is_cuda:  # where sums can stay in float32
-        return lambda vector: (torch.mm(vector.bfloat16(), transposed, out_dtype=torch.float32), None)
-    return lambda vector: (torch.mm(vector.bfloat16(), transposed).float(), None)
+    transposed, norm = rows.bfloat16().T, _greatest_length(rows)
+
+    def product(vector: Tensor) -> Products:
+        if rows.is_cuda:  # where sums can stay in float32
+            raw = torch.mm(vector.bfloat16(), transposed, out_dtype=torch.float32)
+        else:
+            raw = torch.mm(vector.bfloat16(), transposed).float()
+        return Products(raw, error=torch.linalg.vector_norm(vector, dim=1) * (norm * _BFLOAT16_ERROR))
+
+    return product
 
 
 _REDUCED: dict[str, Callable[[Tensor], Product]] = {"int8": _int8, "bfloat16": _bfloat16}

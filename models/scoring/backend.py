@@ -136,10 +136,6 @@ def successor_tables(
     """The M = `successors` best successors of last[B,L] (-1 = no item) at `now`, ms of the stream clock, in a
     catalogue of N = `items`. Each distinct item is looked up once.
     """
-    is_used = np.zeros(items + 1, np.bool_)
-    is_used[last] = True  # -1 is the index of the last entry: N stands for no item
-    distinct = np.flatnonzero(is_used)
-    row = np.zeros(items + 1, np.int64)
-    row[distinct] = np.arange(len(distinct))
+    distinct, row = np.unique(np.where(last < 0, items, last), return_inverse=True)
     successor, share = statistics.successors_of(np.where(distinct < items, distinct, -1), now, successors)
-    return SuccessorTables(row[last], distinct, successor, share)
+    return SuccessorTables(row.reshape(last.shape), distinct, successor, share)

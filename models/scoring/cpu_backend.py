@@ -60,6 +60,12 @@ def mixture_tables(mixture: Mixture, older: int) -> score_rows.MixtureTables:
     )
 
 
+ROUNDING = np.float32(1e-4)
+"""What float32 may round, in the order of which two ways of computing a score differ, beside the error of a
+first pass: scores are of the order of ten.
+"""
+
+
 class CpuBackend:
     """The optimised `eddy.models.scoring.backend.ScoringBackend`, for finite numbers on a CPU."""
 
@@ -95,11 +101,11 @@ class CpuBackend:
             everywhere=everywhere,
             added=_NOTHING_ADDED if adjust is None else _array(adjust.added),
             vectors=matrix.vectors.numpy(),
-            popularity=_array(matrix.popularity),
+            moving=matrix.moving.numpy(),
         )
 
     def scores(self, rows: slice) -> Tensor:
-        dense, log_z = self._dense(rows, exact=True)
+        dense, log_z, _ = self._dense(rows, exact=True)
         score_rows.finish_rows(
             dense, log_z, rows.start, self._rows, self._shared, self._tables, *self._scratch()
         )
@@ -111,17 +117,18 @@ class CpuBackend:
         3. Make the ranks, which are always exact.
         """
         # 1.
-        middle, reduced = rows.stop - len(target), self._matrix.reduced
-        listed, k = middle - rows.start, min(k, self._matrix.items)
+        middle, k = rows.stop - len(target), min(k, self._matrix.items)
+        listed = middle - rows.start
+        reduced = self._matrix.reduced or self._matrix.quantised_for(listed) is not None
         item, score = np.empty((listed, k), np.int64), np.empty((listed, k), np.float32)
         own, above = np.empty(len(target), np.float32), np.empty(len(target), np.int64)
         common = (self._rows, self._shared, self._tables)
         # 2.
         if listed:
             first = slice(rows.start, middle if reduced else rows.stop)
-            dense, log_z = self._dense(first, exact=not reduced)
+            dense, log_z, error = self._dense(first, exact=not reduced)
             score_rows.list_best(
-                dense[:listed], log_z[:listed], rows.start, *common, *self._scratch(),
+                dense[:listed], log_z[:listed], error[:listed], rows.start, *common, *self._scratch(),
                 min(short_list(k), self._matrix.items) if reduced else 0, item, score,
             )  # fmt: skip
         # 3.
@@ -129,36 +136,52 @@ class CpuBackend:
             if int(target.min()) < 0 or int(target.max()) >= self._matrix.items:
                 raise IndexError("a target is not among the items")  # compiled loops do not check
             if reduced or not listed:
-                dense, log_z = self._dense(slice(middle, rows.stop), exact=True)
+                dense, log_z, _ = self._dense(slice(middle, rows.stop), exact=True)
             else:
                 dense, log_z = dense[listed:], log_z[listed:]
             score_rows.finish_rows(dense, log_z, middle, *common, *self._scratch())
             score_rows.rank_targets(dense, target.numpy(), own, above)
         return TopK(*(torch.from_numpy(part) for part in (item, score, own, above)))
 
-    def _dense(self, rows: slice, exact: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Dense scores [n, padded N] of the n users in `rows`, in space that the thread uses again, and
-        log Z [n], which means nothing where there are no sparse parts.
+    def _dense(
+        self, rows: slice, exact: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Dense scores [n, padded N] of the n users in `rows`, in space that the thread uses again; log Z
+        [n], which means nothing where there are no sparse parts; and by how much, at most, scores differ
+        from exact ones, [n].
         """
-        vector, matrix = self._vector[rows], self._matrix
-        shift, total = np.full(len(vector), -np.inf, np.float32), np.zeros(len(vector), np.float32)
-        ones = np.ones(len(vector), np.float32)
+        users, matrix = rows.stop - rows.start, self._matrix
+        shift, total = np.full(users, -np.inf, np.float32), np.zeros(users, np.float32)
+        vector, moving = self._rows.vector[rows], matrix.moving.numpy()
+        quantised = None if exact else matrix.quantised_for(users)
+        if quantised is not None:
+            dense = self._buffer("dense", users, matrix.padded)
+            error = quantised.dense(vector, moving, matrix.items, self._sparse, dense, shift, total)
+        else:
+            dense, error = self._dense_by_products(rows, exact, shift, total)
+        return dense, shift + np.log(total) if self._sparse else shift, error + ROUNDING
+
+    def _dense_by_products(
+        self, rows: slice, exact: bool, shift: NDArray[np.float32], total: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `_dense`, tile by tile of the items: scores and errors; `shift` and `total` are written."""
+        vector, matrix, users = self._vector[rows], self._matrix, len(shift)
+        ones, error = np.ones(users, np.float32), np.zeros(users, np.float32)
         moving, tiles = matrix.moving.numpy(), matrix.tiles()
-        dense = self._buffer("dense", len(vector), matrix.padded if len(tiles) > 1 else 0)
+        dense = self._buffer("dense", users, matrix.padded if len(tiles) > 1 else 0)
         for tile in tiles:
-            raw, unit = matrix.product(vector, tile, exact)
+            raw, unit, differs = matrix.product(vector, tile, exact)
+            if differs is not None:
+                error = np.maximum(error, differs.numpy())
             if len(tiles) > 1:
                 dense[:, tile] = raw.numpy()
             else:
                 dense = raw.numpy()
-            # Units are positive: where nothing is added they change no order, and the short list gets exact
-            # scores anyway.
-            scaled = unit is not None and (self._sparse or len(moving) > 0)
             complete_dense(
-                _array(unit[:, 0]) if unit is not None and scaled else ones, self._rows.vector[rows], moving,
+                ones if unit is None else _array(unit[:, 0]), self._rows.vector[rows], moving,
                 tile.start, tile.stop, matrix.items, self._sparse, dense, shift, total,
             )  # fmt: skip
-        return dense, shift + np.log(total) if self._sparse else shift
+        return dense, error
 
     def _buffer(self, name: str, rows: int, columns: int) -> NDArray[np.float32]:
         """This thread's matrix of that name, with any content. It is used again and again: fresh memory costs

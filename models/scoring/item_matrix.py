@@ -2,9 +2,9 @@
 queries.
 
 An item's row is [item vector | bias | popularity columns]. Vector and bias hardly ever change. The product
-with them is the largest part of the work (`eddy.models.scoring.approximate_products`); in reduced precision
-it finds a short list that is then scored exactly. The popularity columns are added in float32: they are few,
-they change all the time, and their values are large.
+with them is the largest part of the work; in reduced precision (`eddy.models.scoring.approximate_products`,
+for few users `eddy.models.scoring.quantised_items`) it finds a short list that is then scored exactly. The
+popularity columns are added in float32: they are few, they change all the time, and their values are large.
 """
 
 import logging
@@ -21,7 +21,8 @@ from eddy.models.kernels.topk import BLOCK
 from eddy.models.logs.item_features import Bags, bags
 from eddy.models.network.recommender import Recommender
 from eddy.models.scoring import approximate_products as products
-from eddy.models.scoring.approximate_products import Precision, Product
+from eddy.models.scoring.approximate_products import Precision, Product, Products
+from eddy.models.scoring.quantised_items import FEW_USERS, QuantisedItems, QuantisedView
 from eddy.models.tensors import all_finite, roomy, to_device
 from eddy.models.vocabulary import Catalogue, Vocabulary
 
@@ -53,18 +54,23 @@ class ItemMatrixView:
     """N: how many items are ranked"""
     vectors: Tensor
     """float32[padded, D + 1]: item vector and bias"""
-    popularity: Tensor
-    """float32[N, F + TREND]"""
     moving: Tensor
-    """float32[F + TREND, padded or more]: `popularity` by column, zeros beyond N"""
+    """float32[F + TREND, padded or more]: popularity by column, of any value beyond N"""
     finite: bool
-    """whether all numbers in `vectors` and `popularity` are finite"""
+    """whether all numbers in `vectors` and `moving` are finite"""
     tile: int
     """items in one product"""
     _exact: Sequence[Product]
     """float32 products by tile, empty if they are not packed"""
     _reduced: Sequence[Product]
     """products in reduced precision by tile, empty if there are none"""
+    _quantised: QuantisedView | None
+    """rows for the first pass of few users, None if it is not used"""
+
+    @property
+    def popularity(self) -> Tensor:
+        """float32[N, F + TREND], a view of `moving`."""
+        return self.moving[:, : self.items].T
 
     @property
     def padded(self) -> int:
@@ -73,23 +79,27 @@ class ItemMatrixView:
 
     @property
     def reduced(self) -> bool:
-        """Whether there is a faster first pass, after which a short list has to be scored again."""
+        """Whether there is a faster first pass for any number of users, after which a short list has to be
+        scored again.
+        """
         return bool(self._reduced)
+
+    def quantised_for(self, users: int) -> QuantisedView | None:
+        """The rows by which the first pass of so many users is made; None where it is made by products."""
+        return self._quantised if users <= FEW_USERS else None
 
     def tiles(self) -> list[slice]:
         """The padded rows in consecutive parts, each for one product."""
         return _tiles(self.padded, self.tile)
 
-    def product(self, vector: Tensor, tile: slice, exact: bool) -> tuple[Tensor, Tensor | None]:
-        """vector[B, columns] times the item vectors and biases of a tile: a product float32[B, items of the
-        tile], which the caller may overwrite, and the unit [B, 1] that it has to be multiplied by, None = 1.
-        """
+    def product(self, vector: Tensor, tile: slice, exact: bool) -> Products:
+        """vector[B, columns] times the item vectors and biases of a tile."""
         fixed = vector[:, : self.vectors.shape[1]].contiguous()
         products = self._exact if exact or not self.reduced else self._reduced
         if products:
             product: Product = products[tile.start // self.tile]
             return product(fixed)
-        return torch.mm(fixed, self.vectors[tile].T), None
+        return Products(torch.mm(fixed, self.vectors[tile].T))
 
     def exact_scores(self, vector: Tensor, index: Tensor) -> Tensor:
         """Dense scores float32[B,S] of the items index[B,S] for the queries vector[B, columns]."""
@@ -120,14 +130,16 @@ class ItemMatrix:
         self._features_revision = 0
         """the revision of the catalogue's features that the rows were made from"""
         self.precision = precision
-        self._popularity = self._vectors.new_zeros(0, recommender.columns)
-        self._moving = self._popularity.T
+        self._moving = self._vectors.new_zeros(recommender.columns, 0)
         self._finite = self._moving_finite = True
         self._view: ItemMatrixView | None = None
         self._exact: list[Product] = []
         """by tile"""
         self._reduced: list[Product] = []
         """by tile"""
+        fit = self._vectors.device.type == "cpu" and precision in ("auto", "int8")
+        self._quantised = QuantisedItems(self.fixed - 1) if fit else None
+        self._least_quantised = AUTO_ITEMS if precision == "auto" else 0
 
     def go_on_with(self, catalogue: Catalogue) -> None:
         """Take new items and changed features from another catalogue from now on, of which the one before was
@@ -138,7 +150,7 @@ class ItemMatrix:
     @property
     def rows(self) -> Tensor:
         """The whole matrix [N, columns], a copy."""
-        return torch.cat([self._vectors[: self.items], self._popularity[: self.items]], dim=1)
+        return torch.cat([self._vectors[: self.items], self._moving[:, : self.items].T], dim=1)
 
     def add_new_items(self) -> None:
         """Add rows for the catalogue's new items; their popularity has to be set afterwards. Rows whose
@@ -153,7 +165,7 @@ class ItemMatrix:
         self._set_fixed(slice(start, items), self._catalogue.hashes[start:items])
         self.items = items
         if not self._recommender.columns:
-            self.set_popularity(self._vectors.new_zeros(items, 0))
+            self.set_popularity(self._vectors.new_zeros(0, items), True)
         if self.precision == "auto" and items >= AUTO_ITEMS:
             self.precision = products.fastest_precision(self._vectors[: self.tile])
             log.info("%d items: first pass of the scores in %s on this machine", items, self.precision)
@@ -162,6 +174,8 @@ class ItemMatrix:
     def _drop_packed(self, first: int) -> None:
         """Drop the packed products and the view, because rows from `first` on are new or have changed."""
         del self._exact[first // self.tile :], self._reduced[first // self.tile :]
+        if self._quantised is not None:
+            self._quantised.drop(first)
         self._view = None
 
     @property
@@ -202,23 +216,24 @@ class ItemMatrix:
         by_item = bags(self._catalogue.features.of(hashes), self._vocabulary.features)
         return self._recommender.of_features(Bags(*(part.to(self._vectors.device) for part in by_item)))
 
-    def set_popularity(self, columns: Tensor) -> None:
-        """Set the popularity columns of all N items: columns[N, F + TREND]."""
-        self._moving_finite = all_finite(columns)
-        self._popularity, self._moving = columns, pad(columns.T, (0, -self.items % BLOCK)).contiguous()
+    def set_popularity(self, columns: Tensor, finite: bool) -> None:
+        """Set the popularity columns of the first n items, those of the others have to be added afterwards:
+        columns[F + TREND, n or more], which are not copied if there is room for all; whether all are finite.
+        """
+        self._moving_finite = finite
+        missing = -(-self.items // BLOCK) * BLOCK - columns.shape[1]
+        self._moving = pad(columns, (0, missing)) if missing > 0 else columns
         self._view = None
 
     def add_popularity(self, columns: Tensor) -> None:
         """Set the popularity columns of the last n items, which are new since `set_popularity`:
-        columns[n, F + TREND].
+        columns[F + TREND, n].
         """
-        start, room = self.items - len(columns), len(self._vectors)
-        if -(-self.items // BLOCK) * BLOCK > self._moving.shape[1] or self.items > len(self._popularity):
-            self._popularity = roomy(self._popularity[:start], room)
-            self._moving = roomy(self._moving[:, :start], room, dim=1)
+        start = self.items - columns.shape[1]
+        if -(-self.items // BLOCK) * BLOCK > self._moving.shape[1]:
+            self._moving = roomy(self._moving[:, :start], len(self._vectors), dim=1)
         self._moving_finite &= all_finite(columns)
-        self._popularity[start : self.items] = columns
-        self._moving[:, start : self.items] = columns.T
+        self._moving[:, start : self.items] = columns
         self._view = None
 
     def view(self) -> ItemMatrixView:
@@ -234,9 +249,12 @@ class ItemMatrix:
                 for tile in tiles[len(self._reduced) :]:
                     self._reduced.append(products.reduced_product(vectors[tile], self.precision))
             exact = self._exact if len(self._exact) == len(tiles) else ()
+            quantised = None
+            if self._quantised is not None and self.items >= self._least_quantised:
+                quantised = self._quantised.view(vectors)
             finite = self._finite and self._moving_finite
             self._view = ItemMatrixView(
-                self.items, vectors, self._popularity[: self.items], self._moving, finite, self.tile,
-                tuple(exact), tuple(self._reduced),
+                self.items, vectors, self._moving, finite, self.tile, tuple(exact), tuple(self._reduced),
+                quantised,
             )  # fmt: skip
         return self._view

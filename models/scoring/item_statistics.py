@@ -13,7 +13,7 @@ F half-lives, N items, M successors of an item. Times, `now` included, are in ms
 are numbered by the catalogue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from eddy.models.config import MAX_SUCCESSORS
 from eddy.models.errors import EddyError
 from eddy.models.kernels.compiled import Floats, Ints
+from eddy.models.kernels.popularity_columns import add_decayed
 from eddy.models.kernels.transitions import merge_successors
 from eddy.models.scoring.partition_statistics import PartitionStatistics
 from eddy.models.vocabulary import Catalogue
@@ -146,12 +147,28 @@ class Statistics:
         that are asked for: float64[F, items].
         """
         lives = self.half_lives_ms if half_lives_ms is None else half_lives_ms
-        total = np.zeros((len(lives), items))
-        for part in self.partitions.values():
-            stored, decay = min(items, part.popularity.shape[1]), part.decay_factors(now)
-            for f, row in part.rows_of(lives):
-                total[f, :stored] += part.popularity[row, :stored] * decay[row]
-        return total
+        return self.begin_popularity(items, now, lives)()
+
+    def begin_popularity(
+        self, items: int, now: float, half_lives_ms: Sequence[int]
+    ) -> Callable[[], NDArray[np.float64]]:
+        """As `popularity`, but what is returned does the work, on any thread: these statistics may go on
+        counting meanwhile, and some of what they count is in it.
+        """
+        parts = [
+            (f, part.popularity[row, :items], decay[row, 0])
+            for part in self.partitions.values()
+            for decay in (part.decay_factors(now),)
+            for f, row in part.rows_of(half_lives_ms)
+        ]
+
+        def counts() -> NDArray[np.float64]:
+            total = np.zeros((len(half_lives_ms), items))
+            for f, popularity, decay in parts:
+                add_decayed(popularity, decay, total[f, : len(popularity)])
+            return total
+
+        return counts
 
     def popularities_at(self, items: int, now: float) -> "Statistics":
         """Statistics of their own that hold the decayed counts at `now` of the first `items` items, and no

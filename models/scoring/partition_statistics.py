@@ -117,6 +117,7 @@ class PartitionStatistics:
                 self.reference[f] = now
             age = (now - self.reference[f]) / life
             if age > MAX_HALF_LIVES:
+                self.popularity = self.popularity.copy()  # others may still read sums of the old reference
                 self.popularity[f] *= 2.0**-age
                 self.reference[f] = now
         if np.isnan(self.transition_reference):

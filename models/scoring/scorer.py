@@ -34,6 +34,7 @@ from eddy.models.scoring.backend import (
 from eddy.models.scoring.cpu_backend import CpuBackend, mixture_tables
 from eddy.models.scoring.item_matrix import ItemMatrix
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.popularity import PopularityUpdate, floored, popularity_update
 from eddy.models.scoring.torch_backend import TorchBackend
 from eddy.models.tensors import Query, Window, all_finite, roomy, to_device
 from eddy.models.vocabulary import Catalogue, Vocabulary
@@ -57,11 +58,6 @@ interpreter than they save. (When it was brought in, together with decoding smal
 RANKS_REMEMBERED = 1024
 """Whenever so many ranks are in the mean of their cost, all of them count half from then on: fewer would make
 the mean jump, more would make it slow to follow a catalogue that grows.
-"""
-
-POPULARITY_FLOOR = 0.01
-"""Added to decayed counts before the logarithm, so that it is finite for an item that nobody touched lately:
-such an item counts as much as a hundredth of an event that happens now.
 """
 
 
@@ -151,32 +147,49 @@ class Scorer:
         """Add the catalogue's new items, and bring popularities up to `now` (ms of the stream clock). Scoring
         that is still under way is not affected.
         """
+        self.put_update(self.begin_update(now)())
+
+    def begin_update(self, now: float) -> Callable[[], PopularityUpdate]:
+        """Add the catalogue's new items, and begin to bring popularities up to `now`: what is returned does
+        the work, on any thread, while this scorer goes on and the statistics go on counting. Give its result
+        to `put_update`, unless items have got other numbers meanwhile.
+        """
         self._grow_matrix()
-        self.now = now
+        return popularity_update(self.recommender, self.statistics, self.items, now)
+
+    @torch.inference_mode()
+    def put_update(self, update: PopularityUpdate) -> None:
+        """Score by these popularities, and as of their time, from now on."""
         mixture, older = self.recommender.mixture, self.recommender.config.older
         usable = self.compiled and all_finite(*mixture.parameters())
         self._tables = mixture_tables(mixture, older) if usable else None
-        half_lives_ms = self.recommender.config.half_lives_ms
-        if half_lives_ms:
-            counts = _floored(self.statistics.popularity(self.items, now, half_lives_ms))
-            self._counted = counts.sum(dim=1, keepdim=True)
-            popularity = self._log_shares(counts)
-            self._matrix.set_popularity(self.recommender.popularity_columns(popularity))
-            self._transition_weights = self._transition_weights_of(popularity)
+        self.now = update.now
+        if update.columns is not None:
+            self._counted = update.counted
+            self._transition_weights = self._weights_of(update.common)
+            self._matrix.set_popularity(update.columns, update.finite)
+            self._add_popularity_from(update.items)
 
     @torch.inference_mode()
     def add_new_items(self) -> None:
         """Add the catalogue's new items with their popularity as of the last `update_statistics`, which must
         have been called before. The cost is that of these items alone.
         """
-        start, half_lives_ms = self.items, self.recommender.config.half_lives_ms
+        start = self.items
         self._grow_matrix()
-        if self.items == start or not half_lives_ms:
+        if self.recommender.config.half_lives_ms:
+            self._add_popularity_from(start)
+
+    def _add_popularity_from(self, start: int) -> None:
+        """Add the popularity of the items from `start` on, as of the last update."""
+        if self.items == start:
             return
-        counted = self.statistics.popularity_of(np.arange(start, self.items), self.now, half_lives_ms)
-        popularity = self._log_shares(_floored(counted))
-        self._matrix.add_popularity(self.recommender.popularity_columns(popularity))
-        new = self._transition_weights_of(popularity)
+        lives = self.recommender.config.half_lives_ms
+        counted = self.statistics.popularity_of(np.arange(start, self.items), self.now, lives)
+        popularity = self._log_shares(floored(counted))
+        self._matrix.add_popularity(self.recommender.popularity_columns(popularity).T)
+        damping = self.recommender.config.damping
+        new = None if damping is None else self._weights_of(popularity[:, damping])
         if self._transition_weights is not None and new is not None:
             if self.items > len(self._transition_weights.to):
                 room = self.items * 5 // 4
@@ -203,12 +216,11 @@ class Scorer:
         """counts[F,n] -> logarithms of their shares of all counts, float32[n,F]"""
         return torch.log(counts / self._counted).T.to(self.recommender.item_bias.device)
 
-    def _transition_weights_of(self, popularity: Tensor) -> TransitionWeights | None:
-        """The weights [n] of items with the log shares popularity[n,F]; None where the version has none."""
-        damping = self.recommender.config.damping
-        if damping is None:
+    def _weights_of(self, common: Tensor | None) -> TransitionWeights | None:
+        """The weights [n] of items with the log shares common[n]; None where the version has none."""
+        if common is None:
             return None
-        common, mixture = popularity[:, damping], self.recommender.mixture
+        mixture = self.recommender.mixture
         return TransitionWeights(mixture.damped(torch.ones_like(common), common), mixture.boost_of(common))
 
     @torch.inference_mode()
@@ -393,14 +405,3 @@ class Scorer:
             return topk
 
         return result
-
-
-def _floored(counts: NDArray[np.float64]) -> Tensor:
-    """Decayed counts with POPULARITY_FLOOR added: float32, of any shape."""
-    return torch.from_numpy(counts).float() + POPULARITY_FLOOR
-
-
-def log_shares(decayed: NDArray[np.float64]) -> Tensor:
-    """log((count + floor) / sum of them) of decayed counts [F, items]: float32[items, F]."""
-    counts = _floored(decayed)
-    return torch.log(counts / counts.sum(dim=1, keepdim=True)).T

@@ -147,7 +147,7 @@ class TorchBackend:
     def _dense(self, vector: Tensor, tile: slice, exact: bool) -> Tensor:
         """Dense scores d of a tile of n items: [B,n], -inf beyond the last item."""
         matrix = self._matrix
-        part, unit = matrix.product(vector, tile, exact)
+        part, unit, _ = matrix.product(vector, tile, exact)
         if unit is not None:
             part.mul_(unit)
         if len(matrix.moving):

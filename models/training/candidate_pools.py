@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from eddy.models.scoring.backend import Exclude
-from eddy.models.scoring.scorer import POPULARITY_FLOOR, Scorer
+from eddy.models.scoring.popularity import POPULARITY_FLOOR
+from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import SPARSE_GATES, Query, Window
 from eddy.models.training.log_replay import Chunk
 

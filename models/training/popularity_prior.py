@@ -15,7 +15,7 @@ from eddy.models.hashing import item_hashes
 from eddy.models.logs.column_store import slices
 from eddy.models.rules import EventRules
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.models.scoring.scorer import log_shares
+from eddy.models.scoring.popularity import log_shares
 from eddy.models.training.group_log import GroupLog
 from eddy.models.vocabulary import Vocabulary
 

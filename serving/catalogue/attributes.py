@@ -42,6 +42,15 @@ def attribute_name(name: str) -> str:
     return "category" if name in CATEGORY else name
 
 
+MAX_REMEMBERED = 1 << 15
+"""Fields of an attribute whose codes are remembered."""
+
+_SHORT, _FEW = 64, 8
+"""Characters of a text, and texts of a list, that are remembered."""
+
+_Codes = tuple[tuple[int, ...], float | None]
+
+
 @dataclass(slots=True)
 class _NewValues:
     """Values of an attribute that are to be written."""
@@ -66,6 +75,8 @@ class Attribute:
         """[N, most values of an item], -1 = none"""
         self.numbers: Growable[np.float64] | None = None
         """[N], NaN = none; None as long as no item has a number"""
+        self.remembered: dict[object, _Codes] = {}
+        """what short fields give"""
 
     def code(self, value: str) -> int:
         """The code of a value, a new one if it has none."""
@@ -175,22 +186,21 @@ class Attributes:
 
     def _collect(self, row: int, fields: Mapping[str, object], new: defaultdict[str, _NewValues]) -> None:
         """Add the values of one item to those that are to be written."""
-        values: dict[str, dict[str, None]] = {}
+        codes_of: dict[str, tuple[int, ...]] = {}
         for name, value in fields.items():
             if name in _NO_ATTRIBUTES:
                 continue
             kept = attribute_name(name)
-            texts = dict.fromkeys(_texts(value))
-            if texts and self._attribute(kept) is not None:
-                values.setdefault(kept, {}).update(texts)
-                number = _number(value)
+            codes, number = self._codes(kept, value)
+            if codes:
+                codes_of[kept] = tuple(dict.fromkeys(codes_of[kept] + codes)) if kept in codes_of else codes
                 if number is not None:
                     new[kept].number[row] = number
-        for name, texts in values.items():
-            codes = self._codes(name, texts)
-            new[name].row += [row] * len(codes)
-            new[name].column += range(len(codes))
-            new[name].code += codes
+        for name, every in codes_of.items():
+            kept_codes, added = every[:MAX_VALUES_OF_ITEM], new[name]
+            added.row += [row] * len(kept_codes)
+            added.column += range(len(kept_codes))
+            added.code += kept_codes
 
     def _attribute(self, name: str) -> Attribute | None:
         if name not in self.by_name:
@@ -200,16 +210,29 @@ class Attributes:
             self.by_name[name] = Attribute()
         return self.by_name[name]
 
-    def _codes(self, name: str, values: Mapping[str, None]) -> list[int]:
-        attribute, codes = self.by_name[name], list[int]()
-        for value in list(values)[:MAX_VALUES_OF_ITEM]:
-            if value not in attribute.code_of and len(attribute.values) >= MAX_VALUES:
+    def _codes(self, name: str, value: object) -> _Codes:
+        """The codes of a field's values, and its number. Those of short fields are remembered: most are the
+        fields of many items.
+        """
+        attribute, key = self.by_name.get(name), _key(value)
+        if attribute is not None and key in attribute.remembered:
+            return attribute.remembered[key]
+        texts = tuple(dict.fromkeys(_texts(value)))
+        if not texts or (attribute := self._attribute(name)) is None:
+            return (), None
+        codes, is_full = list[int](), False
+        for text in texts[:MAX_VALUES_OF_ITEM]:
+            if text not in attribute.code_of and len(attribute.values) >= MAX_VALUES:
+                is_full = True
                 self.over_limit.setdefault(
                     f"attribute {name!r} has more than {MAX_VALUES} values: others are passed over"
                 )
             else:
-                codes.append(attribute.code(value))
-        return codes
+                codes.append(attribute.code(text))
+        found = tuple(codes), _number(value)
+        if key is not None and not is_full and len(attribute.remembered) < MAX_REMEMBERED:
+            attribute.remembered[key] = found
+        return found
 
     def _put_dates(self, items: NDArray[np.int64], described: Mapping[int, Mapping[str, object]]) -> None:
         names = (STARTS, ENDS)
@@ -248,6 +271,20 @@ class Attributes:
             Growable(column.now[index[index < len(column)]]) for column in (self.starts, self.ends)
         )
         self.renumbered += 1
+
+
+def _key(value: object) -> object:
+    """What a short field can be remembered by; None for others. True, 1 and 1.0 are different fields."""
+    if isinstance(value, str):
+        return value if len(value) <= _SHORT else None
+    if isinstance(value, bool | int | float):
+        return type(value), value
+    are_short = isinstance(value, list) and len(value) <= _FEW and all(map(_is_short, value))
+    return tuple(value) if are_short else None  # type: ignore[arg-type]
+
+
+def _is_short(part: object) -> bool:
+    return isinstance(part, str) and len(part) <= _SHORT
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from eddy.models.scoring.approximate_products import Precision
 from eddy.models.scoring.backend import Adjust, Exclude, ScoreParts, TopK
 from eddy.models.scoring.item_statistics import Statistics
+from eddy.models.scoring.popularity import PopularityUpdate
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.tensors import Query, Window, to_device
 from eddy.models.vocabulary import Catalogue
@@ -25,7 +26,12 @@ UPDATE_MS = 100
 
 UPDATE_SHARE = 0.1
 """At most this share of the time goes into bringing live scores up to date: with a million items an update
-takes 250 ms, so the scores may then be older than UPDATE_MS.
+takes 70 ms, so the scores may then be older than UPDATE_MS.
+"""
+
+SOON, BESIDE_ITEMS = 0.8, 100_000
+"""A server with so many items or more brings its scores up to date beside the thread that answers
+(`Ranker.begin_update`), when this share of the time has passed after which an answer would do so itself.
 """
 
 
@@ -74,12 +80,39 @@ class Ranker:
         if (new_items or as_of != self._scored_as_of) and self.statistics_are_due(now, wall):
             began = time.thread_time()
             self.scorer.update_statistics(float(now))
-            took_ms = 1000 * (time.thread_time() - began)
-            self._period_ms = max(UPDATE_MS, took_ms / UPDATE_SHARE)
-            self._popularity = None
+            self._note_update(time.thread_time() - began)
             self._updated_at, self._scored_as_of = wall, as_of
         elif new_items:
             self.scorer.add_new_items()
+
+    def begin_update(self, now: int, wall: int) -> Callable[[], tuple[PopularityUpdate, float]] | None:
+        """If the scores of a live stream are soon due to be brought up to date, and there are so many items
+        that it takes its time, begin that: what is returned does the work, on any thread, while this ranker
+        goes on, and says how much processor time it took, in s. Give its result to `put_update`. None where
+        there is nothing to do.
+        """
+        live, age_ms = abs(wall - now) < DAY_MS, wall - self._updated_at
+        as_of = now, self.scorer.statistics.changes, self.names.catalogue.features.revision
+        soon = live and age_ms >= SOON * self._period_ms and as_of != self._scored_as_of
+        if not soon or self.scorer.items < BESIDE_ITEMS:
+            return None
+        self._updated_at, self._scored_as_of = wall, as_of
+        update = self.scorer.begin_update(float(now))
+
+        def timed() -> tuple[PopularityUpdate, float]:
+            began = time.thread_time()
+            return update(), time.thread_time() - began
+
+        return timed
+
+    def put_update(self, update: PopularityUpdate, took_s: float) -> None:
+        """Score as the update says, which took so much processor time."""
+        self.scorer.put_update(update)
+        self._note_update(took_s)
+
+    def _note_update(self, took_s: float) -> None:
+        self._period_ms = max(UPDATE_MS, 1000 * took_s / UPDATE_SHARE)
+        self._popularity = None
 
     def window(self, view: RowViews) -> Window:
         """The recent windows on the version's device."""

@@ -22,7 +22,7 @@ from eddy.stream.records.schema import DICTIONARY_KEY, encode
 from eddy.stream.state.availability import Availability
 from eddy.stream.state.rows import NO_TIME
 
-_decode_fields = msgspec.json.Decoder(dict[str, object]).decode
+decode_fields = msgspec.json.Decoder(dict[str, object]).decode
 
 
 def metadata(
@@ -39,13 +39,18 @@ def metadata(
             if value is None:
                 features.append((item_hash(text(key)), NONE))
                 continue
-            fields = decoded(_decode_fields, value)
+            fields = decoded(decode_fields, value)
         except Unreadable:
             continue
         item = fields.get("item_id")
         if isinstance(item, str) and item:
             features.append((item_hash(item), features_of(fields)))
     return features
+
+
+def features_in(value: bytes) -> NDArray[np.uint64]:
+    """The features in an item's metadata, which must be readable."""
+    return features_of(decode_fields(value))
 
 
 class JsonIds(NamedTuple):

@@ -1,31 +1,28 @@
 """The HTTP endpoint under a constant rate of requests, with 10,000 to 1,000,000 items.
 
-    python -m tests.bench.serving [--quick] [--items N] [--users N] [--record]
+    python -m tests.bench.serving [--quick] [--only PART] [--items N] [--users N] [--record]
 
 A real `eddy serve` follows a real Kafka, which holds a row for each of 100,000 users. `tests.bench.open_loop`
 asks for lists of 20, in a process of its own: times count from the moment at which a request was due, and the
 generator prints its own share of a processor. The floor is the same application and server with a route that
 returns a constant of the same size. Then come a search for the greatest rate at which nothing is refused and
-p99 stays below 100 ms, and twice that rate, while the server's memory is watched.
+p99 stays below 100 ms, and twice that rate, while the server's memory is watched. With `--only` swap
+or withdrawal: what callers see while things change (`tests.bench.serving_changes`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from kafka import KafkaProducer
 
 from eddy.stream.kafka.clients import client_config
@@ -38,6 +35,8 @@ from tests.bench.command import exit_with, new_testbed, print_progress
 from tests.bench.growth import events
 from tests.bench.open_loop import get
 from tests.bench.programs import HOST
+from tests.bench.serving_changes import measure_swap, measure_withdrawal
+from tests.bench.serving_process import Server
 from tests.bench.testbed import Testbed
 from tests.bench.workload import user_id
 from tests.support.engines import stored_rows
@@ -45,7 +44,6 @@ from tests.support.engines import stored_rows
 RATES = {10_000: 1_000, 100_000: 500, 1_000_000: 100}
 """Requests per second, by the number of items."""
 
-CONNECTIONS = 128
 MANY_CONNECTIONS = 700
 """Under overload: with few connections requests would wait in the generator, where no server refuses them."""
 
@@ -57,76 +55,6 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class Server:
-    """A server process under measurement."""
-
-    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path, port: int) -> None:
-        self.port = port
-        with log.open("ab") as lines:
-            self.process = psutil.Popen(
-                list(command), env={**os.environ, **environment}, stdout=lines, stderr=lines
-            )
-
-    def rss(self) -> int:
-        """Resident bytes of the process and its children."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(int(process.memory_info().rss) for process in family)
-
-    def cpu_s(self) -> float:
-        """Processor seconds so far."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return float(sum(t.user + t.system for t in (process.cpu_times() for process in family)))
-
-    def wait_until_ready(self, within_s: float = 300) -> None:
-        """Errors: TimeoutError."""
-        until = time.monotonic() + within_s
-        while time.monotonic() < until:
-            try:
-                with urllib.request.urlopen(f"http://{HOST}:{self.port}/readyz", timeout=5):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError("the server is not ready")
-
-    def ask(self, path: str) -> bytes:
-        """One answer."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=30) as answer:
-            body: bytes = answer.read()
-            return body
-
-    def under_load(
-        self, requests: Sequence[bytes], rate: float, seconds: float, connections: int = CONNECTIONS
-    ) -> dict[str, Any]:
-        """The figures of one load, and the server's own."""
-        command = [
-            sys.executable, "-m", "tests.bench.open_loop",
-            HOST, str(self.port), str(rate), str(seconds), str(connections),
-        ]  # fmt: skip
-        rendered = "\n".join(json.dumps(request.decode()) for request in requests)
-        highest, stop = [self.rss()], threading.Event()
-
-        def watch() -> None:
-            while not stop.wait(0.2):
-                highest.append(self.rss())
-
-        watching = threading.Thread(target=watch)
-        cpu, began = self.cpu_s(), time.monotonic()
-        watching.start()
-        try:
-            done = subprocess.run(command, input=rendered, stdout=subprocess.PIPE, text=True, check=True)
-        finally:
-            stop.set()
-            watching.join()
-        figures: dict[str, Any] = json.loads(done.stdout)
-        return {
-            "rate": rate,
-            **figures,
-            "server_cores": round((self.cpu_s() - cpu) / (time.monotonic() - began), 2),
-            "rss_mb": round(max(highest) / 2**20),
-            "rss_mb_before": round(highest[0] / 2**20),
-        }
-
-
 @contextmanager
 def started(server: Server) -> Iterator[Server]:
     """Ends the server in the end."""
@@ -134,8 +62,7 @@ def started(server: Server) -> Iterator[Server]:
         server.wait_until_ready()
         yield server
     finally:
-        server.process.terminate()
-        server.process.wait()
+        server.end()
 
 
 def write_rows(testbed: Testbed, settings: Settings, users: int, items: int) -> None:
@@ -197,6 +124,10 @@ def measure(testbed: Testbed, args: argparse.Namespace, log: Callable[[str], Non
     seconds, server_log = 10 if args.quick else 60, Path(testbed.folder) / "servers.log"
     requests = requests_for(args.users)
     result: dict[str, Any] = {"machine": machine.describe(), "users": args.users, "seconds": seconds}
+    if args.only:
+        measured = {"swap": measure_swap, "withdrawal": measure_withdrawal}[args.only]
+        start = partial(eddy_server, log=server_log)
+        return result | {args.only: measured(testbed, args.users, seconds, requests, start, log)}
     with started(floor_server(server_log)) as server:
         figures = server.under_load(requests, max(RATES.values()), seconds)
         result["floor"] = figures
@@ -239,9 +170,12 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="10 seconds a figure")
+    parser.add_argument("--only", choices=("swap", "withdrawal"), help="what callers see while things change")
     parser.add_argument("--items", type=int, nargs="*", default=list(RATES), choices=list(RATES))
     parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument(
+        "--record", action="store_true", help=f"write {RESULTS.name}, with --only a file of its own"
+    )
     args = parser.parse_args()
     began = time.monotonic()
 
@@ -253,7 +187,8 @@ def main() -> int:
         result = measure(testbed, args, log)
     text = json.dumps(result, indent=1)
     if args.record:
-        RESULTS.write_text(text + "\n")
+        name = f"serving_{args.only}.json" if args.only else RESULTS.name
+        RESULTS.with_name(name).write_text(text + "\n")
     print(text)
     return 0
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from eddy.models.growable import Growable
 from eddy.models.scoring.scorer import Scorer
+from eddy.models.tensors import Query, Window
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.records.schema import encode
 from eddy.stream.state import item_names as items_module
@@ -95,6 +96,19 @@ def test_items_taken_in_alone_score_as_if_everything_had_been_brought_up_to_date
     assert alone.shape[1] == items + 100
     assert float(alone[:, items:].std()) > 0.5
     torch.testing.assert_close(alone, together, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("users", [1, 9])
+def test_the_first_pass_in_int8_grows_with_the_catalogue(users: int) -> None:
+    grown, made_anew = large_scorer("int8"), large_scorer("int8")
+    with_new_items(grown, "alone")
+    with_new_items(made_anew, "with everything")
+    grown.update_statistics(NOW)
+    query, window = random_users(grown)
+    some = Query(*(part[:users] for part in query)), Window(*(part[:users] for part in window))
+    found, expected = (scorer.topk(*some, 1000)[0] for scorer in (grown, made_anew))
+    assert (found >= 3000).any(), "new items are among them"
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_new_item_of_a_live_stream_is_listed_at_once_and_costs_no_refresh(tmp_path: Path) -> None:

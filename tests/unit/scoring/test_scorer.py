@@ -87,6 +87,20 @@ def test_a_first_pass_in_reduced_precision_finds_the_exact_list(
     assert fast.ranks(query, window, target)[1].tolist() == exact.ranks(query, window, target)[1].tolist()
 
 
+@pytest.mark.parametrize("users", [1, 3, USERS])
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_a_first_pass_keeps_nothing_from_the_list_that_its_error_may_have_hidden(
+    precision: Precision, users: int
+) -> None:
+    """All items score nearly alike, so that it is chance what the first pass puts first."""
+    exact, fast = large_scorer("float32", alike=True), large_scorer(precision, alike=True)
+    query, window = random_users(exact)
+    query = Query(*(part[:users] for part in query))
+    query.vector[:, exact.recommender.config.dim + 1 :] = 0  # neither does popularity tell them apart
+    window = Window(*(part[:users] for part in window))
+    assert fast.topk(query, window, 20)[0].tolist() == exact.topk(query, window, 20)[0].tolist()
+
+
 def test_compiled_loops_score_as_any_device_does() -> None:
     """Of items that users have, that transitions lead to, and of all others."""
     compiled, elsewhere = large_scorer("float32"), large_scorer("float32")
@@ -133,15 +147,22 @@ def test_a_column_for_another_number_of_items_is_refused() -> None:
         scorer.scores(*random_users(scorer), adjust=Adjust(torch.zeros(USERS).long(), torch.zeros(1, 5)))
 
 
-def large_scorer(precision: Precision, threads: int = 1) -> Scorer:
-    """3,000 items in tiles, with all parts of the score, counted in two partitions."""
+def large_scorer(precision: Precision, threads: int = 1, alike: bool = False) -> Scorer:
+    """3,000 items in tiles, with all parts of the score, counted in two partitions. `alike`: item vectors
+    that hardly differ, and dense scores alone.
+    """
     torch.manual_seed(1)
     items = 3000
-    config = ModelConfig(hidden=16, dim=32, recent_window=WIDTH, transition_lags=3)
+    sparse: dict[str, Any] = {"pointer": not alike, "transition_lags": 0 if alike else 3}
+    config = ModelConfig(hidden=16, dim=32, recent_window=WIDTH, **sparse)
     vocabulary = Vocabulary([f"item-{i}" for i in range(items)], ["view"], config.item_buckets)
     recommender = Recommender(config, items, 1).eval().requires_grad_(False)
     for parameter in recommender.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.3)
+    if alike:
+        vectors = recommender.item_vectors
+        vectors.copy_(vectors.mean(dim=0) + 0.01 * (vectors - vectors.mean(dim=0)) + 0.3)
+        recommender.item_bias.zero_()
     statistics = Statistics(config.half_lives_ms, config.successors)
     rng = np.random.default_rng(2)
     for partition in range(2):

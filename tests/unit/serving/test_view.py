@@ -18,6 +18,7 @@ from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
 from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.stream.engine import ranker as ranker_module
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.schema import Item, encode
@@ -206,6 +207,60 @@ def test_a_live_server_brings_scores_up_to_date_ten_times_a_second_not_for_every
     wall[0] += UPDATE_MS
     ask(view, "user-0")
     assert len(refreshed) == 2
+
+
+class LargeServer:
+    """A live server whose scores are brought up to date beside the thread that answers."""
+
+    def __init__(self, version: Version, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ranker_module, "BESIDE_ITEMS", 1)
+        self.wall = NOW
+        self.view = new_view(version)
+        self.view.wall = lambda: self.wall
+        self.view.take_rows(0, records(engine))
+        ask(self.view, "user-0")
+
+    @property
+    def as_of(self) -> float:
+        """The moment of the scores, ms."""
+        assert self.view.newest is not None
+        return self.view.newest.scorer.now
+
+
+def test_a_large_server_begins_to_bring_scores_up_to_date_before_a_question_would_have_to(
+    engine: Engine, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = LargeServer(make_version(half_lives_ms=(3_600_000,)), engine, monkeypatch)
+    assert server.view.begin_updates() == [], "it has just been done"
+    before = server.as_of
+    server.wall += UPDATE_MS - 1
+    (update,) = server.view.begin_updates()
+    assert server.view.begin_updates() == [], "it is under way"
+    done = update.work()
+    server.wall += UPDATE_MS // 2
+    ask(server.view, "user-0")
+    assert server.as_of == before, "no question waits for it"
+    server.view.put_update(update, *done)
+    assert server.as_of == before + UPDATE_MS - 1
+
+
+def test_scores_of_a_large_server_are_the_same_however_they_are_brought_up_to_date(
+    engine: Engine, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of items that come while they are."""
+    version = make_version(half_lives_ms=(3_600_000,), transition_lags=3)
+    servers = [LargeServer(version, engine, monkeypatch) for _ in range(2)]
+    lists = []
+    for server, beside in zip(servers, (True, False), strict=True):
+        server.wall += 10 * UPDATE_MS
+        updates = server.view.begin_updates() if beside else []
+        server.view.names.name_items([f"new-{number}" for number in range(100)])
+        for update in updates:
+            server.view.put_update(update, *update.work())
+        lists.append(ask(server.view, "user-1", k=250).items)
+    assert servers[0].as_of == servers[1].as_of
+    assert [item.item_id for item in lists[0]] == [item.item_id for item in lists[1]]
+    assert [item.score for item in lists[0]] == pytest.approx([item.score for item in lists[1]], abs=1e-3)
 
 
 def test_with_nothing_to_say_the_list_is_empty() -> None:
