@@ -20,6 +20,8 @@ test: lint ## Check style, imports and types, then run all tests on a real Kafka
 lint: setup ## Check style, imports and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/oxlint --deny-warnings serving/page deploy/examples
+	@$(BIN)/oxfmt --check serving/page deploy/examples
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 

@@ -11,7 +11,9 @@ async function recommendations(user, wanted, attempts = 4) {
   });
   if ([429, 503].includes(response.status) && attempts > 1) {
     const seconds = Number(response.headers.get("Retry-After") ?? 1) * (1 + Math.random() / 2);
-    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+    await new Promise((resolve) => {
+      setTimeout(resolve, 1000 * seconds);
+    });
     return recommendations(user, wanted, attempts - 1);
   }
   const answer = await response.json();

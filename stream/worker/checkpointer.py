@@ -1,8 +1,7 @@
-"""Makes the work of all partitions durable, every checkpoint interval and when partitions are revoked."""
+"""Makes the work of all partitions durable, now and then and when partitions are revoked."""
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -15,6 +14,7 @@ from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.worker.background import BackgroundTasks, EngineThread
 from eddy.stream.worker.checkpoint import CheckpointData, checkpoint
+from eddy.stream.worker.checkpoint_pace import interval_s
 from eddy.stream.worker.consumer import EventsConsumer
 from eddy.stream.worker.liveness import Standing
 from eddy.stream.worker.partition_set import PartitionSet
@@ -59,8 +59,8 @@ class Checkpointer:
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Take checkpoints from now on, until the worker's tasks are cancelled: at most one in an interval,
-        and on a quiet stream as soon as a micro-batch was applied.
+        """Take checkpoints from now on, until the worker's tasks are cancelled: at most one in an interval
+        (`checkpoint_pace`), and on a quiet stream as soon as a micro-batch was applied.
         """
         self._loop = self._background.spawn(self._run(), "checkpoints")
 
@@ -80,16 +80,17 @@ class Checkpointer:
         return False
 
     async def _run(self) -> None:
-        interval = self._settings.checkpoint_ms / 1000
+        longest, clock = self._settings.checkpoint_ms / 1000, asyncio.get_running_loop().time
         while True:
             # 1. What was applied so far.
-            started = time.monotonic()
+            started = clock()
             self._applied.clear()
             await self.take_checkpoint()
             await self._carry_withdrawals()
+            interval = interval_s(clock() - started, longest)
             self._show_lag()
             # 2. Nothing within the interval, so that a busy worker writes many rows at a time.
-            await asyncio.sleep(max(0.0, interval - (time.monotonic() - started)))
+            await asyncio.sleep(max(0.0, interval - (clock() - started)))
             # 3. On a quiet stream, wait for the next micro-batch; rows change without one as well, now and
             # then.
             if not any(task.pending for task in self._partitions.tasks.values()):

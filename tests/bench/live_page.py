@@ -1,25 +1,22 @@
 """What the live page costs, and how fast it is, before a real broker, worker and server on this machine.
 
     python -m tests.bench.live_page                  # about three minutes
-    python -m tests.bench.live_page --minutes 60     # a page that is left open for an hour
 
 It prints, from one run: the time from a click on an item until the new list is on screen, as a reader sees it
 (100 clicks; with nothing else on the stream, and beside 100 events a second); the share of a core that the
-server takes for 50 open pages; the memory of a page that is left open.
+server takes for 50 open pages. What a page holds that is left open is measured by `tests.bench.page_memory`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import itertools
 import statistics
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,18 +30,19 @@ from tests.browser.live_system import LiveSystem, live_system
 from tests.support.kafka_clusters import broker_kind, cluster
 
 CLICKS, PAUSE_MS, PAGES, WATCHED_S = 100, 150, 50, 30.0
+EVENTS_PER_S, BURST = 100, 20
+OTHERS = [f"user-{number}" for number in range(40)]
 TOTALS = "document.querySelector('[data-totals]')?.dataset.totals ?? ''"
 
 
 @contextlib.contextmanager
-def traffic(system: LiveSystem) -> Iterator[None]:
-    """About 100 events a second of 40 users, in the background."""
+def traffic(system: LiveSystem, events_per_s: float, users: Sequence[str]) -> Iterator[None]:
+    """About so many events a second of these users in turn, in the background."""
     stop = threading.Event()
-    users = [f"user-{number}" for number in range(40)]
 
     def send() -> None:
-        while not stop.wait(0.2):
-            system.send(20, users)
+        while not stop.wait(BURST / events_per_s):
+            system.send(BURST, users)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -111,33 +109,7 @@ async def _pages_open(system: LiveSystem, pages: int) -> float:
     return (after.user + after.system - before.user - before.system) / took
 
 
-def memory(browser: Browser, system: LiveSystem, minutes: float) -> str:
-    """The page's heap after garbage collection, at its beginning and its end."""
-    page = open_page(browser, system, "now")
-    expect(page.locator(".chart .line path").first).to_be_attached()
-    devtools = page.context.new_cdp_session(page)
-
-    def heap_mb() -> float:
-        devtools.send("HeapProfiler.collectGarbage")
-        return float(devtools.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
-
-    page.wait_for_timeout(10_000)
-    sizes = [heap_mb()]
-    for _ in itertools.repeat(None, max(1, round(minutes * 2))):
-        page.wait_for_timeout(30_000)
-        sizes.append(heap_mb())
-    page.close()
-    return (
-        f"{sizes[0]:.1f} MB first, {sizes[-1]:.1f} MB after {minutes:g} minutes, at most {max(sizes):.1f} MB"
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long the page is left open")
-    minutes = parser.parse_args().minutes
     name = uuid.uuid4().hex[:8]
     with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
         if browser is None:
@@ -148,12 +120,11 @@ def main() -> None:
         )  # fmt: skip
         with live_system(settings, Path(folder)) as system:
             print(f"click to list, quiet stream: {clicks(browser, system)}", flush=True)
-            with traffic(system):
-                print(f"click to list, beside 100 events/s: {clicks(browser, system)}", flush=True)
+            with traffic(system, EVENTS_PER_S, OTHERS):
+                print(f"click to list, beside {EVENTS_PER_S} events/s: {clicks(browser, system)}", flush=True)
                 alone = pages_open(system, 1)
                 many = pages_open(system, PAGES)
                 print(f"server: {alone:.3f} of a core with 1 page, {many:.3f} with {PAGES}", flush=True)
-                print(f"page left open: {memory(browser, system, minutes)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ export const apiKey = () => sessionStorage.getItem(KEY);
 export const keepKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
 
 /** What the server answered instead of what was asked; status 0: it could not be reached. */
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, detail, retryAfterS = 0) {
     super(detail);
     Object.assign(this, { status, retryAfterS });

@@ -26,7 +26,8 @@ function showConnection(name) {
 /** Shows what the address names: #/view/id?name=value. */
 async function show({ focus }) {
   current.abort();
-  const own = (current = new AbortController());
+  const own = new AbortController();
+  current = own;
   const [place, query = ""] = location.hash.slice(2).split("?");
   const [name, ...rest] = place.split("/");
   const view = Object.hasOwn(VIEWS, name) ? name : "now";

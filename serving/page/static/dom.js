@@ -31,6 +31,20 @@ export function set(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 }
 
+/** Replaces what a node contains. What has the focus, what is unfolded and what was typed goes over to the new element
+ *  with the same `data-keep`, so that what moves by itself takes nothing out of the reader's hands. */
+export function redraw(node, ...children) {
+  const focused = node.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+  const before = new Map([...node.querySelectorAll("[data-keep]")].map((each) => [each.dataset.keep, each]));
+  node.replaceChildren(...children);
+  for (const each of node.querySelectorAll("[data-keep]")) {
+    const old = before.get(each.dataset.keep);
+    if (old?.matches("details")) each.open = old.open;
+    if (old?.matches("input")) each.value = old.value;
+    if (each.dataset.keep === focused) each.focus({ preventScroll: true });
+  }
+}
+
 /** The value of a colour of the page, such as "--blue". */
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

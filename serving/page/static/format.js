@@ -1,6 +1,7 @@
 // Numbers, times and names as people read them. The locale is English, as the page's words are.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 2 });
 const NONE = "–";
 
 /** 12,345 */
@@ -21,9 +22,11 @@ export const metric = (x) => (x === null || x === undefined ? NONE : x.toFixed(3
 export const signed = (x, write = metric) =>
   x === null || x === undefined ? NONE : `${x < 0 ? "−" : "+"}${write(Math.abs(x))}`;
 
-/** 12 % */
+/** 12 %, 1.6 % */
 export const percent = (share) =>
-  share === null || share === undefined ? NONE : `${number(Math.round(share * 1000) / 10).replace(/\.0+$/, "")} %`;
+  share === null || share === undefined
+    ? NONE
+    : `${(share * 100).toFixed(share < 0.0995 ? 1 : 0).replace(/\.0$/, "")} %`;
 
 /** 250 ms, 2.4 s, 5 min, 3 h, 4 days */
 export function duration(ms) {
@@ -34,19 +37,22 @@ export function duration(ms) {
     [60, 60_000, "min"],
     [48, 3_600_000, "h"],
   ]) {
-    if (ms < limit * size) return `${ms / size < 10 ? +(ms / size).toFixed(1) : Math.round(ms / size)} ${unit}`;
+    if (ms < limit * size) return `${ms / size < 10 ? Number((ms / size).toFixed(1)) : Math.round(ms / size)} ${unit}`;
   }
   return `${count(ms / 86_400_000)} days`;
 }
 
-/** 14:03:25, with the date where it is not today's. */
+/** 1.5k, 20M: a count where room is scarce. */
+export const shortCount = (n) => compact.format(n).replace("K", "k");
+
+/** 14:03:25, or date and minute where it is not today's; by the reader's clock. */
 export function moment(ms) {
   if (ms === null || ms === undefined) return NONE;
   const date = new Date(ms);
   const time = date.toLocaleTimeString("en-GB");
   return date.toDateString() === new Date().toDateString()
     ? time
-    : `${date.toISOString().slice(0, 10)} ${time.slice(0, 5)}`;
+    : `${date.toLocaleDateString("en-CA")} ${time.slice(0, 5)}`;
 }
 
 /** An item's title, or its id where it has none; rows know items by hashes, of which some have no name yet. */

@@ -42,7 +42,7 @@ export function failure(error) {
   return state("error", "The server could not answer", error.message);
 }
 
-export const keyButton = (text) =>
+const keyButton = (text) =>
   el("button", { type: "button", text, on: { click: () => document.getElementById("key").click() } });
 
 /** Keys of colours. entries: [[colour name, text], …] */

@@ -9,7 +9,7 @@ const RIGHT = 12,
 
 /** options: title; unit; series, each {name, colour, dashed, short (a name for where room is scarce), alone (needs no
  *  key)}; height (px). The y axis begins at 0 and reaches to `from` at least; or it is `fitted` to the values, or
- *  `symmetric` (from minus this to this), or `log` (from `floor` on). Texts: write (of a value), writeTick (on the
+ *  `symmetric` (from minus this to this), or `log` (from `floor` on; `marks`: what may be labelled, none: powers of ten). Texts: write (of a value), writeTick (on the
  *  y axis), writeX, xTicks (a domain -> [[x, text], …]). moving: the newest values are marked and told.
  *  `draw(xs, columns, domain)` shows values: columns[series][i] belongs to xs[i], null = none. Returns {node, draw}.
  */
@@ -59,7 +59,9 @@ export function lineChart(options) {
     const values = empty
       ? []
       : options.log
-        ? decades(low, high).filter((_, i, all) => all.length < 6 || i % 2 === 0)
+        ? (options.marks?.filter((mark) => mark >= low && mark <= high) ?? decades(low, high)).filter(
+            (_, i, all) => all.length < 6 || i % 2 === 0,
+          )
         : ticks(low, high, height > 140 ? 4 : 3);
     const grid = values.map((value) => [
       svg("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(value), y2: y(value) }),
@@ -131,7 +133,7 @@ export function lineChart(options) {
           "span",
           {},
           el("i", { class: "swatch", style: { "--c": `var(${one.colour})` } }),
-          `${one.name} ${columns[s]?.[chosen] == null ? "–" : write(columns[s][chosen])}`,
+          `${one.name} ${Number.isFinite(columns[s]?.[chosen]) ? write(columns[s][chosen]) : "–"}`,
         ),
       ),
     );

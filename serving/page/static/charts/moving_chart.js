@@ -4,11 +4,11 @@ import { duration, moment, number } from "../format.js";
 import { lineChart } from "./line_chart.js";
 
 const LEAST_MS = 60_000,
-  MOST_MS = 300_000;
+  FIVE_MINUTES = 300_000;
 
-/** options: as lineChart's, and `read` (point -> a value per series). `draw(points)` shows points {time, …}: the
- *  last five minutes, or as much as there is. */
-export function movingChart({ read, write = number, ...options }) {
+/** options: as lineChart's, `read` (point -> a value per series), and `mostMs`. `draw(points)` shows points {time, …}:
+ *  the last `mostMs`, or as much as there is. */
+export function movingChart({ read, write = number, mostMs = FIVE_MINUTES, ...options }) {
   const chart = lineChart({
     ...options,
     write,
@@ -16,7 +16,7 @@ export function movingChart({ read, write = number, ...options }) {
     moving: true,
     xTicks: ([from, to]) => [
       [from, `${duration(to - from)} ago`],
-      [(from + to) / 2, duration((to - from) / 2)],
+      [(from + to) / 2, `${duration((to - from) / 2)} ago`],
       [to, "now"],
     ],
   });
@@ -24,10 +24,10 @@ export function movingChart({ read, write = number, ...options }) {
     node: chart.node,
     draw(points) {
       const end = points.at(-1)?.time ?? Date.now();
-      const recent = points.filter((point) => point.time >= end - MOST_MS);
+      const recent = points.filter((point) => point.time >= end - mostMs);
       const values = recent.map(read);
       // A young system fills its chart; the axis grows in steps of half a minute.
-      const span = Math.min(Math.max(Math.ceil((end - (recent[0]?.time ?? end)) / 30_000) * 30_000, LEAST_MS), MOST_MS);
+      const span = Math.min(Math.max(Math.ceil((end - (recent[0]?.time ?? end)) / 30_000) * 30_000, LEAST_MS), mostMs);
       chart.draw(
         recent.map((point) => point.time),
         options.series.map((_, s) => values.map((row) => row[s] ?? null)),

@@ -29,7 +29,7 @@ export function decades(a, b) {
 
 /** 10⁻³ */
 export const powerText = (x) =>
-  `10${String(Math.round(Math.log10(x))).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻")}`.replace(/^10⁰$/, "1");
+  `10${String(Math.round(Math.log10(x))).replaceAll(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻")}`.replace(/^10⁰$/, "1");
 
 /** A path through points [x, y]; null breaks it. */
 export function pathThrough(points) {

@@ -41,7 +41,7 @@ export function rnn(hidden = 8, inputs = 4, seed = 7) {
   };
 }
 
-export function lstm(hidden = 8, inputs = 4, seed = 7, keep = 0) {
+function lstm(hidden = 8, inputs = 4, seed = 7, keep = 0) {
   const draw = random(seed);
   const [i, f, g, o] = ["i", "f", "g", "o"].map(() => layer(draw, hidden, inputs));
   return {
@@ -66,7 +66,7 @@ export function lstm(hidden = 8, inputs = 4, seed = 7, keep = 0) {
   };
 }
 
-export function gru(hidden = 8, inputs = 4, seed = 7, keep = 0) {
+function gru(hidden = 8, inputs = 4, seed = 7, keep = 0) {
   const draw = random(seed);
   const [r, z, n] = ["r", "z", "n"].map(() => layer(draw, hidden, inputs));
   return {
@@ -88,7 +88,7 @@ export function gru(hidden = 8, inputs = 4, seed = 7, keep = 0) {
 }
 
 /** The recurrence alone: layer normalisation and the residual block around it do not reach from step to step. */
-export function minGru(hidden = 8, inputs = 4, seed = 7) {
+function minGru(hidden = 8, inputs = 4, seed = 7) {
   const draw = random(seed);
   const z = layer(draw, hidden, inputs),
     c = layer(draw, hidden, inputs);

@@ -26,7 +26,7 @@ export function gradientFlow(cell, steps) {
   reach.forEach((row, i) => (row[i] = 1));
   const whole = norm(reach);
   const flow = [1];
-  for (const { x, before } of [...steps].reverse()) {
+  for (const { x, before } of steps.toReversed()) {
     reach = product(reach, jacobian(cell, x, before));
     flow.push(norm(reach) / whole);
   }

@@ -117,7 +117,7 @@ function gradient(flow, last, x) {
           : left
               .toExponential(0)
               .replace("e-", "·10⁻")
-              .replace(/⁻(\d+)/, (_, n) => `⁻${n.replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d])}`),
+              .replace(/⁻(\d+)/, (_, n) => `⁻${n.replaceAll(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d])}`),
       ),
     );
   }
@@ -153,8 +153,6 @@ function words(name, columns, flow) {
   if (!columns.length) return `${name}, unrolled: no step yet.`;
   const { kept, written } = columns.at(-1);
   const back = flow?.[columns.length];
-  return (
-    `${name}, unrolled over ${columns.length} steps. At the last step ${metric(kept)} of the state is kept and ${metric(written)} of the new content let in.` +
-    (back === undefined ? "" : ` ${back.toPrecision(2)} of the gradient reaches back to the first state.`)
-  );
+  const reach = back === undefined ? "" : ` ${back.toPrecision(2)} of the gradient reaches back to the first state.`;
+  return `${name}, unrolled over ${columns.length} steps. At the last step ${metric(kept)} of the state is kept and ${metric(written)} of the new content let in.${reach}`;
 }

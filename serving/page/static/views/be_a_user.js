@@ -4,10 +4,10 @@ import { follow, get, path, post } from "../api.js";
 import { el, onTyping } from "../dom.js";
 import { cellName, named, plural } from "../format.js";
 import { unrolled } from "../network/unrolled.js";
-import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { failure, heading, loading, section, state } from "../parts.js";
 import { newEventClock } from "./event_clock.js";
 import { newLegs } from "./legs.js";
-import { learnTitles, PARTS, recommendationList } from "./list.js";
+import { learnTitles, listKey, recommendationList } from "./list.js";
 import { stepsOf } from "./network_live.js";
 
 export const title = "Be a user";
@@ -61,7 +61,7 @@ export function open(root, { signal, onState }) {
     section("Your hidden state", el("div", { class: "panel" }, network, networkText)),
     el(
       "div",
-      { class: "columns block" },
+      { class: "clicked block" },
       el(
         "section",
         {},
@@ -72,17 +72,9 @@ export function open(root, { signal, onState }) {
           el("span", { class: "row" }, el("label", { for: "find", text: "Find" }), field),
         ),
         tiles,
-        el("div", { class: "block" }, el("h2", { text: "How long that took" }), legs.node),
       ),
-      el(
-        "section",
-        {},
-        el("h2", { text: "What next, for you" }),
-        legend(PARTS, "Parts of an item’s likelihood"),
-        listState,
-        list.node,
-        said,
-      ),
+      el("section", {}, el("h2", { text: "What next, for you" }), listKey(), listState, list.node, said),
+      el("section", {}, el("h2", { text: "How long that took" }), legs.node),
     ),
   );
 

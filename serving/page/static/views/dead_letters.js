@@ -1,7 +1,7 @@
 // Dead letters: records that nobody could use, by reason and with samples.
 
 import { get } from "../api.js";
-import { el } from "../dom.js";
+import { el, redraw } from "../dom.js";
 import { count, moment, plural } from "../format.js";
 import { failure, loading, table } from "../parts.js";
 
@@ -25,16 +25,17 @@ export function deadLetters(signal) {
       return node.replaceChildren(
         el("p", { class: "soft", text: "None. Records that Eddy cannot read would be listed here with the reason." }),
       );
-    const most = Object.entries(reasons).sort((a, b) => b[1] - a[1]);
-    node.replaceChildren(
+    const most = Object.entries(reasons).toSorted((a, b) => b[1] - a[1]);
+    redraw(
+      node,
       el(
         "ul",
         { class: "reasons" },
-        most.map(([reason, n]) => el("li", {}, el("b", { class: "number", text: count(n) }), ` ${reason}`)),
+        most.map(([reason, n]) => el("li", {}, el("b", { class: "number", text: count(n) }), reason)),
       ),
       el(
         "details",
-        {},
+        { "data-keep": "samples" },
         el("summary", { text: `The last ${plural(samples.length, "record")}` }),
         table(
           "Dead letters, newest first",

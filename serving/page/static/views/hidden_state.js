@@ -9,7 +9,9 @@ const MOST_ROWS = 64,
 
 /** Units by how long they remember, those that forget soonest first. */
 export const horizonOrder = (trace) =>
-  trace.horizon.map((_, unit) => unit).sort((a, b) => (trace.horizon[a] ?? Infinity) - (trace.horizon[b] ?? Infinity));
+  trace.horizon
+    .map((_, unit) => unit)
+    .toSorted((a, b) => (trace.horizon[a] ?? Infinity) - (trace.horizon[b] ?? Infinity));
 
 /** The figure of a trace (`/v1/users/ID/trace`); redrawn with the colour scheme until the signal. */
 export function hiddenState(trace, signal) {
@@ -61,11 +63,10 @@ export function hiddenState(trace, signal) {
     const unit = order[chosen[1]],
       event = trace.steps[chosen[0] - 1];
     const value = trace.states[chosen[0]][unit];
-    readout.textContent =
-      `unit ${unit}, half its memory gone after ${number(trace.horizon[unit])} events: ${value < 0 ? "−" : ""}${metric(Math.abs(value))} ` +
-      (event
-        ? `after ${named(event)} (${moment(event.timestamp)}), at which ${metric(trace.kept[chosen[0] - 1])} was kept and ${metric(trace.overwritten[chosen[0] - 1])} overwritten`
-        : "before the first of these events");
+    const when = event
+      ? `after ${named(event)} (${moment(event.timestamp)}), at which ${metric(trace.kept[chosen[0] - 1])} was kept and ${metric(trace.overwritten[chosen[0] - 1])} overwritten`
+      : "before the first of these events";
+    readout.textContent = `unit ${unit}, half its memory gone after ${number(trace.horizon[unit])} events: ${value < 0 ? "−" : ""}${metric(Math.abs(value))} ${when}`;
     draw();
   }
   function leave() {
@@ -113,7 +114,7 @@ export function hiddenState(trace, signal) {
         { class: "axis small soft" },
         el("span", { text: "forget soon" }),
         el("span", { text: "remember long" }),
-        el("span", { class: "foot", text: "kept, over-written" }),
+        el("span", { class: "foot", text: "kept, new (0 to 1)" }),
       ),
       surface,
     ),

@@ -1,14 +1,15 @@
 // Items: a search, one item with all that is known of it, and new items that wait for a version.
 
 import { get, path } from "../api.js";
-import { lineChart } from "../charts/line_chart.js";
-import { el, onTyping } from "../dom.js";
+import { el, onTyping, pause } from "../dom.js";
 import { moment, named, number, shortVersion } from "../format.js";
 import { failure, heading, loading, section, state, table } from "../parts.js";
+import { popularityChart } from "./popularity_chart.js";
 
 export const title = "Items";
 
 const FOUND = 15;
+const AGAIN_MS = 15_000; // the server looks at popularities so often
 
 export function open(root, { id, signal }) {
   if (id) return oneItem(root, id, signal);
@@ -22,16 +23,9 @@ export function open(root, { id, signal }) {
     try {
       const { items } = await get("v1/items", { q: text, limit: FOUND }, signal);
       if (mine !== asked) return;
+      const caption = text ? `Items that match “${text}”` : "The most popular items";
       found.replaceChildren(
-        items.length
-          ? itemTable(text ? `Items that match “${text}”` : "The most popular items", items)
-          : state(
-              "empty",
-              text ? `Nothing matches “${text}”` : "There are no items yet",
-              text
-                ? "Search by the beginning of an id or by words of the title."
-                : "They appear with the first events, or with records on the topic items.",
-            ),
+        ...(items.length ? [el("h2", { text: caption }), itemTable(caption, items)] : [nothingFound(text)]),
       );
     } catch (error) {
       if (!signal.aborted && mine === asked) found.replaceChildren(failure(error));
@@ -66,15 +60,24 @@ export function open(root, { id, signal }) {
   showNew();
 }
 
+const nothingFound = (text) =>
+  text
+    ? state("empty", `Nothing matches “${text}”`, "Search by the beginning of an id or by words of the title.")
+    : state(
+        "empty",
+        "There are no items yet",
+        "They appear with the first events, or with records on the topic items.",
+      );
+
 const itemTable = (caption, items) =>
   table(
     caption,
-    ["Item", "Id", "Category", ">Popularity", "In the version", "Available"],
+    ["Item", "Id", "Category", ">Popularity (decayed count)", "In the version", "Available"],
     items.map((item) => [
       el("a", { href: `#/items/${encodeURIComponent(item.item_id)}`, text: named(item) }),
       el("code", { text: item.item_id }),
       item.category.join(", "),
-      number(item.popularity),
+      item.popularity.toFixed(1),
       item.in_version ? "yes" : "not yet",
       item.available ? "yes" : "no",
     ]),
@@ -83,47 +86,39 @@ const itemTable = (caption, items) =>
 function oneItem(root, id, signal) {
   const body = el("div", { class: "block" }, loading(`item ${id}`));
   const top = heading(id);
+  const popularity = popularityChart();
   root.append(el("p", { class: "back" }, el("a", { href: "#/items", text: "← All items" })), top, body);
-  Promise.all([
-    get(path`v1/items/${id}`, {}, signal),
-    get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
-  ])
-    .then(([item, similar]) => {
+  const ask = () => get(path`v1/items/${id}`, {}, signal);
+  async function show() {
+    try {
+      const [item, similar, popular] = await Promise.all([
+        ask(),
+        get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
+        get("v1/popular", { k: 1 }, signal).catch(() => ({ half_life_hours: null })),
+      ]);
       top.firstChild.textContent = named(item);
-      body.replaceChildren(...detail(item, similar.items));
-    })
-    .catch((error) => {
-      if (!signal.aborted) body.replaceChildren(failure(error));
-    });
+      body.replaceChildren(...detail(item, similar.items, popularity));
+      popularity.draw(item, popular.half_life_hours);
+      while (!signal.aborted) {
+        await pause(AGAIN_MS, signal);
+        if (!document.hidden) popularity.draw(await ask(), popular.half_life_hours);
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      body.replaceChildren(failure(error));
+    }
+  }
+  show();
 }
 
-function detail(item, similar) {
+function detail(item, similar, popularity) {
   const facts = {
     id: item.item_id,
     ...item.attributes,
     available: availability(item),
+    "has a vector in": item.versions.map(shortVersion).join(", ") || "no version yet",
   };
   const text = (value) => (Array.isArray(value) ? value.join(", ") : value);
-  const points = item.popularity_over_time ?? [];
-  const chart = lineChart({
-    title: "Popularity",
-    unit: "decayed count of events",
-    series: [{ name: "popularity", colour: "--blue" }],
-    write: number,
-    writeX: moment,
-    height: 200,
-    xTicks: ([from, to]) => [
-      [from, moment(from)],
-      [to, moment(to)],
-    ],
-  });
-  if (points.length > 1)
-    chart.draw(
-      points.map((point) => point.time),
-      [points.map((point) => point.count)],
-      [points[0].time, points.at(-1).time],
-    );
-  const versions = item.versions ?? [];
   return [
     el(
       "div",
@@ -137,33 +132,17 @@ function detail(item, similar) {
           Object.entries(facts).map(([name, value]) =>
             el("div", {}, el("dt", { text: name.replaceAll("_", " ") }), el("dd", { text: text(value) })),
           ),
-          el(
-            "div",
-            {},
-            el("dt", { text: "popularity now" }),
-            el("dd", { class: "number", text: number(item.popularity) }),
-          ),
-          el(
-            "div",
-            {},
-            el("dt", { text: "has a vector in" }),
-            el("dd", { text: versions.length ? versions.map(shortVersion).join(", ") : "no version yet" }),
-          ),
         ),
       ),
-      el(
-        "section",
-        {},
-        points.length > 1
-          ? chart.node
-          : el("p", {
-              class: "soft",
-              text: `Popularity now: ${number(item.popularity)}. The server has watched this item since it was first asked for; its curve appears within a minute.`,
-            }),
-      ),
+      el("section", {}, popularity.node),
     ),
     section(
       "Similar items",
+      similar.length > 0 &&
+        el("p", {
+          class: "lead",
+          text: "From 0 to 1: half by the cosine of the two items’ vectors, half by how often one follows the other.",
+        }),
       similar.length
         ? el(
             "ol",

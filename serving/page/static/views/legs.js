@@ -29,12 +29,12 @@ export function newLegs() {
   let shown = [];
 
   function match() {
-    for (const click of [...waiting]) {
+    const unmatched = waiting.filter((click) => {
       const list = lists.find((each) => each.partition === click.partition && each.offset >= click.offset);
-      if (!list) continue;
-      waiting.splice(waiting.indexOf(click), 1);
-      add(click, list);
-    }
+      if (list) add(click, list);
+      return !list;
+    });
+    waiting.splice(0, waiting.length, ...unmatched);
   }
 
   function add(click, list) {

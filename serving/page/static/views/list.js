@@ -1,16 +1,25 @@
 // A person's list, which re-orders itself before the reader's eyes, and says what moved and why.
 
-import { el, still } from "../dom.js";
+import { el, redraw, still } from "../dom.js";
 import { named, percent, signed } from "../format.js";
+import { legend } from "../parts.js";
 
 const MOVE_MS = 600;
-export const PARTS = [
+const PARTS = [
   ["--blue", "state and popularity"],
   ["--orange", "often follows the last items"],
   ["--purple", "own items again"],
 ];
 
-const SHARES = "Percentages: so much of the item's likelihood would be gone without that event.";
+/** Says what the bars and the percentages of a list are. */
+export const listKey = () =>
+  el(
+    "div",
+    { class: "key small soft" },
+    el("span", { text: "Each bar: where the item’s likelihood comes from." }),
+    legend(PARTS, "Parts of an item’s likelihood"),
+    el("span", { text: "A percentage: as much of it would be gone without that event." }),
+  );
 
 /** A list; `show(items)` brings it up to date with items of an answer with explanations; returns what moved,
  *  as [{item, from, to}], from = null for what is new. onPick(item): makes the items buttons.
@@ -35,13 +44,8 @@ export function recommendationList({ label, onPick = null }) {
         return row;
       });
       const kept = new Set(items.map((item) => item.item_id));
-      for (const id of [...rows.keys()]) if (!kept.has(id)) rows.delete(id);
-      const focused = node.contains(document.activeElement) ? document.activeElement.dataset.item : null;
-      node.replaceChildren(...ordered);
-      if (focused !== null)
-        [...node.querySelectorAll("button")]
-          .find((button) => button.dataset.item === focused)
-          ?.focus({ preventScroll: true });
+      for (const id of rows.keys()) if (!kept.has(id)) rows.delete(id);
+      redraw(node, ...ordered);
       if (!first && !still()) animate(items, before, rows);
       return first ? [] : moves;
     },
@@ -70,7 +74,7 @@ function entry(item, place, by, why, onPick) {
     ? el("button", {
         type: "button",
         class: "quiet",
-        "data-item": item.item_id,
+        "data-keep": item.item_id,
         text: named(item),
         on: { click: () => onPick(item) },
       })
@@ -80,7 +84,7 @@ function entry(item, place, by, why, onPick) {
     "li",
     { class: by === null && why ? "new" : by > 0 ? "up" : by < 0 ? "down" : null },
     el("span", { class: "place number soft", text: String(place + 1) }),
-    el("span", { class: "what" }, name, el("span", { class: "why small soft", title: SHARES, text: why ?? standing(item) })),
+    el("span", { class: "what" }, name, el("span", { class: "why small soft", text: why ?? standing(item) })),
     shares(item),
     el(
       "span",
@@ -149,7 +153,7 @@ function reason(item, old, by) {
     ],
   ]
     .filter(([change]) => Math.sign(change) === Math.sign(by))
-    .sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
+    .toSorted((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
   if (!changes.length || Math.abs(changes[0][0]) < 0.0005) return by > 0 ? "others have fallen" : "others have risen";
   return changes[0][1](changes[0][0]);
 }

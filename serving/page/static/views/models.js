@@ -1,16 +1,17 @@
 // Models: the versions, what is known of how good they are, who has them, and what was decided and why.
 
 import { get, post } from "../api.js";
-import { el } from "../dom.js";
+import { el, redraw } from "../dom.js";
 import { percent, shortVersion } from "../format.js";
 import { failure, heading, legend, loading, section, state } from "../parts.js";
 import { confirmed } from "./confirmation.js";
+import { mostPercent, withShare } from "./shares.js";
 import { versionRow } from "./version_row.js";
 
 export const title = "Models";
 
 const AGAIN_MS = 3000;
-const CANARY_PERCENT = 10;
+const CANARY_SHARE = 0.1;
 const COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
 
 export function open(root, { signal }) {
@@ -34,7 +35,7 @@ export function open(root, { signal }) {
       const text = JSON.stringify(answer);
       if (text !== shown) {
         shown = text;
-        body.replaceChildren(...parts(answer, act));
+        redraw(body, ...parts(answer, act));
       }
       body.classList.remove("stale");
     } catch (error) {
@@ -70,7 +71,7 @@ export function open(root, { signal }) {
 function parts({ epoch, shares, versions }, act) {
   if (!versions.length)
     return [state("empty", "There is no version yet", "Train one with: eddy train --events FILE --announce")];
-  const live = Object.entries(shares).sort(); // by id, as colours are given on the view Now, too
+  const live = Object.entries(shares).toSorted(); // by id, as colours are given on the view Now, too
   const colours = new Map(live.map(([id], i) => [id, COLOURS[i % COLOURS.length]]));
   const reach =
     Math.max(
@@ -109,6 +110,7 @@ function parts({ epoch, shares, versions }, act) {
               versions.length > 1 &&
                 el("button", {
                   type: "button",
+                  "data-keep": "take back",
                   text: "Take back the last announcement …",
                   on: { click: () => act(takeBack()) },
                 }),
@@ -118,6 +120,11 @@ function parts({ epoch, shares, versions }, act) {
     ),
     section(
       "Versions",
+      versions.length === 1 &&
+        el("p", {
+          class: "lead",
+          text: "Another one comes with eddy refresh or eddy train, and can be tried on a share of the users here.",
+        }),
       el(
         "ul",
         { class: "versions" },
@@ -129,14 +136,53 @@ function parts({ epoch, shares, versions }, act) {
   ];
 }
 
-/** Buttons for what can be done with a version that not all users have. */
+/** What can be done with a version that not all users have. */
 function actions(id, shares, act) {
   if (shares[id] === 1) return [];
-  const button = (text, order) => el("button", { type: "button", text, on: { click: () => act(order) } });
   return [
-    button("Promote …", promotion(id)),
-    Object.keys(shares).length ? button(`Give it ${CANARY_PERCENT} % …`, share(id, CANARY_PERCENT, shares)) : null,
+    el("button", {
+      type: "button",
+      "data-keep": `promote ${id}`,
+      text: "Promote …",
+      on: { click: () => act(promotion(id)) },
+    }),
+    Object.keys(shares).length ? shareForm(id, shares, act) : null,
   ];
+}
+
+/** A field for the share of the users that is to have a version; the browser refuses what is no whole percent. */
+function shareForm(id, shares, act) {
+  const field = el("input", {
+    type: "number",
+    id: `share-${id}`,
+    "data-keep": `share ${id}`,
+    min: "1",
+    max: String(mostPercent(id, shares)),
+    step: "1",
+    required: true,
+    value: String(Math.round((shares[id] ?? CANARY_SHARE) * 100)),
+  });
+  return el(
+    "form",
+    {
+      class: "row share",
+      on: {
+        submit(event) {
+          event.preventDefault();
+          act(giving(id, withShare(id, field.valueAsNumber, shares)));
+        },
+      },
+    },
+    el(
+      "label",
+      { class: "soft", for: field.id },
+      "Share of the users",
+      el("span", { class: "hidden", text: ` for ${shortVersion(id)}, in percent` }),
+    ),
+    field,
+    el("span", { class: "soft", "aria-hidden": "true", text: "%" }),
+    el("button", { "data-keep": `give ${id}`, text: "Give it …" }),
+  );
 }
 
 const promotion = (id) => ({
@@ -155,23 +201,12 @@ const takeBack = () => ({
   content: {},
 });
 
-/** `percentage` of the users for a version; the others keep theirs in proportion, in whole percent. */
-function share(id, percentage, shares) {
-  const others = Object.entries(shares).filter(([other]) => other !== id);
-  const rest = others.reduce((sum, [, value]) => sum + value, 0) || 1;
-  const content = { [id]: percentage };
-  let left = 100 - percentage;
-  others.forEach(([other, value], i) => {
-    content[other] = i === others.length - 1 ? left : Math.max(1, Math.round((value / rest) * (100 - percentage)));
-    left -= content[other];
-  });
-  return {
-    question: `Give ${shortVersion(id)} to ${percentage} % of the users?`,
-    detail: Object.entries(content)
-      .map(([each, value]) => `${each}: ${value} %`)
-      .join("\n"),
-    action: "Give it",
-    address: "v1/versions/announce",
-    content: { shares: content },
-  };
-}
+const giving = (id, percents) => ({
+  question: `Give ${shortVersion(id)} to ${percents[id]} % of the users?`,
+  detail: Object.entries(percents)
+    .map(([each, value]) => `${each}: ${value} %`)
+    .join("\n"),
+  action: "Give it",
+  address: "v1/versions/announce",
+  content: { shares: percents },
+});

@@ -1,7 +1,7 @@
 // Inside the network: five cells side by side, step by step, and what is measured of the live model.
 
 import { horizonHistogram } from "../charts/histogram.js";
-import { el, onScheme } from "../dom.js";
+import { el, onScheme, redraw } from "../dom.js";
 import { cellName, count, metric, shortVersion } from "../format.js";
 import { fiveCells, run } from "../network/cells.js";
 import { gradientFlow } from "../network/gradients.js";
@@ -120,11 +120,9 @@ export function open(root, { signal }) {
       );
     });
     if (model.live) shown.push(liveRow(step, fresh));
-    const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.row : null;
-    rows.replaceChildren(...shown);
+    redraw(rows, ...shown);
     for (const each of rows.querySelectorAll(".scroll"))
       each.scrollLeft = (each.scrollWidth * step) / LENGTH - each.clientWidth * 0.6; // the newest step
-    if (focused) rows.querySelector(`[data-row="${focused}"]`)?.focus({ preventScroll: true });
     const cell = model.cells[model.chosen],
       at = Math.max(step, 1);
     inside.replaceChildren(insideCell(cell, model.runs[model.chosen][at - 1], at));
@@ -134,7 +132,7 @@ export function open(root, { signal }) {
     const button = el("button", {
       type: "button",
       class: "quiet",
-      "data-row": String(index),
+      "data-keep": String(index),
       "aria-pressed": String(index === model.chosen),
       text: name,
       on: {

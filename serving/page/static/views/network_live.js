@@ -8,7 +8,7 @@ const SHOWN_UNITS = 8;
 /** {version, cell, gradient_flow, horizon, spectral_radius, hidden, …} of the version that most users have. Errors: Refused. */
 export async function liveDynamics(signal) {
   const { shares } = await get("v1/versions", {}, signal);
-  const [version] = Object.entries(shares).sort((a, b) => b[1] - a[1])[0] ?? [];
+  const [version] = Object.entries(shares).toSorted((a, b) => b[1] - a[1])[0] ?? [];
   if (!version) return null;
   return { version, ...(await get(path`v1/versions/${version}/dynamics`, {}, signal)) };
 }

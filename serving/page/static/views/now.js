@@ -3,7 +3,7 @@
 import { follow, get } from "../api.js";
 import { movingChart } from "../charts/moving_chart.js";
 import { el } from "../dom.js";
-import { count, duration, metric, moment, percent, plural, shortVersion } from "../format.js";
+import { count, duration, metric, moment, percent, plural, shortCount, shortVersion } from "../format.js";
 import { failure, heading, loading, section } from "../parts.js";
 import { deadLetters } from "./dead_letters.js";
 import { workerStrip } from "./workers.js";
@@ -11,6 +11,7 @@ import { workerStrip } from "./workers.js";
 export const title = "Now";
 
 const MOST_POINTS = 600; // ten minutes
+const ROUND_MS = [1, 10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 36_000_000];
 const VERSION_COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
 
 export function open(root, { signal, onState }) {
@@ -81,6 +82,7 @@ function newBoard(signal) {
       unit: "per second",
       series: [one("events", "--blue", { alone: true })],
       from: 1,
+      writeTick: shortCount,
       read: (p) => [p.events_per_s],
     }),
     movingChart({
@@ -90,6 +92,7 @@ function newBoard(signal) {
       log: true,
       write: duration,
       writeTick: duration,
+      marks: ROUND_MS,
       read: (p) => [p.freshness_ms?.p50, p.freshness_ms?.p99],
     }),
     movingChart({
@@ -98,6 +101,7 @@ function newBoard(signal) {
       series: [one("lag", "--blue", { alone: true })],
       from: 10,
       write: count,
+      writeTick: shortCount,
       read: (p) => [p.lag],
     }),
     movingChart({
@@ -129,7 +133,9 @@ function newBoard(signal) {
     node,
     draw(points) {
       const point = points.at(-1);
-      const versions = point.versions.filter((each) => each.share > 0).sort((a, b) => (a.version < b.version ? -1 : 1));
+      const versions = point.versions
+        .filter((each) => each.share > 0)
+        .toSorted((a, b) => (a.version < b.version ? -1 : 1));
       const ids = rankedVersions(points);
       if (ids.join(" ") !== shownVersions) {
         shownVersions = ids.join(" ");
@@ -158,7 +164,7 @@ function rankedVersions(points) {
       point.versions.filter((each) => each.live || each.prequential).map((each) => each.version),
     ),
   );
-  return [...ids].sort().slice(-VERSION_COLOURS.length);
+  return [...ids].toSorted().slice(-VERSION_COLOURS.length);
 }
 
 /** Recall@20 and MRR@20 of each version, beside decayed popularity on the same events. */

@@ -6,7 +6,7 @@ import { named, plural, shortVersion } from "../format.js";
 import { failure, heading, legend, loading, section, state } from "../parts.js";
 import { personChooser, versionChooser } from "./choose_person.js";
 import { hiddenState } from "./hidden_state.js";
-import { learnTitles, PARTS, recommendationList } from "./list.js";
+import { learnTitles, listKey, recommendationList } from "./list.js";
 import { addEvents, showEvents } from "./timeline.js";
 
 export const title = "A person";
@@ -57,10 +57,7 @@ function onePerson(root, { id, other, signal, onState }) {
         "section",
         {},
         el("div", { class: "row apart" }, el("h2", { text: "What next" }), place),
-        legend(
-          PARTS.map(([colour, text]) => [colour, text]),
-          "Parts of an item’s likelihood",
-        ),
+        listKey(),
         list.node,
         said,
       ),

@@ -109,13 +109,13 @@ const metricName = (name) =>
     .replace("_at_", "@")
     .replaceAll("_", " ");
 
-function lineage({ lineage: facts }) {
+function lineage({ id, lineage: facts }) {
   const entries = Object.entries(facts ?? {});
   if (!entries.length) return null;
   const text = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
   return el(
     "details",
-    {},
+    { "data-keep": `lineage ${id}` },
     el("summary", { class: "small", text: "Lineage" }),
     el(
       "dl",

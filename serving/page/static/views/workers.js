@@ -65,7 +65,7 @@ const squares = (partitions) =>
     "span",
     { class: "squares" },
     el("span", { class: "hidden", text: `partitions ${partitions.join(", ") || "none"}` }),
-    partitions.slice(0, MOST_SQUARES).map((number) => el("i", { "aria-hidden": "true", text: String(number) })),
+    partitions.slice(0, MOST_SQUARES).map((partition) => el("i", { "aria-hidden": "true", text: String(partition) })),
     partitions.length > MOST_SQUARES
       ? el("i", { class: "more", "aria-hidden": "true", text: `+${partitions.length - MOST_SQUARES}` })
       : null,
