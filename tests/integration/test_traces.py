@@ -16,9 +16,9 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.records.settings import Settings, load_settings
 from eddy.stream.records.trace_context import TraceContext, trace_of_record
 from tests.chaos.cluster import Cluster
-from tests.integration.test_serving import ITEMS, process, server, with_topics
 from tests.support.engines import item_id, random_version
 from tests.support.otlp_collector import Collector, Span, collecting
+from tests.support.serving_system import ITEMS, process, server, with_topics
 from tests.support.spans import SAMPLED, SPAN, UNSAMPLED
 from tests.support.waiting import eventually
 
