@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.auth import OAuthCredentials
 from faust.types import TP
 
@@ -200,9 +201,8 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     keep_out_of_collections()
     await app.start()
     crashed = asyncio.ensure_future(app.wait_until_stopped())
-    watching = asyncio.ensure_future(
-        _watch(TopicWatch(settings, ids), LoginWatch(settings, limit_s=settings.stall_s))
-    )
+    login = LoginWatch(settings, limit_s=settings.stall_s)
+    watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids), login))
     try:
         ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.background.failed, watching]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -214,6 +214,12 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
             raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
         app.consumer.stop_flow()
         await worker.stop(app.stop)
+    except KafkaError as error:
+        if login.problem is None:
+            raise
+        raise EddyError(
+            f"{login.problem} ({type(error).__name__}; ending, to be restarted by a supervisor)"
+        ) from error
     finally:
         watching.cancel()
         await app.stop()
