@@ -72,6 +72,8 @@ class Worker:
     """a successor takes it over"""
     doomed: bool = False
     """kills itself"""
+    log_start: int = 0
+    """where its part of the log begins, in bytes, behind that of the one that it succeeds"""
 
     @property
     def alive(self) -> bool:
@@ -95,10 +97,10 @@ class Worker:
         return {name: float(value) for name, value in pairs}
 
     def sources(self) -> dict[int, list[str]]:
-        """Where the rows came from each time that a partition began anew here, by partition."""
+        """Where the rows came from each time that a partition began anew in this process, by partition."""
         sources: dict[int, list[str]] = {}
         pattern = r"partition (\d+): \d+ rows from (.*) in [\d.]+ s"
-        for number, source in re.findall(pattern, self.log().decode()):
+        for number, source in re.findall(pattern, self.log()[self.log_start :].decode()):
             sources.setdefault(int(number), []).append(source)
         return sources
 
@@ -133,6 +135,7 @@ class Fleet:
         """
         name = static_name or f"worker-{next(self._numbers)}"
         log_file = self._folder / f"{name}.log"
+        log_start = log_file.stat().st_size if log_file.exists() else 0
         settings = self._settings.replace(
             **{"worker_id": static_name, "cache_dir": self._folder / f"cache-{name}", **values}
         )
@@ -140,7 +143,8 @@ class Fleet:
             target=work, args=(settings, log_file, fault), name=name, daemon=True
         )
         process.start()
-        worker = Worker(name, process, log_file, static_name, fault is not None and fault.fatal)
+        doomed = fault is not None and fault.fatal
+        worker = Worker(name, process, log_file, static_name, doomed, log_start)
         self.workers.append(worker)
         return worker
 

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,8 @@ class Step:
     """from the act until every machine had partitions again, and what was sent meanwhile was committed"""
     partitions: dict[str, int]
     """how many each machine had then"""
+    began_with: dict[str, list[str]]
+    """where the rows came from with which machines began that came"""
 
 
 @dataclass
@@ -58,8 +61,6 @@ class Story:
     """What happened in a run."""
 
     steps: list[Step] = field(default_factory=list)
-    restored_from: dict[str, list[str]] = field(default_factory=dict)
-    """where the rows came from that the restarted machine and the replacement began with"""
     identical_rows: int = 0
     """rows whose bytes are those of one undisturbed worker; others differ in how sums were rounded"""
     unexpected_exits: list[str] = field(default_factory=list)
@@ -81,10 +82,6 @@ class Machines:
         self._step("one is restarted", self._restart)
         self._step("one is lost with its disk", self._lose)
         self._step("another one in its place", lambda: self._start("machine-5"))
-        replacement = self._of("machine-5")
-        self.story.restored_from["machine-5"] = sorted(
-            {source for sources in replacement.sources().values() for source in sources}
-        )
 
     def _start(self, name: str) -> Worker:
         return self._fleet.start(name)
@@ -94,16 +91,9 @@ class Machines:
         return worker
 
     def _restart(self) -> None:
-        before = self._of("machine-2")
-        known = sum(map(len, before.sources().values()))
-        self._fleet.remove(before)
+        self._fleet.remove(self._of("machine-2"))
         self._chaos.feeder.send(self._slice // 2)
-        worker = self._start("machine-2")
-        self._chaos._eventually(
-            lambda: sum(map(len, worker.sources().values())) > known, "the restarted machine with rows"
-        )
-        began_with = [source for sources in worker.sources().values() for source in sources[-1:]]
-        self.story.restored_from["machine-2"] = sorted(set(began_with))
+        self._start("machine-2")
 
     def _lose(self) -> None:
         self._fleet.kill(self._of("machine-3"))
@@ -112,14 +102,19 @@ class Machines:
     def _step(self, act: str, do: Callable[[], object], within_s: float = HEAL_S) -> None:
         """Do something while records come in, and wait until the group is through with it."""
         chaos, began = self._chaos, time.monotonic()
+        before = list(self._fleet.workers)
         chaos.feeder.send(self._slice)
         do()
-        chaos.feeder.send(self._slice)
         chaos._eventually(self._all_have_partitions, "partitions on every machine", within_s)
+        chaos.feeder.send(self._slice)
         chaos._moved(chaos.feeder.sent)
-        step = Step(act, round(time.monotonic() - began, 1), dict(self._dealt() or {}))
+        came = [worker for worker in self._fleet.workers if worker not in before]
+        step = Step(
+            act, round(time.monotonic() - began, 1), dict(self._dealt() or {}),
+            {worker.name: sorted({*chain(*worker.sources().values())}) for worker in came},
+        )  # fmt: skip
         self.story.steps.append(step)
-        print(f"  {step.act}: {step.seconds:.0f} s, {step.partitions}", flush=True)
+        print(f"  {step.act}: {step.seconds:.0f} s, {step.partitions}, {step.began_with}", flush=True)
 
     def _dealt(self) -> Counter[str] | None:
         """How many partitions each machine has; None while the group is rebalancing. The id of a static
@@ -131,7 +126,8 @@ class Machines:
     def _all_have_partitions(self) -> bool:
         dealt = self._dealt()
         running = {worker.name for worker in self._fleet.workers}
-        return dealt is not None and dealt.keys() == running and dealt.total() == PARTITIONS
+        begun = all(worker.sources() for worker in self._fleet.workers)
+        return begun and dealt is not None and dealt.keys() == running and dealt.total() == PARTITIONS
 
 
 def identical_rows(cluster: Cluster, version: Version, topic_id: bytes) -> int:
