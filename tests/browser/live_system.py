@@ -24,9 +24,13 @@ from eddy.stream.kafka.versions import announce
 from eddy.stream.local_kafka.free_port import free_port
 from eddy.stream.records.schema import Event, encode
 from eddy.stream.records.settings import Settings
+from tests.chaos.faults import HoldEngine
 from tests.chaos.fleet import Fleet
 from tests.support.engines import item_id, random_version
 from tests.support.waiting import eventually
+
+STARTS_S = 240.0
+"""A worker or a server starts within this time, also on a machine that does much else."""
 
 ITEMS = 200
 PAYLOAD = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -106,13 +110,26 @@ class LiveSystem:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "eddy", "serve"], env=environment, stdout=log, stderr=log
             )
-        eventually(self._ready, 60, "a server that is ready")
+        eventually(self._ready, STARTS_S, "a server that is ready")
 
     def _ready(self) -> bool:
         try:
             return httpx.get(self.address + "readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    @contextmanager
+    def held_worker(self, method: str) -> Iterator[HoldEngine]:
+        """The worker is replaced by one that stands still once this method of the engine has changed rows,
+        until the file `release` is made, at the latest in the end.
+        """
+        hold = HoldEngine(method, self._folder)
+        self.fleet.stop()
+        self.fleet.start(fault=hold)
+        try:
+            yield hold
+        finally:
+            hold.release.touch()
 
     def ask(self, path: str) -> Any:
         """The server's answer to a GET with the key that may read."""
@@ -158,7 +175,7 @@ def live_system(settings: Settings, folder: Path) -> Iterator[LiveSystem]:
             with httpx.Client(base_url=system.address, headers={"X-API-Key": system.read_key}) as client:
                 eventually(
                     lambda: all(client.get(f"/v1/users/{user}").status_code == 200 for user in USERS[:3]),
-                    60,
+                    STARTS_S,
                     "rows of the users",
                 )
             yield system

@@ -13,11 +13,17 @@ from playwright.sync_api import Browser, Page, expect
 
 from eddy.stream.kafka.versions import announce, announce_shares
 from tests.browser.conftest import Visit
-from tests.browser.live_system import HOSTILE_ITEM, HOSTILE_USER, PAYLOAD, LiveSystem
+from tests.browser.live_system import HOSTILE_ITEM, HOSTILE_USER, PAYLOAD, STARTS_S, LiveSystem
 from tests.support.engines import item_id
 from tests.support.waiting import eventually
 
 CLICKS = 12
+PART = re.compile(r"^0\.\d*[1-9]")
+"""A number between 0 and 1."""
+
+SWAPPED = 100
+"""Users: more than have their rows encoded anew at a time, in the beginning."""
+
 VIEWS: dict[str, str | re.Pattern[str]] = {
     "now": "Now",
     "person/alice": "A person",
@@ -136,6 +142,43 @@ def test_two_shares_and_a_swap_are_seen(visit: Visit, system: LiveSystem) -> Non
     expect(page.locator(".person")).to_contain_text("v000002")
 
 
+def test_how_far_a_restore_has_come_is_shown_until_it_ends(visit: Visit, system: LiveSystem) -> None:
+    """Both partitions have rows, of which those of one are restored."""
+    users = [f"restored-{number}" for number in range(20)]
+    system.send(len(users), users)
+    row_of = "v1/users/{}/recommendations"
+    eventually(lambda: all(system.ask(row_of.format(user))["known"] for user in users), 30, "their rows")
+    page = visit.open("now")
+    with system.held_worker("load_rows") as hold:
+        restoring = page.locator(".workers li[data-state=restoring]", has_text="restoring rows")
+        progress = restoring.get_by_role("progressbar")
+        expect(progress).to_have_attribute("value", PART, timeout=1000 * STARTS_S)
+        expect(restoring).to_contain_text(f"{int(float(progress.get_attribute('value') or 0) * 100)} %")
+        hold.release.touch()
+        expect(page.locator(".workers li[data-state=running]")).to_have_count(1)
+        expect(page.get_by_role("progressbar")).to_have_count(0)
+
+
+def test_how_far_a_swap_has_come_is_shown_until_it_ends(visit: Visit, system: LiveSystem) -> None:
+    users = [f"swapped-{number}" for number in range(SWAPPED)]
+    system.send(SWAPPED, users)
+    with system.held_worker("reencode_oldest") as hold:
+        page = visit.open("now")
+        running = page.locator(".workers li[data-state=running]")
+        expect(running).to_contain_text(re.compile("lag 0 "), timeout=1000 * STARTS_S)
+        shares = system.ask("v1/versions")["shares"]
+        other = next(version for version in system.versions if shares.get(version.id) != 1)
+        announce(system.settings, other)
+        swapping = page.locator(".workers li[data-state=swapping]", has_text="moving rows to the new version")
+        expect(swapping).to_contain_text("rows still at the version before")
+        progress = swapping.get_by_role("progressbar")
+        expect(progress).to_have_attribute("value", PART)
+        expect(swapping).to_contain_text(f"{int(float(progress.get_attribute('value') or 0) * 100)} %")
+        hold.release.touch()
+        expect(running).to_have_count(1)
+        expect(page.get_by_role("progressbar")).to_have_count(0)
+
+
 def test_two_versions_are_shown_side_by_side(visit: Visit, system: LiveSystem) -> None:
     epoch = announce_shares(system.settings, [(version, 50) for version in system.versions]).epoch
     row = "v1/users/alice/recommendations"
@@ -166,6 +209,85 @@ def test_versions_are_promoted_and_taken_back_after_a_question(visit: Visit, sys
     page.get_by_role("button", name="Take back").click()
     page.get_by_role("dialog").get_by_role("button", name="Take it back").click()
     expect(page.locator(".share-bar")).to_have_attribute("aria-label", f"{system.versions[1].id}: 100 %")
+
+
+def test_a_version_is_given_to_the_share_of_users_that_the_reader_chooses(
+    visit: Visit, system: LiveSystem
+) -> None:
+    live, canary = system.versions
+    announce(system.settings, live)
+    page = visit.open("models")
+    bar = page.locator(".share-bar")
+    row = page.locator(".versions li", has_text=canary.id)
+    share = row.get_by_label("Share of the users")
+    expect(bar).to_have_attribute("aria-label", f"{live.id}: 100 %")
+    expect(share).to_have_value("10")
+    for refused in ("0", "100", "2.5", ""):
+        share.fill(refused)
+        row.get_by_role("button", name="Give it").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    share.fill("35")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text(f"{canary.id}: 35 %")
+    page.get_by_role("dialog").get_by_role("button", name="Give it").click()
+    expect(bar).to_have_attribute("aria-label", f"{live.id}: 65 %, {canary.id}: 35 %")
+    assert system.ask("v1/versions")["shares"] == {live.id: 0.65, canary.id: 0.35}
+    page.get_by_role("button", name="Take back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Take it back").click()
+    expect(bar).to_have_attribute("aria-label", f"{live.id}: 100 %")
+
+
+def test_what_the_reader_has_typed_and_unfolded_stays_while_the_view_moves(
+    visit: Visit, system: LiveSystem
+) -> None:
+    live, other = system.versions
+    announce(system.settings, live)
+    page = visit.open("models")
+    row = page.locator(".versions li", has_text=other.id)
+    share = row.get_by_label("Share of the users")
+    share.fill("7")
+    announce_shares(system.settings, [(live, 80), (other, 20)])
+    expect(page.locator(".share-bar")).to_have_attribute("aria-label", f"{live.id}: 80 %, {other.id}: 20 %")
+    expect(share).to_have_value("7")
+    expect(share).to_be_focused()
+    page = visit.open("now")
+    page.get_by_text(re.compile("The last .* record")).click()
+    system.write(system.settings.topics.events, [("nobody", b"not an event")])
+    expect(page.locator(".reasons li")).to_have_count(2)
+    expect(page.locator("details", has_text="The last 2 records")).to_have_attribute("open", "")
+
+
+def test_shares_of_several_versions_are_whole_percents_that_make_a_hundred(visit: Visit) -> None:
+    page = visit.open("now")
+    given, most = page.evaluate(
+        """async () => {
+          const { mostPercent, withShare } = await import(new URL("page/views/shares.js", document.baseURI));
+          return [
+            [
+              withShare("c", 10, { a: 0.9, b: 0.1 }),
+              withShare("c", 97, { a: 0.34, b: 0.33, d: 0.33 }),
+              withShare("a", 50, { a: 0.9, b: 0.1 }),
+              withShare("c", 33, { a: 0.98, b: 0.01, d: 0.01 }),
+            ],
+            [mostPercent("a", { b: 1 }), mostPercent("a", { a: 0.2, b: 0.4, c: 0.4 })],
+          ];
+        }"""
+    )
+    assert [sum(shares.values()) for shares in given] == [100] * 4
+    assert all(share >= 1 for shares in given for share in shares.values())
+    assert given[0] == {"a": 80, "b": 10, "c": 10}
+    assert given[2] == {"a": 50, "b": 50}
+    assert most == [99, 98]
+
+
+def test_an_item_s_popularity_is_a_chart_that_says_what_it_counts(visit: Visit, system: LiveSystem) -> None:
+    item = system.ask("v1/items?limit=1")["items"][0]["item_id"]
+    page = visit.open(f"items/{item}")
+    chart = page.locator(".chart", has_text="Popularity")
+    expect(chart).to_contain_text("decayed count of events")
+    expect(chart.locator(".tick", has_text="now")).to_be_visible()
+    expect(chart.locator(".chip b")).to_have_text(re.compile(r"^\d"))
+    expect(page.get_by_text(re.compile(r"counts half after \d+ (h|min|days)"))).to_be_visible()
 
 
 def test_without_a_key_the_page_asks_for_one_and_with_a_reading_key_it_says_what_is_missing(

@@ -1,5 +1,5 @@
-"""Faults that a worker can be given at a step of its checkpoint: `run_worker` calls them, and the product
-needs no other hook.
+"""Faults that a worker can be given, most of them at a step of its checkpoint: `run_worker` calls them, and
+the product needs no other hook.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from eddy.stream.engine.engine import Engine
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.worker.inbox import Inbox
 
@@ -79,6 +80,40 @@ class LoseChunk:
                 self.lost.touch()
 
             setattr(Inbox, "put_chunk", lose)  # noqa: B010
+
+
+@dataclass
+class HoldEngine:
+    """Once a method of the engine has changed rows, stand still at its next call until the test makes the
+    file `release`: a part of a restore (`load_rows`) or of a swap (`reencode_oldest`) is done then. The
+    engine's thread waits, and the worker goes on saying how it does.
+    """
+
+    fatal: ClassVar[bool] = False
+    method: str
+    folder: Path
+
+    @property
+    def release(self) -> Path:
+        return self.folder / f"release-{self.method}"
+
+    def begin(self) -> None:
+        """In the worker's process, before the worker begins."""
+        original = getattr(Engine, self.method)
+        changed = False
+
+        def held(*arguments: Any) -> Any:
+            nonlocal changed
+            while changed and not self.release.exists():
+                time.sleep(0.02)
+            result = original(*arguments)
+            changed = changed or bool(result)
+            return result
+
+        setattr(Engine, self.method, held)
+
+    def __call__(self, step: str) -> None:
+        """No fault at a checkpoint."""
 
 
 def nothing(step: str) -> None:

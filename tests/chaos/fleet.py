@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.app import run_worker
-from tests.chaos.faults import Die, Hold, LoseChunk, nothing
+from tests.chaos.faults import Die, Hold, HoldEngine, LoseChunk, nothing
 from tests.support.waiting import eventually
 
 EXIT_S = 60.0
@@ -29,7 +29,7 @@ LAST_LINES = 5
 """Lines of a worker's log that are printed when it ends unexpectedly."""
 
 _OBEYS = "process %d obeys"
-Fault = Die | Hold | LoseChunk
+Fault = Die | Hold | HoldEngine | LoseChunk
 
 
 def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
@@ -41,6 +41,8 @@ def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
     for chatty in ("aiokafka", "kafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.info("process %d", os.getpid())
+    if isinstance(fault, HoldEngine):
+        fault.begin()
     asyncio.run(_work(settings, fault or nothing))
 
 
@@ -118,7 +120,7 @@ class Fleet:
         self.unexpected: list[str] = []
 
     def start(self, static_name: str | None = None, fault: Fault | None = None, **values: object) -> Worker:
-        """Start a new worker, with a fault at its checkpoints or without one; `values` are settings of its
+        """Start a new worker, with a fault or without one; `values` are settings of its
         own.
         """
         name = static_name or f"worker-{next(self._numbers)}"

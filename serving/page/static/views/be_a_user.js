@@ -61,7 +61,7 @@ export function open(root, { signal, onState }) {
     section("Your hidden state", el("div", { class: "panel" }, network, networkText)),
     el(
       "div",
-      { class: "columns block" },
+      { class: "clicked block" },
       el(
         "section",
         {},
@@ -72,9 +72,9 @@ export function open(root, { signal, onState }) {
           el("span", { class: "row" }, el("label", { for: "find", text: "Find" }), field),
         ),
         tiles,
-        el("div", { class: "block" }, el("h2", { text: "How long that took" }), legs.node),
       ),
       el("section", {}, el("h2", { text: "What next, for you" }), listKey(), listState, list.node, said),
+      el("section", {}, el("h2", { text: "How long that took" }), legs.node),
     ),
   );
 

@@ -31,7 +31,7 @@ export function deadLetters(signal) {
       el(
         "ul",
         { class: "reasons" },
-        most.map(([reason, n]) => el("li", {}, el("b", { class: "number", text: count(n) }), ` ${reason}`)),
+        most.map(([reason, n]) => el("li", {}, el("b", { class: "number", text: count(n) }), reason)),
       ),
       el(
         "details",
