@@ -120,7 +120,7 @@ class LiveSystem:
 
     @contextmanager
     def held_worker(self, method: str) -> Iterator[HoldEngine]:
-        """The worker is replaced by one that stands still at the second call of this method of the engine,
+        """The worker is replaced by one that stands still once this method of the engine has changed rows,
         until the file `release` is made, at the latest in the end.
         """
         hold = HoldEngine(method, self._folder)

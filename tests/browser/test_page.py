@@ -245,13 +245,16 @@ def test_what_the_reader_has_typed_and_unfolded_stays_while_the_view_moves(
     page = visit.open("models")
     row = page.locator(".versions li", has_text=other.id)
     share = row.get_by_label("Share of the users")
-    row.get_by_text("Lineage").click()
     share.fill("7")
     announce_shares(system.settings, [(live, 80), (other, 20)])
     expect(page.locator(".share-bar")).to_have_attribute("aria-label", f"{live.id}: 80 %, {other.id}: 20 %")
     expect(share).to_have_value("7")
     expect(share).to_be_focused()
-    expect(row.locator("details")).to_have_attribute("open", "")
+    page = visit.open("now")
+    page.get_by_text(re.compile("The last .* record")).click()
+    system.write(system.settings.topics.events, [("nobody", b"not an event")])
+    expect(page.locator(".reasons li")).to_have_count(2)
+    expect(page.locator("details", has_text="The last 2 records")).to_have_attribute("open", "")
 
 
 def test_shares_of_several_versions_are_whole_percents_that_make_a_hundred(visit: Visit) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,9 +84,9 @@ class LoseChunk:
 
 @dataclass
 class HoldEngine:
-    """Stand still at the second call of a method of the engine, until the test makes the file `release`: a
-    restore (`load_rows`) or a swap (`reencode_oldest`) is half done then. The engine's thread waits, and the
-    worker goes on saying how it does.
+    """Once a method of the engine has changed rows, stand still at its next call until the test makes the
+    file `release`: a part of a restore (`load_rows`) or of a swap (`reencode_oldest`) is done then. The
+    engine's thread waits, and the worker goes on saying how it does.
     """
 
     fatal: ClassVar[bool] = False
@@ -100,13 +99,16 @@ class HoldEngine:
 
     def begin(self) -> None:
         """In the worker's process, before the worker begins."""
-        original, calls = getattr(Engine, self.method), count(1)
+        original = getattr(Engine, self.method)
+        changed = False
 
         def held(*arguments: Any) -> Any:
-            if next(calls) == 2:
-                while not self.release.exists():
-                    time.sleep(0.02)
-            return original(*arguments)
+            nonlocal changed
+            while changed and not self.release.exists():
+                time.sleep(0.02)
+            result = original(*arguments)
+            changed = changed or bool(result)
+            return result
 
         setattr(Engine, self.method, held)
 
