@@ -46,7 +46,9 @@ from eddy.stream.state.slab import Slab
 from eddy.stream.state.stored_rows import decode_newest
 
 PRECISION: Precision = "auto"
-"""Of the first pass of lists: what it finds is scored again, and is the same as with float32."""
+"""Of the first pass of lists. What it finds, and what its error may hide, is scored again in float32; log Z
+is that of the first pass.
+"""
 
 _decode_item = msgspec.json.Decoder(Item).decode
 
