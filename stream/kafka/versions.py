@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import InvalidProducerEpochError, ProducerFencedError
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from eddy.models.descriptions import DESCRIPTION
 from eddy.models.errors import EddyError
@@ -184,12 +184,16 @@ def announce_shares(
         _require_served(version)
     descriptions = [version.location / DESCRIPTION for version, _ in versions]
     descriptions = [file for file in descriptions if file.is_file()]
+    unclear: list[Announcement] = []
     for _ in range(_ATTEMPTS):
         try:
-            announcement = _announce_alone(settings, shares, decided)
+            announcement = _announce_alone(settings, shares, decided, unclear)
             break
         except _FENCED:
             log.info("somebody else announces at this moment; trying again")
+        except _Unclear as outcome:
+            log.info("%s; looking whether the announcement was made", outcome.__cause__)
+            unclear.append(outcome.announcement)
     else:
         raise EddyError(
             f"{settings.topics.model_versions}: others announce versions again and again; try it later"
@@ -204,12 +208,23 @@ def announce_shares(
     return announcement
 
 
-def _announce_alone(settings: Settings, shares: list[Share], decided: Decided | None) -> Announcement:
+class _Unclear(Exception):
+    """The cluster did not say whether a transaction was committed."""
+
+    def __init__(self, announcement: Announcement) -> None:
+        super().__init__()
+        self.announcement = announcement
+
+
+def _announce_alone(
+    settings: Settings, shares: list[Share], decided: Decided | None, unclear: Sequence[Announcement]
+) -> Announcement:
     """Write an announcement with the next epoch.
 
     Whoever begins fences those who have begun before, and only then looks at what is there: an announcement
-    made meanwhile is either seen or fails, so that no two have one epoch. Errors: one of _FENCED when
-    somebody else has begun.
+    made meanwhile is either seen or fails, so that no two have one epoch. unclear: those that were perhaps
+    made by earlier attempts; one that was is returned. Errors: one of _FENCED when somebody else has begun;
+    _Unclear.
     """
     topic = settings.topics.model_versions
     # 1. From here on nobody who has begun before can end a transaction.
@@ -217,7 +232,11 @@ def _announce_alone(settings: Settings, shares: list[Share], decided: Decided | 
     try:
         producer.init_transactions()
         # 2. What follows on what is there.
-        before = live_announcement(settings)
+        made = all_announcements(settings)
+        for announcement in unclear:
+            if announcement in made:
+                return announcement
+        before = made[-1] if made else None
         if decided is not None and (before is None or before.epoch != decided.canary_epoch):
             raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
         if before is not None and before.epoch == MAX_EPOCH:
@@ -242,7 +261,12 @@ def _announce_alone(settings: Settings, shares: list[Share], decided: Decided | 
         ]
         for future in sent:
             future.get(timeout=_TIMEOUT_S)
-        producer.commit_transaction()
+        try:
+            producer.commit_transaction()
+        except _FENCED:
+            raise
+        except KafkaError as error:
+            raise _Unclear(announcement) from error
         return announcement
     finally:
         producer.close()

@@ -7,7 +7,8 @@ from contextlib import closing
 from unittest.mock import Mock
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from eddy.stream.kafka import versions as announcing
 from eddy.stream.kafka.clients import NotReadInTime, admin_client, client_config, records_to_end
@@ -54,6 +55,26 @@ def test_announcements_made_at_once_have_an_epoch_each_and_the_last_one_is_live(
     live = live_announcement(settings)
     assert live is not None
     assert live.epoch == AT_ONCE
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_an_announcement_whose_end_is_unclear_is_made_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    """The broker has answered the end of a transaction with an error that says nothing."""
+    prepare_topics(settings)
+    commit, failures = KafkaProducer.commit_transaction, [KafkaError("Unhandled error in EndTxnResponse")]
+
+    def fails_once(producer: KafkaProducer) -> None:
+        if not failures or is_committed:
+            commit(producer)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(KafkaProducer, "commit_transaction", fails_once)
+    made = announce(settings, random_version(settings.registry, items=5))
+    eventually(lambda: all_announcements(settings) == [made], what="the announcement is read")
+    assert [each.epoch for each in written(settings)] == [1]
 
 
 def test_a_reader_that_is_asked_again_reads_on_and_hears_of_withdrawals(
