@@ -36,11 +36,12 @@ from eddy.serving.read_your_writes import Commits, ReadYourWrites
 from eddy.serving.recommend import answer
 from eddy.serving.request_context import current
 from eddy.serving.row_traces import RowTraces
+from eddy.serving.score_updates import ScoreUpdates
 from eddy.serving.stored_user import StoredUser, stored_user
 from eddy.serving.versions.answers import Versions
 from eddy.serving.versions.overview import overview
 from eddy.serving.versions.registry import RegistryReader
-from eddy.serving.view import MaterialisedView, VersionAt
+from eddy.serving.view import MaterialisedView, ScoresUpdate, VersionAt
 from eddy.serving.view_owner import ViewOwner
 from eddy.serving.warm_up import warm_up
 from eddy.stream.engine.numbering import numbering_steps
@@ -79,8 +80,7 @@ class Service:
         self._view_owner = ViewOwner()
         self._builds = ThreadPoolExecutor(1, "eddy-versions", torch.set_num_threads, (1,))
         self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
-        self._updates = ThreadPoolExecutor(1, "eddy-popularity", torch.set_num_threads, (1,))
-        self._update: asyncio.Task[None] | None = None
+        self._updates = ScoreUpdates(self.view, self._view_owner, self._fail)
         self.dynamics = MeasuredDynamics(self)
         self.registry = RegistryReader(settings.registry)
         self.items = ItemService(self)
@@ -167,14 +167,12 @@ class Service:
         self.streams.end()
         for task in self._tasks:
             task.cancel()
-        if self._update is not None:
-            self._update.cancel()
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._questions.cancel()
         self._lag.stop()
         self._builds.shutdown(wait=False, cancel_futures=True)
         self._looks.shutdown(wait=False, cancel_futures=True)
-        self._updates.shutdown(wait=False, cancel_futures=True)
+        self._updates.close()
         self._login.close()
         self._view_owner.close()
 
@@ -204,6 +202,10 @@ class Service:
         """What `work` makes of the view as it is now."""
         return await self.on_thread(lambda: work(self.view))
 
+    def _answer(self, questions: Sequence[Question]) -> tuple[list[Answer], Sequence[ScoresUpdate]]:
+        """The answers, and what is to be done afterwards so that later ones need not wait for it."""
+        return answer(self.view, questions), self._updates.begin()
+
     async def _answer_questions(self) -> None:
         while True:
             batch = await self._questions.next_batch(MAX_TOGETHER)
@@ -213,7 +215,9 @@ class Service:
                 # An explanation reads the window once for each event: some ten times what a list takes.
                 explained = any(question.explain for question in questions)
                 expected_s = math.inf if explained else self._questions.expected_s(len(batch))
-                answers = await self._view_owner.do_soon(partial(answer, self.view, questions), expected_s)
+                answers, updates = await self._view_owner.do_soon(
+                    partial(self._answer, questions), expected_s
+                )
             except Exception as error:
                 for waiting in batch:
                     if not waiting.answer.done():
@@ -224,17 +228,7 @@ class Service:
             for waiting, result in zip(batch, answers, strict=True):
                 if not waiting.answer.done():
                     waiting.answer.set_result(result)
-            if self._update is None or self._update.done():
-                self._update = asyncio.create_task(self._update_scores())
-
-    async def _update_scores(self) -> None:
-        """Bring the scores up to date beside the thread that answers, where that takes its time."""
-        try:
-            for update in await self._view_owner.do_soon(self.view.begin_updates):
-                done = await asyncio.get_running_loop().run_in_executor(self._updates, update.work)
-                await self._view_owner.do_soon(partial(self.view.put_update, update, *done))
-        except Exception as error:
-            self._fail(error)
+            self._updates.run(updates)
 
     # -- users --------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from typing import Any
 from tests.bench import machine
 from tests.bench.command import exit_with, new_testbed, print_progress
 from tests.bench.programs import HOST
-from tests.bench.serving import eddy_server, started, write_rows
-from tests.bench.serving_process import Server
+from tests.bench.serving import eddy_server, write_rows
+from tests.bench.serving_process import Server, started
 from tests.bench.testbed import Testbed
 from tests.bench.workload import user_id
 from tests.support.hostile_requests import hostile_request, send_all

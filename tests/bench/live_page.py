@@ -36,6 +36,21 @@ TOTALS = "document.querySelector('[data-totals]')?.dataset.totals ?? ''"
 
 
 @contextlib.contextmanager
+def page_before_a_system() -> Iterator[tuple[Browser, LiveSystem]]:
+    """Yields a Chromium, and an installation with a worker and a server for it to look at."""
+    name = uuid.uuid4().hex[:8]
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
+        if browser is None:
+            raise SystemExit(MISSING)
+        settings = load_settings(
+            bootstrap_servers=broker, topic_prefix=f"bench-{name}.", group=f"bench-{name}",
+            registry=Path(folder) / "registry", partitions=2, metrics_port=0,
+        )  # fmt: skip
+        with live_system(settings, Path(folder)) as system:
+            yield browser, system
+
+
+@contextlib.contextmanager
 def traffic(system: LiveSystem, events_per_s: float, users: Sequence[str]) -> Iterator[None]:
     """About so many events a second of these users in turn, in the background."""
     stop = threading.Event()
@@ -110,21 +125,13 @@ async def _pages_open(system: LiveSystem, pages: int) -> float:
 
 
 def main() -> None:
-    name = uuid.uuid4().hex[:8]
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
-        if browser is None:
-            raise SystemExit(MISSING)
-        settings = load_settings(
-            bootstrap_servers=broker, topic_prefix=f"bench-{name}.", group=f"bench-{name}",
-            registry=Path(folder) / "registry", partitions=2, metrics_port=0,
-        )  # fmt: skip
-        with live_system(settings, Path(folder)) as system:
-            print(f"click to list, quiet stream: {clicks(browser, system)}", flush=True)
-            with traffic(system, EVENTS_PER_S, OTHERS):
-                print(f"click to list, beside {EVENTS_PER_S} events/s: {clicks(browser, system)}", flush=True)
-                alone = pages_open(system, 1)
-                many = pages_open(system, PAGES)
-                print(f"server: {alone:.3f} of a core with 1 page, {many:.3f} with {PAGES}", flush=True)
+    with page_before_a_system() as (browser, system):
+        print(f"click to list, quiet stream: {clicks(browser, system)}", flush=True)
+        with traffic(system, EVENTS_PER_S, OTHERS):
+            print(f"click to list, beside {EVENTS_PER_S} events/s: {clicks(browser, system)}", flush=True)
+            alone = pages_open(system, 1)
+            many = pages_open(system, PAGES)
+            print(f"server: {alone:.3f} of a core with 1 page, {many:.3f} with {PAGES}", flush=True)
 
 
 if __name__ == "__main__":

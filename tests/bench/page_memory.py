@@ -12,21 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, CDPSession, expect
 
-from eddy.stream.records.settings import load_settings
-from tests.bench.live_page import open_page, traffic
+from tests.bench.live_page import open_page, page_before_a_system, traffic
 from tests.bench.machine import describe
-from tests.browser.chromium import MISSING, chromium
-from tests.browser.live_system import USERS, LiveSystem, live_system
-from tests.support.kafka_clusters import broker_kind, cluster
+from tests.browser.live_system import USERS, LiveSystem
 
 RESULT = Path(__file__).parent / "results" / "page_memory.json"
 HOUR, EVENTS_PER_S = 60, 10
@@ -80,17 +75,9 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=int, default=HOUR, help="how long the pages are left open")
     minutes = parser.parse_args().minutes
-    name = uuid.uuid4().hex[:8]
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser, cluster(broker_kind()) as broker:
-        if browser is None:
-            raise SystemExit(MISSING)
-        settings = load_settings(
-            bootstrap_servers=broker, topic_prefix=f"bench-{name}.", group=f"bench-{name}",
-            registry=Path(folder) / "registry", partitions=2, metrics_port=0,
-        )  # fmt: skip
-        machine: dict[str, Any] = describe()
-        with live_system(settings, Path(folder)) as system, traffic(system, EVENTS_PER_S, USERS):
-            held = measure(browser, system, minutes)
+    machine: dict[str, Any] = describe()
+    with page_before_a_system() as (browser, system), traffic(system, EVENTS_PER_S, USERS):
+        held = measure(browser, system, minutes)
     for view, points in held.items():
         print(f"{view}: {summary(points)}")
     if minutes >= HOUR:

@@ -16,8 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from tests.bench.growth import events
 from tests.bench.open_loop import get
 from tests.bench.programs import HOST
 from tests.bench.serving_changes import measure_swap, measure_withdrawal
-from tests.bench.serving_process import Server
+from tests.bench.serving_process import Server, started
 from tests.bench.testbed import Testbed
 from tests.bench.workload import user_id
 from tests.support.engines import stored_rows
@@ -53,16 +52,6 @@ RESULTS = Path(__file__).parent / "results" / "serving.json"
 _COLUMNS = (
     "ok_per_s", "p50_ms", "p99_ms", "p99.9_ms", "p100_ms", "server_cores", "rss_mb", "generator_cpu_share",
 )  # fmt: skip
-
-
-@contextmanager
-def started(server: Server) -> Iterator[Server]:
-    """Ends the server in the end."""
-    try:
-        server.wait_until_ready()
-        yield server
-    finally:
-        server.end()
 
 
 def write_rows(testbed: Testbed, settings: Settings, users: int, items: int) -> None:

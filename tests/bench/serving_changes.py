@@ -25,7 +25,7 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.records.settings import Settings
 from tests.bench.crowd import Appender, Crowd, write_rows
 from tests.bench.group import Group, new_group
-from tests.bench.serving_process import Server
+from tests.bench.serving_process import Server, started
 from tests.bench.testbed import Testbed
 from tests.bench.versions import make_version
 from tests.bench.workload import user_id
@@ -53,7 +53,7 @@ def measure_swap(
     testbed: Testbed, users: int, seconds: float, requests: Sequence[bytes], start: StartServer, log: Log
 ) -> dict[str, Any]:
     """The same load three times: alone, beside events, and beside events while a version goes live."""
-    with _installation(testbed, users) as (settings, crowd), _ended(start(settings)) as server:
+    with _installation(testbed, users) as (settings, crowd), started(start(settings)) as server:
         server.under_load(requests, RATE / 4, 3)
         result: dict[str, Any] = {"rate": RATE, "quiet": server.under_load(requests, RATE, seconds)}
         log(f"quiet: {_brief(result['quiet'])}")
@@ -82,7 +82,7 @@ def measure_withdrawal(
     testbed: Testbed, users: int, seconds: float, requests: Sequence[bytes], start: StartServer, log: Log
 ) -> dict[str, Any]:
     """Under load, withdraw an item that many lists have, and ask for these lists again and again."""
-    with _installation(testbed, users) as (settings, _), _ended(start(settings)) as server:
+    with _installation(testbed, users) as (settings, _), started(start(settings)) as server:
         lists = {number: _items(server, number) for number in range(min(ASKED, users))}
         ((item, _),) = Counter(item for items in lists.values() for item in items).most_common(1)
         having = [number for number, items in lists.items() if item in items]
@@ -133,16 +133,6 @@ def _installation(testbed: Testbed, users: int) -> Iterator[tuple[Settings, Crow
         crowd = Crowd.of(users, PARTITIONS, ITEMS)
         asyncio.run(write_rows(settings, crowd, version))
         yield settings, crowd
-
-
-@contextmanager
-def _ended(server: Server) -> Iterator[Server]:
-    """A server that is ready, and ended in the end."""
-    try:
-        server.wait_until_ready()
-        yield server
-    finally:
-        server.end()
 
 
 def _capacity(group: Group, appender: Appender) -> float:

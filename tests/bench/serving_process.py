@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,13 @@ class Server:
         """Tell the process to end, and wait for it."""
         self.process.terminate()
         self.process.wait()
+
+
+@contextmanager
+def started(server: Server) -> Iterator[Server]:
+    """Yields a server when it is ready, and ends it in the end."""
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.end()

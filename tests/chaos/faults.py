@@ -31,6 +31,12 @@ class Die:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stand_still(release: Path) -> None:
+    """Wait in the worker's process until the test makes the file."""
+    while not release.exists():
+        time.sleep(0.02)
+
+
 @dataclass
 class Hold:
     """Stand still at a step until the test makes the file `release`; the file `reached` shows that it does
@@ -52,8 +58,7 @@ class Hold:
     def __call__(self, step: str) -> None:
         if step == self.step:
             self.reached.touch()
-            while not self.release.exists():
-                time.sleep(0.02)
+            stand_still(self.release)
 
 
 @dataclass
@@ -104,8 +109,8 @@ class HoldEngine:
 
         def held(*arguments: Any) -> Any:
             nonlocal changed
-            while changed and not self.release.exists():
-                time.sleep(0.02)
+            if changed:
+                stand_still(self.release)
             result = original(*arguments)
             changed = changed or bool(result)
             return result
