@@ -232,11 +232,10 @@ def _announce_alone(
     try:
         producer.init_transactions()
         # 2. What follows on what is there.
-        made = all_announcements(settings)
-        for announcement in unclear:
-            if announcement in made:
+        before = live_announcement(settings)
+        for announcement in all_announcements(settings) if unclear else ():
+            if announcement in unclear:
                 return announcement
-        before = made[-1] if made else None
         if decided is not None and (before is None or before.epoch != decided.canary_epoch):
             raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
         if before is not None and before.epoch == MAX_EPOCH:
