@@ -12,6 +12,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.local_kafka.broker import broker_or_local
 from eddy.stream.records.settings import load_settings
 from tests.bench.testbed import Testbed
+from tests.support.ending import end_on_sigterm
 
 
 def print_progress(elapsed_s: float, line: str) -> None:
@@ -32,6 +33,7 @@ def new_testbed(log: Callable[[str], None]) -> Iterator[Testbed]:
 
 def exit_with(main: Callable[[], int]) -> None:
     """Run a command and end the process with its exit code, or with the reason for which it ended early."""
+    end_on_sigterm()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

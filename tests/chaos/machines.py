@@ -37,6 +37,7 @@ from tests.chaos.plan import SHORT
 from tests.chaos.report import origin
 from tests.chaos.run import HEAL_S, RESULTS, START_S, Chaos, chaos_settings
 from tests.chaos.verify import Verdict, stored_rows, undisturbed, verify
+from tests.support.ending import end_on_sigterm
 from tests.support.engines import random_version
 
 EVENTS, USERS, PARTITIONS = 60_000, 2_000, 8
@@ -177,6 +178,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--events", type=int, default=EVENTS)
     options = arguments.parse_args()
+    end_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
         folder = Path(name)

@@ -40,6 +40,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet, Worker
 from tests.chaos.report import origin
 from tests.chaos.run import RESULTS
+from tests.support.ending import end_on_sigterm
 from tests.support.event_logs import places
 from tests.support.waiting import eventually
 from tests.support.walks import TRAINING, walks
@@ -206,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
+    end_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         story = run(chosen.cycles, chosen.seed, Path(folder))
     RESULTS.mkdir(exist_ok=True)

@@ -33,6 +33,7 @@ from tests.chaos.plan import FULL, SHORT, Plan, announcements
 from tests.chaos.report import origin
 from tests.chaos.traffic import MAX_GAP_MS, START_MS, Feeder, traffic
 from tests.chaos.verify import Verdict, check_shares, stored_rows, verify
+from tests.support.ending import end_on_sigterm
 from tests.support.engines import random_version
 from tests.support.waiting import eventually
 
@@ -343,6 +344,7 @@ def main() -> int:
     arguments.add_argument("--short", action="store_true", help="the form that runs inside make test")
     arguments.add_argument("--seed", type=int, default=1)
     options = arguments.parse_args()
+    end_on_sigterm()
     plan = Plan(**{**asdict(SHORT if options.short else FULL), "seed": options.seed})
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:

@@ -38,6 +38,7 @@ from tests.chaos.soak_refreshes import Refresher
 from tests.chaos.soak_resources import Sampler, draw
 from tests.chaos.traffic import START_MS, traffic
 from tests.chaos.verify import Verdict, verify
+from tests.support.ending import end_on_sigterm
 from tests.support.engines import random_version
 
 RESULTS = Path(__file__).parent / "results"
@@ -186,6 +187,7 @@ def main() -> int:
         "--refresh-every", type=float, default=REFRESH_EVERY_S, help="seconds between two refreshes"
     )
     options = arguments.parse_args()
+    end_on_sigterm()
     soak = Soak(options.minutes, options.rate)
     with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
         folder = Path(name)
