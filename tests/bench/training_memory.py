@@ -131,20 +131,25 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(given.measure, given.memory_gb, given.seconds, given.work)), flush=True)
+        measured = measure(given.measure, given.memory_gb, given.seconds, given.work)
+        sys.stdout.write(json.dumps(measured) + "\n")  # at once, so that two processes share no line
         return
-    runs = []
     for count in given.events:
         log = given.work / f"log-{count}"
         if not log.exists():
             write_synthetic_log(log, count)
         for processes in given.processes:
             figures = run(log, given.memory_gb, given.seconds, processes, given.work)
-            runs.append({"events": count, "memory_gb": given.memory_gb, "processes": figures})
-            print(json.dumps(runs[-1]), flush=True)
-    if given.record:
-        earlier = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
-        RESULTS.write_text(json.dumps({"machine": describe(), "runs": [*earlier, *runs]}, indent=1) + "\n")
+            result = {"events": count, "memory_gb": given.memory_gb, "processes": figures}
+            print(json.dumps(result), flush=True)
+            if given.record:
+                _record(result)
+
+
+def _record(result: dict[str, Any]) -> None:
+    """Add a run's figures to those that are kept."""
+    earlier = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    RESULTS.write_text(json.dumps({"machine": describe(), "runs": [*earlier, result]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
