@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
+from kafka.net import KafkaNetClient
 
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.security.connecting import Refused, reason_of_failure
@@ -24,6 +25,9 @@ from eddy.stream.records.settings import Settings
 
 _FIRST_ATTEMPT_MS, _SECOND_ATTEMPT_MS = 1_500, 6_500
 """How long two attempts to connect may take; between them the reason is looked for."""
+
+_CONNECT_MS = 2_000
+"""How long an attempt may take of whoever tries again later."""
 
 Client = TypeVar("Client")
 _POLL_MS = 200
@@ -64,10 +68,34 @@ def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
         admin.close()
 
 
+def connected_admin(settings: Settings, within_ms: int | None = None) -> KafkaAdminClient:
+    """An admin client, for whoever tries again when it cannot connect. Errors: those of kafka-python."""
+    config = client_config(settings)
+    return _connected(KafkaAdminClient, {**config, "bootstrap_timeout_ms": within_ms or _CONNECT_MS})
+
+
+def _connected(new_client: Callable[..., Client], config: Mapping[str, Any]) -> Client:
+    """A client of kafka-python. One that cannot connect would leave its thread and its sockets behind: here
+    they are closed, so that a process may try for days.
+    """
+    networks: list[KafkaNetClient] = []
+
+    def new_network(**config: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**config))
+        return networks[-1]
+
+    try:
+        return new_client(**config, kafka_client=new_network)
+    except BaseException:
+        for network in networks:
+            network.close()
+        raise
+
+
 def _admin(settings: Settings) -> KafkaAdminClient:
     def connect(within_ms: int) -> KafkaAdminClient:
         with _quiet:
-            return KafkaAdminClient(**client_config(settings), bootstrap_timeout_ms=within_ms)
+            return connected_admin(settings, within_ms)
 
     try:
         return connect(_FIRST_ATTEMPT_MS)
@@ -86,28 +114,26 @@ def _admin(settings: Settings) -> KafkaAdminClient:
 
 def new_consumer(settings: Settings, **config: Any) -> KafkaConsumer:
     """A kafka-python consumer. Errors: those of kafka-python when no cluster answers; `Refused`."""
-    return _patient(lambda config: KafkaConsumer(**config), settings, config)
+    return _patient(KafkaConsumer, settings, config)
 
 
 def new_sync_producer(settings: Settings, transactional_id: str | None = None) -> KafkaProducer:
     """A kafka-python producer, whose records all replicas have confirmed. Errors: as `new_consumer`."""
     config = {"acks": "all", "transactional_id": transactional_id}
-    return _patient(lambda config: KafkaProducer(**config), settings, config)
+    return _patient(KafkaProducer, settings, config)
 
 
-def _patient(
-    new_client: Callable[[dict[str, Any]], Client], settings: Settings, config: dict[str, Any]
-) -> Client:
+def _patient(new_client: Callable[..., Client], settings: Settings, config: dict[str, Any]) -> Client:
     """A client that has as long as it likes to connect, unless it is `Refused`."""
     config = {**client_config(settings), **config}
     try:
         with _quiet:
-            return new_client({**config, "bootstrap_timeout_ms": _FIRST_ATTEMPT_MS})
+            return _connected(new_client, {**config, "bootstrap_timeout_ms": _FIRST_ATTEMPT_MS})
     except (KafkaError, OSError):
         reason = reason_of_failure(settings)
         if isinstance(reason, Refused):
             raise reason from None
-    return new_client(config)
+    return _connected(new_client, config)
 
 
 class _Quiet:
@@ -158,7 +184,8 @@ def cluster_id_at(address: str, **login: str) -> str | None:
     needs to come in, where not everybody may.
     """
     try:
-        admin = KafkaAdminClient(bootstrap_servers=address, bootstrap_timeout_ms=2_000, **login)
+        config = {"bootstrap_servers": address, "bootstrap_timeout_ms": _CONNECT_MS, **login}
+        admin = _connected(KafkaAdminClient, config)
     except (KafkaError, OSError):
         return None
     try:

@@ -12,14 +12,12 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import connected_admin
 from eddy.stream.kafka.security.connecting import Refused, reason_of_failure
 from eddy.stream.kafka.security.tokens import NoToken
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.kafka")
-
-_TIMEOUT_MS = 2_000
 
 
 class LoginWatch:
@@ -39,8 +37,7 @@ class LoginWatch:
         """
         try:
             if self._admin is None:
-                config = client_config(self._settings)
-                self._admin = KafkaAdminClient(**config, bootstrap_timeout_ms=_TIMEOUT_MS)
+                self._admin = connected_admin(self._settings)
             self._admin.describe_topics([self._settings.topics.events])
         except (KafkaError, OSError):
             self.close()

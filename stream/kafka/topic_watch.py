@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from eddy.models.errors import EddyError
-from eddy.stream.kafka.clients import client_config
+from eddy.stream.kafka.clients import connected_admin
 from eddy.stream.kafka.topics import committed_notes
 from eddy.stream.records.settings import Settings
 
@@ -22,9 +22,6 @@ SIGHTINGS = 2
 """A topic is gone when it is missing so many times in a row; a broker that just came back may not know it
 yet.
 """
-
-
-_TIMEOUT_MS = 2_000
 
 
 class TopicWatch:
@@ -39,8 +36,7 @@ class TopicWatch:
         """Errors: EddyError when a topic is gone or was replaced. No answer from the cluster is no error."""
         try:
             if self._admin is None:
-                config = client_config(self._settings)
-                self._admin = KafkaAdminClient(**config, bootstrap_timeout_ms=_TIMEOUT_MS)
+                self._admin = connected_admin(self._settings)
             topics = self._admin.describe_topics(list(self._ids))
         except (KafkaError, OSError):
             self.close()
