@@ -36,7 +36,7 @@ from eddy.stream.engine.ranker import Ranker, new_scorer
 from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.records.clock import StreamClock
 from eddy.stream.records.columns import select_entries
-from eddy.stream.records.schema import DICTIONARY_KEY, RULES_KEY, Item
+from eddy.stream.records.schema import DICTIONARY_KEY, RULES_KEY, DescribedItem
 from eddy.stream.state.item_names import ItemNames, decode_fields, features_in, metadata
 from eddy.stream.state.item_statistics import StatisticsReader
 from eddy.stream.state.retirement import Forgetting
@@ -50,7 +50,7 @@ PRECISION: Precision = "auto"
 is that of the first pass.
 """
 
-_decode_item = msgspec.json.Decoder(Item).decode
+_decode_item = msgspec.json.Decoder(DescribedItem).decode
 
 
 class VersionAt(NamedTuple):
@@ -110,7 +110,7 @@ class MaterialisedView:
         self.clock = StreamClock()
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue)
-        self.metadata: dict[str, Item] = {}
+        self.metadata: dict[str, DescribedItem] = {}
         self.attributes = Attributes()
         self.adjustments = Adjustments(self.attributes)
         self.rules = Rules(RulesDocument(rules=[]))
@@ -310,7 +310,7 @@ class MaterialisedView:
     def take_rows(self, partition: int, newest: Mapping[bytes, bytes | None]) -> list[str]:
         """Take the newest record of each user in a stretch of a partition of `user-state`.
 
-        An empty value erases the user if their row is of this partition, as at a worker's restore.
+        A tombstone erases the user if their row is of this partition, as at a worker's restore.
         """
         stored = decode_newest(newest)
         self._remove(partition, stored.erased)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from eddy.serving.pace import Pace
 from eddy.serving.threads import Threads
 from eddy.serving.view import MaterialisedView
-from eddy.stream.records.schema import Item
+from eddy.stream.records.schema import DescribedItem
 
 MAX_QUERY = 200
 """Characters of a query; of its words the first MAX_WORDS count."""
@@ -39,7 +39,7 @@ class _Names:
 
     numbering: int
     ids: list[str | None]
-    described: dict[str, Item]
+    described: dict[str, DescribedItem]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ worker's entry on `items` gives the name of a hash, for the rows that hold it, a
 its tombstone. The headers of a dead letter are reason, topic, partition, offset, length and sha256.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -66,11 +66,29 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Item(msgspec.Struct, gc=False):
-    """What is known of an item beside its id."""
+    """What is known of an item beside its id, as the demo writes it."""
 
     item_id: Id
     title: str | None = None
     genres: list[str] = []
+
+
+class DescribedItem(msgspec.Struct, gc=False):
+    """What lists tell of an item. Its metadata are somebody else's: whatever the other fields hold, the item
+    has its id.
+    """
+
+    item_id: Id
+    given_title: Any = msgspec.field(name="title", default=None)
+    """a text, most likely; also a null, a number, or a text for each language"""
+
+    @property
+    def title(self) -> str | None:
+        """The title where it is a text, or a number ("1917"); None otherwise."""
+        title = self.given_title
+        if isinstance(title, str):
+            return title
+        return f"{title:.15g}" if isinstance(title, int | float) and not isinstance(title, bool) else None
 
 
 class DictionaryEntry(msgspec.Struct, gc=False):

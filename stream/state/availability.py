@@ -1,7 +1,7 @@
 """Which items may not be listed because their owner withdrew them, as the topic `items` says.
 
-A tombstone under an item's id withdraws it, and so does metadata with `"available": false`; metadata without
-that brings it back. Compaction forgets a tombstone in the end, so a worker carries the withdrawal over into
+A tombstone under an item's id withdraws it, and so does metadata with `"available": false` (or 0, or either
+as a text, as tables without truth values write it); metadata without that brings it back. Compaction forgets a tombstone in the end, so a worker carries the withdrawal over into
 the item's dictionary record, which stays. What the dictionary says of an item counts only while the item has
 no metadata. So the order in which workers wrote does not matter, nor do repeats.
 """
@@ -19,6 +19,16 @@ from eddy.stream.records.schema import DICTIONARY_KEY, WithdrawableEntry, encode
 class _Offer(msgspec.Struct, gc=False):
     item_id: str
     available: object = True
+
+
+_NO = ("false", "0")
+
+
+def _says_no(available: object) -> bool:
+    """Whether the field `available` withdraws an item; a null and what is no truth value do not."""
+    if isinstance(available, str):
+        return available.strip().casefold() in _NO
+    return isinstance(available, int | float) and available == 0
 
 
 _decode_offer = msgspec.json.Decoder(_Offer).decode
@@ -85,7 +95,7 @@ class Availability:
             except Unreadable:
                 return None
             self._described.add(item)
-            if offer.available is False:
+            if _says_no(offer.available):
                 self._withdrawn[item] = offer.item_id
             else:
                 self._withdrawn.pop(item, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from eddy.models.scoring.item_statistics import Statistics
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
+from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView, VersionAt
 from eddy.stream.engine import ranker as ranker_module
 from eddy.stream.engine.engine import Engine
@@ -277,6 +279,30 @@ def test_titles_come_from_items_and_go_with_their_tombstone(engine: Engine, vers
     assert ask(view, "user-0").items[1].title is None
     view.take_items([(best.encode(), None)])
     assert ask(view, "user-0").items[0].title is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"title": "A title", "genres": "Drama|War"}, "A title"),
+        ({"title": "A title", "genres": None}, "A title"),
+        ({"title": "A title", "genres": [{"id": 7, "name": "Drama"}]}, "A title"),
+        ({"title": 1917}, "1917"),
+        ({"title": None}, None),
+        ({"title": True}, None),
+        ({"title": {"en": "A title"}}, None),
+    ],
+)
+def test_whatever_the_fields_of_metadata_hold_the_others_are_taken(
+    engine: Engine, version: Version, fields: dict[str, object], title: str | None
+) -> None:
+    view = new_view(version)
+    view.take_rows(0, records(engine))
+    best = ask(view, "user-0").items[0].item_id
+    value = {"item_id": best, "price": 5, **fields}
+    assert view.take_items([(best.encode(), json.dumps(value).encode())]) == []
+    assert ask(view, "user-0").items[0].title == title
+    assert listed(ask(view, "user-0", where=FlatFilter(max_price=5).conditions())) == [best]
 
 
 def test_an_item_whose_id_is_not_known_yet_waits_for_its_name(make_version: MakeVersion) -> None:

@@ -64,6 +64,18 @@ def test_the_last_word_of_the_owner_counts(log: tuple[Record, ...], withdrawn: b
     assert (X in after(*log)) == withdrawn
 
 
+@pytest.mark.parametrize(
+    ("available", "withdrawn"),
+    [
+        ("0", True), ("0.0", True), ('"false"', True), ('" False"', True), ('"0"', True),
+        ("1", False), ("null", False), ('"true"', False), ('""', False), ('"maybe"', False), ("[]", False),
+        ("{}", False), ("-0.5", False),
+    ],
+)  # fmt: skip
+def test_a_no_is_understood_in_the_forms_that_tables_give_it(available: str, withdrawn: bool) -> None:
+    assert (X in after((b"x", f'{{"item_id": "x", "available": {available}}}'.encode()))) == withdrawn
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from([AVAILABLE, UNAVAILABLE, TOMBSTONE, PLAIN]), max_size=8),
