@@ -23,11 +23,11 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from eddy.serving.api_keys import ApiKeys
 from eddy.serving.authentication import Authentication
-from eddy.serving.body_limit import BodyLimit
 from eddy.serving.docs import serve_docs
 from eddy.serving.live.streams import TIME_HEADER
 from eddy.serving.page.files import serve_page
 from eddy.serving.problems import answer_with_problems
+from eddy.serving.request_form import RequestForm
 from eddy.serving.requests import Requests
 from eddy.serving.routes.events import event_routes
 from eddy.serving.routes.inside import inside_routes
@@ -75,7 +75,7 @@ def new_app(service: Service, tracer: Tracer | None = None) -> FastAPI:
     if settings.page:
         serve_page(app)
     # From here on from the inside to the outside.
-    app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestForm, max_bytes=MAX_BODY_BYTES)
     if keys:
         app.add_middleware(Authentication, keys=keys)
     if settings.http_cors_origins:

@@ -25,14 +25,19 @@ class Readiness(BaseModel):
 
 
 def operation_routes(service: Service, keys: ApiKeys | None) -> APIRouter:
-    """The routes of operations. keys: those of callers, where callers need keys."""
+    """The routes of operations. keys: those of callers, where callers need keys.
+
+    Balancers and monitors ask for health with HEAD, too.
+    """
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz")
     async def healthz() -> Alive:
         """The process is alive."""
         return Alive()
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready yet"}})
     async def readyz(response: Response) -> Readiness:
         """200 when the topics are read up to their ends at the start and a model is loaded."""
@@ -41,6 +46,7 @@ def operation_routes(service: Service, keys: ApiKeys | None) -> APIRouter:
         problems = [*service.problems(), *([keys.problem] if keys and keys.problem else [])]
         return Readiness(ready=not reasons, reasons=reasons, problems=problems)
 
+    @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Metrics for Prometheus."""

@@ -25,12 +25,13 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def ask(
-    service: RecordedService, *paths: str, headers: dict[str, str] | None = None, method: str = "GET"
-) -> list[httpx.Response]:
+    service: RecordedService, *paths: str, headers: dict[str, str] | None = None, method: str = "GET",
+    content: bytes | None = None,
+) -> list[httpx.Response]:  # fmt: skip
     async def answered() -> list[httpx.Response]:
         transport = httpx.ASGITransport(new_app(cast(Service, service)), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://eddy") as client:
-            asked = [client.request(method, path, headers=headers) for path in paths]
+            asked = [client.request(method, path, headers=headers, content=content) for path in paths]
             return await asyncio.gather(*asked)
 
     return asyncio.run(answered())
@@ -139,3 +140,40 @@ def test_pages_of_other_origins_may_ask_only_if_they_are_named() -> None:
     assert "access-control-allow-origin" not in other.headers
     (without,) = ask(RecordedService(), PATH, headers=preflight, method="OPTIONS")
     assert "access-control-allow-origin" not in without.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "/v1/users/Jos%E9"),
+        ("GET", "/v1/users/Jos%E9/recommendations"),
+        ("GET", "/v1/users/%ED%A0%80/recommendations"),
+        ("GET", "/v1/pixel?user_id=Jos%E9&item_id=a"),
+        ("GET", f"{PATH}?category=Caf%E9"),
+    ],
+)
+def test_a_url_that_is_not_utf8_is_refused_and_no_other_user_is_meant(method: str, path: str) -> None:
+    (answer,) = ask(RecordedService(), path, method=method)
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.json()["detail"]
+
+
+def test_a_body_in_a_coding_that_is_not_decoded_is_refused_by_its_name() -> None:
+    for coding, status in (("gzip", 415), ("br", 415), ("identity", 200)):
+        headers = {"Content-Encoding": coding}
+        (answer,) = ask(RecordedService(), PATH, method="POST", headers=headers, content=b"{}")
+        assert answer.status_code == status
+        assert status == 200 or coding in answer.json()["detail"]
+
+
+def test_a_body_that_says_to_be_too_large_is_refused_before_it_comes() -> None:
+    headers = {"Content-Length": "99999999999"}
+    (answer,) = ask(RecordedService(), PATH, method="POST", headers=headers, content=b"{}")
+    assert answer.status_code == 413
+    assert "larger than 1048576 bytes" in answer.json()["detail"]
+
+
+def test_health_can_be_asked_for_with_head() -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        get, head = (ask(RecordedService(), path, method=method)[0] for method in ("GET", "HEAD"))
+        assert head.status_code == get.status_code
