@@ -29,7 +29,7 @@ def decoded(decode: Callable[[bytes], T], data: bytes | None) -> T:
     Errors: Unreadable, also for None, the value of a tombstone.
     """
     if data is None:
-        raise Unreadable("empty value")
+        raise Unreadable("no value")
     try:
         return decode(data)
     except FAILURES as error:

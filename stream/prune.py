@@ -185,7 +185,8 @@ async def _named_in(settings: Settings, number: int, show: Callable[[int], None]
         user, why = next(iter(damaged.items()))
         raise EddyError(
             f"prune: {topic} partition {number}, {len(damaged)} rows: {why}; so which version is needed is "
-            f"not known. To give a row up, write an empty value under its key, {user!r}, to this partition"
+            "not known. To give a row up, write a record without a value (null) under its key, "
+            f"{user!r}, to this partition"
         )
     show(_PARTS)
     return Counter(of_user.values())

@@ -25,6 +25,8 @@ from eddy.stream.records.schema import Event
 _timestamp, _offset = attrgetter("timestamp"), attrgetter("offset")
 _decoder = msgspec.json.Decoder(Event)
 
+_EMPTY = "an empty value: a tombstone, which erases its user, has none at all (null)"
+
 
 class Record(Protocol):
     """What decoding needs of a consumed Kafka record."""
@@ -169,7 +171,7 @@ def accept_events(
                 events.append(_decoder.decode(record.value))
                 accepted.append(record)
             except FAILURES as error:
-                rejected.append(Rejected(record, reason_of(error)))
+                rejected.append(Rejected(record, reason_of(error) if record.value else _EMPTY))
     # 2. Look for what the form alone does not show: partition, times and key.
     keys = [event.user_id.encode() for event in events]
     misplaced = admission.misplaced(keys, partition)

@@ -311,5 +311,5 @@ class Restorer:
             topic, (user, why) = self.settings.topics.user_state, next(iter(copy.damaged.items()))
             raise RowFormatError(
                 f"{topic} partition {number}, {len(copy.damaged)} rows: {why}; to go on without the row, "
-                f"write an empty value under the key {user!r} to this partition of {topic}"
+                f"write a record without a value (null) under the key {user!r} to this partition of {topic}"
             )

@@ -89,6 +89,12 @@ def test_an_invalid_event_is_rejected_with_a_reason_and_its_neighbours_are_not(n
     assert [(one.record.offset, bool(one.reason)) for one in found.rejected] == [(1, True)]
 
 
+def test_an_empty_value_is_no_tombstone_and_is_told_from_one() -> None:
+    found = decode_events([Record(b"u", b"", 0)], 0, ONE_PARTITION)
+    assert found.erasures == []
+    assert "an empty value: a tombstone" in found.rejected[0].reason
+
+
 RAW = [
     b"",
     b"{",

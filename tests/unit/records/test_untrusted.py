@@ -99,7 +99,7 @@ def test_text_and_messages_are_decoded_or_refused_with_a_reason(key: bytes, valu
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(b'{"a":"\xff"}', "not UTF-8"), (b"[" * 100_000, "nested too deeply"), (None, "empty value")],
+    [(b'{"a":"\xff"}', "not UTF-8"), (b"[" * 100_000, "nested too deeply"), (None, "no value")],
 )
 def test_a_reason_says_what_is_wrong_in_a_few_words(value: bytes | None, reason: str) -> None:
     with pytest.raises(Unreadable, match=f"^{reason}$"):
