@@ -1,9 +1,10 @@
 """Which items may not be listed because their owner withdrew them, as the topic `items` says.
 
 A tombstone under an item's id withdraws it, and so does metadata with `"available": false` (or 0, or either
-as a text, as tables without truth values write it); metadata without that brings it back. Compaction forgets a tombstone in the end, so a worker carries the withdrawal over into
-the item's dictionary record, which stays. What the dictionary says of an item counts only while the item has
-no metadata. So the order in which workers wrote does not matter, nor do repeats.
+as a text, as tables without truth values write it); metadata without that brings it back. Compaction forgets
+a tombstone in the end, so a worker carries the withdrawal over into the item's dictionary record, which
+stays. What the dictionary says of an item counts only while the item has no metadata. So the order in which
+workers wrote does not matter, nor do repeats.
 """
 
 from collections.abc import Iterable
