@@ -86,6 +86,8 @@ class BatchConsumer(driver.Consumer):
         self._handed: dict[TP, int] = {}
         self._expected: dict[TP, int] = {}
         self._skipped: dict[TP, list[tuple[int, int]]] = {}
+        self._passed: dict[TP, int] = {}
+        """where the consumer was at the last look at the log"""
         self._seeks_begun = self._seeks_ended = 0
         self._read: set[TP] = set()
         """partitions whose records may be handed out"""
@@ -191,9 +193,18 @@ class BatchConsumer(driver.Consumer):
         self._expected[tp] = to
 
     def take_gone(self, tp: TP, start: int) -> int:
-        """How many offsets were removed unread, now that the log starts at `start`. Each is reported once."""
+        """How many offsets were removed unread, now that the log starts at `start`. Each is reported once.
+
+        What the consumer had passed at the look before was there then: records on their way, markers of
+        transactions, or records of aborted ones, none of which are missed when they are removed. Where it is
+        now may already be the log's new start.
+        """
+        if tp in self._expected:
+            self._expected[tp] = max(self._expected[tp], self._passed.get(tp, 0))
         if start > self._expected.get(tp, start):
             self._skip(tp, start)
+        if reading := self.reading(tp):
+            self._passed[tp] = reading.position
         return sum(max(min(to, start) - begin, 0) for begin, to in self._skipped.pop(tp, ()))
 
     def on_buffer_full(self, tp: TP) -> None:
@@ -215,6 +226,7 @@ class BatchConsumer(driver.Consumer):
             if fresh:
                 await self._thread.seek_to_beginning(*(TopicPartition(*tp) for tp in fresh))
             self._expected = {tp: self._read_offset.get(tp) or 0 for tp in self.assignment()}
+            self._passed.clear()
             self._handed.clear()  # last: if the seek fails, `follows` must show what was dropped
         finally:
             self._seeks_ended += 1
@@ -222,7 +234,7 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         for tp in revoked:
             self.stop_reading(tp)
-            for noted in (self._handed, self._expected, self._skipped):
+            for noted in (self._handed, self._expected, self._skipped, self._passed):
                 noted.pop(tp, None)
         await super().on_partitions_revoked(revoked)
 

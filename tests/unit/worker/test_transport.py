@@ -17,7 +17,7 @@ from faust.types import TP
 
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.worker.fetch_pace import FetchPace, Patience
-from eddy.stream.worker.transport import BatchConsumer
+from eddy.stream.worker.transport import BatchConsumer, Reading
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 
@@ -37,15 +37,16 @@ class Log:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patience: list[Patience] = []
+        self.position = {FIRST: 0, SECOND: 0}
         self.consumer: Any = BatchConsumer.__new__(BatchConsumer)
         self.consumer.__dict__.update(
             app=SimpleNamespace(consumer_generation_id=1, in_recovery=False),
             _stopped=asyncio.Event(), _crashed=asyncio.Event(), flow_active=True,
             _thread=SimpleNamespace(seek_to_beginning=self._seek_to_beginning),
+            reading=lambda tp: Reading(self.position[tp], 10, None, 0),
             _pace=FetchPace(), _wait_at_broker=self._patience.append,
-            _handed={}, _expected={}, _skipped={}, _seeks_begun=0, _seeks_ended=0, _read_offset={},
+            _handed={}, _expected={}, _skipped={}, _passed={}, _seeks_begun=0, _seeks_ended=0, _read_offset={},
         )  # fmt: skip
-        self.position = {FIRST: 0, SECOND: 0}
         self.active = {FIRST, SECOND}
         self.seeks = 0
         self.committed = {FIRST: 0, SECOND: 0}
@@ -196,6 +197,20 @@ async def test_offsets_passed_over_in_a_whole_log_are_not_gone(monkeypatch: pyte
     await log.all_chunks()
     assert log.consumer.take_gone(FIRST, 0) == 0
     assert log.consumer.take_gone(SECOND, 3) == 0
+
+
+@in_a_loop
+async def test_markers_of_transactions_that_were_passed_before_retention_removed_them_are_not_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = Log(monkeypatch)
+    await log.all_chunks()
+    log.position = {FIRST: 7, SECOND: 5}  # two markers, at which no record is handed out
+    assert [log.consumer.take_gone(tp, 0) for tp in (FIRST, SECOND)] == [0, 0]
+    log.position = {FIRST: 7, SECOND: 7}  # retention removed two records, and the consumer went on behind
+    assert [log.consumer.take_gone(tp, 7) for tp in (FIRST, SECOND)] == [0, 2]
+    await log.all_chunks()
+    assert [log.consumer.take_gone(tp, 7) for tp in (FIRST, SECOND)] == [0, 0]
 
 
 def test_a_full_buffer_leaves_no_partition_out() -> None:
