@@ -248,6 +248,26 @@ def discard_snapshot(path: Path) -> None:
         log.warning("snapshot %s: cannot be removed (%s); remove it by hand", path, error)
 
 
+def discard_those_of_another_changelog(
+    folder: Path, group: str, topic_id: bytes, changelog_id: bytes
+) -> None:
+    """Remove the snapshots of this `events` topic that were written beside another `user-state` topic than
+    the one that is there now. Their positions mean nothing in it, so that erased users and older rows could
+    come back. A file beside them names the topic that they belong to.
+    """
+    beside = folder / "snapshots" / group / f"{topic_id.hex()}.changelog"
+    try:
+        if beside.exists() and beside.read_text() == changelog_id.hex():
+            return
+        for path in beside.parent.glob(f"{topic_id.hex()}-*.snapshot"):
+            log.warning("snapshot %s is discarded (not known to be of this changelog)", path.name)
+            discard_snapshot(path)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(changelog_id.hex())
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("snapshots %s: cannot be kept (%s); check space and permissions", beside.parent, error)
+
+
 def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
     """Remove files that are too old to be used, of whichever partition or process: an erased user may be in
     them.
@@ -255,5 +275,5 @@ def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
     oldest = time.time() - max_age_ms / 1000
     for path in (folder / "snapshots" / group).glob("*"):
         with suppress(OSError):  # another process may sweep here, too
-            if path.stat().st_mtime < oldest:
+            if path.suffix != ".changelog" and path.stat().st_mtime < oldest:
                 path.unlink()

@@ -24,6 +24,7 @@ from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
+from eddy.stream.state.snapshots import discard_those_of_another_changelog
 from eddy.stream.tracing import start_tracing
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.probes import serve_metrics
@@ -183,6 +184,9 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     metrics = WorkerMetrics()
     if settings.metrics_port is not None:
         serve_metrics(settings, settings.metrics_port, metrics.registry)
+    discard_those_of_another_changelog(
+        settings.cache_dir, settings.group, ids[names.events].bytes, ids[names.user_state].bytes
+    )
     app = new_app(settings, ids[names.user_state].hex)
     consumer = GroupConsumer(app, names.events)
     tracer = start_tracing("eddy-worker")

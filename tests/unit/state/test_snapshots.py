@@ -18,6 +18,7 @@ from eddy.stream.state.snapshots import (
     Snapshot,
     Unusable,
     discard_snapshot,
+    discard_those_of_another_changelog,
     open_snapshot,
     snapshot_path,
     sweep_snapshots,
@@ -166,3 +167,34 @@ def test_what_is_too_old_is_swept_away_half_written_files_included(rows: Rows, t
             os.utime(folder / name, (time.time() - 100, time.time() - 100))
     sweep_snapshots(tmp_path, "group", max_age_ms=50_000)
     assert [path.name for path in folder.iterdir()] == ["new.snapshot"]
+
+
+def test_those_that_were_written_beside_another_changelog_are_discarded(rows: Rows, tmp_path: Path) -> None:
+    ours, other = (snapshot_path(tmp_path, "group", id_, 3) for id_ in (TOPIC_ID, bytes(16)))
+    first, second = b"1" * 16, b"2" * 16
+
+    def start(changelog_id: bytes) -> None:
+        discard_those_of_another_changelog(tmp_path, "group", TOPIC_ID, changelog_id)
+
+    start(first)
+    write(ours, rows)
+    write(other, rows)
+    start(first)
+    sweep_snapshots(tmp_path, "group", max_age_ms=50_000)
+    start(first)
+    assert ours.exists(), "it is this changelog's"
+    start(second)
+    assert not ours.exists()
+    assert other.exists(), "of another installation with the same folder"
+
+
+def test_which_changelog_snapshots_are_of_is_remembered_for_longer_than_they_are(
+    rows: Rows, tmp_path: Path
+) -> None:
+    discard_those_of_another_changelog(tmp_path, "group", TOPIC_ID, b"1" * 16)
+    for path in (tmp_path / "snapshots" / "group").iterdir():
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    sweep_snapshots(tmp_path, "group", max_age_ms=50_000)
+    write(snapshot_path(tmp_path, "group", TOPIC_ID, 3), rows)
+    discard_those_of_another_changelog(tmp_path, "group", TOPIC_ID, b"1" * 16)
+    assert snapshot_path(tmp_path, "group", TOPIC_ID, 3).exists()
