@@ -270,8 +270,13 @@ class Service:
 
     def problems(self) -> list[str]:
         """A line for each version that cannot be read, each topic that cannot be followed, each limit of
-        metadata that was reached, and for a login that the cluster refuses.
+        metadata that was reached, for a login that the cluster refuses, and for a cluster that does not
+        answer.
         """
+        silence = ["Kafka does not answer: what came since is not known here"]
+        return [*self._unreadable(), *(silence if self.installation.cut_off else [])]
+
+    def _unreadable(self) -> list[str]:
         login = [self._login.problem] if self._login.problem else []
         return [*self._failed.values(), *self._interrupted.values(), *self.view.attributes.over_limit, *login]
 
@@ -281,7 +286,7 @@ class Service:
         return ViewFacts(len(view), len(view.catalogue), view.now(), rows, len(view.rankers))
 
     def _situation(self) -> Situation:
-        return Situation(self._announced, frozenset(self._live), self.not_ready(), self.problems())
+        return Situation(self._announced, frozenset(self._live), self.not_ready(), self._unreadable())
 
     # -- followed topics ----------------------------------------------------------------------------------
 

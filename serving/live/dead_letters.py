@@ -1,5 +1,6 @@
 """The tail of `dead-letters`, for people to look at: what came lately, and why it could not be used."""
 
+import re
 from collections import Counter, deque
 
 from aiokafka import ConsumerRecord
@@ -17,6 +18,9 @@ MAX_REASONS = 100
 
 OTHER_REASONS = "other reasons"
 
+_OF_ONE_RECORD = re.compile(r"[0-9]{5,}|(?<=byte )[0-9]+")
+"""Times and places in a reason, by which records that fail alike would be counted one by one."""
+
 
 class DeadLetterTail:
     """The newest dead letters, in bounded memory. Whatever the bytes are, they are told as text."""
@@ -29,7 +33,8 @@ class DeadLetterTail:
         """Take in a record of the topic."""
         headers = dict(record.headers)
         reason = _text(headers.get("reason")) or "no reason is given"
-        counted = reason if reason in self._by_reason or len(self._by_reason) < MAX_REASONS else OTHER_REASONS
+        kind = _OF_ONE_RECORD.sub("…", reason)
+        counted = kind if kind in self._by_reason or len(self._by_reason) < MAX_REASONS else OTHER_REASONS
         self._by_reason[counted] += 1
         self._kept.append(
             DeadLetter(

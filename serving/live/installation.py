@@ -87,7 +87,8 @@ class Installation:
         self._look_at_view, self._situation = look_at_view, situation
         self._letters: Follower | None = None
         self._letters_held = 0
-        self._cut_off = False
+        self.cut_off = False
+        """whether Kafka did not answer this server when it was last asked"""
 
     # -- followed topics ----------------------------------------------------------------------------------
 
@@ -125,9 +126,9 @@ class Installation:
                 async with asyncio.timeout(_PATIENCE_S):
                     spans = await self._letters.spans([TopicPartition(topic, 0)])
                 self._letters_held = sum(end - start for start, end in spans.values())
-                self._cut_off = False
+                self.cut_off = False
             except Exception as error:  # a client that is being stopped raises whatever it likes
-                self._cut_off = True
+                self.cut_off = True
                 log.warning("%s: how many there are is not known (%r)", topic, error)
         return self._letters_held
 
@@ -177,7 +178,7 @@ class Installation:
             lag=sum(worker.lag for worker in at_work) if at_work else None,
             events_per_s=round(sum(worker.events_per_s or 0.0 for worker in at_work), 1),
             dead_letters_per_s=round(sum(each.dead for each in self._lately) / seconds, 2),
-            cut_off=self._cut_off,
+            cut_off=self.cut_off,
             not_ready=situation.not_ready,
             problems=situation.problems,
         )

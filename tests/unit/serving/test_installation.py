@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
+from eddy.models.storage import located
 from eddy.serving.live.active_users import KEPT as KEPT_USERS
 from eddy.serving.live.active_users import LatestUsers
 from eddy.serving.live.answers import (
@@ -28,9 +30,11 @@ from eddy.serving.live.installation import KEPT_POINTS, Installation, Situation,
 from eddy.serving.live.ranks import RECENT_MS, Ranks, live_ranks
 from eddy.serving.live.workers import FORGOTTEN_MS, GONE_MS, MAX_WORKERS, Workers, without_worker
 from eddy.serving.metrics import ServerMetrics
+from eddy.serving.service import Service
 from eddy.serving.view import VersionAt
 from eddy.stream.records.rank_counts import SUMS, RankedBy, Told, encode_ranks
 from eddy.stream.records.schema import GROUPS, Share
+from eddy.stream.records.settings import Settings
 from eddy.stream.records.worker_reports import DURATIONS_MS, Reported, WorkerReport, encode_report
 
 WALL = 1_700_000_000_000
@@ -148,6 +152,44 @@ def test_of_dead_letters_the_last_are_kept_and_of_reasons_so_many_are_told_apart
     assert (len(letters.samples), letters.total) == (KEPT, 7)
     assert letters.by_reason[OTHER_REASONS] == KEPT
     assert len(letters.by_reason) == MAX_REASONS + 1
+
+
+def test_dead_letters_that_fail_alike_are_counted_together_whatever_their_times_and_places() -> None:
+    tail = DeadLetterTail()
+    for number in range(2 * MAX_REASONS):
+        take(tail, Letter(b"", [("reason", b"timestamp %d is 1970-01-21 in ms" % (1_796_034_938 + number))]))
+        take(tail, Letter(b"", [("reason", b"trailing characters (byte %d)" % number)]))
+    letters = tail.newest(2, 7)
+    assert letters.by_reason == {
+        "timestamp … is 1970-01-21 in ms": 2 * MAX_REASONS,
+        "trailing characters (byte …)": 2 * MAX_REASONS,
+    }
+    assert letters.samples[1].reason.startswith("timestamp 1796"), "each letter has its own reason"
+
+
+# -- a cluster that does not answer ---------------------------------------------------------------------
+
+
+def test_that_kafka_does_not_answer_is_told_where_readiness_is_asked_until_it_does(tmp_path: Path) -> None:
+    class Letters:
+        answers = False
+
+        async def spans(self, tps: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+            if not self.answers:
+                raise TimeoutError
+            return {tps[0]: (2, 5)}
+
+    async def asked() -> None:
+        letters = Letters()
+        service = Service(Settings(bootstrap_servers="server", registry=located(tmp_path)))
+        service.installation.begin_letters(cast(Any, letters))
+        await service.installation.letters_held("dead-letters")
+        assert "Kafka does not answer" in service.problems()[0]
+        letters.answers = True
+        assert await service.installation.letters_held("dead-letters") == 3
+        assert service.problems() == []
+
+    asyncio.run(asked())
 
 
 # -- active users ---------------------------------------------------------------------------------------
