@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import faust
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.auth import OAuthCredentials
 from faust.types import TP
@@ -26,6 +27,7 @@ from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import discard_those_of_another_changelog
 from eddy.stream.tracing import start_tracing
+from eddy.stream.worker.joining import tell_of_refusals
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.probes import serve_metrics
 from eddy.stream.worker.static_member import NameTaken, keep_out_of_the_way, name_is_taken
@@ -140,15 +142,21 @@ class GroupConsumer:
 def connect(app: faust.App, settings: Settings, worker: Worker) -> None:
     """Have the app hand its chunks to a worker, and tell it of partitions gained and lost."""
     topic = settings.topics.events
-    if settings.worker_id is not None:
-        loop = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
 
-        def end() -> None:  # called on the consumer's thread
-            loop.call_soon_threadsafe(worker.background.fail, NameTaken(settings))
+    def end(reason: EddyError) -> None:  # called on the consumer's thread
+        loop.call_soon_threadsafe(worker.background.fail, reason)
 
-        cast(BatchTransport, app.transport).prepare = lambda consumer: keep_out_of_the_way(
-            consumer, lambda member_id: name_is_taken(settings, member_id), end
-        )
+    def prepare(consumer: AIOKafkaConsumer) -> None:
+        tell_of_refusals(consumer, settings, end)
+        if settings.worker_id is not None:
+            keep_out_of_the_way(
+                consumer,
+                lambda member_id: name_is_taken(settings, member_id),
+                lambda: end(NameTaken(settings)),
+            )
+
+    cast(BatchTransport, app.transport).prepare = prepare
 
     @app.agent(app.topic(topic, value_serializer=CHUNK_CODEC, key_serializer="raw"))
     async def take_chunks(stream: Any) -> None:
@@ -203,19 +211,12 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     worker = await starting
     connect(app, settings, worker)
     keep_out_of_collections()
-    await app.start()
-    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    joining = asyncio.ensure_future(app.start())  # until the group gives it partitions, if ever
     login = LoginWatch(settings, limit_s=settings.stall_s)
     watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids), login))
     try:
-        ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.background.failed, watching]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            watching.result()
-        if worker.background.failed.done():
-            worker.background.failed.result()
-        if crashed.done() and not stop.is_set():
-            raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
+        await _until_the_end(app, joining, stopping, watching, worker.background.failed)
+        await _no_more(joining)
         app.consumer.stop_flow()
         await worker.stop(app.stop)
     except KafkaError as error:
@@ -226,9 +227,34 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         ) from error
     finally:
         watching.cancel()
+        await _no_more(joining)
         await app.stop()
         if tracer is not None:
             await asyncio.to_thread(tracer.close, LAST_SPANS_S)
+
+
+async def _until_the_end(
+    app: faust.App, joining: "asyncio.Future[None]", stopping: "asyncio.Future[Any]",
+    *failures: "asyncio.Future[Any]",
+) -> None:  # fmt: skip
+    """Wait until the worker is asked to stop. Errors: those of `failures`, and EddyError when Faust ended."""
+    ends = [stopping, *failures]
+    await asyncio.wait([joining, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if joining.done():
+        joining.result()
+        ends.append(asyncio.ensure_future(app.wait_until_stopped()))
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for failure in failures:
+        if failure.done():
+            failure.result()
+    if not stopping.done():
+        raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
+
+
+async def _no_more(joining: "asyncio.Future[None]") -> None:
+    """Leave off joining, if that is still under way."""
+    joining.cancel()
+    await asyncio.gather(joining, return_exceptions=True)
 
 
 def _prepare(settings: Settings) -> dict[str, UUID]:

@@ -45,7 +45,8 @@ class Log:
             _thread=SimpleNamespace(seek_to_beginning=self._seek_to_beginning),
             reading=lambda tp: Reading(self.position[tp], 10, None, 0),
             _pace=FetchPace(), _wait_at_broker=self._patience.append,
-            _handed={}, _expected={}, _skipped={}, _passed={}, _seeks_begun=0, _seeks_ended=0, _read_offset={},
+            _handed={}, _expected={}, _skipped={}, _passed={}, _read_offset={},
+            _seeks_begun=0, _seeks_ended=0,
         )  # fmt: skip
         self.active = {FIRST, SECOND}
         self.seeks = 0
