@@ -29,6 +29,9 @@ _FIRST_ATTEMPT_MS, _SECOND_ATTEMPT_MS = 1_500, 6_500
 _CONNECT_MS = 2_000
 """How long an attempt may take of whoever tries again later."""
 
+# It dumps whole groups, because it cannot read what Faust adds to a subscription.
+logging.getLogger("kafka.admin").setLevel(logging.ERROR)
+
 Client = TypeVar("Client")
 _POLL_MS = 200
 

@@ -6,7 +6,6 @@ a message.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,8 +19,6 @@ from eddy.stream.kafka.clients import admin_client
 from eddy.stream.records.settings import Settings
 
 _RETRY_S = 1.0
-
-logging.getLogger("kafka.admin").setLevel(logging.ERROR)  # it warns about what Faust adds to a subscription
 
 
 class FencedInstanceIdError(BrokerResponseError):  # type: ignore[misc]
