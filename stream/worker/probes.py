@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 
@@ -10,6 +11,8 @@ from eddy.models.errors import EddyError
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.worker")
+
+PATIENCE_S = 10.0
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -28,9 +31,25 @@ def serve_metrics(settings: Settings, port: int, registry: CollectorRegistry) ->
             "(0: any free one) or EDDY_HOST"
         ) from None
     ProcessCollector(registry=registry)
+    server.RequestHandlerClass = _patient_for_a_while(cast(Any, server.RequestHandlerClass))
     server.set_app(with_probes(make_wsgi_app(registry), registry))
     log.info("metrics: http://%s:%d/metrics", settings.host, server.server_port)
     return server.server_port
+
+
+def _patient_for_a_while(handler: type[Any]) -> type[Any]:
+    """A class of request handlers that gives a client up that sends or takes nothing for PATIENCE_S, or is
+    gone. Each client has a thread, which one that says nothing would keep for ever.
+    """
+
+    class Patient(handler):  # type: ignore[misc]
+        timeout = PATIENCE_S
+
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
+
+    return Patient
 
 
 def with_probes(metrics: WsgiApp, registry: CollectorRegistry) -> WsgiApp:
