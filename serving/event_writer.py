@@ -154,7 +154,7 @@ class EventWriter:
         if not record.position.done():
             return Unwritten(
                 f"Kafka did not acknowledge it within {self._within_s:g} s, so it may be written or not: "
-                "send it again with the same event_id"
+                "send it again (an event with the same event_id)"
             )
         error = record.position.exception()
         return error if isinstance(error, Unwritten) else record.position.result()

@@ -112,7 +112,9 @@ def user_routes(service: Service) -> APIRouter:
             raise HTTPException(400, str(error)) from None
         (written,) = await service.events.write([(key, None)])
         if isinstance(written, Unwritten):
-            raise HTTPException(503, f"the erasure is not ordered: {written}", RETRY_AFTER)
+            raise HTTPException(
+                503, f"the erasure is not known to be ordered, so order it again: {written}", RETRY_AFTER
+            )
         erasing = Erasing(user_id, *written, written.token, gone_by(service.settings))
         return json_answer(erasing, 202)
 

@@ -227,7 +227,7 @@ def test_an_erasure_is_a_tombstone_under_the_user_s_key(service: StandIn, user: 
 def test_an_erasure_that_is_not_ordered_is_not_claimed(service: StandIn) -> None:
     response = ask(service, "DELETE", "/v1/users/bob")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert detail(response).startswith("the erasure is not ordered")
+    assert detail(response).startswith("the erasure is not known to be ordered")
     assert ask(service, "DELETE", "/v1/users/" + "x" * (MAX_ID + 1)).status_code == 400
     assert len(service.written) == 1
 
