@@ -35,7 +35,8 @@ def serve_docs(app: FastAPI, with_keys: bool) -> None:
                 for operation in operations.values():
                     operation["responses"].pop("422", None)  # what is misunderstood is answered with 400
                     _describe_keys(operation, with_keys)
-                    refusals = {str(status): of for status, of in responses(503).items()}
+                    statuses = (415, 503) if "requestBody" in operation else (503,)
+                    refusals = {str(status): of for status, of in responses(*statuses).items()}
                     operation["responses"] = dict(sorted((refusals | operation["responses"]).items()))
             if with_keys:
                 schema["components"]["securitySchemes"]["Bearer"] = {"type": "http", "scheme": "bearer"}

@@ -287,4 +287,5 @@ def test_the_description_names_what_the_routes_take(service: StandIn) -> None:
     body = description["paths"]["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["anyOf"][0]["required"] == ["user_id", "item_id"]
     assert set(description["paths"]["/v1/users/{user_id}"]) == {"get", "delete"}
-    assert "207" in description["paths"]["/v1/beacon"]["post"]["responses"]
+    assert {"207", "415"} <= set(description["paths"]["/v1/beacon"]["post"]["responses"])
+    assert "415" not in description["paths"]["/v1/users/{user_id}"]["get"]["responses"]
