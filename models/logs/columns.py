@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from eddy.models.logs.column_store import IN_MEMORY, ColumnStore, slices
 from eddy.models.logs.formats import cells
 from eddy.models.logs.formats.cells import Column, Kind, Times
+from eddy.models.logs.formats.column_names import require_columns
 from eddy.models.logs.formats.read import Records, read_blocks, read_records
-from eddy.models.logs.formats.source import path_error, row_error
+from eddy.models.logs.formats.source import row_error
 from eddy.models.logs.formats.tables import Block
 from eddy.models.logs.log_files import LogFile, log_files
 from eddy.models.logs.log_share import WHOLE_LOG, LogShare
@@ -189,10 +190,7 @@ def read_columns(
             column_names = list(block.names)
             rows += block.rows
             kept_rows += block.rows if kept is None else int(kept.sum())
-        missing = [name for name in required if name not in names]
-        if missing:
-            has = f"; it has {', '.join(column_names) or 'none'}" if column_names else ""
-            raise path_error(file, f"no column {' and no '.join(missing)}{has}")
+        require_columns(file, column_names, [name for name in required if name not in names])
         parts.append(Part(file, slice(start, rows), frozenset(names), slice(kept_start, kept_rows)))
 
     def of(kind: Kind) -> dict[str, Any]:
@@ -204,10 +202,10 @@ def read_columns(
     )  # fmt: skip
 
 
-def _blocks(file: LogFile, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
+def _blocks(file: LogFile, wanted: Mapping[str, Kind], required: Sequence[str]) -> Iterator[Block]:
     """The wanted columns of one file, with those of its folders' names."""
     folders = _partitions(file.folders)
-    for block in read_blocks(file.location, wanted, expected):
+    for block in read_blocks(file.location, wanted, [name for name in required if name not in folders]):
         columns = {
             name: pa.repeat(pa.scalar(value, pa.string()), block.rows)
             for name, value in folders.items()

@@ -2,7 +2,8 @@
 
 The rule for numbers under the unit "auto": all of them are seconds from 1990 to 2100, or all are milliseconds
 from 1990 to 2100, or all are smaller than either, and then they are seconds of a clock that starts at zero. A
-file or folder that mixes these is refused, since no guess is right for all of it.
+file or folder that mixes these is refused, since no guess is right for all of it, and so is one in which all
+numbers read as days (20241231), which would be seconds of 1970.
 """
 
 import numpy as np
@@ -78,6 +79,14 @@ def _unit(columns: Columns, first: int, unit: str) -> str:
             lambda rows: ~dated[rows] & (ranges(rows) != of_first),
             lambda row: _other_unit(columns, row, first),
         )
+        if columns.first_row(lambda rows: ~dated[rows] & ~_is_calendar_day(given[rows])) is None:
+            columns.refuse(
+                lambda rows: ~dated[rows],
+                lambda row: (
+                    f"timestamp {given[row]:.15g} reads as a day of the calendar, as do all others; write it "
+                    "as 2024-12-31, or give the unit (--time-unit s)"
+                ),
+            )
         return "ms" if of_first == _MILLISECONDS else "s"
     if unit == "ms":
         in_ms = columns.first_row(lambda rows: ~dated[rows] & (ranges(rows) == _MILLISECONDS))
@@ -87,6 +96,17 @@ def _unit(columns: Columns, first: int, unit: str) -> str:
                 lambda row: _other_unit(columns, row, in_ms),
             )
     return unit
+
+
+def _is_calendar_day(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which numbers write a day of 1990 to 2099 as YYYYMMDD: bool[n]."""
+    year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
+    return (
+        (numbers == np.rint(numbers))
+        & (year >= 1990) & (year < 2100)
+        & (month >= 1) & (month <= 12)
+        & (day >= 1) & (day <= 31)
+    )  # fmt: skip
 
 
 def _other_unit(columns: Columns, row: int, other: int) -> str:

@@ -2,7 +2,9 @@
 before it is opened.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from eddy.models.logs.formats.source import READABLE, path_error
 from eddy.models.logs.manifests import EARLIER_STATE, newest_manifests
@@ -29,9 +31,8 @@ def log_files(place: Place) -> list[LogFile]:
     """The file itself or, for a folder:
 
     - of an event log with manifests, the parts that the newest manifests list: by day, bucket and offset;
-    - of any other folder, all files under it sorted by path, except those whose name, or the name of a folder
-    on
-      their path, begins with . or _.
+    - of any other folder, all files under it, also by links, sorted by path, except those whose name, or the
+      name of a folder on their path, begins with . or _.
 
     Errors: EddyError when there is no file, or the storage does not answer.
     """
@@ -60,14 +61,44 @@ def _files(location: Location) -> list[LogFile]:
         ]  # fmt: skip
     else:
         files = [
-            LogFile(file.location, file.folders)
-            for file in location.files()
-            if not any(name.startswith((".", "_")) for name in (*file.folders, file.location.name))
+            LogFile(file, folders)
+            for file, folders in _visible_files(location)
             # Of an earlier log that is being converted, the old files count.
-            and not (earlier and any(name.startswith("bucket=") for name in file.folders))
+            if not (earlier and any(name.startswith("bucket=") for name in folders))
         ]
     if not files and not location.is_folder():
+        if not location.is_remote and Path(location).exists():
+            raise path_error(location, "is a pipe or a device; write what comes from it to a file first")
         raise path_error(location, "no such file; check the path")
     if not files:
         raise path_error(location, f"no file in this folder; give {READABLE}")
     return files
+
+
+def _visible_files(location: Location) -> list[tuple[Location, tuple[str, ...]]]:
+    """The files under a folder, sorted, with the names of the folders that lead to each; on this machine also
+    those to which links lead.
+
+    Errors: EddyError for a link to nothing, whose events would be missing.
+    """
+    if location.is_remote:
+        listed = [(file.location, file.folders) for file in location.files()]
+        return [(file, names) for file, names in listed if not any(map(_is_hidden, (*names, file.name)))]
+    root, paths = Path(location), list[Path]()
+    for at, folders, names in os.walk(root, followlinks=True):
+        folder = Path(at)
+        folders[:] = [name for name in folders if not (_is_hidden(name) or _leads_upwards(folder / name))]
+        paths += [folder / name for name in names if not _is_hidden(name)]
+    for path in paths:
+        if not path.exists():
+            raise path_error(located(path), "is a link to nothing; correct or remove it")
+    return [(located(path), path.relative_to(root).parts[:-1]) for path in sorted(paths) if path.is_file()]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _leads_upwards(folder: Path) -> bool:
+    """Whether this is a link to a folder that it lies in, which has no end."""
+    return folder.is_symlink() and any(folder.samefile(above) for above in folder.parents)

@@ -28,6 +28,9 @@ _ABSENT_NUMBERS = pa.array(pa.csv.ConvertOptions().null_values)
 _EXACT_TO = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
 """The greatest whole number up to which a float of so many bits has lost no digit."""
 
+_TIME_BITS = 64
+"""A float needs so many for a time: of today's seconds one with 32 bits keeps only every 128th."""
+
 _DATED = r"^\d{4}-\d\d-\d\d"
 _ZONED = r":.*\d(Z|[+-]\d\d(:?\d\d)?)$"
 
@@ -115,6 +118,14 @@ def times(column: Column) -> Times:
         return Times(_array(_ms(column.cells)), np.ones(len(column.cells), np.bool_))
     if pa.types.is_temporal(type_):
         raise column.impossible("numbers in s or ms, or timestamps")
+    if pa.types.is_floating(type_) and type_.bit_width < _TIME_BITS:
+        exact_to = _EXACT_TO[type_.bit_width]
+        column.refuse(
+            np.abs(numbers(column)) > exact_to,
+            lambda cell: (
+                f"is {cell:.15g} in {type_.bit_width} bits, which tell no seconds apart; write whole numbers"
+            ),
+        )
     return Times(numbers(column), np.zeros(len(column.cells), np.bool_))
 
 

@@ -2,6 +2,7 @@
 one block is in memory at a time; an array is read whole.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -70,6 +71,16 @@ def _array(source: Source, text: bytes, decoder: "msgspec.json.Decoder[Row]") ->
             reason = _ROW_OF_ARRAY.sub("", str(error))
             raise row_error(source.path, int(index[1]) + 1, reason) from None
         raise path_error(source.path, f"no JSON array of objects ({error}); correct it") from None
+
+
+def first_fields(source: Source) -> list[str]:
+    """The names of the first row's fields; none where it is no object, or goes beyond the source's head."""
+    text = source.head.decode("utf-8-sig", "ignore").lstrip().removeprefix("[").lstrip()
+    try:
+        row, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return []
+    return list(row) if isinstance(row, dict) else []
 
 
 def fields_decoder(wanted: Mapping[str, Kind]) -> "msgspec.json.Decoder[Any]":

@@ -9,26 +9,30 @@ import pyarrow as pa
 
 from eddy.models.logs.formats import cells
 from eddy.models.logs.formats.cells import Kind
-from eddy.models.logs.formats.json_rows import columns_of, fields_decoder, json_rows, texts
+from eddy.models.logs.formats.column_names import require_columns
+from eddy.models.logs.formats.json_rows import columns_of, fields_decoder, first_fields, json_rows, texts
 from eddy.models.logs.formats.source import READABLE, path_error, source_of
 from eddy.models.logs.formats.tables import Block, csv_blocks, parquet_blocks
 from eddy.models.storage import Location
 
 
-def read_blocks(path: Location, wanted: Mapping[str, Kind], expected: Sequence[str]) -> Iterator[Block]:
-    """Yield the wanted columns, block by block; `expected` are columns by which a CSV's separator is found.
+def read_blocks(path: Location, wanted: Mapping[str, Kind], required: Sequence[str]) -> Iterator[Block]:
+    """Yield the wanted columns, block by block; required are those without which no row can be used.
 
-    Errors: EddyError for what cannot be read, with the row where there is one.
+    Errors: EddyError for what cannot be read, with the row where there is one. JSON may lack a required
+    column: only its last row tells that no row has it.
     """
     with _readable(path):
         source = source_of(path)
         if source.kind == "parquet":
-            yield from parquet_blocks(source, list(wanted))
+            yield from parquet_blocks(source, list(wanted), required)
         elif source.kind == "csv":
-            yield from csv_blocks(source, list(wanted), expected)
+            yield from csv_blocks(source, list(wanted), required)
         else:
+            names = first_fields(source)
+            require_columns(path, names, (), wanted)
             for first, rows in json_rows(source, fields_decoder(wanted)):
-                yield Block(first, len(rows), columns_of(source, first, wanted, rows), [])
+                yield Block(first, len(rows), columns_of(source, first, wanted, rows), names)
 
 
 class Records(NamedTuple):
@@ -56,10 +60,8 @@ def read_records(path: Location, key: str) -> Iterator[Records]:
                 keys = texts(source, first, key, [fields.pop(key, None) for fields in rows])
                 yield Records(first, keys, rows, _without_objects(rows))
             return
-        blocks = parquet_blocks(source, None) if source.kind == "parquet" else csv_blocks(source, None, [key])
-        for block in blocks:
-            if key not in block.columns:
-                raise path_error(path, f"no column {key}; it has {', '.join(block.names) or 'none'}")
+        read = parquet_blocks if source.kind == "parquet" else csv_blocks
+        for block in read(source, None, [key]):
             columns = {
                 name: cells.Column(path, block.first, name, column) for name, column in block.columns.items()
             }

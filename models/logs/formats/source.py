@@ -15,7 +15,7 @@ from eddy.models.storage import Location
 
 READABLE = "Parquet, CSV, JSON lines or a JSON array, in UTF-8, plain or compressed by gzip, zstd, bz2 or lz4"
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x04\x22\x4d\x18": "lz4"}
 _UNREAD = {
     b"\xff\xfe": "UTF-16 text",
@@ -26,7 +26,7 @@ _UNREAD = {
     b"Obj\x01": "an Avro file",
     b"ORC": "an ORC file",
 }
-_HEAD_BYTES = 1 << 20
+HEAD_BYTES = 1 << 20
 
 
 def path_error(path: Location, message: str) -> EddyError:
@@ -53,8 +53,8 @@ class Source:
     def opened(self) -> Iterator[pa.NativeFile]:
         """The bytes of the file, decompressed, without a byte-order mark."""
         with self.path.stream(self.compression) as stream:
-            if self.head.startswith(_BYTE_ORDER_MARK):
-                stream.read(len(_BYTE_ORDER_MARK))
+            if self.head.startswith(BYTE_ORDER_MARK):
+                stream.read(len(BYTE_ORDER_MARK))
             yield stream
 
 
@@ -65,7 +65,7 @@ def source_of(path: Location) -> Source:
     start = path.read(8)
     compression = next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
     with path.stream(compression) as stream:
-        head = stream.read(_HEAD_BYTES)
+        head = stream.read(HEAD_BYTES)
     for magic, description in _UNREAD.items():
         if head.startswith(magic):
             raise path_error(path, f"is {description}; give {READABLE}")
@@ -73,7 +73,7 @@ def source_of(path: Location) -> Source:
         if compression:
             raise path_error(path, f"is a Parquet file inside of {compression}; decompress it")
         return Source(path, "parquet", None, b"")
-    text = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     if not text:
         raise path_error(path, "the file is empty")
     if b"\0" in head:

@@ -6,13 +6,15 @@ parsed.
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from eddy.models.logs.formats.source import Source, path_error, row_error
+from eddy.models.logs.formats.column_names import require_columns
+from eddy.models.logs.formats.source import BYTE_ORDER_MARK, HEAD_BYTES, Source, path_error, row_error
 
 _BLOCK_BYTES = 16 << 20
 """Bytes of a CSV file that are parsed at a time; no row may be longer."""
@@ -37,7 +39,13 @@ class Block:
     """all columns of the file"""
 
 
-def _wanted(source: Source, names: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+def _wanted(
+    source: Source, names: Sequence[str], wanted: Sequence[str] | None, required: Sequence[str]
+) -> list[str]:
+    """The wanted columns that the file has. Errors: EddyError as `require_columns`, and for one that is there
+    more than once.
+    """
+    require_columns(source.path, names, required, wanted or ())
     present = [name for name in names if wanted is None or name in wanted]
     for name in present:
         if present.count(name) > 1:
@@ -45,11 +53,11 @@ def _wanted(source: Source, names: Sequence[str], wanted: Sequence[str] | None) 
     return present
 
 
-def parquet_blocks(source: Source, wanted: Sequence[str] | None) -> Iterator[Block]:
-    """The wanted columns (None: all) of a Parquet file."""
+def parquet_blocks(source: Source, wanted: Sequence[str] | None, required: Sequence[str]) -> Iterator[Block]:
+    """The wanted columns (None: all) of a Parquet file, which has the required ones."""
     with source.path.opened() as opened, pq.ParquetFile(opened, pre_buffer=source.path.is_remote) as file:
         names = file.schema_arrow.names
-        present = _wanted(source, names, wanted)
+        present = _wanted(source, names, wanted, required)
         first = 1
         for batch in file.iter_batches(_BLOCK_ROWS, columns=present):
             yield Block(first, batch.num_rows, dict(zip(present, batch.select(present), strict=True)), names)
@@ -59,14 +67,15 @@ def parquet_blocks(source: Source, wanted: Sequence[str] | None) -> Iterator[Blo
             yield Block(first, 0, columns, names)
 
 
-def csv_blocks(source: Source, wanted: Sequence[str] | None, expected: Sequence[str]) -> Iterator[Block]:
+def csv_blocks(source: Source, wanted: Sequence[str] | None, required: Sequence[str]) -> Iterator[Block]:
     """The wanted columns (None: all) of a CSV file with a header, as bytes. The separator is the one that
-    gives the most of the `expected` columns.
+    gives the most of the required columns.
     """
-    separator, header = _header(source, expected)
+    separator, header = _header(source, required)
     names = [_FIELD_TYPE.sub("", name) for name in header]
-    present = _wanted(source, names, wanted)
-    written = [header[names.index(name)] for name in present]
+    present = _wanted(source, names, wanted, required)
+    # Where folders' names say all that is wanted, the first column tells how many rows there are.
+    written = [header[names.index(name)] for name in present] or header[:1]
     ragged: list[pa.csv.InvalidRow] = []
 
     def refuse(row: pa.csv.InvalidRow) -> str:
@@ -74,7 +83,7 @@ def csv_blocks(source: Source, wanted: Sequence[str] | None, expected: Sequence[
         return "error"
 
     first = 1
-    with source.opened() as stream:
+    with _with_line_ends(source) as stream:
         try:
             reader = pa.csv.open_csv(
                 stream,
@@ -87,7 +96,7 @@ def csv_blocks(source: Source, wanted: Sequence[str] | None, expected: Sequence[
                 ),
             )  # fmt: skip
             for batch in reader:
-                yield Block(first, batch.num_rows, dict(zip(present, batch, strict=True)), names)
+                yield Block(first, batch.num_rows, dict(zip(present, batch, strict=False)), names)
                 first += batch.num_rows
         except pa.ArrowInvalid:
             if not ragged:
@@ -101,17 +110,32 @@ def csv_blocks(source: Source, wanted: Sequence[str] | None, expected: Sequence[
         yield Block(first, 0, {name: pa.nulls(0, pa.binary()) for name in present}, names)
 
 
-def _header(source: Source, expected: Sequence[str]) -> tuple[str, list[str]]:
+@contextmanager
+def _with_line_ends(source: Source) -> Iterator[pa.NativeFile]:
+    """The bytes of the file; a header that is all of it gets the end of line without which Arrow refuses it."""
+    text = source.head.removeprefix(BYTE_ORDER_MARK).strip()
+    if len(source.head) < HEAD_BYTES and re.search(rb"[\r\n]", text) is None:
+        yield pa.BufferReader(text + b"\n")
+        return
+    with source.opened() as stream:
+        yield stream
+
+
+def _header(source: Source, required: Sequence[str]) -> tuple[str, list[str]]:
     """(separator, names of the columns)"""
-    try:
-        lines = source.head.decode("utf-8-sig", "ignore").lstrip("\r\n").splitlines(keepends=True)
-        headers = {separator: next(csv.reader(lines, delimiter=separator)) for separator in _SEPARATORS}
-    except csv.Error as error:
-        raise path_error(source.path, f"its first line is no CSV header ({error}); correct it") from None
+    lines = source.head.decode("utf-8-sig", "ignore").lstrip("\r\n").splitlines(keepends=True)
+    headers, reason = dict[str, list[str]](), ""
+    for separator in _SEPARATORS:
+        try:
+            headers[separator] = next(csv.reader(lines, delimiter=separator))
+        except csv.Error as error:  # such as a whole line that is one very long cell
+            reason = str(error)
+    if not headers:
+        raise path_error(source.path, f"its first line is no CSV header ({reason}); correct it")
 
     def fit(separator: str) -> tuple[int, int]:
         names = {_FIELD_TYPE.sub("", name) for name in headers[separator]}
-        return len(names.intersection(expected)), len(names)
+        return len(names.intersection(required)), len(names)
 
-    best = max(_SEPARATORS, key=fit)
+    best = max(headers, key=fit)
     return best, headers[best]

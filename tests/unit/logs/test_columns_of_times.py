@@ -33,6 +33,18 @@ def test_mixed_units_are_refused(tmp_path: Path, times: list[int], unit: str, me
     refused(table(tmp_path, timestamp=times), message, unit=unit)
 
 
+def test_a_float_that_tells_no_seconds_apart_is_no_time(tmp_path: Path) -> None:
+    times = pa.array([60.0, float(S)], pa.float32())
+    refused(table(tmp_path, timestamp=times), f"row 2: timestamp is {S} in 32 bits")
+
+
+def test_days_written_as_numbers_are_no_seconds(tmp_path: Path) -> None:
+    path = table(tmp_path, timestamp=[20241231, 20250101])
+    refused(path, "row 1: timestamp 20241231 reads as a day of the calendar")
+    assert read_events(path, "s").timestamp.tolist() == [20241231_000, 20250101_000]
+    assert len(read_events(table(tmp_path, timestamp=[20241231, 20241232]))) == 2
+
+
 def test_mixed_units_of_two_files_are_refused(tmp_path: Path) -> None:
     table(tmp_path, "a.parquet", timestamp=[S])
     wrong = table(tmp_path, "b.parquet", timestamp=[S, MS])

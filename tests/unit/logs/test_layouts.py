@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eddy.models.errors import EddyError
 from eddy.models.logs.column_store import ColumnStore
 from eddy.models.logs.events import Events, read_events
 
@@ -97,3 +99,28 @@ def test_folders_of_other_tools_give_the_same_events(
     assert len(events) == COUNT
     assert (np.diff(events.timestamp) > 0).all()
     assert content(events) == content(read_events(tmp_path / "one.parquet"))
+
+
+def test_files_and_folders_behind_links_belong_to_the_log(tmp_path: Path) -> None:
+    log, elsewhere = tmp_path / "log", tmp_path / "elsewhere"
+    write(table().slice(0, 100), log / "a.parquet")
+    write(table().slice(100, 100), elsewhere / "deeper" / "b.parquet")
+    write(table().slice(200), tmp_path / "c.parquet")
+    (log / "folder").symlink_to(elsewhere)
+    (log / "c.parquet").symlink_to(tmp_path / "c.parquet")
+    (log / "back").symlink_to(log)
+    (log / ".#locked-by-an-editor").symlink_to(tmp_path / "nothing")
+    assert len(read_events(log)) == COUNT
+
+
+def test_a_link_to_nothing_is_refused_as_its_events_are_missing(tmp_path: Path) -> None:
+    write(table(), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").symlink_to(tmp_path / "nothing")
+    with pytest.raises(EddyError, match=r"b\.parquet: is a link to nothing"):
+        read_events(tmp_path)
+
+
+def test_a_pipe_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EddyError, match="is a pipe or a device; write what comes from it to a file first"):
+        read_events(tmp_path / "pipe")

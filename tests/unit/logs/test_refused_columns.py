@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet
 import pytest
 
 from eddy.models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
@@ -22,6 +23,15 @@ pytestmark = pytest.mark.unit
         ("e.csv", b"user_id,item_id\nu,a\nu,\xe9\n", "row 2: item_id is not UTF-8"),
         ("e.csv", b"user_id,item_id\nu,a\n,b\n", "row 2: user_id is empty"),
         ("e.csv", b"user_id,item_id,user_id\nu,a,v\n", "column user_id is there more than once"),
+        ("e.csv", b"u,a,1\n", "no column user_id and no item_id; it has u, a, 1"),
+        ("e.dat", b"user_id::item_id\nu::a\n", "no column user_id and no item_id; it has user_id::item_id"),
+        ("e.csv", b"userId,Item ID\nu,a\n", "rename userId to user_id, Item ID to item_id"),
+        ("e.csv", b"user_id, item_id\nu,a\n", "it has user_id, ' item_id'; rename ' item_id' to item_id"),
+        ("e.csv", b"user_id,item_id,Timestamp\nu,a,1\n", "column Timestamp is not read under this name"),
+        ("e.jsonl", line(eventType="buy").encode(), "rename eventType to event_type, or remove it"),
+        ("e.json", f"[{line(Value=1)}]".encode(), "rename Value to value, or remove it"),
+        ("e.json", b'{"events": [{}]}', "no column user_id and no item_id; it has events"),
+        ("e.csv", b"user_id,item_id", "no events in it"),
         ("e.csv", b"user_id,item_id,value\nu,a,1\nu,a,four\n", "row 2: value is 'four', which is no number"),
         ("e.csv", b"user_id,item_id,timestamp\nu,a,2020-01-01\nu,a,1/2/2020\n", "row 2: timestamp is '1/2"),
         ("e.csv", b"user_id,item_id,timestamp\nu,a,\n", "row 1: timestamp is empty"),
@@ -51,6 +61,11 @@ def test_what_cannot_be_used_is_named_with_its_row_and_column(
 def test_an_arrow_file_is_named(tmp_path: Path) -> None:
     pa.feather.write_feather(pa.table({"user_id": ["u"]}), tmp_path / "e.feather")
     refused(tmp_path / "e.feather", "is an Arrow IPC (Feather) file")
+
+
+def test_a_parquet_file_with_columns_of_other_names_is_refused(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"USER_ID": ["u"], "item_id": ["a"]}), tmp_path / "e.parquet")
+    refused(tmp_path / "e.parquet", "no column user_id; it has USER_ID, item_id; rename USER_ID to user_id")
 
 
 def test_of_a_folder_the_file_and_its_row_are_named(tmp_path: Path) -> None:
