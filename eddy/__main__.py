@@ -127,7 +127,7 @@ def run() -> NoReturn:
     """Run the command that `sys.argv` names; ends with SystemExit."""
     try:
         app()
-    except (EddyError, ModuleNotFoundError) as error:
+    except (EddyError, ModuleNotFoundError, MemoryError, RuntimeError) as error:
         if (line := line_for_user(error)) is None:
             raise
         print(f"eddy: {line}", file=sys.stderr)

@@ -196,7 +196,7 @@ class TrainConfig(_Config):
     seconds: _Positive = math.inf
     """Time budget: no epoch starts after it."""
     seed: _AtLeast0 = 1
-    threads: _AtLeast0 = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 = all cores."""
     device: str = "cpu"
     precision: str = "float32"

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,24 @@ def publish(registry: Place, trained: Trained, lineage: dict[str, Any]) -> Versi
             f"registry {folder}: cannot write a version ({one_line(error)}); check {folder.advice}"
         ) from None
     return load(version)
+
+
+def require_writable(registry: Place) -> None:
+    """Check that a version could be written, before training that may take hours. The folder is made if
+    missing; object storage is only asked what is there.
+
+    Errors: EddyError when it cannot.
+    """
+    folder = located(registry)
+    try:
+        folder.make_folder()
+        folder.work_folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder.work_folder):
+            versions(folder)
+    except OSError as error:
+        raise EddyError(
+            f"registry {folder}: no version could be written ({one_line(error)}); check {folder.advice}"
+        ) from None
 
 
 def _write(draft: Path, trained: Trained, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -295,4 +314,4 @@ def _require_plausible(file: Path, stored: Any, names: set[str], config: ModelCo
             )
 
 
-__all__ = ["Version", "latest", "load", "publish", "remove", "versions"]
+__all__ = ["Version", "latest", "load", "publish", "remove", "require_writable", "versions"]

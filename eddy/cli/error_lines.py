@@ -13,10 +13,24 @@ LONGEST = 10_000
 """Characters of an error that are shown: it may quote a file that anybody may have written."""
 
 
-def line_for_user(error: EddyError | ModuleNotFoundError) -> str | None:
-    """The line; None for a missing module that belongs to no extra, which is a fault of the program."""
+_LONGEST_REASON = 300
+
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says of memory of this machine and of a GPU: no exception of its own tells the first."""
+
+
+def line_for_user(error: Exception) -> str | None:
+    """The line; None for a fault of the program, as is a missing module that belongs to no extra."""
     if isinstance(error, EddyError):
         return printable(" ".join(str(error).split()), LONGEST)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        reason = printable(" ".join(str(error).split()), _LONGEST_REASON)
+        return (
+            f"not enough memory ({reason or type(error).__name__}); use smaller settings (hidden, dim, "
+            "batch), bound what is kept of the log (EDDY_TRAINING_MEMORY_GB), or take a larger machine"
+        )
+    if not isinstance(error, ModuleNotFoundError):
+        return None
     package = (error.name or "").partition(".")[0]
     if package not in EXTRA_OF:
         return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from eddy.cli.terminal import make_live, of_training, progress_bar, write_figures
+from eddy.cli.terminal import make_live, of_training, progress_bar, require_figures_file, write_figures
 from eddy.models.config import configs
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.compare import compare
@@ -13,10 +13,11 @@ from eddy.models.logs.column_store import bounded_store
 from eddy.models.logs.events import read_events
 from eddy.models.logs.item_features import read_features
 from eddy.models.logs.log_share import LogShare
-from eddy.models.registry import latest, publish
+from eddy.models.registry import latest, publish, require_writable
 from eddy.models.storage import located
 from eddy.models.training.distributed import process_group
 from eddy.models.training.train import train
+from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 
 
@@ -35,11 +36,15 @@ def train_and_publish(
 
     assignments: `name=value` of the model or its training. checkpoint, figures: files to write, if any.
     """
-    # 1. Check the settings, and read what is known of items.
+    # 1. Check the settings and where results go, and read what is known of items.
     model, training = configs(cell, assignments)
+    require_figures_file(figures)
+    require_writable(settings.registry)
     features = read_features(items) if items else None
     store = bounded_store(settings.training_memory_gb, settings.cache_dir)
     with process_group(training.device) as group:
+        if announce and group.first:
+            prepare_topics(settings, "announce")
         # 2. Read the events, and train, together with the other processes that torchrun has started: each has
         # the events of users of its own.
         share = LogShare(group.rank, group.size)
@@ -86,6 +91,7 @@ def judge(
     if items and registry:
         raise EddyError("--items goes with --cell; a version in the registry has its own")
     model, training = configs(cell, assignments) if cell else (None, None)
+    require_figures_file(figures)
     version = latest(registry) if registry else None
     with progress_bar() as show:
         report = evaluate(
@@ -103,6 +109,7 @@ def compare_cells(
 ) -> None:
     """Train every cell on these events and print a table of them beside the baselines."""
     model, training = configs("gru", assignments)
+    require_figures_file(figures)
     with progress_bar() as show:
         comparison = compare(
             read_events(events, time_unit), protocol, model, training, mode=mode,  # type: ignore[arg-type]

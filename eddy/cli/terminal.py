@@ -4,6 +4,7 @@ figures to a file, and make a version live.
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,15 @@ def _lines() -> Show:
 def of_training(show: Show) -> "Callable[[Training], None]":
     """A callback for the trainer that shows its progress on a bar."""
     return lambda at: show(at.text, at.done, at.total)
+
+
+def require_figures_file(path: Path | None) -> None:
+    """Check that figures could be written to a file, if one is given, before the work that they tell of.
+
+    Errors: EddyError when its folder is missing or refuses files, or when it is a folder.
+    """
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise EddyError(f"{path}: no file could be written there; check the path and permissions")
 
 
 def write_figures(path: Path | None, figures: dict[str, Any]) -> None:

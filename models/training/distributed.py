@@ -150,9 +150,10 @@ def process_group(device: str) -> Iterator[Group]:
     """The group that torchrun started this process in, computing on `device`: a "cuda" becomes the GPU of the
     process's own number on its machine. Without torchrun, a group of one.
 
-    Errors: EddyError when there is no such GPU, and when another process of the group ended.
+    Errors: EddyError when there is no such device, and when another process of the group ended.
     """
     if not dist.is_torchelastic_launched():
+        require_device(device)
         yield ALONE
         return
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -179,6 +180,15 @@ def process_group(device: str) -> Iterator[Group]:
         ) from None
     finally:
         dist.destroy_process_group()
+
+
+def require_device(device: str) -> None:
+    """Errors: EddyError when torch cannot compute on this device, or has none of this name."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EddyError(f"--set device={device}: torch cannot compute there ({reason}); give cpu") from None
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -28,7 +28,7 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
 from eddy.models.trained import Trained
-from eddy.models.training.distributed import ALONE, Group
+from eddy.models.training.distributed import ALONE, Group, require_device
 from eddy.models.training.feature_phase import fit_features
 from eddy.models.training.gate_fitting import fit_gates
 from eddy.models.training.gate_log import gate_log
@@ -60,6 +60,7 @@ def train(
     a single item, and when the loss stops being a number.
     """
     settings = replace(settings, device=group.device or settings.device)
+    require_device(settings.device)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     if settings.ridge:
         _require_ridge_possible(config, features)

@@ -112,7 +112,7 @@ def csv_blocks(source: Source, wanted: Sequence[str] | None, required: Sequence[
 
 @contextmanager
 def _with_line_ends(source: Source) -> Iterator[pa.NativeFile]:
-    """The bytes of the file; a header that is all of it gets the end of line without which Arrow refuses it."""
+    """The bytes of the file; a header alone gets the end of line without which Arrow refuses it."""
     text = source.head.removeprefix(BYTE_ORDER_MARK).strip()
     if len(source.head) < HEAD_BYTES and re.search(rb"[\r\n]", text) is None:
         yield pa.BufferReader(text + b"\n")
