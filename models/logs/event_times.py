@@ -101,12 +101,8 @@ def _unit(columns: Columns, first: int, unit: str) -> str:
 def _is_calendar_day(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which numbers write a day of 1990 to 2099 as YYYYMMDD: bool[n]."""
     year, month, day = numbers // 10_000, numbers // 100 % 100, numbers % 100
-    return (
-        (numbers == np.rint(numbers))
-        & (year >= 1990) & (year < 2100)
-        & (month >= 1) & (month <= 12)
-        & (day >= 1) & (day <= 31)
-    )  # fmt: skip
+    in_calendar = (year >= 1990) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return np.asarray(in_calendar & (numbers == np.rint(numbers)))
 
 
 def _other_unit(columns: Columns, row: int, other: int) -> str:
