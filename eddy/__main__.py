@@ -18,6 +18,7 @@ from eddy.cli.error_lines import line_for_user
 from eddy.cli.learning_commands import announce, compare, evaluate, figures, refresh, train
 from eddy.cli.models_commands import commands as models
 from eddy.cli.serving_commands import api_key, recommend, rules, serve
+from eddy.cli.standard_streams import open_missing_streams
 from eddy.cli.stream_commands import erase, export, ingest, repartition, replay, topics, worker
 from eddy.models.errors import EddyError
 
@@ -127,7 +128,7 @@ def run() -> NoReturn:
     """Run the command that `sys.argv` names; ends with SystemExit."""
     try:
         app()
-    except (EddyError, ModuleNotFoundError, MemoryError, RuntimeError) as error:
+    except (EddyError, ModuleNotFoundError, MemoryError, OSError, RuntimeError) as error:
         if (line := line_for_user(error)) is None:
             raise
         print(f"eddy: {line}", file=sys.stderr)
@@ -137,6 +138,7 @@ def run() -> NoReturn:
 
 def main() -> NoReturn:
     """The console script: run a command, then end this process."""
+    open_missing_streams()
     try:
         run()
     except SystemExit as ended:

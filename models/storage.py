@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from eddy.models.atomic_files import atomic_write, make_folder
+from eddy.models.errors import EddyError
 from eddy.models.machine_cache import cache_folder
 from eddy.models.storage_uris import filesystem_of, one_line
 
@@ -253,11 +254,16 @@ Place = Location | Path | str
 def located(place: Place) -> Location:
     """The location that a path or a URI names. Nothing is read.
 
-    Errors: EddyError for a URI with a secret in it, or that pyarrow cannot use.
+    Errors: EddyError for a URI with a secret in it, or that pyarrow cannot use, and for a name that is not
+    UTF-8, by which pyarrow opens no file.
     """
     if isinstance(place, Location):
         return place
     text = str(place)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EddyError(f"{text!r}: the name is not UTF-8; rename it") from None
     scheme, mark, _ = text.partition("://")
     if not mark or isinstance(place, Path):
         return Location(text, text)

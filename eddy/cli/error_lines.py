@@ -1,5 +1,7 @@
 """Errors that a user can cause, as one line each."""
 
+import errno
+
 from eddy.cli.printable import printable
 from eddy.models.errors import EddyError
 
@@ -18,6 +20,8 @@ _LONGEST_REASON = 300
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 """What torch says of memory of this machine and of a GPU: no exception of its own tells the first."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def line_for_user(error: Exception) -> str | None:
     """The line; None for a fault of the program, as is a missing module that belongs to no extra."""
@@ -28,6 +32,11 @@ def line_for_user(error: Exception) -> str | None:
         return (
             f"not enough memory ({reason or type(error).__name__}); use smaller settings (hidden, dim, "
             "batch), bound what is kept of the log (EDDY_TRAINING_MEMORY_GB), or take a larger machine"
+        )
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return (
+            f"{error.filename or 'standard output, or a file'} cannot be written ({error.strerror}); make "
+            "room, then run it again"
         )
     if not isinstance(error, ModuleNotFoundError):
         return None

@@ -19,6 +19,7 @@ from eddy.stream.kafka.security.credentials import for_aiokafka, ssl_context
 from eddy.stream.kafka.security.tokens import NoToken
 from eddy.stream.records.settings import Settings
 
+_LAST_PORT = 65_535
 _WITHIN_S = 4.0
 _ALERT_WITHIN_S = 1.0
 """How long a broker may take to say that it does not like a certificate."""
@@ -64,7 +65,7 @@ def reason_of_failure(settings: Settings) -> EddyError | None:
 async def _connect(settings: Settings, server: str) -> None:
     """Connect, log in and ask something. Errors: EddyError, _Unreachable."""
     host, _, port = server.strip().rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
         raise EddyError(f"EDDY_BOOTSTRAP_SERVERS: {server!r} is not host:port")
     try:
         connection = await create_conn(host, int(port), **for_aiokafka(settings), request_timeout_ms=3_000)

@@ -73,3 +73,47 @@ def test_threads_are_awaited_exit_functions_run_and_output_is_complete() -> None
     assert done.returncode == 1
     assert done.stdout.splitlines() == ["a thread's last line", "an exit function's line"]
     assert done.stderr == "eddy: nothing.csv: no such file; check the path\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_command_without_standard_streams_does_its_work_and_ends_well(closed: str, tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from eddy import __main__ as eddy
+
+@eddy.app.command()
+def work():
+    file = os.open({str(tmp_path / "file")!r}, os.O_WRONLY | os.O_CREAT)
+    print("a line", flush=True)
+    print("progress", file=sys.stderr, flush=True)
+    os.write(2, b"what a library says")
+    os.write(file, b"content")
+
+sys.argv = ["eddy", "work"]
+eddy.main()
+"""
+    run = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, (tmp_path / "file").read_text()) == (0, "content")
+    assert run.stdout in {"", "a line\n"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_standard_output_without_room_is_one_line() -> None:
+    program = "import sys; from eddy.__main__ import main; sys.argv = ['eddy', 'acls', '--help']; main()"
+    run = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" > /dev/full', sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "eddy: standard output, or a file cannot be written (No space left on device); make room"
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1)
+    assert run.stderr.startswith(said)

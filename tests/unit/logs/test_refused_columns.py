@@ -1,6 +1,7 @@
 """Columns that cannot be used are refused with the file, the row and the column."""
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID, MAX_TYPE, MAX_VALUE
 from eddy.models.logs.events import read_events
 from tests.support.event_files import line, refused, table
@@ -72,6 +74,14 @@ def test_of_a_folder_the_file_and_its_row_are_named(tmp_path: Path) -> None:
     table(tmp_path, "a.parquet", item_id=["a", "b"])
     wrong = table(tmp_path, "b.parquet", item_id=["c", None])
     refused(tmp_path, "row 2: item_id is empty", file=wrong)
+
+
+def test_a_file_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.csv")
+    (tmp_path / name).write_text("user_id,item_id\nu,a\n")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(EddyError, match=r"caf\\udce9.csv': the name is not UTF-8; rename it"):
+            read_events(path)
 
 
 def test_a_row_is_named_in_whatever_block_of_the_file_it_stands(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_broker_that_is_not_there_is_no_refusal() -> None:
     assert str(reason).startswith(f"no answer from the Kafka cluster at {nobody}: is it running")
 
 
-@pytest.mark.parametrize("servers", ["broker", "broker:", "broker:http", ":9092"])
+@pytest.mark.parametrize("servers", ["broker", "broker:", "broker:http", ":9092", "broker:0", "broker:65536"])
 def test_what_is_no_address_is_named(servers: str) -> None:
     with pytest.raises(EddyError, match=f"EDDY_BOOTSTRAP_SERVERS: '{servers}' is not host:port"):
         raise reason_of_failure(load_settings(bootstrap_servers=servers)) or AssertionError("it is one")
