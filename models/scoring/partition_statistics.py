@@ -212,7 +212,8 @@ class PartitionStatistics:
         """
         decay = np.float32(0.0)
         if self.rows:
-            decay = np.float32(2.0 ** ((self.transition_reference - now) / TRANSITION_HALF_LIFE_MS))
+            age = (self.transition_reference - now) / TRANSITION_HALF_LIFE_MS
+            decay = np.float32(2.0 ** min(age, MAX_HALF_LIVES))  # `now` may lie before what was counted
         collect_successors(
             items, self.row, self.successor, self.count, self.total, decay, index, count, total
         )

@@ -55,6 +55,17 @@ def test_decades_do_not_overflow() -> None:
     assert 0 < share[0, 0, 0] < 1
 
 
+def test_decades_before_what_was_counted_do_not_overflow() -> None:
+    """The last event of a user may lie long before those of others (leave-one-out)."""
+    statistics = Statistics(LIVES, 4)
+    time = T0 + 60 * 365 * DAY_MS
+    statistics.count_events(0, np.array([1, 2]), np.array([time, time]), np.array([[2], [1]]))
+    index, share = statistics.transitions(np.array([[1]]), float(T0))
+    assert index[0, 0, 0] == 2
+    assert 0 < share[0, 0, 0] <= 1
+    assert np.isfinite(statistics.popularity(3, float(T0))).all()
+
+
 def test_partitions_add_up_to_the_whole() -> None:
     item, time, previous = events(np.random.default_rng(2), 300)
     whole, parts = Statistics(LIVES, 64), Statistics(LIVES, 64)
