@@ -40,9 +40,19 @@ class TextLines(logging.Formatter):
         return super().format(record)
 
 
+def says_something(record: logging.LogRecord) -> bool:
+    """Whether a record is of use: kafka-python reports as an error that a client which is closed gives up
+    what it was just asking.
+    """
+    reasons = record.args if isinstance(record.args, tuple) else ()
+    cancelled = any(type(reason).__name__ == "Cancelled" for reason in reasons)
+    return not (cancelled and record.name.startswith("kafka."))
+
+
 def new_handler(log_format: str) -> logging.Handler:
     """A handler that writes to standard error. log_format: "line" or "json"."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(says_something)
     handler.addFilter(RequestFields())
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     return handler
