@@ -250,9 +250,16 @@ def read_items(path: Place) -> Items:
             if name := fields.get("title"):
                 title[item_id] = str(name)
             if "genres" in fields:
-                of_item = fields["genres"]
-                genres[item_id] = of_item.split("|") if isinstance(of_item, str) else list(of_item or ())
+                genres[item_id] = _genres(fields["genres"])
     return Items(title, genres)
+
+
+def _genres(field: object) -> list[str]:
+    """The genres in a field, which is a text, a list or, in files as they are, a number or nothing."""
+    if isinstance(field, str):
+        return field.split("|")
+    given = field if isinstance(field, list) else [field]
+    return [str(genre) for genre in given if genre is not None]
 
 
 def _numbered(column: NameColumn, order: Rows, store: ColumnStore) -> tuple[NDArray[np.int32], Names]:

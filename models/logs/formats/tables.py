@@ -42,11 +42,12 @@ class Block:
 def _wanted(
     source: Source, names: Sequence[str], wanted: Sequence[str] | None, required: Sequence[str]
 ) -> list[str]:
-    """The wanted columns that the file has. Errors: EddyError as `require_columns`, and for one that is there
-    more than once.
+    """The wanted columns that the file has; one without a name is never wanted.
+
+    Errors: EddyError as `require_columns`, and for a wanted column that is there more than once.
     """
     require_columns(source.path, names, required, wanted or ())
-    present = [name for name in names if wanted is None or name in wanted]
+    present = [name for name in names if (name if wanted is None else name in wanted)]
     for name in present:
         if present.count(name) > 1:
             raise path_error(source.path, f"column {name} is there more than once; rename or remove one")

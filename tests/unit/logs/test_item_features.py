@@ -19,7 +19,7 @@ from aiokafka import TopicPartition
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.hashing import feature_hash, item_hash, item_hashes
-from eddy.models.logs.events import Events
+from eddy.models.logs.events import Events, read_items
 from eddy.models.logs.item_features import (
     MAX_FEATURES,
     MIN_ITEMS,
@@ -98,6 +98,20 @@ def test_an_items_file_of_any_columns_is_read(tmp_path: Path) -> None:
     assert [of_item.tolist() for of_item in features.of(item_hashes(["7", "8", "9"]))] == [
         features_of({"brand": "Y"}).tolist(), [], [],
     ]  # fmt: skip
+
+
+def test_columns_without_a_name_say_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,title,,\na,A,x,y\n")
+    assert read_items(path).title == {"a": "A"}
+    assert len(read_features(path)) == 1
+
+
+def test_genres_are_texts_whatever_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    genres = ['"x|y"', '["x", 1, null]', "5", "null"]
+    path.write_text("".join(f'{{"item_id": {n}, "genres": {each}}}\n' for n, each in enumerate(genres)))
+    assert list(read_items(path).genres.values()) == [["x", "y"], ["x", "1"], ["5"], []]
 
 
 @pytest.mark.parametrize(
