@@ -49,6 +49,8 @@ def train_and_publish(
         # the events of users of its own.
         share = LogShare(group.rank, group.size)
         log = read_events(events, time_unit, store, event_ids=False, share=share)
+        if group.first and not log.clock:
+            _warn(f"{log.source} has no column timestamp: the order of its rows is taken for that of time")
         if not share.is_whole:
             typer.echo(f"process {group.rank} of {group.size} has {len(log)} events", err=True)
         with progress_bar(silent=not group.first) as show:

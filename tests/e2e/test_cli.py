@@ -132,6 +132,14 @@ def test_an_error_is_also_one_line_as_a_process(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "eddy: nothing.parquet: no such file; check the path\n")
 
 
+def test_a_log_without_times_is_trained_on_with_a_warning(tmp_path: Path) -> None:
+    rows = [f"user-{n % 20},item-{(n // 20 + n % 20) % 30}" for n in range(200)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id", *rows]) + "\n")
+    trained = run(tmp_path, "train", "--events", "events.csv", "--registry", "r", *tiny())
+    assert trained.returncode == 0, trained.stderr
+    assert "Take care: events.csv has no column timestamp" in trained.stderr
+
+
 @pytest.mark.timeout(300)
 def test_what_is_trained_can_be_evaluated(events_file: Path) -> None:
     folder = events_file.parent
