@@ -17,6 +17,9 @@ from eddy.stream.records.settings import Settings
 
 _ALL = "all"
 
+_PARQUET = ("", ".parquet", ".pq")
+"""How the name of a file of lists may end: under another one, its reader would take it for something else."""
+
 
 def recommend_many(
     settings: Settings, users: str, out: Path | None, topic: str | None, question: str | None
@@ -24,11 +27,13 @@ def recommend_many(
     """Make a list for each of the users and print how many there are.
 
     users: "all", or a file that names them. question: the body of a posted question. Errors: EddyError when
-    not exactly one of `out` and `topic` is given, for a question that cannot be understood, and as
-    `make_lists`.
+    not exactly one of `out` and `topic` is given, for a file whose name says another kind, for a question
+    that cannot be understood, and as `make_lists`.
     """
     if (out is None) == (topic is None):
         raise EddyError("say where the lists go: either --out FILE.parquet or --topic TOPIC")
+    if out is not None and out.suffix.lower() not in _PARQUET:
+        raise EddyError(f"--out {out}: lists are written as Parquet; name a file that ends in .parquet")
     try:
         posted = PostedList.model_validate_json(question or "{}")
     except ValidationError as error:

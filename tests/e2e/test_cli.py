@@ -89,6 +89,7 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
         (["topics"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
+        (["recommend", "--out", "lists.csv"], "lists.csv: lists are written as Parquet"),
         (["models", "list"], "no version in it"),
         (["models", "show", "v000001-00000000"], "is not in the registry"),
         (["models", "rollback"], "no Kafka cluster is named"),
