@@ -5,6 +5,7 @@ Guarantee: an error that a user can cause is one line on standard error and exit
 code 130. Each command imports the heavy packages that it needs, so that the others start fast.
 """
 
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,10 @@ def every_command(
     ] = False,
 ) -> None:
     """Options that need no command; the help of the program is above."""
+    from eddy.stream.records.settings import misspelt_settings
+
+    for variable, meant in misspelt_settings(os.environ).items():
+        typer.echo(f"eddy: {variable} is no setting and has no effect; is {meant} meant?", err=True)
 
 
 @app.command()

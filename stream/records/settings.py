@@ -6,8 +6,10 @@ override it. Guarantee: a wrong value is one `EddyError` line that names the var
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +33,9 @@ from eddy.stream.records.admission import Admission
 from eddy.stream.records.partitioner import Partitioner
 
 ENV_PREFIX = "EDDY_"
+
+_SIMILAR = 0.8
+"""From this ratio of equal letters on, one name may be meant by another."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +310,18 @@ def load_settings(**overrides: Any) -> Settings:
     Errors: EddyError that names each wrong variable and what is wrong with it.
     """
     return _validated({name: value for name, value in overrides.items() if value is not None})
+
+
+def misspelt_settings(variables: Iterable[str]) -> dict[str, str]:
+    """The variables that are no settings but look like one, each with the setting that may be meant."""
+    settings = [name.upper() for name in Settings.model_fields]
+    meant = {}
+    for variable in variables:
+        name = variable.removeprefix(ENV_PREFIX)
+        if name != variable and name not in settings:
+            for similar in get_close_matches(name, settings, n=1, cutoff=_SIMILAR):
+                meant[variable] = ENV_PREFIX + similar
+    return meant
 
 
 def _validated(values: dict[str, Any]) -> Settings:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from eddy.__main__ import app
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import aiokafka_config, client_config
 from eddy.stream.kafka.security.credentials import ssl_context
-from eddy.stream.records.settings import load_settings
+from eddy.stream.records.settings import load_settings, misspelt_settings
 
 
 def test_a_variable_of_the_environment_is_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +46,16 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
     with pytest.raises(EddyError, match=variable) as raised:
         load_settings()
     assert "\n" not in str(raised.value)
+
+
+def test_a_misspelt_variable_is_told_with_what_may_be_meant() -> None:
+    variables = ["EDDY_PARTIONS", "EDDY_REGISTER", "EDDY_PARTITIONS", "EDDY_DATA", "PARTIONS", "EDDY_K"]
+    meant = {"EDDY_PARTIONS": "EDDY_PARTITIONS", "EDDY_REGISTER": "EDDY_REGISTRY"}
+    assert misspelt_settings(variables) == meant
+    command = ["acls", "--for", "topics", "--principal", "User:eddy"]
+    told = CliRunner().invoke(app, command, env={"EDDY_PARTIONS": "8"})
+    assert told.exit_code == 0
+    assert "EDDY_PARTIONS is no setting and has no effect; is EDDY_PARTITIONS meant?" in told.stderr
 
 
 def test_a_copy_is_validated_and_does_not_read_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
