@@ -98,7 +98,7 @@ def measure(users: int, items: int, rounds: int) -> dict[str, Any]:
 
         with (
             patch.object(run, "Service", lambda *_, **__: ReadService(view)),
-            patch.object(run, "prepare_topics", lambda _: None),
+            patch.object(run, "prepare_topics", lambda *_: None),
         ):
             for number in range(rounds + 1):
                 for name, work in (("scoring", scoring), ("file", file)):
