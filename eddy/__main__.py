@@ -51,7 +51,9 @@ def every_command(
     ] = False,
 ) -> None:
     """Options that need no command; the help of the program is above."""
-    from eddy.stream.records.settings import misspelt_settings
+    if not any(name.startswith("EDDY_") for name in os.environ):
+        return
+    from eddy.stream.records.settings import misspelt_settings  # takes half a second
 
     for variable, meant in misspelt_settings(os.environ).items():
         typer.echo(f"eddy: {variable} is no setting and has no effect; is {meant} meant?", err=True)

@@ -33,15 +33,23 @@ def why_not_admitted(error: KafkaError, settings: Settings) -> NotAdmitted | Non
     return None
 
 
+def once_started(consumer: AIOKafkaConsumer, prepare: Callable[[Any], None]) -> None:
+    """Have `prepare` called with the coordinator that the consumer makes when it starts."""
+    start = consumer.start
+
+    async def start_and_prepare() -> None:
+        await start()
+        prepare(consumer._coordinator)
+
+    consumer.start = start_and_prepare
+
+
 def tell_of_refusals(
     consumer: AIOKafkaConsumer, settings: Settings, on_refused: Callable[[NotAdmitted], None]
 ) -> None:
     """Have `on_refused` called when the group does not take the consumer as a member."""
-    start = consumer.start
 
-    async def start_and_listen() -> None:
-        await start()
-        coordinator = consumer._coordinator
+    def listen(coordinator: Any) -> None:
         tell = coordinator._push_error_to_user
 
         def tell_both(error: KafkaError) -> Any:
@@ -51,4 +59,4 @@ def tell_of_refusals(
 
         coordinator._push_error_to_user = tell_both
 
-    consumer.start = start_and_listen
+    once_started(consumer, listen)

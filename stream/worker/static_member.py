@@ -17,6 +17,7 @@ from kafka.errors import KafkaError as ClientError
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.records.settings import Settings
+from eddy.stream.worker.joining import once_started
 
 _RETRY_S = 1.0
 
@@ -64,14 +65,11 @@ def keep_out_of_the_way(
     joins again. `taken` is called with the id of the member that it was, on a thread of its own. If it
     returns True, `on_taken` is called, and the consumer does not join any more.
     """
-    start = consumer.start
 
-    async def guarded_start() -> None:
-        await start()
-        coordinator = consumer._coordinator
+    def guard(coordinator: Any) -> None:
         coordinator.ensure_active_group = _guarded(coordinator, taken, on_taken)
 
-    consumer.start = guarded_start
+    once_started(consumer, guard)
 
 
 def _guarded(
