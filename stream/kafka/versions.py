@@ -189,7 +189,7 @@ def announce_shares(
         try:
             announcement = _announce_alone(settings, shares, decided, unclear)
             break
-        except _FENCED:
+        except _Fenced:
             log.info("somebody else announces at this moment; trying again")
         except _Unclear as outcome:
             log.info("%s; looking whether the announcement was made", outcome.__cause__)
@@ -208,6 +208,10 @@ def announce_shares(
     return announcement
 
 
+class _Fenced(Exception):
+    """Somebody else has begun to announce."""
+
+
 class _Unclear(Exception):
     """The cluster did not say whether a transaction was committed."""
 
@@ -223,8 +227,7 @@ def _announce_alone(
 
     Whoever begins fences those who have begun before, and only then looks at what is there: an announcement
     made meanwhile is either seen or fails, so that no two have one epoch. unclear: those that were perhaps
-    made by earlier attempts; one that was is returned. Errors: one of _FENCED when somebody else has begun;
-    _Unclear.
+    made by earlier attempts; one that was is returned. Errors: _Fenced, _Unclear.
     """
     topic = settings.topics.model_versions
     # 1. From here on nobody who has begun before can end a transaction.
@@ -262,13 +265,22 @@ def _announce_alone(
             future.get(timeout=_TIMEOUT_S)
         try:
             producer.commit_transaction()
-        except _FENCED:
-            raise
         except KafkaError as error:
+            if _says_fenced(error):
+                raise
             raise _Unclear(announcement) from error
         return announcement
+    except KafkaError as error:
+        if _says_fenced(error):
+            raise _Fenced from error
+        raise
     finally:
         producer.close()
+
+
+def _says_fenced(error: KafkaError) -> bool:
+    """Whether a producer was fenced, itself or, as kafka-python tells of it at the next call, before."""
+    return isinstance(error, _FENCED) or any(isinstance(cause, _FENCED) for cause in error.args)
 
 
 def open_version(announced: Announcement | Share, registry: Place) -> Version:

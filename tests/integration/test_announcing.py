@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +12,14 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from eddy.stream.kafka import versions as announcing
-from eddy.stream.kafka.clients import NotReadInTime, admin_client, client_config, records_to_end
+from eddy.stream.kafka.clients import (
+    NotReadInTime,
+    admin_client,
+    client_config,
+    new_sync_producer,
+    records_to_end,
+)
+from eddy.stream.kafka.security.permissions import announcer_of
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import (
     AnnouncementReader,
@@ -55,6 +63,28 @@ def test_announcements_made_at_once_have_an_epoch_each_and_the_last_one_is_live(
     live = live_announcement(settings)
     assert live is not None
     assert live.epoch == AT_ONCE
+
+
+def test_an_announcement_that_another_one_overtakes_between_its_records_is_made_after_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The producer tells of it at the second record, in an error of another class."""
+    prepare_topics(settings)
+    send, others = KafkaProducer.send, [announcer_of(settings.topics.model_versions)]
+
+    def overtaken_once(producer: KafkaProducer, *record: Any, **fields: Any) -> Any:
+        if not others:
+            return send(producer, *record, **fields)
+        with closing(new_sync_producer(settings, transactional_id=others.pop())) as other:
+            other.init_transactions()
+        sent = send(producer, *record, **fields)
+        eventually(producer._transaction_manager.has_error, what="the producer has heard of it")
+        return sent
+
+    monkeypatch.setattr(KafkaProducer, "send", overtaken_once)
+    made = announce(settings, random_version(settings.registry, items=5))
+    eventually(lambda: all_announcements(settings) == [made], what="the announcement is read")
+    assert [each.epoch for each in written(settings)] == [1]
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
