@@ -46,6 +46,8 @@ USERS = 4_000
 WARM_UP = 20_000
 """Events that are sent at once, to see how many are applied in a second."""
 LOAD = 0.6
+HABIT = 0.6
+"""So much of the traffic can be learnt: a refresh makes a better version than one with random weights."""
 ACT_EVERY_S = 20.0
 REFRESH_EVERY_S = 180.0
 SLICE_S = 0.5
@@ -145,7 +147,7 @@ def run(
     with Fleet(settings, folder) as fleet, new_server(settings, folder) as server:
         chaos = Chaos(plan, settings, fleet, None)
         # Where a late event belongs would depend on the anchors that the versions before left.
-        chaos.feeder.go_on(traffic(ENDLESS // 10, USERS, 1, START_MS, late_share=0.0))
+        chaos.feeder.go_on(traffic(ENDLESS // 10, USERS, 1, START_MS, late_share=0.0, habit=HABIT))
         asker = Asker(server.url, USERS, stop)
         refresher = Refresher(settings, refresh_every_s, folder / "cache-refresh")
         others = [folder / "cache-server", folder / "cache-refresh"]

@@ -19,6 +19,7 @@ from tests.support.engines import item_id
 
 START_MS = 1_380_000_000_000
 LATE, RESENT, BAD = 0.05, 0.05, 0.001
+ITEMS = 230
 MAX_GAP_MS = 2_000
 """The longest time from one event to the next."""
 
@@ -31,17 +32,22 @@ def sends_ids(user: int) -> bool:
 
 
 def traffic(
-    events: int, users: int, seed: int, start_ms: int = START_MS, late_share: float = LATE
+    events: int, users: int, seed: int, start_ms: int = START_MS, late_share: float = LATE, habit: float = 0.0
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of each record, of which there are `events`."""
+    """(key, value) of each record, of which there are `events`.
+
+    habit: the share of events on the item that follows the user's last one in the catalogue, which is what a
+    model can learn of them; the others are on any item.
+    """
     rng = np.random.default_rng(seed)
     users_of_events = rng.zipf(1.3, events) % users  # a few users with long histories, many with short ones
     items, gaps, chance = (
-        rng.integers(0, 230, events),
+        rng.integers(0, ITEMS, events),
         rng.integers(0, MAX_GAP_MS, events),
         rng.random((events, 3)),
     )
-    clock, last = start_ms, dict[int, bytes]()
+    clock, last, last_item = start_ms, dict[int, bytes](), dict[int, int]()
+    by_habit = rng.random(events) < habit if habit else np.zeros(events, np.bool_)
     for i in range(events):
         clock += int(gaps[i])
         user = int(users_of_events[i])
@@ -54,9 +60,11 @@ def traffic(
             continue
         late = int(chance[i, 0] * 1e9) if chance[i, 2] < late_share else 0
         rated = i % 3 == 0
+        item = (last_item.get(user, 0) + 1) % ITEMS if by_habit[i] else int(items[i])
+        last_item[user] = item
         event = {
             "user_id": f"user-{user}",
-            "item_id": item_id(int(items[i])),
+            "item_id": item_id(item),
             "timestamp": clock - late,
             "event_id": f"event-{seed}-{i}" if sends_ids(user) else None,
             "event_type": "rating" if rated else "view",
