@@ -6,9 +6,8 @@ diversity, caps, pins, rankings, explanations) is composed from the scores of al
 (`eddy.serving.lists.compose`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
     answers: dict[int, Answer] = {}
     # 1. Rows and sessions, or nobody before the first model.
     if view.newest is not None:
-        groups = list(groups_of_rows(moment, questions))
+        groups = list(_of_users(moment, questions))
         groups += _sessions(moment, view.newest, questions, hints)
         for group in groups:
             group.ranker.update_statistics(moment.now, moment.wall)
@@ -85,24 +84,25 @@ def answer(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer
     return [answers[i] for i in range(len(questions))]
 
 
-def groups_of_rows(moment: Moment, questions: Sequence[Question]) -> Iterator[Group]:
-    """The questions of users who have rows, by version. The view must have a model."""
+def groups_of_rows(moment: Moment, users: Sequence[str]) -> Iterator[Group]:
+    """The users who have rows, by version; `numbers` are their places in `users`. The view must have a
+    model.
+    """
     view = moment.view
-    found = [
-        (i, row)
-        for i, question in enumerate(questions)
-        if question.session is None and (row := view.find_row(question.user_id)) is not None
-    ]
-    found.sort(key=lambda numbered: numbered[1].at)
-    for at, numbered in groupby(found, key=lambda numbered: numbered[1].at):
-        numbers, rows = zip(*numbered, strict=True)
-        slots = np.array([row.slot for row in rows], np.int64)
+    for at, numbers, slots in view.find_rows(users):
         ranker, state = view.rankers.get(at), None
         if ranker is None:  # its files cannot be read (yet): the newest version that can reads the window
             assert view.newest is not None
             ranker = view.newest
             state = _encoded_anew(view, ranker, at, slots)
-        yield Group(ranker, view.slabs[at], slots, state, np.array(numbers))
+        yield Group(ranker, view.slabs[at], slots, state, numbers)
+
+
+def _of_users(moment: Moment, questions: Sequence[Question]) -> Iterator[Group]:
+    """The questions of users who have rows, by version."""
+    asking = np.array([i for i, question in enumerate(questions) if question.session is None], np.int64)
+    for group in groups_of_rows(moment, [questions[i].user_id for i in asking.tolist()]):
+        yield replace(group, numbers=asking[group.numbers])
 
 
 def _sessions(
@@ -163,13 +163,21 @@ def best_scores(moment: Moment, group: Group, asked: Sequence[Question]) -> tupl
 
     The statistics of the group's ranker must be up to date.
     """
+    rows, wait = begin_best_scores(moment, group, asked)
+    return rows, wait()
+
+
+def begin_best_scores(
+    moment: Moment, group: Group, asked: Sequence[Question]
+) -> tuple[RowViews, Callable[[], TopK]]:
+    """Like `best_scores`, but what is returned waits for the lists, on any thread."""
     ranker = group.ranker
     rows = ranker.latest(group.slab, group.slots, group.state)
     k = max(question.k for question in asked)
     exclude_seen = np.array([question.exclude_seen for question in asked])
     adjust = moment.columns(asked, ranker.scorer.items)
     wait = ranker.start_topk(rows, moment.now, k, exclude_seen, moment.excluded(asked), adjust=adjust)
-    return rows, wait()
+    return rows, wait
 
 
 def _composed(

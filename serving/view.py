@@ -7,7 +7,7 @@ slab per epoch and version, which is dropped with its model when no row names it
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -74,6 +74,16 @@ class RowAt:
     slot: int
 
 
+class RowsAt(NamedTuple):
+    """Where the rows of many users are, as far as they are in the slab of one version."""
+
+    at: VersionAt
+    user: NDArray[np.int64]
+    """[n] which of the users these are"""
+    slots: NDArray[np.int64]
+    """[n]"""
+
+
 class NewVersion(NamedTuple):
     """A version that is on its way into the view."""
 
@@ -137,6 +147,14 @@ class MaterialisedView:
     def now(self) -> int:
         """The stream's now, ms; -1 before the first event."""
         return self.clock.now(self.wall())
+
+    def find_rows(self, users: Sequence[str]) -> Iterator[RowsAt]:
+        """Where the rows of these users are, older epochs first."""
+        for at in sorted(self.slabs):
+            slots = self.slabs[at].slots_of(users)
+            number = np.flatnonzero(slots >= 0)
+            if len(number):
+                yield RowsAt(at, number, slots[number])
 
     def find_row(self, user: str) -> RowAt | None:
         """Where the user's row is; None if there is none."""

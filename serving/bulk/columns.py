@@ -1,6 +1,6 @@
 """Lists of many users as columns: what the endpoint would answer to each, without an object per item."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.entries import SCORE_DECIMALS
 from eddy.serving.lists.moment import Moment
 from eddy.serving.lists.questions import Question
-from eddy.serving.recommend import Group, answer, best_scores, groups_of_rows
+from eddy.serving.recommend import Group, answer, begin_best_scores, groups_of_rows
 from eddy.serving.view import MaterialisedView
 
 ITEM = pa.struct({"item_id": pa.string(), "score": pa.float64()})
@@ -34,43 +34,51 @@ COMPOSED_AT_ONCE = 256
 
 
 def lists_of(view: MaterialisedView, users: Sequence[str], wanted: Question) -> pa.Table:
-    """A list for each user, in a table of SCHEMA; users of one version come together.
+    """A list for each user, in a table of SCHEMA; users of one version come together. See `begin_lists`."""
+    return begin_lists(view, users, wanted)()
 
-    wanted: the question, without its user. Call it on the thread that owns the view; a call for a few
-    thousand users keeps it for a second or so.
+
+def begin_lists(view: MaterialisedView, users: Sequence[str], wanted: Question) -> Callable[[], pa.Table]:
+    """Begin a list for each user. What is returned waits for the lists and makes a table of SCHEMA of them;
+    any thread may call it.
+
+    wanted: the question, without its user. Call this on the thread that owns the view; lists that have to be
+    composed are made before it returns.
     """
     moment = Moment.of(view)
-    questions = [replace(wanted, user_id=user) for user in users]
     # 1. Lists that are more than the best scores have to be composed, one by one.
     if view.newest is None or moment.is_composed(wanted, wanted.explore or 0.0):
-        return _one_by_one(view, questions)
+        composed = _one_by_one(view, users, wanted)
+        return lambda: composed
     # 2. Users with rows, version by version.
-    tables, listed = [SCHEMA.empty_table()], np.zeros(len(users), np.bool_)
-    for group in groups_of_rows(moment, questions):
+    begun, listed = list[Callable[[], pa.Table]](), np.zeros(len(users), np.bool_)
+    for group in groups_of_rows(moment, users):
         group.ranker.update_statistics(moment.now, moment.wall)
-        asked = [questions[number] for number in group.numbers.tolist()]
         listed[group.numbers] = True
-        tables.append(_table_of_group(moment, group, asked))
+        begun.append(_begin_group(moment, group, users, wanted))
     # 3. The others, each with new items of their own.
-    tables.append(_one_by_one(view, [questions[number] for number in np.flatnonzero(~listed).tolist()]))
-    return pa.concat_tables(tables)
+    others = _one_by_one(view, [users[number] for number in np.flatnonzero(~listed).tolist()], wanted)
+    return lambda: pa.concat_tables([*(wait() for wait in begun), others])
 
 
-def _one_by_one(view: MaterialisedView, questions: Sequence[Question]) -> pa.Table:
-    parts = [
-        _table_of(answer(view, questions[first : first + COMPOSED_AT_ONCE]))
-        for first in range(0, len(questions), COMPOSED_AT_ONCE)
-    ]
-    return pa.concat_tables([SCHEMA.empty_table(), *parts])
+def _one_by_one(view: MaterialisedView, users: Sequence[str], wanted: Question) -> pa.Table:
+    parts = [SCHEMA.empty_table()]
+    for first in range(0, len(users), COMPOSED_AT_ONCE):
+        asked = [replace(wanted, user_id=user) for user in users[first : first + COMPOSED_AT_ONCE]]
+        parts.append(_table_of(answer(view, asked)))
+    return pa.concat_tables(parts)
 
 
-def _table_of_group(moment: Moment, group: Group, asked: Sequence[Question]) -> pa.Table:
+def _begin_group(
+    moment: Moment, group: Group, users: Sequence[str], wanted: Question
+) -> Callable[[], pa.Table]:
     """The lists of users whose rows are of one version."""
-    _, best = best_scores(moment, group, asked)
-    live, m = group.ranker.live, len(asked)
+    live, m = group.ranker.live, len(group.numbers)
+    _, wait = begin_best_scores(moment, group, [wanted] * m)
+    # The view may change while the lists are under way: what it says now goes with them.
+    ids = moment.view.names.id_strings()
     columns = {
-        "user_id": pa.array([question.user_id for question in asked], pa.string()),
-        "items": _items(moment.view, best.item.numpy(), best.score.numpy()),
+        "user_id": pa.array([users[number] for number in group.numbers.tolist()], pa.string()),
         "known": np.ones(m, np.bool_),
         "stream_time": pa.array(np.full(m, moment.now), SCHEMA.field("stream_time").type),
         "epoch": np.full(m, live.epoch),
@@ -78,16 +86,24 @@ def _table_of_group(moment: Moment, group: Group, asked: Sequence[Question]) -> 
         "partition": group.slab.partition[group.slots],
         "offset": group.slab.offset[group.slots],
     }
-    return pa.table(columns, SCHEMA)
+
+    def table() -> pa.Table:
+        best = wait()
+        return pa.table({**columns, "items": _items(ids, best.item.numpy(), best.score.numpy())}, SCHEMA)
+
+    return table
 
 
-def _items(view: MaterialisedView, index: NDArray[np.int64], score: NDArray[np.float32]) -> pa.ListArray:
-    """Items of m lists from catalogue indices [m, k], of which those below 0 are none, and scores [m, k]."""
+def _items(ids: pa.StringArray, index: NDArray[np.int64], score: NDArray[np.float32]) -> pa.ListArray:
+    """Items of m lists from catalogue indices [m, k], of which those below 0 are none, and scores [m, k].
+
+    ids: of the catalogue's items, by index.
+    """
     listed = index >= 0
     ends = np.concatenate(([0], np.cumsum(listed.sum(axis=1)))).astype(np.int32)
-    ids = view.names.id_strings().take(pa.array(index[listed]))
+    listed_ids = ids.take(pa.array(index[listed]))
     rounded = np.round(score[listed].astype(np.float64), SCORE_DECIMALS)
-    items = pa.StructArray.from_arrays([ids, pa.array(rounded)], fields=list(ITEM))
+    items = pa.StructArray.from_arrays([listed_ids, pa.array(rounded)], fields=list(ITEM))
     return pa.ListArray.from_arrays(ends, items)
 
 

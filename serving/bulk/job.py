@@ -1,9 +1,9 @@
 """Where the lists of a run over many users go, so that a killed run goes on where it stopped.
 
-Users are dealt to BUCKETS by a hash of their ids. A bucket that is written has an entry in the run's folder,
+Users are dealt to buckets by a hash of their ids. A bucket that is written has an entry in the run's folder,
 there whole or not at all; what another run left in the folder is removed.
 
-    job.json             what was asked for
+    job.json             what was asked for, and into how many buckets users are dealt
     bucket-00.parquet    lists on their way to a file: when all buckets are there, they are joined
     bucket-00.sent       lists that a topic has confirmed
 """
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,22 +27,38 @@ from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import encode
 
-BUCKETS = 64
+MOST_BUCKETS = 64
+USERS_PER_BUCKET = 1 << 14
+"""About as many as a bucket has, unless that would make more than MOST_BUCKETS: what a kill wastes."""
 
 
-def deal(users: Sequence[str]) -> list[list[str]]:
+def buckets_for(users: int) -> int:
+    """Into how many buckets so many users are dealt."""
+    return min(1 + users // USERS_PER_BUCKET, MOST_BUCKETS)
+
+
+def deal(users: Sequence[str], buckets: int) -> list[list[str]]:
     """The users of each bucket."""
-    dealt: list[list[str]] = [[] for _ in range(BUCKETS)]
-    for user, number in zip(users, (item_hashes(users) % BUCKETS).tolist(), strict=True):
+    dealt: list[list[str]] = [[] for _ in range(buckets)]
+    for user, number in zip(users, (item_hashes(users) % buckets).tolist(), strict=True):
         dealt[number].append(user)
     return dealt
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    buckets: int
+    done: set[int]
 
 
 class Target(Protocol):
     """Where lists go. Methods raise OSError, or what the producer raises."""
 
-    def begin(self) -> set[int]:
-        """Take up what a killed run left; returns the buckets that are done."""
+    def begin(self, users: int) -> Progress:
+        """Take up what a killed run left, whose number of buckets holds even if there are more users now; or
+        begin with so many users.
+        """
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """Write the lists of a bucket."""
@@ -55,17 +71,22 @@ class _Resumable:
     """A target with a folder that says which buckets are done."""
 
     def __init__(self, folder: Path, asked: dict[str, Any], suffix: str) -> None:
-        self.folder, self._asked, self._suffix = folder, json.dumps(asked), suffix
+        self.folder, self._suffix = folder, suffix
+        self._asked = json.loads(json.dumps(asked))  # as the folder's file gives it back
+        self._buckets = 0
 
-    def begin(self) -> set[int]:
+    def begin(self, users: int) -> Progress:
         """See `Target`."""
         file = self.folder / "job.json"
-        if not file.is_file() or file.read_text(encoding="utf-8") != self._asked:
+        job = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if job.get("asked") != self._asked:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
+            job = {"asked": self._asked, "buckets": buckets_for(users)}
             with atomic_write(file) as draft:
-                draft.write_text(self._asked, encoding="utf-8")
-        return {number for number in range(BUCKETS) if self.bucket(number).is_file()}
+                draft.write_text(json.dumps(job), encoding="utf-8")
+        self._buckets = int(job["buckets"])
+        return Progress(self._buckets, {n for n in range(self._buckets) if self.bucket(n).is_file()})
 
     def bucket(self, number: int) -> Path:
         """The entry of a bucket."""
@@ -91,7 +112,7 @@ class ToFile(_Resumable):
     def finish(self) -> None:
         """Join the buckets, a row group at a time."""
         with atomic_write(self._out) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
-            for number in range(BUCKETS):
+            for number in range(self._buckets):
                 with pq.ParquetFile(self.bucket(number)) as part:
                     for group in range(part.num_row_groups):
                         writer.write_table(part.read_row_group(group))

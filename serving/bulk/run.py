@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
 from eddy.models.hashing import item_hash
-from eddy.serving.bulk.columns import SCHEMA, lists_of
+from eddy.serving.bulk.columns import begin_lists
 from eddy.serving.bulk.job import Target, ToFile, ToTopic, deal
 from eddy.serving.lists.questions import Question
 from eddy.serving.service import Service
@@ -72,23 +72,40 @@ async def make_lists(
         if users is None:
             users = await service.on_thread(partial(_users_with_rows, service.view))
         # 3. Bucket by bucket, each written beside the next one's scoring.
-        done = await asyncio.to_thread(target.begin)
-        made = 0
+        buckets, done = await asyncio.to_thread(target.begin, len(users))
+        of_bucket = {number: some for number, some in enumerate(deal(users, buckets)) if number not in done}
+        parts = [part for some in of_bucket.values() for part in _parts(some)]
+        made, tables = len(users) - sum(map(len, parts)), _tables(service, parts, wanted)
         writing = asyncio.create_task(asyncio.sleep(0))
-        for number, of_bucket in enumerate(deal(users)):
-            if number not in done:
-                tables = [SCHEMA.empty_table()]
-                for first in range(0, len(of_bucket), AT_ONCE):
-                    some = of_bucket[first : first + AT_ONCE]
-                    tables.append(await service.on_thread(partial(lists_of, service.view, some, wanted)))
-                    show("making lists", made + first + len(some), len(users))
-                await writing
-                writing = asyncio.create_task(target.put(number, pa.concat_tables(tables)))
-            made += len(of_bucket)
-            show("making lists", made, len(users))
+        for number, some in of_bucket.items():
+            of_parts = []
+            for part in _parts(some):
+                of_parts.append(await anext(tables))
+                made += len(part)
+                show("making lists", made, len(users))
+            await writing
+            writing = asyncio.create_task(target.put(number, pa.concat_tables(of_parts)))
         await writing
         await asyncio.to_thread(target.finish)
-        return made
+        return len(users)
+
+
+def _parts(users: Sequence[str]) -> list[Sequence[str]]:
+    """The users of a bucket, AT_ONCE in a part; one empty part where there are none."""
+    return [users[first : first + AT_ONCE] for first in range(0, max(len(users), 1), AT_ONCE)]
+
+
+async def _tables(
+    service: Service, parts: Sequence[Sequence[str]], wanted: Question
+) -> AsyncIterator[pa.Table]:
+    """The lists of each part, each made into a table beside the scoring of the next one."""
+    begun = list[Callable[[], pa.Table]]()
+    for part in parts:
+        begun.append(await service.on_thread(partial(begin_lists, service.view, part, wanted)))
+        if len(begun) > 1:
+            yield await asyncio.to_thread(begun.pop(0))
+    for table in begun:
+        yield await asyncio.to_thread(table)
 
 
 def _digest(users: Sequence[str]) -> str:

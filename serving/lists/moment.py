@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eddy.models.hashing import item_hashes
 from eddy.models.scoring.backend import Adjust, Exclude
 from eddy.serving.catalogue.adjustments import Adjustment, Boost
-from eddy.serving.catalogue.filters import unknown_names
+from eddy.serving.catalogue.filters import Filter, unknown_names
 from eddy.serving.catalogue.rules import ActiveRules
 from eddy.serving.lists.compose import Material
 from eddy.serving.lists.questions import Question
@@ -50,16 +50,16 @@ class Moment:
 
     def columns(self, questions: Sequence[Question], items: int) -> Adjust | None:
         """The columns of several questions."""
-        number: dict[Adjustment, int] = {}
+        number: dict[tuple[Filter, tuple[Boost, ...]], int] = {}
         columns: list[NDArray[np.float32]] = []
         column_of = np.full(len(questions), -1)
         for i, question in enumerate(questions):
-            adjustment = self.adjustment(question)
-            if adjustment not in number:
-                column = self.view.adjustments.column(adjustment, items, self.wall)
-                number[adjustment] = -1 if column is None else len(columns)
+            wishes = question.where, question.boosts
+            if wishes not in number:
+                column = self.column(question, items)
+                number[wishes] = -1 if column is None else len(columns)
                 columns += [] if column is None else [column]
-            column_of[i] = number[adjustment]
+            column_of[i] = number[wishes]
         if not columns:
             return None
         added = columns[0][None] if len(columns) == 1 else np.stack(columns)

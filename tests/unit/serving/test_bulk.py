@@ -14,9 +14,9 @@ import pytest
 
 from eddy.cli.recommend import read_users, recommend_many
 from eddy.models.errors import EddyError
-from eddy.serving.bulk import run
+from eddy.serving.bulk import job, run
 from eddy.serving.bulk.columns import SCHEMA, lists_of
-from eddy.serving.bulk.job import BUCKETS, ToFile, deal
+from eddy.serving.bulk.job import MOST_BUCKETS, Progress, ToFile, buckets_for, deal
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
@@ -90,9 +90,14 @@ def test_lists_are_those_of_the_endpoint(view: MaterialisedView, wanted: Questio
 
 
 def test_every_user_is_in_one_bucket() -> None:
-    dealt = deal(USERS)
-    assert len(dealt) == BUCKETS
+    dealt = deal(USERS, 7)
+    assert len(dealt) == 7
     assert sorted(user for bucket in dealt for user in bucket) == sorted(USERS)
+
+
+def test_few_users_are_in_few_buckets_and_the_number_is_bounded() -> None:
+    assert buckets_for(0) == buckets_for(300) == 1
+    assert buckets_for(10**9) == MOST_BUCKETS
 
 
 class Killed(BaseException):
@@ -122,8 +127,10 @@ class ReadyService:
 
 @pytest.fixture
 def service(view: MaterialisedView) -> Iterator[ReadyService]:
+    """A service, and buckets of which USERS need all."""
     service = ReadyService(view)
     with (
+        patch.object(job, "USERS_PER_BUCKET", 1),
         patch.object(run, "Service", lambda *_, **__: service),
         patch.object(run, "prepare_topics", lambda *_: None),
     ):
@@ -146,7 +153,7 @@ def test_a_killed_run_goes_on_and_a_reader_never_sees_a_part(service: ReadyServi
     service.killed_at = -1
     before = service.calls
     assert make(out) == len(USERS)
-    assert service.calls - before < BUCKETS, "the buckets that were written are not made again"
+    assert service.calls - before < MOST_BUCKETS, "the buckets that were written are not made again"
     assert set(rows_of(pq.read_table(out))) == set(USERS)
     assert [path.name for path in tmp_path.iterdir()] == ["lists.parquet"]
 
@@ -163,10 +170,15 @@ def test_what_another_run_left_is_not_mixed_in(service: ReadyService, tmp_path: 
 
 def test_a_torn_bucket_is_made_again(service: ReadyService, tmp_path: Path) -> None:
     target = ToFile(tmp_path / "lists.parquet", {})
-    assert target.begin() == set()
+    assert target.begin(300) == Progress(MOST_BUCKETS, set())
     (tmp_path / ".lists.parquet.parts" / "bucket-03.parquet.writing").write_bytes(b"PAR1")
     asyncio.run(target.put(4, SCHEMA.empty_table()))
-    assert ToFile(tmp_path / "lists.parquet", {}).begin() == {4}
+    assert ToFile(tmp_path / "lists.parquet", {}).begin(300) == Progress(MOST_BUCKETS, {4})
+
+
+def test_a_run_that_goes_on_with_more_users_keeps_its_buckets(tmp_path: Path) -> None:
+    begun = ToFile(tmp_path / "lists.parquet", {}).begin(300)
+    assert ToFile(tmp_path / "lists.parquet", {}).begin(10**6) == begun
 
 
 def test_named_users_get_lists_whether_they_are_known_or_not(service: ReadyService, tmp_path: Path) -> None:
