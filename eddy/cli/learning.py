@@ -16,6 +16,7 @@ from eddy.models.logs.log_share import LogShare
 from eddy.models.registry import latest, publish, require_writable
 from eddy.models.storage import located
 from eddy.models.training.distributed import process_group
+from eddy.models.training.resume import require_checkpoint
 from eddy.models.training.train import train
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
@@ -39,6 +40,7 @@ def train_and_publish(
     # 1. Check the settings and where results go, and read what is known of items.
     model, training = configs(cell, assignments)
     require_figures_file(figures)
+    require_checkpoint(checkpoint)
     require_writable(settings.registry)
     features = read_features(items) if items else None
     store = bounded_store(settings.training_memory_gb, settings.cache_dir)

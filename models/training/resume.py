@@ -4,12 +4,13 @@ epoch.
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eddy.models.atomic_files import atomic_write
+from eddy.models.atomic_files import atomic_write, make_folder
 from eddy.models.errors import EddyError
 
 
@@ -30,6 +31,24 @@ class TrainingState:
     best_epoch: int
     optimizer: dict[str, Any]
     curve: list[dict[str, float]]
+
+
+def require_checkpoint(path: Path | None) -> None:
+    """Check that a training checkpoint could be written to a file, if one is given, before the first epoch,
+    which may take hours. Its folder is made if missing. Errors: EddyError when it could not.
+    """
+    if path is None:
+        return
+    try:
+        make_folder(path.parent)
+        with TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise EddyError(
+            f"{path}: no checkpoint could be written ({error}); check path and permissions"
+        ) from None
 
 
 def save_training_state(path: Path, state: TrainingState, identity: str) -> None:

@@ -86,6 +86,10 @@ def test_the_commands_of_the_contract_exist() -> None:
         ),
         (["train", "--events", "none.csv", "--json", "none/f.json"], "none/f.json: no file could be written"),
         (["compare", "--events", "none.csv", "--json", "."], ".: no file could be written"),
+        (
+            ["train", "--events", "none.csv", "--checkpoint", "."],
+            ".: no checkpoint could be written (it is a folder)",
+        ),
         (["replay", "--events", "events.csv"], "no Kafka cluster is named"),
         (["topics"], "no Kafka cluster is named"),
         (["worker"], "no Kafka cluster is named"),
