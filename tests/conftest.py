@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ slab.COLUMN_SHARE, slab.LEAST_ROWS = 0.0, 256
 """A test run makes thousands of slabs, most of them for a few rows. The first row in room for many takes huge
 pages, 40 MB of zeros: an eighth of the time of a test in memory.
 """
+
+os.environ.setdefault("EDDY_HTTP_MAX_WAIT_MS", "20000")
+"""What a loaded machine answers late is answered all the same; refusals have tests of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
