@@ -134,6 +134,18 @@ def test_a_table_of_items_fits_a_phone(visit: Visit) -> None:
     assert table.evaluate("region => region.scrollWidth <= region.clientWidth")
 
 
+def test_a_search_for_items_is_there_again_on_the_way_back(visit: Visit) -> None:
+    page = visit.open("items")
+    page.get_by_label("Search").fill("Golden Riv")
+    found = page.get_by_role("region", name=re.compile("Items that match"))
+    found.get_by_role("link").first.click()
+    expect(page.get_by_role("link", name="← All items")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Search")).to_have_value("Golden Riv")
+    expect(found).to_be_visible()
+    expect(page).to_have_url(re.compile(r"#/items\?q=Golden%20Riv$"))
+
+
 def test_more_dead_letters_are_kept_than_a_server_has_read(visit: Visit, system: LiveSystem) -> None:
     kept = system.ask("v1/dead-letters")
     visit.page.route(

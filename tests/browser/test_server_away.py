@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.live_system import LiveSystem
@@ -119,3 +119,16 @@ def test_that_the_server_is_away_is_told_once(visit: Visit) -> None:
     while len(asked) < 6:
         page.wait_for_event("request", lambda request: "/v1/items" in request.url)
     assert told(page) == 2
+
+
+def test_a_button_for_a_key_is_not_taken_away_by_the_next_question(
+    browser: Browser, system: LiveSystem
+) -> None:
+    visit = Visit(browser, system, "no such key")
+    page = visit.open("models")
+    enter = page.get_by_role("button", name="Enter a key")
+    enter.focus()
+    for _ in range(2):
+        page.wait_for_event("requestfinished", lambda request: request.url.endswith("/v1/versions"))
+    expect(enter).to_be_focused()
+    visit.close()

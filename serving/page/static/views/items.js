@@ -13,10 +13,16 @@ const MOST_OF_AN_ID = 40;
 const MOST_OF_A_TITLE = 300;
 const AGAIN_MS = 15_000; // the server looks at popularities so often
 
-export function open(root, { id, signal }) {
+export function open(root, { id, query, signal }) {
   if (id) return oneItem(root, id, signal);
   root.append(heading("Items", "What can be recommended: what is known of it, and how its popularity moves."));
-  const field = el("input", { id: "items", type: "search", placeholder: "title or id", autocomplete: "off" });
+  const field = el("input", {
+    id: "items",
+    type: "search",
+    value: query.get("q"),
+    placeholder: "title or id",
+    autocomplete: "off",
+  });
   const found = el("div", {}, loading("items")),
     waiting = el("div", {}, loading("new items"));
   const newSearch = successive(signal);
@@ -51,8 +57,16 @@ export function open(root, { id, signal }) {
       waiting,
     ),
   );
-  onTyping(field, show, signal);
-  show("");
+  onTyping(
+    field,
+    (text) => {
+      // The address says what is searched, so that it is there again when the reader comes back.
+      history.replaceState(null, "", text ? `#/items?q=${encodeURIComponent(text)}` : "#/items");
+      show(text);
+    },
+    signal,
+  );
+  show(field.value);
   untilAnswered(showNew, (error) => showFailure(waiting, error), signal);
 }
 

@@ -3,7 +3,7 @@
 import { get, post } from "../api.js";
 import { el, redraw } from "../dom.js";
 import { percent, shortVersion } from "../format.js";
-import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { failure, heading, legend, loading, section, showFailure, state } from "../parts.js";
 import { confirmed } from "./confirmation.js";
 import { mostPercent, withShare } from "./shares.js";
 import { versionColours } from "./version_colours.js";
@@ -45,7 +45,7 @@ export function open(root, { signal }) {
       else {
         shown = null;
         body.classList.remove("stale");
-        body.replaceChildren(failure(error));
+        showFailure(body, error);
       }
     }
     timer = setTimeout(show, AGAIN_MS);
