@@ -43,8 +43,10 @@ def attention(seen: Seen) -> list[Attention]:
 
 
 def _sentences(seen: Seen) -> Iterator[Attention]:
-    yield from (Attention("problem", f"This server is not ready: {reason}.") for reason in seen.not_ready)
-    yield from (Attention("warning", f"This server cannot read {problem}.") for problem in seen.problems)
+    for reason in seen.not_ready:
+        yield Attention("problem", f"This server is not ready: {_ended(reason)}")
+    for problem in seen.problems:
+        yield Attention("warning", f"This server cannot read {_ended(problem)}")
     if seen.cut_off:
         yield Attention(
             "problem",
@@ -112,7 +114,7 @@ def _of_versions(seen: Seen) -> Iterator[Attention]:
     if not live:
         yield Attention("problem", "No model version is live: make one with eddy train --announce.")
     if len(live) > 1:
-        shares = _listed([f"{version.version} ({version.share:.0%})" for version in live])
+        shares = _listed([f"{version.version} ({_percent(version.share)})" for version in live])
         yield Attention("info", f"Several versions share the users: {shares}.")
     for version in live:
         ranks, popularity = version.prequential, version.popularity
@@ -128,7 +130,16 @@ def _of_versions(seen: Seen) -> Iterator[Attention]:
 
 
 def _share(progress: float | None) -> str:
-    return "" if progress is None else f", {progress:.0%} are done"
+    return "" if progress is None else f", {_percent(progress)} are done"
+
+
+def _ended(text: str) -> str:
+    """A sentence's end; some reasons end with a question."""
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _listed(names: Sequence[str]) -> str:

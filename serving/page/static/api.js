@@ -5,6 +5,7 @@ import { pause } from "./dom.js";
 
 const KEY = "eddy-api-key";
 const SILENCE_MS = 40_000; // the server gives a sign of life every 15 s
+const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const HIDDEN_MS = 60_000;
 const SHORT_MS = 30_000; // a stream that ends sooner was not ended by the server's habit
@@ -13,17 +14,45 @@ export const apiKey = () => sessionStorage.getItem(KEY);
 export const keepKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
 
 /** What the server answered instead of what was asked; status 0: it could not be reached. */
-class Refused extends Error {
+export class Refused extends Error {
   constructor(status, detail, retryAfterS = 0) {
     super(detail);
     Object.assign(this, { status, retryAfterS });
   }
 }
 
+/** Whether what was asked may be answered later: the server is away, starts, or is busy. */
+export const passes = (error) =>
+  error instanceof Refused && (error.status < 400 || error.status >= 500 || error.status === 429);
+
 /** The answer to a question. parameters: of the query, null = left out. Errors: Refused. */
 export async function get(path, parameters = {}, signal = undefined) {
-  return (await send("GET", path, { parameters, signal })).json();
+  const response = await send("GET", path, { parameters, signal });
+  return response.json().catch((error) => {
+    throw error instanceof TypeError ? new Refused(0, "The connection broke.") : error;
+  });
 }
+
+/** Does `work`, again and again while its questions cannot be answered yet, and returns what it returns. `onFailure`
+ *  is told of each error. undefined: there will be no answer, or the signal came. */
+export async function untilAnswered(work, onFailure, signal) {
+  for (let wait = FIRST_WAIT_MS; !signal.aborted; wait = nextWait(wait)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (signal.aborted) return;
+      onFailure(error);
+      if (!passes(error)) return;
+      await pauseAfter(error, wait, signal);
+    }
+  }
+}
+
+const nextWait = (wait) => Math.min(wait * 1.7, LONGEST_WAIT_MS);
+
+/** Waits before the next attempt, as long as the server wants, and not in step with other pages. */
+const pauseAfter = (error, wait, signal) =>
+  pause(Math.max(error.retryAfterS * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
 
 /** Posts a body; returns the answer's JSON and the server's clock (ms) when it answered. Errors: Refused. */
 export async function post(path, body, signal = undefined) {
@@ -65,7 +94,7 @@ export const path = (texts, ...ids) => String.raw({ raw: texts }, ...ids.map(enc
 /** Follows a stream until the signal, and comes back by itself when it breaks.
  *  onMessage(event, data) for each message; onState("connecting" | "open" | "lost" | "refused", Refused?). */
 export async function follow(address, { parameters = {}, onMessage, onState = () => {}, signal }) {
-  let wait = 500;
+  let wait = FIRST_WAIT_MS;
   onState("connecting");
   while (!signal.aborted) {
     if (document.hidden) await seen(signal);
@@ -81,7 +110,7 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
     try {
       const response = await send("GET", address, { parameters, signal: attempt.signal });
       onState("open");
-      wait = 500;
+      wait = FIRST_WAIT_MS;
       const opened = performance.now();
       await read(response.body, onMessage, stop);
       // The server ends streams from time to time, so that a withdrawn key is soon of no use: that is no break.
@@ -90,12 +119,11 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
       if (signal.aborted) return;
       if (resting) continue;
       const refused = error instanceof Refused ? error : new Refused(0, "The connection broke.");
-      if (refused.status >= 400 && refused.status < 500 && refused.status !== 429)
-        return void onState("refused", refused);
+      if (!passes(refused)) return void onState("refused", refused);
       if (!(error instanceof Refused) && !attempt.signal.aborted) console.error(error);
       onState("lost", refused);
-      await pause(Math.max(refused.retryAfterS * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
-      wait = Math.min(wait * 1.7, LONGEST_WAIT_MS);
+      await pauseAfter(refused, wait, signal);
+      wait = nextWait(wait);
     } finally {
       signal.removeEventListener("abort", stop);
       stop();

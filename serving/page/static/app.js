@@ -1,7 +1,8 @@
 // The page's frame: which view is shown, whether the server can be reached, and the key that is sent to it.
 
-import { apiKey, keepKey } from "./api.js";
-import { failure, heading } from "./parts.js";
+import { Refused, apiKey, keepKey, untilAnswered } from "./api.js";
+import { el } from "./dom.js";
+import { heading, outdated, showFailure } from "./parts.js";
 
 const VIEWS = {
   now: () => import("./views/now.js"),
@@ -38,9 +39,16 @@ async function show({ focus }) {
     } else link.removeAttribute("aria-current");
   }
   showConnection("");
+  const notice = el("div");
+  const showNothing = (error) => {
+    if (!notice.isConnected) main.replaceChildren(heading("Eddy"), notice);
+    if (error instanceof SyntaxError) notice.replaceChildren(outdated());
+    else showFailure(notice, error);
+  };
+  const module = await untilAnswered(() => load(view), showNothing, own.signal);
+  if (!module || own.signal.aborted) return;
+  const { open, title } = module;
   try {
-    const { open, title } = await VIEWS[view]();
-    if (own.signal.aborted) return;
     document.title = `${title} · Eddy`;
     main.replaceChildren();
     main.dataset.view = view;
@@ -51,11 +59,19 @@ async function show({ focus }) {
       onState: showConnection,
     });
   } catch (error) {
-    console.error(error);
-    main.replaceChildren(heading("Eddy"), failure(error));
+    showNothing(error);
   }
   scrollTo(0, 0);
   if (focus) main.querySelector("h1")?.focus({ preventScroll: true });
+}
+
+/** A view's module. Errors: Refused when the server is away; SyntaxError when its files are not those of this page. */
+async function load(view) {
+  try {
+    return await VIEWS[view]();
+  } catch (error) {
+    throw error instanceof SyntaxError ? error : new Refused(0, "The server does not answer.");
+  }
 }
 
 function decoded(text) {

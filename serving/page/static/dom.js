@@ -31,18 +31,29 @@ export function set(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 }
 
-/** Replaces what a node contains. What has the focus, what is unfolded and what was typed goes over to the new element
- *  with the same `data-keep`, so that what moves by itself takes nothing out of the reader's hands. */
+/** Replaces what a node contains. What has the focus, is unfolded, was typed or scrolled goes over to the new element
+ *  with the same `data-keep`, so that what moves by itself takes nothing out of the reader's hands. When what has the
+ *  focus leaves, the focus goes to what is in its place. */
 export function redraw(node, ...children) {
-  const focused = node.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
-  const before = new Map([...node.querySelectorAll("[data-keep]")].map((each) => [each.dataset.keep, each]));
+  const kept = () => [...node.querySelectorAll("[data-keep]")];
+  const before = kept();
+  const place = before.indexOf(document.activeElement);
+  const states = new Map(
+    before.map((each) => [each.dataset.keep, { open: each.open, value: each.value, scrolled: each.scrollLeft }]),
+  );
   node.replaceChildren(...children);
-  for (const each of node.querySelectorAll("[data-keep]")) {
-    const old = before.get(each.dataset.keep);
-    if (old?.matches("details")) each.open = old.open;
-    if (old?.matches("input")) each.value = old.value;
-    if (each.dataset.keep === focused) each.focus({ preventScroll: true });
+  const after = kept();
+  for (const each of after) {
+    const old = states.get(each.dataset.keep);
+    if (old && each.matches("details")) each.open = old.open;
+    if (old && each.matches("input")) each.value = old.value;
+    if (old?.scrolled) each.scrollLeft = old.scrolled;
   }
+  if (place < 0) return;
+  const focused =
+    after.find((each) => each.dataset.keep === before[place].dataset.keep) ??
+    after.at(Math.min(place, after.length - 1));
+  focused?.focus({ preventScroll: true });
 }
 
 /** The value of a colour of the page, such as "--blue". */
@@ -69,6 +80,19 @@ export function pause(ms, signal) {
     const timer = setTimeout(end, ms);
     signal?.addEventListener("abort", end);
   });
+}
+
+/** Makes signals of which each ends with the next one, and all with `signal`: who asks anew does not wait for what was
+ *  asked before. */
+export function successive(signal) {
+  let last = new AbortController();
+  signal.addEventListener("abort", () => last.abort());
+  return () => {
+    last.abort();
+    last = new AbortController();
+    if (signal.aborted) last.abort();
+    return last.signal;
+  };
 }
 
 /** Calls `work` with what a field holds once nobody has typed for a moment, until the signal. */

@@ -2,7 +2,9 @@
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 2 });
+const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
 const NONE = "–";
+const OF = "\u00a0"; // between a number and its unit, so that they stay in one line
 
 /** 12,345 */
 export const count = (n) => (n === null || n === undefined ? NONE : whole.format(n));
@@ -15,6 +17,9 @@ export function number(x) {
   return x.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
+/** 8, 4.5, 1,234.567: a value as it was given. */
+export const given = (x) => plain.format(x);
+
 /** .314, as papers write shares below 1. */
 export const metric = (x) => (x === null || x === undefined ? NONE : x.toFixed(3).replace(/^(-?)0\./, "$1."));
 
@@ -26,20 +31,21 @@ export const signed = (x, write = metric) =>
 export const percent = (share) =>
   share === null || share === undefined
     ? NONE
-    : `${(share * 100).toFixed(share < 0.0995 ? 1 : 0).replace(/\.0$/, "")} %`;
+    : `${(share * 100).toFixed(share < 0.0995 ? 1 : 0).replace(/\.0$/, "")}${OF}%`;
 
-/** 250 ms, 2.4 s, 5 min, 3 h, 4 days */
+/** 0.4 ms, 250 ms, 2.4 s, 5 min, 3 h, 4 days */
 export function duration(ms) {
   if (ms === null || ms === undefined) return NONE;
-  if (ms < 1000) return `${Math.round(ms)} ms`;
   for (const [limit, size, unit] of [
+    [1000, 1, "ms"],
     [60, 1000, "s"],
     [60, 60_000, "min"],
     [48, 3_600_000, "h"],
   ]) {
-    if (ms < limit * size) return `${ms / size < 10 ? Number((ms / size).toFixed(1)) : Math.round(ms / size)} ${unit}`;
+    if (ms < limit * size)
+      return `${ms / size < 10 ? Number((ms / size).toFixed(1)) : Math.round(ms / size)}${OF}${unit}`;
   }
-  return `${count(ms / 86_400_000)} days`;
+  return `${count(ms / 86_400_000)}${OF}days`;
 }
 
 /** 1.5k, 20M: a count where room is scarce. */
@@ -55,8 +61,20 @@ export function moment(ms) {
     : `${date.toLocaleDateString("en-CA")} ${time.slice(0, 5)}`;
 }
 
+/** Of a text of any length as much as people take in at a glance. */
+export const shortened = (text, most = 100) =>
+  text.length > most
+    ? `${text
+        .slice(0, most - 1)
+        .replace(/[\ud800-\udbff]$/, "")
+        .trimEnd()}…`
+    : text;
+
+/** A name within a sentence: whichever way it is written in, the words around it stay in order. */
+export const isolated = (text) => `\u2068${text}\u2069`;
+
 /** An item's title, or its id where it has none; rows know items by hashes, of which some have no name yet. */
-export const named = (item) => item.title || item.item_id || "an unnamed item";
+export const named = (item) => shortened(item.title || item.item_id || "an unnamed item");
 
 /** The short form of a version's id: v000002. */
 export const shortVersion = (id) => (id ?? NONE).split("-")[0];

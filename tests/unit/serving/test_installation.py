@@ -230,13 +230,13 @@ def test_when_all_is_well_nothing_asks_for_attention() -> None:
         ({"workers": []}, "problem", "eddy worker"),
         ({"without_worker": [1]}, "problem", "partition 1"),
         ({"workers": [WORKER, GONE]}, "warning", "lost"),
-        ({"workers": [WorkerNow("w", [0], "swapping", 0.25, 1.0, 0, 3, 9, 7, 0)]}, "info", "epoch 3, 25%"),
+        ({"workers": [WorkerNow("w", [0], "swapping", 0.25, 1.0, 0, 3, 9, 7, 0)]}, "info", "epoch 3, 25 %"),
         ({"workers": [GONE], "cut_off": True}, "problem", "Kafka does not answer"),
         ({"lag": 10_000}, "warning", "10,000 records"),
         ({"freshness_ms": Percentiles(20, 60_000)}, "warning", "60 s"),
         ({"dead_letters_per_s": 2.5}, "warning", "2.5 records cannot"),
         ({"versions": []}, "problem", "eddy train --announce"),
-        ({"versions": [VERSION, VersionNow("v2", 1, 0.1, True, 0, None, None)]}, "info", "v2 (10%)"),
+        ({"versions": [VERSION, VersionNow("v2", 1, 0.1, True, 0, None, None)]}, "info", "v2 (10 %)"),
         ({"not_ready": ["items: not read to its end yet"]}, "problem", "not ready"),
         (
             {"versions": [VersionNow("v1", 1, 1.0, True, 5, LiveRanks(COMPARED_EVENTS, None, 0.2, 0.1),
@@ -249,6 +249,11 @@ def test_what_is_not_well_is_said_in_a_sentence(changes: dict[str, Any], severit
     sentences = said(**changes)
     assert [one for one in sentences if one.severity == severity and words in one.text], sentences
     assert all(one.text[0].isupper() and one.text.endswith(".") for one in sentences)
+
+
+def test_a_reason_that_asks_ends_with_its_question() -> None:
+    (sentence,) = said(problems=["kafka:9092: is TLS what this port speaks?"])
+    assert sentence.text.endswith("speaks?")
 
 
 def test_what_is_worst_comes_first() -> None:

@@ -11,8 +11,8 @@ const WIDTH = 480,
   BOTTOM = 42,
   TOP = 18;
 
-/** horizons: for each unit, the number of events after which its influence has halved. */
-export function horizonHistogram(horizons) {
+/** title: of the chart; horizons: for each unit, the number of events after which its influence has halved. */
+export function horizonHistogram(title, horizons) {
   const counts = NAMES.map(
     (_, i) =>
       horizons.filter(
@@ -42,6 +42,7 @@ export function horizonHistogram(horizons) {
   return el(
     "figure",
     { class: "chart" },
+    el("figcaption", {}, el("strong", { text: title })),
     svg(
       "svg",
       { class: "plot wide", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },

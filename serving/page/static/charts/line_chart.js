@@ -8,14 +8,15 @@ const RIGHT = 12,
   BOTTOM = 24;
 
 /** options: title; unit; series, each {name, colour, dashed, short (a name for where room is scarce), alone (needs no
- *  key)}; height (px). The y axis begins at 0 and reaches to `from` at least; or it is `fitted` to the values, or
- *  `symmetric` (from minus this to this), or `log` (from `floor` on; `marks`: what may be labelled, none: powers of ten). Texts: write (of a value), writeTick (on the
+ *  key)}; height (px). The y axis begins at 0 and reaches to `from` at least; or it is `symmetric` (from
+ *  minus this to this), or `log` (from `floor` on; `marks`: what may be labelled, none: powers of ten). Texts: write (of a value), writeTick (on the
  *  y axis), writeX, xTicks (a domain -> [[x, text], …]). moving: the newest values are marked and told.
  *  `draw(xs, columns, domain)` shows values: columns[series][i] belongs to xs[i], null = none. Returns {node, draw}.
  */
 export function lineChart(options) {
   const { title, unit, series, height = 160, write = String, writeX = String, left = 44 } = options;
-  const writeTick = options.writeTick ?? (options.log ? powerText : (value) => plain(write(value)));
+  const writeTick =
+    options.writeTick ?? (options.log ? powerText : (value) => (value === 0 ? "0" : plain(write(value))));
   const plot = svg("svg", { class: "plot", "aria-hidden": "true", height });
   const readout = el("output", { class: "readout" });
   const now = el("span", { class: "figures number" });
@@ -60,7 +61,7 @@ export function lineChart(options) {
       ? []
       : options.log
         ? (options.marks?.filter((mark) => mark >= low && mark <= high) ?? decades(low, high)).filter(
-            (_, i, all) => all.length < 6 || i % 2 === 0,
+            (_, i, all) => all.length < 6 || (all.length - 1 - i) % 2 === 0,
           )
         : ticks(low, high, height > 140 ? 4 : 3);
     const grid = values.map((value) => [
@@ -185,7 +186,7 @@ const usable = (value, { log, floor = 0 }) =>
 
 /** The ends of the y axis. */
 function range(columns, options) {
-  const { log, from = 0, fitted, symmetric, floor } = options;
+  const { log, from = 0, symmetric, floor } = options;
   if (symmetric) return [-symmetric, symmetric];
   let low = Infinity,
     high = -Infinity;
@@ -197,10 +198,6 @@ function range(columns, options) {
       }
   if (low > high) return log ? [0.01, 1] : [0, from || 1];
   if (log) return [Math.max(10 ** Math.floor(Math.log10(low)), floor ?? 0), 10 ** Math.ceil(Math.log10(high) - 1e-9)];
-  if (fitted) {
-    const room = Math.max((high - low) * 0.15, high * 0.02, 1e-6);
-    return [Math.max(0, low - room), high + room];
-  }
   return [0, Math.max(from, high * 1.1)];
 }
 

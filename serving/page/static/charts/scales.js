@@ -31,7 +31,7 @@ export function decades(a, b) {
 export const powerText = (x) =>
   `10${String(Math.round(Math.log10(x))).replaceAll(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻")}`.replace(/^10⁰$/, "1");
 
-/** A path through points [x, y]; null breaks it. */
+/** A path through points [x, y]; null breaks it. A point between two breaks is drawn by the round ends of its line. */
 export function pathThrough(points) {
   let path = "";
   let pen = "M";
@@ -41,6 +41,7 @@ export function pathThrough(points) {
       continue;
     }
     path += `${pen}${point[0].toFixed(1)} ${point[1].toFixed(1)}`;
+    if (pen === "M") path += "h0";
     pen = "L";
   }
   return path;

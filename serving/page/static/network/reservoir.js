@@ -4,6 +4,7 @@
 import { el } from "../dom.js";
 import { number } from "../format.js";
 import { lineChart } from "../charts/line_chart.js";
+import { legend } from "../parts.js";
 import { echoState, run } from "./cells.js";
 import { random, vector } from "./matrices.js";
 
@@ -24,16 +25,11 @@ export function reservoirExperiment() {
     [STEPS, `${STEPS} events`],
   ];
   const common = { xTicks, writeX: (t) => `after ${t} events`, write: number };
-  const traces = lineChart({
-    ...common,
-    title: "One unit of both networks",
-    unit: "h",
-    series: [
-      { name: "start A", colour: "--blue" },
-      { name: "start B", colour: "--orange", dashed: true },
-    ],
-    symmetric: 1,
-  });
+  const starts = [
+    { name: "start A", colour: "--blue" },
+    { name: "start B", colour: "--orange", dashed: true },
+  ];
+  const traces = lineChart({ ...common, title: "One unit of both networks", unit: "h", series: starts, symmetric: 1 });
   const distance = lineChart({
     ...common,
     title: "Distance of the two states",
@@ -74,6 +70,19 @@ export function reservoirExperiment() {
     {},
     el("div", { class: "row control" }, label, slider),
     verdict,
-    el("div", { class: "columns" }, traces.node, distance.node),
+    el(
+      "div",
+      { class: "columns" },
+      el(
+        "div",
+        {},
+        traces.node,
+        legend(
+          starts.map(({ name, colour, dashed }) => [colour, name, dashed]),
+          "Starts",
+        ),
+      ),
+      distance.node,
+    ),
   );
 }

@@ -3,7 +3,7 @@
 
 import { diverging } from "../charts/diverging.js";
 import { still, svg } from "../dom.js";
-import { metric } from "../format.js";
+import { metric, shortened } from "../format.js";
 
 const STEP = 96,
   LEFT = 40,
@@ -46,7 +46,7 @@ export function unrolled({ columns, start, flow, length, fresh, name }) {
       svg(
         "text",
         { class: "tick", x: x(step + 1) + STRIP / 2, y: bottom + 42, "text-anchor": "middle" },
-        short(label),
+        shortened(label, 14),
         svg("title", {}, label),
       ),
     );
@@ -146,8 +146,6 @@ function arrow(x1, y1, x2, y2, width, kind, title) {
 function appear(node) {
   if (!still()) node.animate([{ opacity: 0 }, { opacity: 1 }], { duration: 450, easing: "ease-out" });
 }
-
-const short = (text) => (text.length > 14 ? `${text.slice(0, 13).trimEnd()}…` : text);
 
 function words(name, columns, flow) {
   if (!columns.length) return `${name}, unrolled: no step yet.`;

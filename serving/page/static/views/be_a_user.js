@@ -1,10 +1,10 @@
 // Be a user: each click is an event on the real path, and the list follows.
 
-import { follow, get, path, post } from "../api.js";
-import { el, onTyping } from "../dom.js";
+import { follow, get, path, post, untilAnswered } from "../api.js";
+import { el, onTyping, pause, successive } from "../dom.js";
 import { cellName, named, plural } from "../format.js";
 import { unrolled } from "../network/unrolled.js";
-import { failure, heading, loading, section, state } from "../parts.js";
+import { failure, heading, loading, section, showFailure, state } from "../parts.js";
 import { newEventClock } from "./event_clock.js";
 import { newLegs } from "./legs.js";
 import { learnTitles, listKey, recommendationList } from "./list.js";
@@ -15,14 +15,16 @@ export const title = "Be a user";
 const ME = "eddy-be-a-user",
   TILES = 12,
   SHOWN_STEPS = 11,
-  SHOWN_UNITS = 12;
+  SHOWN_UNITS = 12,
+  LONG_MS = 2000; // nobody waits so long without wondering
 
 export function open(root, { signal, onState }) {
   const user = me();
   const legs = newLegs();
   const clock = newEventClock();
   const list = recommendationList({ label: "Your list", onPick: click });
-  const tiles = el("ul", { class: "tiles", "aria-label": "Items" }, loading("items"));
+  const tiles = el("ul", { class: "tiles", "aria-label": "Items" });
+  const tilesState = el("div", {}, loading("items"));
   const field = el("input", { id: "find", type: "search", placeholder: "title or id", autocomplete: "off" });
   const said = el("p", { class: "said small", role: "status" });
   const listState = el("div", {}, loading("your list"));
@@ -33,9 +35,9 @@ export function open(root, { signal, onState }) {
     "aria-label": "The network, unrolled over your clicks",
   });
   const networkText = el("p", { class: "small soft" });
-  let asked = 0,
-    count = null,
-    failed = false;
+  const newSearch = successive(signal),
+    newTrace = successive(signal);
+  let count = null;
 
   root.append(
     heading(
@@ -71,6 +73,7 @@ export function open(root, { signal, onState }) {
           el("h2", { text: "Items" }),
           el("span", { class: "row" }, el("label", { for: "find", text: "Find" }), field),
         ),
+        tilesState,
         tiles,
       ),
       el("section", {}, el("h2", { text: "What next, for you" }), listKey(), listState, list.node, said),
@@ -88,6 +91,9 @@ export function open(root, { signal, onState }) {
         signal,
       );
       legs.acknowledged({ pressed, answered: performance.now(), serverTime, ...answer.accepted[0] });
+      await pause(LONG_MS, signal);
+      if (legs.waits(answer.accepted[0]))
+        said.textContent = "Kafka has the click. The list follows once a worker reads it.";
     } catch (error) {
       if (signal.aborted) return;
       said.replaceChildren(
@@ -96,46 +102,33 @@ export function open(root, { signal, onState }) {
     }
   }
 
-  async function showItems(text) {
-    const mine = ++asked;
-    try {
-      const { items } = await get("v1/items", { q: text, limit: TILES }, signal);
-      if (mine !== asked) return;
+  function showItems(text) {
+    const wanted = newSearch();
+    const search = async () => {
+      const { items } = await get("v1/items", { q: text, limit: TILES }, wanted);
       learnTitles(items);
-      tiles.replaceChildren(
-        ...(items.length
-          ? items.map((item) =>
-              el(
-                "li",
-                {},
-                el(
-                  "button",
-                  { type: "button", on: { click: () => click(item) } },
-                  el("span", { text: named(item) }),
-                  el("span", { class: "small soft", text: item.category.join(", ") }),
-                ),
-              ),
-            )
-          : [
-              el(
-                "li",
-                { class: "wide" },
-                state(
-                  "empty",
-                  text ? "No item is called so" : "There are no items yet",
-                  text ? "Try the beginning of a word of the title." : "They appear with the first events.",
-                ),
-              ),
-            ]),
-      );
-    } catch (error) {
-      if (!signal.aborted && mine === asked) tiles.replaceChildren(el("li", { class: "wide" }, failure(error)));
-    }
+      tilesState.replaceChildren(...(items.length ? [] : [noItems(text)]));
+      tiles.replaceChildren(...items.map(tile));
+    };
+    untilAnswered(search, (error) => showFailure(tilesState, error), wanted);
   }
 
-  async function showNetwork(fresh) {
-    try {
-      const steps = stepsOf(user, await get(path`v1/users/${user}/trace`, {}, signal), SHOWN_STEPS, SHOWN_UNITS);
+  const tile = (item) =>
+    el(
+      "li",
+      {},
+      el(
+        "button",
+        { type: "button", on: { click: () => click(item) } },
+        el("span", { text: named(item) }),
+        el("span", { class: "small soft", text: item.category.join(", ") }),
+      ),
+    );
+
+  function showNetwork(fresh) {
+    const wanted = newTrace();
+    const look = async () => {
+      const steps = stepsOf(user, await get(path`v1/users/${user}/trace`, {}, wanted), SHOWN_STEPS, SHOWN_UNITS);
       network.replaceChildren(
         unrolled({ ...steps, flow: null, length: SHOWN_STEPS, fresh, name: `The live ${cellName(steps.cell)}` }),
       );
@@ -143,17 +136,22 @@ export function open(root, { signal, onState }) {
       network.scrollLeft = drawn - network.clientWidth;
       networkText.textContent =
         "The live network, unrolled: each click is its next input, each strip what it makes of you then. Twelve of its units, from those that forget soon (top) to those that remember long; violet is negative, ochre positive. Blue arrows: how much of the state is kept; green: how much is written anew.";
-      failed = false;
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!failed) network.replaceChildren(error.status === 404 ? untouched() : failure(error));
-      failed = true;
-    }
+    };
+    const onFailure = (error) =>
+      error.status === 404 ? network.replaceChildren(untouched()) : showFailure(network, error);
+    untilAnswered(look, onFailure, wanted);
   }
 
   /** Before the first click there is no row, and so no trace to ask for. */
   const untouched = () =>
     state("empty", "Your state is still zero", "Click an item below, and the first step appears here.");
+
+  const noItems = (text) =>
+    state(
+      "empty",
+      text ? "No item is called so" : "There are no items yet",
+      text ? "Try the beginning of a word of the title." : "They appear with the first events.",
+    );
 
   follow(path`v1/users/${user}/live`, {
     parameters: { k: 10 },
@@ -161,13 +159,13 @@ export function open(root, { signal, onState }) {
     onState(name, error) {
       onState(name);
       if (name === "open") listState.replaceChildren();
-      if (name === "refused" || name === "lost") listState.replaceChildren(failure(error));
+      if (name === "refused" || name === "lost") showFailure(listState, error);
     },
-    onMessage(event, { answer, events, row, received_ms: received }) {
+    onMessage(event, { answer, events, row, time, received_ms: received }) {
       if (event !== "list") return;
       learnTitles(events);
       learnTitles(answer.items);
-      clock.streamTime = answer.stream_time;
+      clock.set(answer.stream_time, time);
       const moves = list.show(answer.items);
       if (row) requestAnimationFrame(() => legs.listed({ ...row, received, shown: performance.now() }));
       if (moves.length) said.textContent = `${plural(moves.length, "item")} moved.`;

@@ -1,11 +1,12 @@
 // Who is watched: a field for an id, those who are active now, and a version to compare with.
 
-import { get } from "../api.js";
+import { get, untilAnswered } from "../api.js";
 import { el } from "../dom.js";
-import { cellName, moment, plural, shortVersion } from "../format.js";
-import { failure } from "../parts.js";
+import { cellName, moment, plural, shortVersion, shortened } from "../format.js";
+import { showFailure } from "../parts.js";
 
-const ACTIVE_MS = 5000;
+const ACTIVE_MS = 5000,
+  MOST_OF_AN_ID = 40;
 
 /** A field for an id, and those who are active now. */
 export function personChooser(id, signal) {
@@ -37,19 +38,19 @@ export function personChooser(id, signal) {
     try {
       people = (await get("v1/users/active", { limit: 12 }, signal)).users;
       somebody.disabled = !people.some((each) => each.user_id !== id);
-      if (active.contains(document.activeElement)) return;
+      if (active.contains(document.activeElement) || active.matches(":hover")) return; // somebody is about to choose
       active.replaceChildren(
         ...people.map((each) =>
           el("a", {
             href: `#/person/${encodeURIComponent(each.user_id)}`,
             title: `${plural(each.events, "event")}, the last ${moment(each.last_event)}`,
             "aria-current": each.user_id === id ? "true" : null,
-            text: each.user_id,
+            text: shortened(each.user_id, MOST_OF_AN_ID),
           }),
         ),
       );
     } catch (error) {
-      if (!signal.aborted && !people.length) active.replaceChildren(error.status ? failure(error) : "");
+      if (!signal.aborted && !people.length && error.status) showFailure(active, error);
     }
   }
   ask();
@@ -75,29 +76,22 @@ export function personChooser(id, signal) {
   return el("div", {}, form, active);
 }
 
-/** A choice of another loaded version, beside which the person is shown. */
-export function versionChooser(id, other, signal) {
+/** A choice of another loaded version, beside which the person is shown. onChoose(version, or null for none). */
+export function versionChooser(other, onChoose, signal) {
   const select = el(
     "select",
-    {
-      id: "beside",
-      on: {
-        change: () => {
-          location.hash = `#/person/${encodeURIComponent(id)}${select.value ? `?with=${encodeURIComponent(select.value)}` : ""}`;
-        },
-      },
-    },
+    { id: "beside", on: { change: () => onChoose(select.value || null) } },
     el("option", { value: "", text: "nothing" }),
   );
   const node = el("div", { class: "row" }, el("label", { for: "beside", text: "Side by side with" }), select);
-  get("v1/versions", {}, signal)
-    .then(({ versions }) => {
-      for (const each of versions.filter((one) => one.loaded))
-        select.append(
-          el("option", { value: each.id, text: `${shortVersion(each.id)} (${cellName(each.cell ?? "unknown cell")})` }),
-        );
-      select.value = other ?? "";
-    })
-    .catch(() => node.replaceChildren());
+  async function offer() {
+    const { versions } = await get("v1/versions", {}, signal);
+    for (const each of versions.filter((one) => one.loaded || one.id === other))
+      select.append(
+        el("option", { value: each.id, text: `${shortVersion(each.id)} (${cellName(each.cell ?? "unknown cell")})` }),
+      );
+    select.value = other ?? "";
+  }
+  untilAnswered(offer, () => {}, signal);
   return node;
 }

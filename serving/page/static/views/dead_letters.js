@@ -1,9 +1,9 @@
 // Dead letters: records that nobody could use, by reason and with samples.
 
-import { get } from "../api.js";
+import { get, passes } from "../api.js";
 import { el, redraw } from "../dom.js";
 import { count, moment, plural } from "../format.js";
-import { failure, loading, table } from "../parts.js";
+import { loading, showFailure, table } from "../parts.js";
 
 /** A part of a view; `follow(total)` asks again when their number has changed. */
 export function deadLetters(signal) {
@@ -16,7 +16,9 @@ export function deadLetters(signal) {
     try {
       show(await get("v1/dead-letters", { limit: 20 }, signal));
     } catch (error) {
-      if (!signal.aborted) node.replaceChildren(failure(error));
+      if (signal.aborted) return;
+      showFailure(node, error);
+      if (passes(error)) asked = null; // the next point asks again
     }
     asking = false;
   }
@@ -26,8 +28,16 @@ export function deadLetters(signal) {
         el("p", { class: "soft", text: "None. Records that Eddy cannot read would be listed here with the reason." }),
       );
     const most = Object.entries(reasons).toSorted((a, b) => b[1] - a[1]);
+    const read = most.reduce((sum, [, n]) => sum + n, 0);
     redraw(
       node,
+      el("p", {
+        class: "soft",
+        text:
+          read < total
+            ? `${count(total)} are kept. The last ${count(read)} by reason:`
+            : `${plural(read, "record")} that could not be used, by reason:`,
+      }),
       el(
         "ul",
         { class: "reasons" },

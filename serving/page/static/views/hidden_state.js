@@ -1,8 +1,19 @@
 // The hidden state through time: a heat map of units by events, and what each event kept and overwrote.
 
-import { diverging } from "../charts/diverging.js";
-import { el, onScheme } from "../dom.js";
-import { cellName, duration, metric, moment, named, number, shortVersion } from "../format.js";
+import { colourScale, diverging } from "../charts/diverging.js";
+import { colour, el, onScheme } from "../dom.js";
+import {
+  cellName,
+  duration,
+  isolated,
+  metric,
+  moment,
+  named,
+  number,
+  plural,
+  shortVersion,
+  shortened,
+} from "../format.js";
 
 const MOST_ROWS = 64,
   GATE_ROW = 34;
@@ -13,26 +24,27 @@ export const horizonOrder = (trace) =>
     .map((_, unit) => unit)
     .toSorted((a, b) => (trace.horizon[a] ?? Infinity) - (trace.horizon[b] ?? Infinity));
 
-/** The figure of a trace (`/v1/users/ID/trace`); redrawn with the colour scheme until the signal. */
-export function hiddenState(trace, signal) {
-  const order = spread(horizonOrder(trace));
-  const steps = trace.steps.length;
-  const rowHeight = Math.min(Math.max(Math.floor(220 / order.length), 4), 12); // px
+/** A figure of traces (`/v1/users/ID/trace`): `draw(trace)` shows one. The value that the reader has chosen stays chosen
+ *  as events come. Redrawn with the colour scheme until the signal. */
+export function hiddenState(signal) {
   const canvas = el("canvas", { class: "map" });
   const gates = el("canvas", { class: "gates" });
   const readout = el("output", { class: "small number" });
-  const label = `Hidden state of ${trace.user_id} in ${trace.version}: ${order.length} units over ${steps} events. Arrow keys read single values.`;
-  const surface = el("div", { class: "surface", tabindex: "0", role: "img", "aria-label": label }, canvas, gates);
-  const largest = Math.max(
-    1,
-    ...trace.states.map((state) => state.reduce((top, value) => Math.max(top, Math.abs(value)), 0)),
-  );
-  let chosen = null; // [step (column), row]
+  const caption = el("figcaption", { class: "small row apart" });
+  const scale = el("span");
+  const surface = el("div", { class: "surface", tabindex: "0", role: "img" }, canvas, gates);
+  let trace = null,
+    order = [],
+    rowHeight = 0, // px
+    largest = 1,
+    chosen = null; // {step (column), row}
 
-  function draw() {
+  function paintAll() {
+    if (!trace) return;
     const width = Math.max(surface.clientWidth, 60),
-      columns = steps + 1;
+      columns = trace.steps.length + 1;
     const paint = diverging();
+    scale.replaceChildren(colourScale(largest, "a unit’s value"));
     const heat = fit(canvas, width, order.length * rowHeight);
     const step = width / columns;
     for (let t = 0; t < columns; t++) {
@@ -41,44 +53,48 @@ export function hiddenState(trace, signal) {
         heat.fillRect(Math.floor(t * step), row * rowHeight, Math.ceil(step), rowHeight);
       });
     }
-    const style = getComputedStyle(document.documentElement);
-    const tone = (name) => style.getPropertyValue(name).trim();
     const bars = fit(gates, width, GATE_ROW);
-    for (let t = 0; t < steps; t++) {
+    for (let t = 0; t < trace.steps.length; t++) {
       const x = (t + 1) * step,
         wide = Math.max(step - 2, 1);
-      bars.fillStyle = tone("--blue");
+      bars.fillStyle = colour("--blue");
       bars.fillRect(x, GATE_ROW * (1 - trace.kept[t]), wide / 2, GATE_ROW * trace.kept[t]);
-      bars.fillStyle = tone("--green");
+      bars.fillStyle = colour("--green");
       bars.fillRect(x + wide / 2, GATE_ROW * (1 - trace.overwritten[t]), wide / 2, GATE_ROW * trace.overwritten[t]);
     }
     if (chosen) {
-      heat.strokeStyle = tone("--ink");
-      heat.strokeRect(Math.floor(chosen[0] * step) + 0.5, chosen[1] * rowHeight + 0.5, Math.ceil(step) - 1, rowHeight);
+      heat.strokeStyle = colour("--ink");
+      heat.strokeRect(
+        Math.floor(chosen.step * step) + 0.5,
+        chosen.row * rowHeight + 0.5,
+        Math.ceil(step) - 1,
+        rowHeight,
+      );
     }
   }
 
-  function choose(t, row) {
-    chosen = [clamp(t, 0, steps), clamp(row, 0, order.length - 1)];
-    const unit = order[chosen[1]],
-      event = trace.steps[chosen[0] - 1];
-    const value = trace.states[chosen[0]][unit];
+  function choose(step, row) {
+    if (!trace) return;
+    chosen = { step: clamp(step, 0, trace.steps.length), row: clamp(row, 0, order.length - 1) };
+    const unit = order[chosen.row],
+      event = trace.steps[chosen.step - 1];
     const when = event
-      ? `after ${named(event)} (${moment(event.timestamp)}), at which ${metric(trace.kept[chosen[0] - 1])} was kept and ${metric(trace.overwritten[chosen[0] - 1])} overwritten`
+      ? `after ${isolated(named(event))} (${moment(event.timestamp)}), at which ${metric(trace.kept[chosen.step - 1])} was kept and ${metric(trace.overwritten[chosen.step - 1])} overwritten`
       : "before the first of these events";
-    readout.textContent = `unit ${unit}, half its memory gone after ${number(trace.horizon[unit])} events: ${value < 0 ? "−" : ""}${metric(Math.abs(value))} ${when}`;
-    draw();
+    readout.textContent = `unit ${unit}, half its memory gone after ${number(trace.horizon[unit])} events: ${amount(trace.states[chosen.step][unit])} ${when}`;
+    paintAll();
   }
+
   function leave() {
     chosen = null;
     readout.textContent = "";
-    draw();
+    paintAll();
   }
 
   surface.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
     choose(
-      Math.floor(((event.clientX - box.left) / box.width) * (steps + 1)),
+      Math.floor(((event.clientX - box.left) / box.width) * ((trace?.steps.length ?? 0) + 1)),
       Math.floor((event.clientY - box.top) / rowHeight),
     );
   });
@@ -88,24 +104,15 @@ export function hiddenState(trace, signal) {
     const [dt, drow] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [];
     if (dt === undefined) return;
     event.preventDefault();
-    const [t, row] = chosen ?? [steps, 0];
-    choose(t + dt, row + drow);
+    const { step, row } = chosen ?? { step: trace?.steps.length ?? 0, row: 0 };
+    choose(step + dt, row + drow);
   });
-  new ResizeObserver(draw).observe(surface);
-  onScheme(draw, signal);
-  const between = steps > 1 ? duration(trace.steps.at(-1).timestamp - trace.steps[0].timestamp) : null;
-  return el(
+  new ResizeObserver(paintAll).observe(surface);
+  onScheme(paintAll, signal);
+  const node = el(
     "figure",
     { class: "hidden-state" },
-    el(
-      "figcaption",
-      { class: "small" },
-      el("b", { text: `${cellName(trace.cell)} of ${shortVersion(trace.version)}` }),
-      el("span", {
-        class: "soft",
-        text: `  ${trace.hidden} units${order.length < trace.hidden ? `, of which ${order.length} are shown` : ""}, ${steps} events${between ? ` in ${between}` : ""}`,
-      }),
-    ),
+    caption,
     el(
       "div",
       { class: "axes" },
@@ -127,7 +134,45 @@ export function hiddenState(trace, signal) {
     ),
     readout,
   );
+
+  return {
+    node,
+    draw(fresh) {
+      const event = chosen && trace.steps[chosen.step - 1];
+      const unit = chosen && order[chosen.row];
+      trace = fresh;
+      order = spread(horizonOrder(trace));
+      rowHeight = Math.min(Math.max(Math.floor(220 / order.length), 4), 12);
+      const reached = trace.states.flat().reduce((top, value) => Math.max(top, Math.abs(value)), 0);
+      largest = Math.max(1, Math.ceil(reached * 10) / 10);
+      const { user_id: user, version, cell, hidden, steps } = trace;
+      const between = steps.length > 1 ? ` in ${duration(steps.at(-1).timestamp - steps[0].timestamp)}` : "";
+      const some = order.length < hidden ? `, of which ${order.length} are shown` : "";
+      caption.replaceChildren(
+        el(
+          "span",
+          {},
+          el("b", { text: `${cellName(cell)} of ${shortVersion(version)}` }),
+          el("span", { class: "soft", text: `  ${hidden} units${some}, ${plural(steps.length, "event")}${between}` }),
+        ),
+        scale,
+      );
+      surface.setAttribute(
+        "aria-label",
+        `Hidden state of ${shortened(user)} in ${version}: ${order.length} units over ${plural(steps.length, "event")}. Arrow keys read single values.`,
+      );
+      if (!chosen) return paintAll();
+      const step = event ? steps.findLastIndex((each) => isSame(each, event)) + 1 : 0;
+      const row = order.indexOf(unit);
+      if (row < 0 || (event && !step)) leave(); // it has left the window
+      else choose(step, row);
+    },
+  };
 }
+
+const isSame = (one, other) => one.timestamp === other.timestamp && one.item_id === other.item_id;
+
+const amount = (value) => `${value < 0 ? "−" : ""}${metric(Math.abs(value))}`;
 
 /** At most MOST_ROWS of the units, evenly spread. */
 function spread(order) {

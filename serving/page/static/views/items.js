@@ -1,47 +1,49 @@
 // Items: a search, one item with all that is known of it, and new items that wait for a version.
 
-import { get, path } from "../api.js";
-import { el, onTyping, pause } from "../dom.js";
-import { moment, named, number, shortVersion } from "../format.js";
-import { failure, heading, loading, section, state, table } from "../parts.js";
+import { get, passes, path, untilAnswered } from "../api.js";
+import { el, onTyping, pause, successive } from "../dom.js";
+import { isolated, metric, moment, named, shortVersion, shortened } from "../format.js";
+import { heading, loading, section, showFailure, state, table } from "../parts.js";
 import { popularityChart } from "./popularity_chart.js";
 
 export const title = "Items";
 
 const FOUND = 15;
+const MOST_OF_AN_ID = 40;
+const MOST_OF_A_TITLE = 300;
 const AGAIN_MS = 15_000; // the server looks at popularities so often
 
-export function open(root, { id, signal }) {
+export function open(root, { id, query, signal }) {
   if (id) return oneItem(root, id, signal);
   root.append(heading("Items", "What can be recommended: what is known of it, and how its popularity moves."));
-  const field = el("input", { id: "items", type: "search", placeholder: "title or id", autocomplete: "off" });
+  const field = el("input", {
+    id: "items",
+    type: "search",
+    value: query.get("q"),
+    placeholder: "title or id",
+    autocomplete: "off",
+  });
   const found = el("div", {}, loading("items")),
     waiting = el("div", {}, loading("new items"));
-  let asked = 0;
-  async function show(text) {
-    const mine = ++asked;
-    try {
-      const { items } = await get("v1/items", { q: text, limit: FOUND }, signal);
-      if (mine !== asked) return;
-      const caption = text ? `Items that match “${text}”` : "The most popular items";
+  const newSearch = successive(signal);
+  function show(text) {
+    const wanted = newSearch();
+    const search = async () => {
+      const { items } = await get("v1/items", { q: text, limit: FOUND }, wanted);
+      const caption = text ? `Items that match “${isolated(shortened(text))}”` : "The most popular items";
       found.replaceChildren(
         ...(items.length ? [el("h2", { text: caption }), itemTable(caption, items)] : [nothingFound(text)]),
       );
-    } catch (error) {
-      if (!signal.aborted && mine === asked) found.replaceChildren(failure(error));
-    }
+    };
+    untilAnswered(search, (error) => showFailure(found, error), wanted);
   }
   async function showNew() {
-    try {
-      const { items } = await get("v1/items", { new: true, limit: FOUND }, signal);
-      waiting.replaceChildren(
-        items.length
-          ? itemTable("New items", items)
-          : el("p", { class: "soft", text: "None: the live version knows every item." }),
-      );
-    } catch (error) {
-      if (!signal.aborted) waiting.replaceChildren(failure(error));
-    }
+    const { items } = await get("v1/items", { new: true, limit: FOUND }, signal);
+    waiting.replaceChildren(
+      items.length
+        ? itemTable("New items", items)
+        : el("p", { class: "soft", text: "None: the live version knows every item." }),
+    );
   }
   root.append(
     el("div", { class: "row" }, el("label", { for: "items", text: "Search" }), field),
@@ -55,14 +57,26 @@ export function open(root, { id, signal }) {
       waiting,
     ),
   );
-  onTyping(field, show, signal);
-  show("");
-  showNew();
+  onTyping(
+    field,
+    (text) => {
+      // The address says what is searched, so that it is there again when the reader comes back.
+      history.replaceState(null, "", text ? `#/items?q=${encodeURIComponent(text)}` : "#/items");
+      show(text);
+    },
+    signal,
+  );
+  show(field.value);
+  untilAnswered(showNew, (error) => showFailure(waiting, error), signal);
 }
 
 const nothingFound = (text) =>
   text
-    ? state("empty", `Nothing matches “${text}”`, "Search by the beginning of an id or by words of the title.")
+    ? state(
+        "empty",
+        `Nothing matches “${isolated(shortened(text))}”`,
+        "Search by the beginning of an id or by words of the title.",
+      )
     : state(
         "empty",
         "There are no items yet",
@@ -72,10 +86,17 @@ const nothingFound = (text) =>
 const itemTable = (caption, items) =>
   table(
     caption,
-    ["Item", "Id", "Category", ">Popularity (decayed count)", "In the version", "Available"],
+    [
+      "Item",
+      { name: "Id", spare: true },
+      "Category",
+      { name: "Popularity (decayed count)", right: true },
+      { name: "In the version", spare: true },
+      { name: "Available", spare: true },
+    ],
     items.map((item) => [
       el("a", { href: `#/items/${encodeURIComponent(item.item_id)}`, text: named(item) }),
-      el("code", { text: item.item_id }),
+      el("code", { text: shortened(item.item_id, MOST_OF_AN_ID) }),
       item.category.join(", "),
       item.popularity.toFixed(1),
       item.in_version ? "yes" : "not yet",
@@ -84,36 +105,52 @@ const itemTable = (caption, items) =>
   );
 
 function oneItem(root, id, signal) {
-  const body = el("div", { class: "block" }, loading(`item ${id}`));
-  const top = heading(id);
+  const body = el("div", { class: "block" }, loading(`item ${isolated(shortened(id))}`));
+  const top = heading(shortened(id));
   const popularity = popularityChart();
   root.append(el("p", { class: "back" }, el("a", { href: "#/items", text: "← All items" })), top, body);
   const ask = () => get(path`v1/items/${id}`, {}, signal);
-  async function show() {
-    try {
-      const [item, similar, popular] = await Promise.all([
-        ask(),
-        get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
-        get("v1/popular", { k: 1 }, signal).catch(() => ({ half_life_hours: null })),
-      ]);
-      top.firstChild.textContent = named(item);
-      body.replaceChildren(...detail(item, similar.items, popularity));
-      popularity.draw(item, popular.half_life_hours);
-      while (!signal.aborted) {
-        await pause(AGAIN_MS, signal);
-        if (!document.hidden) popularity.draw(await ask(), popular.half_life_hours);
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      body.replaceChildren(failure(error));
+  let halfLife = null;
+
+  async function showAll() {
+    const [item, similar, popular] = await Promise.all([
+      ask(),
+      get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
+      get("v1/popular", { k: 1 }, signal).catch(() => ({ half_life_hours: null })),
+    ]);
+    top.firstChild.textContent = named(item);
+    body.replaceChildren(...detail(item, similar.items, popularity));
+    halfLife = popular.half_life_hours;
+    popularity.draw(item, halfLife);
+    return true;
+  }
+
+  async function showPopularity() {
+    popularity.draw(await ask(), halfLife);
+    body.classList.remove("stale");
+    return true;
+  }
+
+  /** What is there stays, grey, while the server cannot answer. */
+  function onFailure(error) {
+    if (popularity.node.isConnected && passes(error)) body.classList.add("stale");
+    else showFailure(body, error);
+  }
+
+  async function follow() {
+    let there = await untilAnswered(showAll, onFailure, signal);
+    while (there) {
+      await pause(AGAIN_MS, signal);
+      if (!document.hidden) there = await untilAnswered(showPopularity, onFailure, signal);
     }
   }
-  show();
+  follow();
 }
 
 function detail(item, similar, popularity) {
   const facts = {
     id: item.item_id,
+    ...(item.title && named(item) !== item.title ? { title: shortened(item.title, MOST_OF_A_TITLE) } : {}),
     ...item.attributes,
     available: availability(item),
     "has a vector in": item.versions.map(shortVersion).join(", ") || "no version yet",
@@ -152,7 +189,7 @@ function detail(item, similar, popularity) {
                 "li",
                 {},
                 el("a", { href: `#/items/${encodeURIComponent(each.item_id)}`, text: named(each) }),
-                el("span", { class: "number small soft", text: number(each.score) }),
+                el("span", { class: "number small soft", text: metric(each.score) }),
               ),
             ),
           )

@@ -57,6 +57,8 @@ export function newLegs() {
 
   return {
     node,
+    /** Whether an acknowledged click's list is still to come. */
+    waits: ({ partition, offset }) => waiting.some((each) => each.partition === partition && each.offset === offset),
     acknowledged(click) {
       waiting.push(click);
       waiting.splice(0, waiting.length - KEPT);

@@ -1,10 +1,11 @@
 // A person's list, which re-orders itself before the reader's eyes, and says what moved and why.
 
 import { el, redraw, still } from "../dom.js";
-import { named, percent, signed } from "../format.js";
+import { isolated, named, percent, shortened, signed } from "../format.js";
 import { legend } from "../parts.js";
 
-const MOVE_MS = 600;
+const MOVE_MS = 600,
+  MOST_OF_A_TITLE = 60;
 const PARTS = [
   ["--blue", "state and popularity"],
   ["--orange", "often follows the last items"],
@@ -78,7 +79,11 @@ function entry(item, place, by, why, onPick) {
         text: named(item),
         on: { click: () => onPick(item) },
       })
-    : el("a", { href: `#/items/${encodeURIComponent(item.item_id)}`, text: named(item) });
+    : el("a", {
+        href: `#/items/${encodeURIComponent(item.item_id)}`,
+        "data-keep": item.item_id,
+        text: named(item),
+      });
   const moved = by === null ? (why ? "new" : "") : by > 0 ? `▲ ${by}` : by < 0 ? `▼ ${-by}` : "";
   return el(
     "li",
@@ -172,7 +177,7 @@ export function learnTitles(entries) {
 
 /** What an event has done for an item: so much of its likelihood would be gone without the event. */
 const becauseOf = (mover) => {
-  const name = titles.get(mover.item_id) ?? mover.item_id;
+  const name = isolated(shortened(titles.get(mover.item_id) ?? mover.item_id, MOST_OF_A_TITLE));
   const share = percent(mover.share);
   if (mover.because === "same_item") return `it was visited before: ${share}`;
   if (mover.because === "often_follows") return `it often follows ${name}: ${share}`;

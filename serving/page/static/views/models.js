@@ -3,16 +3,16 @@
 import { get, post } from "../api.js";
 import { el, redraw } from "../dom.js";
 import { percent, shortVersion } from "../format.js";
-import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { failure, heading, legend, loading, section, showFailure, state } from "../parts.js";
 import { confirmed } from "./confirmation.js";
 import { mostPercent, withShare } from "./shares.js";
+import { versionColours } from "./version_colours.js";
 import { versionRow } from "./version_row.js";
 
 export const title = "Models";
 
 const AGAIN_MS = 3000;
 const CANARY_SHARE = 0.1;
-const COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
 
 export function open(root, { signal }) {
   const body = el("div", {}, loading("versions"));
@@ -45,7 +45,7 @@ export function open(root, { signal }) {
       else {
         shown = null;
         body.classList.remove("stale");
-        body.replaceChildren(failure(error));
+        showFailure(body, error);
       }
     }
     timer = setTimeout(show, AGAIN_MS);
@@ -71,8 +71,8 @@ export function open(root, { signal }) {
 function parts({ epoch, shares, versions }, act) {
   if (!versions.length)
     return [state("empty", "There is no version yet", "Train one with: eddy train --events FILE --announce")];
-  const live = Object.entries(shares).toSorted(); // by id, as colours are given on the view Now, too
-  const colours = new Map(live.map(([id], i) => [id, COLOURS[i % COLOURS.length]]));
+  const live = Object.entries(shares).toSorted();
+  const colours = versionColours(Object.keys(shares));
   const reach =
     Math.max(
       0.005,
@@ -202,9 +202,9 @@ const takeBack = () => ({
 });
 
 const giving = (id, percents) => ({
-  question: `Give ${shortVersion(id)} to ${percents[id]} % of the users?`,
+  question: `Give ${shortVersion(id)} to ${percent(percents[id] / 100)} of the users?`,
   detail: Object.entries(percents)
-    .map(([each, value]) => `${each}: ${value} %`)
+    .map(([each, value]) => `${each}: ${percent(value / 100)}`)
     .join("\n"),
   action: "Give it",
   address: "v1/versions/announce",

@@ -1,5 +1,6 @@
 // Inside the network: five cells side by side, step by step, and what is measured of the live model.
 
+import { untilAnswered } from "../api.js";
 import { horizonHistogram } from "../charts/histogram.js";
 import { el, onScheme, redraw } from "../dom.js";
 import { cellName, count, metric, shortVersion } from "../format.js";
@@ -9,7 +10,7 @@ import { insideCell } from "../network/inside.js";
 import { random, vector } from "../network/matrices.js";
 import { reservoirExperiment } from "../network/reservoir.js";
 import { unrolled } from "../network/unrolled.js";
-import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { heading, legend, loading, section, showFailure, state } from "../parts.js";
 import { gradientChart } from "./gradient_chart.js";
 import { liveDynamics, somebodysSteps } from "./network_live.js";
 import { newPlayer } from "./player.js";
@@ -64,12 +65,7 @@ export function open(root, { signal }) {
         text: "To learn that an event matters many steps later, the gradient must survive the way back. Through tanh alone it shrinks at each step. A gate that stays open lets it pass; open the gates and see.",
       }),
       el("div", { class: "row control" }, keepLabel, keep),
-      el(
-        "div",
-        { class: "columns" },
-        flow.node,
-        el("div", {}, el("h3", { text: "Memory horizon of the live model" }), horizon),
-      ),
+      el("div", { class: "columns" }, flow.node, horizon),
     ),
     section(
       "What the spectral radius does",
@@ -151,9 +147,16 @@ export function open(root, { signal }) {
         button,
         lines.map((text, i) => el("span", { class: i ? "equation" : "small soft", text })),
       ),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${name}, unrolled` }, picture),
+      strip(name, picture),
     );
   }
+
+  const strip = (name, picture) =>
+    el(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": `${name}, unrolled`, "data-keep": name },
+      picture,
+    );
 
   function liveRow(step, fresh) {
     const { live, dynamics } = model;
@@ -181,29 +184,29 @@ export function open(root, { signal }) {
           ". Gradients are means over many people.",
         ),
       ),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${name}, unrolled` }, picture),
+      strip(name, picture),
     );
   }
 
   async function askLive() {
-    try {
-      model.dynamics = await liveDynamics(signal);
-      if (!model.dynamics)
-        return horizon.replaceChildren(
-          state("empty", "No version is live yet", "Its horizons are shown here once one is."),
-        );
-      const radius = model.dynamics.spectral_radius;
-      horizon.replaceChildren(
-        horizonHistogram(model.dynamics.horizon),
-        el("p", { class: "small soft", text: radius === null ? "" : `Its spectral radius is ${metric(radius)}.` }),
+    model.dynamics ??= await liveDynamics(signal);
+    if (!model.dynamics)
+      return horizon.replaceChildren(
+        state("empty", "No version is live yet", "Its horizons are shown here once one is."),
       );
-      flow.draw(model.flows, model.dynamics);
-      model.live = await somebodysSteps(model.dynamics.version, LENGTH, signal);
-      showRows();
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!model.dynamics) horizon.replaceChildren(failure(error));
-    }
+    const radius = model.dynamics.spectral_radius;
+    horizon.replaceChildren(
+      horizonHistogram("Memory horizon of the live model", model.dynamics.horizon),
+      el("p", { class: "small soft", text: radius === null ? "" : `Its spectral radius is ${metric(radius)}.` }),
+    );
+    flow.draw(model.flows, model.dynamics);
+    model.live = await somebodysSteps(model.dynamics.version, LENGTH, signal);
+    showRows();
+  }
+
+  /** What is measured already stays. */
+  function onFailure(error) {
+    if (!model.dynamics) showFailure(horizon, error);
   }
 
   keep.addEventListener("input", () => {
@@ -214,7 +217,7 @@ export function open(root, { signal }) {
   onScheme(() => showRows(), signal);
   compute();
   player.start();
-  askLive();
+  untilAnswered(askLive, onFailure, signal);
 }
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -4,15 +4,16 @@ import { follow, get } from "../api.js";
 import { movingChart } from "../charts/moving_chart.js";
 import { el } from "../dom.js";
 import { count, duration, metric, moment, percent, plural, shortCount, shortVersion } from "../format.js";
-import { failure, heading, loading, section } from "../parts.js";
+import { heading, loading, section, showFailure } from "../parts.js";
 import { deadLetters } from "./dead_letters.js";
+import { versionColours } from "./version_colours.js";
 import { workerStrip } from "./workers.js";
 
 export const title = "Now";
 
 const MOST_POINTS = 600; // ten minutes
-const ROUND_MS = [1, 10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 36_000_000];
-const VERSION_COLOURS = ["--blue", "--orange", "--purple", "--green", "--yellow"];
+const MOST_VERSIONS = 5; // whose ranks are drawn
+const ROUND_MS = [0.1, 1, 10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 36_000_000];
 
 export function open(root, { signal, onState }) {
   const body = el("div", {}, loading("the last minutes"));
@@ -59,9 +60,9 @@ export function open(root, { signal, onState }) {
       body.classList.toggle("stale", name === "lost");
       if (name === "open")
         fillHistory().catch((problem) => {
-          if (!signal.aborted && !began) body.replaceChildren(failure(problem));
+          if (!signal.aborted && !began) showFailure(body, problem);
         });
-      if (name === "refused" || (name === "lost" && !began)) body.replaceChildren(failure(error));
+      if (name === "refused" || (name === "lost" && !began)) showFailure(body, error);
     },
     onMessage(event, point) {
       if (event !== "now") return;
@@ -81,7 +82,7 @@ function newBoard(signal) {
       title: "Events",
       unit: "per second",
       series: [one("events", "--blue", { alone: true })],
-      from: 1,
+      from: 10,
       writeTick: shortCount,
       read: (p) => [p.events_per_s],
     }),
@@ -106,9 +107,12 @@ function newBoard(signal) {
     }),
     movingChart({
       title: "Answers over HTTP",
-      unit: "ms",
+      unit: "time to answer, logarithmic",
       series: [one("p50", "--blue"), one("p99", "--orange")],
-      from: 5,
+      log: true,
+      write: duration,
+      writeTick: duration,
+      marks: ROUND_MS,
       read: (p) => [p.http?.p50_ms, p.http?.p99_ms],
     }),
   ];
@@ -164,13 +168,14 @@ function rankedVersions(points) {
       point.versions.filter((each) => each.live || each.prequential).map((each) => each.version),
     ),
   );
-  return [...ids].toSorted().slice(-VERSION_COLOURS.length);
+  return [...ids].toSorted().slice(-MOST_VERSIONS);
 }
 
 /** Recall@20 and MRR@20 of each version, beside decayed popularity on the same events. */
 function qualityCharts(ids) {
-  const series = ids.flatMap((id, i) => {
-    const colour = VERSION_COLOURS[i % VERSION_COLOURS.length];
+  const colours = versionColours(ids);
+  const series = ids.flatMap((id) => {
+    const colour = colours.get(id);
     return [
       { name: shortVersion(id), colour },
       {
@@ -189,7 +194,7 @@ function qualityCharts(ids) {
       title: name,
       unit: "ranked before each event is applied",
       series,
-      fitted: true,
+      from: 0.1,
       write: metric,
       read: (point) =>
         ids.flatMap((id) => {

@@ -1,9 +1,9 @@
 // A person: their events, their list as it re-orders itself, and their hidden state through time.
 
-import { follow, get, path } from "../api.js";
-import { el } from "../dom.js";
-import { named, plural, shortVersion } from "../format.js";
-import { failure, heading, legend, loading, section, state } from "../parts.js";
+import { follow, get, path, untilAnswered } from "../api.js";
+import { el, successive } from "../dom.js";
+import { isolated, named, plural, shortVersion, shortened } from "../format.js";
+import { heading, legend, loading, section, showFailure, state } from "../parts.js";
 import { personChooser, versionChooser } from "./choose_person.js";
 import { hiddenState } from "./hidden_state.js";
 import { learnTitles, listKey, recommendationList } from "./list.js";
@@ -31,46 +31,73 @@ export function open(root, { id, query, signal, onState }) {
 }
 
 function onePerson(root, { id, other, signal, onState }) {
-  const events = el("ol", { class: "timeline", "aria-label": `Events of ${id}, the last first` });
-  const list = recommendationList({ label: `List of ${id}` });
-  const otherList = el("div");
-  const place = el("p", { class: "small soft number" });
-  const said = el("p", { class: "hidden", "aria-live": "polite" });
-  const states = el("div", { class: "stack" });
-  const versions = versionChooser(id, other, signal);
-  const known = [];
-  let traceAsked = 0,
-    erased = false,
-    drawn = new AbortController();
-  signal.addEventListener("abort", () => drawn.abort());
-
-  const body = el("div", {}, loading(`what is known of ${id}`));
-  root.append(el("div", { class: "block" }, body));
-  const full = el(
-    "div",
+  const name = isolated(shortened(id));
+  const events = el("ol", { class: "timeline", "aria-label": `Events of ${name}, the last first` });
+  const list = recommendationList({ label: `List of ${name}` });
+  const byOther = recommendationList({ label: `List of ${name} by the other version` });
+  const otherHeading = el("h2");
+  const otherList = el(
+    "section",
     {},
     el(
       "div",
-      { class: "columns person" },
-      el("section", {}, el("h2", { text: "Events" }), events),
-      el(
-        "section",
-        {},
-        el("div", { class: "row apart" }, el("h2", { text: "What next" }), place),
-        listKey(),
-        list.node,
-        said,
-      ),
-      otherList,
+      { class: "row apart" },
+      otherHeading,
+      el("p", { class: "small soft", text: "what this version would say now" }),
     ),
+    listKey(),
+    byOther.node,
+  );
+  const place = el("p", { class: "small soft number" });
+  const said = el("p", { class: "hidden", "aria-live": "polite" });
+  const own = hiddenState(signal),
+    beside = hiddenState(signal);
+  const problem = el("div");
+  const states = el("div", { class: "stack" }, problem);
+  const known = [];
+  const newTrace = successive(signal);
+  let erased = false;
+  const versions = versionChooser(
+    other,
+    (version) => {
+      other = version;
+      byOther.clear();
+      // The address says what is shown, and the view stays where it is.
+      history.replaceState(
+        null,
+        "",
+        `#/person/${encodeURIComponent(id)}${version ? `?with=${encodeURIComponent(version)}` : ""}`,
+      );
+      showTraces();
+    },
+    signal,
+  );
+
+  const body = el("div", {}, loading(`what is known of ${name}`));
+  root.append(el("div", { class: "block" }, body));
+  const columns = el(
+    "div",
+    { class: "columns person" },
+    el("section", {}, el("h2", { text: "Events" }), events),
+    el(
+      "section",
+      {},
+      el("div", { class: "row apart" }, el("h2", { text: "What next" }), place),
+      listKey(),
+      list.node,
+      said,
+    ),
+  );
+  const full = el(
+    "div",
+    {},
+    columns,
     section(
       "Hidden state",
       el(
         "div",
         { class: "row apart" },
         legend([
-          ["--negative", "negative"],
-          ["--positive", "positive"],
           ["--blue", "kept at an event"],
           ["--green", "overwritten"],
         ]),
@@ -80,28 +107,43 @@ function onePerson(root, { id, other, signal, onState }) {
     ),
   );
 
-  async function showTrace() {
-    const mine = ++traceAsked;
-    try {
-      const wanted = other ? [null, other] : [null];
-      const traces = await Promise.all(wanted.map((version) => get(path`v1/users/${id}/trace`, { version }, signal)));
-      if (mine !== traceAsked) return;
-      drawn.abort(); // what the figures before listened to
-      drawn = new AbortController();
-      states.replaceChildren(...traces.map((trace) => hiddenState(trace, drawn.signal)));
-      otherList.replaceChildren(...(other ? [otherVersionsList(traces[1])] : []));
-    } catch (error) {
-      if (!signal.aborted && mine === traceAsked) states.replaceChildren(failure(error));
-    }
+  /** The state by the version of the row, and by another one; what cannot be shown of one leaves the other alone. */
+  function showTraces() {
+    const wanted = newTrace();
+    const ask = (version) => get(path`v1/users/${id}/trace`, { version }, wanted);
+    const show = async () => {
+      const [first, second] = await Promise.allSettled((other ? [null, other] : [null]).map(ask));
+      if (wanted.aborted) return;
+      if (first.value) showOwn(first.value);
+      if (second?.value) showOther(second.value);
+      if (!other || second.reason?.status === 404) for (const node of [otherList, beside.node]) node.remove();
+      const failed = [first, second].find((each) => each?.reason);
+      if (failed) throw failed.reason;
+      problem.replaceChildren();
+    };
+    untilAnswered(show, (error) => showFailure(problem, error), wanted);
+  }
+
+  function showOwn(trace) {
+    if (!own.node.isConnected) states.prepend(own.node);
+    own.draw(trace);
+  }
+
+  function showOther(trace) {
+    byOther.show(trace.list ?? []);
+    otherHeading.textContent = `By ${shortVersion(trace.version)}`;
+    if (!otherList.isConnected) columns.append(otherList);
+    if (!beside.node.isConnected) states.insertBefore(beside.node, problem);
+    beside.draw(trace);
   }
 
   follow(path`v1/users/${id}/live`, {
     parameters: { k: 10 },
     signal,
-    onState(name, error) {
-      onState(name);
-      full.classList.toggle("stale", name === "lost");
-      if (name === "refused" || (name === "lost" && !full.isConnected)) body.replaceChildren(failure(error));
+    onState(now, error) {
+      onState(now);
+      full.classList.toggle("stale", now === "lost");
+      if (now === "refused" || (now === "lost" && !full.isConnected)) showFailure(body, error);
     },
     onMessage(event, message) {
       if (event === "erased") {
@@ -110,7 +152,7 @@ function onePerson(root, { id, other, signal, onState }) {
         body.replaceChildren(
           state(
             "empty",
-            `${id} was erased`,
+            `${name} was erased`,
             "Nothing of this person is kept any more. If they come back, they are somebody new, and are shown here.",
           ),
         );
@@ -126,7 +168,7 @@ function onePerson(root, { id, other, signal, onState }) {
         return body.replaceChildren(
           state(
             "empty",
-            `Nothing is known of ${id} yet`,
+            `Nothing is known of ${name} yet`,
             "With their first event a hidden state begins, and it is shown here at once.",
           ),
           popular(answer),
@@ -142,8 +184,8 @@ function onePerson(root, { id, other, signal, onState }) {
         : "";
       const up = moves.find((move) => move.from !== null && move.from > move.to);
       if (moves.length)
-        said.textContent = `The list has changed: ${plural(moves.length, "item")} moved.${up ? ` ${named(up.item)} is now number ${up.to + 1}.` : ""}`;
-      showTrace();
+        said.textContent = `The list has changed: ${plural(moves.length, "item")} moved.${up ? ` ${isolated(named(up.item))} is now number ${up.to + 1}.` : ""}`;
+      showTraces();
     },
   });
 }
@@ -154,20 +196,3 @@ const popular = (answer) =>
     { class: "plain" },
     answer.items.map((item) => el("li", { text: named(item) })),
   );
-
-/** The same person's list by another version. */
-function otherVersionsList(trace) {
-  const list = recommendationList({ label: `List by ${trace.version}` });
-  list.show(trace.list ?? []);
-  return el(
-    "section",
-    {},
-    el(
-      "div",
-      { class: "row apart" },
-      el("h2", { text: `By ${shortVersion(trace.version)}` }),
-      el("p", { class: "small soft", text: "what this version would say now" }),
-    ),
-    list.node,
-  );
-}

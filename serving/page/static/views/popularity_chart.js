@@ -14,6 +14,7 @@ export function popularityChart() {
     series: [{ name: "popularity", colour: "--blue", alone: true }],
     height: 220,
     mostMs: HOUR_MS,
+    everyMs: 15_000,
     write: number,
     read: (point) => [point.count],
   });

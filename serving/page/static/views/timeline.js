@@ -1,7 +1,7 @@
 // A person's events, the last first.
 
-import { el } from "../dom.js";
-import { duration, moment, named, number } from "../format.js";
+import { el, redraw } from "../dom.js";
+import { duration, given, moment, named } from "../format.js";
 
 const MOST_EVENTS = 50;
 
@@ -18,7 +18,8 @@ export function addEvents(known, fresh) {
 /** Shows events in a list element; what has just come is lit up. */
 export function showEvents(node, known) {
   const seen = new Set([...node.children].map((row) => row.dataset.key));
-  node.replaceChildren(
+  redraw(
+    node,
     ...known.toReversed().map((event, i, all) => {
       const before = all[i + 1];
       return el(
@@ -28,10 +29,14 @@ export function showEvents(node, known) {
         el(
           "span",
           {},
-          el("a", { href: `#/items/${encodeURIComponent(event.item_id)}`, text: named(event) }),
+          el("a", {
+            href: `#/items/${encodeURIComponent(event.item_id)}`,
+            "data-keep": key(event),
+            text: named(event),
+          }),
           el("span", {
             class: "small soft",
-            text: `${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${number(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} after the one before` : ""}`,
+            text: `${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${given(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} after the one before` : ""}`,
           }),
         ),
       );

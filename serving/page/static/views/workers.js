@@ -14,7 +14,7 @@ const STATES = {
 export function workerStrip(point) {
   const lost = point.partitions_without_worker;
   if (!point.workers.length)
-    return el("p", { class: "soft", text: "No worker has reported yet. Start one with: eddy worker" });
+    return el("p", { class: "soft", text: "No worker is at work. Start one with: eddy worker" });
   return el(
     "ul",
     { class: "workers" },
