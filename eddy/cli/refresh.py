@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from eddy.cli.error_lines import line_for_user
 from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar
 from eddy.refresh.metrics import write_metrics
@@ -43,7 +44,8 @@ def run_refresh(
 
         wait = DriftWatch(settings, _say).wait
     if every is not None or on_drift:
-        repeat(once, read_duration(every, "--every") if every else math.inf, _say, wait)
+        period_s = read_duration(every, "--every") if every else math.inf
+        repeat(once, period_s, _say, line_for_user, wait)
     try:
         return 0 if once().is_live else NOT_LIVE
     except NotYet as reason:
