@@ -9,7 +9,7 @@ import typer
 
 from eddy.cli.error_lines import line_for_user
 from eddy.cli.quantities import read_duration
-from eddy.cli.terminal import progress_bar
+from eddy.cli.terminal import progress_bar, require_figures_file
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
@@ -26,8 +26,9 @@ def run_refresh(
     every: the time from one refresh to the next, such as 6h. on_drift: whether one also begins when the live
     loss has risen. metrics: a file for Prometheus.
 
-    Errors: EddyError when a lone refresh fails, or `every` is no duration.
+    Errors: EddyError when a lone refresh fails, `every` is no duration, or the metrics could not be written.
     """
+    require_figures_file(metrics)
 
     def once() -> Outcome:
         began = time.monotonic()
