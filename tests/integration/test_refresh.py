@@ -162,9 +162,10 @@ def test_a_refresh_whose_version_was_removed_before_it_went_live_is_begun_anew(
     send(settings, BEFORE)
     live_version(settings)
     send(settings, AFTER)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("eddy.refresh.refresh.announce", Mock(side_effect=Killed))
-        run(settings)
+        with pytest.raises(Killed):
+            run(settings)
     removed = versions(settings.registry)[-1]
     shutil.rmtree(Path(settings.registry / removed))
     said: list[str] = []
