@@ -1,8 +1,10 @@
 """Where the lists of a run over many users go, so that a killed run goes on where it stopped.
 
 Users are dealt to BUCKETS by a hash of their ids. A bucket that is written has an entry in the run's folder,
-there whole or not at all; what another run left in the folder is removed.
+there whole or not at all. What another run left in the folder is removed, and so is what a run left that
+nobody went on with for LEFT_S: tomorrow's lists are none of last night's.
 
+    lock                 held while a run writes
     job.json             what was asked for
     bucket-00.parquet    lists on their way to a file: when all buckets are there, they are joined
     bucket-00.sent       lists that a topic has confirmed
@@ -11,8 +13,9 @@ there whole or not at all; what another run left in the folder is removed.
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +25,18 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.hashing import item_hashes
+from eddy.models.locks import locked_at_once
 from eddy.serving.bulk.columns import SCHEMA
 from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.schema import encode
 
 BUCKETS = 64
+
+LEFT_S = 3_600.0
+"""A killed run is gone on with for so long after the last thing that it wrote."""
+
+_LOCK = "lock"
 
 
 def deal(users: Sequence[str]) -> list[list[str]]:
@@ -41,8 +50,17 @@ def deal(users: Sequence[str]) -> list[list[str]]:
 class Target(Protocol):
     """Where lists go. Methods raise OSError, or what the producer raises."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other runs that write there out. Errors: EddyError when there is one."""
+
     def begin(self) -> set[int]:
         """Take up what a killed run left; returns the buckets that are done."""
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """Whether a bucket that is done can stay: whether it is of these users.
+
+        known: users with rows, now. Somebody may have been erased since, or have come.
+        """
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """Write the lists of a bucket."""
@@ -57,15 +75,32 @@ class _Resumable:
     def __init__(self, folder: Path, asked: dict[str, Any], suffix: str) -> None:
         self.folder, self._asked, self._suffix = folder, json.dumps(asked), suffix
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """See `Target`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.folder}: another run writes its lists there; wait for it, or stop it"
+        with locked_at_once(self.folder / _LOCK, refusal):
+            yield
+
     def begin(self) -> set[int]:
         """See `Target`."""
         file = self.folder / "job.json"
-        if not file.is_file() or file.read_text(encoding="utf-8") != self._asked:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+        if not file.is_file() or file.read_text(encoding="utf-8") != self._asked or self._is_old():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self._left():
+                left.unlink()
             with atomic_write(file) as draft:
                 draft.write_text(self._asked, encoding="utf-8")
         return {number for number in range(BUCKETS) if self.bucket(number).is_file()}
+
+    def _left(self) -> list[Path]:
+        return [file for file in self.folder.iterdir() if file.name != _LOCK]
+
+    def _is_old(self) -> bool:
+        """Also where the clock was put back, so that it is not known."""
+        last_s = max(file.stat().st_mtime for file in self._left())
+        return not 0 <= time.time() - last_s <= LEFT_S
 
     def bucket(self, number: int) -> Path:
         """The entry of a bucket."""
@@ -78,6 +113,12 @@ class ToFile(_Resumable):
     def __init__(self, out: Path, asked: dict[str, Any]) -> None:
         super().__init__(out.with_name(f".{out.name}.parts"), asked, "parquet")
         self._out = out
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """See `Target`."""
+        table = pq.read_table(self.bucket(bucket), columns=["user_id", "known"])
+        listed = dict(zip(table["user_id"].to_pylist(), table["known"].to_pylist(), strict=True))
+        return listed == {user: user in known for user in users}
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`."""
@@ -108,6 +149,10 @@ class ToTopic(_Resumable):
     ) -> None:
         super().__init__(folder, asked, "sent")
         self._producer, self._topic, self._partitions = producer, topic, partitions
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """See `Target`: what was sent was sent."""
+        return True
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`; returns when the topic has confirmed them."""
