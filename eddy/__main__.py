@@ -21,7 +21,6 @@ from eddy.cli.models_commands import commands as models
 from eddy.cli.serving_commands import api_key, recommend, rules, serve
 from eddy.cli.standard_streams import open_missing_streams
 from eddy.cli.stream_commands import erase, export, ingest, repartition, replay, topics, worker
-from eddy.models.errors import EddyError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +134,7 @@ def run() -> NoReturn:
     """Run the command that `sys.argv` names; ends with SystemExit."""
     try:
         app()
-    except (EddyError, ModuleNotFoundError, MemoryError, OSError, RuntimeError) as error:
+    except Exception as error:
         if (line := line_for_user(error)) is None:
             raise
         print(f"eddy: {line}", file=sys.stderr)

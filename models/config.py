@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from eddy.models.errors import EddyError
@@ -46,6 +46,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid")  # "12" is no number, and true
 _AtLeast1 = Annotated[int, Field(ge=1)]
 _AtLeast0 = Annotated[int, Field(ge=0)]
 _Positive = Annotated[float, Field(gt=0)]
+_Budget = Annotated[_Positive, BeforeValidator(lambda value: math.inf if value is None else value)]
 _NotNegative = Annotated[float, Field(ge=0)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _HalfLife = Annotated[int, Field(ge=1, le=MAX_HALF_LIFE_MS, strict=True)]
@@ -193,8 +194,8 @@ class TrainConfig(_Config):
     gate_epochs: _AtLeast0 = 12
     gate_events: _AtLeast1 = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
-    seconds: _Positive = math.inf
-    """Time budget: no epoch starts after it."""
+    seconds: _Budget = math.inf
+    """Time budget: no epoch starts after it; null, as which JSON holds infinity, is none."""
     seed: _AtLeast0 = 1
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 = all cores."""

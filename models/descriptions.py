@@ -117,6 +117,11 @@ def describe(place: Place) -> Description:
             created=str(about["created"]),
             digests=_digests(about.get("files", {})),
         )
+    except FileNotFoundError:
+        raise EddyError(
+            f"{location}: no version is there ({DESCRIPTION} is missing); eddy models list shows which "
+            "there are"
+        ) from None
     except (OSError, KeyError, TypeError, *FAILURES) as error:
         raise EddyError(
             f"{location / DESCRIPTION}: unreadable ({type(error).__name__}: {one_line(error)})"

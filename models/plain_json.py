@@ -1,5 +1,8 @@
-"""Values that JSON has no form for, as plain ones: what encoders call for a value that they do not know."""
+"""Values that JSON has no form for, as plain ones: what encoders call for a value that they do not know, and
+an encoder of files that people read.
+"""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,3 +17,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return asdict(value)
+
+
+def lines_of_json(value: Any) -> str:
+    """JSON in ASCII, over several lines. Infinity and NaN, which Python writes, but JSON does not have and
+    strict readers refuse, are null.
+
+    Errors: TypeError for a value that `plain` does not know.
+    """
+    finite = json.loads(json.dumps(value, default=plain), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=1)

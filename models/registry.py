@@ -18,7 +18,6 @@ here. Nothing that is loaded is trusted: no pickle, no unknown setting, no tenso
 type than the config implies.
 """
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +39,7 @@ from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.locks import REGISTRY_LOCK, locked
 from eddy.models.logs.item_features import MAX_FEATURES, MAX_ITEMS, ItemFeatures
 from eddy.models.network.recommender import Recommender
-from eddy.models.plain_json import plain
+from eddy.models.plain_json import lines_of_json
 from eddy.models.rules import EventRules
 from eddy.models.storage import Location, Place, located, one_line
 from eddy.models.trained import Trained
@@ -143,7 +142,7 @@ def _write(draft: Path, trained: Trained, weights: dict[str, torch.Tensor], abou
     if trained.vocabulary.features:
         _write_features(draft, trained.vocabulary, trained.features)
     about["files"] = {file.name: digest_of(file) for file in sorted(draft.iterdir())}
-    (draft / DESCRIPTION).write_text(json.dumps(about, indent=1, default=plain), encoding="utf-8")
+    (draft / DESCRIPTION).write_text(lines_of_json(about), encoding="utf-8")
 
 
 def remove(registry: Place, ids: Collection[str], needed: Callable[[], Collection[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from eddy.models.decisions import Decision, record_decision
+from eddy.models.errors import EddyError
 from eddy.models.registry import Version
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce_shares, live_announcement
@@ -28,5 +29,11 @@ def make_live(settings: Settings, versions: Sequence[tuple[Version, int]]) -> An
             figures={},
             decided_by="announce",
         )
-        record_decision(settings.registry, decision)
+        try:
+            record_decision(settings.registry, decision)
+        except EddyError as error:
+            raise EddyError(
+                f"announce: {announcement.version} is live as epoch {announcement.epoch}, but there is no "
+                f"record of it: {error}"
+            ) from None
     return announcement

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from eddy.cli.terminal import progress_bar, write_figures
+from eddy.cli.terminal import progress_bar, require_figures_file, write_figures
 from eddy.models.evaluation.judgement import POPULARITY, Judgement
 from eddy.models.evaluation.metrics import NAMES
 from eddy.models.logs.events import read_events
@@ -21,6 +21,7 @@ def compare(
 
     Errors: EddyError.
     """
+    require_figures_file(figures)
     versions = load(settings.registry / first), load(settings.registry / second)
     log = read_events(events or settings.event_log, time_unit)
     with progress_bar() as show:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import typer
 
+from eddy.cli.error_lines import line_for_user
 from eddy.cli.quantities import read_duration
-from eddy.cli.terminal import progress_bar
+from eddy.cli.terminal import progress_bar, require_figures_file
 from eddy.refresh.metrics import write_metrics
 from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
@@ -25,8 +26,9 @@ def run_refresh(
     every: the time from one refresh to the next, such as 6h. on_drift: whether one also begins when the live
     loss has risen. metrics: a file for Prometheus.
 
-    Errors: EddyError when a lone refresh fails, or `every` is no duration.
+    Errors: EddyError when a lone refresh fails, `every` is no duration, or the metrics could not be written.
     """
+    require_figures_file(metrics)
 
     def once() -> Outcome:
         began = time.monotonic()
@@ -43,7 +45,8 @@ def run_refresh(
 
         wait = DriftWatch(settings, _say).wait
     if every is not None or on_drift:
-        repeat(once, read_duration(every, "--every") if every else math.inf, _say, wait)
+        period_s = read_duration(every, "--every") if every else math.inf
+        repeat(once, period_s, _say, line_for_user, wait)
     try:
         return 0 if once().is_live else NOT_LIVE
     except NotYet as reason:

@@ -71,7 +71,8 @@ def recommend(
 ) -> None:
     """Make lists for many users at once, for mail and push.
 
-    They are those that the endpoint would give now. Killed, the same command goes on where it was.
+    They are those that the endpoint would give now. Killed, the same command goes on where it was, if
+    it comes within an hour; later it begins anew.
 
     Example: eddy recommend --users all --out lists.parquet
     """

@@ -2,7 +2,6 @@
 figures to a file, and make a version live.
 """
 
-import json
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from eddy.models.errors import EddyError
+from eddy.models.plain_json import lines_of_json
 
 if TYPE_CHECKING:
     from eddy.models.registry import Version
@@ -95,7 +95,7 @@ def write_figures(path: Path | None, figures: dict[str, Any]) -> None:
     if path is None:
         return
     try:
-        path.write_text(json.dumps(figures, indent=1, default=str), encoding="utf-8")
+        path.write_text(lines_of_json(figures), encoding="utf-8")
     except OSError as error:
         raise EddyError(f"{path}: cannot be written ({error}); check space and permissions") from None
 

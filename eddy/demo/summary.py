@@ -1,12 +1,12 @@
 """The demo's summary: what was measured, the promises that must hold, and the table at the end."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 
 from eddy.models.errors import EddyError
+from eddy.models.plain_json import lines_of_json
 
 FILE = Path("demo-summary.json")
 ROUNDED = 4
@@ -85,7 +85,7 @@ class Summary:
         """Write the figures as JSON. Errors: EddyError when the file cannot be written."""
         figures = {k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in asdict(self).items()}
         try:
-            path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            path.write_text(lines_of_json(figures) + "\n", encoding="utf-8")
         except OSError as error:
             raise EddyError(f"{path.absolute()}: cannot be written ({error})") from None
 

@@ -2,13 +2,17 @@
 
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.errors import EddyError
-from eddy.models.storage import Place, located
+from eddy.models.locks import locked_at_once
+from eddy.models.storage import Place, located, one_line
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.refresh.windows import Times
 
@@ -24,7 +28,7 @@ class Job(msgspec.Struct):
 
     id: str
     options: str
-    """identity of the options that it was begun with"""
+    """identity of the options and settings that it was begun with"""
     live: str
     """id of the version that was live when it began; empty when there was none"""
     live_epoch: int
@@ -60,6 +64,19 @@ class JobFile:
         """a registry of its own, in which the candidate waits for its judgement"""
         self._file = self.folder / "job.json"
 
+    @contextmanager
+    def held(self, refusal: str) -> Iterator[None]:
+        """Keep other refreshes of this registry out while the body runs. Errors: EddyError, with the refusal
+        when one is under way.
+        """
+        with ExitStack() as lock:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked_at_once(self.lock, refusal))
+            except OSError as error:
+                raise self._unwritable(self.folder, error) from None
+            yield
+
     def read(self) -> Job | None:
         """The job that was left unfinished; None when there is none. Errors: EddyError when it is damaged."""
         try:
@@ -77,15 +94,22 @@ class JobFile:
             with atomic_write(self._file) as draft:
                 draft.write_bytes(msgspec.json.format(msgspec.json.encode(job), indent=1))
         except OSError as error:
-            raise EddyError(
-                f"{self._file}: cannot be written ({error}); check space and permissions"
-            ) from None
+            raise self._unwritable(self._file, error) from None
 
     def clear(self) -> None:
-        """Remove everything but the lock: the job's file first, without which the rest means nothing."""
-        self._file.unlink(missing_ok=True)
-        self.checkpoint.unlink(missing_ok=True)
+        """Remove everything but the lock: the job's file first, without which the rest means nothing. Errors:
+        EddyError when it cannot be removed.
+        """
+        try:
+            self._file.unlink(missing_ok=True)
+            self.checkpoint.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(self.folder, error) from None
         shutil.rmtree(self.candidates, ignore_errors=True)
+
+    @staticmethod
+    def _unwritable(path: Path, error: OSError) -> EddyError:
+        return EddyError(f"{path}: cannot be written ({one_line(error)}); check space and permissions")
 
 
 def new_id() -> str:

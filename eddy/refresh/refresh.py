@@ -17,7 +17,6 @@ from eddy.models.descriptions import PARENT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import decide, judge_candidate
 from eddy.models.evaluation.protocols import Mode
-from eddy.models.locks import locked_at_once
 from eddy.models.logs.column_store import bounded_store
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
@@ -80,9 +79,8 @@ def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -
     a step fails.
     """
     files = JobFile(settings.registry)
-    files.folder.mkdir(parents=True, exist_ok=True)
     refusal = f"registry {settings.registry}: another refresh is under way there; wait for it, or stop it"
-    with locked_at_once(files.lock, refusal):
+    with files.held(refusal):
         return _Refresh(settings, options, files, show, say).run()
 
 
@@ -136,24 +134,44 @@ class _Refresh:
                 self._publish(job, events, recipe, features)
         return self._announce(job)
 
+    @property
+    def _identity(self) -> str:
+        """Text that differs between options and settings that lead to different versions, or that make them
+        live elsewhere.
+        """
+        settings = self.settings
+        log = located(settings.event_log).absolute()
+        return f"{self.options.identity} {log} {settings.rules} {self.mode} {settings.topics.model_versions}"
+
     def _job_to_resume(self, announced: Announcement | None) -> Job | None:
-        """The unfinished job, if it is of these options, and the same version is live as when it began or it
-        has come as far as its own announcement.
+        """The unfinished job, if it is of these options and settings, the same version is live as when it
+        began or it has come as far as its own announcement, and what it has made is still there.
         """
         job = self.files.read()
         if job is None:
             return None
-        epoch = announced.epoch if announced else 0
-        if job.options != self.options.identity:
-            reason = "it was begun with other options"
-        elif job.live_epoch != epoch and not job.version:
-            reason = f"epoch {epoch} is live now, no longer epoch {job.live_epoch}"
-        else:
+        if not (reason := self._why_anew(job, announced)):
             self.say(f"going on with the refresh that was interrupted (it was {job.stage})")
             return job
         self.say(f"an interrupted refresh is begun anew: {reason}")
         self.files.clear()
         return None
+
+    def _why_anew(self, job: Job, announced: Announcement | None) -> str:
+        """Why an unfinished job is of no use any more; empty when it is."""
+        epoch = announced.epoch if announced else 0
+        if job.options != self._identity:
+            return "it was begun with other options or settings"
+        if job.live_epoch != epoch and not job.version:
+            return f"epoch {epoch} is live now, no longer epoch {job.live_epoch}"
+        try:
+            if job.stage == "judged" and job.passed:
+                self._candidate(job)
+            elif job.stage == "published" and job.live_epoch == epoch:
+                load(self.settings.registry / job.version)
+        except EddyError as error:  # removed, or damaged
+            return str(error)
+        return ""
 
     def _events(self, fresh: bool) -> Events:
         """The log; Eddy's own is brought up to date first, unless a job goes on that has its plan."""
@@ -187,7 +205,7 @@ class _Refresh:
         times = times_to_judge(events, seen_by, share, self.settings.rules, self.mode)
         job = Job(
             id=new_id(),
-            options=self.options.identity,
+            options=self._identity,
             live=live.id if live else "",
             live_epoch=announced.epoch if announced else 0,
             times=times,

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from eddy.models.errors import EddyError
 from eddy.refresh.refresh import Outcome, Say
 from eddy.refresh.windows import NotYet
 
@@ -13,10 +12,13 @@ RETRY_S = 300.0
 
 def repeat(
     refresh_once: Callable[[], Outcome], period_s: float, say: Say,
+    line_for_user: Callable[[Exception], str | None],
     sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
 ) -> None:  # fmt: skip
     """Call `refresh_once` every `period_s` seconds, for ever. One that takes longer than that is followed by
     the next at once.
+
+    line_for_user: the line that tells of an error; None for a fault of the program, which ends it.
     """
     while True:
         began, wait_s = clock(), period_s
@@ -24,7 +26,9 @@ def repeat(
             refresh_once()
         except NotYet as reason:
             say(f"nothing to do yet: {reason}")
-        except EddyError as error:
+        except Exception as error:
+            if (line := line_for_user(error)) is None:
+                raise
             wait_s = min(period_s, RETRY_S)
-            say(f"failed, and tried again in {wait_s:.0f} s: {error}")
+            say(f"failed, and tried again in {wait_s:.0f} s: {line}")
         sleep(max(0.0, began + wait_s - clock()))

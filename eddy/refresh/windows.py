@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
+from eddy.models.descriptions import until_of
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.judgement import LEAST_TARGETS, Window, window_trial
 from eddy.models.evaluation.protocols import Mode
@@ -12,6 +14,7 @@ from eddy.models.logs.events import Events
 from eddy.models.registry import Version
 from eddy.models.rules import EventRules
 from eddy.models.training.warm_start import unseen_row
+from eddy.stream.records.clock import DAY_MS, wall_ms
 
 JUDGED_OF_NEW, JUDGED_OF_ALL = 0.25, 0.1
 """Share of the events that the live version has not seen on which versions are judged; of all events where
@@ -44,8 +47,18 @@ def unseen_by_all(events: Events, versions: Sequence[Version]) -> int:
 
 
 def names_of(versions: Sequence[Version]) -> str:
-    """The versions in a sentence about events since they were trained."""
-    return " and ".join(version.id for version in versions) or "the beginning"
+    """The versions in a sentence about events since they were trained. Of one that knows an event of the
+    future it says so, as no event will be new to it until then.
+    """
+    return " and ".join(map(_name_of, versions)) or "the beginning"
+
+
+def _name_of(version: Version) -> str:
+    until = until_of(version.metrics)
+    if until is None or until <= wall_ms() + DAY_MS:
+        return version.id
+    day = datetime.fromtimestamp(until / 1000, UTC).date()
+    return f"{version.id} (trained on an event of {day}, a wrong time: train without it, or roll back)"
 
 
 def times_to_judge(

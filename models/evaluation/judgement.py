@@ -99,7 +99,9 @@ def judge_candidate(
 
     Errors: EddyError when a version has seen events of the window, or the window has too few targets.
     """
-    # 1. Neither version may have seen what it is judged on.
+    # 1. Neither version may have seen what it is judged on. A log may have lost all of it meanwhile.
+    if window.start >= len(events):
+        raise EddyError(f"{events.source}: no event is left to judge on; it takes {LEAST_TARGETS}")
     since_ms = int(events.timestamp[window.start])
     for version in filter(None, (candidate, live)):
         require_unseen(version, since_ms)

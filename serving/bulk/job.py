@@ -1,8 +1,10 @@
 """Where the lists of a run over many users go, so that a killed run goes on where it stopped.
 
 Users are dealt to buckets by a hash of their ids. A bucket that is written has an entry in the run's folder,
-there whole or not at all; what another run left in the folder is removed.
+there whole or not at all. What another run left in the folder is removed, and so is what a run left that
+nobody went on with for LEFT_S: tomorrow's lists are none of last night's.
 
+    lock                 held while a run writes
     job.json             what was asked for, and into how many buckets users are dealt
     bucket-00.parquet    lists on their way to a file: when all buckets are there, they are joined
     bucket-00.sent       lists that a topic has confirmed
@@ -11,8 +13,9 @@ there whole or not at all; what another run left in the folder is removed.
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +25,7 @@ from aiokafka import AIOKafkaProducer
 
 from eddy.models.atomic_files import atomic_write
 from eddy.models.hashing import item_hashes
+from eddy.models.locks import locked_at_once
 from eddy.serving.bulk.columns import SCHEMA
 from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.partitioner import partition_of
@@ -30,6 +34,11 @@ from eddy.stream.records.schema import encode
 MOST_BUCKETS = 64
 USERS_PER_BUCKET = 1 << 14
 """About as many as a bucket has, unless that would make more than MOST_BUCKETS: what a kill wastes."""
+
+LEFT_S = 3_600.0
+"""A killed run is gone on with for so long after the last thing that it wrote."""
+
+_LOCK = "lock"
 
 
 def buckets_for(users: int) -> int:
@@ -55,9 +64,18 @@ class Progress(NamedTuple):
 class Target(Protocol):
     """Where lists go. Methods raise OSError, or what the producer raises."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other runs that write there out. Errors: EddyError when there is one."""
+
     def begin(self, users: int) -> Progress:
         """Take up what a killed run left, whose number of buckets holds even if there are more users now; or
         begin with so many users.
+        """
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """Whether a bucket that is done can stay: whether it is of these users.
+
+        known: users with rows, now. Somebody may have been erased since, or have come.
         """
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
@@ -75,18 +93,35 @@ class _Resumable:
         self._asked = json.loads(json.dumps(asked))  # as the folder's file gives it back
         self._buckets = 0
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """See `Target`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.folder}: another run writes its lists there; wait for it, or stop it"
+        with locked_at_once(self.folder / _LOCK, refusal):
+            yield
+
     def begin(self, users: int) -> Progress:
         """See `Target`."""
         file = self.folder / "job.json"
         job = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if job.get("asked") != self._asked:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+        if job.get("asked") != self._asked or self._is_old():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self._left():
+                left.unlink()
             job = {"asked": self._asked, "buckets": buckets_for(users)}
             with atomic_write(file) as draft:
                 draft.write_text(json.dumps(job), encoding="utf-8")
         self._buckets = int(job["buckets"])
         return Progress(self._buckets, {n for n in range(self._buckets) if self.bucket(n).is_file()})
+
+    def _left(self) -> list[Path]:
+        return [file for file in self.folder.iterdir() if file.name != _LOCK]
+
+    def _is_old(self) -> bool:
+        """Also where the clock was put back, so that it is not known."""
+        last_s = max(file.stat().st_mtime for file in self._left())
+        return not 0 <= time.time() - last_s <= LEFT_S
 
     def bucket(self, number: int) -> Path:
         """The entry of a bucket."""
@@ -99,6 +134,12 @@ class ToFile(_Resumable):
     def __init__(self, out: Path, asked: dict[str, Any]) -> None:
         super().__init__(out.with_name(f".{out.name}.parts"), asked, "parquet")
         self._out = out
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """See `Target`."""
+        table = pq.read_table(self.bucket(bucket), columns=["user_id", "known"])
+        listed = dict(zip(table["user_id"].to_pylist(), table["known"].to_pylist(), strict=True))
+        return listed == {user: user in known for user in users}
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`."""
@@ -129,6 +170,10 @@ class ToTopic(_Resumable):
     ) -> None:
         super().__init__(folder, asked, "sent")
         self._producer, self._topic, self._partitions = producer, topic, partitions
+
+    def is_of(self, bucket: int, users: Collection[str], known: Collection[str]) -> bool:
+        """See `Target`: what was sent was sent."""
+        return True
 
     async def put(self, bucket: int, lists: pa.Table) -> None:
         """See `Target`; returns when the topic has confirmed them."""

@@ -50,7 +50,11 @@ async def make_lists(
     `show` is called with what is being done, how much of it is done, and how much there is.
     Errors: EddyError when the cluster or a topic is missing, or when nothing can be written.
     """
-    asked = {"users": None if users is None else _digest(users), "question": msgspec.to_builtins(wanted)}
+    asked = {
+        "users": None if users is None else _digest(users),
+        "question": msgspec.to_builtins(wanted),
+        "of": settings.topics.user_state,
+    }
     async with AsyncExitStack() as stack:
         # 1. Where the lists go.
         await asyncio.to_thread(prepare_topics, settings, "recommend", topic)
@@ -72,8 +76,14 @@ async def make_lists(
         if users is None:
             users = await service.on_thread(partial(_users_with_rows, service.view))
         # 3. Bucket by bucket, each written beside the next one's scoring.
+        stack.enter_context(target.held())
         buckets, done = await asyncio.to_thread(target.begin, len(users))
-        of_bucket = {number: some for number, some in enumerate(deal(users, buckets)) if number not in done}
+        known = set(await service.on_thread(partial(_users_with_rows, service.view))) if done else set()
+        of_bucket = {
+            number: some
+            for number, some in enumerate(deal(users, buckets))
+            if number not in done or not target.is_of(number, some, known)
+        }
         parts = [part for some in of_bucket.values() for part in _parts(some)]
         made, tables = len(users) - sum(map(len, parts)), _tables(service, parts, wanted)
         writing = asyncio.create_task(asyncio.sleep(0))

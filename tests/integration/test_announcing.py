@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,6 +12,8 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from eddy.models.errors import EddyError
+from eddy.stream.announce import make_live
 from eddy.stream.kafka import versions as announcing
 from eddy.stream.kafka.clients import (
     NotReadInTime,
@@ -151,3 +154,13 @@ def make_again(settings: Settings, topic: str) -> None:
         admin.delete_topics([topic])
         eventually(lambda: topic not in admin.list_topics(), what="the topic is gone")
     prepare_topics(settings)
+
+
+def test_who_announces_a_version_that_cannot_be_recorded_hears_that_it_is_live(settings: Settings) -> None:
+    version = random_version(settings.registry, items=5)
+    Path(settings.registry / "decisions").touch()  # where a folder should be
+    with pytest.raises(EddyError, match=rf"{version.id} is live as epoch 1, but there is no record of it"):
+        make_live(settings, [(version, 100)])
+    live = live_announcement(settings)
+    assert live is not None
+    assert live.version == version.id

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from eddy.models.decisions import read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version, load, publish, versions
+from eddy.models.storage import located
 from eddy.models.trained import Trained
 from eddy.models.training.train import train
 from eddy.refresh.job import JobFile
@@ -151,6 +154,56 @@ def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
     assert (announced.epoch, announced.version) == (2, published[-1])
     assert [decision.kind for decision in read_decisions(settings.registry)] == ["went live"]
     assert JobFile(settings.registry).read() is None
+
+
+def test_a_refresh_whose_version_was_removed_before_it_went_live_is_begun_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+    with monkeypatch.context() as patch:
+        patch.setattr("eddy.refresh.refresh.announce", Mock(side_effect=Killed))
+        with pytest.raises(Killed):
+            run(settings)
+    removed = versions(settings.registry)[-1]
+    shutil.rmtree(Path(settings.registry / removed))
+    said: list[str] = []
+    outcome = run(settings, say=said.append)
+    assert outcome.is_live
+    assert outcome.decision.version != removed
+    assert f"an interrupted refresh is begun anew: {settings.registry / removed}" in said[0]
+
+
+def test_a_refresh_is_begun_anew_where_settings_have_changed_since_it_was_killed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+
+    def die_when_it_is_judged(line: str) -> None:
+        if line.startswith("gate:"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(settings, say=die_when_it_is_judged)
+    # What passed was learned and judged by the rules and on the log of then.
+    elsewhere = settings.model_copy(update={"event_log": located(tmp_path / "another-log")})
+    said: list[str] = []
+    run(elsewhere, say=said.append)
+    assert said[:2] == [
+        "an interrupted refresh is begun anew: it was begun with other options or settings",
+        f"export: {len(BEFORE) + len(AFTER):,} events added to {elsewhere.event_log}",
+    ]
+
+
+def test_a_registry_that_refuses_files_is_told_of_at_once(settings: Settings) -> None:
+    folder = Path(settings.registry / ".refresh")
+    folder.parent.mkdir(parents=True)
+    folder.touch()
+    with pytest.raises(EddyError, match=rf"{folder}: cannot be written .* check space and permissions"):
+        run(settings)
 
 
 def test_a_version_that_was_trained_on_everything_cannot_be_judged(settings: Settings) -> None:

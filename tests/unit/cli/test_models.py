@@ -191,6 +191,15 @@ def test_nothing_in_a_registry_can_change_the_terminal(
         assert line.isprintable()
 
 
+def test_figures_of_a_version_of_an_earlier_commit_are_json_for_any_reader(
+    settings: Settings, ids: list[str], tmp_path: Path
+) -> None:
+    edit_description(Path(settings.registry / ids[0]), lineage={"training": {"seconds": float("inf")}})
+    show_version(settings, ids[0], tmp_path / "show.json")
+    written = json.loads((tmp_path / "show.json").read_text(), parse_constant=pytest.fail)
+    assert written["lineage"]["training"]["seconds"] is None
+
+
 def test_text_is_cut_where_it_is_too_long_and_keeps_what_people_write() -> None:
     assert printable("Zoë 東京 🙂") == "Zoë 東京 🙂"
     assert printable("a" * 600, 10) == "aaaaaaaaa…"

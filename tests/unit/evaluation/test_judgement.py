@@ -50,6 +50,12 @@ def test_the_same_version_gains_nothing_over_itself_and_that_is_certain(tmp_path
     assert set(judgement.metrics) == {"candidate", "live", "decayed_popularity"}
 
 
+def test_a_log_that_has_lost_the_events_to_judge_on_is_refused(tmp_path: Path) -> None:
+    shorter = EVENTS.take(slice(0, WINDOW.start))
+    with pytest.raises(EddyError, match="no event is left to judge on"):
+        judge_candidate(shorter, WINDOW, version_of(tmp_path), None, EVERY_EVENT, "all")
+
+
 def test_without_a_live_version_all_counting_rules_are_beside_the_candidate(tmp_path: Path) -> None:
     judgement = judge_candidate(EVENTS, WINDOW, version_of(tmp_path), None, EVERY_EVENT, "all")
     assert {"markov_last", "markov_last_20", "repeats_then_popularity"} < set(judgement.gains)

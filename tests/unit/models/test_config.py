@@ -7,6 +7,7 @@ import pytest
 
 from eddy.models.config import DAY_MS, ModelConfig, TrainConfig, configs
 from eddy.models.errors import EddyError
+from eddy.models.plain_json import lines_of_json
 from tests.support.training import FAST
 
 pytestmark = pytest.mark.unit
@@ -60,6 +61,14 @@ def test_configs_travel_as_json() -> None:
     config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert TrainConfig.from_dict(json.loads(json.dumps(FAST.to_dict()))) == FAST
+
+
+def test_no_budget_of_time_travels_as_null_which_json_has_for_infinity() -> None:
+    stored = json.loads(lines_of_json(TrainConfig().to_dict()), parse_constant=pytest.fail)
+    assert stored["seconds"] is None
+    assert TrainConfig.from_dict(stored) == TrainConfig()
+    # Versions of earlier commits name it as Python does, and JSON does not.
+    assert TrainConfig.from_dict(json.loads('{"seconds": Infinity}')) == TrainConfig()
 
 
 def test_an_unknown_precision_is_refused() -> None:

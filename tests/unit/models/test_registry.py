@@ -1,5 +1,6 @@
 """The registry: whole versions or none, nothing trusted on the way in."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from eddy.models import registry
-from eddy.models.config import CELLS, ModelConfig
+from eddy.models.config import CELLS, ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EventRules
@@ -45,6 +46,14 @@ def test_a_published_version_loads_as_it_was(tmp_path: Path, cell: str) -> None:
         assert torch.equal(version.recommender.state_dict()[name], tensor)
     assert version.rules == given.rules
     assert not version.recommender.training
+
+
+def test_what_a_version_says_of_itself_can_be_read_by_any_reader_of_json(tmp_path: Path) -> None:
+    lineage = {"training": TrainConfig().to_dict(), "odd": float("nan")}
+    version = registry.publish(tmp_path, trained(), lineage)
+    description = (version.path / "version.json").read_text(encoding="utf-8")
+    stored = json.loads(description, parse_constant=pytest.fail)["lineage"]
+    assert (stored["training"]["seconds"], stored["odd"]) == (None, None)
 
 
 def test_versions_are_numbered_in_order_and_the_last_is_the_latest(tmp_path: Path) -> None:
@@ -102,6 +111,14 @@ def test_an_empty_or_missing_registry_says_how_to_fill_it(tmp_path: Path) -> Non
     assert registry.versions(tmp_path / "none") == []
     with pytest.raises(EddyError, match="eddy train"):
         registry.latest(tmp_path / "none")
+
+
+def test_an_id_that_no_version_has_says_how_to_find_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        EddyError, match=r"v000007-00000000: no version is there .* eddy models list"
+    ) as refused:
+        registry.load(tmp_path / "v000007-00000000")
+    assert "Errno" not in str(refused.value)
 
 
 def test_weights_that_are_not_numbers_are_not_published(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from eddy.cli.refresh import run_refresh
 from eddy.models.decisions import Decision
 from eddy.models.errors import EddyError
 from eddy.refresh.metrics import write_metrics
+from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import Outcome
+from eddy.stream.records.settings import load_settings
 
 pytestmark = pytest.mark.unit
 
@@ -58,3 +61,11 @@ def test_a_decision_without_a_judgement_is_told_too(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EddyError, match="cannot be written"):
         write_metrics(tmp_path / "no-such-folder" / "eddy.prom", outcome({}))
+
+
+def test_a_folder_for_it_that_is_missing_is_told_before_the_refresh_and_not_when_it_is_live(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "no-such-folder" / "eddy.prom"
+    with pytest.raises(EddyError, match="no file could be written there"):
+        run_refresh(load_settings(), RefreshOptions(), None, False, file)

@@ -1,9 +1,12 @@
 """Refreshes one after another."""
 
+import errno
 from collections.abc import Callable
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 
+from eddy.cli.error_lines import line_for_user
 from eddy.models.errors import EddyError
 from eddy.refresh.refresh import Outcome
 from eddy.refresh.schedule import RETRY_S, repeat
@@ -37,7 +40,7 @@ def waits(*turns: Exception | float, period_s: float) -> tuple[list[float], list
 
     clock: Callable[[], float] = lambda: now[0]  # noqa: E731
     with pytest.raises(Ended):
-        repeat(once, period_s, said.append, sleep, clock)
+        repeat(once, period_s, said.append, line_for_user, sleep, clock)
     return slept, said
 
 
@@ -49,6 +52,27 @@ def test_what_fails_is_tried_again_sooner_and_said() -> None:
     slept, said = waits(EddyError("the disk is full"), 10.0, period_s=21_600)
     assert slept == [RETRY_S, 21_590.0]
     assert "the disk is full" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (KafkaTimeoutError("no broker"), "the Kafka cluster did not answer in time"),
+        (OSError(errno.ENOSPC, "No space left on device"), "make room"),
+        (MemoryError(), "not enough memory"),
+    ],
+)
+def test_a_cluster_a_disk_or_a_machine_that_fails_for_a_while_does_not_end_the_schedule(
+    failure: Exception, reason: str
+) -> None:
+    slept, said = waits(failure, 10.0, period_s=21_600)
+    assert slept == [RETRY_S, 21_590.0]
+    assert reason in said[0]
+
+
+def test_a_fault_of_the_program_ends_the_schedule() -> None:
+    with pytest.raises(ZeroDivisionError):
+        waits(ZeroDivisionError(), period_s=100)
 
 
 def test_too_little_that_is_new_waits_for_the_next_turn() -> None:

@@ -1,12 +1,25 @@
 """Which events a refresh learns from and which it judges on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eddy.refresh.windows import MOST_JUDGED, before, times_of, until, window_at
+from eddy.models.registry import publish
+from eddy.models.rules import EVERY_EVENT
+from eddy.refresh.windows import (
+    MOST_JUDGED,
+    NotYet,
+    before,
+    names_of,
+    times_of,
+    times_to_judge,
+    until,
+    window_at,
+)
 from tests.support.training import random_log
+from tests.unit.models.test_registry import trained
 
 pytestmark = pytest.mark.unit
 
@@ -40,3 +53,15 @@ def test_later_events_do_not_change_what_a_refresh_is_about() -> None:
     again = until(EVENTS, times.until_ms)
     assert len(again) == 700
     assert times_of(again, 0, 0.1) == times
+
+
+def test_a_version_that_knows_an_event_of_the_future_is_told_as_the_reason_why_nothing_is_new(
+    tmp_path: Path,
+) -> None:
+    given = trained()
+    usual = publish(tmp_path, replace(given, metrics={"until_ms": int(EVENTS.timestamp[-1])}), {})
+    ahead = publish(tmp_path, replace(given, metrics={"until_ms": 4_070_908_800_000}), {})
+    assert names_of([usual]) == usual.id
+    assert names_of([ahead]).startswith(f"{ahead.id} (trained on an event of 2099-01-01, a wrong time")
+    with pytest.raises(NotYet, match="2099-01-01"):
+        times_to_judge(EVENTS, [ahead], 1.0, EVERY_EVENT, "all")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from eddy.cli.recommend import read_users, recommend_many
 from eddy.models.errors import EddyError
 from eddy.serving.bulk import job, run
 from eddy.serving.bulk.columns import SCHEMA, lists_of
-from eddy.serving.bulk.job import MOST_BUCKETS, Progress, ToFile, buckets_for, deal
+from eddy.serving.bulk.job import LEFT_S, MOST_BUCKETS, Progress, ToFile, buckets_for, deal
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import Question
 from eddy.serving.recommend import answer
@@ -33,11 +35,15 @@ WALL = 10**13
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> MaterialisedView:
     """Rows of USERS in one version, and one item that was withdrawn."""
-    version = random_version(tmp_path_factory.mktemp("bulk"), items=50)
+    return view_of(USERS, tmp_path_factory.mktemp("bulk"))
+
+
+def view_of(users: list[str], registry: Path) -> MaterialisedView:
+    version = random_version(registry, items=50)
     engine = new_engine(version, wall=WALL)
     happened = [
         Happening(user, item_id(number * step % 50), 10**12 + 1000 * step)
-        for number, user in enumerate(USERS)
+        for number, user in enumerate(users)
         for step in range(1, 4)
     ]
     engine.apply([batch(happened, range(len(happened)))])
@@ -166,6 +172,47 @@ def test_what_another_run_left_is_not_mixed_in(service: ReadyService, tmp_path: 
     service.killed_at = -1
     make(out, Question("", k=5))
     assert {len(row["items"]) for row in pq.read_table(out).to_pylist()} == {5}
+
+
+def killed_once(out: Path, service: ReadyService, users: list[str] | None = None) -> None:
+    """A run that is killed when it has written some buckets."""
+    service.killed_at = service.calls + 40
+    with pytest.raises(Killed):
+        make(out, users=users)
+    service.killed_at = -1
+
+
+def test_a_run_that_was_left_for_long_is_none_of_today_s(service: ReadyService, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    killed_once(out, service)
+    for file in (tmp_path / ".lists.parquet.parts").iterdir():
+        os.utime(file, (time.time() - 2 * LEFT_S,) * 2)
+    before = service.calls
+    make(out)
+    assert service.calls - before > MOST_BUCKETS, "every bucket is made again"
+
+
+def test_who_was_erased_or_came_since_a_run_was_killed_is_left_out_or_listed(
+    service: ReadyService, tmp_path: Path
+) -> None:
+    erased = deal(USERS, MOST_BUCKETS)[0][0]  # whose list is among the first that are written
+    without = view_of([user for user in USERS if user != erased], tmp_path / "registry")
+    out, of_all = tmp_path / "lists.parquet", tmp_path / "all.parquet"
+    named = [*USERS, "stranger"]
+    killed_once(out, service, named)
+    killed_once(of_all, service)
+    with patch.object(service, "view", without):
+        make(out, users=named)
+        make(of_all)
+    assert not rows_of(pq.read_table(out))[erased][1], "what was known of them is not told any more"
+    assert erased not in rows_of(pq.read_table(of_all))
+
+
+def test_two_runs_at_once_do_not_write_to_one_file(service: ReadyService, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    with ToFile(out, {}).held(), pytest.raises(EddyError, match="another run writes its lists there"):
+        make(out)
+    assert make(out) == len(USERS)
 
 
 def test_a_torn_bucket_is_made_again(service: ReadyService, tmp_path: Path) -> None:
