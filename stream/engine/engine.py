@@ -21,7 +21,7 @@ from eddy.stream.engine.move_rows import move_rows, warm_up_row_moves
 from eddy.stream.engine.prequential import Prequential
 from eddy.stream.engine.rank_budget import RankBudget
 from eddy.stream.engine.ranker import Ranker, new_scorer
-from eddy.stream.engine.reencoding import AT_ONCE, EncodedRows, Reencoding, RowsToEncode
+from eddy.stream.engine.reencoding import Reencoding
 from eddy.stream.engine.row_views import RowViews, join_views
 from eddy.stream.engine.rows_by_version import Located, RowsByVersion
 from eddy.stream.engine.statistics_buffer import StatisticsBuffer
@@ -137,24 +137,19 @@ class Engine:
 
     def switch_version(self, versions: Sequence[VersionRows], builder: VersionBuilder) -> None:
         """Go on with the versions of a newer epoch that were built by this builder: new users get their rows
-        at once, the rows of the others go on with their own versions until they are moved (see
-        `begin_reencoding`). Nothing is changed when items have got other numbers since the builder was made;
-        then build again.
+        at once, the rows of the others go on with their own versions until `reencode_oldest` moves them.
+        Nothing is changed when items have got other numbers since the builder was made; then build again.
 
         Errors: ValueError when the epoch is not newer.
         """
         if builder.attach(versions):
             self.rows.add_versions(versions, builder.live.percents)
 
-    def begin_reencoding(self, at_most: int = AT_ONCE) -> RowsToEncode | None:
-        """Copies of the next rows of older epochs, most recently active first, whose states another thread
-        is to compute; None when there are none.
+    def reencode_oldest(self, seconds: float) -> list[Changed]:
+        """Move rows of older epochs to the newest version for about so long, most recently active first;
+        returns where they are then.
         """
-        return self.reencoding.begin(at_most)
-
-    def put_reencoded(self, encoded: EncodedRows) -> list[Changed]:
-        """Move rows whose states were computed to the newest version; returns where they are then."""
-        return self.reencoding.put(encoded)
+        return self.reencoding.move_some(seconds)
 
     def load_rows(self, rows: Rows, indices: CatalogueIndices | None = None) -> list[Changed]:
         """Take stored rows: see `RowsByVersion.load`. Errors: NewerRows."""

@@ -5,9 +5,6 @@ Everything fed to the cell follows from an event's own fields, the time of the e
 version, so a row is a function of its records and its version.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,25 +21,6 @@ from eddy.stream.state.rows import NO_TIME
 from eddy.stream.state.slab import HALF, Slab, Slots
 
 _ROWS_AT_ONCE = 4096  # rows encoded anew together: bounds the memory of their windows
-
-InputsOf = Callable[[Slots, Slots], Inputs]
-
-
-@dataclass(frozen=True)
-class WindowCopy:
-    """The windows of m rows as a version's cell reads them."""
-
-    inputs: Inputs
-    """[n] of all entries, one row's after another's"""
-    start: Slots
-    """[m] where those of each row begin"""
-    length: Slots
-    """[m] how many they are"""
-
-    def entries(self, row: Slots, entry: Slots) -> Inputs:
-        """The inputs of some entries of the rows, [k] each."""
-        place = to_device(self.start[row] + entry, self.inputs.item.device)
-        return Inputs(*(column[place] for column in self.inputs))
 
 
 class LiveVersion:
@@ -134,14 +112,6 @@ class LiveVersion:
         """States [m, S] after window entries `begin` (included) … `end` (excluded) of each row, from
         `state` [m, S].
         """
-
-        def inputs(row: Slots, entry: Slots) -> Inputs:
-            return self.window_inputs(slab, slots[row], entry)[0]
-
-        return self._read(inputs, begin, end, state)
-
-    def _read(self, inputs: InputsOf, begin: Slots, end: Slots, state: torch.Tensor) -> torch.Tensor:
-        """The same of any m windows; inputs(row[n], entry[n]) are those of their entries."""
         result = state.clone()
         busy = np.flatnonzero(end > begin)  # rows with entries to go through
         for start in range(0, len(busy), _ROWS_AT_ONCE):
@@ -149,68 +119,33 @@ class LiveVersion:
             chosen = busy[start : start + _ROWS_AT_ONCE]
             waves = pack(np.zeros(len(chosen), np.int64), (end - begin)[chosen])
             chosen = chosen[waves.user]
+            slot = slots[chosen][waves.lane]
+            entry = begin[chosen][waves.lane] + waves.rank
             # 2. What the cell is fed for each.
-            fed = inputs(chosen[waves.lane], begin[chosen][waves.lane] + waves.rank)
+            inputs, _ = self.window_inputs(slab, slot, entry)
             # 3. The states after them.
             row = to_device(chosen, self.device)
-            _, result[row] = self.move_states(fed, waves, state[row])
+            _, result[row] = self.move_states(inputs, waves, state[row])
         return result
-
-    def _read_whole(
-        self, inputs: InputsOf, length: Slots, state: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States [m, S] after HALF entries, or all if there are fewer, and after all `length` [m] entries."""
-        half = np.minimum(length, HALF)
-        midpoint = self._read(inputs, np.zeros_like(half), half, state)
-        return midpoint, self._read(inputs, half, length, midpoint)
 
     def recompute_rows(self, slab: Slab, slots: Slots) -> None:
         """Encode the hidden states of rows, and those after HALF entries, anew from their anchors and
         windows.
         """
         length = slab.length[slots].astype(np.int64)
-        states = self._read_whole(
-            lambda row, entry: self.window_inputs(slab, slots[row], entry)[0],
-            length,
-            slab.anchor[to_device(slots, self.device)],
-        )
-        _write_states(slab, slots, *states)
+        half = np.minimum(length, HALF)
+        row = to_device(slots, self.device)
+        midpoint = self.recompute(slab, slots, np.zeros_like(half), half, slab.anchor[row])
+        long = to_device(np.flatnonzero(length >= HALF), self.device)
+        slab.midpoint_state[row[long]] = midpoint[long]
+        slab.midpoint_known[slots] = length >= HALF
+        slab.hidden[row] = self.recompute(slab, slots, half, length, midpoint)
 
     def reencode(self, slab: Slab, slots: Slots) -> None:
         """Move rows of older epochs to this version: zero anchor, states encoded anew from the window."""
-        self.take_states(slab, slots, *self.read_copy(self.copy_windows(slab, slots)))
-
-    def copy_windows(self, slab: Slab, slots: Slots) -> WindowCopy:
-        """What this version's cell is fed of the windows of rows, beginning with their first entries."""
-        length = slab.length[slots].astype(np.int64)
-        start = np.cumsum(length) - length
-        row = np.repeat(np.arange(len(slots)), length)
-        inputs, _ = self.window_inputs(slab, slots[row], np.arange(len(row)) - start[row], anchored=False)
-        return WindowCopy(inputs, start, length)
-
-    @torch.inference_mode()
-    def read_copy(self, windows: WindowCopy) -> tuple[torch.Tensor, torch.Tensor]:
-        """States [m, S] after HALF entries of the windows, or all if there are fewer, and after all of them,
-        as `reencode` makes them. May be called on any thread.
-        """
-        nothing = torch.zeros(len(windows.length), self.state_size, device=self.device)
-        return self._read_whole(windows.entries, windows.length, nothing)
-
-    @torch.inference_mode()
-    def take_states(self, slab: Slab, slots: Slots, midpoint: torch.Tensor, hidden: torch.Tensor) -> None:
-        """Move rows of older epochs to this version, with the states [n, S] that `read_copy` made of their
-        windows.
-        """
         anchored = slots[slab.anchor_time[slots] != NO_TIME]  # memory of the others was never written
         slab.anchor[to_device(anchored, self.device)] = 0.0
         slab.anchor_time[slots] = NO_TIME
-        _write_states(slab, slots, midpoint, hidden)
+        with torch.inference_mode():
+            self.recompute_rows(slab, slots)
         slab.epoch[slots] = self.epoch
-
-
-def _write_states(slab: Slab, slots: Slots, midpoint: torch.Tensor, hidden: torch.Tensor) -> None:
-    is_long = slab.length[slots] >= HALF
-    long = to_device(np.flatnonzero(is_long), slab.device)
-    slab.midpoint_state[to_device(slots, slab.device)[long]] = midpoint[long]
-    slab.midpoint_known[slots] = is_long
-    slab.hidden[to_device(slots, slab.device)] = hidden

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
@@ -94,27 +93,17 @@ class RowsByVersion:
         are then.
         """
         changed = []
-        share = self.share_numbers([version.slab.user_of[slot] or "" for slot in slots.tolist()])
+        share = self._share([version.slab.user_of[slot] or "" for slot in slots.tolist()])
         for number, newest in enumerate(self.shared):
             moved = slots[share == number]
-            states = newest.live.read_copy(newest.live.copy_windows(version.slab, moved))
-            changed.append(self.move(version, moved, newest, *states))
+            if version is not newest:
+                moved = newest.slab.take_rows(version.slab, moved)
+            newest.live.reencode(newest.slab, moved)
+            changed.append(Changed(newest.slab, moved))
+        self._drop_unused()
         return changed
 
-    def move(
-        self, version: VersionRows, slots: Slots, newest: VersionRows, midpoint: torch.Tensor,
-        hidden: torch.Tensor,
-    ) -> Changed:  # fmt: skip
-        """Move rows of a version to one of the newest epoch, with the states [n, S] that it has after their
-        windows (`LiveVersion.read_copy`); returns where they are then.
-        """
-        if version is not newest:
-            slots = newest.slab.take_rows(version.slab, slots)
-        newest.live.take_states(newest.slab, slots, midpoint, hidden)
-        self._drop_unused()
-        return Changed(newest.slab, slots)
-
-    def share_numbers(self, users: Sequence[str]) -> NDArray[np.int64]:
+    def _share(self, users: Sequence[str]) -> NDArray[np.int64]:
         """Which of the newest epoch's versions each user has: int64[n]."""
         if len(self.shared) == 1:
             return np.zeros(len(users), np.int64)
@@ -142,7 +131,7 @@ class RowsByVersion:
         if len(new):
             first = {users[i]: int(partition[i]) for i in new.tolist()}
             names, homes = list(first), np.array(list(first.values()), np.int32)
-            share = self.share_numbers(names)
+            share = self._share(names)
             for number, version in enumerate(self.shared):
                 chosen = np.flatnonzero(share == number)
                 version.slab.add_users([names[i] for i in chosen.tolist()], homes[chosen], version.live.epoch)
@@ -185,7 +174,7 @@ class RowsByVersion:
         # 2. The others. Whatever version they are of, it is not the newest epoch's.
         if left.any():
             others = replace(rows, epoch=np.minimum(rows.epoch, np.uint32(newest - 1)))
-            share = self.share_numbers([user.decode() for user in rows.user])
+            share = self._share([user.decode() for user in rows.user])
             for number, version in enumerate(self.shared):
                 chosen = left & (share == number)
                 taken.append(self._load_into(version, others, chosen, catalogue, indices))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eddy.stream.records.chunk import Chunk
 from eddy.stream.records.clock import DAY_MS
@@ -22,8 +21,7 @@ from eddy.stream.worker.event_traces import EventTraces
 from eddy.stream.worker.inbox import Inbox
 from eddy.stream.worker.micro_batch import BatchOutput, apply_micro_batch
 from eddy.stream.worker.partition_set import PartitionSet
-from eddy.stream.worker.partition_task import PartitionTask
-from eddy.stream.worker.reencoder import Reencoder
+from eddy.stream.worker.partition_task import PartitionTask, note_changed
 from eddy.stream.worker.sender import Sender
 
 log = logging.getLogger("eddy.worker")
@@ -38,6 +36,13 @@ has begun.
 
 FETCH_ENDS_S = 0.002
 """How long a small batch waits at most for the other partitions' chunks of the same fetch."""
+
+REENCODE_S, MOST_REENCODE_S = 0.05, 0.1
+"""How long rows of older epochs are encoded anew at a time, while there are no events, and at most between
+two batches: answers wait so long. Up to there it takes half of the time. While two versions have rows every
+event costs more, so that a worker at half of its capacity falls behind if more is done at a time (with 0.25 s
+the slowest answers took 5 s instead of 1.3 s), and needs longer if less is done.
+"""
 
 IDLE_POLL_S = 0.05
 """How often a worker without events looks for rows of older epochs."""
@@ -69,14 +74,13 @@ class BatchLoop:
         self._consumer, self._sender, self._run = consumer, sender, run
         self._background, self._batch_lock, self._applied = background, batch_lock, applied
         self._traces = traces
-        self._reencoder = Reencoder(partitions, run)
+        self._reencoded_at = time.monotonic()
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="eddy-decoder")
         self._other_partitioner = OtherPartitioner(settings.partitions, settings.partitioner)
 
     def close(self) -> None:
-        """End the threads beside the engine's."""
+        """End the decoder's thread."""
         self._decoder.shutdown()
-        self._reencoder.close()
 
     async def put(self, chunk: Chunk) -> None:
         """Take in a chunk; waits while the engine is behind."""
@@ -93,9 +97,9 @@ class BatchLoop:
         while True:
             # 1. Wait for chunks. Meanwhile rows of older epochs are encoded anew.
             filled = asyncio.ensure_future(self.inbox.filled())
-            while not await self._within_poll(filled):
+            while not (await asyncio.wait([filled], timeout=self._poll_s))[0]:
                 async with self._batch_lock:
-                    await self._reencoder.step()
+                    await self._reencode_oldest()
             if self.inbox.events < DECODE_ASIDE:
                 await self.inbox.fetch_ended(FETCH_ENDS_S)
             # 2. Wait until the messages of the batches before are on their way.
@@ -103,7 +107,8 @@ class BatchLoop:
             # 3. Apply them.
             async with self._batch_lock:
                 await self._process(await self.inbox.take_chunks(MAX_BATCH_EVENTS))
-                await self._reencoder.step()
+                since = time.monotonic() - self._reencoded_at
+                await self._reencode_oldest(min(since, MOST_REENCODE_S))
                 if time.monotonic() - looked_for_idle > IDLE_ROWS_S:
                     looked_for_idle = time.monotonic()
                     await self.drop_idle_rows()
@@ -147,11 +152,23 @@ class BatchLoop:
         # Not awaited: a rebalance may be waiting for this batch, and the seek for the rebalance.
         self._background.spawn(self._consumer.read_again(seeks), "read again")
 
-    async def _within_poll(self, filled: "asyncio.Future[None]") -> bool:
-        """Wait for events, but not beyond the end of what is encoded anew; returns whether there are any."""
-        waiting: list[asyncio.Future[Any]] = [filled, *self._reencoder.computing]
-        await asyncio.wait(waiting, timeout=IDLE_POLL_S, return_when=asyncio.FIRST_COMPLETED)
-        return filled.done()
+    @property
+    def _poll_s(self) -> float:
+        """How long to wait for events before rows of older epochs are looked for: not at all if there are."""
+        busy = self._partitions.settled and self._partitions.engine.rows.may_be_stale
+        return 0.0 if busy else IDLE_POLL_S
+
+    async def _reencode_oldest(self, seconds: float = REENCODE_S) -> None:
+        """For about so long, encode rows of older epochs anew, if there are any and no partition is between
+        owners.
+        """
+        engine = self._partitions.engine
+        if not (self._partitions.settled and engine.rows.may_be_stale):
+            return
+        reencoded = await self._run(lambda: engine.reencode_oldest(seconds))
+        self._reencoded_at = time.monotonic()
+        note_changed(self._partitions.tasks, reencoded)
+        self._partitions.metrics.stale_rows.set(engine.reencoding.left)
 
     async def drop_idle_rows(self) -> None:
         """Drop the rows that nobody touched for longer than the setting says."""

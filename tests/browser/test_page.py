@@ -165,7 +165,7 @@ def test_how_far_a_restore_has_come_is_shown_until_it_ends(visit: Visit, system:
 def test_how_far_a_swap_has_come_is_shown_until_it_ends(visit: Visit, system: LiveSystem) -> None:
     users = [f"swapped-{number}" for number in range(SWAPPED)]
     system.send(SWAPPED, users)
-    with system.held_worker("put_reencoded") as hold:
+    with system.held_worker("reencode_oldest") as hold:
         page = visit.open("now")
         running = page.locator(".workers li[data-state=running]")
         expect(running).to_contain_text(re.compile("lag 0 "), timeout=1000 * STARTS_S)

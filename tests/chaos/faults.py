@@ -90,7 +90,7 @@ class LoseChunk:
 @dataclass
 class HoldEngine:
     """Once a method of the engine has changed rows, stand still at its next call until the test makes the
-    file `release`: a part of a restore (`load_rows`) or of a swap (`put_reencoded`) is done then. The
+    file `release`: a part of a restore (`load_rows`) or of a swap (`reencode_oldest`) is done then. The
     engine's thread waits, and the worker goes on saying how it does.
     """
 

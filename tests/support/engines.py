@@ -93,14 +93,8 @@ def reencode_all(engine: Engine) -> list[Changed]:
     """Move all rows to the newest version; returns each slice's."""
     changed = []
     while engine.rows.may_be_stale:
-        changed += reencode_some(engine)
+        changed += engine.reencode_oldest(0.01)
     return changed
-
-
-def reencode_some(engine: Engine, at_most: int = 1000) -> list[Changed]:
-    """Move the next rows to the newest version."""
-    rows = engine.begin_reencoding(at_most)
-    return [] if rows is None else engine.put_reencoded(rows.compute())
 
 
 def changed_users(changed: Iterable[Changed]) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 
 from eddy.models.registry import Version
 from eddy.stream.engine.live_shares import LiveShares
+from eddy.stream.engine.reencoding import FEWEST
 from eddy.stream.state.snapshots import open_snapshot, write_snapshot
 from eddy.stream.worker.partition_task import note_changed
 from tests.support.engines import (
@@ -25,7 +26,6 @@ from tests.support.engines import (
     new_engine,
     new_live_version,
     reencode_all,
-    reencode_some,
     stored_rows,
     stored_rows_of,
     switch,
@@ -138,17 +138,17 @@ def test_moved_rows_keep_all_but_their_states_and_lose_the_anchor(first: Version
 def test_the_most_recently_active_rows_are_moved_first_and_each_of_them_once(
     first: Version, second: Version
 ) -> None:
-    users = 64
+    users = 4 * FEWEST
     engine = new_engine(first)
     apply(engine, sent(users, users), 0)
     switch(engine, second, 2)
     moved: list[str] = []
     while engine.rows.may_be_stale:
         assert engine.reencoding.left == users - len(moved)
-        moved += changed_users(reencode_some(engine, 16))
+        moved += changed_users(engine.reencode_oldest(1e-9))
     assert moved == [f"u-{i}" for i in reversed(range(users))]
     assert engine.reencoding.left == 0
-    assert reencode_some(engine) == []
+    assert engine.reencode_oldest(1.0) == []
 
 
 def test_an_old_version_leaves_with_its_last_row_however_that_goes(first: Version, second: Version) -> None:
@@ -162,7 +162,7 @@ def test_an_old_version_leaves_with_its_last_row_however_that_goes(first: Versio
     switch(empty, second, 2)
     for engine in (moved, erased, lost, empty):
         assert [version.live.epoch for version in engine.rows.versions] == [2]
-        assert reencode_some(engine) == []
+        assert engine.reencode_oldest(1.0) == []
 
 
 def test_rows_pass_over_an_epoch_that_was_followed_by_another_before_they_were_moved(
@@ -174,7 +174,7 @@ def test_rows_pass_over_an_epoch_that_was_followed_by_another_before_they_were_m
     assert epochs(engine) == {"u-0": 1, "u-1": 1, "u-2": 1, "new": 2}
     seen = [epochs(engine)]
     while engine.rows.may_be_stale:
-        reencode_some(engine, 16)
+        engine.reencode_oldest(1e-9)
         seen.append(epochs(engine))
     assert set(seen[-1].values()) == {3}
     for earlier, later in itertools.pairwise(seen):
