@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ pages, 40 MB of zeros: an eighth of the time of a test in memory.
 
 os.environ.setdefault("EDDY_HTTP_MAX_WAIT_MS", "20000")
 """What a loaded machine answers late is answered all the same; refusals have tests of their own."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background, or under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Processes that tests start take over how their parent takes Ctrl-C, and are to be ended by it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
