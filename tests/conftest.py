@@ -34,16 +34,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by its folder, and puts the quick ones first; last where several processes share the
-    files, so that none of them is left alone with a long one.
-    """
+    """Marks each test by its folder, and puts the quick ones first."""
     for item in items:
         for kind in KINDS:
             if kind in item.path.relative_to(Path(__file__).parent).parts:
                 item.add_marker(kind)
-    several = "PYTEST_XDIST_WORKER" in os.environ
-    kinds = KINDS[::-1] if several else KINDS
-    items.sort(key=lambda item: next(i for i, kind in enumerate(kinds) if item.get_closest_marker(kind)))
+    items.sort(key=lambda item: next(i for i, kind in enumerate(KINDS) if item.get_closest_marker(kind)))
 
 
 @pytest.fixture(scope="session")
