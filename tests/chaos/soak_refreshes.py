@@ -68,6 +68,8 @@ class Refresher(threading.Thread):
         self.seconds.append(round(time.monotonic() - began, 1))
         if done.returncode in ENDINGS:
             self.endings[ENDINGS[done.returncode]] += 1
+            for decision in read_decisions(self._settings.registry)[-1:]:
+                print(f"  {decision.reason}", flush=True)
         else:
             self.problems.append(f"a refresh ended with {done.returncode}: {done.stderr[-500:]}")
             print(f"  {self.problems[-1]}", flush=True)
