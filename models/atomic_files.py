@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 @contextmanager
@@ -44,6 +45,13 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
         sync(folder.parent)
+
+
+def try_writing(folder: Path) -> None:
+    """See whether a file can be made in a folder, which is made if missing. Errors: OSError when not."""
+    make_folder(folder)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def sync(path: Path) -> None:

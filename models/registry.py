@@ -22,7 +22,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from eddy.models.atomic_files import try_writing
 from eddy.models.config import ModelConfig
 from eddy.models.descriptions import DESCRIPTION, FORMAT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
@@ -125,9 +125,8 @@ def require_writable(registry: Place) -> None:
     folder = located(registry)
     try:
         folder.make_folder()
-        folder.work_folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder.work_folder):
-            versions(folder)
+        try_writing(folder.work_folder)
+        versions(folder)
     except OSError as error:
         raise EddyError(
             f"registry {folder}: no version could be written ({one_line(error)}); check {folder.advice}"

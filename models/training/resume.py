@@ -4,13 +4,12 @@ epoch.
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eddy.models.atomic_files import atomic_write, make_folder
+from eddy.models.atomic_files import atomic_write, try_writing
 from eddy.models.errors import EddyError
 
 
@@ -40,9 +39,7 @@ def require_checkpoint(path: Path | None) -> None:
     if path is None:
         return
     try:
-        make_folder(path.parent)
-        with TemporaryFile(dir=path.parent):
-            pass
+        try_writing(path.parent)
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
     except OSError as error:

@@ -73,17 +73,11 @@ async def make_lists(
         await service.start()
         stack.push_async_callback(service.stop)
         await _ready(service, show)
-        if users is None:
-            users = await service.on_thread(partial(_users_with_rows, service.view))
+        known = await service.on_thread(partial(_users_with_rows, service.view))
+        users = known if users is None else users
         # 3. Bucket by bucket, each written beside the next one's scoring.
         stack.enter_context(target.held())
-        buckets, done = await asyncio.to_thread(target.begin, len(users))
-        known = set(await service.on_thread(partial(_users_with_rows, service.view))) if done else set()
-        of_bucket = {
-            number: some
-            for number, some in enumerate(deal(users, buckets))
-            if number not in done or not target.is_of(number, some, known)
-        }
+        of_bucket = await asyncio.to_thread(_left_to_do, target, users, known)
         parts = [part for some in of_bucket.values() for part in _parts(some)]
         made, tables = len(users) - sum(map(len, parts)), _tables(service, parts, wanted)
         writing = asyncio.create_task(asyncio.sleep(0))
@@ -98,6 +92,17 @@ async def make_lists(
         await writing
         await asyncio.to_thread(target.finish)
         return len(users)
+
+
+def _left_to_do(target: Target, users: Sequence[str], known: Sequence[str]) -> dict[int, list[str]]:
+    """The users of each bucket that a killed run has not left whole; `known`: those with rows."""
+    buckets, done = target.begin(len(users))
+    with_rows = set(known) if done else set()
+    return {
+        number: some
+        for number, some in enumerate(deal(users, buckets))
+        if number not in done or not target.is_of(number, some, with_rows)
+    }
 
 
 def _parts(users: Sequence[str]) -> list[Sequence[str]]:

@@ -36,17 +36,16 @@ class Moment:
         wall = view.wall()
         return cls(view, view.clock.now(wall), wall, view.rules.at(wall))
 
-    def adjustment(self, question: Question) -> Adjustment:
-        """What the question and the rules ask of items."""
-        return Adjustment(question.where, question.boosts + self._rules_that_boost)
-
     @cached_property
     def _rules_that_boost(self) -> tuple[Boost, ...]:
         return tuple(boost for _, boost in self.rules.boosts)
 
     def column(self, question: Question, items: int) -> NDArray[np.float32] | None:
-        """What is added to the scores of N = `items` items: float32[N], None where nothing is."""
-        return self.view.adjustments.column(self.adjustment(question), items, self.wall)
+        """What the question and the rules add to the scores of N = `items` items: float32[N], None where
+        nothing is added.
+        """
+        adjustment = Adjustment(question.where, question.boosts + self._rules_that_boost)
+        return self.view.adjustments.column(adjustment, items, self.wall)
 
     def columns(self, questions: Sequence[Question], items: int) -> Adjust | None:
         """The columns of several questions."""
