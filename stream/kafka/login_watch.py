@@ -19,6 +19,8 @@ from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.kafka")
 
+_ENDING = "ending, to be restarted by a supervisor"
+
 
 class LoginWatch:
     """Call `look` every few seconds, from one thread at a time."""
@@ -45,8 +47,18 @@ class LoginWatch:
         else:
             self._take(None)
 
+    def behind(self, error: Exception) -> EddyError | None:
+        """What ends this process, when a client failed with `error` because the cluster does not let it in;
+        None when it does. A client may fail before `look` has looked, and with an error that says something
+        else: aiokafka takes a refused token for accepted, and the next answer is an IllegalSaslStateError.
+        """
+        problem = self.problem or _refusal(reason_of_failure(self._settings))
+        if problem is None:
+            return None
+        return EddyError(f"{problem} ({type(error).__name__}; {_ENDING})")
+
     def _take(self, reason: EddyError | None) -> None:
-        problem = str(reason) if isinstance(reason, Refused | NoToken) else None
+        problem = _refusal(reason)
         if problem is None:
             if self.problem is not None and reason is None:
                 log.info("the cluster lets this process in again")
@@ -59,12 +71,15 @@ class LoginWatch:
         if self._since is None:
             self._since = now
         if self._limit_s is not None and now - self._since > self._limit_s:
-            raise EddyError(
-                f"{problem} (for {now - self._since:.0f} s; ending, to be restarted by a supervisor)"
-            )
+            raise EddyError(f"{problem} (for {now - self._since:.0f} s; {_ENDING})")
 
     def close(self) -> None:
         """Close the connection."""
         admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
+
+
+def _refusal(reason: EddyError | None) -> str | None:
+    """The reason's words, when it is one that the cluster or the provider of tokens gives."""
+    return str(reason) if isinstance(reason, Refused | NoToken) else None

@@ -215,16 +215,14 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     login = LoginWatch(settings, limit_s=settings.stall_s)
     watching = asyncio.ensure_future(_watch(TopicWatch(settings, ids), login))
     try:
-        await _until_the_end(app, joining, stopping, watching, worker.background.failed)
+        await until_the_end(app, joining, stopping, watching, worker.background.failed)
         await _no_more(joining)
         app.consumer.stop_flow()
         await worker.stop(app.stop)
     except KafkaError as error:
-        if login.problem is None:
+        if (refused := await asyncio.to_thread(login.behind, error)) is None:
             raise
-        raise EddyError(
-            f"{login.problem} ({type(error).__name__}; ending, to be restarted by a supervisor)"
-        ) from error
+        raise refused from error
     finally:
         watching.cancel()
         await _no_more(joining)
@@ -233,11 +231,13 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
             await asyncio.to_thread(tracer.close, LAST_SPANS_S)
 
 
-async def _until_the_end(
+async def until_the_end(
     app: faust.App, joining: "asyncio.Future[None]", stopping: "asyncio.Future[Any]",
     *failures: "asyncio.Future[Any]",
 ) -> None:  # fmt: skip
-    """Wait until the worker is asked to stop. Errors: those of `failures`, and EddyError when Faust ended."""
+    """Wait until the worker is asked to stop. Errors: those of `failures`, and when Faust ended KafkaError
+    with a client's reason, or EddyError.
+    """
     ends = [stopping, *failures]
     await asyncio.wait([joining, *ends], return_when=asyncio.FIRST_COMPLETED)
     if joining.done():
@@ -248,6 +248,8 @@ async def _until_the_end(
         if failure.done():
             failure.result()
     if not stopping.done():
+        if isinstance(app.crash_reason, KafkaError):
+            raise app.crash_reason
         raise EddyError(f"the Kafka consumer stopped: {app.crash_reason!r}")
 
 

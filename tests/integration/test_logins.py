@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
+from aiokafka.errors import IllegalSaslStateError
 from kafka import TopicPartition
 
 from eddy.models.errors import EddyError
@@ -223,6 +224,19 @@ def test_a_process_that_is_not_let_in_any_more_says_why_once_and_when_it_is_over
         token_file.write_text("good")
         eventually(lambda: not look(), what="the login is accepted again")
     assert caplog.messages[-1] == "the cluster lets this process in again"
+
+
+@pytest.mark.parametrize("token", WHILE_RUNNING)
+def test_what_a_client_fails_of_is_told_as_the_refused_login_behind_it(
+    kafka: SecuredKafka, token_file: Path, token: str
+) -> None:
+    """Before the watch has looked, too: a client may be the first to meet it."""
+    with closing(LoginWatch(of_changing_token(kafka))) as watch:
+        assert watch.behind(IllegalSaslStateError()) is None
+        token_file.write_text(token)
+        told = str(watch.behind(IllegalSaslStateError()))
+    assert WHILE_RUNNING[token] in told
+    assert told.endswith("(IllegalSaslStateError; ending, to be restarted by a supervisor)")
 
 
 @pytest.mark.timeout(900)
