@@ -9,3 +9,7 @@ class UnfitModel(EddyError):
     """A model that nobody should use, which no repetition mends: its numbers are none, or it has seen what it
     is to be judged on.
     """
+
+
+class WrongOption(EddyError):
+    """What the user has chosen cannot be, whenever it is tried."""

@@ -1,6 +1,7 @@
 """The work of `eddy refresh`: progress, one line per step, and how the command ends."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import typer
 from eddy.cli.error_lines import line_for_user
 from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar, require_figures_file
-from eddy.refresh.metrics import write_metrics
+from eddy.models.errors import EddyError
+from eddy.refresh.metrics import write_metrics, write_no_decision
 from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
 from eddy.refresh.schedule import repeat
@@ -26,14 +28,25 @@ def run_refresh(
     every: the time from one refresh to the next, such as 6h. on_drift: whether one also begins when the live
     loss has risen. metrics: a file for Prometheus.
 
-    Errors: EddyError when a lone refresh fails, `every` is no duration, or the metrics could not be written.
+    Errors: EddyError when a lone refresh fails, `every` is no duration, the metrics could not be written, or
+    torchrun started this process.
     """
     require_figures_file(metrics)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise EddyError(
+            "eddy refresh is one process: train under torchrun with `eddy train`, then judge and announce "
+            "what came of it with `eddy refresh --candidate VERSION`, without torchrun"
+        )
 
     def once() -> Outcome:
         began = time.monotonic()
-        with progress_bar() as show:
-            outcome = refresh(settings, options, show, _say)
+        try:
+            with progress_bar() as show:
+                outcome = refresh(settings, options, show, _say)
+        except Exception as error:
+            if metrics is not None:
+                write_no_decision(metrics, failed=not isinstance(error, NotYet))
+            raise
         _say_outcome(outcome, time.monotonic() - began)
         if metrics is not None:
             write_metrics(metrics, outcome)

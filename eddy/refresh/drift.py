@@ -13,8 +13,8 @@ from collections.abc import Callable
 from kafka.errors import KafkaError
 from river.drift import ADWIN
 
+from eddy.models.errors import EddyError
 from eddy.refresh.refresh import Say
-from eddy.stream.kafka.clients import NotReadInTime
 from eddy.stream.kafka.live_ranks import RankReader
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.rank_counts import SUMS, Told
@@ -84,7 +84,9 @@ class DriftWatch:
         self._since_ms = wall_ms()
 
     def wait(self, seconds: float = math.inf) -> None:
-        """Wait so long, or until the loss has risen. A cluster that is away for a while is waited for."""
+        """Wait so long, or until the loss has risen. A cluster that is away, or does not let this process in,
+        is waited for.
+        """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if (reason := self._look()) is not None:
@@ -101,7 +103,7 @@ class DriftWatch:
             for at_ms, told in self._reader.read_on():
                 self._since_ms = at_ms + 1
                 risen = self._detector.take(told) or risen
-        except (KafkaError, OSError, NotReadInTime) as error:
+        except (KafkaError, OSError, EddyError) as error:  # a refused login, too, since it may be mended
             topic = self._settings.topics.metrics
             log.warning("the topic %s cannot be read at the moment (%r)", topic, error)
             if self._reader is not None:

@@ -1,19 +1,36 @@
 """What a refresh tells Prometheus: a file for the node exporter's textfile collector, replaced whole."""
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, Metric, write_to_textfile
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from eddy.models.decisions import Kind
 from eddy.models.errors import EddyError
 from eddy.refresh.refresh import Outcome
 
+_SUCCESS, _FAILED = "eddy_refresh_success_timestamp_seconds", "eddy_refresh_failed"
+
+
+class _Told(Collector):
+    """Metrics that a file has told already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._metrics)
+
 
 def write_metrics(file: Path, outcome: Outcome) -> None:
     """Write a refresh's end, its steps' durations and the gate's figures. Errors: EddyError."""
     registry = CollectorRegistry()
+    _tell_success(registry)
     Gauge(
         "eddy_refresh_end_timestamp_seconds", "When the last refresh that came to a decision ended",
         registry=registry,
@@ -38,6 +55,45 @@ def write_metrics(file: Path, outcome: Outcome) -> None:
     for name, ends in judgement.get("gains", {}).items():
         for end, value in ends.items():
             gain.labels(name, end).set(value)
+    _write(registry, file)
+
+
+def write_no_decision(file: Path, failed: bool) -> None:
+    """Write that a refresh came to no decision, beside what the file tells of the last one that did.
+
+    failed: whether it ended with an error; otherwise too little was new.
+
+    Errors: EddyError.
+    """
+    told = list(_told_in(file))
+    registry = CollectorRegistry()
+    if failed:
+        Gauge(_FAILED, _FAILED_HELP, registry=registry).set(1)
+    else:
+        _tell_success(registry)
+    again = {_FAILED} if failed else {_FAILED, _SUCCESS}
+    registry.register(_Told(metric for metric in told if metric.name not in again))
+    _write(registry, file)
+
+
+_FAILED_HELP = "1 when the last refresh ended with an error, else 0"
+
+
+def _tell_success(registry: CollectorRegistry) -> None:
+    Gauge(_FAILED, _FAILED_HELP, registry=registry).set(0)
+    Gauge(
+        _SUCCESS, "When a refresh last ended without an error: with a decision, or as too little was new",
+        registry=registry,
+    ).set(time.time())  # fmt: skip
+
+
+def _told_in(file: Path) -> Iterator[Metric]:
+    """The metrics in a file that a refresh has written; none when there is no such file."""
+    with suppress(OSError, ValueError):
+        yield from text_string_to_metric_families(file.read_text())
+
+
+def _write(registry: CollectorRegistry, file: Path) -> None:
     try:
         write_to_textfile(str(file), registry)
     except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from eddy.models.config import ModelConfig, TrainConfig, configs
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, WrongOption
 from eddy.models.evaluation.judgement import METRIC, Rule
 from eddy.models.evaluation.metrics import NAMES
 from eddy.models.logs.events import Events
@@ -99,14 +99,17 @@ def recipe_of(options: RefreshOptions, live: Version | None) -> Recipe:
     """The settings of the live version, changed by the options; the defaults where there is none, or where
     the options name a cell.
 
-    Errors: EddyError for an option that is wrong.
+    Errors: WrongOption.
     """
     like_live = live is not None and options.cell in (None, live.recommender.config.cell)
     base = None
     if live is not None and like_live:
         base = live.recommender.config, _training_of(live)
     cell = options.cell or (live.recommender.config.cell if live else "gru")
-    config, training = configs(cell, options.assignments, base)
+    try:
+        config, training = configs(cell, options.assignments, base)
+    except EddyError as error:
+        raise WrongOption(str(error)) from None
     warm = (
         live is not None
         and not options.from_scratch

@@ -1,8 +1,11 @@
-"""Refreshes one after another, at a fixed pace. What fails is tried again; only the user ends it."""
+"""Refreshes one after another, at a fixed pace. What fails is tried again: only the user ends it, or a choice
+of the user's that cannot be.
+"""
 
 import time
 from collections.abc import Callable
 
+from eddy.models.errors import WrongOption
 from eddy.refresh.refresh import Outcome, Say
 from eddy.refresh.windows import NotYet
 
@@ -19,6 +22,8 @@ def repeat(
     the next at once.
 
     line_for_user: the line that tells of an error; None for a fault of the program, which ends it.
+
+    Errors: WrongOption.
     """
     while True:
         began, wait_s = clock(), period_s
@@ -26,6 +31,8 @@ def repeat(
             refresh_once()
         except NotYet as reason:
             say(f"nothing to do yet: {reason}")
+        except WrongOption:
+            raise
         except Exception as error:
             if (line := line_for_user(error)) is None:
                 raise

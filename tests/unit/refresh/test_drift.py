@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from kafka.errors import KafkaTimeoutError
 
-from eddy.refresh.drift import DriftDetector
+from eddy.refresh import drift
+from eddy.refresh.drift import DriftDetector, DriftWatch
+from eddy.stream.kafka.security.connecting import Refused
 from eddy.stream.records.rank_counts import SUMS, RankedBy, Told
 from eddy.stream.records.schema import GROUPS
+from eddy.stream.records.settings import load_settings
 
 pytestmark = pytest.mark.unit
 
@@ -51,3 +55,26 @@ def test_another_version_begins_anew() -> None:
     # What a worker still tells of the epoch before does not count.
     late = [1, 2] * 60
     assert alarms([0.25, 0.15] * 60, seed=1, epoch_of=late) == []
+
+
+class Ended(BaseException):
+    """As Ctrl-C."""
+
+
+@pytest.mark.parametrize("failure", [Refused("the token has expired"), KafkaTimeoutError(), OSError()])
+def test_a_cluster_that_is_away_or_lets_nobody_in_does_not_end_the_wait(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    looks: list[int] = []
+
+    def refuse(*_: object) -> None:
+        looks.append(1)
+        raise failure
+
+    def sleep(_: float) -> None:
+        if len(looks) == 3:
+            raise Ended
+
+    monkeypatch.setattr(drift, "RankReader", refuse)
+    with pytest.raises(Ended):
+        DriftWatch(load_settings(), print, sleep).wait(3_600)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eddy.models.config import ModelConfig, TrainConfig
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, WrongOption
 from eddy.models.registry import Version
 from eddy.refresh.options import WARM_EPOCHS, RefreshOptions, gate_rule, metric_of, recipe_of
 from tests.support.engines import random_version
@@ -83,3 +83,9 @@ def test_wrong_words_are_refused_with_the_right_ones() -> None:
         gate_rule("best")
     with pytest.raises(EddyError, match="recall@20"):
         metric_of("accuracy")
+
+
+@pytest.mark.parametrize("assignment", ["hiden=8", "hidden=none", "hidden", "window=20"])
+def test_a_setting_that_cannot_be_is_a_wrong_option_which_no_repetition_mends(assignment: str) -> None:
+    with pytest.raises(WrongOption, match=r"--set|hidden"):
+        recipe_of(RefreshOptions(assignments=(assignment,)), None)

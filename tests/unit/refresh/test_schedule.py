@@ -7,7 +7,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from eddy.cli.error_lines import line_for_user
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, WrongOption
 from eddy.refresh.refresh import Outcome
 from eddy.refresh.schedule import RETRY_S, repeat
 from eddy.refresh.windows import NotYet
@@ -73,6 +73,11 @@ def test_a_cluster_a_disk_or_a_machine_that_fails_for_a_while_does_not_end_the_s
 def test_a_fault_of_the_program_ends_the_schedule() -> None:
     with pytest.raises(ZeroDivisionError):
         waits(ZeroDivisionError(), period_s=100)
+
+
+def test_a_choice_that_cannot_be_ends_the_schedule() -> None:
+    with pytest.raises(WrongOption):
+        waits(WrongOption("--set hiden=3: unknown setting"), period_s=100)
 
 
 def test_too_little_that_is_new_waits_for_the_next_turn() -> None:
