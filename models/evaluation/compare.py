@@ -13,7 +13,7 @@ from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.diagnostics import latest_windows
 from eddy.models.evaluation.evaluate import ModelMetrics, judge
 from eddy.models.evaluation.metrics import Metrics
-from eddy.models.evaluation.protocols import Mode, Protocol, make_trial, require_mode
+from eddy.models.evaluation.protocols import Mode, Protocol, make_trial, require_mode, require_reported
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
@@ -123,6 +123,7 @@ def compare(
     """
     require_mode(mode)
     trial = make_trial(events, protocol, rules)
+    require_reported(trial, mode)
     measured: Windows | None = None
     rows = []
     for cell in cells:

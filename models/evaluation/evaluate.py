@@ -17,7 +17,15 @@ from eddy.models.descriptions import until_of
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Baseline, baselines
 from eddy.models.evaluation.metrics import Metrics, metrics
-from eddy.models.evaluation.protocols import MODES, Mode, Protocol, Trial, make_trial, require_mode
+from eddy.models.evaluation.protocols import (
+    MODES,
+    Mode,
+    Protocol,
+    Trial,
+    make_trial,
+    require_mode,
+    require_reported,
+)
 from eddy.models.evaluation.ranks import counting, recommender_ranks
 from eddy.models.logs.events import Events
 from eddy.models.logs.item_features import ItemFeatures
@@ -72,8 +80,11 @@ class Report:
         rows.append((f"EDDY ({self.about['config']['cell']})", self.judged.reported[mode], ""))
         rows.sort(key=lambda row: row[1][TABLE[0]], reverse=True)
         width = max(len(name) for name, _, _ in rows)
+        title = f"{self.trial.protocol}, mode {mode}: {self.judged.events[mode]:,} events judged"
+        if not self.judged.events[mode]:
+            return title
         lines = [
-            f"{self.trial.protocol}, mode {mode}: {self.judged.events[mode]:,} events judged",
+            title,
             " ".join(["".ljust(width), *(name.rjust(9) for name in TABLE), "  half-life, own items"]),
         ]
         for name, values, tuned in rows:
@@ -163,6 +174,7 @@ def evaluate(
         raise EddyError(f"a micro-batch of {batch} events is not possible; use 1 or more")
     rules = rules or (version.rules if version else EVERY_EVENT)
     trial = make_trial(events, protocol, rules)
+    require_reported(trial, mode)
     model: Trained | Version = version or train(
         trial.training_part, config or ModelConfig(), settings or TrainConfig(), rules, training,
         features=features,

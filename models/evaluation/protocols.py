@@ -83,6 +83,15 @@ def require_mode(mode: str) -> None:
         raise EddyError(f"mode {mode!r} is not known; use {' or '.join(MODES)}")
 
 
+def require_reported(trial: Trial, mode: Mode) -> None:
+    """Errors: EddyError when a mode leaves no event to report on."""
+    if not np.any(trial.in_mode(mode) & ~trial.tuning):
+        raise EddyError(
+            f"{trial.events.source}: mode {mode} has no event to judge, as all items were their users' "
+            "before; use --mode all"
+        )
+
+
 def make_trial(
     events: Events,
     protocol: Protocol,

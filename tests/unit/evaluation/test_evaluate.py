@@ -14,6 +14,7 @@ from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.descriptions import UNTIL
 from eddy.models.errors import EddyError
 from eddy.models.evaluation.baselines import Decay, Ranks, rank_by_rules, rule_group
+from eddy.models.evaluation.compare import compare
 from eddy.models.evaluation.evaluate import Report, evaluate
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.evaluation.protocols import Protocol, make_trial
@@ -177,13 +178,26 @@ def test_the_json_names_the_mode_and_holds_both(report: Report) -> None:
         assert set(metrics_by_name["baselines"]) == {baseline.name for baseline in report.baselines}
 
 
-def test_a_metric_over_no_events_is_null_in_json() -> None:
+def repeats() -> Events:
+    """Everyone always takes the same item."""
     events = stream()
-    repeats = replace(events, item=(events.user % 12).astype(np.int32))  # everyone always takes the same item
-    written = evaluate(repeats, "prequential", config=SMALL, settings=QUICK).to_dict()
+    return replace(events, item=(events.user % 12).astype(np.int32))
+
+
+def test_a_mode_without_events_is_null_in_json_and_only_a_title_in_the_table() -> None:
+    report = evaluate(repeats(), "prequential", config=SMALL, settings=QUICK)
+    written = report.to_dict()
     assert written["modes"]["unseen"]["judged"] == 0
     assert written["modes"]["unseen"]["model"]["mrr@20"] is None
     assert written["modes"]["all"]["baselines"]["repeats_then_popularity"]["mrr@20"] == 1.0
+    assert report.table().endswith("\n\nprequential, mode unseen: 0 events judged")
+
+
+def test_a_mode_without_events_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(EddyError, match="mode unseen has no event to judge"):
+        evaluate(repeats(), "prequential", "unseen")
+    with pytest.raises(EddyError, match="mode unseen has no event to judge"):
+        compare(repeats(), "prequential", SMALL, QUICK, mode="unseen")
 
 
 def test_the_table_has_a_line_for_everyone_best_first(report: Report) -> None:
