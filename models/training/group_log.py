@@ -6,7 +6,7 @@ others' events. What all need is made by adding up: how often items occur, how l
 numbers of users and items are those that a lone process would give them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -163,18 +163,33 @@ def gathered(log: GroupLog, rows: NDArray[np.bool_], begin: int) -> tuple[Events
     """In the first process, these events of all processes, rows[n] of each, as a log in order, and how many
     of them are before the rows from `begin` on. The others get None.
     """
-    events = log.events
-    picked = np.concatenate(
-        [np.flatnonzero(rows[part]) + part.start for part in slices(len(rows))] or [np.zeros(0, np.int64)]
-    )
-    columns: dict[str, NDArray[Any]] = {
-        name: getattr(events, name)[picked] for name in ("user", "item", "timestamp", "type", "value")
-    }
-    told = log.group.to_first({**columns, "arrival": arrivals(events)[picked], "late": picked >= begin})
-    if told is None:
+    events, group, store = log.events, log.group, log.events.store
+    # 1. Which of this process's events are meant.
+    growing = store.growing(np.int64)
+    for part in slices(len(rows)):
+        growing.append(np.flatnonzero(rows[part]) + part.start)
+    picked = growing.finish()
+    longest = int(group.each(len(picked)).max())
+
+    # 2. What all processes tell of theirs, slice by slice: so much at a time is in memory.
+    def told(of_rows: Callable[[Ints], NDArray[Any]]) -> NDArray[Any]:
+        joined = store.growing(of_rows(picked[:0]).dtype)
+        for part in slices(longest):
+            for values in group.to_first(of_rows(picked[part])) or ():
+                joined.append(values)
+        return joined.finish()
+
+    names = "user", "item", "timestamp", "type", "value"
+    columns = {name: told(getattr(events, name).__getitem__) for name in names}
+    arrival, late = told(arrivals(events).__getitem__), told(lambda rows: rows >= begin)
+    if not group.first:
         return None
-    joined = {name: np.concatenate([each[name] for each in told]) for name in told[0]}
-    order = np.lexsort((joined["arrival"], joined["timestamp"], joined["late"]))
-    in_order: dict[str, Any] = {name: joined[name][order] for name in columns}
-    origin = Origin((), joined["arrival"][order])
-    return replace(events, event_id=None, origin=origin, **in_order), int((~joined["late"]).sum())
+    # 3. In the order of the whole log.
+    order = np.lexsort((arrival, columns["timestamp"], late))
+
+    def in_order(column: NDArray[Any]) -> NDArray[Any]:
+        return store.filled(len(order), column.dtype, lambda part: column[order[part]])
+
+    in_log: dict[str, Any] = {name: in_order(column) for name, column in columns.items()}
+    origin = Origin((), in_order(arrival))
+    return replace(events, event_id=None, origin=origin, **in_log), int((~late).sum())

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eddy.models.logs.events import Origin
+from eddy.models.logs import column_store
+from eddy.models.logs.column_store import IN_MEMORY, ColumnStore
+from eddy.models.logs.events import Events, Origin
 from eddy.models.training.distributed import Group
-from eddy.models.training.group_log import GroupLog
+from eddy.models.training.group_log import GroupLog, arrivals, gathered
 from tests.support.training import log
 
 pytestmark = pytest.mark.unit
@@ -43,6 +45,10 @@ class ThreadGroup(Group):
     def each(self, number: int) -> Any:
         return np.array(self.meeting.exchange(self.rank, number))
 
+    def to_first(self, value: Any) -> list[Any] | None:
+        told = self.meeting.exchange(self.rank, value)
+        return told if self.first else None
+
 
 @pytest.mark.parametrize("times", [1, 5, 1000])
 @pytest.mark.parametrize("of_all", [0, 120])
@@ -66,3 +72,37 @@ def test_a_row_of_all_events_is_found_in_each_process_whatever_the_ties(of_all: 
         before = np.concatenate([[0], np.cumsum(owner == rank)])
         assert own_rows.tolist() == before[rows].tolist()
         assert times_there.tolist() == time[np.minimum(rows, count - 1)].tolist()
+
+
+@pytest.mark.parametrize("limit_bytes", [None, 0])
+def test_the_first_process_gets_the_picked_events_of_all_in_order_slice_by_slice(
+    limit_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(column_store, "SLICE_ROWS", 7)
+    size, count, first = 3, 300, 200
+    rng = np.random.default_rng(0)
+    time = np.concatenate([np.sort(rng.integers(20, size=part)) for part in (first, count - first)])
+    user = rng.integers(9, size=count)
+    owner = np.where(user < 6, 0, 1 + user % 2)  # processes have different numbers of events
+    picked = rng.random(9) < 0.5
+    every = replace(
+        log(user, rng.integers(5, size=count)), timestamp=time, origin=Origin((), np.arange(count))
+    )
+    expected = every.take(picked[user])
+    meeting = Meeting(size)
+
+    def of_process(rank: int) -> tuple[Events, int] | None:
+        store = ColumnStore(limit_bytes) if limit_bytes is not None else IN_MEMORY
+        own = replace(every.take(owner == rank), store=store)
+        begin = int((owner[:first] == rank).sum())
+        return gathered(GroupLog(own, ThreadGroup(rank, size, meeting=meeting)), picked[own.user], begin)
+
+    with ThreadPoolExecutor(size) as threads:
+        together, *others = threads.map(of_process, range(size))
+    assert others == [None, None]
+    assert together is not None
+    events, begin = together
+    assert begin == picked[user[:first]].sum()
+    for name in ("user", "item", "timestamp", "type", "value"):
+        assert np.array_equal(getattr(events, name), getattr(expected, name), equal_nan=name == "value")
+    assert np.array_equal(arrivals(events), arrivals(expected))
