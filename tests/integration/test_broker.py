@@ -210,11 +210,12 @@ def test_the_cluster_that_the_settings_name_is_used(broker: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host.invalid:9092"])
-def test_a_cluster_that_does_not_answer_is_one_line_within_ten_seconds(address: str) -> None:
+def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(address: str) -> None:
+    """Eight by its own limits; a client that waits for its request's end takes thirty and more."""
     started = time.monotonic()
     with (
         pytest.raises(EddyError, match=f"no answer from the Kafka cluster at {address}"),
         broker_or_local(load_settings(bootstrap_servers=address)),
     ):
         pass
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25

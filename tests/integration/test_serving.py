@@ -97,7 +97,7 @@ def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(system: S
         connection.getresponse().read()
         took.append(time.perf_counter() - began)
     connection.close()
-    assert sorted(took)[len(took) // 4] < 0.01
+    assert sorted(took)[len(took) // 4] < 0.03
 
 
 def test_a_posted_question_is_answered_as_the_same_question_in_a_url(system: System) -> None:
