@@ -170,11 +170,14 @@ class Journal:
 
 
 def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.uint64]) -> _Journal:
-    """One update as it is written: items by their place among the distinct hashes, 0 standing for no item."""
+    """One update as it is written: items by their place among the distinct hashes, 0 standing for no item. It
+    takes time in proportion to the events, whatever the size of the catalogue.
+    """
     index = np.concatenate((counted.item, counted.previous.ravel())) + 1  # 0 = none
-    place = np.zeros(len(hashes) + 1, np.uint32)
-    place[index] = 1
-    distinct = np.flatnonzero(place)
+    place = np.empty(len(hashes) + 1, np.uint32)  # only what is written is read
+    position = np.arange(len(index), dtype=np.uint32)
+    place[index] = position  # of several for one item the last stays
+    distinct = np.sort(index[place[index] == position])
     place[distinct] = np.arange(len(distinct))
     n, column = len(counted.item), place[index]
     named = np.where(distinct > 0, hashes[distinct - 1], np.uint64(0))
