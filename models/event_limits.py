@@ -17,7 +17,7 @@ MAX_ID = 1024
 MAX_TYPE = 256
 
 MAX_VALUE = 65_504.0
-"""The greatest finite float16: rows keep values in this type. The event log keeps more of their digits, within
+"""The greatest finite float16: rows keep values in this type. The event log keeps more digits of them, within
 the same bounds.
 """
 

@@ -2,9 +2,9 @@
 
 Every change is written in one order: new parts, then the manifest that lists them, then what it no longer
 lists is removed. So at any moment the newest manifest is a whole and consistent state, and whatever kills the
-process, what is lost is work. Only files that a merge has replaced, which no reader looks for, go before their
-manifest forgets them: an erasure must find every file that there is. On object storage nothing is locked: a writer that finds another's manifest
-beside its own takes its own back, and ends.
+process, what is lost is work. Only files that a merge has replaced, which no reader looks for, go before
+their manifest forgets them: an erasure must find every file that there is. On object storage nothing is
+locked: a writer that finds another's manifest beside its own takes its own back, and ends.
 """
 
 from collections.abc import Callable, Sequence
