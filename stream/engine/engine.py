@@ -28,12 +28,11 @@ from eddy.stream.engine.statistics_buffer import StatisticsBuffer
 from eddy.stream.engine.version_rows import VersionBuilder, VersionRows
 from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
-from eddy.stream.records.columns import join_columns, select_entries
+from eddy.stream.records.columns import join_columns, select_entries, widened
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.rank_counts import RankedBy
 from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.item_names import ItemNames
-from eddy.stream.state.item_statistics import widened
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample

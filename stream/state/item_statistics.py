@@ -100,12 +100,6 @@ class Counted:
         return Counted(place[self.item], self.time, previous, self.offset)
 
 
-def widened(previous: NDArray[np.int64], lags: int) -> NDArray[np.int64]:
-    """previous[n, K] with as many columns as `lags`, which are K or more; those that were missing are -1."""
-    missing = lags - previous.shape[1]
-    return np.pad(previous, ((0, 0), (0, missing)), constant_values=-1) if missing else previous
-
-
 @dataclass
 class Journal:
     """The writing side for one owned partition: call `note_counted` after counting, and `drain_records` at
