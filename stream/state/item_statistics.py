@@ -143,7 +143,7 @@ class Journal:
             return self._base(statistics.export_partition(self.partition, catalogue.hashes))
         sequence, offset, hashes = self.sequence, self.offset, catalogue.hashes
         key = f"{self.partition}/journal/{sequence % RING}".encode()
-        # One entry per call of `update`: readers repeat the same calls, so their sums round alike.
+        # One entry per call of `count_events`: readers repeat the same calls, so their sums round alike.
         return lambda: [(key, _encode([_journal(sequence, offset, counted, hashes) for counted in noted]))]
 
     def _base(self, arrays: Mapping[str, NDArray[Any]]) -> Callable[[], list[Message]]:
