@@ -246,10 +246,10 @@ class Engine:
         """Forget the items that cannot be listed and that nothing names, if they are many, and give the
         others new numbers; returns whether it did. Lists under way keep the old numbers, and names for them.
         """
+        self.statistics_buffer.flush()  # events that wait name items, too
         kept = self._forgetting.kept(self.statistics, self.rows.slabs)
         if kept is None:
             return False
-        self.statistics_buffer.flush()
         new_number = self.names.keep_items(kept)
         for holder in (self.statistics, self.statistics_buffer):
             holder.renumber(new_number)
