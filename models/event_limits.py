@@ -17,7 +17,9 @@ MAX_ID = 1024
 MAX_TYPE = 256
 
 MAX_VALUE = 65_504.0
-"""The greatest finite float16: rows keep values in this type, and the event log holds what rows do."""
+"""The greatest finite float16: rows keep values in this type. The event log keeps more digits of them, within
+the same bounds.
+"""
 
 LATEST_MS = 10**14
 """The year 5138, as a bound against times that cannot be meant."""

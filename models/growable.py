@@ -11,8 +11,8 @@ T = TypeVar("T", bound=np.generic)
 class Growable(Generic[T]):
     """An array whose appends cost in proportion to what they append: full room is at least doubled.
 
-    `now` is a view. Appending never changes what an earlier view shows, so other threads may keep one;
-    writing through a view changes what is in the array until the next append moves it.
+    `now` is a view, which other threads may ask for while one appends. Appending never changes what an
+    earlier view shows; writing through a view changes what is in the array until the next append moves it.
     """
 
     def __init__(self, values: NDArray[T]) -> None:
@@ -29,12 +29,13 @@ class Growable(Generic[T]):
 
     def append(self, values: NDArray[T]) -> None:
         """Add these values at the end."""
-        start, self._length = self._length, self._length + len(values)
-        if self._length > len(self._room):
-            room = np.empty((max(self._length, 2 * len(self._room)), *self._room.shape[1:]), self._room.dtype)
+        start, end, room = self._length, self._length + len(values), self._room
+        if end > len(room):
+            room = np.empty((max(end, 2 * len(room)), *room.shape[1:]), room.dtype)
             room[:start] = self._room[:start]
-            self._room = room
-        self._room[start : self._length] = values
+        room[start:end] = values
+        # The length comes last: whoever asks for `now` meanwhile, on another thread, gets whole values.
+        self._room, self._length = room, end
 
     def extend(self, length: int, value: T | int | bool) -> None:
         """Append `value` until there are `length` values."""

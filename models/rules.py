@@ -4,6 +4,9 @@ A rule is a list of clauses, "rating<5,remove,dislike": an event type, or a type
 value (<, <=, >, >=); "*" is every type, the empty string none. A clause with a comparison is false for an
 event without value. A negative event still moves the state (the cell sees that it was negative) but is never
 a target.
+
+Rows keep values as float16, while a log may have more digits of them. So both sides of a comparison are
+rounded to float16, and training judges an event as the stream does: 4.2 is not below 4.2.
 """
 
 import re
@@ -59,6 +62,12 @@ class _Clause:
         return matches
 
 
+def _as_in_rows(value: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    """Values as rows keep them: rounded to float16, NaN where there is none."""
+    with np.errstate(over="ignore"):  # a rule may name a number above all values
+        return np.asarray(value).astype(np.float16).astype(np.float32)
+
+
 def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
     clauses = []
     for text in filter(None, (part.strip() for part in rule.split(","))):
@@ -66,7 +75,7 @@ def _parse(rule: str, setting: str) -> tuple[_Clause, ...]:
         try:
             if match is None:
                 raise ValueError
-            number = float(match["number"]) if match["op"] else 0.0
+            number = float(_as_in_rows(float(match["number"]))) if match["op"] else 0.0
         except ValueError:
             raise EddyError(
                 f"event rule '{setting}': cannot read {text!r}; write types, as in rating<5,remove"
@@ -99,7 +108,7 @@ class EventRules:
 
     def flags(self, types: Sequence[str], type_index: NDArray[Any], value: NDArray[np.float32]) -> Flags:
         """The rules on n events: `type_index` int[n] into `types`, `value` float32[n] (NaN = absent)."""
-        by_setting = {}
+        value, by_setting = _as_in_rows(value), {}
         for setting, clauses in self._clauses.items():
             by_setting[setting] = np.zeros(len(value), np.bool_)
             for clause in clauses:

@@ -16,6 +16,7 @@ is refused, because URIs appear in logs and announcements.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -137,9 +138,7 @@ class Location:
     def files(self) -> list[FileEntry]:
         """All files below this folder, sorted by the names on their way; none when it is not there."""
         if not self.is_remote:
-            root = Path(self.path)
-            local = [path for path in sorted(root.rglob("*")) if path.is_file()]
-            return [_entry_of(path, root) for path in local]
+            return _local_files(Path(self.path))
         types, prefix = _types(), len(self.path.rstrip("/")) + 1
         listed = [
             (info.path[prefix:].split("/"), info) for info in self._listed(True) if info.type == types.File
@@ -277,6 +276,17 @@ def _types() -> Any:
     from pyarrow.fs import FileType
 
     return FileType
+
+
+def _local_files(root: Path) -> list[FileEntry]:
+    """All files below a folder of this machine, as of about now: others may add and remove some meanwhile."""
+    paths = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    entries = []
+    for path in paths:
+        with suppress(FileNotFoundError):  # removed since
+            if path.is_file():
+                entries.append(_entry_of(path, root))
+    return entries
 
 
 def _entry_of(path: Path, root: Path) -> FileEntry:

@@ -189,6 +189,9 @@ class EchoState(Cell):
         self.register_buffer("b", torch.rand(hidden) * 0.2 - 0.1)
         self._reservoir: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_reservoir": None}  # a copy makes its own, of what its buffers are then
+
     def reservoir(self) -> Tensor:
         """The reservoir as a sparse matrix, which is made again when the buffers are on another device."""
         if self._reservoir is None or self._reservoir.device != self.columns.device:

@@ -53,4 +53,5 @@ def _centre(
         of_features = recommender.of_features(
             Bags(*(part.to(recommender.item_bias.device) for part in new_bags))
         )
-        recommender.feature_centre.copy_(of_features.sum(dim=0) / new_bags.has_any.sum())
+        # Added, as what features give is counted from the centre that there is.
+        recommender.feature_centre.add_(of_features.sum(dim=0) / new_bags.has_any.sum())

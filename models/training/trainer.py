@@ -256,16 +256,16 @@ class Trainer:
         # A small log in large batches is too few steps to learn from.
         per_step = min(settings.bptt_steps * settings.batch, max(MIN_EVENTS, count // MIN_STEPS))
         steps = self._batches(wanted, users, settings.bptt_steps, per_step)
+        learning = [weight for weights in self.optimizer.param_groups for weight in weights["params"]]
         # 2. Optimiser steps.
         for number, batch in enumerate(steps, 1):
             targets = self.group.concatenated(self._targets(batch))
             loss, state = self._loss_of(batch, state, targets)
-            for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
+            for weights in self.optimizer.param_groups:
+                weights["lr"] = settings.learning_rate * schedule(epoch - 1 + done / count)
             self.optimizer.zero_grad()
             # The group averages gradients of sums; the step needs the gradient of the mean over predictions.
             torch.autograd.backward(loss * (self.group.size / max(1, len(targets))))
-            learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(learning, settings.clip)
             self.optimizer.step()
             if settings.average and phase == "network":

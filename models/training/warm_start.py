@@ -86,9 +86,10 @@ def grown(
     for name in _BY_TYPE:
         if name in of_parent:
             weights[name] = of_parent[name][with_unknown]
-    # 4. Features, as they were before training weighed them.
+    # 4. Features, as they were before training centred and weighed them.
     if config.features:
         weights["feature_vectors"] = _feature_vectors(parent, vocabulary, weights["feature_vectors"])
+        weights["feature_centre"] = torch.zeros(config.dim + 1)
     child.load_state_dict(weights)
     return child
 

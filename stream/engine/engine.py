@@ -28,12 +28,11 @@ from eddy.stream.engine.statistics_buffer import StatisticsBuffer
 from eddy.stream.engine.version_rows import VersionBuilder, VersionRows
 from eddy.stream.kernels.window_loops import EventTable
 from eddy.stream.records.clock import StreamClock
-from eddy.stream.records.columns import join_columns, select_entries
+from eddy.stream.records.columns import join_columns, select_entries, widened
 from eddy.stream.records.decode import EventColumns
 from eddy.stream.records.rank_counts import RankedBy
 from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.item_names import ItemNames
-from eddy.stream.state.item_statistics import widened
 from eddy.stream.state.retirement import Forgetting, drop_idle
 from eddy.stream.state.rows import Rows, encode_rows
 from eddy.stream.state.sampling import in_sample
@@ -247,10 +246,10 @@ class Engine:
         """Forget the items that cannot be listed and that nothing names, if they are many, and give the
         others new numbers; returns whether it did. Lists under way keep the old numbers, and names for them.
         """
+        self.statistics_buffer.flush()  # events that wait name items, too
         kept = self._forgetting.kept(self.statistics, self.rows.slabs)
         if kept is None:
             return False
-        self.statistics_buffer.flush()
         new_number = self.names.keep_items(kept)
         for holder in (self.statistics, self.statistics_buffer):
             holder.renumber(new_number)

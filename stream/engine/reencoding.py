@@ -82,6 +82,7 @@ class Reencoding:
                 self._version, self._queue = version, stale[np.argsort(-time_of, kind="stable")]
                 return
         self._rows.may_be_stale = False
+        self._version = self._rows.newest  # the slab of one that has no rows any more leaves the memory
 
     def _stale(self, version: VersionRows, slots: Slots) -> Slots:
         """Those of `slots` that are rows to be moved to the newest version."""

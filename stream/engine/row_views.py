@@ -12,7 +12,7 @@ from eddy.models.kernels.window import Window
 from eddy.models.tensors import to_device
 from eddy.stream.engine.live_version import LiveVersion
 from eddy.stream.kernels import window_loops
-from eddy.stream.records.columns import join_columns
+from eddy.stream.records.columns import join_columns, widened
 from eddy.stream.state.rows import WINDOW
 from eddy.stream.state.slab import Slab, Slots
 
@@ -52,15 +52,11 @@ class RowViews:
 
 def join_views(parts: Sequence[RowViews]) -> RowViews:
     """All views, part after part, with room for as many older items as the roomiest part has."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
     width = max(part.window.older.shape[1] for part in parts)
-    windows = [
-        part.window._replace(
-            older=np.pad(
-                part.window.older, ((0, 0), (0, width - part.window.older.shape[1])), constant_values=-1
-            )
-        )
-        for part in parts
-    ]
+    windows = [part.window._replace(older=widened(part.window.older, width)) for part in parts]
     return RowViews(
         np.concatenate([part.event for part in parts]),
         torch.cat([part.output for part in parts]),

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.scoring.item_statistics import Statistics
-from eddy.stream.records.columns import join_columns
-from eddy.stream.state.item_statistics import Counted, widened
+from eddy.stream.records.columns import join_columns, widened
+from eddy.stream.state.item_statistics import Counted
 from eddy.stream.state.slab import NO_OFFSET
 
 MOST_WAITING = 4096

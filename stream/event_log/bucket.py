@@ -2,8 +2,9 @@
 
 Every change is written in one order: new parts, then the manifest that lists them, then what it no longer
 lists is removed. So at any moment the newest manifest is a whole and consistent state, and whatever kills the
-process, what is lost is work. On object storage nothing is locked: a writer that finds another's manifest
-beside its own takes its own back, and ends.
+process, what is lost is work. Only files that a merge has replaced, which no reader looks for, go before
+their manifest forgets them: an erasure must find every file that there is. On object storage nothing is
+locked: a writer that finds another's manifest beside its own takes its own back, and ends.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,7 +90,10 @@ class Bucket:
             else:
                 emptied.append(Replaced(part.path, wall_ms()))
         for replaced in self.manifest.replaced:
-            erased, _ = erased_rows(self.log / replaced.path, until)
+            file = self.log / replaced.path
+            if not file.is_file():
+                continue  # `tidy` was killed after it had removed this
+            erased, _ = erased_rows(file, until)
             if len(erased):
                 write_again(self.log, replaced.path, erased)
         self._commit(parts=tuple(kept), erasures=(), replaced=(*self.manifest.replaced, *emptied))

@@ -8,10 +8,12 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eddy.models.kernels.compiled import Ints
 
 Columns = TypeVar("Columns")
+Number = TypeVar("Number", bound=np.generic)
 
 
 def select_entries(columns: Columns, index: slice | Ints) -> Columns:
@@ -55,3 +57,12 @@ def _joined(columns: Sequence[Any]) -> Any:
     if _is_struct(columns[0]):
         return join_columns(columns)
     return list(chain.from_iterable(columns)) if isinstance(columns[0], list) else np.concatenate(columns)
+
+
+def widened(table: NDArray[Number], width: int) -> NDArray[Number]:
+    """table[n,k] with `width` columns, which are k or more; those that were missing are -1."""
+    if table.shape[1] == width:
+        return table
+    wide = np.full((len(table), width), -1, table.dtype)
+    wide[:, : table.shape[1]] = table
+    return wide

@@ -133,6 +133,11 @@ class Availability:
         else:
             self._to_carry.pop(item, None)
 
+    @property
+    def has_to_carry(self) -> bool:
+        """Whether `to_carry` names any item; any thread may ask."""
+        return bool(self._to_carry)
+
     def to_carry(self) -> list[str]:
         """Ids of the items that only a tombstone withdrew: their dictionary records are to say so. They stay
         here until `note_carried`, whatever becomes of who writes them.

@@ -100,12 +100,6 @@ class Counted:
         return Counted(place[self.item], self.time, previous, self.offset)
 
 
-def widened(previous: NDArray[np.int64], lags: int) -> NDArray[np.int64]:
-    """previous[n, K] with as many columns as `lags`, which are K or more; those that were missing are -1."""
-    missing = lags - previous.shape[1]
-    return np.pad(previous, ((0, 0), (0, missing)), constant_values=-1) if missing else previous
-
-
 @dataclass
 class Journal:
     """The writing side for one owned partition: call `note_counted` after counting, and `drain_records` at
@@ -149,7 +143,7 @@ class Journal:
             return self._base(statistics.export_partition(self.partition, catalogue.hashes))
         sequence, offset, hashes = self.sequence, self.offset, catalogue.hashes
         key = f"{self.partition}/journal/{sequence % RING}".encode()
-        # One entry per call of `update`: readers repeat the same calls, so their sums round alike.
+        # One entry per call of `count_events`: readers repeat the same calls, so their sums round alike.
         return lambda: [(key, _encode([_journal(sequence, offset, counted, hashes) for counted in noted]))]
 
     def _base(self, arrays: Mapping[str, NDArray[Any]]) -> Callable[[], list[Message]]:
@@ -170,11 +164,14 @@ class Journal:
 
 
 def _journal(sequence: int, offset: int, counted: Counted, hashes: NDArray[np.uint64]) -> _Journal:
-    """One update as it is written: items by their place among the distinct hashes, 0 standing for no item."""
+    """One update as it is written: items by their place among the distinct hashes, 0 standing for no item. It
+    takes time in proportion to the events, whatever the size of the catalogue.
+    """
     index = np.concatenate((counted.item, counted.previous.ravel())) + 1  # 0 = none
-    place = np.zeros(len(hashes) + 1, np.uint32)
-    place[index] = 1
-    distinct = np.flatnonzero(place)
+    place = np.empty(len(hashes) + 1, np.uint32)  # only what is written is read
+    position = np.arange(len(index), dtype=np.uint32)
+    place[index] = position  # of several for one item the last stays
+    distinct = np.sort(index[place[index] == position])
     place[distinct] = np.arange(len(distinct))
     n, column = len(counted.item), place[index]
     named = np.where(distinct > 0, hashes[distinct - 1], np.uint64(0))

@@ -343,7 +343,9 @@ class Slab:
         if indices is None or indices.numbering != catalogue.renumbered:
             indices = look_up(rows, catalogue)
         self.item[at], self.type[at] = indices.item, indices.type
-        self.older[at, : indices.older.shape[1]] = indices.older
+        width = indices.older.shape[1]
+        self.older[slots[self.older_count[at] > width], width:] = 0  # what no row uses names no items
+        self.older[at, :width] = indices.older
         self.older_count[at] = filled_lengths(indices.older)
         # 3. States.
         self.midpoint_known[at] = False

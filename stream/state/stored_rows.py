@@ -27,8 +27,9 @@ def decode_newest(newest: Mapping[bytes, bytes | None]) -> StoredRows:
     try:
         text(b"\n".join(newest))
     except Unreadable:
-        stored.foreign = [key for key in newest if not _is_text(key)]
-        newest = {key: value for key, value in newest.items() if key not in stored.foreign}
+        of_users = {key: value for key, value in newest.items() if _is_text(key)}
+        stored.foreign = [key for key in newest if key not in of_users]
+        newest = of_users
     stored.erased = [user.decode() for user, value in newest.items() if value is None]
     _decode([(user, value) for user, value in newest.items() if value is not None], stored)
     return stored

@@ -27,10 +27,6 @@ class EngineThread:
         """Run the work after what was asked before. Errors: those of the work."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    def submit(self, work: Callable[[], object]) -> None:
-        """Run the work after what was asked before, without waiting for it."""
-        self._executor.submit(work)
-
     def close(self) -> None:
         """Finish what was asked, and end the thread."""
         self._executor.shutdown()

@@ -168,6 +168,8 @@ class Checkpointer:
         the end.
         """
         availability = self._partitions.engine.names.availability
+        if not availability.has_to_carry:
+            return  # nearly always: the engine's thread, which may be in a batch, is not waited for
 
         def copy_out() -> tuple[list[str], list[tuple[bytes, bytes]]]:
             ids = availability.to_carry()

@@ -1,5 +1,7 @@
 """What a worker tells about itself, in Prometheus' terms."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from eddy.stream.worker.freshness import Freshness
@@ -10,64 +12,53 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        r = self.registry
-        self.read = Counter("eddy_events_read", "Records read from events, bad ones included", registry=r)
-        self.applied = Counter("eddy_events_applied", "Events that moved their user's state", registry=r)
-        self.replayed = Counter(
-            "eddy_events_replayed", "Records read again that a row already included", registry=r
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.read = counter("eddy_events_read", "Records read from events, bad ones included")
+        self.applied = counter("eddy_events_applied", "Events that moved their user's state")
+        self.replayed = counter("eddy_events_replayed", "Records read again that a row already included")
+        self.repeats = counter("eddy_events_repeated", "Re-sent events, recognised by event_id")
+        self.ignored = counter("eddy_events_ignored", "Events whose type does not move states")
+        self.erased = counter("eddy_users_erased", "Users forgotten by a tombstone")
+        self.idle = counter("eddy_rows_idle_dropped", "Rows dropped because nobody touched them")
+        self.late = counter("eddy_events_late", "Late events put in their place")
+        self.too_late = counter("eddy_events_too_late", "Events older than the anchor, applied on arrival")
+        self.dead = counter("eddy_dead_letters", "Records sent to dead-letters")
+        self.answers = counter("eddy_recommendations", "Recommendation lists sent")
+        self.checkpoint_seconds = histogram("eddy_checkpoint_seconds", "Duration of checkpoints")
+        self.batch_events = histogram(
+            "eddy_batch_events", "Records per micro-batch", buckets=[2.0**i for i in range(15)]
         )
-        self.repeats = Counter("eddy_events_repeated", "Re-sent events, recognised by event_id", registry=r)
-        self.ignored = Counter("eddy_events_ignored", "Events whose type does not move states", registry=r)
-        self.erased = Counter("eddy_users_erased", "Users forgotten by a tombstone", registry=r)
-        self.idle = Counter("eddy_rows_idle_dropped", "Rows dropped because nobody touched them", registry=r)
-        self.late = Counter("eddy_events_late", "Late events put in their place", registry=r)
-        self.too_late = Counter(
-            "eddy_events_too_late", "Events older than the anchor, applied on arrival", registry=r
+        self.unanswered = gauge(
+            "eddy_unanswered_batches", "Micro-batches whose lists or ranks are still being made"
         )
-        self.dead = Counter("eddy_dead_letters", "Records sent to dead-letters", registry=r)
-        self.answers = Counter("eddy_recommendations", "Recommendation lists sent", registry=r)
-        self.checkpoint_seconds = Histogram("eddy_checkpoint_seconds", "Duration of checkpoints", registry=r)
-        self.batch_events = Histogram(
-            "eddy_batch_events", "Records per micro-batch", registry=r, buckets=[2.0**i for i in range(15)]
+        self.rows = gauge("eddy_rows", "Users held in memory")
+        self.items = gauge("eddy_items", "Items in the catalogue")
+        self.stale_rows = gauge("eddy_rows_of_older_epochs", "Rows still to be encoded for the live version")
+        self.epoch = gauge("eddy_epoch", "Epoch of the live model version")
+        self.awaited_epoch = gauge(
+            "eddy_epoch_awaited", "Epoch of rows that wait for a version not loaded here, 0: none"
         )
-        self.unanswered = Gauge(
-            "eddy_unanswered_batches", "Micro-batches whose lists or ranks are still being made", registry=r
+        self.ready = gauge("eddy_ready", "1 when all owned partitions are restored")
+        self.stalled = gauge("eddy_stalled_seconds", "Time without progress although there is more")
+        self.restored = gauge("eddy_restored_rows", "Rows read while restoring", ["partition"])
+        self.restore_progress = gauge(
+            "eddy_restore_progress", "Share of the changelog read while restoring", ["partition"]
         )
-        self.rows = Gauge("eddy_rows", "Users held in memory", registry=r)
-        self.items = Gauge("eddy_items", "Items in the catalogue", registry=r)
-        self.stale_rows = Gauge(
-            "eddy_rows_of_older_epochs", "Rows still to be encoded for the live version", registry=r
+        self.lag = gauge(
+            "eddy_lag", "Records of events left to apply; 0 where none can be read", ["partition"]
         )
-        self.epoch = Gauge("eddy_epoch", "Epoch of the live model version", registry=r)
-        self.awaited_epoch = Gauge(
-            "eddy_epoch_awaited", "Epoch of rows that wait for a version not loaded here, 0: none", registry=r
-        )
-        self.ready = Gauge("eddy_ready", "1 when all owned partitions are restored", registry=r)
-        self.stalled = Gauge(
-            "eddy_stalled_seconds", "Time without progress although there is more", registry=r
-        )
-        self.restored = Gauge("eddy_restored_rows", "Rows read while restoring", ["partition"], registry=r)
-        self.restore_progress = Gauge(
-            "eddy_restore_progress", "Share of the changelog read while restoring", ["partition"], registry=r
-        )
-        self.lag = Gauge(
-            "eddy_lag", "Records of events left to apply; 0 where none can be read", ["partition"], registry=r
-        )
-        self.gone = Counter(
-            "eddy_events_gone", "Records that retention had removed before they were read", registry=r
-        )
+        self.gone = counter("eddy_events_gone", "Records that retention had removed before they were read")
         self.freshness = Freshness()
-        r.register(self.freshness)
-        self.prequential = Gauge(
+        self.registry.register(self.freshness)
+        self.prequential = gauge(
             "eddy_prequential",
             "Prequential metrics, mode all, of the rows of each model version",
             ["metric", "version"],
-            registry=r,
         )
-        self.prequential_sample = Gauge(
+        self.prequential_sample = gauge(
             "eddy_prequential_sample",
             "Share of users whose events are ranked now: EDDY_PREQUENTIAL_SAMPLE, or what the time allows",
-            registry=r,
         )
 
     def drop_partition(self, partition: int) -> None:

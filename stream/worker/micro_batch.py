@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from prometheus_client import Gauge
+
 from eddy.stream.engine.batch_report import BatchReport, Lists
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.prequential import Prequential
@@ -40,6 +42,14 @@ class BatchOutput:
     """waits for the batch's prequential ranks and shows their metrics"""
     traced: Sequence[TracedEvent]
     """events whose lists carry their traces on"""
+    unanswered: Gauge | None
+    """counts this batch, until `leave`; None from then on"""
+
+    def leave(self) -> None:
+        """Its lists and ranks are made, or nobody waits for them any more."""
+        if self.unanswered is not None:
+            self.unanswered.dec()
+            self.unanswered = None
 
     def answers(self) -> dict[int, list[Message]]:
         """Messages for `recommendations`, by partition; waits until the lists are made. On one thread, not
@@ -106,7 +116,10 @@ def apply_micro_batch(
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.rows))
     started = engine.prequential.started
-    return BatchOutput(output, topic_id, letters, lambda: _show(engine.prequential, started, metrics), traced)
+    return BatchOutput(
+        output, topic_id, letters, lambda: _show(engine.prequential, started, metrics), traced,
+        metrics.unanswered,
+    )  # fmt: skip
 
 
 def _note_applied(
@@ -157,7 +170,6 @@ def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> Non
         for name, value in means.items():
             metrics.prequential.labels(name, version).set(value)
     metrics.prequential_sample.set(prequential.sample)
-    metrics.unanswered.dec()
 
 
 def _count(report: BatchReport, metrics: WorkerMetrics) -> None:

@@ -36,7 +36,9 @@ class Sender:
 
     def put_batch(self, output: BatchOutput) -> None:
         """Begin to send the messages of a batch."""
-        self._unconfirmed.append(asyncio.create_task(self._send(output)))
+        sending = asyncio.create_task(self._send(output))
+        sending.add_done_callback(lambda _: output.leave())  # a checkpoint that is abandoned cancels it
+        self._unconfirmed.append(sending)
 
     def take_unconfirmed(self) -> Awaitable[object]:
         """Ends when the messages of all batches since the last call are confirmed. Errors: the producer's."""
@@ -52,6 +54,7 @@ class Sender:
         confirmations: list[asyncio.Future[object]] = []
         async with self._room, self._turn:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, output.answers)
+            output.leave()
             for partition, messages in answers.items():
                 topic, traced = self._topics.recommendations, output.traced_in(partition)
                 headers = headers_of_answers(messages, traced)

@@ -189,11 +189,9 @@ class StatisticsFill:
         began, settings = time.monotonic(), self._settings
         # 1. Where the engine is.
         counted, now = await self._run(lambda: self._begin(number))
-        # 2. What lies before. No event is further ahead of the time at which it was appended than that.
-        filled, since = (
-            FilledHalfLives(half_lives_ms, self._rules),
-            now - HALF_LIVES_BACK * max(half_lives_ms),
-        )
+        # 2. What lies before. No event is more than MAX_AHEAD_MS ahead of the time at which it was appended.
+        filled = FilledHalfLives(half_lives_ms, self._rules)
+        since = now - HALF_LIVES_BACK * max(half_lives_ms)
 
         async def take(_: TopicPartition, records: Records) -> None:
             await asyncio.to_thread(filled.take_records, records, number, settings)

@@ -4,7 +4,9 @@ encoded by, until it is moved to the newest one, once.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,17 @@ def test_an_old_version_leaves_with_its_last_row_however_that_goes(first: Versio
     for engine in (moved, erased, lost, empty):
         assert [version.live.epoch for version in engine.rows.versions] == [2]
         assert engine.reencode_oldest(1.0) == []
+
+
+def test_the_memory_of_an_old_version_is_free_when_its_rows_have_moved(
+    first: Version, second: Version
+) -> None:
+    engine = two_versions(first, second)
+    old = weakref.ref(engine.rows.versions[0].slab)
+    assert old() is not None
+    reencode_all(engine)
+    gc.collect()
+    assert old() is None
 
 
 def test_rows_pass_over_an_epoch_that_was_followed_by_another_before_they_were_moved(

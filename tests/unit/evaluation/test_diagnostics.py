@@ -115,6 +115,16 @@ def test_larger_recurrent_weights_carry_the_gradient_further() -> None:
     assert small.mean[-1] < large.mean[-1]
 
 
+@pytest.mark.parametrize("cell", ["rnn", "esn"])
+def test_gains_hold_whether_or_not_the_original_has_been_used(cell: str) -> None:
+    unused, used = recommender(cell), recommender(cell)
+    memory(used, some_windows(), top=3)
+    x, state = torch.randn(3, SMALL.dim), torch.randn(3, unused.state_size)
+    after = [with_gains(model, recurrent=3.0).cell.step(x, state) for model in (unused, used)]
+    assert torch.equal(*after)
+    assert not torch.allclose(after[0], unused.cell.step(x, state), atol=1e-3)
+
+
 def test_gains_leave_the_original_alone() -> None:
     model = recommender("gru")
     before = [weight.clone() for weight in model.cell.parameters()]

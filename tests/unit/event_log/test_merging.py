@@ -20,6 +20,7 @@ from tests.support.event_logs import (
     Written,
     append,
     event,
+    killed_at_step,
     logged,
     opened,
     parts,
@@ -114,4 +115,21 @@ def test_an_erased_user_leaves_replaced_files_at_once_too_and_readers_find_all_f
         assert event_log.forget() == 1
     assert not any(b"user-3" in path.read_bytes() for path in small.rglob("*") if path.is_file())
     assert all(file.location.is_file() for file in listed)
+    assert len(places(small)) == PARTS
+
+
+def test_an_erasure_is_finished_after_a_kill_while_replaced_files_were_removed(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(small) as event_log:
+        event_log.merge_once()
+        event_log.append({0: [Written(20, None, b"user-3")]}, ONE_PARTITION)
+        monkeypatch.setattr(bucket, "KEPT_MS", -1)
+        with killed_at_step(monkeypatch, 1) as steps:
+            event_log.tidy()
+        assert len(steps) == 1
+    with opened(small) as event_log:
+        assert event_log.forget() == 1
+        event_log.tidy()
+    assert len(list(small.rglob("*.parquet"))) == 2
     assert len(places(small)) == PARTS

@@ -366,6 +366,17 @@ def test_all_else_is_what_is_learned_without_metadata() -> None:
     assert all(torch.equal(plain[name], with_kinds[name]) for name in plain)
 
 
+def test_features_are_centred_by_a_first_training_and_by_one_from_its_weights() -> None:
+    settings = replace(FAST, epochs=2)
+    first = train(kinds_log(), SMALL, settings, EVERY_EVENT, features=kinds())
+    assert first.recommender.feature_centre.norm() > 0.01
+    second = train(kinds_log(), SMALL, settings, EVERY_EVENT, features=kinds(), parent=first)
+    for trained in (first, second):
+        of_items = bags(trained.features.of(trained.vocabulary.hashes), trained.vocabulary.features)
+        mean = trained.recommender.of_features(of_items).sum(dim=0) / of_items.has_any.sum()
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+
+
 def test_metadata_of_other_items_than_the_logs_is_refused() -> None:
     others = ItemFeatures()
     for number in range(100):

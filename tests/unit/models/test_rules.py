@@ -82,6 +82,24 @@ def test_the_table_says_of_every_value_of_16_bits_what_the_rules_say(rules: Even
         assert ((row & NEGATIVE) > 0).tolist() == expected.negative.tolist()
 
 
+@pytest.mark.parametrize("number", ["4.2", "9.99", "2049", "-0.1", "1e-9", "1e6", "1e400"])
+@pytest.mark.parametrize("comparison", ["<", "<=", ">", ">="])
+def test_a_value_that_a_rule_names_is_judged_in_training_as_in_the_stream(
+    comparison: str, number: str
+) -> None:
+    """Logs have values as float32 or with more digits, rows as float16."""
+    rules = EventRules(negative=f"rating{comparison}{number}")
+    value = np.float32(min(float(number), 65_504.0))
+    table, row_of = rules.table()
+    of_row = table[row_of["rating"], value.astype(np.float16).view(np.uint16)]
+    (in_training,) = flags(rules, ("rating", float(value))).negative.tolist()
+    assert in_training == ((of_row & NEGATIVE) > 0)
+    if float(number) <= 65_504.0:
+        assert in_training == ("=" in comparison), "a value is neither below nor above itself"
+    else:
+        assert in_training == ("<" in comparison)
+
+
 def test_types_of_which_the_rules_say_the_same_share_a_row_of_the_table() -> None:
     pages = [f"page_{i}" for i in range(2_000)]
     table, row_of = EventRules(target=",".join(pages), negative="page_7<3,page_9<3,dislike").table()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from eddy.models.growable import Growable
 from eddy.models.scoring.scorer import Scorer
@@ -33,6 +35,30 @@ def test_a_growable_array_holds_what_was_appended_and_earlier_views_stay(parts: 
     assert all(view.tolist() == then for view, then in views)
     array.extend(len(expected) + 3, -1)
     assert array.now.tolist() == [*expected, -1, -1, -1]
+
+
+@pytest.mark.parametrize("has_room", [False, True])
+def test_who_looks_while_values_are_appended_sees_whole_values_only(has_room: bool) -> None:
+    """A version that is to go live reads the catalogue's hashes on its own thread while items are added."""
+    array = Growable(np.array([1, 2, 3]))
+    if has_room:
+        array.append(np.array([4]))  # the room is doubled, and so reaches for the next ones
+    before, seen = array.now.tolist(), list[list[int]]()
+
+    class Looking:
+        """Values of which the array asks in the middle of an append."""
+
+        def __len__(self) -> int:
+            return 2
+
+        def __array__(self, dtype: object = None, copy: object = None) -> NDArray[np.int64]:
+            seen.append(array.now.tolist())
+            return np.array([8, 9])
+
+    array.append(cast(Any, Looking()))
+    assert seen
+    assert all(values == before for values in seen)
+    assert array.now.tolist() == [*before, 8, 9]
 
 
 def test_appending_copies_the_array_seldom() -> None:

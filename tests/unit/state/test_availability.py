@@ -92,6 +92,7 @@ def test_what_a_restart_knows_is_what_was_known(log: list[Record], lag: int) -> 
         written += read
         availability.take_records(read)
         carried = availability.to_carry()
+        assert availability.has_to_carry == bool(carried)
         if carried:
             waiting.append(list(dictionary_records(carried, availability)))
             availability.note_carried(carried)

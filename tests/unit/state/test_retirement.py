@@ -210,6 +210,19 @@ def test_what_nobody_touched_leaves_and_for_the_others_nothing_changes(version: 
     assert dict(forgetting.written)[dictionary_key(item_hash("junk-3"))] is not None
 
 
+def test_items_of_events_that_wait_to_be_counted_stay(version: Version) -> None:
+    """Nothing else names them: their owner withdrew them, and their user was erased."""
+    engine = new_stream(version).engine
+    happenings = junk(0, items=VOCABULARY)
+    engine.apply([batch(happenings, range(VOCABULARY))])
+    engine.names.take_availability([(happening.item.encode(), None) for happening in happenings])
+    engine.erase_users([(0, "bad")])
+    assert not engine.forget_items()
+    (counted,) = engine.statistics_buffer.drain_counted(0)
+    named = engine.names.catalogue.hashes[counted.item]
+    assert named.tolist() == item_hashes([happening.item for happening in happenings]).tolist()
+
+
 def test_lists_under_way_keep_the_items_they_were_made_of(version: Version) -> None:
     stream = new_stream(version)
     engine = stream.engine

@@ -43,6 +43,24 @@ def test_what_is_written_is_read_listed_and_deleted(folder: Location) -> None:
         (folder / "a").read()
 
 
+def test_a_file_that_another_process_removes_meanwhile_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and exports list an event log whose manifests another export replaces all the time."""
+    for name in ("goes", "stays"):
+        (tmp_path / name).write_bytes(b"content")
+    is_file = Path.is_file
+
+    def is_file_and_goes(path: Path) -> bool:
+        answer = is_file(path)
+        if path.name == "goes":
+            path.unlink()
+        return answer
+
+    monkeypatch.setattr(Path, "is_file", is_file_and_goes)
+    assert [file.location.name for file in located(tmp_path).files()] == ["stays"]
+
+
 def test_a_file_is_replaced_as_a_whole_and_copied(folder: Location) -> None:
     for content in (b"first", b"second"):
         (folder / "file").write(content)

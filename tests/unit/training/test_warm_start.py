@@ -40,6 +40,8 @@ def random_parent(features: int = 0) -> Trained:
     with torch.no_grad():
         for parameter in recommender.parameters():
             parameter.copy_(torch.randn_like(parameter))
+        if features:
+            recommender.feature_centre.normal_()
     vocabulary = Vocabulary(list("abcde"), ["view", "buy"], SMALL.item_buckets, range(100, 100 + features))
     return Trained(recommender, vocabulary, EVERY_EVENT)
 
@@ -80,6 +82,7 @@ def test_a_new_item_with_metadata_begins_where_the_parent_would_score_it() -> No
         child.feature_vectors[0], parent.recommender.feature_vectors[2] / FEATURE_WEIGHT
     )
     assert not child.feature_vectors[1].any()
+    assert not child.feature_centre.any()
 
 
 def test_another_dropout_is_no_other_model_and_another_size_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from unittest.mock import AsyncMock, patch
 
@@ -130,6 +131,29 @@ def test_a_flush_that_takes_too_long_is_abandoned_and_all_that_was_copied_out_is
         worker.partitions.tasks[0].applied_up_to(7)
         await worker.revoked({1})
         assert worker.partitions.tasks == {}, "partition 0 stays assigned, but its rows may be half written"
+        await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_a_checkpoint_asks_the_engines_thread_once(tmp_path: Path) -> None:
+    """A second question would wait for the batch that is under way, and the next checkpoint with it."""
+
+    async def run() -> None:
+        worker = worker_with_partitions(tmp_path, 1)
+        asked, ask = list[object](), worker._thread.run
+
+        def counted(work: Callable[[], object]) -> Awaitable[object]:
+            asked.append(work)
+            return ask(work)
+
+        with patch.object(worker._thread, "run", counted):
+            worker.checkpointer.start()
+            worker.partitions.tasks[0].applied_up_to(7)
+            while worker.partitions.tasks[0].pending:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(asked) == 1
         await worker.stop()
 
     asyncio.run(run())
