@@ -21,6 +21,7 @@ from eddy.cli.models_commands import commands as models
 from eddy.cli.serving_commands import api_key, recommend, rules, serve
 from eddy.cli.standard_streams import open_missing_streams
 from eddy.cli.stream_commands import erase, export, ingest, repartition, replay, topics, worker
+from eddy.models.openmp import let_waiting_threads_sleep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,6 +133,7 @@ app.command()(figures)
 
 def run() -> NoReturn:
     """Run the command that `sys.argv` names; ends with SystemExit."""
+    let_waiting_threads_sleep()
     try:
         app()
     except Exception as error:
