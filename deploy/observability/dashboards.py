@@ -272,7 +272,8 @@ FULL = Dashboard(
             "Refused requests",
             "Share of answers 503, probes aside: what cannot be answered in time is refused at once.",
             {
-                "share": 'sum(rate(eddy_http_requests_total{status="503", route!~"/readyz|/healthz"}[5m]))'
+                "share": '(sum(rate(eddy_http_requests_total{status="503", route!~"/readyz|/healthz"}[5m]))'
+                " or vector(0))"
                 ' / clamp_min(sum(rate(eddy_http_requests_total{route!~"/readyz|/healthz"}[5m])), 1)'
             },
             "percentunit",
