@@ -11,7 +11,7 @@ help: ## Show this list
 setup: ## Make .venv with all packages, and fetch Kafka (the first time only)
 	@$(SETUP)
 
-demo: setup ## Run the whole system on a real Kafka, live in this terminal (about 5 minutes)
+demo: setup ## Run the whole system on a real Kafka, live in this terminal (some minutes)
 	@$(BIN)/eddy demo
 
 test: lint ## Check style, imports and types, then run all tests on a real Kafka

@@ -73,7 +73,7 @@ def demo(
 ) -> None:
     """Run the whole system here, live.
 
-    This takes about five minutes. It starts a real Kafka, trains a recommender, replays real events, shows
+    This takes some minutes. It starts a real Kafka, trains a recommender, replays real events, shows
     freshness, quality and throughput, exchanges the model while it runs, and writes demo-summary.json.
 
     Example: eddy demo

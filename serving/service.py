@@ -209,9 +209,7 @@ class Service:
         reasons = ["the server is ending"] if self.ending else []
         reasons += [f"{topic}: {why}" for topic, why in self._following.unread.items()]
         if not self._loader.first.is_set():
-            reasons += list(self._loader.failed.values()) or [
-                "no model version is announced yet; make one with: eddy train"
-            ]
+            reasons += self._loader.waits_for()
         return reasons
 
     def problems(self) -> list[str]:

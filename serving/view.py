@@ -274,10 +274,11 @@ class MaterialisedView:
             is_metadata = not key.startswith(DICTIONARY_KEY)
             try:
                 if value is None:
-                    self.metadata.pop(text(key), None)
-                    described[text(key)] = {}
-                    if is_metadata:
-                        features.append((item_hash(text(key)), NONE))
+                    if is_metadata:  # the key of a retired item's tombstone is its hash
+                        name = text(key)
+                        self.metadata.pop(name, None)
+                        described[name] = {}
+                        features.append((item_hash(name), NONE))
                     continue
                 named = decoded(_decode_item, value)
             except Unreadable as reason:

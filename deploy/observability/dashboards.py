@@ -270,10 +270,11 @@ FULL = Dashboard(
         ),
         Panel(
             "Refused requests",
-            "Share of answers 503: what cannot be answered in time is refused at once.",
+            "Share of answers 503, probes aside: what cannot be answered in time is refused at once.",
             {
-                "share": 'sum(rate(eddy_http_requests_total{status="503"}[5m]))'
-                " / clamp_min(sum(rate(eddy_http_requests_total[5m])), 1)"
+                "share": '(sum(rate(eddy_http_requests_total{status="503", route!~"/readyz|/healthz"}[5m]))'
+                " or vector(0))"
+                ' / clamp_min(sum(rate(eddy_http_requests_total{route!~"/readyz|/healthz"}[5m])), 1)'
             },
             "percentunit",
         ),

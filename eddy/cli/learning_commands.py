@@ -46,7 +46,8 @@ def refresh(
     events: Annotated[
         str | None,
         typer.Option(
-            help="A log that another tool writes, as for `eddy train` [default: Eddy's own, exported first]"
+            metavar="PATH",
+            help="A log that another tool writes, as for `eddy train` [default: Eddy's own, exported first]",
         ),
     ] = None,
     items: ItemsFile = None,
@@ -143,7 +144,7 @@ def evaluate(
     protocol: Protocol,
     cell: Annotated[str | None, typer.Option(help="Train this cell on the protocol's training part.")] = None,
     registry: Annotated[
-        str | None, typer.Option(help="Judge the newest version in this folder instead.")
+        str | None, typer.Option(metavar="PATH", help="Judge the newest version in this folder instead.")
     ] = None,
     mode: Mode = "all",
     items: ItemsFile = None,
@@ -185,10 +186,15 @@ def compare(
 def figures(
     folder: Annotated[Path, typer.Argument(help="Where SVG and PNG files go.")] = Path("figures"),
     registry: Annotated[
-        str | None, typer.Option(help="Also measure the newest version in this folder, on --events.")
+        str | None,
+        typer.Option(metavar="PATH", help="Also measure the newest version in this folder, on --events."),
     ] = None,
-    events: Annotated[str | None, typer.Option(help="The log to measure on, as for `eddy train`.")] = None,
-    items: Annotated[str | None, typer.Option(help="Names for that figure: item_id and title.")] = None,
+    events: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The log to measure on, as for `eddy train`.")
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Names for that figure: item_id and title.")
+    ] = None,
     time_unit: TimeUnit = "auto",
 ) -> None:
     """Draw how the networks work.

@@ -54,7 +54,10 @@ def compare(
     first: Annotated[str, typer.Argument(help="A version's id.")],
     second: Annotated[str, typer.Argument(help="Another one's.")],
     events: Annotated[
-        str | None, typer.Option(help="A log, as for `eddy train` [default: EDDY_EVENT_LOG or ./event-log]")
+        str | None,
+        typer.Option(
+            metavar="PATH", help="A log, as for `eddy train` [default: EDDY_EVENT_LOG or ./event-log]"
+        ),
     ] = None,
     time_unit: TimeUnit = "auto",
     metric: Annotated[str, typer.Option(help="Whose difference gets an interval.")] = "mrr@20",

@@ -73,7 +73,12 @@ def replay(
 def ingest(
     topic: Annotated[str, typer.Option(help="Your topic of JSON objects, whatever its keys and partitions.")],
     fields: Annotated[
-        str, typer.Option("--map", help="user_id=…,item_id=…,timestamp=…[,event_type=…,value=…,event_id=…]")
+        str,
+        typer.Option(
+            "--map",
+            help="Your fields by Eddy's: user_id=…,item_id=…,timestamp=… and, where you have them, "
+            "event_type=…,value=…,event_id=…",
+        ),
     ],
     event_type: Annotated[str, typer.Option("--type", help="Type of records without one.")] = "interaction",
     time_unit: Annotated[str, typer.Option(help="The timestamp's unit: ms, s or iso (ISO 8601).")] = "ms",
@@ -105,8 +110,9 @@ def repartition(
 ) -> None:
     """Change the partition count of `events`.
 
-    Stop all workers first. States, statistics and unread events are moved along. If the command is killed,
-    run it again.
+    Stop workers, servers and `eddy ingest` first, also for a look without --yes. States, statistics and
+    unread events are moved along; what was applied is no longer in `events`, so run `eddy export` before. If
+    the command is killed, run it again.
 
     Example: eddy repartition --partitions 8 --yes
     """
@@ -123,7 +129,7 @@ def repartition(
         return
     moved = asyncio.run(repartition_topics(settings, partitions))
     typer.echo(f"{moved.rows} users and {moved.unread_moved} unread events moved.")
-    typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your writers.")
+    typer.echo(f"Now start workers and servers with EDDY_PARTITIONS={partitions}, and your producers.")
 
 
 def export(

@@ -20,6 +20,7 @@ from eddy.models.evaluation.protocols import Mode
 from eddy.models.logs.column_store import bounded_store
 from eddy.models.logs.events import Events, read_events
 from eddy.models.logs.item_features import ItemFeatures, read_features
+from eddy.models.logs.log_files import NoFiles
 from eddy.models.registry import Version, load, publish
 from eddy.models.storage import Location, located
 from eddy.models.trained import Trained
@@ -174,7 +175,10 @@ class _Refresh:
         return ""
 
     def _events(self, fresh: bool) -> Events:
-        """The log; Eddy's own is brought up to date first, unless a job goes on that has its plan."""
+        """The log; Eddy's own is brought up to date first, unless a job goes on that has its plan.
+
+        Errors: NotYet when Eddy's own has no event yet; EddyError when a log cannot be read.
+        """
         store = bounded_store(self.settings.training_memory_gb, self.settings.cache_dir)
         if self.options.events is not None:
             return read_events(self.options.events, self.options.time_unit, store, event_ids=False)
@@ -183,7 +187,10 @@ class _Refresh:
             self.show("exporting events", 0, 1)
             added = export(self.settings, folder)
             self.say(f"export: {added:,} events added to {folder}")
-        return read_events(folder, store=store, event_ids=False)
+        try:
+            return read_events(folder, store=store, event_ids=False)
+        except NoFiles as error:
+            raise NotYet(str(error)) from None
 
     def _plan(
         self, events: Events, announced: Announcement | None, live: Version | None, recipe: Recipe

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from eddy.models.errors import EddyError
 from eddy.models.logs.formats.source import READABLE, path_error
 from eddy.models.logs.manifests import EARLIER_STATE, newest_manifests
 from eddy.models.storage import Location, Place, located, one_line
@@ -27,6 +28,10 @@ class LogFile:
     latest_ms: int | None = None
 
 
+class NoFiles(EddyError):
+    """There is no file of events or items in a folder."""
+
+
 def log_files(place: Place) -> list[LogFile]:
     """The file itself or, for a folder:
 
@@ -34,7 +39,8 @@ def log_files(place: Place) -> list[LogFile]:
     - of any other folder, all files under it, also by links, sorted by path, except those whose name, or the
       name of a folder on their path, begins with . or _.
 
-    Errors: EddyError when there is no file, or the storage does not answer.
+    Errors: NoFiles when a folder has none; EddyError when there is no such path, or the storage does not
+    answer.
     """
     location = located(place)
     try:
@@ -71,7 +77,8 @@ def _files(location: Location) -> list[LogFile]:
             raise path_error(location, "is a pipe or a device; write what comes from it to a file first")
         raise path_error(location, "no such file; check the path")
     if not files:
-        raise path_error(location, f"no file in this folder; give {READABLE}")
+        why = "no event is in this log yet" if manifests else f"no file in this folder; give {READABLE}"
+        raise NoFiles(f"{location}: {why}")
     return files
 
 

@@ -54,6 +54,17 @@ class VersionLoader:
         self.first = asyncio.Event()
         """set when a version can score"""
 
+    def waits_for(self) -> list[str]:
+        """Why no version can score yet, a line for each reason."""
+        if self.failed:
+            return list(self.failed.values())
+        if not self.live:
+            return ["no model version is announced yet; make one with: eddy train --announce"]
+        shares = {at: self.announced[at] for at in sorted(self.live)}
+        return [
+            f"version {share.version} of epoch {at.epoch} is being made ready" for at, share in shares.items()
+        ]
+
     def take_announcements(self, records: Records) -> list[str]:
         """Take records of `model-versions`; returns a line for each that cannot be read."""
         unreadable = []

@@ -8,7 +8,7 @@ time.
 | items | 0x00 + hash | WithdrawableEntry, written by workers |
 | items | 0x00 + "rules" | business rules, which servers read: `eddy.serving.catalogue.rules` |
 | recommendations | user_id | Recommendation |
-| user-state | user_id | a binary row, see eddy.stream.state.rows; empty: erased |
+| user-state | user_id | a binary row, see eddy.stream.state.rows, or a tombstone: erased |
 | item-stats | partition/part | binary arrays, see eddy.stream.state.item_statistics |
 | model-versions | "live" and "epoch-N" | Announcement |
 | metrics | instance:interval of a worker | IntervalRanks |
@@ -19,7 +19,7 @@ A record of `events` lies in the partition that `eddy.stream.records.partitioner
 of an Item (texts, numbers, lists of them) but `available` is a feature, by which a new item is scored
 (`eddy.models.logs.item_features`). `"available": false`, or a tombstone, withdraws the item from all lists. A
 worker's entry on `items` gives the name of a hash, for the rows that hold it, and lets a withdrawal outlive
-its tombstone. The headers of a dead letter are reason, topic, partition, offset, length and sha256.
+its tombstone. The headers of a dead letter are those of `eddy.stream.records.dead_letters`.
 """
 
 from typing import Annotated, Any, Literal

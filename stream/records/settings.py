@@ -171,7 +171,8 @@ class Settings(BaseSettings):
         default=90,
         gt=0,
         le=MAX_DAYS,
-        description="items that nobody touched for longer and no version knows leave",
+        description="items that nobody touched for longer leave, if no version knows them and they have no "
+        "metadata",
     )
     threads: int = Field(default=2, ge=1, le=1024, description="that score lists, side by side")
     precision: Literal["float32", "bfloat16", "int8", "auto"] = Field(
@@ -216,7 +217,7 @@ class Settings(BaseSettings):
     )
 
     # Serving.
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="where servers listen, and workers for metrics_port")
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port")
     api_keys_file: Path | None = Field(
         default=None, description="who may ask, and for what; none: everybody everything"

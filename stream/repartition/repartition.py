@@ -75,7 +75,7 @@ class Preview:
             f"The rest of the {self.retained} records that `events` retains is deleted (`eddy export` keeps\n"
             "them in an event log; export to a new one afterwards), and so are the lists on\n"
             "`recommendations` (a user's next event makes a new one).\n"
-            "Writers to `events` get errors until it is done; restart them afterwards, since they choose\n"
+            "Producers of `events` get errors until it is done; restart them afterwards, since they choose\n"
             "partitions by the old count."
         )
 

@@ -36,8 +36,8 @@ OF_OTHERS = {
 }  # fmt: skip
 """Prometheus' own, and the node exporter's."""
 PROMQL = {
-    "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "max", "min", "rate",
-    "sum", "time",
+    "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "max", "min", "or",
+    "rate", "sum", "time", "vector",
 }  # fmt: skip
 """Its words that the queries use."""
 

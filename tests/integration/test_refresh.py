@@ -96,6 +96,11 @@ def test_a_refresh_takes_the_stream_s_change_into_a_version_that_goes_live(setti
         run(settings)
 
 
+def test_before_the_first_event_there_is_nothing_to_do_yet(settings: Settings) -> None:
+    with pytest.raises(NotYet, match="no event is in this log yet"):
+        run(settings)
+
+
 def test_a_first_version_that_is_below_a_counting_rule_is_refused(settings: Settings) -> None:
     send(settings, BEFORE)
     outcome = run(settings)

@@ -113,6 +113,31 @@ def two_versions(tmp_path: Path) -> tuple[Version, Version]:
     return random_version(tmp_path, items=50), random_version(tmp_path, items=50, seed=1)
 
 
+def test_a_server_that_makes_the_first_version_ready_does_not_say_that_none_is_announced(
+    tmp_path: Path, two_versions: tuple[Version, Version]
+) -> None:
+    first, _ = two_versions
+
+    async def run() -> None:
+        server, building = Installation(tmp_path), StandingStill()
+        with patch.object(reader, "AIOKafkaConsumer", partial(MemoryConsumer, server.kafka)):
+            await server.service.start()
+            try:
+                none_yet = "no model version is announced yet; make one with: eddy train --announce"
+                await server.until(lambda: none_yet in server.service.not_ready())
+                with building.patched():
+                    server.announce(first, 1)
+                    await server.until(lambda: building.built)
+                    assert server.service.not_ready()[-1] == (
+                        f"version {first.id} of epoch 1 is being made ready"
+                    )
+                await server.until(lambda: not server.service.not_ready())
+            finally:
+                await server.service.stop()
+
+    asyncio.run(run())
+
+
 def test_answers_go_on_by_the_version_before_while_a_version_is_built(
     tmp_path: Path, two_versions: tuple[Version, Version]
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eddy.models.errors import EddyError
-from eddy.models.hashing import item_hashes
+from eddy.models.hashing import item_hash, item_hashes
 from eddy.models.registry import Version
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.serving.lists.answers import Answer
@@ -24,7 +24,7 @@ from eddy.stream.engine import ranker as ranker_module
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
 from eddy.stream.records.schema import Item, encode
-from eddy.stream.state.availability import dictionary_records
+from eddy.stream.state.availability import dictionary_key, dictionary_records
 from eddy.stream.state.item_statistics import Journal
 from eddy.stream.state.rows import encode_rows
 from tests.support.engines import (
@@ -303,6 +303,12 @@ def test_whatever_the_fields_of_metadata_hold_the_others_are_taken(
     assert view.take_items([(best.encode(), json.dumps(value).encode())]) == []
     assert ask(view, "user-0").items[0].title == title
     assert listed(ask(view, "user-0", where=FlatFilter(max_price=5).conditions())) == [best]
+
+
+def test_an_item_that_a_worker_retired_is_no_unreadable_record(version: Version) -> None:
+    """Its tombstone's key is a hash, whose bytes are seldom text."""
+    keys = [dictionary_key(item_hash(item_id(n))) for n in range(20)]
+    assert new_view(version).take_items([(key, None) for key in keys]) == []
 
 
 def test_an_item_whose_id_is_not_known_yet_waits_for_its_name(make_version: MakeVersion) -> None:
