@@ -89,7 +89,7 @@ def rollback(
     """Go back to the version that was live before.
 
     It is announced for all users, and workers and servers move to it without stopping. A version whose files
-    cannot be loaded is refused. A second rollback leads to where you are now.
+    cannot be loaded is refused. A second rollback leads back to the version that all users have now.
 
     Example: eddy models rollback
     """
