@@ -15,7 +15,7 @@ demo: setup ## Run the whole system on a real Kafka, live in this terminal (some
 	@$(BIN)/eddy demo
 
 test: lint ## Check style, imports and types, then run all tests on a real Kafka
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, imports and types
 	@$(BIN)/ruff check .

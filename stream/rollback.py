@@ -1,7 +1,8 @@
 """`eddy models rollback`: the version that was live before is announced for all users again.
 
-A roll-back is one more announcement with an epoch of its own, so that rolling back twice leads to the version
-that all users had; from shares it leads to one version only. It is recorded with the decisions about versions.
+A roll-back is one more announcement with an epoch of its own, so that rolling back twice leads to the
+version that all users had; from shares it leads to one version only. It is recorded with the decisions about
+versions.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import uuid
@@ -34,12 +35,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by its folder, and puts the quick ones first."""
+    """Marks each test by its folder, and puts the quick ones first; last where several processes share the
+    files, so that none of them is left alone with a long one.
+    """
     for item in items:
         for kind in KINDS:
             if kind in item.path.relative_to(Path(__file__).parent).parts:
                 item.add_marker(kind)
-    items.sort(key=lambda item: next(i for i, kind in enumerate(KINDS) if item.get_closest_marker(kind)))
+    kinds = KINDS[::-1] if "PYTEST_XDIST_WORKER" in os.environ else KINDS
+    items.sort(key=lambda item: next(i for i, kind in enumerate(kinds) if item.get_closest_marker(kind)))
+
+
+@pytest.fixture(autouse=True)
+def the_log_level_ends_with_the_test() -> Iterator[None]:
+    """A command that a test runs in this process turns Eddy's news on; the next test counts lines."""
+    logger = logging.getLogger("eddy")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
