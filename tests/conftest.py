@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from kafka import KafkaAdminClient
 
 from eddy.stream.kafka.clients import admin_client
@@ -20,6 +22,10 @@ from tests.support.kafka_clusters import MakeSettings, broker_kind, cluster, why
 KINDS = ("unit", "integration", "browser", "e2e")
 
 pytest.register_assert_rewrite("tests.support.kafka_contract")
+
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
+"""On a loaded machine any example may take long, as may the first one that compiles a loop."""
 
 slab.COLUMN_SHARE, slab.LEAST_ROWS = 0.0, 256
 """A test run makes thousands of slabs, most of them for a few rows. The first row in room for many takes huge

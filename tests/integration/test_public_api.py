@@ -89,7 +89,7 @@ def test_every_answer_is_one_that_the_description_promises(
             continue
 
         @hypothesis_settings(
-            max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
+            max_examples=EXAMPLES, derandomize=True, database=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(case=operation.as_strategy())

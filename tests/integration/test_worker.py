@@ -194,7 +194,7 @@ def fuzzed(count: int) -> list[tuple[bytes | None, bytes]]:
     found: list[tuple[bytes | None, bytes]] = []
 
     @settings(
-        max_examples=count // 20, phases=[Phase.generate], derandomize=True, database=None, deadline=None,
+        max_examples=count // 20, phases=[Phase.generate], derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.lists(STRUCTURED | RAW, min_size=20, max_size=20))

@@ -112,7 +112,7 @@ def invariant_error(engine: Engine) -> float:
         return float((fresh - slab.hidden[torch.from_numpy(slots)]).abs().max())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sent=streams(), seed=st.integers(0, 2**32 - 1), cell=st.sampled_from(CELLS))
 def test_rows_are_the_oracle_s_for_any_stream_cut_and_replayed_anyhow(
     versions: dict[str, Version], sent: list[Happening], seed: int, cell: str
@@ -126,7 +126,7 @@ def test_rows_are_the_oracle_s_for_any_stream_cut_and_replayed_anyhow(
     assert invariant_error(engine) < TOLERANCE
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sent=streams())
 def test_lists_and_ranks_are_as_of_their_event_however_late_or_often_it_comes(
     state_alone: Version, sent: list[Happening]
@@ -144,7 +144,7 @@ def test_lists_and_ranks_are_as_of_their_event_however_late_or_often_it_comes(
     assert_same_rows(stored_rows(together), stored_rows(one_by_one))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(sent=streams(), seed=st.integers(0, 2**32 - 1))
 def test_a_restored_engine_goes_on_as_if_it_had_never_stopped(
     versions: dict[str, Version], sent: list[Happening], seed: int
@@ -165,7 +165,7 @@ def test_a_restored_engine_goes_on_as_if_it_had_never_stopped(
     assert_same_rows(stored_rows(engine), stored_rows(undisturbed))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(sent=streams())
 def test_counts_of_repeats_and_late_events_are_the_oracle_s(
     versions: dict[str, Version], sent: list[Happening]
@@ -180,7 +180,7 @@ def test_counts_of_repeats_and_late_events_are_the_oracle_s(
         assert ours == sum(getattr(user, name) for user in oracle.users.values()), name
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_resent_and_shuffled_events_inside_the_window_leave_the_states_of_the_clean_stream(
     versions: dict[str, Version], seed: int

@@ -57,7 +57,7 @@ def exported(records: Sequence[Record], folder: Path) -> Path:
 
 
 @given(rows=LOGS, name=st.sampled_from([name for name in FORMATS if name != "typed parquet"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_event_is_the_same_after_replay_export_and_replay_again(rows: list[Row], name: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         events = read_events(FORMATS[name](Path(place), rows))

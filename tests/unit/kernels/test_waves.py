@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eddy.stream.kernels.waves import pack
 
 
-@settings(deadline=None)  # the first call compiles
 @given(count=st.lists(st.integers(1, 30), max_size=40))
 def test_packing_is_torch_s_packed_sequence(count: list[int]) -> None:
     length = np.array(count, np.int64)
@@ -25,7 +24,6 @@ def test_packing_is_torch_s_packed_sequence(count: list[int]) -> None:
     assert waves.batch_sizes.tolist() == packed.batch_sizes.tolist()
 
 
-@settings(deadline=None)  # the first call compiles
 @given(count=st.lists(st.integers(1, 30), min_size=1, max_size=40))
 def test_previous_is_the_same_user_s_event_before(count: list[int]) -> None:
     length = np.array(count, np.int64)

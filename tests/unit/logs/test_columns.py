@@ -31,7 +31,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(rows=LOGS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_same_content_gives_the_same_events_in_every_format(name: str, rows: list[Row]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert written_out(read_events(FORMATS[name](Path(folder), rows))) == expected(rows)

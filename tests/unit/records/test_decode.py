@@ -276,7 +276,7 @@ ODD = st.fixed_dictionaries(
 VALUES = st.one_of(ODD.map(lambda fields: json.dumps(fields).encode()), st.binary(max_size=60), st.none())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values=st.lists(VALUES, max_size=40))
 @example(values=[b"{}\n{}", b"{}"])
 def test_every_record_comes_out_once_whatever_it_holds(values: list[bytes | None]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eddy.models import hashing, vocabulary
@@ -44,7 +44,6 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     return random_version(tmp_path_factory.mktemp("registry"))
 
 
-@settings(deadline=None)  # the first look-up is compiled
 @given(batches=st.lists(NAMES, max_size=5), named=NAMES)
 def test_each_name_has_a_number_that_never_changes_and_no_other_name_has(
     batches: list[list[str]], named: list[str]

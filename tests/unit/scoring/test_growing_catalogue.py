@@ -24,7 +24,7 @@ from tests.unit.engine.test_engine import START
 from tests.unit.scoring.test_scorer import NOW, large_scorer, random_users
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=20))
 def test_a_growable_array_holds_what_was_appended_and_earlier_views_stay(parts: list[list[int]]) -> None:
     array, expected, views = Growable(np.zeros(0, np.int64)), list[int](), []
@@ -72,7 +72,7 @@ def test_appending_copies_the_array_seldom() -> None:
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(NAME, max_size=4), max_size=8))
 def test_names_as_json_are_those_of_the_items_and_earlier_ones_stay(batches: list[list[str]]) -> None:
     names = ItemNames(Catalogue())

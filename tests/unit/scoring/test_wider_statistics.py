@@ -43,7 +43,7 @@ def fill(statistics: Statistics, counted_with: Statistics) -> None:
         statistics.fill_partition(number, arrays, Catalogue(HASHES), since=-np.inf)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), events=st.integers(1, 400))
 def test_a_version_reads_from_wider_statistics_to_the_bit_what_it_would_count_alone(
     seed: int, events: int
@@ -62,7 +62,7 @@ def test_a_version_reads_from_wider_statistics_to_the_bit_what_it_would_count_al
         np.testing.assert_array_equal(theirs, ours)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), before=st.integers(1, 300), after=st.integers(1, 300))
 def test_half_lives_that_are_filled_in_are_as_if_counted_from_the_start(
     seed: int, before: int, after: int

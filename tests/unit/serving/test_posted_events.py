@@ -67,7 +67,7 @@ events = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(posted=st.lists(events | anything, max_size=5), skew=st.integers(-CLOCK_SKEW_MS, CLOCK_SKEW_MS))
 def test_what_is_accepted_is_accepted_by_a_worker_too(posted: list[Any], skew: int) -> None:
     try:

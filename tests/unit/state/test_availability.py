@@ -76,7 +76,7 @@ def test_a_no_is_understood_in_the_forms_that_tables_give_it(available: str, wit
     assert (X in after((b"x", f'{{"item_id": "x", "available": {available}}}'.encode()))) == withdrawn
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from([AVAILABLE, UNAVAILABLE, TOMBSTONE, PLAIN]), max_size=8),
     st.integers(0, 3),

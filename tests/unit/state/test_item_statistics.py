@@ -82,7 +82,7 @@ def sums(statistics: Statistics, catalogue: Catalogue) -> dict[str, bytes]:
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_a_reader_that_joins_at_any_point_after_compaction_holds_the_writer_s_sums(
     seed: int, data: st.DataObject

@@ -26,7 +26,7 @@ def version(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untype
     return random_version(tmp_path_factory.mktemp("registry"))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     users=st.lists(NAMES, min_size=1, max_size=5, unique=True),
     items=st.lists(NAMES, min_size=1, max_size=6, unique=True),

@@ -127,7 +127,7 @@ def popularity(engine: Engine, half_lives_ms: Sequence[int]) -> np.ndarray:
     return engine.statistics.popularity(len(engine.names.catalogue), now, half_lives_ms)[:, index]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.tuples(*[st.integers(0, 120)] * 3))
 def test_what_is_filled_in_equals_what_a_worker_counts_that_began_with_the_version(
     version: Version,
