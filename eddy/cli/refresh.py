@@ -1,7 +1,6 @@
 """The work of `eddy refresh`: progress, one line per step, and how the command ends."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from eddy.cli.error_lines import line_for_user
 from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar, require_figures_file
 from eddy.models.errors import EddyError
+from eddy.models.training.distributed import started_by_torchrun
 from eddy.refresh.metrics import write_metrics, write_no_decision
 from eddy.refresh.options import RefreshOptions
 from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
@@ -32,7 +32,7 @@ def run_refresh(
     torchrun started this process.
     """
     require_figures_file(metrics)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if started_by_torchrun():
         raise EddyError(
             "eddy refresh is one process: train under torchrun with `eddy train`, then judge and announce "
             "what came of it with `eddy refresh --candidate VERSION`, without torchrun"

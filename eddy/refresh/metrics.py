@@ -14,8 +14,6 @@ from eddy.models.decisions import Kind
 from eddy.models.errors import EddyError
 from eddy.refresh.refresh import Outcome
 
-_SUCCESS, _FAILED = "eddy_refresh_success_timestamp_seconds", "eddy_refresh_failed"
-
 
 class _Told(Collector):
     """Metrics that a file has told already."""
@@ -30,7 +28,7 @@ class _Told(Collector):
 def write_metrics(file: Path, outcome: Outcome) -> None:
     """Write a refresh's end, its steps' durations and the gate's figures. Errors: EddyError."""
     registry = CollectorRegistry()
-    _tell_success(registry)
+    _tell_end(registry, failed=False)
     Gauge(
         "eddy_refresh_end_timestamp_seconds", "When the last refresh that came to a decision ended",
         registry=registry,
@@ -65,26 +63,24 @@ def write_no_decision(file: Path, failed: bool) -> None:
 
     Errors: EddyError.
     """
-    told = list(_told_in(file))
     registry = CollectorRegistry()
-    if failed:
-        Gauge(_FAILED, _FAILED_HELP, registry=registry).set(1)
-    else:
-        _tell_success(registry)
-    again = {_FAILED} if failed else {_FAILED, _SUCCESS}
-    registry.register(_Told(metric for metric in told if metric.name not in again))
+    _tell_end(registry, failed)
+    anew = {metric.name for metric in registry.collect()}
+    registry.register(_Told(metric for metric in _told_in(file) if metric.name not in anew))
     _write(registry, file)
 
 
-_FAILED_HELP = "1 when the last refresh ended with an error, else 0"
-
-
-def _tell_success(registry: CollectorRegistry) -> None:
-    Gauge(_FAILED, _FAILED_HELP, registry=registry).set(0)
+def _tell_end(registry: CollectorRegistry, failed: bool) -> None:
+    """How a refresh ended, now."""
     Gauge(
-        _SUCCESS, "When a refresh last ended without an error: with a decision, or as too little was new",
-        registry=registry,
-    ).set(time.time())  # fmt: skip
+        "eddy_refresh_failed", "1 when the last refresh ended with an error, else 0", registry=registry
+    ).set(failed)
+    if not failed:
+        Gauge(
+            "eddy_refresh_success_timestamp_seconds",
+            "When a refresh last ended without an error: with a decision, or as too little was new",
+            registry=registry,
+        ).set(time.time())
 
 
 def _told_in(file: Path) -> Iterator[Metric]:

@@ -73,6 +73,9 @@ class Report:
         return "\n\n".join(self._table(mode) for mode in (self.mode, other_mode))
 
     def _table(self, mode: Mode) -> str:
+        title = f"{self.trial.protocol}, mode {mode}: {self.judged.events[mode]:,} events judged"
+        if not self.judged.events[mode]:
+            return title
         rows = [
             (baseline.name, baseline.metrics[mode], ", ".join(baseline.settings[mode].values()))
             for baseline in self.baselines
@@ -80,9 +83,6 @@ class Report:
         rows.append((f"EDDY ({self.about['config']['cell']})", self.judged.reported[mode], ""))
         rows.sort(key=lambda row: row[1][TABLE[0]], reverse=True)
         width = max(len(name) for name, _, _ in rows)
-        title = f"{self.trial.protocol}, mode {mode}: {self.judged.events[mode]:,} events judged"
-        if not self.judged.events[mode]:
-            return title
         lines = [
             title,
             " ".join(["".ljust(width), *(name.rjust(9) for name in TABLE), "  half-life, own items"]),

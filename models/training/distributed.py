@@ -145,6 +145,11 @@ class Group:
 ALONE = Group()
 
 
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_torchelastic_launched()
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[Group]:
     """The group that torchrun started this process in, computing on `device`: a "cuda" becomes the GPU of the
@@ -152,7 +157,7 @@ def process_group(device: str) -> Iterator[Group]:
 
     Errors: EddyError when there is no such device, and when another process of the group ended.
     """
-    if not dist.is_torchelastic_launched():
+    if not started_by_torchrun():
         require_device(device)
         yield ALONE
         return

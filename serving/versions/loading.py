@@ -60,9 +60,9 @@ class VersionLoader:
             return list(self.failed.values())
         if not self.live:
             return ["no model version is announced yet; make one with: eddy train --announce"]
-        shares = {at: self.announced[at] for at in sorted(self.live)}
         return [
-            f"version {share.version} of epoch {at.epoch} is being made ready" for at, share in shares.items()
+            f"version {self.announced[at].version} of epoch {at.epoch} is being made ready"
+            for at in sorted(self.live)
         ]
 
     def take_announcements(self, records: Records) -> list[str]:
