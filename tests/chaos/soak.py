@@ -128,6 +128,8 @@ class Play:
         self.soak.erasures += 3
 
     def _swap(self) -> None:
+        if self.refresher.under_way:
+            return  # it would find that the version it was compared with is live no longer
         self.soak.swaps += 1
         announce(self.chaos.cluster.settings, self.versions[self.soak.swaps % len(self.versions)])
 
@@ -191,7 +193,10 @@ def main() -> int:
     options = arguments.parse_args()
     end_on_sigterm()
     soak = Soak(options.minutes, options.rate)
-    with tempfile.TemporaryDirectory() as name, LocalBroker(Path(name) / "broker", progress=print) as broker:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LocalBroker(Path(name) / "broker", whole_heap=True, progress=print) as broker,
+    ):
         folder = Path(name)
         settings = chaos_settings(broker.bootstrap_servers, folder, FULL, event_log=folder / "event-log")
         verdict, asker, sampler, unexpected = run(soak, settings, folder, broker, options.refresh_every)

@@ -32,13 +32,16 @@ class Refresher(threading.Thread):
         self._settings, self._every_s = settings, every_s
         self._environment = {**environment(settings), "EDDY_CACHE_DIR": str(folder)}
         self._told_to_end = threading.Event()
+        self.under_way = False
         self.endings: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.problems: list[str] = []
 
     def run(self) -> None:
         while not self._told_to_end.wait(self._every_s):
+            self.under_way = True
             self._refresh()
+            self.under_way = False
 
     def finish(self) -> None:
         """Begin no further refresh, wait for the one that is under way, and look at what all have left."""
