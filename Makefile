@@ -33,9 +33,9 @@ chaos: setup ## Kill, pause and move workers under load, kill refreshes, lose ma
 soak: setup ## Steady load with kills, swaps, refreshes, erasures and HTTP; memory, files and disk must stay flat (MINUTES=30)
 	@$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30)
 
-bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9 minutes)
+bench: ## Measure speed beside other programs (70 minutes, 10 GB in the cache folder; QUICK=1: 9; ONLY="growth …": parts)
 	@$(SETUP) bench
-	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record)
+	@$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick) $(if $(RECORD),--record) $(if $(ONLY),--only $(ONLY))
 
 reproduce: setup ## Rebuild the accuracy tables (hours; resumes; EDDY_DATA=file.parquet or EDDY_STREAMS=folder)
 	@$(BIN)/python -m tests.reproduce.$(if $(EDDY_STREAMS),streams,run)

@@ -6,8 +6,9 @@ Every ratio is a median over rounds of ratios inside one round, or of medians of
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -28,6 +29,21 @@ FINDINGS = {
 """Stages relative to fetch as measured before the project began, where that was measured."""
 
 Figures = dict[str, Any]
+
+
+class Origin(NamedTuple):
+    """Of what a section's figures are."""
+
+    commit: str
+    day: str
+    """as in 2026-11-27"""
+    load: float
+    """of the machine before the run"""
+
+
+def origin_of(machine: Figures) -> Origin:
+    """The origin of figures that were measured on this machine, as `describe` gives it."""
+    return Origin(machine["commit"], machine["date"][:10], machine["load_before"][0])
 
 
 def medians(figures: Figures) -> dict[str, float]:
@@ -82,7 +98,7 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def summary(machine: Figures, figures: Figures) -> Figures:
+def summary(machine: Figures, figures: Figures, origins: Mapping[str, Origin]) -> Figures:
     """The figures that have targets, null where they were not measured, and others that explain them."""
     cell, whole = _best(figures, "cell", "every"), _best(figures, "whole", "every")
     off, stages = _best(figures, "whole", "off"), medians(figures)
@@ -102,7 +118,7 @@ def summary(machine: Figures, figures: Figures) -> Figures:
         "topk100k_recall": large.get("recall_at_20"),
         "memory_growth": (figures.get("memory") or {}).get("growth"),
         "quick": machine["quick"],
-        "commit": machine["commit"],
+        "commits": {section: origin.commit for section, origin in origins.items()},
         "explained_by": {
             "every": cell,
             "off": off,
@@ -268,15 +284,26 @@ def plot(figures: Figures, file: Path) -> None:
     pyplot.close(figure)
 
 
-def write_readme(machine: Figures, figures: Figures, result: Figures) -> None:
+def describe_origins(origins: Mapping[str, Origin]) -> str:
+    """Which sections were measured when, those of one run together."""
+    runs: dict[Origin, list[str]] = {}
+    for section, origin in origins.items():
+        runs.setdefault(origin, []).append(section)
+    return "; ".join(
+        f"{', '.join(sections)}: commit {origin.commit}, {origin.day}, load before the run {origin.load}"
+        for origin, sections in runs.items()
+    )
+
+
+def write_readme(machine: Figures, figures: Figures, origins: Mapping[str, Origin], result: Figures) -> None:
     """Replace the text between the markers in README.md, and the plot."""
     plot(figures, HERE / "results" / "throughput.svg")
-    form = "the short form (QUICK=1)" if machine["quick"] else "the full form"
+    form = "The short form (QUICK=1)" if machine["quick"] else "The full form"
     flags = ", ".join(machine["flags"])
     head = (
-        f"Commit {machine['commit']}, {machine['date'][:10]}, {form}; {machine['cpu']}, {machine['cores']} "
-        f"cores ({flags}); load before the run {machine['load_before'][0]}; torch "
-        f"{machine['packages']['torch']}.\n\n![Throughput and stages](results/throughput.svg)\n"
+        f"{form}; {machine['cpu']}, {machine['cores']} cores ({flags}); torch "
+        f"{machine['packages']['torch']}. Of {describe_origins(origins)}."
+        "\n\n![Throughput and stages](results/throughput.svg)\n"
     )
     readme = HERE / "README.md"
     text = readme.read_text(encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The benchmark: `make bench`, or `make bench QUICK=1`.
+"""The benchmark: `make bench`, or `make bench QUICK=1`, or with ONLY="growth freshness" a part of it.
 
-    python -m tests.bench.run [--quick] [--record]
+    python -m tests.bench.run [--quick] [--record] [--only SECTION ...]
 
-Each section writes its figures as soon as it has them: to results/, in the short form to results/quick/.
+Each section writes its figures as soon as it has them: to results/, in the short form to results/quick/. The
+figures of sections that are not measured stay as those files have them, each with its own commit and date.
 summary.json is written by both; the table and the plot in README.md only by the full form, or by the short
 one with --record (RECORD=1).
 """
@@ -35,19 +36,22 @@ from tests.bench.throughput import EddyRun, Measured, Rounds, measure_eddy, meas
 
 HERE = Path(__file__).parent
 SECTION_S = 600.0
+SECTIONS = ("topk", "throughput", "stages", "freshness", "memory", "membership", "growth")
 REDUCED: tuple[Precision, ...] = ("int8", "bfloat16")
 
 
 class Run:
-    """One run of the benchmark: its figures so far, by section."""
+    """One run of the benchmark: its figures so far, and those that were recorded before, by section."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, only: Sequence[str] = SECTIONS) -> None:
+        self.plan, self.only = plan, only
         self.target = HERE / "results" / "quick" if plan.quick else HERE / "results"
         self.target.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
         self.machine = {**describe(), "quick": plan.quick}
         self.figures: dict[str, Any] = {}
+        self.origins: dict[str, report.Origin] = {}
+        """where and when the figures were measured"""
 
     def __call__(self, line: str) -> bool:
         """Print progress; returns whether there is time for more."""
@@ -72,9 +76,15 @@ class Run:
         return report.reduced_precision(self.figures)
 
     def section(self, name: str, work: Callable[[], Any]) -> None:
-        """Measure a section and write its figures. A section that fails, or for which no time is left, is
-        logged with the reason, and its figures are None.
+        """Measure a section and write its figures, if it is to be measured. A section that fails, or for
+        which no time is left, is logged with the reason, and its figures are None.
         """
+        file = self.target / f"{name}.json"
+        if name not in self.only:
+            if file.exists():
+                recorded = json.loads(file.read_text(encoding="utf-8"))
+                self.figures[name], self.origins[name] = recorded[name], report.origin_of(recorded)
+            return
         if self.left <= 0:
             self.log(f"{name}: left out, no time is left")
             self.figures[name] = None
@@ -85,8 +95,9 @@ class Run:
             self.log(f"{name}: missing: {error}")
             self.figures[name] = None
             return
+        self.origins[name] = report.origin_of(self.machine)
         result = {**self.machine, name: self.figures[name]}
-        (self.target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def throughput(run: Run, testbed: Testbed) -> dict[str, Any]:
@@ -184,7 +195,7 @@ def measure(run: Run, testbed: Testbed) -> None:
     run.section("topk", lambda: results_of_each(run, "topk", topk, 120))
     run.section("throughput", lambda: throughput(run, testbed))
     run.section("stages", lambda: stages(run, testbed))
-    if run.figures["throughput"]:
+    if run.figures.get("throughput"):
         run.section("freshness", lambda: freshness(run, testbed))
     run.section("memory", lambda: measure_memory(testbed, plan.memory_events, min(plan.memory_s, run.left)))
     run.section("membership", lambda: measure_membership(testbed, plan.membership, run.log))
@@ -196,21 +207,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="the short form, within 9 minutes")
     parser.add_argument("--record", action="store_true", help="also rewrite README.md after the short form")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="measure these alone")
     options = parser.parse_args()
-    run = Run(QUICK if options.quick else FULL)
+    run = Run(QUICK if options.quick else FULL, options.only)
     with new_testbed(run.log) as testbed:
         measure(run, testbed)
-    if run.plan.restored:
+    if run.plan.restored and options.only == SECTIONS:
         run.log("restore")
         command = [sys.executable, "-m", "tests.bench.restore", str(run.plan.restored)]
         subprocess.run(command, cwd=HERE.parents[1], check=False)
-    summary = report.summary(run.machine, run.figures)
+    summary = report.summary(run.machine, run.figures, run.origins)
     text = json.dumps(summary, indent=1) + "\n"
     (HERE / "results" / "summary.json").write_text(text, encoding="utf-8")
     (run.target / "summary.json").write_text(text, encoding="utf-8")
     print(report.table(run.figures, summary))
     if options.record or not run.plan.quick:
-        report.write_readme(run.machine, run.figures, summary)
+        report.write_readme(run.machine, run.figures, run.origins, summary)
     run.log("done")
     return 0
 

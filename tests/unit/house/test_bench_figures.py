@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench.memory import Samples
 from tests.bench.observe import Curve, Window
-from tests.bench.report import reduced_precision
+from tests.bench.report import Origin, describe_origins, reduced_precision
 from tests.bench.stages import allowed, rows_per_event
 from tests.bench.throughput import ratio
 from tests.bench.workload import Workload, message
@@ -81,6 +81,15 @@ def test_a_reduced_precision_is_measured_where_users_get_it_and_its_lists_are_ri
     ]
     assert reduced_precision({"topk": rows}) == measured
     assert reduced_precision({}) is None
+
+
+def test_the_page_says_of_which_run_each_section_is() -> None:
+    earlier, later = Origin("0dc4df8", "2026-11-27", 1.09), Origin("5aee02b", "2026-11-30", 0.2)
+    origins = {"topk": earlier, "throughput": earlier, "growth": later}
+    assert describe_origins(origins) == (
+        "topk, throughput: commit 0dc4df8, 2026-11-27, load before the run 1.09; "
+        "growth: commit 5aee02b, 2026-11-30, load before the run 0.2"
+    )
 
 
 def test_the_workload_is_the_same_every_time_and_follows_zipf() -> None:
