@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from prometheus_client import ProcessCollector
 
+from eddy.models.c_heap import keep_large_blocks_apart
 from eddy.models.garbage import keep_out_of_collections
 from eddy.serving.app import new_app
 from eddy.serving.listening import BACKLOG, GRACE_S, listen, url_of
@@ -67,6 +68,7 @@ async def serve_on(
     when_ready: take no connection before the server is ready, since others can answer meanwhile.
     """
     # 1. The application and the server around it.
+    keep_large_blocks_apart()
     tracer = start_tracing("eddy-serve")
     service = Service(settings, traced=tracer is not None)
     ProcessCollector(registry=service.metrics.registry)

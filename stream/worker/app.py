@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from faust.auth import OAuthCredentials
 from faust.types import TP
 
+from eddy.models.c_heap import keep_large_blocks_apart
 from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers
@@ -183,6 +184,7 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
 
     Errors: EddyError, or whatever ended the worker.
     """
+    keep_large_blocks_apart()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
