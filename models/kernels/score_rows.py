@@ -109,7 +109,7 @@ def _user_gates(
     b: int, length: int, rows: BatchColumns, tables: MixtureTables, scratch: Scratch, items: int
 ) -> tuple[float, ...]:
     """The SPARSE_GATES gates of user b, with what their habits and the last event's type add: the loop form
-    of `eddy.models.network.mixture.habits`. Leaves `mark` as it was, zero; overwrites `nonzero`.
+    of `eddy.models.network.mixture.habits_of`. Leaves `mark` as it was, zero; overwrites `nonzero`.
     """
     item, gate = rows.window.item[b], rows.gates[b]
     if not len(tables.place):
