@@ -33,6 +33,7 @@ log = logging.getLogger("eddy.serving")
 LOOK_EVERY_S = 0.25
 """The time between two questions for the workers' commits, and before the first one."""
 
+
 class Commit(NamedTuple):
     """What workers have made durable of a partition."""
 

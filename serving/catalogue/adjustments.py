@@ -23,7 +23,9 @@ MAX_COLUMNS = 256
 
 
 _GREATEST = np.float32(60)
-"""The logarithm of the greatest factor: with greater ones a float32 becomes infinite, which JSON cannot say."""
+"""The logarithm of the greatest factor. By greater ones a float32 would become infinite, which JSON cannot
+say.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from aiokafka.errors import KafkaConnectionError
 
-
 from eddy.serving.event_writer import Position
 from eddy.serving.read_your_writes import Commit, ReadYourWrites
 
