@@ -21,7 +21,9 @@ from uuid import uuid4
 import httpx
 
 RETRIED = frozenset((429, 503))
-"""Statuses of requests that the server has not begun to work on."""
+"""Statuses of requests that may be sent again: the server has not begun to work on them, or Kafka has not
+acknowledged their events, which have ids by which Eddy knows them again.
+"""
 
 MAX_PAUSE_S = 30.0
 
@@ -62,6 +64,8 @@ class Recommendations:
     version: str | None = None
     partition: int | None = None
     offset: int | None = None
+    includes: bool | None = None
+    """whether the event that `wait_for` names is included; None without it"""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Answering:
                 # An explanation reads the window once for each event: some ten times what a list takes.
                 explained = any(question.explain for question in questions)
                 expected_s = math.inf if explained else self._questions.expected_s(len(batch))
-                answers, updates = await self._owner.do_soon(partial(self._answer, questions), expected_s)
+                outcomes, updates = await self._owner.do_soon(partial(self._answer, questions), expected_s)
             except Exception as error:
                 for waiting in batch:
                     if not waiting.answer.done():
@@ -65,17 +65,33 @@ class Answering:
                 continue
             finally:
                 self._questions.done()
-            for waiting, result in zip(batch, answers, strict=True):
-                if not waiting.answer.done():
-                    waiting.answer.set_result(result)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                if waiting.answer.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    waiting.answer.set_exception(outcome)
+                else:
+                    waiting.answer.set_result(outcome)
             self._updates.run(updates)
 
-    def _answer(self, questions: Sequence[Question]) -> tuple[list[Answer], Sequence[ScoresUpdate]]:
-        """The answers, and what is to be done afterwards so that later ones need not wait for it."""
-        return answer(self._view, questions), self._updates.begin()
+    def _answer(
+        self, questions: Sequence[Question]
+    ) -> tuple[list[Answer | Exception], Sequence[ScoresUpdate]]:
+        """The outcomes, and what is to be done afterwards so that later answers need not wait for it."""
+        return _outcomes(self._view, questions), self._updates.begin()
 
     def close(self) -> None:
         """Cancel the questions that wait, and give up what is under way."""
         self._questions.cancel()
         self._lag.stop()
         self._updates.close()
+
+
+def _outcomes(view: MaterialisedView, questions: Sequence[Question]) -> list[Answer | Exception]:
+    """An answer to each question, or why there is none. A question that fails takes no other one with it."""
+    try:
+        return [*answer(view, questions)]
+    except Exception as error:
+        if len(questions) == 1:
+            return [error]
+    return [outcome for question in questions for outcome in _outcomes(view, [question])]

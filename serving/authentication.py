@@ -62,7 +62,8 @@ def _presented(scope: Scope) -> bytes | None:
             return _bounded(value)
         if name == b"authorization":
             kind, _, key = value.partition(b" ")
-            return _bounded(key.strip()) if kind.lower() == b"bearer" else None
+            if kind.lower() == b"bearer":  # others are for a proxy in between
+                return _bounded(key.strip())
     if path_of(scope) in KEY_IN_QUERY:
         found = parse_qs(scope["query_string"].decode("latin-1")).get("api_key")
         return _bounded(found[0].encode()) if found else None

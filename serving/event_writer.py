@@ -3,7 +3,8 @@ an idempotent producer).
 
 Each partition has a lane: records wait in it while the batch before them is on its way, and then go together.
 So many small requests cost few batches, a user's records stay in order, and a record that was given up before
-its turn is never written. The lanes hold a bounded number of bytes.
+its turn is never written. The lanes hold a bounded number of bytes, and of the requests that a server takes
+at once only half may wait for them: while Kafka does not answer, there is room for lists.
 """
 
 import asyncio
@@ -84,6 +85,10 @@ class _Lane:
     running: "asyncio.Task[None] | None" = None
 
 
+_Connection = asyncio.Task[AIOKafkaProducer]
+"""A producer that starts, or has started."""
+
+
 class EventWriter:
     """See the module. Use as: `start()`, `await write(…)`, `await stop()`."""
 
@@ -92,10 +97,11 @@ class EventWriter:
     ) -> None:
         self._settings, self._within_s, self._max_bytes = settings, within_s, max_bytes
         self._lanes = [_Lane() for _ in range(settings.partitions)]
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_writes = 0
+        self._max_writes = max(1, settings.http_max_concurrent // 2)
         self._rest_until = 0.0
         self._last_failure = ""
-        self._starting: asyncio.Task[AIOKafkaProducer] | None = None
+        self._starting: _Connection | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -109,7 +115,8 @@ class EventWriter:
             await asyncio.wait(running, timeout=_STOP_S)
         for task in running:
             task.cancel()
-        self._disconnect()
+        if self._starting is not None:
+            self._disconnect(self._starting)
         await asyncio.gather(*running, *self._stopping, return_exceptions=True)
 
     async def write(self, messages: Sequence[Message]) -> list[Position | Unwritten]:
@@ -123,7 +130,7 @@ class EventWriter:
         headers = carried_headers()
         overhead = RECORD_OVERHEAD + sum(len(value) for _, value in headers)
         sizes = [overhead + len(key or b"") + len(value or b"") for key, value in messages]
-        if self._waiting_bytes + sum(sizes) > self._max_bytes:
+        if self._waiting_writes >= self._max_writes or self._waiting_bytes + sum(sizes) > self._max_bytes:
             full = Unwritten("not written: too many events wait for Kafka already")
             return [full] * len(messages)
         # 2. Into the lanes.
@@ -140,11 +147,13 @@ class EventWriter:
         for partition in set(partitions.tolist()):
             self._run(partition)
         # 3. Their acknowledgements. Those that have not gone yet are given up with their futures.
+        self._waiting_writes += 1
         try:
             if waiting:
                 await asyncio.wait([record.position for record in waiting], timeout=self._within_s)
             return [self._outcome(record) for record in waiting]
         finally:
+            self._waiting_writes -= 1
             for record in waiting:
                 record.position.cancel()
             for partition in set(partitions.tolist()):
@@ -170,8 +179,9 @@ class EventWriter:
     async def _send_waiting(self, partition: int, lane: _Lane) -> None:
         while lane.records:
             batch: list[_Waiting] = []
+            connection = self._connect()
             try:
-                await self._send_batch(partition, lane.records, batch)
+                await self._send_batch(connection, partition, lane.records, batch)
             except Exception as error:
                 log.warning("%s: %r", self._settings.topics.events, error)
                 reason = str(error) if isinstance(error, EddyError) else type(error).__name__
@@ -179,7 +189,7 @@ class EventWriter:
                 self._rest_until = asyncio.get_running_loop().time() + REST_S
                 # Without a producer nothing was taken out of the lane.
                 _fail(batch or lane.records, self._last_failure)
-                self._disconnect()
+                self._disconnect(connection)
             finally:
                 self._waiting_bytes -= sum(record.size for record in batch)
                 self._drop_given_up(lane)
@@ -191,13 +201,15 @@ class EventWriter:
         while lane.records and lane.records[0].position.done():
             self._waiting_bytes -= lane.records.popleft().size
 
-    async def _send_batch(self, partition: int, records: deque[_Waiting], batch: list[_Waiting]) -> None:
+    async def _send_batch(
+        self, connection: _Connection, partition: int, records: deque[_Waiting], batch: list[_Waiting]
+    ) -> None:
         """Move as many records as a batch takes from `records` to `batch`, and send it.
 
         Errors: Unwritten, and those of the producer.
         """
         # 1. A producer, for a topic that is as the settings say.
-        producer = await self._connected()
+        producer = await asyncio.shield(connection)  # other lanes wait for it, too
         topic, partitions = self._settings.topics.events, self._settings.partitions
         actual = len(await producer.partitions_for(topic))
         if actual != partitions:
@@ -228,7 +240,7 @@ class EventWriter:
 
     # -- the producer -------------------------------------------------------------------------------------
 
-    def _connect(self) -> "asyncio.Task[AIOKafkaProducer]":
+    def _connect(self) -> _Connection:
         if self._starting is None:
             self._starting = asyncio.create_task(self._started())
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -243,14 +255,13 @@ class EventWriter:
             raise
         return producer
 
-    async def _connected(self) -> AIOKafkaProducer:
-        return await asyncio.shield(self._connect())
-
-    def _disconnect(self) -> None:
-        """Let the next batch have a new producer; the one that failed is closed aside."""
-        starting, self._starting = self._starting, None
-        if starting is None:
+    def _disconnect(self, starting: _Connection) -> None:
+        """Let the next batch have a new producer; the one that failed is closed aside, unless another lane
+        has seen to that already.
+        """
+        if self._starting is not starting:
             return
+        self._starting = None
 
         async def close() -> None:
             with suppress(Exception):

@@ -69,7 +69,6 @@ class _Outline(msgspec.Struct, gc=False):
 _outline = msgspec.json.Decoder(_Outline).decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_fields = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def split_body(body: bytes) -> list[bytes]:
@@ -118,7 +117,7 @@ def _record(index: int, value: bytes, now: int) -> _Record:
         raise ValueError(f"larger than {MAX_EVENT_BYTES} bytes")
     outline = _outline(value)
     if outline.timestamp is None:
-        value = msgspec.json.encode(_fields(value) | {"timestamp": now})
+        value = msgspec.json.encode({**_object(value), "timestamp": now})
     return _Record(outline.user_id.encode(), value, index, now - CLOCK_SKEW_MS)
 
 

@@ -17,6 +17,9 @@ from eddy.serving.admission import RETRY_AFTER, Overloaded
 
 PROBLEM_TYPE = "application/problem+json"
 
+TOLD_FAULTS = 10
+"""So many things that are wrong with a request are told; a request can have a hundred thousand."""
+
 
 class Problem(BaseModel):
     """Why a request was refused or could not be answered."""
@@ -66,7 +69,11 @@ def answer_with_problems(app: FastAPI) -> None:
 
     async def misunderstood(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(400, "; ".join(map(_line, error.errors())))
+        faults = error.errors()
+        lines = [_line(fault) for fault in faults[:TOLD_FAULTS]]
+        if len(faults) > TOLD_FAULTS:
+            lines.append(f"and {len(faults) - TOLD_FAULTS} more")
+        return problem(400, "; ".join(lines))
 
     async def overloaded(_: Request, error: Exception) -> Response:
         assert isinstance(error, Overloaded)

@@ -33,9 +33,6 @@ log = logging.getLogger("eddy.serving")
 LOOK_EVERY_S = 0.25
 """The time between two questions for the workers' commits, and before the first one."""
 
-MAX_WAITING = 10_000
-"""So many answers wait at most; further ones are given at once, as they are."""
-
 
 class Commit(NamedTuple):
     """What workers have made durable of a partition."""
@@ -93,7 +90,7 @@ class ReadYourWrites:
 
     `row_includes` says whether the server's row of a user includes a record, `read_commits` reads the
     workers' commits, and `followed` is the offset up to which the server has followed a partition of
-    `user-state`.
+    `user-state`. So many answers wait at most: further ones are given at once, as they are.
     """
 
     def __init__(
@@ -101,8 +98,10 @@ class ReadYourWrites:
         row_includes: Callable[[str, Position], Awaitable[bool]],
         read_commits: Callable[[Iterable[int]], Awaitable[Mapping[int, Commit]]],
         followed: Callable[[int], int],
+        most: int,
     ) -> None:
         self._row_includes, self._read_commits, self._followed = row_includes, read_commits, followed
+        self._most = most
         self._waiters: dict[bytes, set[_Waiter]] = {}
         self._waiting = 0
         self._done: dict[int, int] = {}
@@ -115,7 +114,7 @@ class ReadYourWrites:
         """
         if await self._is_included(user, position):
             return True
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= self._most:
             return False
         key, waiter = user.encode(), _Waiter(position)
         self._waiters.setdefault(key, set()).add(waiter)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eddy.models.hashing import item_hashes
 from eddy.models.scoring.backend import TopK
 from eddy.models.scoring.popularity import POPULARITY_FLOOR
+from eddy.serving.catalogue.adjustments import factors_of
 from eddy.serving.lists.answers import Answer, Ranking
 from eddy.serving.lists.compose import compose
 from eddy.serving.lists.entries import explained_items, items_of, items_with_most, ranked_items
@@ -247,7 +248,7 @@ def _unknown(moment: Moment, question: Question, popular: NDArray[np.float64], h
     counts = popular.astype(np.float32)
     column = moment.column(question, len(counts))
     if column is not None:
-        counts *= np.exp(column)
+        counts *= factors_of(column)
     counts[out] = 0.0
     about: dict[str, Any] = {
         "user_id": None if question.session is not None else question.user_id,

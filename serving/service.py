@@ -89,7 +89,10 @@ class Service:
         self._commits = Commits(settings)
         self._login = LoginWatch(settings)
         self.read_your_writes = ReadYourWrites(
-            self._row_includes, self._commits.read, partial(self._following.position, topics.user_state)
+            self._row_includes,
+            self._commits.read,
+            partial(self._following.position, topics.user_state),
+            max(1, settings.http_max_concurrent // 4),  # while workers stand still, others need not wait
         )
         self.streams = Streams(settings.http_max_streams)
         self.row_watches = RowWatches()

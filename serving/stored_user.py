@@ -62,7 +62,7 @@ def stored_user(view: MaterialisedView, user: str) -> StoredUser | None:
         partition=int(slab.partition[slot]),
         offset=int(slab.offset[slot]),
         events=_events(view, row),
-        older_items=[view.names.ids[item] for item in older.tolist()],
+        older_items=[view.names.id_of(item) for item in older.tolist()],
         older_count=len(older),
         event_count=int(slab.applied[slot]),
         state_size=slab.state_size,
@@ -83,7 +83,7 @@ def _events(view: MaterialisedView, row: RowAt) -> list[StoredEvent]:
         slab.value[window].tolist(),
         strict=True,
     ):
-        name = view.names.ids[item]
+        name = view.names.id_of(item)
         described = view.metadata.get(name) if name is not None else None
         events.append(
             StoredEvent(

@@ -128,6 +128,8 @@ class MaterialisedView:
         self.latest_users = LatestUsers()
         self.slabs: dict[VersionAt, Slab] = {}
         self.rankers: dict[VersionAt, Ranker] = {}
+        self._percent: dict[VersionAt, int] = {}
+        """of the users who have each version, by its announcement"""
         self._stats: StatisticsReader | None = None
         self._forgetting = Forgetting(self.names)
 
@@ -141,8 +143,16 @@ class MaterialisedView:
 
     @property
     def newest(self) -> Ranker | None:
-        """The model of the greatest epoch that could be loaded."""
-        return self.rankers[max(self.rankers)] if self.rankers else None
+        """The model of the greatest epoch that could be loaded: of several, that of the most users. It
+        answers whoever has no share, such as a session.
+        """
+        at = self.newest_at
+        return None if at is None else self.rankers[at]
+
+    @property
+    def newest_at(self) -> VersionAt | None:
+        """Which version `newest` is."""
+        return max(self.rankers, key=lambda at: (at.epoch, self._percent[at], at.version), default=None)
 
     def now(self) -> int:
         """The stream's now, ms; -1 before the first event."""
@@ -191,9 +201,10 @@ class MaterialisedView:
         builder = RankerBuilder(self.names, self._stats.statistics, now, PRECISION, self._threads)
         return NewVersion(live, builder)
 
-    def put_version(self, new: NewVersion, ranker: Ranker) -> bool:
+    def put_version(self, new: NewVersion, ranker: Ranker, percent: int = 100) -> bool:
         """Score the rows of an epoch that name a version with the ranker that `new` has built, from now on.
-        False, and nothing is changed, when items have got other numbers meanwhile: then begin anew.
+        False, and nothing is changed, when items have got other numbers meanwhile: then begin anew. percent:
+        of the users who have the version.
 
         Errors: EddyError when the size of its states does not fit.
         """
@@ -202,7 +213,8 @@ class MaterialisedView:
         if not new.builder.attach([ranker]):
             return False
         ranker.update_statistics(self.now(), self.wall())  # now, not at somebody's request
-        self.rankers[VersionAt.of(version.id, epoch)] = ranker
+        at = VersionAt.of(version.id, epoch)
+        self.rankers[at], self._percent[at] = ranker, percent
         self._drop_unused()
         return True
 
@@ -256,7 +268,7 @@ class MaterialisedView:
         for at in [at for at, slab in self.slabs.items() if not len(slab)]:
             del self.slabs[at]
         for at in [at for at in self.rankers if at.epoch != newest and at not in self.slabs]:
-            del self.rankers[at]
+            del self.rankers[at], self._percent[at]
 
     # -- records ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -50,11 +51,7 @@ async def make_lists(
     `show` is called with what is being done, how much of it is done, and how much there is.
     Errors: EddyError when the cluster or a topic is missing, or when nothing can be written.
     """
-    asked = {
-        "users": None if users is None else _digest(users),
-        "question": msgspec.to_builtins(wanted),
-        "of": settings.topics.user_state,
-    }
+    asked = _asked(settings, users, wanted)
     async with AsyncExitStack() as stack:
         # 1. Where the lists go.
         await asyncio.to_thread(prepare_topics, settings, "recommend", topic)
@@ -92,6 +89,15 @@ async def make_lists(
         await writing
         await asyncio.to_thread(target.finish)
         return len(users)
+
+
+def _asked(settings: Settings, users: Sequence[str] | None, wanted: Question) -> dict[str, Any]:
+    """What a killed run is known by. It is the same in every process: sets of values are in order."""
+    return {
+        "users": None if users is None else _digest(users),
+        "question": msgspec.to_builtins(wanted, order="deterministic"),
+        "of": [settings.bootstrap_servers, settings.topics.user_state],
+    }
 
 
 def _left_to_do(target: Target, users: Sequence[str], known: Sequence[str]) -> dict[int, list[str]]:

@@ -22,6 +22,12 @@ MAX_COLUMNS = 256
 """So many columns are kept at most."""
 
 
+_GREATEST = np.float32(60)
+"""The logarithm of the greatest factor. By greater ones a float32 would become infinite, which JSON cannot
+say.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Boost:
     """Items that fulfil conditions count as `factor` times as likely."""
@@ -39,6 +45,11 @@ class Adjustment:
 
 
 NO_ADJUSTMENT = Adjustment()
+
+
+def factors_of(column: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By what a column multiplies likelihoods: float32[N], 0 for what is filtered out."""
+    return np.exp(np.minimum(column, _GREATEST))
 
 
 @dataclass(slots=True)

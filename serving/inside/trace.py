@@ -74,8 +74,8 @@ def _copy(view: MaterialisedView, user: str, version: str | None) -> _Copied:
         at, ranker = ranker_of(view, version)
         if row.at in view.rankers and view.rankers[row.at].live.version.id == version:
             at, ranker = row.at, view.rankers[row.at]  # the row's own state, whichever epoch is newest
-    elif view.rankers:
-        at = row.at if row.at in view.rankers else max(view.rankers)
+    elif view.newest_at is not None:
+        at = row.at if row.at in view.rankers else view.newest_at
         ranker = view.rankers[at]
     else:
         raise NotHere("no version is loaded here yet")

@@ -99,6 +99,8 @@ class Moment:
         """What lists are composed from; without a model, diversity has no vectors to go by."""
         view = self.view
         statistics = view.statistics
+        if ranker is not None:  # where nobody with a row has asked meanwhile, new items have no vectors yet
+            ranker.update_statistics(self.now, self.wall)
         pins = self.find_items([item for _, item in self.rules.pins])
 
         def vectors(index: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.config import HOUR_MS
-from eddy.serving.catalogue.adjustments import Boost
+from eddy.serving.catalogue.adjustments import Boost, factors_of
 from eddy.serving.catalogue.filters import Filter
 from eddy.serving.lists.answers import Recommended
 from eddy.serving.lists.entries import items_with_most
@@ -58,7 +58,7 @@ def popular(
     counts = statistics.popularity(len(view.catalogue), float(moment.now), [life])[0].astype(np.float32)
     column = moment.column(question, len(counts))
     if column is not None:
-        counts *= np.exp(column)
+        counts *= factors_of(column)
     counts[view.names.unlisted()] = 0.0
     items = items_with_most(view, counts, k)
     return Popular(items, moment.now, life / HOUR_MS, moment.hints(question))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eddy.serving.catalogue.adjustments import Boost
+from eddy.serving.catalogue.adjustments import Boost, factors_of
 from eddy.serving.catalogue.filters import Filter
 from eddy.serving.lists.answers import Recommended
 from eddy.serving.lists.entries import items_with_most
@@ -54,7 +54,7 @@ def similar(
     question = Question("", k, where=where, boosts=boosts)
     column = moment.column(question, len(likeness))
     if column is not None:
-        likeness *= np.exp(column)
+        likeness *= factors_of(column)
     likeness[view.names.unlisted()] = 0.0
     likeness[index] = 0.0
     items = items_with_most(view, likeness, k)

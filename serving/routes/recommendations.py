@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from eddy.models.event_limits import EARLIEST_MS, LATEST_MS, MAX_ID, MAX_TYPE
 from eddy.models.logs.events import DEFAULT_TYPE
@@ -109,7 +109,9 @@ class SessionList(PostedList):
     """A list for somebody without a row."""
 
     events: Annotated[
-        list[Event], Field(min_length=1, max_length=MAX_EVENTS, description="What they did, oldest first.")
+        list[Event],
+        FailFast(),
+        Field(min_length=1, max_length=MAX_EVENTS, description="What they did, oldest first."),
     ]
 
 
@@ -118,7 +120,7 @@ class RankRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    items: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    items: Annotated[list[ItemId], FailFast(), Field(min_length=1, max_length=MAX_CANDIDATES)]
     boost: Annotated[list[AttributeBoost], Field(max_length=MAX_CONDITIONS)] = []
 
 

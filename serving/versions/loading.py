@@ -93,7 +93,7 @@ class VersionLoader:
         """Load what is missing, for ever."""
         while True:
             missing = await self._owner.do(lambda: self._view.without_model(self.live))
-            wanted = sorted(missing & self.announced.keys(), reverse=True)
+            wanted = sorted(missing & self.announced.keys(), key=self._rank, reverse=True)
             self.failed = {at: why for at, why in self.failed.items() if at in wanted}
             for at in wanted:
                 await self._load(at)
@@ -112,7 +112,7 @@ class VersionLoader:
             version = await self._beside(partial(open_version, share, self._registry))
             for step in numbering_steps(version, self._view.names):
                 await self._owner.do(step)
-            while not await self._build_and_put(version, at.epoch):
+            while not await self._build_and_put(version, at.epoch, share.percent):
                 pass
         except Exception as error:
             why = f"epoch {at.epoch}, version {share.version}: {error}"
@@ -127,11 +127,15 @@ class VersionLoader:
             await self._owner.do(partial(warm_up, self._view))
         self.first.set()
 
-    async def _build_and_put(self, version: Version, epoch: int) -> bool:
+    def _rank(self, at: VersionAt) -> tuple[int, int]:
+        """Of the versions of one epoch, that of the most users comes first."""
+        return at.epoch, self.announced[at].percent
+
+    async def _build_and_put(self, version: Version, epoch: int, percent: int) -> bool:
         """Whether the view has taken the version: not if its items have got other numbers meanwhile."""
         new = await self._owner.do(partial(self._view.new_version, version, epoch))
         ranker = await self._beside(new.build)
-        return await self._owner.do(partial(self._view.put_version, new, ranker))
+        return await self._owner.do(partial(self._view.put_version, new, ranker, percent))
 
     async def _beside(self, work: Callable[[], T]) -> T:
         """Do work beside the thread that answers."""

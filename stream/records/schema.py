@@ -88,7 +88,12 @@ class DescribedItem(msgspec.Struct, gc=False):
         title = self.given_title
         if isinstance(title, str):
             return title
-        return f"{title:.15g}" if isinstance(title, int | float) and not isinstance(title, bool) else None
+        if isinstance(title, bool) or not isinstance(title, int | float):
+            return None
+        try:
+            return f"{title:.15g}"
+        except OverflowError:  # a whole number that no float holds: JSON's have any length
+            return None
 
 
 class DictionaryEntry(msgspec.Struct, gc=False):

@@ -229,6 +229,10 @@ class ItemNames:
         self._without_json = list(self._index.values())
         return new_index
 
+    def id_of(self, index: int) -> str | None:
+        """The id of an item of the catalogue, None as long as it is not known."""
+        return self.ids[index] if index < len(self.ids) else None
+
     def unlisted(self) -> NDArray[np.int64]:
         """Catalogue indices of the items that may not be listed: their ids are not known yet, or they were
         withdrawn.

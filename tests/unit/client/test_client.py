@@ -77,6 +77,17 @@ def test_a_list_is_typed_and_what_a_newer_server_says_more_is_no_error(asynchron
 
 
 @both
+def test_a_list_says_whether_it_includes_what_it_waited_for(asynchronous: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        waits = json.loads(request.content) == {"wait_for": "3:17"}
+        return httpx.Response(200, json={**LIST, "includes": True if waits else None})
+
+    waited = ask(answer, asynchronous, lambda client: client.recommendations("a/b", wait_for="3:17"))
+    plain = ask(answer, asynchronous, lambda client: client.recommendations("a/b"))
+    assert (waited.includes, plain.includes) == (True, None)
+
+
+@both
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_full_server_is_asked_again_after_the_pause_that_it_names(
     asynchronous: bool, status: int, pauses: list[float]

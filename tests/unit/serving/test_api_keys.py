@@ -77,6 +77,11 @@ def test_every_route_refuses_who_has_no_key_a_wrong_one_or_one_of_another_scope(
             assert status(app, method, path, headers) not in (401, 403), (method, path)
 
 
+def test_a_login_that_is_meant_for_a_proxy_does_not_hide_the_key(app: FastAPI) -> None:
+    headers = {"Authorization": "Basic eDp5", "X-API-Key": KEYS["read"][0]}
+    assert status(app, "GET", "/v1/users/u/recommendations", headers) == 200
+
+
 def test_what_does_not_exist_is_refused_without_a_key_too(app: FastAPI) -> None:
     assert status(app, "GET", "/v1/nothing") == 401
     assert status(app, "GET", "/docs/../v1/users/u/recommendations") == 401

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from aiokafka.errors import IllegalOperation
 
 from eddy.serving import event_writer
 from eddy.serving.event_writer import RECORD_OVERHEAD, EventWriter, Position, Unwritten
@@ -35,10 +36,10 @@ def kafka() -> MemoryKafka:
 
 @asynccontextmanager
 async def writing(
-    kafka: MemoryKafka, within_s: float = 30.0, max_bytes: int = 1 << 20
+    kafka: MemoryKafka, within_s: float = 30.0, max_bytes: int = 1 << 20, settings: Settings = SETTINGS
 ) -> AsyncIterator[EventWriter]:
     with patch.object(producers, "AIOKafkaProducer", partial(MemoryProducer, kafka)):
-        writer = EventWriter(SETTINGS, within_s, max_bytes)
+        writer = EventWriter(settings, within_s, max_bytes)
         writer.start()
         try:
             yield writer
@@ -162,6 +163,25 @@ def test_what_waits_is_bounded_and_more_is_refused_at_once(kafka: MemoryKafka) -
     assert len(written(kafka)) == 4
 
 
+def test_half_of_the_requests_that_a_server_takes_may_wait_for_kafka(kafka: MemoryKafka) -> None:
+    """While it does not answer, there is room for others, who ask for lists."""
+    settings = SETTINGS.replace(http_max_concurrent=6)
+
+    async def run() -> None:
+        async with writing(kafka, settings=settings) as writer:
+            slow = kafka.hold("produce")
+            tasks = [asyncio.create_task(writer.write(messages(user, user))) for user in "abc"]
+            await slow.reached.wait()
+            (refused,) = await given_up(asyncio.create_task(writer.write(messages("anna"))))
+            assert "too many events wait" in str(refused)
+            slow.release()
+            await asyncio.gather(*tasks)
+            assert isinstance((await writer.write(messages("anna")))[0], Position), "there is room again"
+
+    asyncio.run(run())
+    assert len(written(kafka)) == 7
+
+
 def test_room_of_records_that_were_given_up_is_free_while_kafka_stands_still(kafka: MemoryKafka) -> None:
     size = RECORD_OVERHEAD + len(b"anna") + len(b"0")
 
@@ -204,6 +224,41 @@ def test_after_a_failure_a_new_connection_is_made(
             assert isinstance((await writer.write(messages("anna")))[0], Position)
 
     asyncio.run(run())
+
+
+def test_a_failure_in_one_partition_leaves_the_new_connection_of_another_alone(kafka: MemoryKafka) -> None:
+    """Two batches fail one after the other; the first partition has more, and connects anew meanwhile."""
+    home = {user: int(partition_of([user.encode()], 4)[0]) for user in ("anna", "bob", "carl", "dora")}
+    other = next(user for user in home if home[user] != home["anna"])
+    outcomes: dict[int, asyncio.Future[Any]] = {}
+    send_batch = MemoryProducer.send_batch
+
+    async def sent(producer: MemoryProducer, batch: MemoryBatch, topic: str, *, partition: int) -> Any:
+        if partition in outcomes:
+            return outcomes.pop(partition)
+        return await send_batch(producer, batch, topic, partition=partition)
+
+    async def run() -> None:
+        async with writing(kafka) as writer:
+            await writer.write(messages("anna", other))
+            lost = [asyncio.get_running_loop().create_future() for _ in range(2)]
+            outcomes.update(zip((home["anna"], home[other]), lost, strict=True))
+            first, second = (asyncio.create_task(writer.write(messages(user))) for user in ("anna", other))
+            while outcomes:
+                await asyncio.sleep(0)
+            waiting = asyncio.create_task(writer.write(messages("anna")))
+            await asyncio.sleep(0)
+            connecting = kafka.hold("start producer")
+            lost[0].set_exception(IllegalOperation("lost"))
+            await given_up(first)
+            await connecting.reached.wait()
+            lost[1].set_exception(IllegalOperation("lost"))
+            await given_up(second)
+            connecting.release()
+            assert isinstance((await asyncio.wait_for(waiting, 5))[0], Position)
+
+    with patch.object(MemoryProducer, "send_batch", sent):
+        asyncio.run(run())
 
 
 def test_nothing_is_written_to_a_topic_of_another_partition_count(kafka: MemoryKafka) -> None:

@@ -282,6 +282,14 @@ def test_unknown_users_see_a_tenth_of_fresh_items_beside_what_is_popular(view: M
 # -- diversity and caps -----------------------------------------------------------------------------------
 
 
+def test_a_list_of_what_is_popular_may_be_diverse_as_soon_as_an_item_is_new(view: MaterialisedView) -> None:
+    """Nobody with a row has asked since the item came, so that no score was made of it yet."""
+    describe(view, 60, genres="Western")
+    count_each(view, 30, range(60, 61))
+    found = ask(view, "nobody", k=DESCRIBED, diversity=0.1, explore=0.0)
+    assert (found.known, listed(found)[0]) == (False, 60)
+
+
 def test_more_diversity_makes_items_of_a_list_less_alike(view: MaterialisedView) -> None:
     assert view.newest is not None
     vectors = view.newest.scorer.item_vectors(slice(None)).numpy()

@@ -113,6 +113,12 @@ def test_an_event_without_a_timestamp_happens_now() -> None:
     assert accepted_fields({**event, "timestamp": None}) == {**event, "timestamp": NOW}
 
 
+def test_the_time_is_all_that_is_added_to_an_event_without_one() -> None:
+    event = b'{"user_id":"anna","item_id":"x","price":19.90,"ratio":0.12345678901234567890}'
+    posted = check_events([event], NOW, ADMISSION)
+    assert posted.accepted[0].value == event[:-1] + b',"timestamp":%d}' % NOW
+
+
 def test_fields_that_eddy_does_not_know_stay_as_they_are() -> None:
     event = {**EVENT, "context": {"a": [1, {"b": None}]}, "n": 2**70}
     assert accepted_fields(event) == event

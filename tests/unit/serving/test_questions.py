@@ -128,6 +128,15 @@ def test_a_posted_question_that_cannot_be_understood_is_refused(body: bytes, why
     assert "\n" not in line
 
 
+def test_of_many_faults_some_are_told_and_the_others_counted() -> None:
+    line = refusal("POST", "/v1/users/u/recommendations", json.dumps({"exclude": [1] * 10_000}).encode())
+    assert line.startswith("exclude[0]: ")
+    assert line.endswith("; and 9990 more")
+    assert len(line) < 1_000
+    many = json.dumps({"items": [1] * 10_000}).encode()
+    assert refusal("POST", "/v1/users/u/rank", many).startswith("items[0]: ")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_is_written_on_an_accepted_connection_is_sent_at_once(host: str) -> None:
     async def no_delay_of_the_accepted_socket() -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from aiokafka.errors import KafkaConnectionError
 
-from eddy.serving import read_your_writes
 from eddy.serving.event_writer import Position
 from eddy.serving.read_your_writes import Commit, ReadYourWrites
 
 LONG_S = 60.0
 SOON_S = 0.05
+MOST = 3
 
 
 class Server:
@@ -26,7 +26,7 @@ class Server:
         self.looks = 0
         self.looked = asyncio.Event()
         self.waits = ReadYourWrites(
-            self._row_includes, self._read_commits, lambda n: self.followed.get(n, -1)
+            self._row_includes, self._read_commits, lambda n: self.followed.get(n, -1), MOST
         )
 
     async def _row_includes(self, user: str, position: Position) -> bool:
@@ -145,7 +145,14 @@ def test_nobody_is_asked_for_commits_when_nobody_waits() -> None:
 def test_more_answers_than_may_wait_are_given_as_they_are() -> None:
     async def run() -> None:
         server = Server()
-        server.waits._waiting = read_your_writes.MAX_WAITING
+        waiting = [await server.waiting(f"user-{number}", Position(1, 7)) for number in range(MOST)]
         assert not await server.waits.includes("anna", Position(1, 7), LONG_S)
+        server.take_row("user-0", 1, 7)
+        assert await waiting[0]
+        one_more = await server.waiting("anna", Position(1, 7))
+        await turns()
+        assert not one_more.done(), "there is room again"
+        for task in (*waiting, one_more):
+            task.cancel()
 
     asyncio.run(run())

@@ -124,6 +124,15 @@ def test_popular_items_by_category(view: MaterialisedView) -> None:
     assert all(int(name.removeprefix("item-")) % 3 == 1 for name in ids(answer))
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/users/nobody/recommendations", "/v1/popular", f"/v1/items/{item_id(1)}/similar"]
+)
+def test_scores_are_numbers_however_often_an_item_is_boosted(view: MaterialisedView, path: str) -> None:
+    boosts = "&".join(["boost=brand:acme"] * 100)
+    answer = found(view, "GET", f"{path}?k=3&{boosts}&boost_factor=1000")
+    assert all(isinstance(item["score"], float) for item in answer["items"])
+
+
 LIST, RANK, SESSION = "/v1/users/u/recommendations", "/v1/users/u/rank", "/v1/recommendations"
 
 

@@ -40,6 +40,19 @@ def test_events_come_with_what_is_known_of_their_items_and_types(tmp_path: Path)
     assert stored_user(view, "bob") is None
 
 
+def test_a_row_may_come_before_the_names_of_its_items(tmp_path: Path) -> None:
+    version = random_version(tmp_path, items=5)
+    engine, view = new_engine(version), MaterialisedView(lambda: NOW)
+    put_version(view, version, epoch=1)
+    engine.apply([batch([Happening("anna", f"new-{n}", NOW + n) for n in range(WINDOW)], range(WINDOW))])
+    rows = stored_rows(engine)
+    view.take_rows(0, dict(zip(rows.user, encode_rows(rows), strict=True)))
+    user = stored_user(view, "anna")
+    assert user is not None
+    assert {event.item_id for event in user.events} == {None}
+    assert user.older_items == [None] * (WINDOW // 2)
+
+
 def test_items_that_have_left_the_window_are_told_of_as_well(tmp_path: Path) -> None:
     version = random_version(tmp_path, items=WINDOW)
     engine, view = new_engine(version), MaterialisedView(lambda: NOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,13 @@ from eddy.models.registry import Version
 from eddy.models.scoring.scorer import Scorer
 from eddy.models.storage import located
 from eddy.models.vocabulary import Catalogue
-from eddy.serving.lists.questions import Question
+from eddy.serving.lists.questions import Question, SessionEvent
 from eddy.serving.service import Service
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine import numbering
 from eddy.stream.engine.numbering import numbering_steps
 from eddy.stream.kafka import reader
-from eddy.stream.records.schema import Announcement, encode
+from eddy.stream.records.schema import Announcement, Share, encode
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.item_names import ItemNames
 from eddy.stream.state.rows import encode_rows
@@ -47,6 +47,12 @@ class Installation:
     def announce(self, version: Version, epoch: int) -> None:
         """Make a version the live one."""
         value = encode(Announcement(epoch, version.id, str(version.path), 0))
+        self.kafka.append(TopicPartition(self.settings.topics.model_versions, 0), [(b"live", value, ())])
+
+    def announce_shares(self, epoch: int, shares: Iterable[tuple[Version, int]]) -> None:
+        """Give each version its percent of the users."""
+        each = [Share(version.id, str(version.path), percent) for version, percent in shares]
+        value = encode(Announcement(epoch, each[0].version, each[0].folder, 0, each))
         self.kafka.append(TopicPartition(self.settings.topics.model_versions, 0), [(b"live", value, ())])
 
     def write_row(self, version: Version) -> None:
@@ -156,6 +162,25 @@ def test_answers_go_on_by_the_version_before_while_a_version_is_built(
             assert [answer.items for answer in answers] == [before.items] * 10
             await server.until(lambda: server.epoch == 2)
             assert (await server.service.recommend(USER)).version == first.id, "its row still names it"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("shares", [(90, 10), (10, 90)])
+def test_whoever_has_no_share_is_answered_by_the_version_of_the_most_users(
+    tmp_path: Path, two_versions: tuple[Version, Version], shares: tuple[int, int]
+) -> None:
+    most = two_versions[shares.index(90)]
+    session = Question("", k=5, session=(SessionEvent(item_id(1), "view", None, None),))
+
+    async def run() -> None:
+        async with installation(tmp_path, two_versions[0]) as server:
+            server.announce_shares(2, zip(two_versions, shares, strict=True))
+            await server.until(lambda: server.epoch == 2)
+            assert (await server.service.recommend(session)).version == most.id, "as soon as one is there"
+            view = server.service.view
+            await server.until(lambda: sum(at.epoch == 2 for at in view.rankers) == 2)
+            assert (await server.service.recommend(session)).version == most.id
 
     asyncio.run(run())
 

@@ -290,6 +290,7 @@ def test_titles_come_from_items_and_go_with_their_tombstone(engine: Engine, vers
         ({"title": 1917}, "1917"),
         ({"title": None}, None),
         ({"title": True}, None),
+        ({"title": 10**400}, None),
         ({"title": {"en": "A title"}}, None),
     ],
 )
