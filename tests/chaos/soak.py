@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ from eddy.stream.kafka.topics import ensure_topics, topic_ids
 from eddy.stream.kafka.versions import announce, live_announcement, open_version
 from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.settings import Settings
-from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import FULL
 from tests.chaos.report import origin
@@ -36,7 +37,7 @@ from tests.chaos.soak_disk import Disk
 from tests.chaos.soak_http import Asker, new_server
 from tests.chaos.soak_refreshes import Refresher
 from tests.chaos.soak_resources import Sampler, draw
-from tests.chaos.traffic import START_MS, traffic
+from tests.chaos.traffic import START_MS, endless
 from tests.chaos.verify import Verdict, verify
 from tests.support.ending import end_on_sigterm
 from tests.support.engines import random_version
@@ -51,7 +52,8 @@ HABIT = 0.6
 ACT_EVERY_S = 20.0
 REFRESH_EVERY_S = 180.0
 SLICE_S = 0.5
-ENDLESS = 10_000_000
+PART = 1_000_000
+"""Events of the traffic that are drawn at once; an hour takes several parts."""
 
 
 @dataclass
@@ -134,6 +136,26 @@ class Play:
         announce(self.chaos.cluster.settings, self.versions[self.soak.swaps % len(self.versions)])
 
 
+@contextmanager
+def failing_threads() -> Iterator[list[str]]:
+    """Gives a list, to which each thread is added that an exception ends meanwhile: what watches, asks or
+    refreshes no more must not pass for something that found nothing.
+    """
+    failures: list[str] = []
+    shown = threading.excepthook
+
+    def note(failed: threading.ExceptHookArgs) -> None:
+        shown(failed)
+        name = failed.thread.name if failed.thread is not None else "a thread"
+        failures.append(f"{name} ended with {failed.exc_value!r}")
+
+    threading.excepthook = note
+    try:
+        yield failures
+    finally:
+        threading.excepthook = shown
+
+
 def run(
     soak: Soak, settings: Settings, folder: Path, broker: LocalBroker, refresh_every_s: float
 ) -> tuple[Verdict, Asker, Sampler, list[str]]:
@@ -146,10 +168,14 @@ def run(
     announce(settings, versions[0])
     plan = replace(FULL, events=WARM_UP, users=USERS)
     stop = threading.Event()
-    with Fleet(settings, folder) as fleet, new_server(settings, folder) as server:
+    with (
+        failing_threads() as failures,
+        Fleet(settings, folder) as fleet,
+        new_server(settings, folder) as server,
+    ):
         chaos = Chaos(plan, settings, fleet, None)
         # Where a late event belongs would depend on the anchors that the versions before left.
-        chaos.feeder.go_on(traffic(ENDLESS // 10, USERS, 1, START_MS, late_share=0.0, habit=HABIT))
+        chaos.feeder.go_on(endless(PART, USERS, 1, late_share=0.0, habit=HABIT))
         asker = Asker(server.url, USERS, stop)
         refresher = Refresher(settings, refresh_every_s, folder / "cache-refresh")
         others = [folder / "cache-server", folder / "cache-refresh"]
@@ -173,8 +199,8 @@ def run(
             for thread in (asker, sampler):
                 thread.join()
             chaos.end()
-            verdict = verify(Cluster(settings), live, topic_id, epoch, swapped=True)
-            verdict.problems += refresher.problems
+            verdict = verify(chaos.cluster, live, topic_id, epoch, swapped=True)
+            verdict.problems += [*refresher.problems, *failures]
             return verdict, asker, sampler, fleet.unexpected
         finally:
             stop.set()
