@@ -4,8 +4,9 @@ workers, server and broker, and the disk, against what they were.
 
     python -m tests.chaos.soak [--minutes 30] [--rate EVENTS_PER_SECOND] [--refresh-every SECONDS]
 
-Without a rate, 60 % of what the workers apply at the start is sent. Prints a table; writes
-tests/chaos/results/soak.json and soak.svg; exits with 1 if a promise was broken or something grew.
+Without a rate, 60 % of what the workers apply at the start is sent, or less, so that all events together are
+no more than the judge can read again in memory. Prints a table; writes tests/chaos/results/soak.json and
+soak.svg; exits with 1 if a promise was broken or something grew.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ HABIT = 0.6
 ACT_EVERY_S = 20.0
 REFRESH_EVERY_S = 180.0
 SLICE_S = 0.5
-PART = 1_000_000
-"""Events of the traffic that are drawn at once; an hour takes several parts."""
+MOST_EVENTS = 1_000_000
+"""That are sent without a rate, and are judged in the end, all of them in memory."""
 
 
 @dataclass
@@ -175,7 +176,7 @@ def run(
     ):
         chaos = Chaos(plan, settings, fleet, None)
         # Where a late event belongs would depend on the anchors that the versions before left.
-        chaos.feeder.go_on(endless(PART, USERS, 1, late_share=0.0, habit=HABIT))
+        chaos.feeder.go_on(endless(MOST_EVENTS, USERS, 1, late_share=0.0, habit=HABIT))
         asker = Asker(server.url, USERS, stop)
         refresher = Refresher(settings, refresh_every_s, folder / "cache-refresh")
         others = [folder / "cache-server", folder / "cache-refresh"]
@@ -190,7 +191,8 @@ def run(
             chaos._settled(START_S)
             server.await_ready(START_S)
             play = Play(chaos, versions, asker, refresher, soak)
-            soak.rate = soak.rate or LOAD * play.measured_rate()
+            most = MOST_EVENTS / (60 * soak.minutes)
+            soak.rate = soak.rate or min(LOAD * play.measured_rate(), most)
             print(f"  {soak.rate:,.0f} events/s for {soak.minutes} minutes", flush=True)
             for thread in (asker, sampler, refresher):
                 thread.start()
@@ -211,7 +213,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--minutes", type=float, default=30)
     arguments.add_argument(
-        "--rate", type=float, default=0, help="events per second [default: 60 % of the first]"
+        "--rate",
+        type=float,
+        default=0,
+        help="events per second [default: 60 % of the first, a million in all at most]",
     )
     arguments.add_argument(
         "--refresh-every", type=float, default=REFRESH_EVERY_S, help="seconds between two refreshes"
