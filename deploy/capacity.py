@@ -255,12 +255,20 @@ def arithmetic(size: Size, measured: Measured, assumed: Assumed) -> str:
     )
 
 
+def positive(text: str) -> float:
+    """A number above 0. Errors: ValueError, of which argparse makes a line."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How much of everything an installation needs.")
-    parser.add_argument("--events", type=float, help="per second, at the peak")
-    parser.add_argument("--users", type=float, default=1e6)
+    parser.add_argument("--events", type=positive, help="per second, at the peak")
+    parser.add_argument("--users", type=positive, default=1e6)
     parser.add_argument("--emit", choices=["latest", "off"], default="latest")
-    parser.add_argument("--checkpoint-ms", type=float, default=200)
+    parser.add_argument("--checkpoint-ms", type=positive, default=200)
     given = parser.parse_args()
     measured, assumed = read_measured(), Assumed()
     if given.events is None:

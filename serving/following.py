@@ -56,6 +56,7 @@ class Following:
         while True:
             follower = self._followers[topic] = Follower(self._settings, topic, partitions, timed, last)
             self._metrics.followed_lag.labels(topic).set_function(follower.left)
+            self._metrics.unreadable.labels(topic)  # told at 0: what begins at 1 has not increased
             begin(follower)
             running = asyncio.create_task(follower.run())
             try:

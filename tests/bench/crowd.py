@@ -25,6 +25,7 @@ from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.rows import keyed
+from tests.bench.background import meanwhile
 from tests.bench.window_rows import first_rows, window_rows
 from tests.bench.workload import message, user_id
 
@@ -117,20 +118,14 @@ class Appender:
     @contextmanager
     def steady(self, rate: float) -> Iterator[None]:
         """Append so many events per second as long as the block lasts."""
-        ended = threading.Event()
 
-        def run() -> None:
+        def run(ended: threading.Event) -> None:
             started, sent = time.monotonic(), 0
             while not ended.wait(SLICE_S):
                 due = int((time.monotonic() - started) * rate)
                 self.append(due - sent)
                 sent = due
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(run):
             yield
-        finally:
-            ended.set()
-            thread.join()
-            self.flush()
+        self.flush()

@@ -25,11 +25,14 @@ import psutil
 from playwright.sync_api import Browser, Page, expect
 
 from eddy.stream.records.settings import load_settings
+from tests.bench.background import meanwhile
 from tests.browser.chromium import MISSING, chromium
 from tests.browser.live_system import LiveSystem, live_system
 from tests.support.kafka_clusters import broker_kind, cluster
 
 CLICKS, PAUSE_MS, PAGES, WATCHED_S = 100, 150, 50, 30.0
+LIST_S = 30.0
+"""A click whose list takes longer ends the run."""
 EVENTS_PER_S, BURST = 100, 20
 OTHERS = [f"user-{number}" for number in range(40)]
 TOTALS = "document.querySelector('[data-totals]')?.dataset.totals ?? ''"
@@ -53,19 +56,13 @@ def page_before_a_system() -> Iterator[tuple[Browser, LiveSystem]]:
 @contextlib.contextmanager
 def traffic(system: LiveSystem, events_per_s: float, users: Sequence[str]) -> Iterator[None]:
     """About so many events a second of these users in turn, in the background."""
-    stop = threading.Event()
 
-    def send() -> None:
-        while not stop.wait(BURST / events_per_s):
+    def send(ended: threading.Event) -> None:
+        while not ended.wait(BURST / events_per_s):
             system.send(BURST, users)
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with meanwhile(send):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def open_page(browser: Browser, system: LiveSystem, view: str) -> Page:
@@ -83,7 +80,10 @@ def clicks(browser: Browser, system: LiveSystem) -> str:
     for click in range(CLICKS):
         before = page.evaluate(TOTALS)
         page.locator(".tiles button").nth(click * 5 % 12).click()
+        deadline = time.monotonic() + LIST_S
         while (now := page.evaluate(TOTALS)) == before:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"no list followed click {click + 1} within {LIST_S:.0f} s")
             page.wait_for_timeout(5)
         durations.append(float(now.split()[-1]))
         page.wait_for_timeout(PAUSE_MS + click * 7 % 50)  # not in step with the worker's checkpoints

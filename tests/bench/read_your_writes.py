@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from typing import Any
 import httpx
 import numpy as np
 
+from eddy.models.errors import EddyError
 from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.local_kafka.free_port import free_port
 from eddy.stream.records.settings import Settings
+from tests.bench.background import meanwhile
 from tests.bench.command import exit_with, new_testbed, print_progress
 from tests.bench.machine import describe
 from tests.bench.programs import HOST, Program, running, worker
@@ -97,9 +99,8 @@ class Reader:
 @contextmanager
 def others(url: str) -> Iterator[None]:
     """Other users' events meanwhile."""
-    ended = threading.Event()
 
-    def post() -> None:
+    def post(ended: threading.Event) -> None:
         rng = np.random.default_rng(1)
         with httpx.Client(base_url=url, timeout=60) as client:
             while not ended.wait(BATCH_EVERY_S):
@@ -109,13 +110,8 @@ def others(url: str) -> Iterator[None]:
                 ]
                 client.post("/v1/events", json=events).raise_for_status()
 
-    posting = threading.Thread(target=post)
-    posting.start()
-    try:
+    with meanwhile(post):
         yield
-    finally:
-        ended.set()
-        posting.join()
 
 
 def measure(testbed: Testbed, tries: int) -> list[dict[str, Any]]:
@@ -128,9 +124,9 @@ def measure(testbed: Testbed, tries: int) -> list[dict[str, Any]]:
             running([worker(settings, folder, 0, {}), serve(settings, folder, port)]),
             httpx.Client(base_url=url, timeout=60) as client,
         ):
-            wait_until(lambda: _ready(client), READY_S, 0.5)
+            _require(lambda: _ready(client), 0.5, "a server that is ready")
             warm = Reader(client)
-            wait_until(warm.attempt, READY_S, 0.0)
+            _require(warm.attempt, 0.0, "a list that includes its event")
             for _ in range(WARM_UP):
                 warm.attempt()
             alone, beside = Reader(client), Reader(client)
@@ -145,6 +141,12 @@ def measure(testbed: Testbed, tries: int) -> list[dict[str, Any]]:
         {"background_events_per_second": 0, **alone.figures()},
         {"background_events_per_second": round(BATCH / BATCH_EVERY_S), **beside.figures()},
     ]
+
+
+def _require(condition: Callable[[], object], every_s: float, what: str) -> None:
+    """Wait for something without which nothing can be measured. Errors: EddyError when it does not come."""
+    if not wait_until(condition, READY_S, every_s):
+        raise EddyError(f"{what} did not come within {READY_S:.0f} s")
 
 
 def _ready(client: httpx.Client) -> bool:

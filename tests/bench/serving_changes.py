@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
@@ -23,6 +24,7 @@ from kafka import KafkaProducer
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import client_config
 from eddy.stream.records.settings import Settings
+from tests.bench.background import meanwhile
 from tests.bench.crowd import Appender, Crowd, write_rows
 from tests.bench.group import Group, new_group
 from tests.bench.serving_process import Server, started
@@ -67,10 +69,13 @@ def measure_swap(
                 result["events"] = server.under_load(requests, RATE, seconds)
                 log(f"{result['events_per_s']} events/s: {_brief(result['events'])}")
                 second = make_version(testbed.folder / "registry", "whole", ITEMS, HIDDEN)
-                announcing = threading.Timer(ANNOUNCED_AT * seconds, testbed.go_live, (settings, second))
-                announcing.start()
-                result["swap"] = server.under_load(requests, RATE, seconds)
-                announcing.join()
+
+                def announce(ended: threading.Event) -> None:
+                    if not ended.wait(ANNOUNCED_AT * seconds):
+                        testbed.go_live(settings, second)
+
+                with meanwhile(announce):
+                    result["swap"] = server.under_load(requests, RATE, seconds)
                 epochs = Counter(_answer(server, number)["epoch"] for number in range(ASKED))
                 result["epochs_afterwards"] = {str(epoch): n for epoch, n in sorted(epochs.items())}
                 log(f"and a swap: {_brief(result['swap'])}; lists by epoch {dict(epochs)}")
@@ -86,9 +91,6 @@ def measure_withdrawal(
         lists = {number: _items(server, number) for number in range(min(ASKED, users))}
         ((item, _),) = Counter(item for items in lists.values() for item in items).most_common(1)
         having = [number for number, items in lists.items() if item in items]
-        load = threading.Thread(target=server.under_load, args=(requests, RATE, seconds))
-        load.start()
-        time.sleep(seconds / 4)
         asked: list[tuple[float, bool]] = []
         ended = threading.Event()
 
@@ -99,17 +101,19 @@ def measure_withdrawal(
                 with contextlib.suppress(HTTPError):  # an overloaded server refuses some
                     asked.append((began, item in _items(server, having[turn % len(having)])))
 
-        askers = [threading.Thread(target=ask, args=(number,)) for number in range(ASKERS)]
-        for asker in askers:
-            asker.start()
-        producer = KafkaProducer(**client_config(settings))
-        producer.send(settings.topics.items, key=item.encode(), value=None).get(timeout=30)
-        withdrawn = time.monotonic()
-        load.join()
-        ended.set()
-        for asker in askers:
-            asker.join()
-        producer.close()
+        with ThreadPoolExecutor(1 + ASKERS) as threads:
+            load = threads.submit(server.under_load, requests, RATE, seconds)
+            time.sleep(seconds / 4)
+            asking = [threads.submit(ask, number) for number in range(ASKERS)]
+            try:
+                with contextlib.closing(KafkaProducer(**client_config(settings))) as producer:
+                    producer.send(settings.topics.items, key=item.encode(), value=None).get(timeout=30)
+                    withdrawn = time.monotonic()
+                load.result()
+            finally:
+                ended.set()
+            for each in asking:
+                each.result()
     after = [(began - withdrawn, has) for began, has in asked if began > withdrawn]
     if not any(began > GONE_WITHIN_S for began, _ in after):
         raise EddyError("no list was answered after the withdrawal: is the machine too busy?")

@@ -16,16 +16,19 @@ from typing import Any
 
 import psutil
 
+from eddy.models.errors import EddyError
 from tests.bench.programs import HOST
 
 CONNECTIONS = 128
+END_S = 60.0
+"""So long a server may take to end."""
 
 
 class Server:
     """A server process under measurement."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path, port: int) -> None:
-        self.port = port
+        self.port, self.log = port, log
         with log.open("ab") as lines:
             self.process = psutil.Popen(
                 list(command), env={**os.environ, **environment}, stdout=lines, stderr=lines
@@ -42,15 +45,17 @@ class Server:
         return float(sum(t.user + t.system for t in (process.cpu_times() for process in family)))
 
     def wait_until_ready(self, within_s: float = 300) -> None:
-        """Errors: TimeoutError."""
+        """Errors: EddyError when it is not ready in time, or has ended."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise EddyError(f"the server ended with {self.process.returncode}: see {self.log}")
             try:
                 with urllib.request.urlopen(f"http://{HOST}:{self.port}/readyz", timeout=5):
                     return
             except OSError:
                 time.sleep(0.2)
-        raise TimeoutError("the server is not ready")
+        raise EddyError(f"the server was not ready within {within_s:.0f} s: see {self.log}")
 
     def ask(self, path: str) -> bytes:
         """One answer."""
@@ -91,9 +96,13 @@ class Server:
         }
 
     def end(self) -> None:
-        """Tell the process to end, and wait for it."""
+        """Tell the process to end, and wait for it. Errors: EddyError when it has to be killed."""
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(END_S)
+        except psutil.TimeoutExpired:
+            self.process.kill()
+            raise EddyError(f"the server did not end within {END_S:.0f} s of SIGTERM") from None
 
 
 @contextmanager

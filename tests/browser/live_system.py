@@ -32,6 +32,9 @@ from tests.support.waiting import eventually
 STARTS_S = 240.0
 """A worker or a server starts within this time, also on a machine that does much else."""
 
+ENDS_S = 30.0
+"""A server that takes longer to end is killed."""
+
 ITEMS = 200
 PAYLOAD = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 """What a page that took text for markup would run."""
@@ -75,7 +78,7 @@ class LiveSystem:
         records = [(str(each["item_id"]), json.dumps(each).encode()) for each in described]
         self.write(self.settings.topics.items, records)
 
-    def write(self, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+    def write(self, topic: str, records: Iterable[tuple[str, bytes | None]]) -> None:
         """Write records, and return when they are confirmed."""
         producer = KafkaProducer(**client_config(self.settings), acks="all")
         try:
@@ -148,7 +151,12 @@ class LiveSystem:
     def _end(self, number: int) -> int:
         assert self._server is not None
         self._server.send_signal(number)
-        code = self._server.wait(30)
+        try:
+            code = self._server.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+            raise
         self._server = None
         return code
 

@@ -120,6 +120,33 @@ def test_a_person_s_list_and_state_follow_their_events(visit: Visit, system: Liv
     expect(page.locator(".list .why").first).not_to_be_empty()
 
 
+def test_an_erased_person_is_gone_from_the_page_and_comes_back_as_somebody_new(
+    visit: Visit, system: LiveSystem
+) -> None:
+    system.send(3, ["dora"])
+    page = visit.open("person/dora")
+    expect(page.locator(".timeline li")).to_have_count(3)
+    expect(page.locator(".hidden-state")).to_have_count(1)
+    system.write(system.settings.topics.events, [("dora", None)])
+    expect(page.get_by_text("dora\N{POP DIRECTIONAL ISOLATE} was erased")).to_be_visible()
+    system.send(1, ["dora"])
+    expect(page.locator(".timeline li")).to_have_count(1)
+    expect(page.locator(".hidden-state figcaption")).to_contain_text("1 event")
+
+
+def test_who_clicks_is_told_when_they_are_erased(visit: Visit, system: LiveSystem) -> None:
+    page = visit.open("user")
+    user = page.get_by_role("link", name=re.compile("^you-")).inner_text()
+    page.locator(".tiles button").first.click()
+    expect(page.locator(".unrolled .path")).to_have_count(1)
+    system.write(system.settings.topics.events, [(user, None)])
+    expect(page.get_by_text("You were erased")).to_be_visible()
+    expect(page.locator(".unrolled")).to_have_count(0)
+    page.locator(".tiles button").first.click()
+    expect(page.locator(".unrolled .path")).to_have_count(1)
+    expect(page.get_by_text("You were erased")).to_have_count(0)
+
+
 def test_a_person_is_found_by_name_or_because_they_are_active(visit: Visit, system: LiveSystem) -> None:
     page = visit.open("person")
     system.send(4)

@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from eddy.stream.kafka.versions import announce_shares
 from eddy.stream.records.schema import Event, encode
@@ -177,3 +177,48 @@ def test_on_paper_the_page_is_light_and_whole(visit: Visit) -> None:
     style = "getComputedStyle(document.documentElement).getPropertyValue('--ink')"
     assert page.evaluate(style) == "#1b1e22"
     assert page.locator(".timeline").evaluate("list => list.scrollHeight <= list.clientHeight")
+
+
+def test_an_item_without_a_name_is_one_among_others(visit: Visit) -> None:
+    """Rows know items by hashes, of which some have no name any more, or none yet."""
+
+    def unnamed(route: Route) -> None:
+        answer = route.fetch()
+        trace = answer.json()
+        trace["steps"][-1] |= {"item_id": None, "title": None}
+        route.fulfill(response=answer, json=trace)
+
+    visit.page.route("**/v1/users/*/trace*", unnamed)
+    page = visit.open("network")
+    live = page.locator(".network.live")
+    expect(live).to_contain_text("The live")
+    page.get_by_label(re.compile("^t = ")).fill("9")
+    expect(live.locator("text title").last).to_have_text("an unnamed item")
+    links = page.evaluate(
+        """async () => {
+          const { showEvents } = await import(new URL("page/views/timeline.js", document.baseURI));
+          const list = document.createElement("ol");
+          showEvents(list, [{ timestamp: 1, item_id: null, title: null, event_type: "view", value: null }]);
+          return [list.querySelectorAll("li").length, list.querySelectorAll("a").length];
+        }"""
+    )
+    assert links == [1, 0]
+
+
+def test_the_largest_state_that_the_stream_serves_can_be_drawn(visit: Visit) -> None:
+    page = visit.open("items")
+    expect(page.locator("h1")).to_be_visible()
+    columns = page.evaluate(
+        """async () => {
+          const { stepsOf } = await import(new URL("page/views/network_live.js", document.baseURI));
+          const units = 65535, events = 49;
+          const step = { item_id: "a", title: null };
+          const trace = {
+            cell: "gru", horizon: Array(units).fill(1), steps: Array(events).fill(step),
+            states: Array.from({ length: events + 1 }, () => Array(units).fill(0.5)),
+            kept: Array(events).fill(0.5), overwritten: Array(events).fill(0.5),
+          };
+          return stepsOf("u", trace, 9).columns.length;
+        }"""
+    )
+    assert columns == 9

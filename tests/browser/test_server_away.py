@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -87,7 +89,7 @@ def test_a_page_whose_files_are_older_than_the_server_s_offers_to_load_them(visi
     expect(page.locator("h1")).to_have_text("Items")
 
 
-def told(page: Page) -> int:
+def alerts(page: Page) -> int:
     """How often an alert was told to those who listen to the page."""
     return int(page.evaluate("window.alerts"))
 
@@ -118,7 +120,7 @@ def test_that_the_server_is_away_is_told_once(visit: Visit) -> None:
     expect(waiting).to_be_visible()
     while len(asked) < 6:
         page.wait_for_event("request", lambda request: "/v1/items" in request.url)
-    assert told(page) == 2
+    assert alerts(page) == 2
 
 
 def test_a_button_for_a_key_is_not_taken_away_by_the_next_question(
@@ -132,3 +134,79 @@ def test_a_button_for_a_key_is_not_taken_away_by_the_next_question(
         page.wait_for_event("requestfinished", lambda request: request.url.endswith("/v1/versions"))
     expect(enter).to_be_focused()
     visit.close()
+
+
+def told(*points: dict[str, Any]) -> Refuse:
+    """A stream of the installation that tells these points, and ends."""
+    body = "".join(f"event: now\ndata: {json.dumps(point)}\n\n" for point in points)
+    return lambda route: route.fulfill(content_type="text/event-stream", body=body)
+
+
+def nothing_before(route: Route) -> None:
+    """A server that has just started has no history."""
+    route.fulfill(json={"interval_ms": 1000, "points": []})
+
+
+def test_a_stream_that_the_page_does_not_understand_is_said_to_be_one_and_asked_ever_more_seldom(
+    visit: Visit,
+) -> None:
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        told({"time": 1})(route)
+
+    visit.page.route("**/v1/live/history", nothing_before)
+    visit.page.route("**/v1/live", answer)
+    page = visit.open("now")
+    expect(page.get_by_text("The page does not understand the answer")).to_be_visible()
+    page.wait_for_timeout(6_000)
+    assert 2 <= len(asked) <= 6, "with pauses of .5, .85, 1.4 and 2.5 s, not of .5 s each"
+    assert visit.complaints
+    visit.complaints.clear()
+
+
+def test_a_server_s_clock_that_is_set_back_does_not_stop_the_charts(visit: Visit, system: LiveSystem) -> None:
+    now = system.ask("v1/live/history")["points"][-1]
+    ahead = {**now, "time": now["time"] + 3_600_000, "rows": 111}
+    visit.page.route("**/v1/live/history", nothing_before)
+    visit.page.route("**/v1/live", told(ahead, {**now, "rows": 222}))
+    page = visit.open("now")
+    expect(page.locator(".facts")).to_contain_text("222 people")
+
+
+def test_what_is_like_an_item_is_asked_again_where_the_server_could_not_say(visit: Visit) -> None:
+    page = visit.page
+    page.clock.install()
+    for question in ("**/similar*", "**/v1/popular*"):
+        page.route(question, busy)
+    visit.open(f"items/{item_id(1)}")
+    expect(page.get_by_text("The server could not say")).to_be_visible()
+    expect(page.get_by_text("None: similarity comes from")).to_have_count(0)
+    expect(page.get_by_text("Nothing is counted before there is a version")).to_have_count(0)
+    for question in ("**/similar*", "**/v1/popular*"):
+        page.unroute(question)
+    page.clock.run_for(16_000)
+    expect(page.locator(".similar li").first).to_be_visible()
+    expect(page.get_by_text("counts half after")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("view", "asked", "nothing", "said", "shown"),
+    [
+        ("items", "**/v1/items*", {"items": []}, "There are no items yet", "table"),
+        ("user", "**/v1/items*", {"items": []}, "There are no items yet", ".tiles button"),
+        (
+            "network", "**/v1/versions", {"epoch": None, "shares": {}, "versions": []},
+            "No version is live yet", ".chart .bar",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_yet_is_shown_as_soon_as_it_is(
+    visit: Visit, view: str, asked: str, nothing: dict[str, Any], said: str, shown: str
+) -> None:
+    visit.page.route(asked, lambda route: route.fulfill(json=nothing))
+    page = visit.open(view)
+    expect(page.get_by_text(said)).to_be_visible()
+    page.unroute(asked)
+    expect(page.locator(shown).first).to_be_visible()

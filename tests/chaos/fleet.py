@@ -105,8 +105,10 @@ class Worker:
         return sources
 
     def signal(self, number: int) -> None:
+        """Send it a signal, of which one that has ended hears nothing: `ended` tells how it did."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def ended(self, within_s: float = EXIT_S) -> int | None:
         """Waits for its end; returns its exit code, negative for a signal, None if it still runs."""
@@ -149,10 +151,12 @@ class Fleet:
         return worker
 
     def kill(self, worker: Worker) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone. One that had ended by itself before is remembered."""
         worker.signal(signal.SIGKILL)
-        worker.ended()
+        code = worker.ended()
         self.workers.remove(worker)
+        if code != -signal.SIGKILL:
+            self._remember(worker, code)
 
     def await_death(self, worker: Worker, within_s: float) -> None:
         """Wait for a worker that kills itself."""

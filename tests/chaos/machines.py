@@ -157,14 +157,7 @@ def run(settings: Settings, folder: Path, events: int, users: int) -> tuple[Stor
             machines.play()
             chaos.end()
             story, verdict = machines.story, verify(chaos.cluster, version, topic_id)
-            # How many rows are the same to the bit.
-            slab = (engine := undisturbed(chaos.cluster, version, 1, Verdict()).engine).newest.slab
-            slots = np.flatnonzero(slab.partition[: len(slab.user_of)] >= 0)
-            expected = dict(keyed(engine.newest.export(slots, engine.names.catalogue, topic_id)))
-            stored = stored_rows(chaos.cluster)
-            story.identical_rows = sum(
-                stored[user][1] == row for user, row in expected.items() if user in stored
-            )
+            story.identical_rows = identical_rows(chaos.cluster, version, topic_id)
             story.unexpected_exits = fleet.unexpected
             return story, verdict
         except BaseException:

@@ -152,8 +152,10 @@ class Cycles:
             problems.append(f"{self.story.cycles} cycles, {len(decisions)} decisions")
         live = live_announcement(settings)
         made_live = [decision for decision in decisions if decision.kind == "went live"]
-        if live is None or (live.epoch, live.version) != (made_live[-1].epoch, made_live[-1].version):
-            problems.append(f"live is {live}, the last decision is {made_live[-1:]}")
+        first = (1, versions(settings.registry)[0])
+        last = (made_live[-1].epoch, made_live[-1].version) if made_live else first
+        if live is None or (live.epoch, live.version) != last:
+            problems.append(f"live is {live}, the last that one made live is {last}")
         if len(versions(settings.registry)) != 1 + len(made_live):
             problems.append(
                 f"{len(versions(settings.registry))} versions for {len(made_live)} that went live"

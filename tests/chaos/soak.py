@@ -4,8 +4,9 @@ workers, server and broker, and the disk, against what they were.
 
     python -m tests.chaos.soak [--minutes 30] [--rate EVENTS_PER_SECOND] [--refresh-every SECONDS]
 
-Without a rate, 60 % of what the workers apply at the start is sent. Prints a table; writes
-tests/chaos/results/soak.json and soak.svg; exits with 1 if a promise was broken or something grew.
+Without a rate, 60 % of what the workers apply at the start is sent, or less, so that all events together are
+no more than the judge can read again in memory. Prints a table; writes tests/chaos/results/soak.json and
+soak.svg; exits with 1 if a promise was broken or something grew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,6 @@ from eddy.stream.kafka.topics import ensure_topics, topic_ids
 from eddy.stream.kafka.versions import announce, live_announcement, open_version
 from eddy.stream.local_kafka.broker import LocalBroker
 from eddy.stream.records.settings import Settings
-from tests.chaos.cluster import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.plan import FULL
 from tests.chaos.report import origin
@@ -36,7 +38,7 @@ from tests.chaos.soak_disk import Disk
 from tests.chaos.soak_http import Asker, new_server
 from tests.chaos.soak_refreshes import Refresher
 from tests.chaos.soak_resources import Sampler, draw
-from tests.chaos.traffic import START_MS, traffic
+from tests.chaos.traffic import START_MS, endless
 from tests.chaos.verify import Verdict, verify
 from tests.support.ending import end_on_sigterm
 from tests.support.engines import random_version
@@ -53,7 +55,8 @@ REFRESH_EVERY_S = 180.0
 SLICE_S = 0.5
 KEPT = 15
 """Of so many samples one is kept in the JSON: one every half minute."""
-ENDLESS = 10_000_000
+MOST_EVENTS = 1_000_000
+"""That are sent without a rate, and are judged in the end, all of them in memory."""
 
 
 @dataclass
@@ -136,6 +139,26 @@ class Play:
         announce(self.chaos.cluster.settings, self.versions[self.soak.swaps % len(self.versions)])
 
 
+@contextmanager
+def failing_threads() -> Iterator[list[str]]:
+    """Gives a list, to which each thread is added that an exception ends meanwhile: what watches, asks or
+    refreshes no more must not pass for something that found nothing.
+    """
+    failures: list[str] = []
+    shown = threading.excepthook
+
+    def note(failed: threading.ExceptHookArgs) -> None:
+        shown(failed)
+        name = failed.thread.name if failed.thread is not None else "a thread"
+        failures.append(f"{name} ended with {failed.exc_value!r}")
+
+    threading.excepthook = note
+    try:
+        yield failures
+    finally:
+        threading.excepthook = shown
+
+
 def run(
     soak: Soak, settings: Settings, folder: Path, broker: LocalBroker, refresh_every_s: float
 ) -> tuple[Verdict, Asker, Sampler, list[str]]:
@@ -148,10 +171,14 @@ def run(
     announce(settings, versions[0])
     plan = replace(FULL, events=WARM_UP, users=USERS)
     stop = threading.Event()
-    with Fleet(settings, folder) as fleet, new_server(settings, folder) as server:
+    with (
+        failing_threads() as failures,
+        Fleet(settings, folder) as fleet,
+        new_server(settings, folder) as server,
+    ):
         chaos = Chaos(plan, settings, fleet, None)
         # Where a late event belongs would depend on the anchors that the versions before left.
-        chaos.feeder.go_on(traffic(ENDLESS // 10, USERS, 1, START_MS, late_share=0.0, habit=HABIT))
+        chaos.feeder.go_on(endless(MOST_EVENTS, USERS, 1, late_share=0.0, habit=HABIT))
         asker = Asker(server.url, USERS, stop)
         refresher = Refresher(settings, refresh_every_s, folder / "cache-refresh")
         others = [folder / "cache-server", folder / "cache-refresh"]
@@ -166,7 +193,8 @@ def run(
             chaos._settled(START_S)
             server.await_ready(START_S)
             play = Play(chaos, versions, asker, refresher, soak)
-            soak.rate = soak.rate or LOAD * play.measured_rate()
+            most = MOST_EVENTS / (60 * soak.minutes)
+            soak.rate = soak.rate or min(LOAD * play.measured_rate(), most)
             print(f"  {soak.rate:,.0f} events/s for {soak.minutes} minutes", flush=True)
             for thread in (asker, sampler, refresher):
                 thread.start()
@@ -175,8 +203,8 @@ def run(
             for thread in (asker, sampler):
                 thread.join()
             chaos.end()
-            verdict = verify(Cluster(settings), live, topic_id, epoch, swapped=True)
-            verdict.problems += refresher.problems
+            verdict = verify(chaos.cluster, live, topic_id, epoch, swapped=True)
+            verdict.problems += [*refresher.problems, *failures]
             return verdict, asker, sampler, fleet.unexpected
         finally:
             stop.set()
@@ -187,7 +215,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--minutes", type=float, default=30)
     arguments.add_argument(
-        "--rate", type=float, default=0, help="events per second [default: 60 % of the first]"
+        "--rate",
+        type=float,
+        default=0,
+        help="events per second [default: 60 % of the first, a million in all at most]",
     )
     arguments.add_argument(
         "--refresh-every", type=float, default=REFRESH_EVERY_S, help="seconds between two refreshes"

@@ -28,6 +28,8 @@ ASKED_AT_ONCE = 16
 K = 5
 FORGOTTEN_S = 30.0
 """So long after an erasure the server may still know a user: a worker may be restarting meanwhile."""
+END_S = 60.0
+"""So long the server may take to end."""
 SHOWN = 20
 """Wrong answers that are kept."""
 
@@ -74,7 +76,11 @@ def new_server(settings: Settings, folder: Path) -> Iterator[Server]:
             yield Server(process, f"http://{HOST}:{port}")
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 class Asker(threading.Thread):

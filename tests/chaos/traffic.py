@@ -74,10 +74,15 @@ def traffic(
         yield key, last[user]
 
 
-def endless(events: int, users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """The same kind of traffic without end: nobody knows how often a test has to send some more."""
+def endless(
+    events: int, users: int, seed: int, late_share: float = LATE, habit: float = 0.0
+) -> Iterator[tuple[bytes, bytes]]:
+    """The same kind of traffic without end, in parts of so many events: nobody knows how often a test has to
+    send some more.
+    """
     for part in count():
-        yield from traffic(events, users, seed + 10_000 * part, START_MS + part * events * MAX_GAP_MS)
+        start = START_MS + part * events * MAX_GAP_MS
+        yield from traffic(events, users, seed + 10_000 * part, start, late_share, habit)
 
 
 class Feeder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -50,3 +52,16 @@ def test_a_checkpoint_writes_each_user_once(capacity: ModuleType) -> None:
 
 def test_without_lists_nothing_is_written_to_recommendations(capacity: ModuleType) -> None:
     assert plan(capacity, 10_000, 1e6, emit="off").written["recommendations"] == 0
+
+
+@pytest.mark.parametrize("option", ["--events", "--users", "--checkpoint-ms"])
+@pytest.mark.parametrize("given", ["0", "-5", "nan", "inf"])
+def test_a_size_of_nothing_is_refused_in_a_line(option: str, given: str) -> None:
+    done = subprocess.run(
+        [sys.executable, DEPLOY / "capacity.py", "--events", "1000", option, given],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"invalid positive value: '{given}'")

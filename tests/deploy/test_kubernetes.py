@@ -176,3 +176,11 @@ def test_no_base_or_overlay_is_without_a_check() -> None:
 
 def test_the_base_states_no_secret() -> None:
     assert not SECRETS & set(read_env(FOLDER / "base" / "settings.env"))
+
+
+def test_servers_can_write_decisions_into_the_registry(manifests: list[Manifest]) -> None:
+    """Who makes a version live over HTTP leaves a decision there."""
+    (servers,) = (pod for name, pod in pods(manifests).items() if name.startswith("Deployment"))
+    (container,) = servers["spec"]["containers"]
+    (shared,) = (mount for mount in container["volumeMounts"] if mount["name"] == "shared")
+    assert not shared.get("readOnly")

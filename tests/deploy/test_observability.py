@@ -36,8 +36,8 @@ OF_OTHERS = {
 }  # fmt: skip
 """Prometheus' own, and the node exporter's."""
 PROMQL = {
-    "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "max", "min", "or",
-    "rate", "sum", "time", "vector",
+    "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "max", "max_over_time",
+    "min", "or", "rate", "sum", "time", "unless", "vector",
 }  # fmt: skip
 """Its words that the queries use."""
 
@@ -77,8 +77,10 @@ def dashboards() -> ModuleType:
 
 
 def metrics_in(query: str) -> set[str]:
-    """The metrics of a query: its words outside of strings, braces and by-clauses, but PromQL's own."""
-    bare = re.sub(r"\{[^}]*\}|\b(by|on)\s*\([^)]*\)|\[[^]]*\]", " ", query)
+    """The metrics of a query: its words outside of strings, braces, by-clauses and offsets, but PromQL's
+    own.
+    """
+    bare = re.sub(r"\{[^}]*\}|\b(by|on)\s*\([^)]*\)|\[[^]]*\]|\boffset \w+", " ", query)
     return set(re.findall(r"[a-zA-Z_][\w:]*", bare)) - PROMQL
 
 

@@ -184,4 +184,5 @@ async def _serves_through(settings: Settings, second: Version, repair: Callable[
         assert "eddy_epoch 2.0" in metrics
         for topic in (settings.topics.user_state, settings.topics.model_versions):
             assert f'eddy_unreadable_total{{topic="{topic}"}} 1.0' in metrics
+        assert f'eddy_unreadable_total{{topic="{settings.topics.items}"}} 0.0' in metrics
     await service.stop()

@@ -28,10 +28,13 @@ export const passes = (error) =>
 /** The answer to a question. parameters: of the query, null = left out. Errors: Refused. */
 export async function get(path, parameters = {}, signal = undefined) {
   const response = await send("GET", path, { parameters, signal });
-  return response.json().catch((error) => {
+  return contentOf(response);
+}
+
+const contentOf = (response) =>
+  response.json().catch((error) => {
     throw error instanceof TypeError ? new Refused(0, "The connection broke.") : error;
   });
-}
 
 /** Does `work`, again and again while its questions cannot be answered yet, and returns what it returns. `onFailure`
  *  is told of each error. undefined: there will be no answer, or the signal came. */
@@ -52,12 +55,12 @@ const nextWait = (wait) => Math.min(wait * 1.7, LONGEST_WAIT_MS);
 
 /** Waits before the next attempt, as long as the server wants, and not in step with other pages. */
 const pauseAfter = (error, wait, signal) =>
-  pause(Math.max(error.retryAfterS * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
+  pause(Math.max((error.retryAfterS ?? 0) * 1000, wait * (0.8 + 0.4 * Math.random())), signal);
 
 /** Posts a body; returns the answer's JSON and the server's clock (ms) when it answered. Errors: Refused. */
 export async function post(path, body, signal = undefined) {
   const response = await send("POST", path, { body, signal });
-  return { answer: await response.json(), serverTime: Number(response.headers.get("x-eddy-time")) || null };
+  return { answer: await contentOf(response), serverTime: Number(response.headers.get("x-eddy-time")) || null };
 }
 
 async function send(method, path, { parameters = {}, body = undefined, signal = undefined }) {
@@ -92,7 +95,8 @@ async function send(method, path, { parameters = {}, body = undefined, signal = 
 export const path = (texts, ...ids) => String.raw({ raw: texts }, ...ids.map(encodeURIComponent));
 
 /** Follows a stream until the signal, and comes back by itself when it breaks.
- *  onMessage(event, data) for each message; onState("connecting" | "open" | "lost" | "refused", Refused?). */
+ *  onMessage(event, data) for each message; onState("connecting" | "open" | "lost" | "refused", why): why is what the
+ *  server answered, or what onMessage has thrown. */
 export async function follow(address, { parameters = {}, onMessage, onState = () => {}, signal }) {
   let wait = FIRST_WAIT_MS;
   onState("connecting");
@@ -101,7 +105,9 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
     if (signal.aborted) return;
     const attempt = new AbortController();
     const stop = () => attempt.abort();
-    let resting = false;
+    let opened = Infinity,
+      resting = false;
+    const wasWell = () => performance.now() - opened >= SHORT_MS;
     whenHidden(attempt.signal, () => {
       resting = true;
       stop();
@@ -110,19 +116,20 @@ export async function follow(address, { parameters = {}, onMessage, onState = ()
     try {
       const response = await send("GET", address, { parameters, signal: attempt.signal });
       onState("open");
-      wait = FIRST_WAIT_MS;
-      const opened = performance.now();
+      opened = performance.now();
       await read(response.body, onMessage, stop);
       // The server ends streams from time to time, so that a withdrawn key is soon of no use: that is no break.
-      if (performance.now() - opened < SHORT_MS) throw new Refused(0, "The stream has ended.");
+      if (!wasWell()) throw new Refused(0, "The stream has ended.");
+      wait = FIRST_WAIT_MS;
     } catch (error) {
       if (signal.aborted) return;
       if (resting) continue;
-      const refused = error instanceof Refused ? error : new Refused(0, "The connection broke.");
-      if (!passes(refused)) return void onState("refused", refused);
-      if (!(error instanceof Refused) && !attempt.signal.aborted) console.error(error);
-      onState("lost", refused);
-      await pauseAfter(refused, wait, signal);
+      const why = attempt.signal.aborted ? new Refused(0, "The connection broke.") : error;
+      if (why instanceof Refused && !passes(why)) return void onState("refused", why);
+      if (!(why instanceof Refused)) console.error(why);
+      onState("lost", why);
+      if (wasWell()) wait = FIRST_WAIT_MS;
+      await pauseAfter(why, wait, signal);
       wait = nextWait(wait);
     } finally {
       signal.removeEventListener("abort", stop);

@@ -71,6 +71,7 @@ export const still = () => stillness.matches;
 
 /** Waits until `ms` have passed, or the signal comes. */
 export function pause(ms, signal) {
+  if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer);

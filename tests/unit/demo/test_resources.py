@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from eddy.demo.resources import server_port
+from eddy.demo.resources import run_folder, server_port
 from eddy.models.errors import EddyError
 from eddy.stream.local_kafka.free_port import free_port
 from eddy.stream.records.settings import Settings
@@ -50,3 +51,16 @@ def test_a_port_that_the_user_has_set_is_taken_or_refused(tmp_path: Path) -> Non
         server_port(Settings(port=wanted), tmp_path),
     ):
         pass
+
+
+def test_snapshots_of_a_run_that_was_killed_are_removed_after_a_week(tmp_path: Path) -> None:
+    killed, lately, others = (
+        tmp_path / "snapshots" / name for name in ("eddy-demo-1", "eddy-demo-2", "shop")
+    )
+    for folder in (killed, lately, others):
+        folder.mkdir(parents=True)
+    for folder in (killed, others):
+        os.utime(folder, (0, 0))
+    with run_folder(tmp_path):
+        pass
+    assert [folder.exists() for folder in (killed, lately, others)] == [False, True, True]

@@ -16,6 +16,7 @@ const ME = "eddy-be-a-user",
   TILES = 12,
   SHOWN_STEPS = 11,
   SHOWN_UNITS = 12,
+  AGAIN_MS = 5000,
   LONG_MS = 2000; // nobody waits so long without wondering
 
 export function open(root, { signal, onState }) {
@@ -37,7 +38,7 @@ export function open(root, { signal, onState }) {
   const networkText = el("p", { class: "small soft" });
   const newSearch = successive(signal),
     newTrace = successive(signal);
-  let count = null;
+  let began = false;
 
   root.append(
     heading(
@@ -109,6 +110,9 @@ export function open(root, { signal, onState }) {
       learnTitles(items);
       tilesState.replaceChildren(...(items.length ? [] : [noItems(text)]));
       tiles.replaceChildren(...items.map(tile));
+      if (items.length || text) return;
+      await pause(AGAIN_MS, wanted); // the first events may come at any moment
+      await search();
     };
     untilAnswered(search, (error) => showFailure(tilesState, error), wanted);
   }
@@ -146,6 +150,16 @@ export function open(root, { signal, onState }) {
   const untouched = () =>
     state("empty", "Your state is still zero", "Click an item below, and the first step appears here.");
 
+  function forget() {
+    newTrace(); // an answer would be about the row that was
+    list.clear();
+    network.replaceChildren(untouched());
+    networkText.textContent = "";
+    listState.replaceChildren(
+      state("empty", "You were erased", "Nothing of you is kept any more. Whoever clicks now is somebody new."),
+    );
+  }
+
   const noItems = (text) =>
     state(
       "empty",
@@ -162,17 +176,18 @@ export function open(root, { signal, onState }) {
       if (name === "refused" || name === "lost") showFailure(listState, error);
     },
     onMessage(event, { answer, events, row, time, received_ms: received }) {
+      if (event === "erased") return forget();
       if (event !== "list") return;
+      listState.replaceChildren();
       learnTitles(events);
       learnTitles(answer.items);
       clock.set(answer.stream_time, time);
       const moves = list.show(answer.items);
       if (row) requestAnimationFrame(() => legs.listed({ ...row, received, shown: performance.now() }));
       if (moves.length) said.textContent = `${plural(moves.length, "item")} moved.`;
-      const fresh = count !== null;
-      count = (count ?? 0) + events.length;
-      if (row) showNetwork(fresh);
+      if (row) showNetwork(began);
       else network.replaceChildren(untouched());
+      began = true;
     },
   });
   field.addEventListener("keydown", (event) => {

@@ -12,6 +12,7 @@ const FOUND = 15;
 const MOST_OF_AN_ID = 40;
 const MOST_OF_A_TITLE = 300;
 const AGAIN_MS = 15_000; // the server looks at popularities so often
+const NONE_YET_MS = 5000; // the first items may come at any moment
 
 export function open(root, { id, query, signal }) {
   if (id) return oneItem(root, id, signal);
@@ -34,6 +35,9 @@ export function open(root, { id, query, signal }) {
       found.replaceChildren(
         ...(items.length ? [el("h2", { text: caption }), itemTable(caption, items)] : [nothingFound(text)]),
       );
+      if (items.length || text) return;
+      await pause(NONE_YET_MS, wanted);
+      await search();
     };
     untilAnswered(search, (error) => showFailure(found, error), wanted);
   }
@@ -110,18 +114,20 @@ function oneItem(root, id, signal) {
   const popularity = popularityChart();
   root.append(el("p", { class: "back" }, el("a", { href: "#/items", text: "← All items" })), top, body);
   const ask = () => get(path`v1/items/${id}`, {}, signal);
-  let halfLife = null;
+  let halfLife, whole;
 
   async function showAll() {
     const [item, similar, popular] = await Promise.all([
       ask(),
-      get(path`v1/items/${id}/similar`, { k: 8 }, signal).catch(() => ({ items: [] })),
-      get("v1/popular", { k: 1 }, signal).catch(() => ({ half_life_hours: null })),
+      orNull(get(path`v1/items/${id}/similar`, { k: 8 }, signal)),
+      orNull(get("v1/popular", { k: 1 }, signal)),
     ]);
     top.firstChild.textContent = named(item);
-    body.replaceChildren(...detail(item, similar.items, popularity));
-    halfLife = popular.half_life_hours;
+    body.replaceChildren(...detail(item, similar?.items, popularity));
+    body.classList.remove("stale");
+    halfLife = popular?.half_life_hours;
     popularity.draw(item, halfLife);
+    whole = similar !== null && popular !== null;
     return true;
   }
 
@@ -139,14 +145,22 @@ function oneItem(root, id, signal) {
 
   async function follow() {
     let there = await untilAnswered(showAll, onFailure, signal);
-    while (there) {
+    while (there && !signal.aborted) {
       await pause(AGAIN_MS, signal);
-      if (!document.hidden) there = await untilAnswered(showPopularity, onFailure, signal);
+      if (!document.hidden) there = await untilAnswered(whole ? showPopularity : showAll, onFailure, signal);
     }
   }
   follow();
 }
 
+/** An answer; null where there may be one later, so that what else is known is shown meanwhile. */
+const orNull = (answer) =>
+  answer.catch((error) => {
+    if (passes(error)) return null;
+    throw error;
+  });
+
+/** similar: undefined where the server could not say. */
 function detail(item, similar, popularity) {
   const facts = {
     id: item.item_id,
@@ -175,12 +189,12 @@ function detail(item, similar, popularity) {
     ),
     section(
       "Similar items",
-      similar.length > 0 &&
+      similar?.length > 0 &&
         el("p", {
           class: "lead",
           text: "From 0 to 1: half by the cosine of the two items’ vectors, half by how often one follows the other.",
         }),
-      similar.length
+      similar?.length
         ? el(
             "ol",
             { class: "similar" },
@@ -195,7 +209,9 @@ function detail(item, similar, popularity) {
           )
         : el("p", {
             class: "soft",
-            text: "None: similarity comes from a version’s vectors, and from what often follows.",
+            text: similar
+              ? "None: similarity comes from a version’s vectors, and from what often follows."
+              : "The server could not say. The page asks again by itself.",
           }),
     ),
   ];

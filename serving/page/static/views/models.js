@@ -61,7 +61,7 @@ export function open(root, { signal }) {
     } catch (error) {
       if (!signal.aborted)
         said.replaceChildren(
-          error.status === 401 || error.status === 403 ? failure(error) : `That was refused: ${error.message}`,
+          error.status === 401 || error.status === 403 ? failure(error) : `There was a problem: ${error.message}`,
         );
     }
   }

@@ -2,7 +2,7 @@
 
 import { untilAnswered } from "../api.js";
 import { horizonHistogram } from "../charts/histogram.js";
-import { el, onScheme, redraw } from "../dom.js";
+import { el, onScheme, pause, redraw } from "../dom.js";
 import { cellName, count, metric, shortVersion } from "../format.js";
 import { fiveCells, run } from "../network/cells.js";
 import { gradientFlow } from "../network/gradients.js";
@@ -18,7 +18,8 @@ import { newPlayer } from "./player.js";
 export const title = "Inside the network";
 
 const LENGTH = 9,
-  LAGS = 40;
+  LAGS = 40,
+  AGAIN_MS = 5000;
 const SMALL = { hidden: 8, inputs: 4, seed: 7 },
   LARGE = { hidden: 16, inputs: 4, seed: 7 };
 
@@ -190,10 +191,11 @@ export function open(root, { signal }) {
 
   async function askLive() {
     model.dynamics ??= await liveDynamics(signal);
-    if (!model.dynamics)
-      return horizon.replaceChildren(
-        state("empty", "No version is live yet", "Its horizons are shown here once one is."),
-      );
+    while (!model.dynamics) {
+      horizon.replaceChildren(state("empty", "No version is live yet", "Its horizons are shown here once one is."));
+      await pause(AGAIN_MS, signal);
+      model.dynamics = await liveDynamics(signal);
+    }
     const radius = model.dynamics.spectral_radius;
     horizon.replaceChildren(
       horizonHistogram("Memory horizon of the live model", model.dynamics.horizon),

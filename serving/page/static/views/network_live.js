@@ -1,6 +1,7 @@
 // The live model's own numbers, as far as the server can measure them now.
 
 import { get, path } from "../api.js";
+import { named } from "../format.js";
 import { horizonOrder } from "./hidden_state.js";
 
 const SHOWN_UNITS = 8;
@@ -29,8 +30,7 @@ export function stepsOf(user, trace, length, shownUnits = SHOWN_UNITS) {
     { length: Math.min(shownUnits, order.length) },
     (_, i) => order[Math.floor((i * (order.length - 1)) / Math.max(shownUnits - 1, 1))],
   );
-  const largest = Math.max(1e-9, ...trace.states.flat().map(Math.abs));
-  const scale = largest > 1 ? largest : 1;
+  const scale = trace.states.flat().reduce((top, value) => Math.max(top, Math.abs(value)), 1);
   const shown = trace.states.map((state) => units.map((unit) => state[unit] / scale));
   const first = Math.max(0, trace.steps.length - length);
   return {
@@ -41,7 +41,7 @@ export function stepsOf(user, trace, length, shownUnits = SHOWN_UNITS) {
       state: shown[first + i + 1],
       kept: trace.kept[first + i],
       written: trace.overwritten[first + i],
-      label: step.title || step.item_id,
+      label: named(step),
     })),
   };
 }

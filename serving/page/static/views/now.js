@@ -30,11 +30,10 @@ export function open(root, { signal, onState }) {
 
   function show() {
     if (!points.length) return;
-    if (!began) {
-      began = true;
-      body.replaceChildren(board.node);
-    }
     board.draw(points);
+    if (began) return;
+    began = true;
+    body.replaceChildren(board.node);
   }
 
   /** Fills in what the server still knows, also of the time in which the page was disconnected. */
@@ -66,7 +65,8 @@ export function open(root, { signal, onState }) {
     },
     onMessage(event, point) {
       if (event !== "now") return;
-      if (points.length && point.time <= points.at(-1).time) return;
+      // What is not older than the newest was told before, perhaps by a clock that has been set back since.
+      while (points.length && points.at(-1).time >= point.time) points.pop();
       points.push(point);
       points.splice(0, points.length - MOST_POINTS);
       show();

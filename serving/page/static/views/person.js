@@ -56,7 +56,6 @@ function onePerson(root, { id, other, signal, onState }) {
   const states = el("div", { class: "stack" }, problem);
   const known = [];
   const newTrace = successive(signal);
-  let erased = false;
   const versions = versionChooser(
     other,
     (version) => {
@@ -137,6 +136,16 @@ function onePerson(root, { id, other, signal, onState }) {
     beside.draw(trace);
   }
 
+  /** Nothing of the person is left here either. */
+  function forget() {
+    newTrace(); // an answer would be about the row that was
+    known.length = 0;
+    events.replaceChildren();
+    list.clear();
+    byOther.clear();
+    for (const node of [own.node, beside.node, otherList]) node.remove();
+  }
+
   follow(path`v1/users/${id}/live`, {
     parameters: { k: 10 },
     signal,
@@ -147,8 +156,7 @@ function onePerson(root, { id, other, signal, onState }) {
     },
     onMessage(event, message) {
       if (event === "erased") {
-        erased = true;
-        list.clear();
+        forget();
         body.replaceChildren(
           state(
             "empty",
@@ -159,10 +167,6 @@ function onePerson(root, { id, other, signal, onState }) {
         return;
       }
       if (event !== "list") return;
-      if (erased) {
-        known.length = 0;
-        erased = false;
-      }
       const { answer, events: fresh, row } = message;
       if (!answer.known)
         return body.replaceChildren(

@@ -6,7 +6,7 @@ import { duration, number } from "../format.js";
 
 const HOUR_MS = 3_600_000;
 
-/** `draw(item, half-life in hours or null)`: an answer of `v1/items/ID`. */
+/** `draw(item, half-life in hours)`: an answer of `v1/items/ID`; null: nothing is counted, undefined: not known. */
 export function popularityChart() {
   const chart = movingChart({
     title: "Popularity",
@@ -23,11 +23,11 @@ export function popularityChart() {
     node: el("div", { class: "panel" }, chart.node, meaning),
     draw({ popularity, popularity_over_time: past }, halfLifeHours) {
       chart.draw(past.length ? past : [{ time: Date.now(), count: popularity }]);
-      const decay =
-        halfLifeHours === null
-          ? "Nothing is counted before there is a version."
-          : `Each event adds 1, and counts half after ${duration(halfLifeHours * HOUR_MS)} of the stream’s time.`;
-      meaning.textContent = `${decay} The server looks every 15 seconds at what is popular and at what somebody has asked for; the curve begins there.`;
+      let decay = "";
+      if (halfLifeHours === null) decay = "Nothing is counted before there is a version. ";
+      else if (halfLifeHours !== undefined)
+        decay = `Each event adds 1, and counts half after ${duration(halfLifeHours * HOUR_MS)} of the stream’s time. `;
+      meaning.textContent = `${decay}The server looks every 15 seconds at what is popular and at what somebody has asked for; the curve begins there.`;
     },
   };
 }

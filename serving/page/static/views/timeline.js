@@ -29,11 +29,7 @@ export function showEvents(node, known) {
         el(
           "span",
           {},
-          el("a", {
-            href: `#/items/${encodeURIComponent(event.item_id)}`,
-            "data-keep": key(event),
-            text: named(event),
-          }),
+          itemOf(event),
           el("span", {
             class: "small soft",
             text: `${event.event_type ?? ""}${event.value === null || event.value === undefined ? "" : ` ${given(event.value)}`}${before ? `, ${duration(event.timestamp - before.timestamp)} after the one before` : ""}`,
@@ -43,3 +39,13 @@ export function showEvents(node, known) {
     }),
   );
 }
+
+/** A link to an event's item; one that has no name has no page either. */
+const itemOf = (event) =>
+  event.item_id === null
+    ? el("span", { text: named(event) })
+    : el("a", {
+        href: `#/items/${encodeURIComponent(event.item_id)}`,
+        "data-keep": key(event),
+        text: named(event),
+      });
