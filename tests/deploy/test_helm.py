@@ -87,14 +87,17 @@ def test_with_object_storage_there_is_no_shared_volume(tmp_path: Path) -> None:
 def test_values_reach_the_pods(tmp_path: Path) -> None:
     values = {
         "image": {"repository": "registry.example/eddy", "tag": "2.0-cuda"},
-        "settings": {"EDDY_PARTITIONS": 32},
+        "settings": {"EDDY_PARTITIONS": 32, "EDDY_HTTP_MAX_CONNECTIONS": 1_000_000, "EDDY_STALL_S": 0.5},
         "workers": {"replicas": None},
         "refresh": {"arguments": ["--canary", "10%"]},
     }
     made = comparable(made_by_helm(tmp_path, values))
     images = {at["image"] for manifest in made.values() for at in walk(manifest) if "image" in at}
     assert images == {"registry.example/eddy:2.0-cuda"}
-    assert made["ConfigMap eddy-settings"]["data"]["EDDY_PARTITIONS"] == "32"
+    settings = made["ConfigMap eddy-settings"]["data"]
+    assert settings["EDDY_PARTITIONS"] == "32"
+    assert settings["EDDY_HTTP_MAX_CONNECTIONS"] == "1000000"  # to Helm it is 1e+06
+    assert settings["EDDY_STALL_S"] == "0.5"
     assert "replicas" not in made["StatefulSet eddy-worker"]["spec"]
     pod = made["CronJob eddy-refresh"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert "python -m eddy refresh '--canary' '10%' ||" in pod["containers"][0]["command"][-1]
