@@ -334,7 +334,7 @@ class _Refresh:
         version, percent = load(self.settings.registry / job.version), self.options.canary_percent
         after = before.epoch if before else 0
         if percent is None or before is None:  # a first version has nothing to be tried beside
-            return announce(self.settings, version, after)
+            return announce(self.settings, version, after=after)
         live = open_version(before, self.settings.registry)
         shares = [(live, 100 - percent), (version, percent)]
         return announce_shares(self.settings, shares, after=after)

@@ -156,7 +156,7 @@ def withdraw(settings: Settings, keys: Iterable[bytes]) -> None:
         producer.close()
 
 
-def announce(settings: Settings, version: Version, after: int | None = None) -> Announcement:
+def announce(settings: Settings, version: Version, *, after: int | None = None) -> Announcement:
     """Make a version the live one, to which workers and servers move without stopping; returns the
     announcement.
 
@@ -173,6 +173,7 @@ def announce_shares(
     settings: Settings,
     versions: Sequence[tuple[Version, int]],
     decided: Decided | None = None,
+    *,
     after: int | None = None,
 ) -> Announcement:
     """The same for several versions, each with its percent of the users.

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 from eddy.models.errors import EddyError
 from eddy.stream import feed as feeding
 from eddy.stream.feed import feed
+from eddy.stream.kafka.producers import send_all
 from eddy.stream.records.settings import Settings
 from tests.chaos.cluster import Cluster
 from tests.support.walks import walks
@@ -20,7 +21,7 @@ def test_a_replay_that_is_interrupted_says_from_where_to_go_on(
     installed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = walks(10, 30)
-    send_all, sent = feeding.send_all, 0
+    sent = 0
 
     async def send_or_fail(*arguments: Any) -> Any:
         if sent >= 200:

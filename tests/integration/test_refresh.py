@@ -317,9 +317,9 @@ def test_an_announcement_by_hand_just_before_its_own_stands(
     by_hand = publish(settings.registry, as_trained(live_version(settings)), {})
     send(settings, AFTER)
 
-    def too_late(*arguments: Any) -> Announcement:
+    def too_late(*arguments: Any, **options: Any) -> Announcement:
         announce(settings, by_hand)
-        return announce(*arguments)
+        return announce(*arguments, **options)
 
     monkeypatch.setattr("eddy.refresh.refresh.announce", too_late)
     outcome = run(settings)
