@@ -86,7 +86,7 @@ def demo(
 
 @app.command()
 def broker(
-    port: Annotated[int, typer.Option(help="The port where clients connect.")] = 9092,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port where clients connect.")] = 9092,
     data: Annotated[
         Path | None, typer.Option(help="The folder for its data [default: in your cache folder]")
     ] = None,
@@ -99,11 +99,14 @@ def broker(
     """
     import signal
 
+    from eddy.models.errors import EddyError
     from eddy.stream.local_kafka.broker import LocalBroker
     from eddy.stream.records.settings import load_settings
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = data or load_settings().cache_dir / "broker"
+    if folder.exists() and not folder.is_dir():
+        raise EddyError(f"{folder}: is no folder; the broker keeps its data in one")
     with LocalBroker(folder, port, progress=lambda line: typer.echo(line, err=True)) as running:
         typer.echo(
             f"Kafka answers. In other terminals: export EDDY_BOOTSTRAP_SERVERS={running.bootstrap_servers}"

@@ -253,12 +253,14 @@ Place = Location | Path | str
 def located(place: Place) -> Location:
     """The location that a path or a URI names. Nothing is read.
 
-    Errors: EddyError for a URI with a secret in it, or that pyarrow cannot use, and for a name that is not
-    UTF-8, by which pyarrow opens no file.
+    Errors: EddyError for an empty path, for a URI with a secret in it, or that pyarrow cannot use, and for a
+    name that is not UTF-8, by which pyarrow opens no file.
     """
     if isinstance(place, Location):
         return place
     text = str(place)
+    if not text:  # of a variable that is not set, most likely; it would be the working folder
+        raise EddyError("an empty path: name a file or a folder")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -5,8 +5,10 @@ keys and partitions that Kafka's own clients would choose.
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
+from aiokafka.errors import KafkaError as ProducerError
 from numpy.typing import NDArray
 
 from eddy.models.errors import EddyError
@@ -73,7 +75,8 @@ async def feed(
 
     Within each partition the events are in the log's order. rate: events per second; None: as fast as it
     goes. `progress` is called with the number of events written so far. Errors: EddyError for events that
-    are too early or too late for `events`, before any is written.
+    are too early or too late for `events`, before any is written, and with the number of those that are
+    written when the cluster takes no more.
     """
     _refuse_mistimed(settings, events)
     keys = [user.encode() for user in events.users]
@@ -99,6 +102,21 @@ async def feed(
             progress(done)
             if rate is not None:
                 await asyncio.sleep(max(0.0, started + done / rate - time.monotonic()))
+    except ProducerError as error:
+        raise EddyError(_interrupted(settings, events, done, error)) from error
     finally:
         await producer.stop()
     return done
+
+
+def _interrupted(settings: Settings, events: Events, done: int, error: ProducerError) -> str:
+    """What to do when so many events were confirmed, and then the cluster took no more. To replay all of them
+    again, as whoever reads "run it again" would, counts the first ones twice.
+    """
+    last = datetime.fromtimestamp(events.timestamp[done - 1] / 1000, UTC) if done else None
+    return (
+        f"{settings.topics.events} took {done:,} of {len(events):,} events, the first by time"
+        f"{f' until {last:%Y-%m-%d %H:%M:%S} UTC' if last else ''}, and perhaps some of the next; then the "
+        f"cluster did not answer ({type(error).__name__}). Replay what comes after these: an event that is "
+        "written again counts twice, unless it has an event_id"
+    )

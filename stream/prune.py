@@ -81,7 +81,8 @@ def plan_prune(settings: Settings, keep: int, show: Show = lambda done, of: None
     needed |= _needed_by_rows(ids, rows, announcements)
     if (before := version_before(announcements)) is not None:
         needed[before.version] = "what eddy models rollback leads to"
-    in_force = announcements[-1:] + [by_key[b"live"]] * (b"live" in by_key)
+    newest = by_key.get(b"live")
+    in_force = announcements[-1:] + ([newest] if newest else [])
     for announcement in in_force:
         for share in announcement.every_share:
             needed[share.version] = f"live as epoch {announcement.epoch}"

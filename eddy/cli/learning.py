@@ -92,8 +92,8 @@ def judge(
     """Evaluate a cell that is trained first, or the newest version of a registry, beside the baselines."""
     if (cell is None) == (registry is None):
         raise EddyError("give one of --cell (train first) and --registry (judge the newest version there)")
-    if items and registry:
-        raise EddyError("--items goes with --cell; a version in the registry has its own")
+    if registry and (items or assignments):
+        raise EddyError("--items and --set go with --cell; a version in the registry has its own")
     model, training = configs(cell, assignments) if cell else (None, None)
     require_figures_file(figures)
     version = latest(registry) if registry else None

@@ -75,7 +75,11 @@ def refresh(
         str | None, typer.Option(help="Let so many of the users try it first, for example 10%.")
     ] = None,
     for_: Annotated[
-        str, typer.Option("--for", help="How long they try it at most; then it stays unless it is worse.")
+        str,
+        typer.Option(
+            "--for",
+            help="How long they try it at most; then all get it, unless it is worse or too few events tell.",
+        ),
     ] = "2h",
     every: Annotated[
         str | None, typer.Option(help="Go on, with a refresh every 6h (or 90s, 15m, 2d), until Ctrl-C.")
@@ -109,7 +113,7 @@ def refresh(
     options = RefreshOptions(
         events=events, time_unit=time_unit, items=items, cell=cell, assignments=tuple(set_ or ()),
         from_scratch=from_scratch, gate=gate_rule(gate), metric=metric_of(metric), candidate=candidate,
-        canary_percent=read_percent(canary, "--canary") if canary else None,
+        canary_percent=read_percent(canary, "--canary") if canary is not None else None,
         canary_s=read_duration(for_, "--for"), least_events=least_events,
     )  # fmt: skip
     raise typer.Exit(run_refresh(settings, options, every, on_drift, metrics_file))
@@ -205,12 +209,19 @@ def figures(
 
     Example: eddy figures pictures --registry registry --events events.parquet
     """
+    from eddy.models.atomic_files import try_writing
     from eddy.models.figures.diagrams import draw_diagrams, draw_measured
     from eddy.models.logs.events import read_events, read_items
     from eddy.models.registry import latest
 
     if (registry is None) != (events is None):
         raise EddyError("give both --registry and --events (measure the newest version there), or neither")
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise EddyError(
+            f"{folder}: no file could be written there ({error}); check the path and permissions"
+        ) from None
     for path in draw_diagrams(folder):
         typer.echo(path)
     if registry and events:

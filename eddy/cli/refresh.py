@@ -58,7 +58,7 @@ def run_refresh(
 
         wait = DriftWatch(settings, _say).wait
     if every is not None or on_drift:
-        period_s = read_duration(every, "--every") if every else math.inf
+        period_s = read_duration(every, "--every") if every is not None else math.inf
         repeat(once, period_s, _say, line_for_user, wait)
     try:
         return 0 if once().is_live else NOT_LIVE
@@ -74,6 +74,6 @@ def _say(line: str) -> None:
 def _say_outcome(outcome: Outcome, seconds: float) -> None:
     decision = outcome.decision
     name = decision.version or "the candidate"
-    verb = {"went live": "", "refused": "was ", "overtaken": "was "}.get(decision.kind, "")
+    verb = "" if decision.kind == "went live" else "was "
     steps = ", ".join(f"{step} {took:.1f} s" for step, took in outcome.seconds.items())
     _say(f"{name} {verb}{decision.kind} after {seconds:.0f} s ({steps}): {decision.reason}")

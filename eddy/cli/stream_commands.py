@@ -3,11 +3,13 @@
 """
 
 import asyncio
+import math
 from typing import Annotated
 
 import typer
 
 from eddy.cli.options import EventsFile, TimeUnit
+from eddy.models.errors import EddyError
 
 
 def topics() -> None:
@@ -62,6 +64,10 @@ def replay(
     from eddy.stream.kafka.topics import prepare_topics
     from eddy.stream.records.settings import load_settings
 
+    if rate is not None and not math.isfinite(rate):
+        raise EddyError(
+            f"--rate {rate}: give a number of events per second; without it, it is as fast as it goes"
+        )
     settings = load_settings()
     log = read_events(events, time_unit)
     prepare_topics(settings, "replay")
@@ -110,9 +116,9 @@ def repartition(
 ) -> None:
     """Change the partition count of `events`.
 
-    Stop workers, servers and `eddy ingest` first, also for a look without --yes. States, statistics and
-    unread events are moved along; what was applied is no longer in `events`, so run `eddy export` before. If
-    the command is killed, run it again.
+    Stop workers, servers, `eddy ingest` and `eddy export --follow` first, also for a look without --yes.
+    States, statistics and unread events are moved along; what was applied is no longer in `events`, so run
+    `eddy export` before. If the command is killed, run it again; never run two at once.
 
     Example: eddy repartition --partitions 8 --yes
     """

@@ -36,8 +36,9 @@ def run_folder(cache: Path) -> Iterator[Path]:
             f"{folder}: cannot be created ({error}); set EDDY_CACHE_DIR to a folder of yours"
         ) from None
     for old in (*runs.iterdir(), *_snapshots(cache).glob(f"{_GROUP}*")):
-        if time.time() - old.stat().st_mtime > _OLD_S:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run has ended
+            if time.time() - old.stat().st_mtime > _OLD_S:
+                shutil.rmtree(old, ignore_errors=True)
     failed = True
     try:
         yield folder

@@ -39,7 +39,7 @@ def write_metrics(file: Path, outcome: Outcome) -> None:
     took = Gauge("eddy_refresh_step_seconds", "How long each step took", ["step"], registry=registry)
     for step, seconds in outcome.seconds.items():
         took.labels(step).set(seconds)
-    judgement = outcome.decision.figures.get("judgement") or {}
+    judgement = outcome.judgement
     judged = Gauge(
         "eddy_refresh_judged", "Prequential metrics in the window", ["of", "metric"], registry=registry
     )

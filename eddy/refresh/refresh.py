@@ -8,7 +8,7 @@ was in. A version is published once and announced once. Every decision is record
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
 
@@ -44,7 +44,15 @@ from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch_canary
 from eddy.stream.event_log.export import export
 from eddy.stream.kafka.topics import prepare_topics
-from eddy.stream.kafka.versions import announce, announce_shares, live_announcement, open_version
+from eddy.stream.kafka.versions import (
+    Overtaken,
+    all_announcements,
+    announce,
+    announce_shares,
+    live_announcement,
+    open_version,
+    require_served,
+)
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
 
@@ -60,10 +68,13 @@ NOT_LIVE = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a refresh ended, and how long each step took, in seconds."""
+    """How a refresh ended, how long each step took, in seconds, and the figures of its gate, empty where it
+    did not come so far.
+    """
 
     decision: Decision
     seconds: dict[str, float]
+    judgement: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:
@@ -131,7 +142,7 @@ class _Refresh:
             return self._end(job, "refused", None, job.reason)
         # 6. Into production.
         if job.stage == "judged":
-            with _timed(job.seconds, "publish"):
+            with _timed(job.seconds, "publish"), self._recorded(job, UnfitModel):
                 self._publish(job, events, recipe, features)
         return self._announce(job)
 
@@ -165,6 +176,9 @@ class _Refresh:
             return "it was begun with other options or settings"
         if job.live_epoch != epoch and not job.version:
             return f"epoch {epoch} is live now, no longer epoch {job.live_epoch}"
+        if job.stage == "planned" and not self.files.checkpoint.exists():
+            # Its events may be too few to train on, and would be for ever.
+            return "no epoch of its training had ended"
         try:
             if job.stage == "judged" and job.passed:
                 self._candidate(job)
@@ -195,10 +209,18 @@ class _Refresh:
     def _plan(
         self, events: Events, announced: Announcement | None, live: Version | None, recipe: Recipe
     ) -> Job:
-        """Errors: NotYet."""
+        """Errors: NotYet; EddyError when a candidate that is given cannot be judged or served."""
+        name, registry = self.options.candidate, self.settings.registry
+        if name is not None and name not in versions(registry):
+            raise EddyError(
+                f"--candidate {name!r}: no such version is in the registry {registry}; eddy models list "
+                "shows which there are"
+            )
+        if announced is not None and name == announced.version:
+            raise NotYet(f"{name} is live already, as epoch {announced.epoch}")
         try:
             candidate = self._given_candidate()
-        except EddyError as error:  # damaged files, or none
+        except EddyError as error:
             self._record(None, live.id if live else "", "refused", None, str(error))
             raise
         seen_by = [version for version in (live, candidate) if version is not None]
@@ -224,8 +246,12 @@ class _Refresh:
         return job
 
     def _given_candidate(self) -> Version | None:
-        name = self.options.candidate
-        return load(self.settings.registry / name) if name else None
+        """Errors: EddyError for damaged files, and for a version that the stream cannot serve."""
+        if self.options.candidate is None:
+            return None
+        candidate = load(self.settings.registry / self.options.candidate)
+        require_served(candidate)
+        return candidate
 
     def _train(
         self, job: Job, events: Events, live: Version | None, recipe: Recipe, features: ItemFeatures | None
@@ -271,8 +297,8 @@ class _Refresh:
         given stays as it is.
         """
         registry = self.settings.registry
-        if self.options.candidate:
-            job.version = self.options.candidate
+        if self.options.candidate is not None:
+            job.version = job.candidate
         elif published := _published_by(registry, job.id):
             job.version = published
         else:
@@ -288,9 +314,12 @@ class _Refresh:
         if job.stage == "tried":
             return self._watch(job)
         now = live_announcement(self.settings)
-        if now is None or now.epoch == job.live_epoch:
-            now = self._announce_now(job)
-        elif job.version not in {share.version for share in now.every_share}:
+        while now is None or now.epoch == job.live_epoch:
+            with suppress(Overtaken):  # by an announcement of somebody else, since we looked
+                now = self._announce_now(job, now)
+                break
+            now = live_announcement(self.settings)
+        if job.version not in {share.version for share in now.every_share}:
             reason = f"{now.version} went live as epoch {now.epoch} meanwhile; judge {job.version} anew"
             return self._end(job, "overtaken", None, reason)
         if now.shares:
@@ -300,27 +329,35 @@ class _Refresh:
         self.say(f"announce: {job.version} is live as epoch {now.epoch}")
         return self._end(job, "went live", now.epoch, job.reason)
 
-    def _announce_now(self, job: Job) -> Announcement:
+    def _announce_now(self, job: Job, before: Announcement | None) -> Announcement:
+        """Errors: Overtaken when `before` is not live any more; EddyError."""
         version, percent = load(self.settings.registry / job.version), self.options.canary_percent
-        if not percent or not job.live:  # a first version has nothing to be tried beside
-            return announce(self.settings, version)
-        live = load(self.settings.registry / job.live)
-        return announce_shares(self.settings, [(live, 100 - percent), (version, percent)])
+        after = before.epoch if before else 0
+        if percent is None or before is None:  # a first version has nothing to be tried beside
+            return announce(self.settings, version, after=after)
+        live = open_version(before, self.settings.registry)
+        shares = [(live, 100 - percent), (version, percent)]
+        return announce_shares(self.settings, shares, after=after)
 
     def _watch(self, job: Job) -> Outcome:
         """Wait for what the ranks of the users who try the version say of it."""
+        epochs_with_shares = {each.epoch for each in all_announcements(self.settings) if each.shares}
+        if job.canary_epoch not in epochs_with_shares:
+            # Since this refresh was killed the version was replaced, and then removed by `eddy models prune`.
+            reason = f"the announcement of epoch {job.canary_epoch}, by which users tried it, was withdrawn"
+            return self._end(job, "overtaken", None, reason)
         self.say(f"canary: {job.version} is tried as epoch {job.canary_epoch}")
         limit = Limit(seconds=self.options.canary_s)
         with _timed(job.seconds, "canary"):
             decision = watch_canary(self.settings, job.canary_epoch, limit, Event())
         assert decision is not None  # nobody sets the event
         self.files.clear()
-        return Outcome(decision, job.seconds)
+        return Outcome(decision, job.seconds, job.judgement)
 
     def _end(self, job: Job, kind: Kind, epoch: int | None, reason: str) -> Outcome:
         decision = self._record(job, job.live, kind, epoch, reason)
         self.files.clear()
-        return Outcome(decision, job.seconds)
+        return Outcome(decision, job.seconds, job.judgement)
 
     @contextmanager
     def _recorded(self, job: Job, unfit: type[EddyError]) -> Iterator[None]:

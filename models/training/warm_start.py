@@ -52,7 +52,7 @@ def unseen_row(events: Events, parent: Trained | Version) -> int:
     if not events.clock or until is None:
         raise EddyError(
             f"{events.source}: it cannot be known which events the live version was trained on, without "
-            "timestamps in both logs; train from scratch"
+            "timestamps in both logs; train from scratch, by `eddy train --announce` on a log with timestamps"
         )
     return int(np.searchsorted(events.timestamp, until, side="right"))
 

@@ -51,6 +51,8 @@ def watch(
 
     Errors: EddyError, but not for a cluster that is away for a while.
     """
+    recorded = 0
+    """the live epoch whose decision is known to be on record: to ask reads all records"""
     with closing(AnnouncementReader(settings)) as announcements:
         while not stop.is_set():
             live = next(reversed(_through_outages(announcements.all, stop) or []), None)
@@ -60,8 +62,10 @@ def watch(
                     on_decision(decision)
             else:
                 # The one before may have been killed between announcing and recording.
-                if live is not None and live.decided is not None and _record(settings, _decision(live)):
-                    on_decision(_decision(live))
+                if live is not None and live.decided is not None and live.epoch != recorded:
+                    if _record(settings, _decision(live)):
+                        on_decision(_decision(live))
+                    recorded = live.epoch
                 stop.wait(LOOK_S)
 
 

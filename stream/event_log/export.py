@@ -17,17 +17,19 @@ from eddy.models.storage import Place
 from eddy.stream.event_log.log import EventLog, opened
 from eddy.stream.kafka.clients import admin_client, new_consumer
 from eddy.stream.kafka.security.granted import require_permissions
+from eddy.stream.kafka.topic_watch import NotTheSame, TopicWatch
 from eddy.stream.kafka.topics import topic_ids
 from eddy.stream.records.admission import Admission
-from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.decode import Record
 from eddy.stream.records.partitioner import OtherPartitioner
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.event_log")
 
-PART_RECORDS = 200_000
-"""So many records are kept in memory before they become files; they take about 100 MB."""
+PART_RECORDS, PART_BYTES = 200_000, 256 << 20
+"""So many records, or so many bytes of them, are kept in memory before they become files. So many plain
+events take about 100 MB, but each may have up to a megabyte of context.
+"""
 
 FORGET_WITHIN_MS = 120_000
 """An export that follows without an end removes an erased user's events within this time, unless rewriting
@@ -60,6 +62,38 @@ class Share(NamedTuple):
 ALL = Share(1, 1)
 
 
+class _Waiting:
+    """Records that were read and are not written yet, by partition."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, list[Record]] = {}
+        self.count = self._bytes = 0
+        self._taken_at = time.monotonic()
+
+    def add(self, partition: int, records: list[Record]) -> None:
+        """Add records of a partition, in offset order."""
+        self._records.setdefault(partition, []).extend(records)
+        self.count += len(records)
+        self._bytes += sum(len(record.value or b"") for record in records)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are as many as may be in memory."""
+        return self.count >= PART_RECORDS or self._bytes >= PART_BYTES
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is a while since they were taken. (Not by the wall clock, which may be set back.)"""
+        return time.monotonic() - self._taken_at >= _FLUSH_MS / 1000
+
+    def take(self) -> dict[int, list[Record]]:
+        """All of them, which do not wait any more."""
+        taken, self._records = self._records, {}
+        self.count = self._bytes = 0
+        self._taken_at = time.monotonic()
+        return taken
+
+
 class _Pace:
     """Lets work be done for a share of the time: after each piece it is not due for as long as that takes."""
 
@@ -88,7 +122,8 @@ def export(settings: Settings, place: Place, until_end: bool = True, share: Shar
     topic = settings.topics.events
     with admin_client(settings) as admin:
         require_permissions(admin, settings, "export")
-        topic_id = str(topic_ids(admin, [topic])[topic])
+        ids = topic_ids(admin, [topic])
+    watch = TopicWatch(settings, ids)
     # As the workers do: what a transactional producer aborted never happened.
     consumer = new_consumer(
         settings,
@@ -107,16 +142,23 @@ def export(settings: Settings, place: Place, until_end: bool = True, share: Shar
             )
         # The topic's own number of partitions counts, whatever this process was told.
         admission = replace(settings.admission, partitions=len(partitions))
-        with opened(place, topic, topic_id, mine) as event_log:
-            return _export(consumer, topic, event_log, until_end, admission, settings.event_log_days)
+        with opened(place, topic, str(ids[topic]), mine) as event_log:
+            return _export(consumer, watch, topic, event_log, until_end, admission, settings.event_log_days)
+    except NotTheSame:
+        raise EddyError(
+            f"topic {topic} was deleted or made again (by `eddy repartition`, say) while it was exported; "
+            "what it holds now goes to a new folder"
+        ) from None
     except KafkaError as error:
         raise EddyError(f"topic {topic} cannot be read: {type(error).__name__}: {error}") from None
     finally:
         consumer.close()
+        watch.close()
 
 
 def _export(
     consumer: Any,
+    watch: TopicWatch,
     topic: str,
     event_log: EventLog,
     until_end: bool,
@@ -126,19 +168,20 @@ def _export(
     other_partitioner = OtherPartitioner(admission.partitions, admission.partitioner)
     tps = [TopicPartition(topic, number) for number in sorted(event_log.buckets)]
     end = _seek(consumer, tps, event_log)
-    added, began, flushed = 0, time.monotonic(), wall_ms()
+    added, began = 0, time.monotonic()
     forgetting, merging, may_merge = _Pace(FORGET_SHARE), _Pace(MERGE_SHARE), True
-    pending: dict[int, list[Record]] = {}
+    waiting = _Waiting()
     while True:
         # 1. Write parts when there is enough for them, or it is time, or all is read.
         done = until_end and all(consumer.position(tp) >= end[tp] for tp in tps)
-        count = sum(map(len, pending.values()))
-        if count and (done or count >= PART_RECORDS or (not until_end and wall_ms() - flushed >= _FLUSH_MS)):
-            for number, records in pending.items():
+        if waiting.is_enough or (waiting.count and done) or (waiting.is_old and not until_end):
+            watch.look()  # the consumer reads on in a topic that was made again
+            taken = waiting.take()
+            for number, records in taken.items():
                 if reason := other_partitioner.recognised([record.key or b"" for record in records], number):
                     raise EddyError(f"topic {topic}: {reason}; nothing was exported")
-            added += event_log.append(pending, admission)
-            pending, flushed, may_merge = {}, wall_ms(), True
+            added += event_log.append(taken, admission)
+            may_merge = True
             if keep_days is not None and (dropped := event_log.drop_days(keep_days)):
                 log.info("days that left the log: %s", ", ".join(dropped))
             event_log.tidy()
@@ -159,7 +202,7 @@ def _export(
             merging.done()
         # 4. Read on.
         for tp, records in consumer.poll(timeout_ms=_POLL_MS, max_records=10_000).items():
-            pending.setdefault(tp.partition, []).extend(records)
+            waiting.add(tp.partition, records)
 
 
 def _seek(consumer: Any, tps: list[TopicPartition], event_log: EventLog) -> dict[TopicPartition, int]:

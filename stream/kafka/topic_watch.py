@@ -24,6 +24,10 @@ yet.
 """
 
 
+class NotTheSame(EddyError):
+    """A topic was deleted, or deleted and made again."""
+
+
 class TopicWatch:
     """Call `look` every few seconds, from one thread at a time."""
 
@@ -33,7 +37,7 @@ class TopicWatch:
         self._admin: KafkaAdminClient | None = None
 
     def look(self) -> None:
-        """Errors: EddyError when a topic is gone or was replaced. No answer from the cluster is no error."""
+        """Errors: NotTheSame when a topic is gone or was replaced. No answer from the cluster is no error."""
         try:
             if self._admin is None:
                 self._admin = connected_admin(self._settings)
@@ -44,7 +48,7 @@ class TopicWatch:
         self.judge({topic["name"]: (topic["error_code"], topic["topic_id"]) for topic in topics})
 
     def judge(self, described: Mapping[str, tuple[int, str]]) -> None:
-        """Compare the topics' error codes and ids with the ids at the start. Errors: EddyError."""
+        """Compare the topics' error codes and ids with the ids at the start. Errors: NotTheSame."""
         replaced = []
         for name, id_ in self._ids.items():
             code, now = described[name]
@@ -57,7 +61,7 @@ class TopicWatch:
         gone = sorted(name for name, times in self._missing.items() if times >= SIGHTINGS)
         if gone or replaced:
             was = "was deleted" if gone else "was deleted and made again"
-            raise EddyError(
+            raise NotTheSame(
                 f"topic {', '.join(gone or replaced)} {was} while this worker ran. It ends before it takes "
                 "records for applied that are not: start it again, and it says what is left and what to do"
             )

@@ -156,13 +156,13 @@ def withdraw(settings: Settings, keys: Iterable[bytes]) -> None:
         producer.close()
 
 
-def announce(settings: Settings, version: Version) -> Announcement:
+def announce(settings: Settings, version: Version, *, after: int | None = None) -> Announcement:
     """Make a version the live one, to which workers and servers move without stopping; returns the
     announcement.
 
-    Errors: EddyError for a version that the stream cannot serve.
+    after: as for `announce_shares`. Errors: likewise.
     """
-    return announce_shares(settings, [(version, 100)])
+    return announce_shares(settings, [(version, 100)], after=after)
 
 
 class Overtaken(EddyError):
@@ -170,24 +170,32 @@ class Overtaken(EddyError):
 
 
 def announce_shares(
-    settings: Settings, versions: Sequence[tuple[Version, int]], decided: Decided | None = None
+    settings: Settings,
+    versions: Sequence[tuple[Version, int]],
+    decided: Decided | None = None,
+    *,
+    after: int | None = None,
 ) -> Announcement:
     """The same for several versions, each with its percent of the users.
 
-    decided: what it ends, where it ends a canary. Errors: EddyError, also for shares that do not add up;
-    Overtaken, before anything is written, when the canary of `decided` is not live any more.
+    decided: what it ends, where it ends a canary. after: the epoch that must still be the live one, 0 for
+    none at all; None: any, or that of the canary. Errors: EddyError for a version that the stream cannot
+    serve, and for shares that do not add up; Overtaken, before anything is written, when another epoch is
+    live.
     """
+    if decided is not None:
+        after = decided.canary_epoch
     shares = [Share(version.id, str(version.location.absolute()), percent) for version, percent in versions]
     if problem := _problem_of_shares(shares):
         raise EddyError(f"announce: {problem}")
     for version, _ in versions:
-        _require_served(version)
+        require_served(version)
     descriptions = [version.location / DESCRIPTION for version, _ in versions]
     descriptions = [file for file in descriptions if file.is_file()]
     unclear: list[Announcement] = []
     for _ in range(_ATTEMPTS):
         try:
-            announcement = _announce_alone(settings, shares, decided, unclear)
+            announcement = _announce_alone(settings, shares, decided, after, unclear)
             break
         except _Fenced:
             log.info("somebody else announces at this moment; trying again")
@@ -221,7 +229,11 @@ class _Unclear(Exception):
 
 
 def _announce_alone(
-    settings: Settings, shares: list[Share], decided: Decided | None, unclear: Sequence[Announcement]
+    settings: Settings,
+    shares: list[Share],
+    decided: Decided | None,
+    after: int | None,
+    unclear: Sequence[Announcement],
 ) -> Announcement:
     """Write an announcement with the next epoch.
 
@@ -239,15 +251,16 @@ def _announce_alone(
         for announcement in all_announcements(settings) if unclear else ():
             if announcement in unclear:
                 return announcement
-        if decided is not None and (before is None or before.epoch != decided.canary_epoch):
-            raise Overtaken(f"the canary of epoch {decided.canary_epoch} is not live any more")
-        if before is not None and before.epoch == MAX_EPOCH:
+        live_epoch = before.epoch if before else 0
+        if after not in (None, live_epoch):
+            raise Overtaken(f"epoch {after} is not live any more: epoch {live_epoch} is")
+        if live_epoch == MAX_EPOCH:
             raise EddyError(
                 f"{topic} holds an announcement with the last possible epoch ({MAX_EPOCH}), which Eddy did "
                 "not write: remove it by a tombstone under its key"
             )
         announcement = Announcement(
-            epoch=before.epoch + 1 if before else 1,
+            epoch=live_epoch + 1,
             version=shares[0].version,
             folder=shares[0].folder,
             announced_at=time.time_ns() // 1_000_000,
@@ -304,11 +317,12 @@ def open_version(announced: Announcement | Share, registry: Place) -> Version:
         ) from None
     if version.id != announced.version:
         raise EddyError(f"version {announced.version} was announced, {version.location} holds {version.id}")
-    _require_served(version)
+    require_served(version)
     return version
 
 
-def _require_served(version: Version) -> None:
+def require_served(version: Version) -> None:
+    """Errors: EddyError for a version that the stream cannot serve."""
     try:
         version.recommender.config.require_served()
     except EddyError as error:

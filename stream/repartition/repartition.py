@@ -20,8 +20,11 @@ The preview says what is lost: events that were applied and are still retained (
 is their history), and emitted lists (the next event of a user makes a new one).
 """
 
+import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +34,7 @@ from aiokafka.errors import KafkaError as ClientError
 from kafka.errors import KafkaError
 
 from eddy.models.errors import EddyError
+from eddy.models.locks import locked_at_once
 from eddy.models.scoring.item_statistics import Statistics
 from eddy.models.vocabulary import Catalogue
 from eddy.stream.kafka.clients import admin_client
@@ -119,12 +123,13 @@ async def repartition(
     """Give `events`, and the topics that are partitioned like it, `partitions` partitions; see the module.
 
     `on_step` is told each of STEPS when it is done. Returns what was moved. Errors: EddyError when workers
-    run, when another repartition is unfinished, or when Kafka or a row's format stop it; it can always be run
-    again.
+    run, when another repartition is unfinished or at work on this machine, or when Kafka or a row's format
+    stop it; it can always be run again.
     """
     try:
-        with admin_client(settings) as admin:
+        with ExitStack() as alone, admin_client(settings) as admin:
             require_permissions(admin, settings, "repartition")
+            _keep_others_out(settings, alone)
             producer = new_producer(settings)
             await producer.start()
             try:
@@ -135,6 +140,23 @@ async def repartition(
                 await producer.stop()
     except (KafkaError, ClientError) as error:
         raise EddyError(f"repartition: {type(error).__name__}: {error}; run it again") from error
+
+
+def _keep_others_out(settings: Settings, until: ExitStack) -> None:
+    """Let no other repartition of this installation begin on this machine until the stack is closed: of two
+    at once, or of one that was only paused, each deletes what the other has made. Errors: EddyError.
+    """
+    installation = f"{settings.bootstrap_servers} {settings.topic_prefix}"
+    name = f"repartition-{hashlib.sha256(installation.encode()).hexdigest()[:16]}.lock"
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        refusal = "an `eddy repartition` of these topics is at work on this machine: wait for it, or end it"
+        until.enter_context(locked_at_once(settings.cache_dir / name, refusal))
+    except OSError as error:
+        raise EddyError(
+            f"{settings.cache_dir / name}: cannot be written ({error}); set EDDY_CACHE_DIR to a folder of "
+            "yours"
+        ) from None
 
 
 async def _rows(settings: Settings, number: int, topic_id: bytes) -> _Rows:
@@ -207,7 +229,7 @@ class _Repartition:
             self.on_step("closed")
             topics.require_stopped()
             await self._copy(plan, topic_id)
-        except (EddyError, KafkaError, ClientError):
+        except (EddyError, KafkaError, ClientError, asyncio.CancelledError):  # the last one by Ctrl-C
             topics.set_size(self._config(plan, topics.events)[SIZE])
             self.staging.delete()
             raise
@@ -280,6 +302,8 @@ class _Repartition:
     async def _switch(self, plan: Plan) -> None:
         """Step 3: the new topics, with all rows and statistics."""
         topics, names = self.topics, self.settings.topics
+        # `events` first: while it is there, a run that begins again takes the others for whole.
+        topics.delete([topics.events])
         topics.delete(topics.by_user)
         self.on_step("deleted")
         configs = {name: self._config(plan, name) for name in topics.by_user}

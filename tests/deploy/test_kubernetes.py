@@ -187,7 +187,7 @@ def test_servers_can_write_decisions_into_the_registry(manifests: list[Manifest]
 
 
 def test_every_pod_finds_the_files_that_settings_name(manifests: list[Manifest]) -> None:
-    """API keys, and certificates: read-only, from a Secret that an installation without them does not have."""
+    """API keys and certificates: read-only, from a Secret that an installation without them lacks."""
     for name, template in pods(manifests).items():
         (volume,) = (volume for volume in template["spec"]["volumes"] if volume["name"] == "files")
         assert volume["secret"] == {"secretName": "eddy-files", "optional": True, "defaultMode": 0o440}, name

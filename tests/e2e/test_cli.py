@@ -98,6 +98,27 @@ def test_the_commands_of_the_contract_exist() -> None:
         (["models", "show", "v000001-00000000"], "is not in the registry"),
         (["models", "rollback"], "no Kafka cluster is named"),
         (["models", "prune"], "no Kafka cluster is named"),
+        (["refresh", "--canary", ""], "--canary ''"),
+        (["refresh", "--every", ""], "--every ''"),
+        (["refresh", "--every", "200000d"], "--every '200000d'"),
+        (["replay", "--events", "events.csv", "--rate", "inf"], "--rate inf"),
+        (["train", "--events", ""], "an empty path"),
+        (["figures", "events.csv"], "events.csv: no file could be written there"),
+        (["broker", "--data", "events.csv"], "events.csv: is no folder"),
+        (
+            [
+                "evaluate",
+                "--events",
+                "events.csv",
+                "--protocol",
+                "temporal",
+                "--registry",
+                "r",
+                "--set",
+                "dim=8",
+            ],
+            "--items and --set go with --cell",
+        ),
     ],
 )
 def test_what_a_user_can_cause_is_one_line(

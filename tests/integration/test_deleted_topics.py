@@ -10,7 +10,8 @@ from tests.support.stage import PATIENCE_S, Stage
 
 
 def last_error(log: bytes) -> str:
-    return next(line for line in reversed(log.decode().splitlines()) if "EddyError" in line)
+    raised = ("EddyError", "NotTheSame")
+    return next(line for line in reversed(log.decode().splitlines()) if any(name in line for name in raised))
 
 
 def test_deleted_events_end_the_worker_with_a_message(stage: Stage, admin: KafkaAdminClient) -> None:

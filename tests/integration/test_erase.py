@@ -18,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
+from eddy.cli.rules import publish_rules
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events
 from eddy.stream.erase import erase
@@ -189,3 +190,16 @@ def test_an_erasure_that_would_not_find_the_user_is_refused_before_anything_is_w
     cluster = Cluster(settings)
     assert sum(cluster.ends(settings.topics.events, 3).values()) == 0
     cluster.close()
+
+
+@pytest.mark.timeout(30)
+def test_before_there_are_topics_nothing_is_written_and_the_reason_is_said(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A client that writes to a topic waits for it, or has the cluster make it with any settings."""
+    with pytest.raises(EddyError, match="events does not exist"):
+        erase(settings, "user")
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"rules": []}')
+    with pytest.raises(EddyError, match="items does not exist"):
+        publish_rules(settings, rules)

@@ -202,3 +202,25 @@ def ensure_topics_again(admin: KafkaAdminClient, settings: Settings) -> None:
     """Deleting goes on for a moment after the answer."""
     eventually(lambda: settings.topics.events not in admin.list_topics())
     ensure_topics(admin, settings)
+
+
+def test_an_export_that_follows_ends_when_the_topic_is_made_again(
+    topics: Settings, admin: KafkaAdminClient, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    write(topics, 0, 300)
+    child = subprocess.Popen(
+        [sys.executable, "-c", FOLLOWS, str(log)], env=environment(topics), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        eventually(lambda: numbers(log) == list(range(300)), 60)
+        admin.delete_topics([topics.topics.events])
+        ensure_topics_again(admin, topics)
+        write(topics, 300, 400)
+        said = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 1
+    assert "was deleted or made again" in said
+    assert numbers(log) == list(range(300))

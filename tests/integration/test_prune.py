@@ -253,3 +253,9 @@ def test_workers_move_their_rows_before_a_version_goes_and_follow_a_rollback(sta
     stage.await_end()
     stage.fleet.stop()
     assert stage.fleet.unexpected == []
+
+
+def test_before_the_first_announcement_the_newest_stay(settings: Settings) -> None:
+    first, second = publish(settings, 2)
+    plan = plan_prune(settings, 1)
+    assert (list(plan.removed), plan.kept) == ([first.id], {second.id: "one of the newest 1"})

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from kafka import KafkaProducer
 
 from eddy.models.decisions import read_decisions
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.logs.events import Events
 from eddy.models.registry import Version, load, publish, versions
 from eddy.models.storage import located
@@ -30,9 +31,11 @@ from eddy.stream.kafka.clients import client_config
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce, announce_shares, live_announcement
 from eddy.stream.records.rank_counts import SUMS, RankedBy, encode_ranks
-from eddy.stream.records.schema import GROUPS
+from eddy.stream.records.schema import GROUPS, Announcement
 from eddy.stream.records.settings import Settings
+from tests.support.engines import random_version
 from tests.support.kafka_clusters import MakeSettings
+from tests.support.published_versions import pruned
 from tests.support.walks import TRAINING, in_a_row, walks
 
 OPTIONS = RefreshOptions(least_events=100, assignments=TRAINING)
@@ -287,6 +290,7 @@ def test_a_canary_goes_live_for_all_or_is_taken_back_by_what_its_users_show(
     outcome = run(settings, options)
     assert outcome.decision.kind == kind
     assert outcome.is_live == (kind == "promoted")
+    assert outcome.judgement["targets"] > 0
     # 3. One version is for all, and the decisions say which and why.
     announced = live_announcement(settings)
     assert announced is not None
@@ -304,3 +308,97 @@ def test_nothing_is_refreshed_while_several_versions_are_live(settings: Settings
     announce_shares(settings, [(first, 90), (other, 10)])
     with pytest.raises(EddyError, match="shares of the users to several versions"):
         run(settings)
+
+
+def test_an_announcement_by_hand_just_before_its_own_stands(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(settings, BEFORE)
+    by_hand = publish(settings.registry, as_trained(live_version(settings)), {})
+    send(settings, AFTER)
+
+    def too_late(*arguments: Any, **options: Any) -> Announcement:
+        announce(settings, by_hand)
+        return announce(*arguments, **options)
+
+    monkeypatch.setattr("eddy.refresh.refresh.announce", too_late)
+    outcome = run(settings)
+    assert (outcome.decision.kind, outcome.is_live) == ("overtaken", False)
+    announced = live_announcement(settings)
+    assert announced is not None
+    assert (announced.epoch, announced.version) == (2, by_hand.id)
+
+
+def test_a_canary_that_was_replaced_and_removed_does_not_hold_up_later_refreshes(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    options = replace(OPTIONS, canary_percent=20)
+
+    def die_when_it_is_tried(line: str) -> None:
+        if line.startswith("canary:"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(settings, options, die_when_it_is_tried)
+    second = versions(settings.registry)[-1]
+    # Meanwhile somebody announces another version, and removes the canary.
+    announce(settings, publish(settings.registry, as_trained(first), {}))
+    assert second in pruned(settings)
+    outcome = run(settings, options)
+    assert (outcome.decision.kind, outcome.decision.version) == ("overtaken", second)
+    assert "withdrawn" in outcome.decision.reason
+    assert JobFile(settings.registry).read() is None
+
+
+def test_what_was_too_little_to_train_on_does_not_hold_up_what_comes_later(settings: Settings) -> None:
+    send(settings, replace(BEFORE, item=np.zeros_like(BEFORE.item)))
+    with pytest.raises(EddyError, match="1 items; a ranking needs at least two"):
+        run(settings)
+    send(settings, walks(60, 36, first_round=36))
+    assert run(settings).is_live
+
+
+def test_a_candidate_that_is_live_already_is_nothing_to_do(settings: Settings) -> None:
+    send(settings, BEFORE)
+    first = live_version(settings)
+    send(settings, AFTER)
+    with pytest.raises(NotYet, match=f"{first.id} is live already, as epoch 1"):
+        run(settings, replace(OPTIONS, candidate=first.id, canary_percent=10))
+    assert read_decisions(settings.registry) == []
+
+
+@pytest.mark.parametrize("name", ["", "v000009-1a2b3c4d"])
+def test_a_candidate_that_is_not_there_is_no_decision(settings: Settings, name: str) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+    with pytest.raises(EddyError, match=f"--candidate '{name}': no such version is in the registry"):
+        run(settings, replace(OPTIONS, candidate=name))
+    assert read_decisions(settings.registry) == []
+
+
+def test_a_candidate_that_the_stream_cannot_serve_is_refused_before_it_is_judged(settings: Settings) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+    metrics = {"until_ms": int(BEFORE.timestamp[-1])}
+    candidate = random_version(settings.registry, items=5, recent_window=20, metrics=metrics)
+    with pytest.raises(EddyError, match=r"cannot be served: .* recent_window must be 50"):
+        run(settings, replace(OPTIONS, candidate=candidate.id))
+    assert [decision.kind for decision in read_decisions(settings.registry)] == ["refused"]
+    assert JobFile(settings.registry).read() is None
+
+
+def test_a_candidate_that_is_spoilt_by_its_last_pass_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(settings, BEFORE)
+    live_version(settings)
+    send(settings, AFTER)
+    monkeypatch.setattr("eddy.refresh.refresh.extend", Mock(side_effect=UnfitModel("its loss is no number")))
+    with pytest.raises(UnfitModel):
+        run(settings)
+    (decision,) = read_decisions(settings.registry)
+    assert (decision.kind, decision.reason) == ("refused", "its loss is no number")
+    assert JobFile(settings.registry).read() is None

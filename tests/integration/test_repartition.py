@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import MessageSizeTooLargeError
+from kafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from eddy.models.errors import EddyError
 from eddy.models.registry import Version
@@ -364,3 +366,65 @@ def test_what_an_operator_set_on_a_topic_is_set_on_the_new_one(
     found = admin.describe_configs([resource()])["topic"][settings.topics.events]
     assert found["retention.ms"]["value"] == "123456789"
     assert found["max.message.bytes"]["value"] == "2097152"
+
+
+def test_of_topics_that_the_cluster_deleted_in_part_no_row_is_lost(
+    settings: Settings, version: Version, tmp_path: Path, admin: KafkaAdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    send(settings, happenings(0, 500))
+    work(settings, tmp_path)
+    delete = KafkaAdminClient.delete_topics
+
+    def refuse_one(client: KafkaAdminClient, names: Sequence[str]) -> object:
+        """As a cluster that does not allow to delete all of them, and says so."""
+        if settings.topics.user_state in names:
+            delete(client, [settings.topics.user_state])
+            raise TopicAuthorizationFailedError
+        return delete(client, names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaAdminClient, "delete_topics", refuse_one)
+        with pytest.raises(EddyError, match=r"TopicAuthorizationFailedError.*run it again"):
+            move(settings, 3)
+    now = move(settings, 3)
+    ensure_topics(admin, now)
+    send(now, happenings(500, 1_000))
+    work(now, tmp_path)
+    assert_as_uninterrupted(now, version, happenings(0, 1_000))
+
+
+def test_a_second_one_at_the_same_time_is_refused(settings: Settings, version: Version) -> None:
+    refusals: list[str] = []
+
+    def begin_another(step: str) -> None:
+        if step == "copied":
+            with ThreadPoolExecutor(1) as other, pytest.raises(EddyError) as refused:
+                other.submit(move, settings, 8).result()
+            refusals.append(str(refused.value))
+
+    asyncio.run(repartition(settings, 8, begin_another))
+    assert "at work on this machine" in refusals[0]
+    send(settings.replace(partitions=8), happenings(0, 10))
+
+
+def interrupted(settings: Settings) -> None:
+    """A process that gets Ctrl-C when `events` is closed."""
+
+    def ctrl_c(step: str) -> None:
+        if step == "closed":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asyncio.run(repartition(settings, 8, ctrl_c))
+
+
+def test_ctrl_c_before_anything_is_deleted_leaves_all_as_it_was(
+    settings: Settings, version: Version, admin: KafkaAdminClient
+) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=interrupted, args=(settings,))
+    process.start()
+    process.join(60)
+    assert process.exitcode not in (0, None)
+    assert f"{settings.topic_prefix}repartition" not in admin.list_topics()
+    ensure_topics(admin, settings)
+    send(settings, happenings(0, 10))

@@ -264,3 +264,22 @@ def test_it_stops_when_it_is_told_to(settings: Settings, cluster: Cluster) -> No
 def test_an_epoch_without_a_canary_is_refused(settings: Settings, cluster: Cluster, epoch: int) -> None:
     with pytest.raises(EddyError, match=f"epoch {epoch} has no canary"):
         watch_canary(settings, epoch, LIMIT, Stop(cluster))
+
+
+def test_a_decision_that_is_on_record_is_not_looked_for_again_and_again(
+    settings: Settings, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.records = list(WORSE)
+    watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    reads: list[str] = []
+
+    def counted(registry: Any, version: str) -> list[Decision]:
+        reads.append(version)
+        return read_decisions(registry, version)
+
+    monkeypatch.setattr(watching, "read_decisions", counted)
+    stop = Stop(cluster)
+    cluster.waited = 0
+    cluster.on_wait = lambda: stop.set() if cluster.waited == 5 else None
+    watch(settings, LIMIT, stop)
+    assert reads == [CANARY]

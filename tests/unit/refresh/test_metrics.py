@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -24,11 +25,9 @@ JUDGEMENT = {
 }
 
 
-def outcome(judgement: object) -> Outcome:
-    decision = Decision(
-        "went live", "v000002-1a2b3c4d", "v000001-1a2b3c4d", 2, "better", {"judgement": judgement}, ""
-    )
-    return Outcome(decision, {"train": 12.5})
+def outcome(judgement: dict[str, Any]) -> Outcome:
+    decision = Decision("went live", "v000002-1a2b3c4d", "v000001-1a2b3c4d", 2, "better", {}, "")
+    return Outcome(decision, {"train": 12.5}, judgement)
 
 
 def values(file: Path) -> dict[tuple[str, frozenset[str]], float]:
