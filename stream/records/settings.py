@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -102,6 +103,20 @@ def _folder(value: Any) -> Any:
         return located(value)
     except EddyError as error:
         raise ValueError(str(error)) from None
+
+
+def _is_address(text: str) -> bool:
+    """Whether this is a host, or an IPv6 address in brackets, with or without a port."""
+    try:
+        parts = urlsplit(f"//{text}")
+        return bool(parts.hostname) and parts.netloc == text and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _cache(value: Any) -> Any:
+    """An empty variable is one that is not set, as for `cache_folder`."""
+    return cache_folder() if str(value) == "" else value
 
 
 # Without NoDecode a dataclass is taken for JSON in the environment.
@@ -206,7 +221,7 @@ class Settings(BaseSettings):
     event_log_days: float | None = Field(
         default=None, gt=0, le=MAX_DAYS, description="older days leave the log, counted from its newest"
     )
-    cache_dir: Path = Field(default_factory=cache_folder)
+    cache_dir: Annotated[Path, BeforeValidator(_cache)] = Field(default_factory=cache_folder)
 
     # Training.
     training_memory_gb: float | None = Field(
@@ -252,6 +267,17 @@ class Settings(BaseSettings):
     )
     http_access_log: bool = Field(default=False, description="a log line per request")
     log_format: Literal["line", "json"] = "line"
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, servers: str | None) -> str | None:
+        if not servers:
+            return None
+        addresses = [address.strip() for address in servers.split(",")]
+        for address in addresses:
+            if not _is_address(address):
+                raise ValueError(f"{address!r} is no address: give host:port, or several with commas between")
+        return ",".join(addresses)
 
     @field_validator("replication")
     @classmethod
@@ -330,7 +356,7 @@ def _validated(values: dict[str, Any]) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}"
+            f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg'].removeprefix('Value error, ')}"
             for entry in error.errors(include_input=False, include_url=False)
         )
         raise EddyError(f"wrong settings: {wrong}") from None

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from eddy.__main__ import app
 from eddy.models.errors import EddyError
+from eddy.models.machine_cache import cache_folder
 from eddy.stream.kafka.clients import aiokafka_config, client_config
 from eddy.stream.kafka.security.credentials import ssl_context
 from eddy.stream.records.settings import load_settings, misspelt_settings
@@ -37,6 +38,10 @@ def test_an_option_given_wins_over_the_environment_and_none_does_not(
         ("EDDY_EARLIEST_EVENT", "1990"),
         ("EDDY_EARLIEST_EVENT", "-1"),
         ("EDDY_EARLIEST_EVENT", "1" * 20),
+        ("EDDY_BOOTSTRAP_SERVERS", "localhost:abc"),
+        ("EDDY_BOOTSTRAP_SERVERS", "localhost:70000"),
+        ("EDDY_BOOTSTRAP_SERVERS", "localhost:9092,"),
+        ("EDDY_BOOTSTRAP_SERVERS", "PLAINTEXT://localhost:9092"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(
@@ -119,3 +124,24 @@ def test_without_a_cluster_the_error_says_what_to_set() -> None:
 def test_an_unusable_certificate_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EddyError, match="EDDY_SSL_CAFILE"):
         ssl_context(load_settings(ssl_cafile=tmp_path / "missing.pem"))
+
+
+@pytest.mark.parametrize(
+    ("written", "servers"),
+    [
+        ("", None),
+        ("kafka", "kafka"),
+        ("a:9092, b:9093", "a:9092,b:9093"),
+        ("[::1]:9092", "[::1]:9092"),
+    ],
+)
+def test_servers_are_hosts_with_or_without_a_port(
+    monkeypatch: pytest.MonkeyPatch, written: str, servers: str | None
+) -> None:
+    monkeypatch.setenv("EDDY_BOOTSTRAP_SERVERS", written)
+    assert load_settings().bootstrap_servers == servers
+
+
+def test_an_empty_cache_folder_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDDY_CACHE_DIR", "")
+    assert load_settings().cache_dir == cache_folder() != Path()
