@@ -215,6 +215,11 @@ class Service:
             reasons += self._loader.waits_for()
         return reasons
 
+    def stuck(self) -> str | None:
+        """Why it will not be ready unless somebody does something; None where it is, or may soon be."""
+        unread = self.settings.topics.model_versions in self._following.unread
+        return None if unread else self._loader.stuck
+
     def problems(self) -> list[str]:
         """A line for each version that cannot be read, each topic that cannot be followed, each limit of
         metadata that was reached, for a login that the cluster refuses, and for a cluster that does not

@@ -49,7 +49,8 @@ async def make_lists(
     wanted: the question, without its user.
 
     `show` is called with what is being done, how much of it is done, and how much there is.
-    Errors: EddyError when the cluster or a topic is missing, or when nothing can be written.
+    Errors: EddyError when the cluster or a topic is missing, when no version can score, or when nothing can
+    be written.
     """
     asked = _asked(settings, users, wanted)
     async with AsyncExitStack() as stack:
@@ -138,11 +139,15 @@ def _users_with_rows(view: MaterialisedView) -> list[str]:
 
 
 async def _ready(service: Service, show: Show) -> None:
-    """Wait until the topics are read to their ends and a model is there. Errors: what ended the service."""
+    """Wait until the topics are read to their ends and a version can score. Errors: what ended the service,
+    and EddyError when no version is announced, or none of them can be used.
+    """
     while reasons := service.not_ready():
         if service.failed.done():
             service.failed.result()
-        show(reasons[0], 0, 1)
+        if why := service.stuck():
+            raise EddyError(why)
+        show(reasons[-1], 0, 1)
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

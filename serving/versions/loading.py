@@ -54,6 +54,15 @@ class VersionLoader:
         self.first = asyncio.Event()
         """set when a version can score"""
 
+    @property
+    def stuck(self) -> str | None:
+        """Why no version will score unless somebody does something; None where one can, or may soon.
+        Announcements must have been read to their end.
+        """
+        if self.first.is_set() or not self.live <= self.failed.keys():
+            return None
+        return "; ".join(self.waits_for())
+
     def waits_for(self) -> list[str]:
         """Why no version can score yet, a line for each reason."""
         if self.failed:
