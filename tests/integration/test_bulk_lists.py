@@ -1,4 +1,4 @@
-"""`eddy recommend` where no version can score: it says so, since a scheduled command must not wait for ever."""
+"""`eddy recommend` where no version can score says so: a scheduled command must not wait for ever."""
 
 from __future__ import annotations
 
