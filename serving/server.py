@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from eddy.serving.listening import BACKLOG, GRACE_S, listen, url_of
 from eddy.serving.process_metrics import ProcessMetrics
 from eddy.serving.protocol import protocol_with
 from eddy.serving.service import Service
+from eddy.stream.kafka.preparing import ToldToEnd, unless_told_to_end
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 from eddy.stream.tracing import start_tracing
@@ -94,18 +96,22 @@ async def serve_on(
 
     # 2. From here on a signal ends the server: /readyz says so at once, and a balancer has time to see it. A
     #    second signal ends that time.
-    loop = asyncio.get_running_loop()
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
         drain_s = 0 if service.ending else settings.http_drain_s
         service.ending = True
+        told.set()
         service.streams.end()
         loop.call_later(drain_s, setattr, server, "should_exit", True)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
-    await asyncio.to_thread(prepare_topics, settings, "serve")
+    try:
+        await unless_told_to_end(partial(prepare_topics, settings, "serve"), told.wait())
+    except ToldToEnd:
+        return
     await service.start()
     service.serve_others()
     service.failed.add_done_callback(lambda _: service.streams.end())

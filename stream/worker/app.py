@@ -7,6 +7,7 @@ Only this file and eddy.stream.worker.transport know Faust.
 import asyncio
 import logging
 import signal
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers
 from eddy.stream.kafka.login_watch import LoginWatch
+from eddy.stream.kafka.preparing import ToldToEnd, unless_told_to_end
 from eddy.stream.kafka.security.credentials import for_aiokafka
 from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
@@ -189,7 +191,10 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    ids = await asyncio.to_thread(_prepare, settings)
+    try:
+        ids = await unless_told_to_end(partial(_prepare, settings), stop.wait())
+    except ToldToEnd:
+        return
     names = settings.topics
     metrics = WorkerMetrics()
     if settings.metrics_port is not None:
