@@ -106,10 +106,10 @@ def _folder(value: Any) -> Any:
 
 
 def _is_address(text: str) -> bool:
-    """Whether this is a host, or an IPv6 address in brackets, with or without a port."""
+    """Whether this is host:port, or a host alone; an IPv6 address is in brackets."""
     try:
         parts = urlsplit(f"//{text}")
-        return bool(parts.hostname) and parts.netloc == text and parts.port != 0
+        return bool(parts.hostname) and parts.netloc == text and parts.port != 0 and not text.endswith(":")
     except ValueError:
         return False
 
@@ -276,7 +276,7 @@ class Settings(BaseSettings):
         addresses = [address.strip() for address in servers.split(",")]
         for address in addresses:
             if not _is_address(address):
-                raise ValueError(f"{address!r} is no address: give host:port, or several with commas between")
+                raise ValueError(f"{address!r} is not host:port")
         return ",".join(addresses)
 
     @field_validator("replication")

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
@@ -19,7 +20,9 @@ from eddy.stream.kafka.security.credentials import for_aiokafka, ssl_context
 from eddy.stream.kafka.security.tokens import NoToken
 from eddy.stream.records.settings import Settings
 
-_LAST_PORT = 65_535
+_KAFKA_PORT = 9092
+"""Where clients connect to a host without a port."""
+
 _WITHIN_S = 4.0
 _ALERT_WITHIN_S = 1.0
 """How long a broker may take to say that it does not like a certificate."""
@@ -64,11 +67,10 @@ def reason_of_failure(settings: Settings) -> EddyError | None:
 
 async def _connect(settings: Settings, server: str) -> None:
     """Connect, log in and ask something. Errors: EddyError, _Unreachable."""
-    host, _, port = server.strip().rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
-        raise EddyError(f"EDDY_BOOTSTRAP_SERVERS: {server!r} is not host:port")
+    address = urlsplit(f"//{server}")
+    host, port = address.hostname or "", address.port or _KAFKA_PORT
     try:
-        connection = await create_conn(host, int(port), **for_aiokafka(settings), request_timeout_ms=3_000)
+        connection = await create_conn(host, port, **for_aiokafka(settings), request_timeout_ms=3_000)
     except ssl.SSLCertVerificationError as error:
         raise Refused(f"{server}: {_of_certificate(settings, error)}") from None
     except ssl.SSLError as error:
@@ -81,7 +83,7 @@ async def _connect(settings: Settings, server: str) -> None:
             "operator which ones it does"
         ) from None
     except (KafkaError, OSError) as error:
-        raise await asyncio.to_thread(_of_broken, settings, host, int(port), error) from None
+        raise await asyncio.to_thread(_of_broken, settings, host, port, error) from None
     try:
         answer = await connection.send(MetadataRequest([]))
     except KafkaError:
