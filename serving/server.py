@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from prometheus_client import ProcessCollector
 
 from eddy.models.c_heap import keep_large_blocks_apart
@@ -76,23 +77,7 @@ async def serve_on(
     ProcessCollector(registry=service.metrics.registry)
     if metrics is not None:
         service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
-    config = uvicorn.Config(
-        new_app(service, tracer),
-        lifespan="off",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        http=protocol_with(settings.http_max_connections),
-        ws="none",
-        root_path="/" + settings.http_root_path.strip("/") if settings.http_root_path else "",
-        proxy_headers=bool(settings.http_trusted_proxies),
-        forwarded_allow_ips=settings.http_trusted_proxies,
-        timeout_keep_alive=settings.http_keep_alive_s,  # type: ignore[arg-type]  # a timer takes any number
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
-    )
-    server = _Server(config)
+    server = _Server(_config(new_app(service, tracer), settings))
 
     # 2. From here on a signal ends the server: /readyz says so at once, and a balancer has time to see it. A
     #    second signal ends that time.
@@ -133,6 +118,26 @@ async def serve_on(
         await service.stop()
         if tracer is not None:
             await asyncio.to_thread(tracer.close, _LAST_SPANS_S)
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves: with the limits and proxies of the settings, and without logs of its own."""
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        http=protocol_with(settings.http_max_connections),
+        ws="none",
+        root_path="/" + settings.http_root_path.strip("/") if settings.http_root_path else "",
+        proxy_headers=bool(settings.http_trusted_proxies),
+        forwarded_allow_ips=settings.http_trusted_proxies,
+        timeout_keep_alive=settings.http_keep_alive_s,  # type: ignore[arg-type]  # a timer takes any number
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
 
 
 async def _settle(service: Service) -> None:

@@ -14,7 +14,7 @@ from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import prepare_topics, topic_specs
 from eddy.stream.local_kafka.free_port import free_port, is_free
 from eddy.stream.records.settings import Settings
-from eddy.stream.state.snapshots import snapshot_path
+from eddy.stream.state.snapshots import snapshots_folder
 
 _OLD_S = 7 * 86_400.0
 """What failed or killed runs have left is removed when it is older."""
@@ -35,7 +35,7 @@ def run_folder(cache: Path) -> Iterator[Path]:
         raise EddyError(
             f"{folder}: cannot be created ({error}); set EDDY_CACHE_DIR to a folder of yours"
         ) from None
-    for old in (*runs.iterdir(), *_snapshots(cache).glob(f"{_GROUP}*")):
+    for old in (*runs.iterdir(), *snapshots_folder(cache).glob(f"{_GROUP}*")):
         with suppress(FileNotFoundError):  # another run has ended
             if time.time() - old.stat().st_mtime > _OLD_S:
                 shutil.rmtree(old, ignore_errors=True)
@@ -77,7 +77,7 @@ def run_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
             yield run_settings
         finally:
             # The workers' snapshots, which nobody reads again: every run has a group of its own.
-            shutil.rmtree(_snapshots(settings.cache_dir) / name, ignore_errors=True)
+            shutil.rmtree(snapshots_folder(settings.cache_dir) / name, ignore_errors=True)
             if is_guest:
                 with suppress(Exception), admin_client(run_settings) as admin:
                     admin.delete_topics([spec.name for spec in topic_specs(run_settings)])
@@ -116,8 +116,3 @@ def server_port(settings: Settings, folder: Path) -> Iterator[int]:
         yield port if port and is_free(host, port) else free_port(host)
     finally:
         lock.release()
-
-
-def _snapshots(cache: Path) -> Path:
-    """Where workers keep the folders of their groups."""
-    return snapshot_path(cache, "", b"", 0).parent

@@ -229,12 +229,9 @@ class _Unclear(Exception):
 
 
 def _announce_alone(
-    settings: Settings,
-    shares: list[Share],
-    decided: Decided | None,
-    after: int | None,
+    settings: Settings, shares: list[Share], decided: Decided | None, after: int | None,
     unclear: Sequence[Announcement],
-) -> Announcement:
+) -> Announcement:  # fmt: skip
     """Write an announcement with the next epoch.
 
     Whoever begins fences those who have begun before, and only then looks at what is there: an announcement

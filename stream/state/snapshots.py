@@ -77,9 +77,14 @@ class Snapshot:
     """each of at most BLOCK_ROWS rows"""
 
 
+def snapshots_folder(folder: Path) -> Path:
+    """Where workers with this cache folder keep their snapshots, in a folder for each group."""
+    return folder / "snapshots"
+
+
 def snapshot_path(folder: Path, group: str, topic_id: bytes, partition: int) -> Path:
     """Where a worker of this group keeps the partition's snapshot."""
-    return folder / "snapshots" / group / f"{topic_id.hex()}-{partition}.snapshot"
+    return snapshots_folder(folder) / group / f"{topic_id.hex()}-{partition}.snapshot"
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -255,7 +260,7 @@ def discard_those_of_another_changelog(
     the one that is there now. Their positions mean nothing in it, so that erased users and older rows could
     come back. A file beside them names the topic that they belong to.
     """
-    beside = folder / "snapshots" / group / f"{topic_id.hex()}.changelog"
+    beside = snapshots_folder(folder) / group / f"{topic_id.hex()}.changelog"
     try:
         if beside.exists() and beside.read_text() == changelog_id.hex():
             return
@@ -273,7 +278,7 @@ def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
     them.
     """
     oldest = time.time() - max_age_ms / 1000
-    for path in (folder / "snapshots" / group).glob("*"):
+    for path in (snapshots_folder(folder) / group).glob("*"):
         with suppress(OSError):  # another process may sweep here, too
             if path.suffix != ".changelog" and path.stat().st_mtime < oldest:
                 path.unlink()

@@ -64,6 +64,14 @@ def live_version(settings: Settings) -> Version:
     return version
 
 
+def live_before_new_events(settings: Settings) -> Version:
+    """The version of the first events, live; the events after them are on the topic, too."""
+    send(settings, BEFORE)
+    version = live_version(settings)
+    send(settings, AFTER)
+    return version
+
+
 def as_trained(version: Version) -> Trained:
     return Trained(version.recommender, version.vocabulary, version.rules, version.metrics)
 
@@ -73,9 +81,7 @@ def run(settings: Settings, options: RefreshOptions = OPTIONS, say: Callable[[st
 
 
 def test_a_refresh_takes_the_stream_s_change_into_a_version_that_goes_live(settings: Settings) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     outcome = run(settings)
     assert outcome.is_live
     announced = live_announcement(settings)
@@ -121,9 +127,7 @@ class Killed(BaseException):
 def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
     steps: list[str] = []
 
     def die(line: str) -> None:
@@ -167,9 +171,7 @@ def test_a_refresh_that_is_killed_after_each_step_publishes_and_announces_once(
 def test_a_refresh_whose_version_was_removed_before_it_went_live_is_begun_anew(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
     with monkeypatch.context() as patch:
         patch.setattr("eddy.refresh.refresh.announce", Mock(side_effect=Killed))
         with pytest.raises(Killed):
@@ -186,9 +188,7 @@ def test_a_refresh_whose_version_was_removed_before_it_went_live_is_begun_anew(
 def test_a_refresh_is_begun_anew_where_settings_have_changed_since_it_was_killed(
     settings: Settings, tmp_path: Path
 ) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
 
     def die_when_it_is_judged(line: str) -> None:
         if line.startswith("gate:"):
@@ -215,9 +215,7 @@ def test_a_registry_that_refuses_files_is_told_of_at_once(settings: Settings) ->
 
 
 def test_a_version_that_was_trained_on_everything_cannot_be_judged(settings: Settings) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     everything = in_a_row(BEFORE, AFTER)
     recipe = recipe_of(OPTIONS, None)
     leaky = publish(settings.registry, train(everything, recipe.config, recipe.training, settings.rules), {})
@@ -229,9 +227,7 @@ def test_a_version_that_was_trained_on_everything_cannot_be_judged(settings: Set
 
 
 def test_a_candidate_with_a_damaged_file_is_refused_with_the_reason(settings: Settings) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     other = publish(settings.registry, as_trained(first), {})
     (other.path / "model.safetensors").unlink()
     with pytest.raises(EddyError, match=r"model\.safetensors"):
@@ -265,9 +261,7 @@ def tell_ranks(settings: Settings, epoch: int, mrr_of: dict[str, float]) -> None
 def test_a_canary_goes_live_for_all_or_is_taken_back_by_what_its_users_show(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, mrr: float, kind: str
 ) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     options = replace(OPTIONS, canary_percent=20, canary_s=600.0)
 
     def die_when_it_is_tried(line: str) -> None:
@@ -330,9 +324,7 @@ def test_an_announcement_by_hand_just_before_its_own_stands(
 
 
 def test_a_canary_that_was_replaced_and_removed_does_not_hold_up_later_refreshes(settings: Settings) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     options = replace(OPTIONS, canary_percent=20)
 
     def die_when_it_is_tried(line: str) -> None:
@@ -360,9 +352,7 @@ def test_what_was_too_little_to_train_on_does_not_hold_up_what_comes_later(setti
 
 
 def test_a_candidate_that_is_live_already_is_nothing_to_do(settings: Settings) -> None:
-    send(settings, BEFORE)
-    first = live_version(settings)
-    send(settings, AFTER)
+    first = live_before_new_events(settings)
     with pytest.raises(NotYet, match=f"{first.id} is live already, as epoch 1"):
         run(settings, replace(OPTIONS, candidate=first.id, canary_percent=10))
     assert read_decisions(settings.registry) == []
@@ -370,18 +360,14 @@ def test_a_candidate_that_is_live_already_is_nothing_to_do(settings: Settings) -
 
 @pytest.mark.parametrize("name", ["", "v000009-1a2b3c4d"])
 def test_a_candidate_that_is_not_there_is_no_decision(settings: Settings, name: str) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
     with pytest.raises(EddyError, match=f"--candidate '{name}': no such version is in the registry"):
         run(settings, replace(OPTIONS, candidate=name))
     assert read_decisions(settings.registry) == []
 
 
 def test_a_candidate_that_the_stream_cannot_serve_is_refused_before_it_is_judged(settings: Settings) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
     metrics = {"until_ms": int(BEFORE.timestamp[-1])}
     candidate = random_version(settings.registry, items=5, recent_window=20, metrics=metrics)
     with pytest.raises(EddyError, match=r"cannot be served: .* recent_window must be 50"):
@@ -393,9 +379,7 @@ def test_a_candidate_that_the_stream_cannot_serve_is_refused_before_it_is_judged
 def test_a_candidate_that_is_spoilt_by_its_last_pass_is_refused(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(settings, BEFORE)
-    live_version(settings)
-    send(settings, AFTER)
+    live_before_new_events(settings)
     monkeypatch.setattr("eddy.refresh.refresh.extend", Mock(side_effect=UnfitModel("its loss is no number")))
     with pytest.raises(UnfitModel):
         run(settings)
