@@ -51,6 +51,18 @@ export async function untilAnswered(work, onFailure, signal) {
   }
 }
 
+const NOT_YET_MS = 5000;
+
+/** Does `work` again every few seconds until it returns something or the signal comes, and returns what it returned last:
+ *  what is not there yet may come at any moment. */
+export async function untilThere(work, signal) {
+  for (;;) {
+    const there = await work();
+    if (there || signal.aborted) return there;
+    await pause(NOT_YET_MS, signal);
+  }
+}
+
 const nextWait = (wait) => Math.min(wait * 1.7, LONGEST_WAIT_MS);
 
 /** Waits before the next attempt, as long as the server wants, and not in step with other pages. */

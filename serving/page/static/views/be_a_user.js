@@ -1,6 +1,6 @@
 // Be a user: each click is an event on the real path, and the list follows.
 
-import { follow, get, path, post, untilAnswered } from "../api.js";
+import { follow, get, path, post, untilAnswered, untilThere } from "../api.js";
 import { el, onTyping, pause, successive } from "../dom.js";
 import { cellName, named, plural } from "../format.js";
 import { unrolled } from "../network/unrolled.js";
@@ -16,7 +16,6 @@ const ME = "eddy-be-a-user",
   TILES = 12,
   SHOWN_STEPS = 11,
   SHOWN_UNITS = 12,
-  AGAIN_MS = 5000,
   LONG_MS = 2000; // nobody waits so long without wondering
 
 export function open(root, { signal, onState }) {
@@ -110,11 +109,13 @@ export function open(root, { signal, onState }) {
       learnTitles(items);
       tilesState.replaceChildren(...(items.length ? [] : [noItems(text)]));
       tiles.replaceChildren(...items.map(tile));
-      if (items.length || text) return;
-      await pause(AGAIN_MS, wanted); // the first events may come at any moment
-      await search();
+      return items.length || text;
     };
-    untilAnswered(search, (error) => showFailure(tilesState, error), wanted);
+    untilAnswered(
+      () => untilThere(search, wanted),
+      (error) => showFailure(tilesState, error),
+      wanted,
+    );
   }
 
   const tile = (item) =>

@@ -1,6 +1,6 @@
 // Items: a search, one item with all that is known of it, and new items that wait for a version.
 
-import { get, passes, path, untilAnswered } from "../api.js";
+import { get, passes, path, untilAnswered, untilThere } from "../api.js";
 import { el, onTyping, pause, successive } from "../dom.js";
 import { isolated, metric, moment, named, shortVersion, shortened } from "../format.js";
 import { heading, loading, section, showFailure, state, table } from "../parts.js";
@@ -12,7 +12,6 @@ const FOUND = 15;
 const MOST_OF_AN_ID = 40;
 const MOST_OF_A_TITLE = 300;
 const AGAIN_MS = 15_000; // the server looks at popularities so often
-const NONE_YET_MS = 5000; // the first items may come at any moment
 
 export function open(root, { id, query, signal }) {
   if (id) return oneItem(root, id, signal);
@@ -35,11 +34,13 @@ export function open(root, { id, query, signal }) {
       found.replaceChildren(
         ...(items.length ? [el("h2", { text: caption }), itemTable(caption, items)] : [nothingFound(text)]),
       );
-      if (items.length || text) return;
-      await pause(NONE_YET_MS, wanted);
-      await search();
+      return items.length || text;
     };
-    untilAnswered(search, (error) => showFailure(found, error), wanted);
+    untilAnswered(
+      () => untilThere(search, wanted),
+      (error) => showFailure(found, error),
+      wanted,
+    );
   }
   async function showNew() {
     const { items } = await get("v1/items", { new: true, limit: FOUND }, signal);

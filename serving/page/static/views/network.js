@@ -1,8 +1,8 @@
 // Inside the network: five cells side by side, step by step, and what is measured of the live model.
 
-import { untilAnswered } from "../api.js";
+import { untilAnswered, untilThere } from "../api.js";
 import { horizonHistogram } from "../charts/histogram.js";
-import { el, onScheme, pause, redraw } from "../dom.js";
+import { el, onScheme, redraw } from "../dom.js";
 import { cellName, count, metric, shortVersion } from "../format.js";
 import { fiveCells, run } from "../network/cells.js";
 import { gradientFlow } from "../network/gradients.js";
@@ -18,8 +18,7 @@ import { newPlayer } from "./player.js";
 export const title = "Inside the network";
 
 const LENGTH = 9,
-  LAGS = 40,
-  AGAIN_MS = 5000;
+  LAGS = 40;
 const SMALL = { hidden: 8, inputs: 4, seed: 7 },
   LARGE = { hidden: 16, inputs: 4, seed: 7 };
 
@@ -190,12 +189,13 @@ export function open(root, { signal }) {
   }
 
   async function askLive() {
-    model.dynamics ??= await liveDynamics(signal);
-    while (!model.dynamics) {
-      horizon.replaceChildren(state("empty", "No version is live yet", "Its horizons are shown here once one is."));
-      await pause(AGAIN_MS, signal);
-      model.dynamics = await liveDynamics(signal);
-    }
+    model.dynamics ??= await untilThere(async () => {
+      const dynamics = await liveDynamics(signal);
+      if (!dynamics)
+        horizon.replaceChildren(state("empty", "No version is live yet", "Its horizons are shown here once one is."));
+      return dynamics;
+    }, signal);
+    if (!model.dynamics) return;
     const radius = model.dynamics.spectral_radius;
     horizon.replaceChildren(
       horizonHistogram("Memory horizon of the live model", model.dynamics.horizon),
