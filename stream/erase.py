@@ -18,7 +18,7 @@ from eddy.models.errors import EddyError
 from eddy.models.event_limits import MAX_ID
 from eddy.stream.kafka.clients import admin_client, new_consumer, new_sync_producer, records_to_end
 from eddy.stream.kafka.security.granted import require_permissions
-from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets, topic_ids
+from eddy.stream.kafka.topics import TOMBSTONE_DAYS, committed_offsets, require_topics
 from eddy.stream.kafka.waiting import wait_until
 from eddy.stream.records.partitioner import partition_of
 from eddy.stream.records.settings import Settings
@@ -59,7 +59,7 @@ def erase(settings: Settings, user: str, wait_s: float = 15) -> Erased:
     partition = int(partition_of([key], settings.partitions, settings.partitioner)[0])
     with admin_client(settings) as admin:
         require_permissions(admin, settings, "erase")
-        topic_ids(admin, [settings.topics.events])  # a cluster may make a topic of whatever is written to
+        require_topics(admin, [settings.topics.events])
     row = _Row(settings, key, partition)
     try:
         state_end = row.end()

@@ -29,7 +29,7 @@ from eddy.models.storage import Location, one_line
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.reader import Records, read_to_end
 from eddy.stream.kafka.security.granted import require_permissions
-from eddy.stream.kafka.topics import topic_ids
+from eddy.stream.kafka.topics import require_topics
 from eddy.stream.kafka.versions import all_announcements, announcements_by_key, oldest_first, withdraw
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
@@ -136,7 +136,8 @@ def _partitions(settings: Settings) -> int:
             raise EddyError(
                 "prune: an `eddy repartition` is unfinished, so rows are on their way; run that again first"
             )
-        topic_ids(admin, [names.model_versions, names.user_state])  # or else they are another installation's
+        # Versions without these topics are another installation's.
+        require_topics(admin, [names.model_versions, names.user_state])
         return topics.partitions(names.user_state)
 
 

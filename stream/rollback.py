@@ -14,7 +14,7 @@ from eddy.models.decisions import Decision, record_decision
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.security.granted import require_permissions
-from eddy.stream.kafka.topics import topic_ids
+from eddy.stream.kafka.topics import require_topics
 from eddy.stream.kafka.versions import all_announcements, announce, open_version
 from eddy.stream.records.schema import Announcement, Share
 from eddy.stream.records.settings import Settings
@@ -48,7 +48,7 @@ def roll_back(settings: Settings, version: str | None = None) -> Decision:
     """
     with admin_client(settings) as admin:
         require_permissions(admin, settings, "models rollback")
-        topic_ids(admin, [settings.topics.model_versions])
+        require_topics(admin, [settings.topics.model_versions])
     try:
         # 1. Which version, and whether it can be loaded.
         announcements = all_announcements(settings)

@@ -8,7 +8,7 @@ from eddy.models.errors import EddyError
 from eddy.serving.catalogue.rules import decode_rules
 from eddy.stream.kafka.clients import admin_client, new_sync_producer
 from eddy.stream.kafka.security.granted import require_permissions
-from eddy.stream.kafka.topics import topic_ids
+from eddy.stream.kafka.topics import require_topics
 from eddy.stream.records.schema import RULES_KEY
 from eddy.stream.records.settings import Settings
 
@@ -30,7 +30,7 @@ def publish_rules(settings: Settings, path: Path) -> int:
         raise EddyError(f"{path}: {error}") from None
     with admin_client(settings) as admin:
         require_permissions(admin, settings, "rules")
-        topic_ids(admin, [settings.topics.items])  # a cluster may make a topic of whatever is written to
+        require_topics(admin, [settings.topics.items])
     producer = new_sync_producer(settings)
     try:
         producer.send(settings.topics.items, key=RULES_KEY, value=document, partition=0).get(_TIMEOUT_S)

@@ -194,6 +194,15 @@ def committed_notes(admin: KafkaAdminClient, group: str, topic: str) -> dict[int
     return {tp.partition: at.metadata for tp, at in committed.items() if tp.topic == topic and at.offset >= 0}
 
 
+def require_topics(admin: KafkaAdminClient, names: Sequence[str]) -> None:
+    """See that these topics exist, before anything is read from them or written to them: a cluster may make
+    a topic of whatever is asked for, with settings of its own.
+
+    Errors: EddyError for a topic that does not exist.
+    """
+    topic_ids(admin, names)
+
+
 def topic_ids(admin: KafkaAdminClient, names: Sequence[str]) -> dict[str, uuid.UUID]:
     """The ids (KIP-516) of these topics; a topic that is deleted and created again has another id.
 
