@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint chaos soak bench reproduce dist lock audit deploy-check clean
 
+# Where it is set, each of the hundreds of processes that tests start would compile all of torch's Python anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 SETUP := sh deploy/bootstrap.sh
 
