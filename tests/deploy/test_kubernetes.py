@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -155,6 +156,19 @@ def test_workers_keep_their_names_and_their_disks(manifests: list[Manifest]) -> 
     (name,) = (entry for entry in container["env"] if entry["name"] == "EDDY_WORKER_ID")
     assert name["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
     assert {"name": "state", "mountPath": "/var/lib/eddy/cache"} in container["volumeMounts"]
+
+
+def test_alerts_find_the_refreshes_by_the_name_of_the_workers(manifests: list[Manifest]) -> None:
+    """kube-state-metrics tells names, and labels only where it is told to."""
+    (workers,) = (m["metadata"]["name"] for m in manifests if m["kind"] == "StatefulSet")
+    (refreshes,) = (m["metadata"]["name"] for m in manifests if m["kind"] == "CronJob")
+    label_replace = re.search(
+        r'label_replace\(kube_statefulset_created, "cronjob", "(.+)", "statefulset", "(.+)"\)',
+        (DEPLOY / "observability" / "alerts.yaml").read_text(encoding="utf-8"),
+    )
+    assert label_replace is not None
+    replacement, pattern = label_replace.groups()
+    assert re.sub(f"^{pattern}$", replacement.replace("$", "\\"), workers) == refreshes
 
 
 def test_there_are_never_more_workers_than_partitions(manifests: list[Manifest]) -> None:
