@@ -90,6 +90,12 @@ def refresh(
     metrics_file: Annotated[
         Path | None, typer.Option(help="Write what Prometheus' textfile collector reads (NAME.prom).")
     ] = None,
+    ok_if_none_live: Annotated[
+        bool,
+        typer.Option(
+            "--ok-if-none-live", help="Exit code 0 instead of 3: to a scheduler every other code is a fault."
+        ),
+    ] = False,
 ) -> None:
     """Train a version on the newest events, and make it live if it is good enough.
 
@@ -106,6 +112,7 @@ def refresh(
     from eddy.cli.refresh import run_refresh
     from eddy.cli.terminal import set_up_logging
     from eddy.refresh.options import RefreshOptions, gate_rule, metric_of
+    from eddy.refresh.refresh import NOT_LIVE
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings(registry=registry)
@@ -116,7 +123,8 @@ def refresh(
         canary_percent=read_percent(canary, "--canary") if canary is not None else None,
         canary_s=read_duration(for_, "--for"), least_events=least_events,
     )  # fmt: skip
-    raise typer.Exit(run_refresh(settings, options, every, on_drift, metrics_file))
+    code = run_refresh(settings, options, every, on_drift, metrics_file)
+    raise typer.Exit(0 if ok_if_none_live and code == NOT_LIVE else code)
 
 
 def announce(

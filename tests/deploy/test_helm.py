@@ -100,7 +100,7 @@ def test_values_reach_the_pods(tmp_path: Path) -> None:
     assert settings["EDDY_STALL_S"] == "0.5"
     assert "replicas" not in made["StatefulSet eddy-worker"]["spec"]
     pod = made["CronJob eddy-refresh"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    assert "python -m eddy refresh '--canary' '10%' ||" in pod["containers"][0]["command"][-1]
+    assert pod["containers"][0]["args"] == ["refresh", "--ok-if-none-live", "--canary", "10%"]
 
 
 @needs_helm

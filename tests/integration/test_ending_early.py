@@ -1,4 +1,4 @@
-"""A worker and a server that the cluster keeps waiting end as soon as they are told to."""
+"""Who is kept waiting by the cluster ends as soon as it is told to."""
 
 from __future__ import annotations
 
@@ -11,29 +11,43 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.files import DEPLOY, read_yaml, walk
+
 HOST = "127.0.0.1"
 CONNECTS_WITHIN_S = 90.0
 ENDS_WITHIN_S = 10.0
 """Much less than a cluster that does not answer is waited for."""
 
 
-@pytest.mark.parametrize(("command", "told_by"), [("worker", signal.SIGINT), ("serve", signal.SIGTERM)])
-def test_who_waits_for_a_silent_cluster_ends_when_told_to(
-    command: str, told_by: signal.Signals, tmp_path: Path
-) -> None:
+def ended_while_it_waits(arguments: list[str], told_by: signal.Signals, folder: Path) -> int:
+    """The exit code of a command that waits for a silent cluster when it gets the signal."""
     with socket.create_server((HOST, 0)) as silent:
         silent.settimeout(CONNECTS_WITHIN_S)
         address = f"{HOST}:{silent.getsockname()[1]}"
         environment = {
             **os.environ, "EDDY_BOOTSTRAP_SERVERS": address, "EDDY_PORT": "0",
-            "EDDY_REGISTRY": str(tmp_path / "registry"),
+            "EDDY_REGISTRY": str(folder / "registry"),
         }  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "eddy", command], env=environment)
+        process = subprocess.Popen([sys.executable, "-m", "eddy", *arguments], env=environment)
         try:
             connection, _ = silent.accept()  # it has asked, and gets no answer
             with connection:
                 process.send_signal(told_by)
-                assert process.wait(ENDS_WITHIN_S) == 0
+                return process.wait(ENDS_WITHIN_S)
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize(("command", "told_by"), [("worker", signal.SIGINT), ("serve", signal.SIGTERM)])
+def test_who_waits_for_a_silent_cluster_ends_when_told_to(
+    command: str, told_by: signal.Signals, tmp_path: Path
+) -> None:
+    assert ended_while_it_waits([command], told_by, tmp_path) == 0
+
+
+def test_the_refresh_of_the_cron_job_ends_when_its_pod_is_to_end(tmp_path: Path) -> None:
+    """At once, and not as if it had done its work: the Job's next pod goes on with it."""
+    cron_job = read_yaml(DEPLOY / "kubernetes" / "base" / "refresh.yaml")
+    (container,) = next(at["containers"] for at in walk(cron_job) if "containers" in at)
+    assert ended_while_it_waits(container["args"], signal.SIGTERM, tmp_path) == -signal.SIGTERM

@@ -33,6 +33,7 @@ from eddy.stream.kafka.versions import announce, announce_shares, live_announcem
 from eddy.stream.records.rank_counts import SUMS, RankedBy, encode_ranks
 from eddy.stream.records.schema import GROUPS, Announcement
 from eddy.stream.records.settings import Settings
+from tests.support.commands import run as command
 from tests.support.engines import random_version
 from tests.support.kafka_clusters import MakeSettings
 from tests.support.published_versions import pruned
@@ -293,6 +294,18 @@ def test_a_canary_goes_live_for_all_or_is_taken_back_by_what_its_users_show(
     kinds = [decision.kind for decision in read_decisions(settings.registry, second)]
     assert kinds == ["canary began", kind]
     assert JobFile(settings.registry).read() is None
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 3), (("--ok-if-none-live",), 0)])
+def test_schedulers_can_take_it_for_no_fault_that_nothing_goes_live(
+    options: tuple[str, ...], code: int, settings: Settings, tmp_path: Path
+) -> None:
+    kafka = {
+        "EDDY_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers),
+        "EDDY_TOPIC_PREFIX": settings.topic_prefix, "EDDY_PARTITIONS": str(settings.partitions),
+    }  # fmt: skip
+    ended = command(tmp_path, "refresh", *options, **kafka)
+    assert (ended.returncode, ended.stderr.count("nothing to do yet")) == (code, 1), ended.stderr
 
 
 def test_nothing_is_refreshed_while_several_versions_are_live(settings: Settings) -> None:

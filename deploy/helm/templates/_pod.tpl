@@ -68,7 +68,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* A setting's value as text. Whole numbers from a million on are 1e+06 to the template, which no setting takes. */}}
+{{/* A setting's or an argument's value as text. Whole numbers from a million on are 1e+06 to the template, which no setting takes. */}}
 {{- define "eddy.text" -}}
 {{- if kindIs "float64" . }}{{ if eq . (floor .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ . }}{{ end }}
 {{- end }}
