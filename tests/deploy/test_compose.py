@@ -77,6 +77,8 @@ def test_prometheus_scrapes_the_services_where_they_tell_their_metrics() -> None
         for name in source["names"]
     }
     assert scraped == {"worker": int(OURS["worker"]["environment"]["EDDY_METRICS_PORT"]), "serving": 8000}
+    told = {"source_labels": ["__meta_dns_name"], "target_label": "dns_name"}  # to the alert EddyProcessGone
+    assert [job["relabel_configs"] for job in jobs if "dns_sd_configs" in job] == [[told]] * len(scraped)
 
 
 def test_every_image_has_a_version_that_a_variable_can_replace_by_a_digest() -> None:

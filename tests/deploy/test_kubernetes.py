@@ -158,6 +158,19 @@ def test_workers_keep_their_names_and_their_disks(manifests: list[Manifest]) -> 
     assert {"name": "state", "mountPath": "/var/lib/eddy/cache"} in container["volumeMounts"]
 
 
+def test_prometheus_finds_the_pods_by_their_labels_and_ports(manifests: list[Manifest]) -> None:
+    (job,) = read_yaml(DEPLOY / "observability" / "prometheus-kubernetes.yaml")["scrape_configs"]
+    wanted = next(rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep")
+    scraped = {
+        template["metadata"]["labels"]["app.kubernetes.io/component"]
+        for template in pods(manifests).values()
+        for container in template["spec"]["containers"]
+        for port in container.get("ports", [])
+        if re.fullmatch(wanted, f"{template['metadata']['labels']['app.kubernetes.io/name']};{port['name']}")
+    }
+    assert scraped == {"worker", "serving"}
+
+
 def test_alerts_find_the_refreshes_by_the_name_of_the_workers(manifests: list[Manifest]) -> None:
     """kube-state-metrics tells names, and labels only where it is told to."""
     (workers,) = (m["metadata"]["name"] for m in manifests if m["kind"] == "StatefulSet")

@@ -41,7 +41,7 @@ OF_OTHERS = {
 """Prometheus' own, the node exporter's, and those of kube-state-metrics."""
 PROMQL = {
     "absent", "and", "avg", "clamp_min", "count", "histogram_quantile", "increase", "label_replace", "max",
-    "max_over_time", "min", "or", "rate", "sum", "time", "unless", "vector",
+    "max_over_time", "min", "or", "quantile_over_time", "rate", "sum", "time", "unless", "vector",
 }  # fmt: skip
 """Its words that the queries use."""
 

@@ -18,7 +18,7 @@ import yaml
 from eddy.stream.local_kafka.free_port import free_port
 from eddy.stream.records.settings import load_settings
 from tests.browser.live_system import LiveSystem, live_system
-from tests.deploy.files import DEPLOY, walk
+from tests.deploy.files import DEPLOY, read_yaml, walk
 from tests.support.engines import item_id
 from tests.support.waiting import eventually
 
@@ -62,18 +62,34 @@ def system(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Li
         yield running
 
 
+def pod(target: str, component: str, port: str, app: str = "eddy", phase: str = "Running") -> dict[str, Any]:
+    """A target as Prometheus finds it on Kubernetes."""
+    labels = {
+        "label_app_kubernetes_io_name": app, "label_app_kubernetes_io_component": component,
+        "container_port_name": port, "phase": phase, "name": f"{app}-{component}-0",
+    }  # fmt: skip
+    found = {f"__meta_kubernetes_pod_{name}": value for name, value in labels.items()}
+    return {"targets": [target], "labels": {**found, "__meta_kubernetes_namespace": "shop"}}
+
+
 @pytest.fixture(scope="module")
 def prometheus(system: LiveSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """With the shipped configuration, but for where the processes are, and how often it asks."""
+    """With the shipped configuration for Kubernetes, but for where the processes are, and how often it asks.
+    One pod is another program's, and one has failed.
+    """
     folder = tmp_path_factory.mktemp("prometheus")
-    configuration = yaml.safe_load((DEPLOY / "observability" / "prometheus.yaml").read_text("utf-8"))
-    targets = {
-        "eddy-worker": f"127.0.0.1:{system.settings.metrics_port}",
-        "eddy-serving": httpx.URL(system.address).netloc.decode(),
-    }
+    configuration = read_yaml(DEPLOY / "observability" / "prometheus.yaml")
     configuration["global"]["scrape_interval"] = "1s"
-    configuration["scrape_configs"] = [
-        {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+    configuration["scrape_configs"] = read_yaml(DEPLOY / "observability" / "prometheus-kubernetes.yaml")[
+        "scrape_configs"
+    ]
+    (job,) = configuration["scrape_configs"]
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    job["static_configs"] = [
+        pod(f"127.0.0.1:{system.settings.metrics_port}", "worker", "metrics"),
+        pod(httpx.URL(system.address).netloc.decode(), "serving", "http"),
+        pod("127.0.0.1:1", "worker", "metrics", app="other"),
+        pod("127.0.0.1:2", "worker", "metrics", phase="Failed"),
     ]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     shutil.copy(DEPLOY / "observability" / "alerts.yaml", folder)
@@ -89,11 +105,19 @@ def prometheus(system: LiveSystem, tmp_path_factory: pytest.TempPathFactory) -> 
     )  # fmt: skip
     try:
         server = Prometheus(f"http://{address}")
-        eventually(lambda: server.sees(len(targets)), 60, "scrapes of the worker and of the server")
+        eventually(lambda: server.sees(2), 60, "scrapes of the worker and of the server")
         yield server
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_pods_of_eddy_alone_are_scraped_by_the_names_of_their_jobs(prometheus: Prometheus) -> None:
+    found = [series["metric"] for series in prometheus.ask("up")]
+    assert sorted((up["job"], up["namespace"], up["instance"]) for up in found) == [
+        ("eddy-serving", "shop", "eddy-serving-0"),
+        ("eddy-worker", "shop", "eddy-worker-0"),
+    ]
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
