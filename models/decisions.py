@@ -7,8 +7,10 @@ A record is never changed. It is there whole or not at all (eddy.models.atomic_f
 under the registry's lock, so that processes which decide at once do not overwrite each other's record.
 """
 
+import logging
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -24,6 +26,8 @@ from eddy.models.untrusted import Unreadable, decoded
 FOLDER = "decisions"
 MAX_BYTES = 1 << 20
 """A record with more bytes is not read: what decides writes a few thousand."""
+
+log = logging.getLogger("eddy.decisions")
 
 _NAME = re.compile(r"^(\d{6,12})(-[0-9a-f]{8})?\.json$")
 
@@ -87,21 +91,35 @@ def _suffix(registry: Location) -> str:
     return f"-{secrets.token_hex(4)}" if registry.is_remote else ""
 
 
-def read_decisions(registry: Place, version: str | None = None) -> list[Decision]:
-    """All decisions, oldest first; empty when there are none.
+def _pass_over(unreadable: EddyError) -> None:
+    log.warning("%s; passed over", unreadable)
+
+
+def read_decisions(
+    registry: Place, version: str | None = None, on_unreadable: Callable[[EddyError], None] = _pass_over
+) -> list[Decision]:
+    """All decisions that can be read, oldest first; empty when there are none.
 
     version: only those that name this version, as the one decided about or as the one that was live.
-    Errors: EddyError naming the file that cannot be read.
+    on_unreadable: called for each record that cannot be read, with an error that names its file and says why.
+
+    Errors: EddyError when the folder cannot be listed.
     """
     folder = located(registry) / FOLDER
     try:
         records = _numbered(folder)
     except OSError as error:
         raise EddyError(f"{folder}: cannot be listed ({one_line(error)}); check {folder.advice}") from None
-    decisions = [_read(record) for _, record in records]
-    if version is None:
-        return decisions
-    return [decision for decision in decisions if version in (decision.version, decision.live)]
+    decisions = []
+    for _, record in records:
+        try:
+            decision = _read(record)
+        except EddyError as error:
+            on_unreadable(error)
+            continue
+        if version is None or version in (decision.version, decision.live):
+            decisions.append(decision)
+    return decisions
 
 
 def _numbered(folder: Location) -> list[tuple[int, Location]]:

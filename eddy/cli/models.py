@@ -101,10 +101,16 @@ def _live(settings: Settings) -> dict[str, str] | None:
     }
 
 
-def _decisions(registry: Location) -> list[Decision] | None:
-    """All decisions; None where one of them cannot be read, of which a line on standard error tells."""
+def _decisions(registry: Location, version: str | None = None) -> list[Decision] | None:
+    """The decisions about a version, or all; None where their folder cannot be listed. A line on standard
+    error tells of that, and of each record that cannot be read.
+    """
     try:
-        return read_decisions(registry)
+        return read_decisions(
+            registry,
+            version,
+            lambda error: typer.echo(f"A decision is not shown: {printable(error)}", err=True),
+        )
     except EddyError as error:
         typer.echo(f"Decisions are not shown: {printable(error)}", err=True)
         return None
@@ -149,10 +155,10 @@ def show_version(settings: Settings, id_: str, figures: Path | None) -> None:
     """Print what is known of a version, and write it to a file, if one is given. Of a version that was
     removed or cannot be read, the decisions are left.
 
-    Errors: EddyError when nothing is known of it.
+    Errors: EddyError when nothing is known of it, or the file cannot be written.
     """
     registry = settings.registry
-    decisions = read_decisions(registry, id_)
+    decisions = _decisions(registry, id_)
     about, problem = None, f"{id_} is not in the registry {registry}"
     if id_ in versions(registry):
         try:
@@ -179,12 +185,13 @@ def show_version(settings: Settings, id_: str, figures: Path | None) -> None:
         }
     for line in _indented({name: value for name, value in shown.items() if value != ""}):
         typer.echo(line)
-    typer.echo("decisions" if decisions else "decisions: none")
-    for decision in decisions:
+    none = "unreadable" if decisions is None else "none"
+    typer.echo("decisions" if decisions else f"decisions: {none}")
+    for decision in decisions or ():
         typer.echo(f"  {_sentence(decision)}")
         for line in _indented(decision.figures, "    "):
             typer.echo(line)
-    write_figures(figures, shown | {"decisions": [asdict(decision) for decision in decisions]})
+    write_figures(figures, shown | {"decisions": [asdict(decision) for decision in decisions or ()]})
 
 
 def _sentence(decision: Decision) -> str:

@@ -77,6 +77,8 @@ class Versions:
     shares: dict[str, float]
     """by the newest announcement, 0 … 1"""
     versions: list[VersionInfo]
+    problems: list[str]
+    """why the registry, or records of decisions in it, cannot be read"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ def overview(
             _info(id_, contents, shares, announced_at.get(id_), newest, ranks, id_ in loaded, failed)
             for id_ in sorted(known, reverse=True)
         ],
+        problems=[*([contents.problem] if contents.problem else []), *contents.unreadable],
     )
 
 

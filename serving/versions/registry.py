@@ -27,7 +27,9 @@ class RegistryContents:
     """by version, oldest first: what it says of itself, or why that cannot be read"""
     decisions: Sequence[Decision] = ()
     problem: str | None = None
-    """why the registry or its decisions cannot be read"""
+    """why the registry cannot be read"""
+    unreadable: Sequence[str] = ()
+    """why its decisions, or some of their records, cannot be read"""
 
     def last_decision(self, version: str) -> Decision | None:
         """The last decision about a version."""
@@ -58,18 +60,19 @@ class RegistryReader:
         self._pace.hurry()
 
     def _read(self) -> RegistryContents:
-        problem = None
         try:
             ids = versions(self._registry)[-MAX_SHOWN:]
         except EddyError as error:
             return RegistryContents(problem=str(error))
+        decisions: Sequence[Decision] = ()
+        unreadable: list[EddyError] = []
         try:
-            decisions = read_decisions(self._registry)
+            decisions = read_decisions(self._registry, on_unreadable=unreadable.append)
         except EddyError as error:
-            decisions, problem = [], str(error)
+            unreadable.append(error)
         described: dict[str, Description | str] = {id_: self._describe(id_) for id_ in ids}
         self._known = {id_: about for id_, about in described.items() if isinstance(about, Description)}
-        return RegistryContents(described, decisions, problem)
+        return RegistryContents(described, decisions, unreadable=[str(error) for error in unreadable])
 
     def _describe(self, id_: str) -> Description | str:
         """Versions never change, so that each is read once."""

@@ -207,6 +207,15 @@ def test_a_cluster_that_refuses_it_ends_it_with_the_reason(settings: Settings, c
         watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
 
 
+def test_a_damaged_record_of_another_decision_does_not_end_it(settings: Settings, cluster: Cluster) -> None:
+    folder = Path(settings.registry / "decisions")
+    folder.mkdir(parents=True)
+    (folder / "000001.json").write_text("{")
+    cluster.records = list(WORSE)
+    watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert kinds(settings) == DECIDED
+
+
 def test_an_announcement_by_hand_ends_the_trial(settings: Settings, cluster: Cluster) -> None:
     by_hand = announced(100, epoch=EPOCH + 1)
     cluster.on_wait = lambda: cluster.announced.append(by_hand)

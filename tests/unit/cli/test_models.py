@@ -104,15 +104,34 @@ def test_the_last_decision_about_each_version_is_shown(
     assert rows[1].endswith("replaced 2026-11-04")
 
 
-def test_a_damaged_decision_costs_the_column_and_not_the_table(
+def test_a_damaged_decision_is_named_and_hides_no_other(
     settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    decide(settings, "refused", ids[0], "")
+    for id_ in ids[:2]:
+        decide(settings, "refused", id_, "", decided_at="2026-11-01T00:00:00+00:00")
     Path(settings.registry / "decisions" / "000001.json").write_text("{")
+    list_versions(settings, None)
+    table = capsys.readouterr()
+    assert table.out.splitlines()[2].endswith("refused 2026-11-01")
+    show_version(settings, ids[1], None)
+    shown = capsys.readouterr()
+    assert f"{ids[1]} refused" in shown.out
+    for line in (table.err, shown.err):
+        assert line.startswith("A decision is not shown: ")
+        assert "000001.json: not a decision that can be read" in line
+        assert line.count("\n") == 1
+
+
+def test_decisions_that_cannot_be_listed_cost_the_column_and_not_the_table(
+    settings: Settings, ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(settings.registry / "decisions").write_text("no folder")
     list_versions(settings, None)
     printed = capsys.readouterr()
     assert [row.split()[-1] for row in printed.out.splitlines()[1:4]] == ["unreadable"] * 3
-    assert "000001.json" in printed.err
+    assert "decisions: cannot be listed" in printed.err
+    show_version(settings, ids[0], None)
+    assert "decisions: unreadable" in capsys.readouterr().out.splitlines()
 
 
 def test_an_empty_registry_says_how_to_fill_it(settings: Settings) -> None:
@@ -183,12 +202,13 @@ def test_nothing_in_a_registry_can_change_the_terminal(
     assert r"\x1b[2J" in printed
     printed.encode()
     Path(settings.registry / "decisions" / "000001.json").write_text('{"kind": "\\u001b[2J"}')
-    for id_ in ids[:2]:
-        with pytest.raises(EddyError) as refused:
-            show_version(settings, id_, None)
-        line = line_for_user(refused.value)
-        assert line is not None
-        assert line.isprintable()
+    with pytest.raises(EddyError) as refused:
+        show_version(settings, ids[1], None)
+    line = line_for_user(refused.value)
+    assert line is not None
+    assert line.isprintable()
+    show_version(settings, ids[0], None)
+    assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
 
 
 def test_figures_of_a_version_of_an_earlier_commit_are_json_for_any_reader(

@@ -160,11 +160,19 @@ def changed(**changes: object) -> bytes:
         "no time", "no time zone", "too long",
     ],
 )  # fmt: skip
-def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_record_is_named_and_hides_no_other(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     record_decision(tmp_path, WENT_LIVE)
     (tmp_path / "decisions" / "000002.json").write_bytes(content)
-    with pytest.raises(EddyError, match=r"000002\.json: not a decision"):
-        read_decisions(tmp_path)
+    record_decision(tmp_path, WENT_LIVE)
+    unreadable: list[EddyError] = []
+    assert read_decisions(tmp_path, None, unreadable.append) == [WENT_LIVE] * 2
+    assert [str(error).partition(" (")[0] for error in unreadable] == [
+        f"{tmp_path / 'decisions' / '000002.json'}: not a decision that can be read"
+    ]
+    assert read_decisions(tmp_path, SECOND) == [WENT_LIVE] * 2
+    assert "000002.json: not a decision" in caplog.text
 
 
 def test_what_does_not_fit_on_the_disk_is_one_clear_error_and_no_record(tmp_path: Path) -> None:

@@ -77,12 +77,16 @@ def test_versions_are_told_with_their_shares_and_how_they_do(tmp_path: Path) -> 
 def test_what_cannot_be_read_has_a_reason_and_hides_nothing_else(tmp_path: Path) -> None:
     good, damaged = (random_version(tmp_path, seed=seed) for seed in (1, 2))
     (tmp_path / damaged.id / "version.json").write_text('{"format": "\ud7ff"')
-    (tmp_path / "decisions").mkdir()
-    (tmp_path / "decisions" / "000001.json").write_text("{")
+    record_decision(tmp_path, Decision("refused", good.id, "", None, "Too bad.", {}, "refresh"))
+    (tmp_path / "decisions" / "000002.json").write_text("{")
     told = seen(tmp_path, situation(1, {"v000009-00000000": 100}), Ranks(), set())
     by_id = {version.id: version for version in told.versions}
     assert by_id.keys() == {good.id, damaged.id, "v000009-00000000"}
-    assert by_id[good.id].problem is None
+    decision = by_id[good.id].decision
+    assert decision is not None
+    assert (by_id[good.id].problem, decision.reason) == (None, "Too bad.")
+    (problem,) = told.problems
+    assert "000002.json: not a decision" in problem
     assert "unreadable" in (by_id[damaged.id].problem or "")
     assert (by_id["v000009-00000000"].share, by_id["v000009-00000000"].cell) == (1.0, None)
 

@@ -68,9 +68,13 @@ export function open(root, { signal }) {
   show();
 }
 
-function parts({ epoch, shares, versions }, act) {
+function parts({ epoch, shares, versions, problems = [] }, act) {
+  const unreadable = problems.map((text) => el("p", { class: "problem", text }));
   if (!versions.length)
-    return [state("empty", "There is no version yet", "Train one with: eddy train --events FILE --announce")];
+    return [
+      ...unreadable,
+      state("empty", "There is no version yet", "Train one with: eddy train --events FILE --announce"),
+    ];
   const live = Object.entries(shares).toSorted();
   const colours = versionColours(Object.keys(shares));
   const reach =
@@ -125,6 +129,7 @@ function parts({ epoch, shares, versions }, act) {
           class: "lead",
           text: "Another one comes with eddy refresh or eddy train, and can be tried on a share of the users here.",
         }),
+      unreadable,
       el(
         "ul",
         { class: "versions" },
