@@ -6,9 +6,10 @@ topic's order: a watcher that starts again takes the same looks at the same coun
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,6 +123,24 @@ class Trial:
             shares = [(self.live, left), *((other, other.percent) for other in others)]
             return self._end("taken back", share, finding, shares)
         return None
+
+    def verdict_without(self, gone: Collection[str]) -> Verdict | None:
+        """The verdict as it can be carried out where canaries are gone (their ids), which can have no users
+        any more: the live version gets their shares. None before there is a verdict.
+
+        One that was to go live is taken back; the others go on as a new epoch.
+        """
+        verdict = self.verdict
+        if verdict is None or not any(share.version in gone for share, _ in verdict.shares):
+            return verdict
+        decided, others = verdict.decided, [share for share, _ in verdict.shares if share is not self.live]
+        if decided.kind == "promoted":
+            reason = f"Its files are gone, so that it cannot go live. By its ranks: {decided.reason}"
+            decided = msgspec.structs.replace(decided, kind="taken back", reason=reason)
+            others = self.canaries
+        others = [other for other in others if other.version not in gone]
+        left = 100 - sum(other.percent for other in others)
+        return Verdict(decided, [(self.live, left), *((other, other.percent) for other in others)])
 
     def _end(self, kind: str, share: Share, finding: Finding, shares: list[tuple[Share, int]]) -> Verdict:
         decided = Decided(

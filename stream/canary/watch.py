@@ -10,14 +10,17 @@ Two watchers at once decide alike, from the same counts.
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
 from kafka.errors import KafkaError
 
 from eddy.models.decisions import Decision, read_decisions, record_decision
+from eddy.models.descriptions import DESCRIPTION
 from eddy.models.errors import EddyError
-from eddy.stream.canary.trial import Limit, Trial, Verdict
+from eddy.models.storage import Location
+from eddy.stream.canary.trial import Limit, Trial
 from eddy.stream.kafka.clients import NotReadInTime
 from eddy.stream.kafka.live_ranks import RankReader
 from eddy.stream.kafka.versions import (
@@ -27,7 +30,7 @@ from eddy.stream.kafka.versions import (
     open_version,
 )
 from eddy.stream.records.clock import wall_ms
-from eddy.stream.records.schema import Announcement
+from eddy.stream.records.schema import Announcement, Share
 from eddy.stream.records.settings import Settings
 
 log = logging.getLogger("eddy.watch")
@@ -37,6 +40,9 @@ LOOK_S = 5.0
 
 RETRY_S = 5.0
 """The time until a cluster that does not answer is tried again."""
+
+FILES_S = 30.0
+"""The time until files are looked for again without which a verdict cannot be announced."""
 
 CLOCKS_MS = 3_600_000
 """By so much may the clock of whoever announces be ahead of the brokers', from which ranks are read on."""
@@ -111,7 +117,7 @@ def _watch_canary(
 
     1. Note that it began, unless it has ended already.
     2. Follow its ranks until the trial has a verdict, or somebody else makes an announcement.
-    3. Announce the verdict, then record it.
+    3. Announce the verdict, then record it. Where files are missing for that, say so once, and wait for them.
     """
     announced = next((each for each in announcements.all() if each.epoch == epoch), None)
     if announced is None or not announced.shares:
@@ -122,7 +128,7 @@ def _watch_canary(
     began = _began(trial)
     if _record(settings, began):
         on_decision(began)
-    reader = RankReader(settings, announced.announced_at - CLOCKS_MS)
+    reader, missing = RankReader(settings, announced.announced_at - CLOCKS_MS), ""
     try:
         while not stop.is_set():
             for at_ms, told in reader.read_on():
@@ -132,8 +138,14 @@ def _watch_canary(
                 return ended
             if trial.verdict is not None:
                 try:
-                    decision = _decision(_announce(settings, trial.verdict))
+                    decision = _decision(_announce(settings, trial))
                 except Overtaken:
+                    continue
+                except _Missing as error:
+                    if missing != str(error):
+                        missing = str(error)
+                        log.error("%s", missing)
+                    stop.wait(FILES_S)
                     continue
                 _record(settings, decision)
                 return decision
@@ -143,9 +155,33 @@ def _watch_canary(
     return None
 
 
-def _announce(settings: Settings, verdict: Verdict) -> Announcement:
-    versions = [(open_version(share, settings.registry), percent) for share, percent in verdict.shares]
+class _Missing(EddyError):
+    """A verdict cannot be carried out as long as a version's files cannot be read."""
+
+
+def _announce(settings: Settings, trial: Trial) -> Announcement:
+    """Announce a trial's verdict, without canaries whose files are gone. Errors: Overtaken, _Missing,
+    EddyError.
+    """
+    try:
+        gone = [share.version for share in trial.canaries if _is_gone(share, settings.registry)]
+        verdict = trial.verdict_without(gone)
+        assert verdict is not None
+        versions = [(open_version(share, settings.registry), percent) for share, percent in verdict.shares]
+    except (EddyError, OSError) as error:
+        raise _Missing(
+            f"epoch {trial.epoch} is decided about, but that cannot be announced: {error}. Restore the files "
+            "from a copy, or give all users a version that is whole: eddy announce VERSION"
+        ) from None
     return announce_shares(settings, versions, verdict.decided)
+
+
+def _is_gone(share: Share, registry: Location) -> bool:
+    """Whether a version is neither in the registry nor where it was announced. Errors: OSError when it cannot
+    be told.
+    """
+    there = (registry / share.version / DESCRIPTION).is_file()
+    return not there and not (Path(share.folder) / DESCRIPTION).is_file()
 
 
 def _ended(settings: Settings, announcements: AnnouncementReader, trial: Trial) -> Decision | None:

@@ -14,6 +14,7 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthentica
 
 from eddy.models.decisions import Decision, read_decisions
 from eddy.models.errors import EddyError
+from eddy.models.storage import Place, located
 from eddy.stream.canary import watch as watching
 from eddy.stream.canary.trial import Limit
 from eddy.stream.canary.watch import watch, watch_canary
@@ -103,7 +104,24 @@ class Stop(Event):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
+    """Settings with a registry that holds three versions."""
+    for version in (LIVE, CANARY, OTHER):
+        (tmp_path / "registry" / version).mkdir(parents=True)
+        (tmp_path / "registry" / version / "version.json").touch()
     return load_settings(bootstrap_servers="nobody", registry=tmp_path / "registry")
+
+
+def opened(share: Share, registry: Place) -> Share:
+    """What stands in for a version: its share, where its folder is there."""
+    if not (located(registry) / share.version).is_folder():
+        raise EddyError(f"{share.version}: no version is there")
+    return share
+
+
+def remove(settings: Settings, version: str) -> Path:
+    """Take a version's folder out of the registry; returns where it is."""
+    folder = Path(settings.registry / version)
+    return folder.rename(folder.with_name(f"removed-{version}"))
 
 
 @pytest.fixture
@@ -113,7 +131,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     for name, stands_in in {
         "AnnouncementReader": one.announcement_reader,
         "announce_shares": one.announce,
-        "open_version": lambda share, registry: share,
+        "open_version": opened,
         "RankReader": one.reader,
         "wall_ms": lambda: BEGAN_MS,
     }.items():
@@ -209,7 +227,7 @@ def test_a_cluster_that_refuses_it_ends_it_with_the_reason(settings: Settings, c
 
 def test_a_damaged_record_of_another_decision_does_not_end_it(settings: Settings, cluster: Cluster) -> None:
     folder = Path(settings.registry / "decisions")
-    folder.mkdir(parents=True)
+    folder.mkdir()
     (folder / "000001.json").write_text("{")
     cluster.records = list(WORSE)
     watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
@@ -241,6 +259,66 @@ def test_one_that_comes_between_its_last_look_and_its_own_announcement_stands(
     assert decision is not None
     assert decision.kind == "overtaken"
     assert cluster.announced[-1] is by_hand
+
+
+def test_a_better_canary_whose_files_are_gone_is_taken_back(settings: Settings, cluster: Cluster) -> None:
+    cluster.records = told(1, 10_000, live=0.1, canary=0.3)
+    remove(settings, CANARY)
+    decision = watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert decision is not None
+    assert decision.reason.startswith("Its files are gone, so that it cannot go live. ")
+    assert "Better than the live version" in decision.reason
+    assert cluster.live == {LIVE: 100}
+    assert kinds(settings) == DECIDED
+
+
+def test_others_that_are_whole_go_on_where_one_that_was_to_go_live_is_gone(
+    settings: Settings, cluster: Cluster
+) -> None:
+    cluster.announced[-1] = announced(60, 20, 20)
+    cluster.records = told(1, 15_000, live=0.1, canary=0.3, other=0.1)
+    remove(settings, CANARY)
+    watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert cluster.live == {LIVE: 80, OTHER: 20}
+
+
+def test_others_that_are_gone_leave_with_one_that_is_worse(settings: Settings, cluster: Cluster) -> None:
+    cluster.announced[-1] = announced(60, 20, 20)
+    cluster.records = told(1, 15_000, live=0.3, canary=0.3, other=0.1)
+    remove(settings, CANARY)
+    decision = watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert decision is not None
+    assert (decision.kind, decision.version) == ("taken back", OTHER)
+    assert cluster.live == {LIVE: 100}
+
+
+def test_where_the_live_version_is_gone_it_says_so_once_and_waits(
+    settings: Settings, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.records = list(WORSE)
+    folder = remove(settings, LIVE)
+
+    def restored() -> None:
+        if cluster.waited == 9:
+            folder.rename(folder.with_name(LIVE))
+
+    cluster.on_wait = restored
+    watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert kinds(settings) == DECIDED
+    assert cluster.waited == 9
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert f"epoch {EPOCH} is decided about" in line
+    assert f"{LIVE}: no version is there" in line
+    assert "eddy announce VERSION" in line
+
+
+def test_an_announcement_by_hand_ends_the_wait_for_files(settings: Settings, cluster: Cluster) -> None:
+    cluster.records = list(WORSE)
+    remove(settings, LIVE)
+    cluster.on_wait = lambda: cluster.announced.append(announced(100, epoch=EPOCH + 1))
+    decision = watch_canary(settings, EPOCH, LIMIT, Stop(cluster))
+    assert decision is not None
+    assert decision.kind == "overtaken"
 
 
 def test_it_watches_one_canary_after_the_other(settings: Settings, cluster: Cluster) -> None:
