@@ -111,8 +111,8 @@ def refresh(
     from eddy.cli.quantities import read_duration, read_percent
     from eddy.cli.refresh import run_refresh
     from eddy.cli.terminal import set_up_logging
+    from eddy.refresh.endings import NOT_LIVE
     from eddy.refresh.options import RefreshOptions, gate_rule, metric_of
-    from eddy.refresh.refresh import NOT_LIVE
     from eddy.stream.records.settings import load_settings
 
     settings = load_settings(registry=registry)

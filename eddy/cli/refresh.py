@@ -12,9 +12,10 @@ from eddy.cli.quantities import read_duration
 from eddy.cli.terminal import progress_bar, require_figures_file
 from eddy.models.errors import EddyError
 from eddy.models.training.distributed import started_by_torchrun
+from eddy.refresh.endings import NOT_LIVE, Outcome
 from eddy.refresh.metrics import write_metrics, write_no_decision
 from eddy.refresh.options import RefreshOptions
-from eddy.refresh.refresh import NOT_LIVE, Outcome, refresh
+from eddy.refresh.refresh import refresh
 from eddy.refresh.schedule import repeat
 from eddy.refresh.windows import NotYet
 from eddy.stream.records.settings import Settings

@@ -22,7 +22,7 @@ from eddy.demo.summary import Summary
 from eddy.models.decisions import Decision, read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import Events, Items
-from eddy.refresh.refresh import NOT_LIVE
+from eddy.refresh.endings import NOT_LIVE
 from eddy.stream.records.settings import Settings
 
 _BEAT_S = 0.25

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from river.drift import ADWIN
 
 from eddy.models.errors import EddyError
-from eddy.refresh.refresh import Say
+from eddy.refresh.job import Say
 from eddy.stream.kafka.live_ranks import RankReader
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.rank_counts import SUMS, Told

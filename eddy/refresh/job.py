@@ -2,7 +2,8 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,12 @@ from eddy.models.locks import locked_at_once
 from eddy.models.storage import Place, located, one_line
 from eddy.models.untrusted import Unreadable, decoded
 from eddy.refresh.windows import Times
+
+Show = Callable[[str, int, int], None]
+"""(what, done, of): progress of a long step"""
+
+Say = Callable[[str], None]
+"""a line of what is done"""
 
 Stage = Literal["planned", "trained", "judged", "published", "tried"]
 FOLDER = ".refresh"
@@ -115,3 +122,13 @@ class JobFile:
 def new_id() -> str:
     """The id of a new refresh, which the version that comes of it names in its lineage."""
     return secrets.token_hex(8)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Add the time of the body to this step's."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - began, 2)

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from eddy.models.decisions import Kind
 from eddy.models.errors import EddyError
-from eddy.refresh.refresh import Outcome
+from eddy.refresh.endings import Outcome
 
 
 class _Told(Collector):

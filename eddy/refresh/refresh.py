@@ -5,14 +5,10 @@ was in. A version is published once and announced once. Every decision is record
 (eddy.models.decisions), also why nothing went live.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from threading import Event
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from eddy.models.decisions import MADE_LIVE, Decision, Kind, read_decisions, record_decision
 from eddy.models.descriptions import PARENT, describe, versions
 from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.evaluation.judgement import decide, judge_candidate
@@ -27,7 +23,9 @@ from eddy.models.trained import Trained
 from eddy.models.training.resume import OtherRun
 from eddy.models.training.train import extend
 from eddy.models.training.trainer import Progress
-from eddy.refresh.job import Job, JobFile, new_id
+from eddy.refresh.endings import Endings, Outcome
+from eddy.refresh.going_live import GoingLive
+from eddy.refresh.job import Job, JobFile, Say, Show, new_id, timed
 from eddy.refresh.options import Recipe, RefreshOptions, recipe_of
 from eddy.refresh.windows import (
     JUDGED_OF_ALL,
@@ -40,46 +38,11 @@ from eddy.refresh.windows import (
     until,
     window_at,
 )
-from eddy.stream.canary.trial import Limit
-from eddy.stream.canary.watch import watch_canary
 from eddy.stream.event_log.export import export
 from eddy.stream.kafka.topics import prepare_topics
-from eddy.stream.kafka.versions import (
-    Overtaken,
-    all_announcements,
-    announce,
-    announce_shares,
-    live_announcement,
-    open_version,
-    require_served,
-)
+from eddy.stream.kafka.versions import live_announcement, open_version, require_served
 from eddy.stream.records.schema import Announcement
 from eddy.stream.records.settings import Settings
-
-Show = Callable[[str, int, int], None]
-"""(what, done, of)"""
-
-Say = Callable[[str], None]
-
-
-NOT_LIVE = 3
-"""Exit code of a refresh after which nothing new is live: it was not better, or there was too little new."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a refresh ended, how long each step took, in seconds, and the figures of its gate, empty where it
-    did not come so far.
-    """
-
-    decision: Decision
-    seconds: dict[str, float]
-    judgement: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether all users have the new version now."""
-        return self.decision.kind in MADE_LIVE
 
 
 def refresh(settings: Settings, options: RefreshOptions, show: Show, say: Say) -> Outcome:
@@ -102,6 +65,8 @@ class _Refresh:
     ) -> None:
         self.settings, self.options, self.files = settings, options, files
         self.show, self.say = show, say
+        self.endings = Endings(settings.registry, files, options.candidate)
+        self.going_live = GoingLive(settings, options, files, self.endings, say)
         self.mode: Mode = "unseen" if settings.exclude_seen else "all"
 
     def run(self) -> Outcome:
@@ -116,12 +81,12 @@ class _Refresh:
         announced = live_announcement(self.settings)
         job = self._job_to_resume(announced)
         if job is not None and job.version:  # only what concerns the announcement is left to do
-            return self._announce(job)
+            return self.going_live.run(job)
         _require_whole(announced)
         live = open_version(announced, self.settings.registry) if announced else None
         # 2. The log.
         seconds = dict(job.seconds) if job else {}
-        with _timed(seconds, "export"):
+        with timed(seconds, "export"):
             events = self._events(fresh=job is None)
         # 3. The plan.
         recipe = recipe_of(self.options, live)
@@ -132,19 +97,19 @@ class _Refresh:
         features = read_features(self.options.items) if self.options.items else None
         # 4. The candidate.
         if job.stage == "planned":
-            with _timed(job.seconds, "train"), self._recorded(job, UnfitModel):
+            with timed(job.seconds, "train"), self.endings.recorded(job, UnfitModel):
                 self._train(job, events, live, recipe, features)
         # 5. The judgement.
         if job.stage == "trained":
-            with _timed(job.seconds, "judge"):
+            with timed(job.seconds, "judge"):
                 self._judge(job, events, live)
         if not job.passed:
-            return self._end(job, "refused", None, job.reason)
+            return self.endings.end(job, "refused", None, job.reason)
         # 6. Into production.
         if job.stage == "judged":
-            with _timed(job.seconds, "publish"), self._recorded(job, UnfitModel):
+            with timed(job.seconds, "publish"), self.endings.recorded(job, UnfitModel):
                 self._publish(job, events, recipe, features)
-        return self._announce(job)
+        return self.going_live.run(job)
 
     @property
     def _identity(self) -> str:
@@ -221,7 +186,7 @@ class _Refresh:
         try:
             candidate = self._given_candidate()
         except EddyError as error:
-            self._record(None, live.id if live else "", "refused", None, str(error))
+            self.endings.record(None, live.id if live else "", "refused", None, str(error))
             raise
         seen_by = [version for version in (live, candidate) if version is not None]
         new = len(events) - unseen_by_all(events, seen_by)
@@ -277,7 +242,7 @@ class _Refresh:
 
     def _judge(self, job: Job, events: Events, live: Version | None) -> None:
         window = window_at(events, job.times)
-        with self._recorded(job, EddyError):
+        with self.endings.recorded(job, EddyError):
             judgement = judge_candidate(
                 events, window, self._candidate(job), live, self.settings.rules, self.mode,
                 lambda done, of: self.show("ranking", done, of), self.options.metric,
@@ -308,88 +273,6 @@ class _Refresh:
             self.say(f"publish: {job.version}, after a pass over all {len(events):,} events")
         job.stage = "published"
         self.files.write(job)
-
-    def _announce(self, job: Job) -> Outcome:
-        """Announce the version, unless that was done before this refresh was killed."""
-        if job.stage == "tried":
-            return self._watch(job)
-        now = live_announcement(self.settings)
-        while now is None or now.epoch == job.live_epoch:
-            with suppress(Overtaken):  # by an announcement of somebody else, since we looked
-                now = self._announce_now(job, now)
-                break
-            now = live_announcement(self.settings)
-        if job.version not in {share.version for share in now.every_share}:
-            reason = f"{now.version} went live as epoch {now.epoch} meanwhile; judge {job.version} anew"
-            return self._end(job, "overtaken", None, reason)
-        if now.shares:
-            job.canary_epoch, job.stage = now.epoch, "tried"
-            self.files.write(job)
-            return self._watch(job)
-        self.say(f"announce: {job.version} is live as epoch {now.epoch}")
-        return self._end(job, "went live", now.epoch, job.reason)
-
-    def _announce_now(self, job: Job, before: Announcement | None) -> Announcement:
-        """Errors: Overtaken when `before` is not live any more; EddyError."""
-        version, percent = load(self.settings.registry / job.version), self.options.canary_percent
-        after = before.epoch if before else 0
-        if percent is None or before is None:  # a first version has nothing to be tried beside
-            return announce(self.settings, version, after=after)
-        live = open_version(before, self.settings.registry)
-        shares = [(live, 100 - percent), (version, percent)]
-        return announce_shares(self.settings, shares, after=after)
-
-    def _watch(self, job: Job) -> Outcome:
-        """Wait for what the ranks of the users who try the version say of it."""
-        epochs_with_shares = {each.epoch for each in all_announcements(self.settings) if each.shares}
-        if job.canary_epoch not in epochs_with_shares:
-            # Since this refresh was killed the version was replaced, and then removed by `eddy models prune`.
-            reason = f"the announcement of epoch {job.canary_epoch}, by which users tried it, was withdrawn"
-            return self._end(job, "overtaken", None, reason)
-        self.say(f"canary: {job.version} is tried as epoch {job.canary_epoch}")
-        limit = Limit(seconds=self.options.canary_s)
-        with _timed(job.seconds, "canary"):
-            decision = watch_canary(self.settings, job.canary_epoch, limit, Event())
-        assert decision is not None  # nobody sets the event
-        self.files.clear()
-        return Outcome(decision, job.seconds, job.judgement)
-
-    def _end(self, job: Job, kind: Kind, epoch: int | None, reason: str) -> Outcome:
-        decision = self._record(job, job.live, kind, epoch, reason)
-        self.files.clear()
-        return Outcome(decision, job.seconds, job.judgement)
-
-    @contextmanager
-    def _recorded(self, job: Job, unfit: type[EddyError]) -> Iterator[None]:
-        """Record an error of this kind as a refusal: the candidate is given up, since going on with it again
-        would fail again.
-        """
-        try:
-            yield
-        except unfit as error:
-            self._record(job, job.live, "refused", None, str(error))
-            self.files.clear()
-            raise
-
-    def _record(self, job: Job | None, live: str, kind: Kind, epoch: int | None, reason: str) -> Decision:
-        figures: dict[str, Any] = {}
-        if job is not None:
-            # A refresh that was killed between its record and its end finds the record again.
-            for earlier in read_decisions(self.settings.registry):
-                if earlier.figures.get("refresh") == job.id:
-                    return earlier
-            figures = {"judgement": job.judgement, "seconds": job.seconds, "refresh": job.id}
-        decision = Decision(
-            kind=kind,
-            version=(job.version if job else "") or self.options.candidate or "",
-            live=live,
-            epoch=epoch,
-            reason=reason,
-            figures=figures,
-            decided_by="refresh",
-        )
-        record_decision(self.settings.registry, decision)
-        return decision
 
     def _lineage(self, job: Job, events: Events, recipe: Recipe) -> dict[str, Any]:
         lineage: dict[str, Any] = {
@@ -425,13 +308,3 @@ def _published_by(registry: Location, job: str) -> str | None:
             if describe(registry / name).lineage.get("refresh") == job:
                 return name
     return None
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Add the time of the body to this step's."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[step] = round(seconds.get(step, 0.0) + time.monotonic() - began, 2)

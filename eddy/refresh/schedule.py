@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from eddy.models.errors import WrongOption
-from eddy.refresh.refresh import Outcome, Say
+from eddy.refresh.endings import Outcome
+from eddy.refresh.job import Say
 from eddy.refresh.windows import NotYet
 
 RETRY_S = 300.0

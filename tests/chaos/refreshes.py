@@ -29,8 +29,8 @@ from eddy.models.decisions import read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.registry import load, publish, versions
 from eddy.models.training.train import train
+from eddy.refresh.endings import NOT_LIVE
 from eddy.refresh.job import FOLDER
-from eddy.refresh.refresh import NOT_LIVE
 from eddy.stream.feed import feed
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.kafka.versions import announce, live_announcement

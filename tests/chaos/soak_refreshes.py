@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from eddy.models.decisions import read_decisions
+from eddy.refresh.endings import NOT_LIVE
 from eddy.refresh.job import FOLDER
-from eddy.refresh.refresh import NOT_LIVE
 from eddy.stream.records.settings import Settings
 from tests.chaos.refreshes import environment
 

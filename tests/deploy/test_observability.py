@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from eddy.models.decisions import Decision
+from eddy.refresh.endings import Outcome
 from eddy.refresh.metrics import write_metrics
-from eddy.refresh.refresh import Outcome
 from eddy.serving.metrics import ServerMetrics
 from eddy.stream.worker.metrics import WorkerMetrics
 from tests.deploy.files import DEPLOY, ROOT, loaded, read_yaml, walk

@@ -21,9 +21,10 @@ from eddy.models.registry import Version, load, publish, versions
 from eddy.models.storage import located
 from eddy.models.trained import Trained
 from eddy.models.training.train import train
+from eddy.refresh.endings import Outcome
 from eddy.refresh.job import JobFile
 from eddy.refresh.options import RefreshOptions, recipe_of
-from eddy.refresh.refresh import Outcome, refresh
+from eddy.refresh.refresh import refresh
 from eddy.refresh.windows import NotYet
 from eddy.stream.canary import watch
 from eddy.stream.feed import feed
@@ -174,7 +175,7 @@ def test_a_refresh_whose_version_was_removed_before_it_went_live_is_begun_anew(
 ) -> None:
     live_before_new_events(settings)
     with monkeypatch.context() as patch:
-        patch.setattr("eddy.refresh.refresh.announce", Mock(side_effect=Killed))
+        patch.setattr("eddy.refresh.going_live.announce", Mock(side_effect=Killed))
         with pytest.raises(Killed):
             run(settings)
     removed = versions(settings.registry)[-1]
@@ -328,7 +329,7 @@ def test_an_announcement_by_hand_just_before_its_own_stands(
         announce(settings, by_hand)
         return announce(*arguments, **options)
 
-    monkeypatch.setattr("eddy.refresh.refresh.announce", too_late)
+    monkeypatch.setattr("eddy.refresh.going_live.announce", too_late)
     outcome = run(settings)
     assert (outcome.decision.kind, outcome.is_live) == ("overtaken", False)
     announced = live_announcement(settings)

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from eddy.cli.refresh import run_refresh
 from eddy.models.decisions import Decision
 from eddy.models.errors import EddyError
+from eddy.refresh.endings import Outcome
 from eddy.refresh.metrics import write_metrics, write_no_decision
 from eddy.refresh.options import RefreshOptions
-from eddy.refresh.refresh import Outcome
 from eddy.refresh.windows import NotYet
 from eddy.stream.records.settings import load_settings
 

@@ -8,7 +8,7 @@ from kafka.errors import KafkaTimeoutError
 
 from eddy.cli.error_lines import line_for_user
 from eddy.models.errors import EddyError, WrongOption
-from eddy.refresh.refresh import Outcome
+from eddy.refresh.endings import Outcome
 from eddy.refresh.schedule import RETRY_S, repeat
 from eddy.refresh.windows import NotYet
 
