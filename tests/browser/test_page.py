@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from eddy.stream.kafka.versions import announce, announce_shares
 from tests.browser.conftest import Visit
@@ -287,6 +287,18 @@ def test_what_the_reader_has_typed_and_unfolded_stays_while_the_view_moves(
     system.write(system.settings.topics.events, [("nobody", b"not an event")])
     expect(page.locator(".reasons li")).to_have_count(2)
     expect(page.locator("details", has_text="The last 2 records")).to_have_attribute("open", "")
+
+
+def test_records_of_decisions_that_cannot_be_read_are_named_beside_the_versions(visit: Visit) -> None:
+    problem = "decisions/000001.json: not a decision that can be read"
+
+    def with_problem(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), "problems": [problem]})
+
+    visit.page.route("**/v1/versions", with_problem)
+    page = visit.open("models")
+    expect(page.locator(".problem")).to_have_text(problem)
+    expect(page.locator(".versions li")).to_have_count(2)
 
 
 def test_shares_of_several_versions_are_whole_percents_that_make_a_hundred(visit: Visit) -> None:
