@@ -6,15 +6,19 @@ the length of the queue over the rate at which questions were answered lately; a
 which reads requests and sends answers. Above the limit, new questions are refused; whoever has waited for
 longer when their turn comes is refused, too. So the wait of every question that is answered has a bound, and
 so has the queue, whatever the rate at which they come.
+
+`Turns` gives the same bound to work that grows with the catalogue and that nobody does in batches: it is done
+one at a time, so that lists have the thread that answers in between.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -30,7 +34,7 @@ batch costs, it costs for one question, too. At 1,000 questions a second this ha
 """
 
 _SMOOTHING = 0.2
-"""The weight of the newest batch in the mean time per question."""
+"""The weight of the newest batch, or work, in the mean time of each."""
 
 
 class Overloaded(Exception):
@@ -124,3 +128,32 @@ class AnswerQueue(Generic[Q, A]):
         """Cancel all questions that wait."""
         while self._waiting:
             self._waiting.popleft().answer.cancel()
+
+
+class Turns:
+    """Work that is done one at a time, or refused if its turn would come too late."""
+
+    def __init__(self, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_wait_s, self._clock = max_wait_s, clock
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._each_s = 0.0
+
+    async def take(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What the work gives. Errors: Overloaded when its turn would come too late; whatever failed."""
+        if self._waiting * self._each_s > self._max_wait_s:
+            raise Overloaded("more is asked here than can be answered in time")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._max_wait_s):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Overloaded("the question waited for too long") from None
+        finally:
+            self._waiting -= 1
+        began = self._clock()
+        try:
+            return await work()
+        finally:
+            self._each_s += _SMOOTHING * (self._clock() - began - self._each_s)
+            self._turn.release()

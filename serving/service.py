@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from aiokafka import TopicPartition
 
+from eddy.serving.admission import Turns
 from eddy.serving.answering import Answering
 from eddy.serving.catalogue.item_service import ItemService
 from eddy.serving.event_writer import EventWriter, Position
@@ -51,6 +52,11 @@ T = TypeVar("T")
 RETRY_S = 5.0
 """The time between two attempts to follow a topic, or to read a version's files."""
 
+LOOKS = 2
+"""Threads for work that only looks: what a version's dynamics take, which are measured once, holds up no
+search.
+"""
+
 
 class Service:
     """See the module. Use as: `await start()`, `await recommend(…)`, `await stop()`."""
@@ -67,7 +73,7 @@ class Service:
         self.view = MaterialisedView(wall_ms, threads)
         self._retry_s = retry_s
         self._view_owner = ViewOwner()
-        self._looks = ThreadPoolExecutor(1, "eddy-inside", torch.set_num_threads, (1,))
+        self._beside = ThreadPoolExecutor(LOOKS, "eddy-look", torch.set_num_threads, (1,))
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done, with the exception, when the service cannot go on"""
@@ -81,7 +87,8 @@ class Service:
         needed = (topics.items, topics.model_versions, topics.item_stats, topics.user_state)
         self._following = Following(settings, self.metrics, needed, retry_s)
         self._loader = VersionLoader(self.view, self._view_owner, settings.registry, self.metrics, retry_s)
-        # 2. What callers may want beside answers.
+        # 2. What callers may want beside answers; what grows with the catalogue takes turns.
+        self.looks, self.searches = (Turns(settings.http_max_wait_ms / 1000) for _ in range(2))
         self.dynamics = MeasuredDynamics(self)
         self.registry = RegistryReader(settings.registry)
         self.items = ItemService(self)
@@ -157,7 +164,7 @@ class Service:
         await asyncio.gather(*self._tasks, self.events.stop(), self._commits.close(), return_exceptions=True)
         self._answering.close()
         self._loader.close()
-        self._looks.shutdown(wait=False, cancel_futures=True)
+        self._beside.shutdown(wait=False, cancel_futures=True)
         self._login.close()
         self._view_owner.close()
 
@@ -167,7 +174,7 @@ class Service:
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Do work that only looks, beside the thread that answers and beside that of new versions."""
-        return await asyncio.get_running_loop().run_in_executor(self._looks, work)
+        return await asyncio.get_running_loop().run_in_executor(self._beside, work)
 
     # -- questions ----------------------------------------------------------------------------------------
 

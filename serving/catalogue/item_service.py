@@ -1,7 +1,7 @@
 """Items for people who look: search, one item in full, and popularity over time.
 
-What needs all items at once (counts, which items no version knows) is computed on the view's thread at most
-once a second, and less often where it takes long.
+What needs all items at once (counts, which items no version knows, the most popular ones) is computed on the
+view's thread at most once a second, and less often where it takes long.
 """
 
 import asyncio
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from eddy.serving.catalogue.items import (
     ItemDetail,
     Items,
+    by_counts,
     counts_of,
     item_detail,
+    listable,
     listable_counts,
     most_popular,
     waiting_for_a_version,
@@ -60,6 +62,10 @@ class ItemService:
         self._history = PopularityHistory()
         self._counts = _NowAndThen(listable_counts)
         self._waiting = _NowAndThen(waiting_for_a_version)
+        self._first = _NowAndThen(lambda view: by_counts(view, self._counts_now(view), listable(view)))
+        self._first_waiting = _NowAndThen(
+            lambda view: by_counts(view, self._counts_now(view), np.flatnonzero(self._waiting.of(view)))
+        )
 
     async def search(self, query: str, limit: int, new: bool) -> Items:
         """The most popular of the items that match; new: of those that no version knows yet."""
@@ -68,16 +74,25 @@ class ItemService:
             numbering, index = await self._search.find(query)
 
         def chosen(view: MaterialisedView) -> Items:
-            found = index
-            if found is not None and numbering != view.catalogue.renumbered:
-                found = found[:0]  # a moment after items were forgotten: the next search finds them
-            if new:
-                waiting = np.asarray(self._waiting.of(view), np.int64)
-                found = waiting if found is None else np.intersect1d(found, waiting)
-            counts = np.asarray(self._counts.of(view), np.float64)
-            return most_popular(view, counts, found, limit, query)
+            if index is None:
+                first = np.asarray((self._first_waiting if new else self._first).of(view), np.int64)
+                found = first[view.names.may_be_listed(first)]
+            elif numbering != view.catalogue.renumbered:
+                found = index[:0]  # a moment after items were forgotten: the next search finds them
+            else:
+                found = self._waiting_of(view, index) if new else index
+            return most_popular(view, self._counts_now(view), found, limit, query)
 
         return await self._threads.look_up(chosen)
+
+    def _counts_now(self, view: MaterialisedView) -> NDArray[np.float64]:
+        return np.asarray(self._counts.of(view), np.float64)
+
+    def _waiting_of(self, view: MaterialisedView, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of these items that no version knows yet."""
+        waiting = np.asarray(self._waiting.of(view), np.bool_)
+        index = index[index < len(waiting)]
+        return index[waiting[index]]
 
     async def detail(self, item_id: str) -> ItemDetail | None:
         """One item; None where no record has named it."""
@@ -91,7 +106,7 @@ class ItemService:
             await asyncio.sleep(INTERVAL_S)
 
     def _look(self, view: MaterialisedView) -> dict[str, float]:
-        counts = np.asarray(self._counts.of(view), np.float64)
+        counts = self._counts_now(view)
         index = np.flatnonzero(counts > 0)
         if len(index) > MOST_POPULAR:
             index = index[np.argpartition(-counts[index], MOST_POPULAR)[:MOST_POPULAR]]

@@ -13,6 +13,9 @@ from eddy.serving.view import MaterialisedView
 
 _DECIMALS = 3
 
+MAX_FOUND = 100
+"""The most items that a search tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemBrief:
@@ -66,15 +69,25 @@ def listable_counts(view: MaterialisedView) -> NDArray[np.float64]:
 def most_popular(
     view: MaterialisedView,
     counts: NDArray[np.float64],
-    index: NDArray[np.int64] | None,
+    index: NDArray[np.int64],
     limit: int,
     first: str = "",
 ) -> Items:
-    """The items with the greatest counts among `index` (None = among all that may be listed); the item with
-    the id `first` comes before all others.
+    """The items with the greatest counts among `index`; the item with the id `first` comes before all
+    others.
     """
-    if index is None:
-        index = np.flatnonzero(view.names.may_be_listed(np.arange(len(view.names.ids))))
+    order = by_counts(view, counts, index, limit, first)
+    return Items([_brief(view, item, counts) for item in order.tolist() if view.names.ids[item] is not None])
+
+
+def by_counts(
+    view: MaterialisedView,
+    counts: NDArray[np.float64],
+    index: NDArray[np.int64],
+    limit: int = MAX_FOUND,
+    first: str = "",
+) -> NDArray[np.int64]:
+    """At most `limit` of these items, those with the greatest counts first; see `most_popular`."""
     weight = np.zeros(len(index))
     counted = index < len(counts)
     weight[counted] = counts[index[counted]]
@@ -83,14 +96,20 @@ def most_popular(
     if len(index) > limit:
         most = np.argpartition(-weight, limit)[:limit]
         index, weight = index[most], weight[most]
-    order = index[np.lexsort((index, -weight))]
-    return Items([_brief(view, item, counts) for item in order.tolist() if view.names.ids[item] is not None])
+    return index[np.lexsort((index, -weight))]
 
 
-def waiting_for_a_version(view: MaterialisedView) -> NDArray[np.int64]:
-    """Catalogue indices of the items that may be listed and that the newest version has no vector for."""
-    index = np.flatnonzero(view.names.may_be_listed(np.arange(len(view.names.ids))))
-    return index[~_in_newest(view, index)]
+def listable(view: MaterialisedView) -> NDArray[np.int64]:
+    """Catalogue indices of the items that may be listed."""
+    return np.flatnonzero(view.names.may_be_listed(np.arange(len(view.names.ids))))
+
+
+def waiting_for_a_version(view: MaterialisedView) -> NDArray[np.bool_]:
+    """Which items may be listed and are ones that the newest version has no vector for: bool[N]."""
+    index = listable(view)
+    waiting = np.zeros(len(view.names.ids), np.bool_)
+    waiting[index[~_in_newest(view, index)]] = True
+    return waiting
 
 
 def item_detail(view: MaterialisedView, item_id: str, history: Sequence[PopularityAt]) -> ItemDetail | None:

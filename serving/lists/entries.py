@@ -38,8 +38,13 @@ def items_of(
 
 def items_with_most(view: MaterialisedView, weight: NDArray[np.floating], k: int) -> list[Recommended]:
     """Entries of the k items with the greatest weight[N], of those that have one above 0."""
+    return items_of(view, *with_most(weight, k))
+
+
+def with_most(weight: NDArray[np.floating], k: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+    """The k items with the greatest weight[N], -1 for those that have none above 0, and their weights."""
     best, score = (part[0].numpy() for part in topk(torch.from_numpy(weight)[None], k))
-    return items_of(view, np.where(score > 0, best, -1), score)
+    return np.where(score > 0, best, -1), score
 
 
 def explained_items(

@@ -38,7 +38,8 @@ def inside_routes(service: Service) -> APIRouter:
         for how long each unit holds what it held.
         """
         try:
-            return await large_answer(request, await trace_user(service, user_id, wanted.version))
+            traced = await service.looks.take(lambda: trace_user(service, user_id, wanted.version))
+            return await large_answer(request, traced)
         except NotHere as reason:
             raise HTTPException(404, str(reason)) from None
 

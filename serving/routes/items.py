@@ -7,12 +7,12 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import Field
 
 from eddy.serving.catalogue.filter_language import encodable_field
-from eddy.serving.catalogue.items import ItemDetail, Items
+from eddy.serving.catalogue.items import MAX_FOUND, ItemDetail, Items
 from eddy.serving.catalogue.search import MAX_QUERY
 from eddy.serving.json_answers import json_answer
 from eddy.serving.lists.popular import Popular, popular
-from eddy.serving.lists.questions import MAX_K
-from eddy.serving.lists.similar import Similar, similar
+from eddy.serving.lists.questions import MAX_K, Question
+from eddy.serving.lists.similar import Similar, similar_items
 from eddy.serving.problems import responses
 from eddy.serving.routes.events import NoParameters
 from eddy.serving.routes.ids import ItemInPath
@@ -20,8 +20,6 @@ from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.routes.queries import described_query, read_query
 from eddy.serving.scopes import READ
 from eddy.serving.service import Service
-
-MAX_FOUND = 100
 
 MAX_HALF_LIFE_HOURS = 24 * 36_500.0
 
@@ -73,20 +71,19 @@ def item_routes(service: Service) -> APIRouter:
         responses=responses(400, 413, 500),
         openapi_extra=described_query(ItemsRequest),
     )
-    async def similar_items(item_id: ItemInPath, request: Request) -> Response:
+    async def similar(item_id: ItemInPath, request: Request) -> Response:
         """Items that are like an item: half by the cosine of item vectors, half by what often follows it."""
         wanted = read_query(ItemsRequest, request)
-        work = partial(
-            similar, item_id=item_id, k=wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts()
-        )
-        return json_answer(await service.look_up(work))
+        question = Question("", wanted_k(wanted), where=wanted.conditions(), boosts=wanted.boosts())
+        return json_answer(await service.looks.take(lambda: similar_items(service, item_id, question)))
 
     @routes.get("/v1/items", response_model=Items, responses=responses(400, 500))
     async def items(wanted: Annotated[WantedItems, Query()]) -> Response:
         """The most popular items, of all or of those that a query finds: by the beginning of the id, or by
         words of the title.
         """
-        return json_answer(await service.items.search(wanted.q.strip(), wanted.limit, wanted.new))
+        search = partial(service.items.search, wanted.q.strip(), wanted.limit, wanted.new)
+        return json_answer(await service.searches.take(search))
 
     @routes.get("/v1/items/{item_id:path}", response_model=ItemDetail, responses=responses(400, 404, 500))
     async def item(item_id: ItemInPath, _: Annotated[NoParameters, Query()]) -> Response:
@@ -112,6 +109,6 @@ def item_routes(service: Service) -> APIRouter:
             where=wanted.conditions(),
             boosts=wanted.boosts(),
         )
-        return json_answer(await service.look_up(work))
+        return json_answer(await service.looks.take(lambda: service.look_up(work)))
 
     return routes

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from eddy.serving.admission import AnswerQueue, Overloaded
+from eddy.serving.admission import AnswerQueue, Overloaded, Turns
 
 MAX_WAIT_S = 0.1
 
@@ -166,5 +167,57 @@ def test_a_question_that_comes_just_after_answers_waits_for_company_and_a_lone_o
         assert lone.done()
         for task in (first, second, third, fourth):
             task.cancel()
+
+    asyncio.run(run())
+
+
+async def until_it_waits() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_work_is_done_one_at_a_time_and_what_fails_takes_nothing_with_it() -> None:
+    async def run() -> None:
+        turns, under_way, most = Turns(60), 0, 0
+
+        async def work(number: int) -> int:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return 1 // number
+
+        taken = [turns.take(partial(work, number)) for number in (1, 0, 1)]
+        first, fails, last = await asyncio.gather(*taken, return_exceptions=True)
+        assert (first, last, most) == (1, 1, 1)
+        assert isinstance(fails, ZeroDivisionError)
+
+    asyncio.run(run())
+
+
+def test_work_whose_turn_would_come_too_late_is_refused_at_once_or_when_it_has_waited_for_too_long() -> None:
+    async def run() -> None:
+        clock, ends = Clock(), asyncio.Event()
+        turns = Turns(MAX_WAIT_S, clock)
+
+        async def long() -> None:
+            await ends.wait()
+            clock.now += 20 * MAX_WAIT_S
+
+        first = asyncio.create_task(turns.take(long))
+        await until_it_waits()
+        with pytest.raises(Overloaded, match="waited"):
+            await turns.take(long)
+        ends.set()
+        await first
+        ends.clear()
+        begun, waits = (asyncio.create_task(turns.take(long)) for _ in range(2))
+        await until_it_waits()
+        with pytest.raises(Overloaded, match="more is asked"):
+            await turns.take(long)
+        ends.set()
+        await asyncio.gather(begun, waits)
+        await turns.take(long)
 
     asyncio.run(run())

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pytest
 
 from eddy.models.hashing import item_hashes
 from eddy.models.registry import Version
+from eddy.serving.catalogue.filters import Filter
 from eddy.serving.lists.popular import popular
-from eddy.serving.lists.similar import similar
+from eddy.serving.lists.questions import Question
+from eddy.serving.lists.similar import Similar, similar_items
 from eddy.serving.routes.parameters import FlatFilter
 from eddy.serving.view import MaterialisedView
 from tests.support.engines import item_id, random_version
 from tests.support.serving_views import DESCRIBED, NOW, WALL, count_each, describe, described_view
+from tests.support.views import AtOnce
 
 HOUR, DAY = 3_600_000, 86_400_000
+T = TypeVar("T")
+
+
+def similar(view: MaterialisedView, item_id: str, k: int, where: Filter = ()) -> Similar:
+    return asyncio.run(similar_items(AtOnce(view), item_id, Question("", k, where=where)))
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +57,17 @@ def test_without_transitions_similar_items_are_ordered_by_the_cosine_of_their_ve
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = vectors @ vectors[5]
     expected = [i for i in np.argsort(-cosine).tolist() if i != 5 and cosine[i] > 0]
-    found = similar(view, item_id(5), DESCRIBED, (), ())
+    found = similar(view, item_id(5), DESCRIBED)
     assert [item.item_id for item in found.items] == [item_id(i) for i in expected]
     assert [item.score for item in found.items] == pytest.approx((cosine[expected] / 2).tolist(), abs=1e-3)
     assert found.known
 
 
 def test_what_often_follows_an_item_is_like_it(view: MaterialisedView) -> None:
-    plain = [item.item_id for item in similar(view, item_id(5), DESCRIBED, (), ()).items]
+    plain = [item.item_id for item in similar(view, item_id(5), DESCRIBED).items]
     unlike = next(n for n in range(DESCRIBED) if item_id(n) not in plain and n != 5)
     count(view, unlike, 30, previous=5)
-    best = similar(view, item_id(5), 1, (), ()).items[0]
+    best = similar(view, item_id(5), 1).items[0]
     assert (best.item_id, best.score) == (item_id(unlike), 0.5)
 
 
@@ -64,7 +76,7 @@ def test_similar_items_are_filtered_and_never_the_item_itself_or_a_gone_one(
 ) -> None:
     acme = FlatFilter(where=["brand:acme"]).conditions()
     view.take_items([(item_id(7).encode(), None), (item_id(5).encode(), None)])
-    found = similar(view, item_id(5), DESCRIBED, acme, ())
+    found = similar(view, item_id(5), DESCRIBED, acme)
     listed = {int(item.item_id.removeprefix("item-")) for item in found.items}
     assert listed
     assert all(number % 2 and number not in (5, 7) for number in listed)
@@ -72,9 +84,33 @@ def test_similar_items_are_filtered_and_never_the_item_itself_or_a_gone_one(
 
 
 def test_an_item_that_nobody_has_named_is_like_none(view: MaterialisedView) -> None:
-    found = similar(view, "never-heard-of", 5, (), ())
+    found = similar(view, "never-heard-of", 5)
     assert (found.known, found.items, found.version) == (False, [], None)
-    assert not similar(MaterialisedView(lambda: WALL), "x", 5, (), ()).known
+    assert not similar(MaterialisedView(lambda: WALL), "x", 5).known
+
+
+def test_items_that_get_other_numbers_meanwhile_keep_their_names(view: MaterialisedView) -> None:
+    expected = similar(view, item_id(5), 3)
+    named = [item_id(5), *(item.item_id for item in expected.items)]
+    stay = np.sort(view.catalogue.find(item_hashes(named)))
+
+    class Renumbering(AtOnce):
+        """Items leave while all are compared."""
+
+        async def beside(self, work: Callable[[], T]) -> T:
+            done = work()
+            if not view.catalogue.renumbered:
+                place = view.names.keep_items(stay)
+                assert view.statistics is not None
+                view.statistics.renumber(place)
+                view.attributes.keep(stay)
+                for at, ranker in view.rankers.items():
+                    view.rankers[at] = view._new_ranker(ranker.live, view.statistics)
+            return done
+
+    found = asyncio.run(similar_items(Renumbering(view), item_id(5), Question("", 3)))
+    assert view.catalogue.renumbered == 1
+    assert found == expected
 
 
 def test_popularity_is_by_the_half_life_nearest_to_the_one_asked_for(view: MaterialisedView) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import httpx
 import pytest
 
+from eddy.serving.admission import Turns
 from eddy.serving.app import new_app
 from eddy.serving.lists.answers import Answer
 from eddy.serving.lists.questions import MAX_DIVERSE, Question
@@ -32,6 +33,7 @@ class OnView:
         self.metrics = ServerMetrics()
         self.settings = load_settings(k=7)
         self.view = view
+        self.looks = Turns(60)
 
     def is_overloaded(self) -> bool:
         return False
@@ -41,6 +43,9 @@ class OnView:
 
     async def look_up(self, work: Callable[[MaterialisedView], T]) -> T:
         return work(self.view)
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        return work()
 
 
 @pytest.fixture(scope="module")
