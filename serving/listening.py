@@ -48,5 +48,9 @@ def bind(settings: Settings, shared: bool = False) -> socket.socket:
 
 def url_of(listening: socket.socket) -> str:
     """Where a socket answers."""
-    host, port = listening.getsockname()[:2]
+    return url_at(*listening.getsockname()[:2])
+
+
+def url_at(host: str, port: int) -> str:
+    """Where something answers at a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

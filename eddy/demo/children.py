@@ -25,6 +25,7 @@ class Child:
         self, name: str, command: list[str], log: Path, environment: Mapping[str, str],
         well: Collection[int] = (0,),
     ) -> None:  # fmt: skip
+        """environment: all of it."""
         self.name = name
         self.log = log
         self._well = well
@@ -34,7 +35,7 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            env={**environment, "PYTHONUNBUFFERED": "1"},
         )
 
     @property

@@ -23,6 +23,7 @@ from eddy.models.decisions import Decision, read_decisions
 from eddy.models.errors import EddyError
 from eddy.models.logs.events import Events, Items
 from eddy.refresh.endings import NOT_LIVE
+from eddy.serving.listening import url_at
 from eddy.stream.records.settings import Settings
 
 _BEAT_S = 0.25
@@ -54,7 +55,7 @@ class Flow:
         self.live = live if plan.live is None else live.take(slice(0, plan.live))
         at_least = self.live.take(slice(0, int(plan.rate * plan.paced_s)))
         self.watched = Watched(watched_user(self.history, at_least), items.title)
-        self.base = f"http://{settings.host}:{settings.port}"
+        self.base = url_at(settings.host, settings.port)
         self.url = f"{self.base}/v1/users/{self.watched.user}/recommendations"
         self.feed = Feed(settings)
         self.lasting: list[Child] = []
@@ -73,8 +74,9 @@ class Flow:
         when no process is left.
         """
         async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
-            metrics = f"http://{self.settings.host}:{self.settings.metrics_port}/metrics"
-            self.scraper = Scraper(client, metrics, self.board)
+            assert self.settings.metrics_port is not None
+            metrics = url_at(self.settings.host, self.settings.metrics_port)
+            self.scraper = Scraper(client, f"{metrics}/metrics", self.board)
             try:
                 await self._up_to(report)
             except EddyError as failure:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from eddy.demo.inherited import without_left_out
 from eddy.models.errors import EddyError
 from eddy.stream.kafka.clients import admin_client
 from eddy.stream.kafka.topics import prepare_topics, topic_specs
@@ -61,7 +62,7 @@ def run_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
     is_guest = settings.bootstrap_servers is not None
     name = f"{_GROUP}{secrets.token_hex(4)}"
     with server_port(settings, folder.parent.parent) as port:
-        run_settings = settings.replace(
+        run_settings = without_left_out(settings).replace(
             bootstrap_servers=servers,
             topic_prefix=f"{name}." if is_guest else "",
             group=name,
@@ -83,24 +84,21 @@ def run_topics(settings: Settings, servers: str, folder: Path) -> Iterator[Setti
                     admin.delete_topics([spec.name for spec in topic_specs(run_settings)])
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The EDDY_* variables of the run's processes, beside those that they inherit."""
-    names = (
-        "bootstrap_servers", "topic_prefix", "group", "registry", "event_log", "port", "metrics_port",
-        "prequential_sample", "prequential_time",
-    )  # fmt: skip
-    return {f"EDDY_{name.upper()}": str(getattr(settings, name)) for name in names}
-
-
 @contextmanager
 def server_port(settings: Settings, folder: Path) -> Iterator[int]:
     """The port that the user has set; otherwise the default port, or any free port if another program or
     another run of the demo has that one. A lock file in `folder` keeps the default port for a run before its
     server listens there.
 
-    Errors: EddyError when the port that the user has set is taken.
+    Errors: EddyError when the port that the user has set is taken, or the host is another machine.
     """
     host, port = settings.host, settings.port
+    try:
+        free_port(host)
+    except OSError as error:
+        raise EddyError(
+            f"cannot listen on {host} ({error.strerror or error}); choose another address with EDDY_HOST"
+        ) from None
     if "port" in settings.model_fields_set and port:
         if not is_free(host, port):
             raise EddyError(f"port {port} is taken: stop what listens there, or set EDDY_PORT to another one")

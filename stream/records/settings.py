@@ -339,6 +339,11 @@ def load_settings(**overrides: Any) -> Settings:
     return _validated({name: value for name, value in overrides.items() if value is not None})
 
 
+def variable_of(name: str) -> str:
+    """The variable of the environment that sets a setting."""
+    return ENV_PREFIX + name.upper()
+
+
 def misspelt_settings(variables: Iterable[str]) -> dict[str, str]:
     """The variables that are no settings but look like one, each with the setting that may be meant."""
     settings = [name.upper() for name in Settings.model_fields]
@@ -347,7 +352,7 @@ def misspelt_settings(variables: Iterable[str]) -> dict[str, str]:
         name = variable.removeprefix(ENV_PREFIX)
         if name != variable and name not in settings:
             for similar in get_close_matches(name, settings, n=1, cutoff=_SIMILAR):
-                meant[variable] = ENV_PREFIX + similar
+                meant[variable] = variable_of(similar)
     return meant
 
 
@@ -356,7 +361,7 @@ def _validated(values: dict[str, Any]) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{ENV_PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg'].removeprefix('Value error, ')}"
+            f"{variable_of(str(entry['loc'][0]))}: {entry['msg'].removeprefix('Value error, ')}"
             for entry in error.errors(include_input=False, include_url=False)
         )
         raise EddyError(f"wrong settings: {wrong}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import urllib.request
@@ -28,7 +29,7 @@ class Program:
     def __init__(
         self, name: str, command: list[str], folder: Path, environment: Mapping[str, str], port: int = 0
     ) -> None:
-        self.child = Child(name, command, folder / f"{name}.log", environment)
+        self.child = Child(name, command, folder / f"{name}.log", {**os.environ, **environment})
         assert self.child.process.stdout is not None
         self.process = psutil.Process(int(self.child.process.stdout.readline()))
         self._port = port
