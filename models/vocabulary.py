@@ -254,5 +254,6 @@ class Catalogue:
         new_index = np.full(len(self), -1, np.int64)
         new_index[index] = np.arange(len(index))
         self._index = HashIndex(self.hashes[index])
+        self.features.forget_empty(lambda hashes: self.find(hashes) >= 0)
         self.renumbered += 1
         return new_index

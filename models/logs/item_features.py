@@ -106,6 +106,10 @@ class _Entry:
         self.revision = revision
         self._features = features
 
+    @property
+    def is_empty(self) -> bool:
+        return not callable(self._features) and not len(self._features)
+
     def now(self) -> NDArray[np.uint64]:
         features = self._features
         if callable(features):
@@ -145,6 +149,14 @@ class ItemFeatures:
         for item, features in items:
             if item not in self._by_item:
                 self.put(item, features)
+
+    def forget_empty(self, known: Callable[[NDArray[np.uint64]], NDArray[np.bool_]]) -> None:
+        """Forget of the items that have no features (since their metadata went) those that are not known any
+        more, either.
+        """
+        empty = np.array([item for item, entry in self._by_item.items() if entry.is_empty], np.uint64)
+        for item in empty[~known(empty)].tolist():
+            del self._by_item[item]
 
     def items(self) -> Iterator[tuple[int, NDArray[np.uint64]]]:
         """(item hash, features) of all items; the item that changed last comes last."""

@@ -5,19 +5,27 @@ is two values. A number gives both a value ("1999") and a place in the attribute
 of a category may have any of the names in CATEGORY; together they are the attribute `category`.
 
 What is kept is bounded: MAX_ATTRIBUTES, MAX_VALUES of an attribute and MAX_VALUES_OF_ITEM. What goes beyond
-is passed over and reported once.
+is passed over and reported once. What no item has any more does not count: an attribute leaves with its last
+item, and values leave when as many have come as there were.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eddy.models.growable import Growable
+from eddy.serving.catalogue.field_values import (
+    MAX_TEXT,
+    MAX_VALUES_OF_ITEM,
+    milliseconds_of,
+    number_of_field,
+    remembered_by,
+    texts_of,
+)
 
 CATEGORY = frozenset(("category", "categories", "genre", "genres"))
 """Names of fields that hold an item's categories."""
@@ -30,11 +38,7 @@ _NO_ATTRIBUTES = frozenset(("item_id", "title", STARTS, ENDS))
 
 MAX_ATTRIBUTES = 64
 MAX_VALUES = 1 << 17
-MAX_VALUES_OF_ITEM = 16
-MAX_TEXT = 256
-"""Characters of a value; a longer text is a description, by which nobody filters."""
-
-_LATEST_MS, _NO_NUMBER = float(1 << 53), np.float64(math.nan)
+_NO_NUMBER = np.float64(math.nan)
 
 
 def attribute_name(name: str) -> str:
@@ -45,8 +49,8 @@ def attribute_name(name: str) -> str:
 MAX_REMEMBERED = 1 << 15
 """Fields of an attribute whose codes are remembered."""
 
-_SHORT, _FEW = 64, 8
-"""Characters of a text, and texts of a list, that are remembered."""
+LEAST_VALUES = 1024
+"""Values of an attribute below which nobody looks for those that no item has any more."""
 
 _Codes = tuple[tuple[int, ...], float | None]
 
@@ -77,6 +81,10 @@ class Attribute:
         """[N], NaN = none; None as long as no item has a number"""
         self.remembered: dict[object, _Codes] = {}
         """what short fields give"""
+        self.items = 0
+        """how many items have any value"""
+        self._look_at = LEAST_VALUES
+        """with so many values it is time to look for those that no item has any more"""
 
     def code(self, value: str) -> int:
         """The code of a value, a new one if it has none."""
@@ -95,14 +103,33 @@ class Attribute:
         top = int(items.max(initial=-1)) + 1
         self._widen(max(new.column, default=-1) + 1)
         self.codes.extend(top, -1)
+        self.items -= self._with_values(items)
         self.codes.now[items] = -1
         self.codes.now[items[new.row], new.column] = new.code
+        self.items += self._with_values(items)
         if self.numbers is None and new.number:
             self.numbers = Growable(np.zeros(0, np.float64))
         if self.numbers is not None:
             self.numbers.extend(top, _NO_NUMBER)
             self.numbers.now[items] = math.nan
             self.numbers.now[items[list(new.number)]] = list(new.number.values())
+
+    def _with_values(self, items: NDArray[np.int64] | slice) -> int:
+        """How many of these items have any value."""
+        return int(np.count_nonzero(self.codes.now[items, 0] >= 0))
+
+    def forget_unused(self) -> None:
+        """Forget the values that no item has any more, if that may be worth it; the others get new codes."""
+        if len(self.values) < self._look_at:
+            return
+        stored = self.codes.now >= 0
+        used = np.unique(self.codes.now[stored])
+        if len(used) < len(self.values):
+            self.codes.now[stored] = np.searchsorted(used, self.codes.now[stored])
+            self.values = [self.values[code] for code in used.tolist()]
+            self.code_of = {value: code for code, value in enumerate(self.values)}
+            self.remembered = {}
+        self._look_at = min(max(LEAST_VALUES, 2 * len(used)), MAX_VALUES)
 
     def _widen(self, width: int) -> None:
         codes = self.codes.now
@@ -134,6 +161,7 @@ class Attribute:
         """Keep these items, which get the numbers 0 … n - 1."""
         stored = index[index < len(self.codes)]
         self.codes = Growable(self.codes.now[stored])
+        self.items = self._with_values(slice(None))
         if self.numbers is not None:
             self.numbers = Growable(self.numbers.now[index[index < len(self.numbers)]])
 
@@ -171,18 +199,25 @@ class Attributes:
         if not described:
             return
         # 1. The values by attribute; all attributes are written, since an item may have lost some.
+        for attribute in self.by_name.values():
+            attribute.forget_unused()
         items = np.fromiter(described, np.int64, len(described))
         new: defaultdict[str, _NewValues] = defaultdict(_NewValues)
         for row, fields in enumerate(described.values()):
             self._collect(row, fields, new)
         for name, attribute in self.by_name.items():
             attribute.write(items, new[name])
+        self._drop_empty()
         # 2. Dates, and which items have changed.
         self._put_dates(items, described)
         if len(self._changed) > max(1 << 16, 2 * int(items.max())):
             self._dropped += len(self._changed)
             self._changed = Growable(np.zeros(0, np.int64))
         self._changed.append(items)
+
+    def _drop_empty(self) -> None:
+        for name in [name for name, attribute in self.by_name.items() if not attribute.items]:
+            del self.by_name[name]
 
     def _collect(self, row: int, fields: Mapping[str, object], new: defaultdict[str, _NewValues]) -> None:
         """Add the values of one item to those that are to be written."""
@@ -214,10 +249,10 @@ class Attributes:
         """The codes of a field's values, and its number. Those of short fields are remembered: most are the
         fields of many items.
         """
-        attribute, key = self.by_name.get(name), _key(value)
+        attribute, key = self.by_name.get(name), remembered_by(value)
         if attribute is not None and key in attribute.remembered:
             return attribute.remembered[key]
-        texts = tuple(dict.fromkeys(_texts(value)))
+        texts = tuple(dict.fromkeys(texts_of(value)))
         if not texts or (attribute := self._attribute(name)) is None:
             return (), None
         codes, is_full = list[int](), False
@@ -229,7 +264,7 @@ class Attributes:
                 )
             else:
                 codes.append(attribute.code(text))
-        found = tuple(codes), _number(value)
+        found = tuple(codes), number_of_field(value)
         if key is not None and not is_full and len(attribute.remembered) < MAX_REMEMBERED:
             attribute.remembered[key] = found
         return found
@@ -238,7 +273,7 @@ class Attributes:
         names = (STARTS, ENDS)
         if not self.any_dates and not any(name in fields for fields in described.values() for name in names):
             return
-        times = [[_milliseconds(fields.get(name)) for fields in described.values()] for name in names]
+        times = [[milliseconds_of(fields.get(name)) for fields in described.values()] for name in names]
         if not self.any_dates:
             if all(math.isnan(time) for column in times for time in column):
                 return
@@ -267,63 +302,8 @@ class Attributes:
         """Keep these items, in increasing order, which get the numbers 0 … n - 1."""
         for attribute in self.by_name.values():
             attribute.keep(index)
+        self._drop_empty()
         self.starts, self.ends = (
             Growable(column.now[index[index < len(column)]]) for column in (self.starts, self.ends)
         )
         self.renumbered += 1
-
-
-def _key(value: object) -> object:
-    """What a short field can be remembered by; None for others. True, 1 and 1.0 are different fields."""
-    if isinstance(value, str):
-        return value if len(value) <= _SHORT else None
-    if isinstance(value, bool | int | float):
-        return type(value), value
-    are_short = isinstance(value, list) and len(value) <= _FEW and all(map(_is_short, value))
-    return tuple(value) if are_short else None  # type: ignore[arg-type]
-
-
-def _is_short(part: object) -> bool:
-    return isinstance(part, str) and len(part) <= _SHORT
-
-
-def _texts(value: object) -> Iterator[str]:
-    """The values of a field, in small letters."""
-    if isinstance(value, bool):
-        yield "true" if value else "false"
-    elif isinstance(value, str):
-        yield from (part for part in map(str.strip, value.casefold().split("|")) if 0 < len(part) <= MAX_TEXT)
-    elif isinstance(value, int | float):
-        number = _number(value)
-        if number is not None:
-            yield f"{number:.15g}"
-    elif isinstance(value, list):
-        for part in value[:MAX_VALUES_OF_ITEM]:
-            if not isinstance(part, list):
-                yield from _texts(part)
-
-
-def _number(value: object) -> float | None:
-    """The finite number that a field holds, if it does."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _milliseconds(value: object) -> float:
-    """A date (ISO 8601, UTC unless it says otherwise; or ms since 1970) as ms; NaN where it is none."""
-    if isinstance(value, str):
-        try:
-            date = datetime.fromisoformat(value)
-        except ValueError:
-            return math.nan
-        try:
-            return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000
-        except (OverflowError, ValueError):
-            return math.nan
-    number = None if isinstance(value, str) else _number(value)
-    return math.nan if number is None or abs(number) > _LATEST_MS else number

@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from eddy.serving.catalogue.adjustments import Boost
-from eddy.serving.catalogue.attributes import MAX_TEXT, attribute_name
+from eddy.serving.catalogue.attributes import attribute_name
+from eddy.serving.catalogue.field_values import MAX_TEXT
 from eddy.serving.catalogue.filters import Condition, Filter
 
 MAX_CONDITIONS, MAX_ALTERNATIVES = 16, 100

@@ -18,7 +18,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from eddy.serving.catalogue.adjustments import Boost
-from eddy.serving.catalogue.attributes import MAX_TEXT, attribute_name
+from eddy.serving.catalogue.attributes import attribute_name
+from eddy.serving.catalogue.field_values import MAX_TEXT
 from eddy.serving.catalogue.filter_language import (
     DEFAULT_FACTOR,
     MAX_ALTERNATIVES,

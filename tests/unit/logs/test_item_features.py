@@ -6,6 +6,7 @@ import decimal
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from eddy.models.logs.events import Events, read_items
 from eddy.models.logs.item_features import (
     MAX_FEATURES,
     MIN_ITEMS,
+    NONE,
     ItemFeatures,
     bags,
     features_of,
@@ -384,3 +386,13 @@ def test_metadata_of_other_items_than_the_logs_is_refused() -> None:
     with pytest.raises(EddyError, match="item_id") as caught:
         train(kinds_log(), SMALL, FAST, EVERY_EVENT, features=others)
     assert "\n" not in str(caught.value)
+
+
+def test_of_items_that_have_left_no_entry_stays_once_their_metadata_is_gone() -> None:
+    hashes = item_hashes(["gone", "stays", "described"])
+    catalogue = Catalogue(hashes)
+    for item in hashes.tolist():
+        catalogue.features.put(item, NONE)
+    catalogue.features.put(int(hashes[2]), partial(features_of, {"title": "Alien"}))
+    catalogue.keep(np.array([1]))
+    assert [item for item, _ in catalogue.features.items()] == hashes[1:].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eddy.models.registry import Version
-from eddy.serving.catalogue.attributes import MAX_ATTRIBUTES, Attributes
+from eddy.serving.catalogue.attributes import LEAST_VALUES, MAX_ATTRIBUTES, Attributes
 from eddy.serving.catalogue.filter_language import AttributeBoost, AttributeCondition, filter_of
 from eddy.serving.catalogue.filters import Condition
 from eddy.serving.lists.answers import Answer
@@ -159,6 +159,35 @@ def test_forgotten_items_take_their_attributes_with_them() -> None:
     assert red.matches(attributes, index).tolist() == [True, False, False, False]
     attributes.put({0: {"size": 9}})
     assert red.matches(attributes, index).tolist() == [False] * 4
+
+
+def test_values_that_no_item_has_any_more_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 8 * LEAST_VALUES
+    monkeypatch.setattr("eddy.serving.catalogue.attributes.MAX_VALUES", most)
+    attributes = Attributes()
+    attributes.put({0: {"price": 7, "colour": "Red"}})
+    for change in range(0, 2 * most, LEAST_VALUES):
+        attributes.put({item: {"price": change + item} for item in range(1, LEAST_VALUES)})
+    assert attributes.over_limit == {}
+    price = attributes.by_name["price"]
+    assert len(price.values) == len(price.code_of) <= 3 * LEAST_VALUES
+    assert len(price.remembered) <= len(price.values)
+    index = np.arange(LEAST_VALUES)
+    assert [*np.flatnonzero(Condition("price", any_of=frozenset(("7",))).matches(attributes, index))] == [0]
+    assert price.values_of(1) == [str(change + 1)]
+    assert attributes.by_name["colour"].values_of(0) == ["red"]
+
+
+def test_an_attribute_leaves_with_its_last_item() -> None:
+    attributes = Attributes()
+    for number in range(3 * MAX_ATTRIBUTES):
+        attributes.put({0: {f"name-{number}": "x"}, 1: {"brand": "acme"}})
+    assert [*attributes.by_name] == ["brand", f"name-{number}"]
+    assert attributes.over_limit == {}
+    attributes.keep(np.array([1]))
+    assert [*attributes.by_name] == ["brand"]
+    attributes.put({0: {}})
+    assert not attributes.by_name
 
 
 def test_odd_values_are_no_error() -> None:
