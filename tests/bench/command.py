@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,36 @@ def print_progress(elapsed_s: float, line: str) -> None:
     """Print a line with the time since the start."""
     minutes, seconds = divmod(int(elapsed_s), 60)
     print(f"{minutes:2d}:{seconds:02d}  {line}", flush=True)
+
+
+class Progress:
+    """What a command prints while it measures, each line with the time since the start; it remembers what
+    could not be measured.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.missing: list[str] = []
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def __call__(self, line: str) -> None:
+        """Print a line."""
+        print_progress(self.elapsed, line)
+
+    def miss(self, line: str) -> None:
+        """Print what could not be measured, and why."""
+        self(line)
+        self.missing.append(line)
+
+    def exit_code(self) -> int:
+        """0 when everything was measured; else 1, once it is said again what is missing."""
+        for line in self.missing:
+            print(f"missing: {line}", file=sys.stderr)
+        return 1 if self.missing else 0
 
 
 @contextmanager

@@ -260,6 +260,8 @@ def main() -> None:
         if options.kafka:
             note("workers", whole_programs(folder, options.seconds))
         note("training", {device: training(device) for device in ("cuda", "cpu")})
+    if options.kafka and len(figures["workers"]) < 1 + 2 * len(EMISSIONS):
+        sys.exit("bench: not all workers could be measured; the lines above say why")
 
 
 if __name__ == "__main__":

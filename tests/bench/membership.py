@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eddy.models.errors import EddyError
-from tests.bench.command import exit_with, new_testbed, print_progress
+from tests.bench.command import Progress, exit_with, new_testbed
 from tests.bench.group import Group, new_group, python_of
 from tests.bench.machine import describe
 from tests.bench.membership_plan import FULL_MEMBERSHIP, QUICK_MEMBERSHIP, MembershipPlan, Part
@@ -28,11 +28,10 @@ from tests.bench.swaps import measure_swaps
 from tests.bench.testbed import Testbed
 
 MANY = 100
-Log = Callable[[str], object]
 
 
 def measure_membership(
-    testbed: Testbed, plan: MembershipPlan, log: Log, python: str = sys.executable
+    testbed: Testbed, plan: MembershipPlan, log: Progress, python: str = sys.executable
 ) -> dict[str, Any]:
     """The figures of all parts; the worker is that of `python`."""
     measures: dict[Part, Callable[[], Any]] = {
@@ -43,7 +42,7 @@ def measure_membership(
     return {part: measures[part]() for part in plan.parts}
 
 
-def _many_partitions(testbed: Testbed, limit_s: float, python: str, log: Log) -> dict[str, Any] | None:
+def _many_partitions(testbed: Testbed, limit_s: float, python: str, log: Progress) -> dict[str, Any] | None:
     """How long a worker takes until it has all of 100 empty partitions, with what it then holds, and how long
     until a second one shares them. None when the first one takes too long.
     """
@@ -53,7 +52,7 @@ def _many_partitions(testbed: Testbed, limit_s: float, python: str, log: Log) ->
             try:
                 figures: dict[str, Any] = {"partitions": MANY, "ready_s": _seconds_to_ready(group, limit_s)}
             except EddyError as error:
-                log(f"{MANY} partitions on one worker: {error}")
+                log.miss(f"{MANY} partitions on one worker: {error}")
                 return None
             process = group.workers[0].process
             figures |= {
@@ -64,7 +63,7 @@ def _many_partitions(testbed: Testbed, limit_s: float, python: str, log: Log) ->
             try:
                 figures["shared_s"] = _seconds_to_ready(group, limit_s)
             except EddyError as error:
-                log(f"{MANY} partitions on two workers: {error}")
+                log.miss(f"{MANY} partitions on two workers: {error}")
                 figures["shared_s"] = None
     log(f"{MANY} partitions: {json.dumps(figures)}")
     return figures
@@ -90,15 +89,11 @@ def main() -> int:
         plan = replace(plan, rebalances=replace(plan.rebalances, rows=options.rows))
     if options.only:
         plan = replace(plan, parts=(options.only,))
-    python, machine, started = python_of(options.checkout), describe(), time.monotonic()
-
-    def log(line: str) -> None:
-        print_progress(time.monotonic() - started, line)
-
+    python, machine, log = python_of(options.checkout), describe(), Progress()
     with new_testbed(log) as testbed:
         figures = measure_membership(testbed, plan, log, python)
     print(json.dumps({**machine, "membership": figures}, indent=1))
-    return 0
+    return log.exit_code()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 from eddy.models.errors import EddyError
 from tests.bench.answer_log import AnswerLog
 from tests.bench.answered import Answered
+from tests.bench.command import Progress
 from tests.bench.crowd import Appender, Crowd, write_rows
 from tests.bench.group import Group, Owners, fewest_moves, moved_partitions, new_group
 from tests.bench.membership_plan import Change, RebalancePlan
@@ -30,10 +30,10 @@ LATE_S = 1.0
 
 STEADY_S = 10.0
 
-Log = Callable[[str], object]
 
-
-def measure_rebalances(testbed: Testbed, plan: RebalancePlan, python: str, log: Log) -> list[dict[str, Any]]:
+def measure_rebalances(
+    testbed: Testbed, plan: RebalancePlan, python: str, log: Progress
+) -> list[dict[str, Any]]:
     """A row of figures for the group as it is, then one for each change. A change after which the group does
     not settle is the last one.
     """
@@ -58,7 +58,7 @@ def measure_rebalances(testbed: Testbed, plan: RebalancePlan, python: str, log: 
                         results.append(_changed(group, answers, change, plan.limit_s))
                         log(_line(results[-1]))
             except EddyError as error:
-                log(f"the group's changes end here: {error}")
+                log.miss(f"the group's changes end here: {error}")
     return [{"rows": plan.rows, **figures} for figures in results]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from eddy.models.errors import EddyError
 from tests.bench.answer_log import AnswerLog
+from tests.bench.command import Progress
 from tests.bench.crowd import Appender, Crowd, write_rows
 from tests.bench.group import Group, new_group
 from tests.bench.membership_plan import SwapPlan
@@ -36,22 +37,20 @@ WARM_S, CALM_S, TAIL_S = 4.0, 8.0, 2.0
 BARE_ROWS = 20_000
 BARE_S = 300.0
 
-Log = Callable[[str], object]
 
-
-def measure_swaps(testbed: Testbed, plan: SwapPlan, python: str, log: Log) -> list[dict[str, Any]]:
+def measure_swaps(testbed: Testbed, plan: SwapPlan, python: str, log: Progress) -> list[dict[str, Any]]:
     """A row of figures for each swap. What fails is logged and left out."""
     results: list[dict[str, Any]] = []
     for rows, items in plan.points:
         try:
             _measure_point(testbed, plan, rows, items, python, log, results)
         except EddyError as error:
-            log(f"swaps with {rows:,} rows and {items:,} items end here: {error}")
+            log.miss(f"swaps with {rows:,} rows and {items:,} items end here: {error}")
     return results
 
 
 def _measure_point(
-    testbed: Testbed, plan: SwapPlan, rows: int, items: int, python: str, log: Log,
+    testbed: Testbed, plan: SwapPlan, rows: int, items: int, python: str, log: Progress,
     results: list[dict[str, Any]],
 ) -> None:  # fmt: skip
     with testbed.installation(PARTITIONS) as settings:
