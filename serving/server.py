@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
@@ -20,7 +19,7 @@ from eddy.serving.listening import BACKLOG, GRACE_S, listen, url_of
 from eddy.serving.process_metrics import ProcessMetrics
 from eddy.serving.protocol import protocol_with
 from eddy.serving.service import Service
-from eddy.stream.kafka.preparing import ToldToEnd, unless_told_to_end
+from eddy.stream.kafka.preparing import ToldToEnd, told_by_signals, unless_told_to_end
 from eddy.stream.kafka.topics import prepare_topics
 from eddy.stream.records.settings import Settings
 from eddy.stream.tracing import start_tracing
@@ -70,19 +69,33 @@ async def serve_on(
     """As `run_server`, on a socket that has its address. metrics: how processes on one port tell theirs.
     when_ready: take no connection before the server is ready, since others can answer meanwhile.
     """
-    # 1. The application and the server around it.
     keep_large_blocks_apart()
     tracer = start_tracing("eddy-serve")
     service = Service(settings, traced=tracer is not None)
+    try:
+        if metrics is not None:
+            service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
+        server = _Server(_config(new_app(service, tracer), settings))
+        await _run(service, server, listening, on_start, when_ready)
+    finally:
+        await service.stop()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close, _LAST_SPANS_S)
+
+
+async def _run(
+    service: Service,
+    server: _Server,
+    listening: socket.socket,
+    on_start: Callable[[str], None],
+    when_ready: bool,
+) -> None:
+    """Answer until a signal or a failure of the service, which the caller stops."""
+    settings, loop, told = service.settings, asyncio.get_running_loop(), asyncio.Event()
     ProcessCollector(registry=service.metrics.registry)
-    if metrics is not None:
-        service.metrics.of_all_processes = await metrics.publish(service.metrics.registry)
-    server = _Server(_config(new_app(service, tracer), settings))
 
-    # 2. From here on a signal ends the server: /readyz says so at once, and a balancer has time to see it. A
-    #    second signal ends that time.
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-
+    # A signal ends the server: /readyz says so at once, and a balancer has time to see it. A second signal
+    # ends that time.
     def end() -> None:
         drain_s = 0 if service.ending else settings.http_drain_s
         service.ending = True
@@ -90,34 +103,29 @@ async def serve_on(
         service.streams.end()
         loop.call_later(drain_s, setattr, server, "should_exit", True)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    # 3. Create missing topics, follow them, and answer until a signal or a failure of the service.
-    try:
-        await unless_told_to_end(partial(prepare_topics, settings, "serve"), told.wait())
-    except ToldToEnd:
-        return
-    await service.start()
-    service.serve_others()
-    service.failed.add_done_callback(lambda _: service.streams.end())
-    service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
-    settling = asyncio.create_task(_settle(service))
-    try:
-        while when_ready and service.not_ready() and not server.should_exit:
-            await asyncio.sleep(_LOOK_EVERY_S)
-        url = url_of(listening)
-        log.info("serving on %s", url)
-        on_start(url)
-        await server.serve(sockets=[listening])
+    with told_by_signals(end):
+        # 1. Create missing topics, and follow them.
+        try:
+            await unless_told_to_end(partial(prepare_topics, settings, "serve"), told.wait())
+        except ToldToEnd:
+            return
+        await service.start()
+        service.serve_others()
+        service.failed.add_done_callback(lambda _: service.streams.end())
+        service.failed.add_done_callback(lambda _: setattr(server, "should_exit", True))
+        settling = asyncio.create_task(_settle(service))
+        # 2. Answer.
+        try:
+            while when_ready and service.not_ready() and not server.should_exit:
+                await asyncio.sleep(_LOOK_EVERY_S)
+            url = url_of(listening)
+            log.info("serving on %s", url)
+            on_start(url)
+            await server.serve(sockets=[listening])
+        finally:
+            settling.cancel()
         if service.failed.done():
             service.failed.result()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        settling.cancel()
-        await service.stop()
-        if tracer is not None:
-            await asyncio.to_thread(tracer.close, _LAST_SPANS_S)
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -1,9 +1,10 @@
 """Work that waits for the cluster before a process has begun, and that nobody has to wait for who ends it."""
 
 import asyncio
+import signal
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -11,6 +12,19 @@ T = TypeVar("T")
 
 class ToldToEnd(Exception):
     """The process is to end, and its work was not done yet."""
+
+
+@contextmanager
+def told_by_signals(end: Callable[[], object]) -> Iterator[None]:
+    """Call `end` at each SIGTERM and SIGINT as long as the block runs, on the event loop that runs it."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 async def unless_told_to_end(work: Callable[[], T], told: Coroutine[Any, Any, object]) -> T:

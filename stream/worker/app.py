@@ -6,7 +6,6 @@ Only this file and eddy.stream.worker.transport know Faust.
 
 import asyncio
 import logging
-import signal
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
@@ -22,14 +21,14 @@ from eddy.models.errors import EddyError
 from eddy.models.garbage import keep_out_of_collections
 from eddy.stream.kafka.clients import admin_client, require_servers
 from eddy.stream.kafka.login_watch import LoginWatch
-from eddy.stream.kafka.preparing import ToldToEnd, unless_told_to_end
+from eddy.stream.kafka.preparing import ToldToEnd, told_by_signals, unless_told_to_end
 from eddy.stream.kafka.security.credentials import for_aiokafka
 from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.topic_watch import TopicWatch, require_same_rows
 from eddy.stream.kafka.topics import ensure_topics, topic_ids, topic_specs
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.snapshots import discard_those_of_another_changelog
-from eddy.stream.tracing import start_tracing
+from eddy.stream.tracing import Tracer, start_tracing
 from eddy.stream.worker.joining import tell_of_refusals
 from eddy.stream.worker.metrics import WorkerMetrics
 from eddy.stream.worker.probes import serve_metrics
@@ -188,13 +187,23 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     """
     keep_large_blocks_apart()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    try:
-        ids = await unless_told_to_end(partial(_prepare, settings), stop.wait())
-    except ToldToEnd:
-        return
+    with told_by_signals(stop.set):
+        try:
+            ids = await unless_told_to_end(partial(_prepare, settings), stop.wait())
+        except ToldToEnd:
+            return
+        tracer = start_tracing("eddy-worker")
+        try:
+            await _work(settings, ids, stop, on_step, tracer)
+        finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close, LAST_SPANS_S)
+
+
+async def _work(
+    settings: Settings, ids: dict[str, UUID], stop: asyncio.Event, on_step: Any, tracer: Tracer | None
+) -> None:
+    """Join the group and work until the worker is to stop. ids: of the topics. Errors: see `run_worker`."""
     names = settings.topics
     metrics = WorkerMetrics()
     if settings.metrics_port is not None:
@@ -204,7 +213,6 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
     )
     app = new_app(settings, ids[names.user_state].hex)
     consumer = GroupConsumer(app, names.events)
-    tracer = start_tracing("eddy-worker")
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(
         Worker.start(settings, ids[names.events].bytes, consumer, metrics, on_step, tracer)
@@ -234,8 +242,6 @@ async def run_worker(settings: Settings, on_step: Any = lambda _: None) -> None:
         watching.cancel()
         await _no_more(joining)
         await app.stop()
-        if tracer is not None:
-            await asyncio.to_thread(tracer.close, LAST_SPANS_S)
 
 
 async def until_the_end(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eddy.serving.server import run_server
+from eddy.stream.records.settings import Settings, load_settings
+from eddy.stream.worker.app import run_worker
 from tests.deploy.files import DEPLOY, read_yaml, walk
+from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
 CONNECTS_WITHIN_S = 90.0
@@ -51,3 +59,28 @@ def test_the_refresh_of_the_cron_job_ends_when_its_pod_is_to_end(tmp_path: Path)
     cron_job = read_yaml(DEPLOY / "kubernetes" / "base" / "refresh.yaml")
     (container,) = next(at["containers"] for at in walk(cron_job) if "containers" in at)
     assert ended_while_it_waits(container["args"], signal.SIGTERM, tmp_path) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("run", [run_worker, run_server])
+def test_who_ends_early_leaves_no_handler_of_signals_and_no_thread_behind(
+    run: Callable[[Settings], Coroutine[Any, Any, None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{HOST}:9")
+    before = set(threading.enumerate())
+
+    async def ended_early(silent: socket.socket, settings: Settings) -> list[bool]:
+        """Whether each signal has a handler still."""
+        loop = asyncio.get_running_loop()
+        running = asyncio.create_task(run(settings))
+        with (await loop.run_in_executor(None, silent.accept))[0]:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.wait_for(running, ENDS_WITHIN_S)
+        return [loop.remove_signal_handler(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    with socket.create_server((HOST, 0)) as silent:
+        silent.settimeout(CONNECTS_WITHIN_S)
+        address = f"{HOST}:{silent.getsockname()[1]}"
+        settings = load_settings(bootstrap_servers=address, port=0, registry=tmp_path / "registry")
+        assert asyncio.run(ended_early(silent, settings)) == [False, False]
+    # Once the cluster is gone, so is who has asked it.
+    eventually(lambda: set(threading.enumerate()) <= before, within_s=CONNECTS_WITHIN_S)
