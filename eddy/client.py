@@ -112,7 +112,7 @@ class _Api:
     ) -> tuple[str, dict[str, Any]]:
         wanted = {"k": k, "exclude_seen": exclude_seen, "exclude": list(exclude) or None, **more}
         body = {name: value for name, value in wanted.items() if value is not None}
-        return f"/v1/users/{quote(user_id, safe='')}/recommendations", body
+        return f"{_path_of(user_id)}/recommendations", body
 
     @staticmethod
     def _list_of(answer: dict[str, Any]) -> Recommendations:
@@ -196,7 +196,7 @@ class Client(_Api):
 
     def erase(self, user_id: str) -> dict[str, Any]:
         """Forget a user; the answer says by when nothing of them is left. Errors: as `recommendations`."""
-        answer: dict[str, Any] = self.request("DELETE", f"/v1/users/{quote(user_id, safe='')}")
+        answer: dict[str, Any] = self.request("DELETE", _path_of(user_id))
         return answer
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
@@ -254,7 +254,7 @@ class AsyncClient(_Api):
 
     async def erase(self, user_id: str) -> dict[str, Any]:
         """As `Client.erase`."""
-        answer: dict[str, Any] = await self.request("DELETE", f"/v1/users/{quote(user_id, safe='')}")
+        answer: dict[str, Any] = await self.request("DELETE", _path_of(user_id))
         return answer
 
     async def request(self, method: str, path: str, body: Any = None) -> Any:
@@ -270,6 +270,14 @@ class AsyncClient(_Api):
             return await self._http.request(method, path, json=body)
         except httpx.TransportError as error:
             return error
+
+
+def _path_of(user_id: str) -> str:
+    """The path of a user. In a URL "." and ".." mean folders, unless their dots are encoded; a proxy that
+    resolves those, too, leads to another route, which refuses the request.
+    """
+    quoted = quote(user_id, safe="")
+    return f"/v1/users/{quoted.replace('.', '%2E') if quoted in ('.', '..') else quoted}"
 
 
 def _known(type_: type[T], values: Mapping[str, Any]) -> T:

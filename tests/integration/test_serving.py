@@ -17,6 +17,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
+from eddy.client import Client
 from eddy.serving.bulk.run import make_lists
 from eddy.serving.lists.questions import Question
 from eddy.stream.kafka.clients import client_config
@@ -69,6 +70,18 @@ def test_an_unknown_user_gets_what_is_popular(system: System) -> None:
 
 def test_a_user_whose_id_needs_quoting_is_known(system: System) -> None:
     system.send_and_see("ü/?#&% \u2028", [1, 2], quoted="%C3%BC/%3F%23&%25%20%E2%80%A8")
+
+
+@pytest.mark.parametrize("user", [".", ".."])
+def test_a_user_whose_id_is_a_folder_in_urls_is_asked_for_and_erased_by_the_client(
+    system: System, user: str
+) -> None:
+    at = system.send(user, [1, 2])
+    with Client(str(system.client.base_url), timeout=30) as client:
+        eventually(lambda: client.recommendations(user).offset == at[1])
+        assert client.recommendations(user).user_id == user
+        assert client.erase(user)["user_id"] == user
+        eventually(lambda: not client.recommendations(user).known)
 
 
 def test_filters_of_the_caller(system: System) -> None:

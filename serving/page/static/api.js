@@ -75,7 +75,10 @@ export async function post(path, body, signal = undefined) {
   return { answer: await contentOf(response), serverTime: Number(response.headers.get("x-eddy-time")) || null };
 }
 
+const DOTS = /\/\.{1,2}(?=\/|$)/; // browsers take them for folders, encoded or not, and would ask something else
+
 async function send(method, path, { parameters = {}, body = undefined, signal = undefined }) {
+  if (DOTS.test(path)) throw new Refused(400, "A browser cannot ask for the ids . and .. in a URL.");
   const url = new URL(path, document.baseURI.replace(/[?#].*$/, ""));
   for (const [name, value] of Object.entries(parameters))
     if (value !== null && value !== undefined) url.searchParams.set(name, value);

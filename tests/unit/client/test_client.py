@@ -77,6 +77,22 @@ def test_a_list_is_typed_and_what_a_newer_server_says_more_is_no_error(asynchron
 
 
 @both
+@pytest.mark.parametrize(
+    ("user", "path"), [(".", b"%2E"), ("..", b"%2E%2E"), ("...", b"..."), ("a/../b", b"a%2F..%2Fb")]
+)
+def test_an_id_of_dots_is_no_folder(asynchronous: bool, user: str, path: bytes) -> None:
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(200, json=LIST)
+
+    ask(answer, asynchronous, lambda client: client.recommendations(user))
+    ask(answer, asynchronous, lambda client: client.erase(user))
+    assert asked == [b"/v1/users/" + path + b"/recommendations", b"/v1/users/" + path]
+
+
+@both
 def test_a_list_says_whether_it_includes_what_it_waited_for(asynchronous: bool) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         waits = json.loads(request.content) == {"wait_for": "3:17"}
