@@ -18,15 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import msgspec
 from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from eddy.models.errors import EddyError
-from eddy.models.untrusted import Unreadable, decoded
+from eddy.stream.ingest.doubts import Doubt, Name, SourceTopic
 from eddy.stream.ingest.mapping import FieldMap, Unmappable
-from eddy.stream.kafka.clients import new_consumer, records_to_end
+from eddy.stream.kafka.clients import new_consumer
 from eddy.stream.records.clock import wall_ms
 from eddy.stream.records.dead_letters import Letter, dead_letter
 from eddy.stream.records.decode import Rejected
@@ -48,37 +47,23 @@ _RECOMMIT_S = 60.0
 """A quiet source is committed again this often, so that the tail of `events` that a successor reads is short.
 """
 
-_CLOCK_MARGIN_MS = 60_000
-"""By how much the clocks of hosts and brokers may differ."""
-
 FIRST_RECORDS = 1_000
 """When none of so many first records of a group can be mapped, ingest stops."""
+
+MOST_IN_DOUBT = FIRST_RECORDS + BATCH_RECORDS
+"""So many records of a partition can have been written without a commit."""
 
 _UNPROVEN = " unproven"
 """Stands behind the time in a commit's note while the group has mapped no record. Offsets that somebody sets
 by hand come without it, so a user who knows what the first records are can go on behind them.
 """
 
-_decode_event = msgspec.json.Decoder(Event).decode
 _LOST = (CommitFailedError, RebalanceInProgressError)
 
 
 def group_of(settings: Settings, topic: str) -> str:
     """The consumer group that ingests this topic."""
     return f"{settings.group}-ingest-{topic}"
-
-
-@dataclass
-class _Doubt:
-    """What an earlier owner of a partition may have written to `events` and not committed."""
-
-    since_ms: int
-    """when it committed last; commits keep this time until the doubt is over, so that whoever takes the
-    partition over after one more crash looks as far back"""
-    records: int
-    """at most so many of the next records"""
-    end: int
-    """none from this offset on: the source ended there when the partition was taken over"""
 
 
 @dataclass(frozen=True)
@@ -97,10 +82,11 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
     """See the module. When `poll` gains partitions, it first reads what of them is in `events` already."""
 
     def __init__(self, settings: Settings, topic: str, topic_id: str, fields: FieldMap) -> None:
-        self.settings, self.topic, self.topic_id, self.fields = settings, topic, topic_id, fields
+        self.settings, self.topic = settings, topic
+        self._source = SourceTopic(settings, topic, topic_id, fields)
         self._gained: set[TopicPartition] = set()
-        self._doubts: dict[TopicPartition, _Doubt] = {}
-        self._written: set[tuple[str, str]] = set()
+        self._doubts: dict[TopicPartition, Doubt] = {}
+        self._written: set[Name] = set()
         self._held_back: list[Letter] = []
         """the group's first records, as long as none could be mapped"""
         self._read_again = False
@@ -151,38 +137,22 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
         assignment = self._consumer.assignment()
         gained = sorted(self._gained & assignment)
         self._doubts = {tp: doubt for tp, doubt in self._doubts.items() if tp in assignment}
+        names = set[Name]()
         for tp in gained:
             committed = self._consumer.committed(tp, metadata=True)
             if committed is None:  # a first commit before the first write: from then on the time is known
                 start = self._consumer.beginning_offsets([tp])[tp]
                 self._consumer.commit({tp: OffsetAndMetadata(start, self._note(tp))})
             else:
-                end = self._consumer.end_offsets([tp])[tp]
                 since_ms = _committed_ms(committed.metadata)
-                self._doubts[tp] = _Doubt(since_ms, FIRST_RECORDS + BATCH_RECORDS, end)
-        since = [self._doubts[tp].since_ms for tp in gained if tp in self._doubts]
-        if since:
-            self._written |= self._tail_of_events(max(min(since) - _CLOCK_MARGIN_MS, 0))
+                doubt, of_records = self._source.doubt(tp, committed.offset, MOST_IN_DOUBT, since_ms)
+                if of_records:
+                    self._doubts[tp] = doubt
+                    names |= of_records
+        if names:
+            since_ms = min(self._doubts[tp].since_ms for tp in gained if tp in self._doubts)
+            self._written |= self._source.written(names, since_ms)
         self._gained.clear()
-
-    def _tail_of_events(self, since: int) -> set[tuple[str, str]]:
-        """(user_id, event_id) of events since the time `since`, ms, that may come from this source."""
-        topic = self.settings.topics.events
-        marker = b"" if "event_id" in self.fields.paths else f'"{self.topic_id}:'.encode()
-        names: set[tuple[str, str]] = set()
-        consumer = new_consumer(self.settings, group_id=None, enable_auto_commit=False)
-        try:
-            tps = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            consumer.assign(tps)
-            end = consumer.end_offsets(tps)
-            for tp, start in consumer.offsets_for_times(dict.fromkeys(tps, since)).items():
-                consumer.seek(tp, end[tp] if start is None else start.offset)
-            for record in records_to_end(consumer, end):
-                if record.value is not None and marker in record.value:
-                    names.update(_name(record.value))
-        finally:
-            consumer.close()
-        return names
 
     def map_records(self, polled: Polled) -> Mapped:
         """The events and dead letters of records, in their order, without those that are in `events` already.
@@ -197,7 +167,7 @@ class Source(ConsumerRebalanceListener):  # type: ignore[misc]
             doubtful = doubt.records if doubt else 0
             for i, record in enumerate(records):
                 try:
-                    event = self.fields.event(record.value, f"{self.topic_id}:{number}:{record.offset}")
+                    event = self._source.event(number, record.offset, record.value)
                 except Unmappable as reason:
                     letters.append(dead_letter(self.topic, number, Rejected(record, str(reason))))
                     continue
@@ -317,19 +287,10 @@ def _reason(letter: Letter) -> str:
     return dict(letter["headers"])["reason"].decode()
 
 
-def _committed_ms(note: str | None) -> int:
-    """The time in a commit's note, ms; 0, the beginning of time, for offsets set by hand."""
+def _committed_ms(note: str | None) -> int | None:
+    """The time in a commit's note, ms; None for offsets set by hand."""
     time_ms = (note or "").removesuffix(_UNPROVEN)
-    return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else 0
-
-
-def _name(value: bytes) -> list[tuple[str, str]]:
-    """(user_id, event_id) of a record of `events`, as a list of one; empty where it has no event_id."""
-    try:
-        event = decoded(_decode_event, value)
-    except Unreadable:
-        return []
-    return [(event.user_id, event.event_id)] if event.event_id is not None else []
+    return int(time_ms) if time_ms.isascii() and time_ms.isdigit() else None
 
 
 __all__ = ["BATCH_RECORDS", "FIRST_RECORDS", "Mapped", "Polled", "Source", "group_of"]

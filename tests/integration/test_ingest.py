@@ -245,7 +245,7 @@ def test_events_written_before_a_crash_that_came_before_the_commit_are_not_writt
 def test_events_written_before_two_crashes_in_a_row_are_not_written_again(
     settings: Settings, source: str, admin: KafkaAdminClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eddy.stream.ingest.source._CLOCK_MARGIN_MS", 0)  # as if minutes lay between them
+    monkeypatch.setattr("eddy.stream.ingest.doubts._CLOCK_MARGIN_MS", 0)  # as if minutes lay between them
     group = group_of(settings, source)
     send(settings, source, [record(number) for number in range(300)])
     run(settings, source, until_end=True)
@@ -270,6 +270,27 @@ def test_events_written_before_two_crashes_in_a_row_are_not_written_again(
     assert len(written(settings)) == 1_000
     notes = {at.metadata for at in admin.list_group_offsets([group])[group].values()}
     assert min(map(int, notes)) > max(int(at.metadata) for at in before.values()), "and the doubt ends"
+
+
+def test_offsets_that_somebody_has_set_back_keep_no_more_in_memory_than_what_is_in_doubt(
+    settings: Settings, source: str, admin: KafkaAdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, in_doubt = group_of(settings, source), 20
+    send(settings, source, [record(number) for number in range(1_000)])
+    run(settings, source, until_end=True)
+    admin.alter_group_offsets(
+        group,
+        {TopicPartition(source, number): OffsetAndMetadata(0, "") for number in range(SOURCE_PARTITIONS)},
+    )
+    monkeypatch.setattr("eddy.stream.ingest.source.MOST_IN_DOUBT", in_doubt)
+    again = Source(settings, source, str(topic_ids(admin, [source])[source]), parse_map(FIELDS, "s", "view"))
+    while not again.poll():
+        pass
+    assert len(again._written) == in_doubt * SOURCE_PARTITIONS
+    came = [one.timestamp for one in read(settings, source)]
+    assert all(doubt.since_ms >= min(came) for doubt in again._doubts.values()), "no older events are read"
+    again.close()
+    assert run(settings, source, until_end=True).known == in_doubt * SOURCE_PARTITIONS
 
 
 def run_process(settings: Settings, topic: str) -> SpawnProcess:

@@ -27,8 +27,8 @@ from eddy.models.vocabulary import Catalogue
 from eddy.serving.view import MaterialisedView
 from eddy.stream.engine.live_shares import LiveShares
 from eddy.stream.event_log.table import events_table
+from eddy.stream.ingest.doubts import _name as name_of_written
 from eddy.stream.ingest.mapping import Unmappable, parse_map
-from eddy.stream.ingest.source import _name as name_of_written
 from eddy.stream.kafka.versions import decode_announcement, open_version
 from eddy.stream.records.schema import MAX_EPOCH, Announcement, encode
 from eddy.stream.records.settings import load_settings
