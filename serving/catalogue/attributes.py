@@ -85,6 +85,8 @@ class Attribute:
         """how many items have any value"""
         self._look_at = LEAST_VALUES
         """with so many values it is time to look for those that no item has any more"""
+        self._written = 0
+        """how many items were written since then: a look costs a pass over all"""
 
     def code(self, value: str) -> int:
         """The code of a value, a new one if it has none."""
@@ -107,6 +109,7 @@ class Attribute:
         self.codes.now[items] = -1
         self.codes.now[items[new.row], new.column] = new.code
         self.items += self._with_values(items)
+        self._written += len(items)
         if self.numbers is None and new.number:
             self.numbers = Growable(np.zeros(0, np.float64))
         if self.numbers is not None:
@@ -120,16 +123,19 @@ class Attribute:
 
     def forget_unused(self) -> None:
         """Forget the values that no item has any more, if that may be worth it; the others get new codes."""
-        if len(self.values) < self._look_at:
+        values = len(self.values)
+        if values < self._look_at or self._written < values // 16:
             return
         stored = self.codes.now >= 0
-        used = np.unique(self.codes.now[stored])
-        if len(used) < len(self.values):
-            self.codes.now[stored] = np.searchsorted(used, self.codes.now[stored])
+        is_used = np.bincount(self.codes.now[stored], minlength=values) > 0
+        used = np.flatnonzero(is_used)
+        if len(used) < values:
+            self.codes.now[stored] = (np.cumsum(is_used) - 1)[self.codes.now[stored]]
             self.values = [self.values[code] for code in used.tolist()]
             self.code_of = {value: code for code, value in enumerate(self.values)}
             self.remembered = {}
-        self._look_at = min(max(LEAST_VALUES, 2 * len(used)), MAX_VALUES)
+        self._look_at = min(max(LEAST_VALUES, 2 * len(used)), MAX_VALUES * 7 // 8)
+        self._written = 0
 
     def _widen(self, width: int) -> None:
         codes = self.codes.now
