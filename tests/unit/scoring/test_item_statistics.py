@@ -1,5 +1,7 @@
 """Item statistics: decays that neither overflow nor depend on when they are asked, sums that replace."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -183,3 +185,28 @@ def test_newcomers_take_the_smallest_places_that_they_outweigh() -> None:
     index, share = statistics.successors_of(np.array([0]), float(T0))
     counts = dict(zip(index[0].tolist(), (share[0] * (8 + 1)).round().tolist(), strict=True))
     assert counts == {1: 3 - 2, 3: 2}  # 3 took the place of 2, and 4 wore down 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_newcomer_meets_the_slot_of_its_rank(seed: int) -> None:
+    """Item 0 is followed by others again and again, with many ties; four of them have slots."""
+    rng, statistics, slots = np.random.default_rng(seed), Statistics((), 4), [(-1, 0.0)] * 4
+    for _ in range(50):
+        followed = rng.integers(1, 12, rng.integers(1, 16))
+        previous = np.zeros((len(followed), 1), np.int64)
+        statistics.count_events(0, followed, np.full(len(followed), T0), previous)
+        slots = offered(slots, Counter(followed.tolist()))
+        part = statistics.partition(0)
+        assert [*zip(part.successor[0].tolist(), part.count[0].tolist(), strict=True)] == slots
+
+
+def offered(slots: list[tuple[int, float]], counted: Counter[int]) -> list[tuple[int, float]]:
+    """(successor, count) of each slot, once the followers were counted."""
+    slots = [(item, count + counted.pop(item, 0)) for item, count in slots]
+    newcomers = sorted(counted.items(), key=lambda pair: -pair[1])
+    for place, (item, weight) in zip(
+        sorted(range(len(slots)), key=lambda at: slots[at][1]), newcomers, strict=False
+    ):
+        old, count = slots[place]
+        slots[place] = (item, float(weight)) if old < 0 or count <= weight else (old, count - weight)
+    return slots
