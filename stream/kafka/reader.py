@@ -131,12 +131,12 @@ async def _read_until(
 async def read_on(
     settings: Settings, topic: str, partitions: Collection[int], take: Take, start: Mapping[int, int]
 ) -> None:
-    """As `read_to_end`, but go on with what comes, until cancelled."""
+    """As `read_to_end`, but go on with what comes, until cancelled, a few hundred records at a time."""
     tps = [TopicPartition(topic, partition) for partition in partitions]
     async with _consumer(settings, tps) as consumer:
         await _seek(consumer, tps, start)
         while True:
-            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_FOLLOWED)
             for tp, records in batches.items():
                 await take(tp, records)
 
