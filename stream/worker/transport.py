@@ -7,6 +7,7 @@ offsets, and the checkpoint alone calls it.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ CHUNK_CODEC = "eddy-chunk"
 
 LOOK_AGAIN_S = 0.05
 """How long a fetch may wait for records while a partition is not read yet."""
+
+MEMBER_S = 1.0
+"""How often the group's member counts as alive anew."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,23 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _CommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self.add_future(self._stay_a_member())
+
+    async def _stay_a_member(self) -> None:
+        """Let the member count as alive for as long as its event loop is: its work is judged by its commits.
+
+        aiokafka takes a member for dead that has asked for no records for `broker_max_poll_interval` (1,000
+        s), has it leave the group, and does not let it join again before it asks. A worker without partitions
+        never does, nor one that still restores all of its own.
+        """
+        while True:
+            consumer = self._thread._consumer
+            if consumer is not None:
+                consumer._subscription._last_fetch_ended = time.monotonic()
+            await asyncio.sleep(MEMBER_S)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         generation, seeks = self.app.consumer_generation_id, self._seeks_ended

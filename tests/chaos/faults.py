@@ -121,5 +121,20 @@ class HoldEngine:
         """No fault at a checkpoint."""
 
 
+@dataclass
+class Impatient:
+    """Let the consumer take its worker for dead after so many seconds without a request for records."""
+
+    fatal: ClassVar[bool] = False
+    seconds: float
+
+    def begin(self) -> None:
+        """In the worker's process, before the worker begins: Faust reads what the worker does not set."""
+        os.environ["BROKER_MAX_POLL_INTERVAL"] = str(self.seconds)
+
+    def __call__(self, step: str) -> None:
+        """No fault at a checkpoint."""
+
+
 def nothing(step: str) -> None:
     """No fault."""

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 from eddy.stream.records.settings import Settings
 from eddy.stream.worker.app import run_worker
-from tests.chaos.faults import Die, Hold, HoldEngine, LoseChunk, nothing
+from tests.chaos.faults import Die, Hold, HoldEngine, Impatient, LoseChunk, nothing
 from tests.support.waiting import eventually
 
 EXIT_S = 60.0
@@ -29,7 +29,7 @@ LAST_LINES = 5
 """Lines of a worker's log that are printed when it ends unexpectedly."""
 
 _OBEYS = "process %d obeys"
-Fault = Die | Hold | HoldEngine | LoseChunk
+Fault = Die | Hold | HoldEngine | Impatient | LoseChunk
 
 
 def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
@@ -41,7 +41,7 @@ def work(settings: Settings, log_file: Path, fault: Fault | None) -> None:
     for chatty in ("aiokafka", "kafka"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.info("process %d", os.getpid())
-    if isinstance(fault, HoldEngine):
+    if isinstance(fault, HoldEngine | Impatient):
         fault.begin()
     asyncio.run(_work(settings, fault or nothing))
 

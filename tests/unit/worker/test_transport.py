@@ -9,13 +9,16 @@ import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from eddy.stream.records.chunk import Chunk
+from eddy.stream.worker import transport
 from eddy.stream.worker.fetch_pace import FetchPace, Patience
 from eddy.stream.worker.transport import BatchConsumer, Reading
 
@@ -212,6 +215,22 @@ async def test_markers_of_transactions_that_were_passed_before_retention_removed
     assert [log.consumer.take_gone(tp, 7) for tp in (FIRST, SECOND)] == [0, 2]
     await log.all_chunks()
     assert [log.consumer.take_gone(tp, 7) for tp in (FIRST, SECOND)] == [0, 0]
+
+
+@in_a_loop
+async def test_a_member_that_asks_for_no_records_counts_as_alive() -> None:
+    subscription = SubscriptionState()
+    subscription._last_fetch_ended -= 1_000
+    assert subscription.fetcher_idle_time >= 1_000
+    consumer: Any = BatchConsumer.__new__(BatchConsumer)
+    consumer._thread = SimpleNamespace(_consumer=None)
+    with patch.object(transport, "MEMBER_S", 0.001):
+        staying = asyncio.create_task(consumer._stay_a_member())
+        await asyncio.sleep(0)  # it has not connected yet
+        consumer._thread._consumer = SimpleNamespace(_subscription=subscription)
+        while subscription.fetcher_idle_time >= 1_000:
+            await asyncio.sleep(0.001)
+    staying.cancel()
 
 
 def test_a_full_buffer_leaves_no_partition_out() -> None:
