@@ -156,7 +156,7 @@ class PartitionSet:
         others = set(range(self._settings.partitions)) - self._assigned
         await self._run(lambda: self.engine.reencoding.leave_out(others))
         self._settled = True
-        self.metrics.ready.set(1)
+        self.metrics.ready.set(self._assigned <= set(self.tasks))  # one may have been lost meanwhile
         if self._settings.standby and others:
             following = self._restorer.follow(others, self._followed.version.reached)
             self._following = self._background.spawn(following, "stand-by copies")
@@ -294,6 +294,8 @@ class PartitionSet:
         log.warning("%s: forgetting it", lost)
         if lost.partition in self.tasks:
             await self.drop([self.tasks[lost.partition]])
+        if lost.partition in self._assigned - set(self.tasks):
+            self.metrics.ready.set(0)
         again = lost.partition in self._reclaimed
         self._background.spawn(self._await_rebalance(lost, self._generation, again), "rebalance")
 
@@ -305,6 +307,8 @@ class PartitionSet:
         Errors: EddyError when the partition was lost `again` within the same assignment.
         """
         await asyncio.sleep(REBALANCE_SESSIONS * self._settings.session_timeout_s)
+        while self._restoring is not None and not self._restoring.done():
+            await asyncio.wait([self._restoring])  # it may be one of other partitions
         if self._generation != generation:
             return
         if again:
@@ -313,7 +317,7 @@ class PartitionSet:
                 "something else? Restarting takes it back"
             )
         missing = self._assigned - set(self.tasks)
-        if lost.partition in missing and self.settled:  # else a restore is under way, or has taken it back
+        if lost.partition in missing and self.settled:  # else a rebalance is under way
             log.warning("%s, but the group still gives it to this one; taking it back", lost)
             self._reclaimed |= missing
             await self.pause()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eddy.models.errors import EddyError
+from eddy.stream.worker.partition_set import REBALANCE_SESSIONS
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_group import Member
 from tests.support.memory_stage import ALL, MemoryStage, memory_stage, sentence
@@ -107,6 +108,43 @@ async def test_a_partition_that_was_fenced_but_still_is_this_worker_s_is_taken_b
         stage.fence(1, 2)
         stage.produce(EVENTS)
         await stage.require_promises()
+
+
+@in_leaping_time
+async def test_a_partition_that_was_fenced_while_others_were_restored_is_taken_back(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        before = await stage.start_owner("b")
+        await stage.make_durable(EVENTS)
+        await before.kill()
+        restoring = await stage.start("a")
+        hold = stage.kafka.hold("fetch", restoring.client, stage.settings.topics.user_state, 3)
+        await stage.rebalance(a=ALL)
+        at_work = restoring.worker.partitions.tasks
+        await stage.until(lambda: set(at_work) == ALL - {3})
+        stage.fence(0)
+        stage.produce(EVENTS)
+        await stage.until(lambda: 0 not in at_work)
+        await stage.pass_time(REBALANCE_SESSIONS * stage.settings.session_timeout_s + 1)
+        hold.release()
+        await stage.require_promises()
+        assert set(at_work) == ALL
+
+
+@in_leaping_time
+async def test_a_worker_is_not_ready_while_it_lacks_a_partition_that_was_fenced(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
+        stage.fence(1)
+        stage.produce(EVENTS)
+        await stage.until(lambda: 1 not in worker.worker.partitions.tasks)
+        assert worker.figure("eddy_ready") == 0
+        await stage.require_promises()
+        assert worker.figure("eddy_ready") == 1
 
 
 @in_leaping_time
