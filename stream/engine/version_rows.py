@@ -13,7 +13,7 @@ from eddy.stream.engine.move_rows import warm_up_row_moves
 from eddy.stream.engine.ranker import Ranker
 from eddy.stream.engine.ranker_builder import RankerBuilder
 from eddy.stream.state.item_names import ItemNames
-from eddy.stream.state.rows import Rows
+from eddy.stream.state.rows import NO_VERSION, Rows
 from eddy.stream.state.slab import Slab, Slots
 
 
@@ -34,9 +34,13 @@ class VersionRows:
             self.live.reencode(self.slab, stale)
         return stale
 
-    def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes) -> Rows:
-        """A copy of rows in the form that is stored. Errors: KeyError when one is of an older epoch."""
-        version = {self.live.epoch: self.live.version_hash}
+    def export(self, slots: Slots, catalogue: Catalogue, topic_id: bytes, stale: bool = False) -> Rows:
+        """A copy of rows in the form that is stored. Errors: KeyError when one is of an older epoch.
+
+        stale: take these, too. They name no version then, so that whoever loads them encodes them anew.
+        """
+        version = dict.fromkeys(np.unique(self.slab.epoch[slots]).tolist(), NO_VERSION) if stale else {}
+        version[self.live.epoch] = self.live.version_hash
         return self.slab.export_rows(slots, catalogue, topic_id, version)
 
 

@@ -39,6 +39,9 @@ and value did not speak against them when they left the window.
 """
 
 FORMAT = 2  # format 1 named event types by 16 bits of a hash, which several types could share
+NO_VERSION = 0
+"""Stands for the version of a row of which nobody can say it any more; no version has this hash."""
+
 NO_TIME = -1
 """Time of the event before the window when there is none: the anchor is zero because nothing came before."""
 

@@ -126,7 +126,8 @@ class PartitionTask:
 
     def snapshot(self, engine: Engine, topic_id: bytes) -> Snapshot:
         """All rows of the partition. Allowed only while nothing is pending, since no row of a snapshot may be
-        ahead of the changelog.
+        ahead of the changelog: one that waits to be encoded anew waits in the snapshot as well, or the
+        changelog would keep its old epoch for good.
         """
         return Snapshot(self.changelog_end, topic_id, self._blocks(engine, topic_id))
 
@@ -135,8 +136,7 @@ class PartitionTask:
         for version, slots in engine.rows.of_partition(self.number):
             for start in range(0, len(slots), BLOCK_ROWS):
                 part = slots[start : start + BLOCK_ROWS]
-                version.encode_stale(part)
-                yield version.export(part, engine.names.catalogue, topic_id)
+                yield version.export(part, engine.names.catalogue, topic_id, stale=True)
 
 
 def note_changed(tasks: Mapping[int, PartitionTask], changed: Iterable[Changed]) -> None:

@@ -62,11 +62,18 @@ def test_a_row_to_be_encoded_anew_is_so_when_an_event_touches_it_and_is_written_
     assert_same_rows(stored_rows(engine), stored_rows(fresh))
 
 
-def test_a_snapshot_encodes_rows_anew_whose_states_say_nothing(first: Version, second: Version) -> None:
-    engine = new_engine(second, epoch=3)
+def test_rows_that_wait_to_be_encoded_anew_wait_in_a_snapshot_as_well(
+    first: Version, second: Version
+) -> None:
+    """A snapshot with their new epoch would be all that has it: nothing would write them to the changelog."""
+    engine, task = new_engine(second, epoch=3), owned()
     engine.load_rows(stored_by(first, 1))
-    (block,) = owned().snapshot(engine, TOPIC_ID).blocks
-    assert_same_rows(block, stored_by(second, 3))
+    (block,) = task.snapshot(engine, TOPIC_ID).blocks
+    restarted = new_engine(second, epoch=3)
+    restarted.load_rows(block)
+    note_changed({0: task}, reencode_all(restarted))
+    assert written(task, restarted) == {"u-0": 3, "u-1": 3, "u-2": 3}
+    assert_same_rows(stored_rows(restarted), stored_by(second, 3))
 
 
 def test_rows_of_the_newest_epoch_but_of_another_version_are_encoded_anew(

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from aiokafka import TopicPartition
 
+from eddy.stream.worker.batch_loop import BatchLoop
 from tests.support.engines import random_version
 from tests.support.leaping_loop import in_leaping_time
 from tests.support.memory_group import Member
@@ -152,6 +154,25 @@ async def one_owner(stage: MemoryStage, name: str) -> Member:
     worker = await stage.start_owner(name)
     await stage.make_durable(EVENTS)
     return worker
+
+
+@in_leaping_time
+async def test_an_end_before_all_rows_have_moved_to_the_live_version_leaves_them_to_the_next_start(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        await (await one_owner(stage, "a")).stop()
+        stage.announce(versions.second)
+
+        async def move_none(*_: object) -> None:
+            await stage.pass_time(1)
+
+        with patch.object(BatchLoop, "_reencode_oldest", move_none):
+            worker = await stage.start_owner("a")
+            await stage.until(lambda: worker.figure("eddy_ready"))
+            await worker.stop()
+        await stage.start_owner("a")
+        await stage.require_promises()
 
 
 @pytest.mark.parametrize("call", ["end transaction", "commit offsets"])
