@@ -38,6 +38,9 @@ FORMAT = 4
 BLOCK_ROWS = 2_048
 """Rows of a block: a few megabytes, which stay in the processor's cache between reading and loading."""
 
+AHEAD_MS = 3_600_000
+"""A file from further in the future was written by a clock that was wrong: nobody knows its age."""
+
 _TAIL = struct.Struct("<QQ")
 _STATE, _OLDER = -1, -2  # stand for the floats of a state, and for the most older items of a row in the block
 # Widest first, so that each column of a block lies at a multiple of its width.
@@ -180,6 +183,8 @@ class SnapshotReader:
         if about["topic_id"] != topic_id.hex():
             raise Unusable("of another topic")
         age = time.time_ns() // 1_000_000 - int(about["written_at"])
+        if age < -AHEAD_MS:
+            raise Unusable(f"written {-age / 3_600_000:.1f} hours ahead of this machine's clock")
         if age > max_age_ms:
             raise Unusable(f"{age / 3_600_000:.1f} hours old, tombstones may be forgotten since")
         self.position = int(about["position"])
@@ -259,26 +264,37 @@ def discard_those_of_another_changelog(
     """Remove the snapshots of this `events` topic that were written beside another `user-state` topic than
     the one that is there now. Their positions mean nothing in it, so that erased users and older rows could
     come back. A file beside them names the topic that they belong to.
+
+    Errors: EddyError when one of them cannot be removed, since it would be used.
     """
     beside = snapshots_folder(folder) / group / f"{topic_id.hex()}.changelog"
     try:
-        if beside.exists() and beside.read_text() == changelog_id.hex():
-            return
-        for path in beside.parent.glob(f"{topic_id.hex()}-*.snapshot"):
-            log.warning("snapshot %s is discarded (not known to be of this changelog)", path.name)
-            discard_snapshot(path)
+        named = beside.read_bytes()
+    except OSError:  # most likely there is none yet
+        named = b""
+    if named == changelog_id.hex().encode():
+        return
+    for path in beside.parent.glob(f"{topic_id.hex()}-*.snapshot"):
+        log.warning("snapshot %s is discarded (not known to be of this changelog)", path.name)
+        discard_snapshot(path)
+        if path.exists():
+            raise EddyError(
+                f"snapshot {path}: is not of this changelog, and cannot be removed; do so by hand"
+            )
+    try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(changelog_id.hex())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         log.warning("snapshots %s: cannot be kept (%s); check space and permissions", beside.parent, error)
 
 
 def sweep_snapshots(folder: Path, group: str, max_age_ms: int) -> None:
-    """Remove files that are too old to be used, of whichever partition or process: an erased user may be in
-    them.
+    """Remove files that are too old to be used, or of a wrong clock, of whichever partition or process: an
+    erased user may be in them.
     """
-    oldest = time.time() - max_age_ms / 1000
+    now = time.time()
+    oldest, newest = now - max_age_ms / 1000, now + AHEAD_MS / 1000
     for path in (snapshots_folder(folder) / group).glob("*"):
         with suppress(OSError):  # another process may sweep here, too
-            if path.suffix != ".changelog" and path.stat().st_mtime < oldest:
+            if path.suffix != ".changelog" and not oldest <= path.stat().st_mtime <= newest:
                 path.unlink()

@@ -137,6 +137,16 @@ def test_one_older_than_tombstones_are_kept_is_refused(rows: Rows, tmp_path: Pat
         read(write(tmp_path / "a", rows), max_age_ms=-1)
 
 
+def test_one_from_the_future_is_refused_since_nobody_knows_its_age(
+    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as wrong_clock:
+        wrong_clock.setattr(time, "time_ns", lambda: int((time.time() + 30 * 86_400) * 1e9))
+        write(tmp_path / "a", rows)
+    with pytest.raises(Unusable, match="ahead of this machine's clock"):
+        read(tmp_path / "a")
+
+
 def test_no_snapshot_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none")
@@ -158,13 +168,14 @@ def test_one_that_cannot_be_removed_is_told_of(tmp_path: Path, caplog: pytest.Lo
     assert "remove it by hand" in caplog.text
 
 
-def test_what_is_too_old_is_swept_away_half_written_files_included(rows: Rows, tmp_path: Path) -> None:
-    names = ["old.snapshot", "old.123.tmp", "new.snapshot"]
+def test_what_is_too_old_or_of_a_wrong_clock_is_swept_away_half_written_files_included(
+    rows: Rows, tmp_path: Path
+) -> None:
+    ages = {"old.snapshot": 100, "old.123.tmp": 100, "new.snapshot": 0, "future.snapshot": -30 * 86_400}
     folder = tmp_path / "snapshots" / "group"
-    for name in names:
+    for name, age_s in ages.items():
         write(folder / name, rows)
-        if name.startswith("old"):
-            os.utime(folder / name, (time.time() - 100, time.time() - 100))
+        os.utime(folder / name, (time.time() - age_s, time.time() - age_s))
     sweep_snapshots(tmp_path, "group", max_age_ms=50_000)
     assert [path.name for path in folder.iterdir()] == ["new.snapshot"]
 
@@ -186,6 +197,23 @@ def test_those_that_were_written_beside_another_changelog_are_discarded(rows: Ro
     start(second)
     assert not ours.exists()
     assert other.exists(), "of another installation with the same folder"
+
+
+def test_those_beside_which_nothing_readable_names_their_changelog_are_discarded(
+    rows: Rows, tmp_path: Path
+) -> None:
+    ours = snapshot_path(tmp_path, "group", TOPIC_ID, 3)
+    write(ours, rows)
+    (ours.parent / f"{TOPIC_ID.hex()}.changelog").write_bytes(b"\xff")
+    discard_those_of_another_changelog(tmp_path, "group", TOPIC_ID, b"1" * 16)
+    assert not ours.exists()
+
+
+def test_one_of_another_changelog_that_cannot_be_removed_is_not_used(tmp_path: Path) -> None:
+    ours = snapshot_path(tmp_path, "group", TOPIC_ID, 3)
+    ours.mkdir(parents=True)
+    with pytest.raises(EddyError, match="do so by hand"):
+        discard_those_of_another_changelog(tmp_path, "group", TOPIC_ID, b"1" * 16)
 
 
 def test_which_changelog_snapshots_are_of_is_remembered_for_longer_than_they_are(
