@@ -181,15 +181,14 @@ class Engine:
             (int(columns.partition[i]), int(columns.offset[i]), _SAME_HASH) for i in np.flatnonzero(item < 0)
         ]
         type_ = self.names.catalogue.types.add(columns.type)
-        parts = [
-            _part(located, columns, item, type_, report)
-            for located in self.rows.locate(columns.user, columns.partition)
-        ]
+        located = self.rows.locate(columns.user, columns.partition)
+        parts = [_part(each, columns, item, type_, report) for each in located]
         # 3. Station 5: the state moves, in memory only.
         latest = [int(part.events.time.max()) for part in parts if len(part.place)]
         if latest:
             self.clock.observe(max(latest), self.wall())
         views = [self._move(part, report) for part in parts]
+        self.rows.drop_empty(located)
         self.names.touch_items(item[item >= 0], self.clock.now(self.wall()))
         # 4. Station 6: copies of rows are on their way to a top-k.
         for part, recorded in zip(parts, views, strict=True):

@@ -20,7 +20,7 @@ from eddy.stream.state.catalogue_indices import CatalogueIndices
 from eddy.stream.state.rows import Rows
 from eddy.stream.state.sampling import share_of
 from eddy.stream.state.side_by_side import leave_others
-from eddy.stream.state.slab import Slab, Slots
+from eddy.stream.state.slab import NO_OFFSET, Slab, Slots
 
 
 class NewerRows(EddyError):
@@ -148,6 +148,11 @@ class RowsByVersion:
             if np.any(version.slab.partition[there] != partition[event]):
                 raise ValueError("events of a user in two partitions: the decoder should have refused one")
         return located
+
+    def drop_empty(self, located: Sequence[Located]) -> None:
+        """Drop those of the located rows that include no event: none of their users' has moved a state."""
+        for version, _, slot in located:
+            version.slab.remove_rows(np.unique(slot[version.slab.offset[slot] == NO_OFFSET]))
 
     def load(
         self, rows: Rows, catalogue: Catalogue, indices: CatalogueIndices | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from eddy.models.evaluation.metrics import MISS
 from eddy.models.registry import Version
+from eddy.models.rules import EventRules
 from eddy.stream.engine.batch_report import Lists
 from eddy.stream.engine.engine import Engine
 from eddy.stream.engine.ranker import UPDATE_MS
@@ -113,6 +115,22 @@ def test_events_of_an_erased_user_that_come_again_are_applied_but_not_counted_ag
     outcome = engine.apply([batch(sent(20), range(20))])
     assert (outcome.applied, outcome.already_applied) == (7, 13)
     assert engine.statistics_buffer.drain_counted(0) == []
+
+
+def test_a_user_whose_events_do_not_move_states_has_no_row_and_is_never_dropped_as_idle(
+    version: Version,
+) -> None:
+    buys_only = replace(version, rules=EventRules(state="purchase"))
+    engine = new_engine(buys_only, emit="every")
+    happenings = [Happening("looks", "item-1", START), Happening("buys", "item-1", START, "purchase")]
+    report = engine.apply([batch(happenings, range(2))])
+    assert (report.applied, report.ignored) == (1, 1)
+    assert list(engine.newest.slab.slot_of) == ["buys"]
+    assert engine.idle_users(0, longer_than_ms=-1, before=100) == ["buys"]
+    late = [Happening("buys", "item-2", START + 1), Happening("looks", "item-2", START + 1, "purchase")]
+    engine.apply([batch(late, range(2, 4))])
+    slab = engine.newest.slab
+    assert slab.applied[slab.slots_of(["buys", "looks"])].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
