@@ -1,5 +1,6 @@
 """What a worker tells about itself, in Prometheus' terms."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -60,6 +61,15 @@ class WorkerMetrics:
             "eddy_prequential_sample",
             "Share of users whose events are ranked now: EDDY_PREQUENTIAL_SAMPLE, or what the time allows",
         )
+
+    def show_prequential(self, by_version: Mapping[str, Mapping[str, float]]) -> None:
+        """Show the prequential metrics of these versions, and of no others."""
+        for name, version in list(self.prequential._metrics):
+            if version not in by_version:
+                self.prequential.remove(name, version)
+        for version, means in by_version.items():
+            for name, value in means.items():
+                self.prequential.labels(name, version).set(value)
 
     def drop_partition(self, partition: int) -> None:
         """A revoked partition's figures disappear, so that sums over workers stay right."""

@@ -3,7 +3,7 @@ them.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from prometheus_client import Gauge
@@ -115,9 +115,9 @@ def apply_micro_batch(
     metrics.read.inc(read)  # with what became of them, not before
     metrics.dead.inc(len(rejected))
     metrics.rows.set(len(engine.rows))
-    started = engine.prequential.started
+    started, in_use = engine.prequential.started, {each.live.version.id for each in engine.rows.versions}
     return BatchOutput(
-        output, topic_id, letters, lambda: _show(engine.prequential, started, metrics), traced,
+        output, topic_id, letters, lambda: _show(engine.prequential, started, in_use, metrics), traced,
         metrics.unanswered,
     )  # fmt: skip
 
@@ -163,12 +163,13 @@ def _warn_of_partitioner(rejected: Sequence[tuple[int, Rejected]], other: OtherP
             log.warning("records are refused for their partition; %s", advice)
 
 
-def _show(prequential: Prequential, started: int, metrics: WorkerMetrics) -> None:
-    """Wait for the ranks that were `started`, and show the metrics."""
+def _show(prequential: Prequential, started: int, in_use: Set[str], metrics: WorkerMetrics) -> None:
+    """Wait for the ranks that were `started`, and show the metrics of the versions that are in use: one that
+    was rolled back would raise its alert for as long as the worker runs.
+    """
     prequential.finish_ranks(started)
-    for version, means in prequential.metrics().items():
-        for name, value in means.items():
-            metrics.prequential.labels(name, version).set(value)
+    means = prequential.metrics()
+    metrics.show_prequential({version: means[version] for version in means.keys() & in_use})
     metrics.prequential_sample.set(prequential.sample)
 
 

@@ -54,6 +54,22 @@ async def test_a_worker_tells_of_every_rank_in_its_intervals_and_at_its_end(
 
 
 @in_leaping_time
+async def test_the_metrics_of_a_version_go_with_its_last_row(tmp_path: Path, versions: Versions) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await ranking_owner(stage, "a")
+
+        def shown() -> set[str]:
+            return {version for _, version in worker.metrics.prequential._metrics}
+
+        await stage.make_durable(EVENTS)
+        assert shown() == {versions.first.id}
+        stage.announce(versions.second)
+        await stage.until_durable()
+        await stage.make_durable(EVENTS)
+        await stage.until(lambda: shown() == {versions.second.id})
+
+
+@in_leaping_time
 async def test_what_a_killed_worker_had_told_of_stays_and_its_successor_adds_its_own(
     tmp_path: Path, versions: Versions
 ) -> None:
