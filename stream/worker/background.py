@@ -66,14 +66,17 @@ class BackgroundTasks:
             self.failed.set_exception(error)
 
     async def unless_failed(self, work: Awaitable[object]) -> None:
-        """Wait for the work. Errors: the error of a task that fails meanwhile."""
+        """Wait for the work, which ends with the wait. Errors: the error of a task that fails meanwhile."""
         task = asyncio.ensure_future(work)
         waiting: list[asyncio.Future[Any]] = [task, self.failed]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if self.failed.done():
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self.failed.done():
+                self.failed.result()
+            await task
+        finally:
             task.cancel()
-            self.failed.result()
-        await task
+            await asyncio.gather(task, return_exceptions=True)
 
     async def cancel(self) -> None:
         """Cancel all tasks, and wait until they have ended."""

@@ -51,6 +51,28 @@ def test_tasks_that_are_done_are_not_kept() -> None:
     assert asyncio.run(run()) == 0
 
 
+def test_work_that_is_not_waited_for_any_more_ends() -> None:
+    """A worker that is told to end while it reads copies would close what they still need."""
+
+    async def run() -> bool:
+        ended = asyncio.Event()
+
+        async def read() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        waiting = asyncio.create_task(BackgroundTasks().unless_failed(read()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return ended.is_set()
+
+    assert asyncio.run(run())
+
+
 def test_the_first_task_that_fails_says_why_the_worker_ends() -> None:
     async def run() -> str:
         background = BackgroundTasks()
