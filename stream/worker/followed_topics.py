@@ -41,7 +41,9 @@ class FollowedTopics:
     """The catalogue, its names, the item statistics, and the newest announced version."""
 
     def __init__(self, settings: Settings, run: OnThread) -> None:
+        """Errors: EddyError when this machine does not have the device of the settings."""
         self.settings = settings
+        self._device = torch.device(settings.torch_device)
         self.catalogue = Catalogue()
         self.names = ItemNames(self.catalogue, settings.item_idle_days * DAY_MS)
         self.version = AnnouncedVersion(self._load)
@@ -109,9 +111,8 @@ class FollowedTopics:
                 self._statistics.statistics.widen(config.half_lives_ms, config.successors)
 
     def _live_version(self, version: Version, epoch: int) -> LiveVersion:
-        device = torch.device(self.settings.torch_device)
         log.info("epoch %d: version %s", epoch, version.id)
-        return LiveVersion(version, epoch, self.catalogue, device)
+        return LiveVersion(version, epoch, self.catalogue, self._device)
 
     async def caught_up(self) -> None:
         """Wait until everything that the followed topics hold now has been taken in."""

@@ -118,9 +118,9 @@ class Worker:
         Errors: EddyError, or whatever a part could not do.
         """
         torch.set_num_threads(1)  # tiles are scored side by side instead: see Settings.threads
-        producer = await started(partial(new_producer, settings))
         thread, background = EngineThread(), BackgroundTasks()
-        followed = FollowedTopics(settings, thread.run)
+        followed = FollowedTopics(settings, thread.run)  # may refuse a setting
+        producer = await started(partial(new_producer, settings))
         try:
             live = await _first_version(followed, background)
             engine = await thread.run(lambda: new_engine(settings, live, followed))

@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from unittest.mock import AsyncMock, patch
 
+import pytest
+
+from eddy.models.errors import EddyError
 from eddy.models.storage import located
 from eddy.stream.records.settings import Settings
 from eddy.stream.state.availability import dictionary_records
 from eddy.stream.worker import checkpointer
 from eddy.stream.worker.background import BackgroundTasks
+from eddy.stream.worker.metrics import WorkerMetrics
+from eddy.stream.worker.worker import Worker
 from tests.support.engines import random_version
 from tests.support.workers import (
     StubConsumer,
@@ -71,6 +76,13 @@ def test_work_that_is_not_waited_for_any_more_ends() -> None:
         return ended.is_set()
 
     assert asyncio.run(run())
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_version_is_waited_for(tmp_path: Path) -> None:
+    settings = Settings(registry=located(tmp_path), bootstrap_servers="nobody", device="cuda:99")
+    worker = Worker.start(settings, bytes(16), StubConsumer(), WorkerMetrics())
+    with pytest.raises(EddyError, match="EDDY_DEVICE=cuda:99"):
+        asyncio.run(worker)
 
 
 def test_the_first_task_that_fails_says_why_the_worker_ends() -> None:
