@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced
 from numpy.typing import NDArray
 
 from eddy.stream.kafka.producers import fatal_error, send_all
@@ -31,11 +31,17 @@ STEPS = ("captured", "answered", "written", "committed")
 
 
 class PartitionLost(Exception):
-    """Another worker has taken the partition over: nothing more may be written to it."""
+    """Nothing more may be written to the partition: another worker has taken it over, or the cluster has
+    forgotten the producer's transactional id, as it does after a week in which nothing came
+    (`transactional.id.expiration.ms`).
+    """
 
-    def __init__(self, partition: int) -> None:
-        super().__init__(f"partition {partition} was taken over by another worker")
-        self.partition = partition
+    def __init__(self, partition: int, forgotten: bool = False) -> None:
+        if forgotten:
+            super().__init__(f"partition {partition}: the cluster has forgotten its producer")
+        else:
+            super().__init__(f"partition {partition} was taken over by another worker")
+        self.partition, self.forgotten = partition, forgotten
 
 
 @dataclass
@@ -86,7 +92,7 @@ def encode_checkpoints(captures: Iterable[CheckpointData]) -> list[EncodedCheckp
 async def write_partition(
     producer: AIOKafkaProducer, topics: TopicNames, capture: CheckpointData, encoded: EncodedCheckpoint
 ) -> None:
-    """Step 2 for one partition. Errors: PartitionLost when it was fenced; then nothing was written."""
+    """Step 2 for one partition. Errors: PartitionLost, and nothing was written."""
     if not (encoded.rows or encoded.statistics):
         return
     try:
@@ -100,8 +106,11 @@ async def write_partition(
         # batch, and reads a few rows twice.
         capture.changelog_end = max((batch.offset for batch in written), default=0)
     except Exception as error:
-        if any(isinstance(reason, _FENCED) for reason in (error, fatal_error(producer))):
+        failures = (error, fatal_error(producer))
+        if any(isinstance(failure, _FENCED) for failure in failures):
             raise PartitionLost(capture.partition) from None
+        if any(isinstance(failure and failure.__cause__, InvalidProducerIdMapping) for failure in failures):
+            raise PartitionLost(capture.partition, forgotten=True) from None
         raise
 
 

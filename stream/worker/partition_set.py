@@ -290,13 +290,15 @@ class PartitionSet:
     # -- fencing ----------------------------------------------------------------------------------------
 
     async def lose(self, lost: PartitionLost) -> None:
-        """Another process fenced this worker off a partition: forget it, and expect a rebalance."""
+        """Another process fenced this worker off a partition: forget it, and expect a rebalance. One whose
+        producer was forgotten by the cluster is taken back at once.
+        """
         log.warning("%s: forgetting it", lost)
         if lost.partition in self.tasks:
             await self.drop([self.tasks[lost.partition]])
         if lost.partition in self._assigned - set(self.tasks):
             self.metrics.ready.set(0)
-        again = lost.partition in self._reclaimed
+        again = lost.partition in self._reclaimed and not lost.forgotten
         self._background.spawn(self._await_rebalance(lost, self._generation, again), "rebalance")
 
     async def _await_rebalance(self, lost: PartitionLost, generation: int, again: bool) -> None:
@@ -306,7 +308,8 @@ class PartitionSet:
 
         Errors: EddyError when the partition was lost `again` within the same assignment.
         """
-        await asyncio.sleep(REBALANCE_SESSIONS * self._settings.session_timeout_s)
+        if not lost.forgotten:
+            await asyncio.sleep(REBALANCE_SESSIONS * self._settings.session_timeout_s)
         while self._restoring is not None and not self._restoring.done():
             await asyncio.wait([self._restoring])  # it may be one of other partitions
         if self._generation != generation:
@@ -319,6 +322,7 @@ class PartitionSet:
         missing = self._assigned - set(self.tasks)
         if lost.partition in missing and self.settled:  # else a rebalance is under way
             log.warning("%s, but the group still gives it to this one; taking it back", lost)
-            self._reclaimed |= missing
+            if not lost.forgotten:
+                self._reclaimed |= missing
             await self.pause()
             await self._restore_missing()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch
+from aiokafka.errors import InvalidProducerEpoch, InvalidProducerIdMapping, KafkaError
 
 from tests.support.records import NOW
 
@@ -93,6 +93,7 @@ class MemoryKafka:
     def __init__(self) -> None:
         self._logs: defaultdict[TopicPartition, list[Entry]] = defaultdict(list)
         self._epochs: dict[str, int] = {}
+        self._forgotten = set[str]()
         self._open: dict[str, Transaction] = {}
         self._holds: list[Hold] = []
         self._cut_off: set[str] = set()
@@ -168,11 +169,20 @@ class MemoryKafka:
         """Begin a new epoch of the id; what the one before had begun is aborted."""
         if transactional_id in self._open:
             self._finish(transactional_id, commit=False)
+        self._forgotten.discard(transactional_id)
         self._epochs[transactional_id] = self._epochs.get(transactional_id, -1) + 1
         return self._epochs[transactional_id]
 
+    def forget_producer(self, transactional_id: str) -> None:
+        """Forget an id of which nothing was heard for a week."""
+        self._forgotten.add(transactional_id)
+
     def transaction(self, transactional_id: str, epoch: int) -> Transaction:
-        """The open transaction of the id, or a new one. Errors: InvalidProducerEpoch for an older epoch."""
+        """The open transaction of the id, or a new one. Errors: InvalidProducerEpoch for an older epoch, and
+        what aiokafka makes of a forgotten id.
+        """
+        if transactional_id in self._forgotten:
+            raise KafkaError("Unexpected error during batch delivery") from InvalidProducerIdMapping()
         self._require_epoch(transactional_id, epoch)
         return self._open.setdefault(transactional_id, Transaction())
 

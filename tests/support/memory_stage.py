@@ -115,6 +115,11 @@ class MemoryStage:
         for number in numbers:
             self.kafka.init_producer(f"{self.settings.group}-{number}")
 
+    def forget(self, *numbers: int) -> None:
+        """Have the cluster forget whoever owns the partitions, as if nothing had come for a week."""
+        for number in numbers:
+            self.kafka.forget_producer(f"{self.settings.group}-{number}")
+
     # -- workers ----------------------------------------------------------------------------------------
 
     async def start(self, name: str, tracer: Tracer | None = None, **settings: Any) -> Member:

@@ -5,6 +5,7 @@ overwritten.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -130,6 +131,22 @@ async def test_a_partition_that_was_fenced_while_others_were_restored_is_taken_b
         hold.release()
         await stage.require_promises()
         assert set(at_work) == ALL
+
+
+@in_leaping_time
+async def test_partitions_whose_producers_the_cluster_has_forgotten_go_on_at_once_and_each_time(
+    tmp_path: Path, versions: Versions
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        await stage.start_owner("a")
+        await stage.make_durable(EVENTS)
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            stage.forget(*HALF)
+            await stage.make_durable(EVENTS)
+            took_s = asyncio.get_running_loop().time() - began
+            assert took_s < REBALANCE_SESSIONS * stage.settings.session_timeout_s
+        await stage.require_promises()
 
 
 @in_leaping_time
