@@ -43,10 +43,14 @@ def recommender_ranks(
 ) -> Ranks:
     """Strict ranks of the trial's judged events, `batch` events of the log at a time.
 
+    rules: what moves the recommender's states and counts in its statistics. Which events are judged is the
+    trial's to say, so that all rank the same ones, whatever each was trained to aim at.
     progress: called with the number of events that were ranked since the last call.
     """
     recommender.eval()
-    replay = Replay(recommender, vocabulary, trial.events, rules, trial.train, features)
+    replay = Replay(
+        recommender, vocabulary, trial.events, rules, trial.train, features, targets=trial.flags.target
+    )
     scorer = Scorer(recommender, vocabulary, replay.catalogue, replay.statistics)
     own_items = _own_items(trial)
     parts: list[Tensor] = [torch.zeros(2, 0, dtype=torch.int64)]

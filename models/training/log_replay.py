@@ -59,14 +59,15 @@ class Replay:
     def __init__(
         self, recommender: Recommender, vocabulary: Vocabulary, events: Events, rules: EventRules,
         first: int = 0, features: ItemFeatures | None = None, known: Known | None = None,
+        targets: NDArray[np.bool_] | None = None,
     ) -> None:  # fmt: skip
         """first: the row of the first target; the events before it only build up states and statistics.
-        known: takes the place of statistics that are built up here.
+        known: takes the place of statistics that are built up here. targets: see `sequences`.
         """
         self.events = events
         self.config = recommender.config
         self.first = first
-        self._data = sequences(events, vocabulary, rules, outside=True)
+        self._data = sequences(events, vocabulary, rules, outside=True, targets=targets)
         outputs, wanted = outputs_at(recommender, self._data, range(first, len(events)))
         order = np.argsort(self._data.row[wanted], kind="stable")
         self._wanted = wanted[order]

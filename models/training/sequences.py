@@ -73,13 +73,19 @@ class Sequences:
         return int(until - begin)
 
 
-def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside: bool = False) -> Sequences:
+def sequences(
+    events: Events, vocabulary: Vocabulary, rules: EventRules, outside: bool = False,
+    targets: NDArray[np.bool_] | None = None,
+) -> Sequences:  # fmt: skip
     """Sort a log by user. Targets outside the vocabulary are left out unless `outside`.
+
+    targets: which events are targets, bool[n], where it is not the rules that say so.
 
     1. Order the events. 2. Count what moves states and what is a target, to know where each slice's go.
     3. Fill the arrays, slice by slice.
     """
     store, flags = events.store, events.flags(rules)
+    wanted = flags.target if targets is None else targets
     input_of = vocabulary.input_index(item_hashes(events.items)).astype(np.int32)
     type_of = vocabulary.type_index(type_hashes(events.types)).astype(np.int32)
     is_target = (input_of < len(vocabulary)) | outside  # by item
@@ -89,7 +95,7 @@ def sequences(events: Events, vocabulary: Vocabulary, rules: EventRules, outside
     def chosen(part: slice) -> tuple[Rows, NDArray[np.bool_], NDArray[np.bool_]]:
         """Rows of the log in this order; which of them move states, and which are targets."""
         rows = order[part]
-        return rows, flags.moves[rows], flags.target[rows] & is_target[events.item[rows]]
+        return rows, flags.moves[rows], wanted[rows] & is_target[events.item[rows]]
 
     # 2. How many there are before each user.
     start, first = _counts_before(of_user, len(order), lambda part: np.stack(chosen(part)[1:]))

@@ -50,6 +50,17 @@ def test_the_same_version_gains_nothing_over_itself_and_that_is_certain(tmp_path
     assert set(judgement.metrics) == {"candidate", "live", "decayed_popularity"}
 
 
+def test_all_rank_the_same_events_also_where_a_version_was_trained_to_aim_at_others(tmp_path: Path) -> None:
+    """After a change of EDDY_TARGET_EVENTS the live version still has the old rules."""
+    live = version_of(tmp_path)
+    for rules in (EventRules(target="buy", negative=""), EventRules(target="*", negative="buy")):
+        candidate = replace(live, rules=rules)
+        for judged in (EVERY_EVENT, EventRules(negative="rating<1")):
+            judgement = judge_candidate(EVENTS, WINDOW, candidate, live, judged, "all")
+            assert judgement.targets == len(EVENTS) - WINDOW.start
+            assert judgement.gains["live"] == Interval(0.0, 0.0, 0.0)
+
+
 def test_a_log_that_has_lost_the_events_to_judge_on_is_refused(tmp_path: Path) -> None:
     shorter = EVENTS.take(slice(0, WINDOW.start))
     with pytest.raises(EddyError, match="no event is left to judge on"):
