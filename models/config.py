@@ -29,6 +29,14 @@ MAX_STATE = (1 << 16) - 1
 """Floats of a state that a row of the stream can hold, at most."""
 MAX_HALF_LIVES, MAX_HALF_LIFE_MS = 32, 100 * 365 * DAY_MS
 MAX_SUCCESSORS = 1024
+MOST = 10**12
+"""The largest whole number of a setting: no log has as much of anything. Beyond it seeds and steps do not fit
+into the numbers of arrays and of random generators.
+"""
+MAX_WIDTH = 1 << 24
+"""The largest length of a vector and number of buckets. Beyond it torch fails before it says that there is no
+memory for them.
+"""
 
 _RENAMED = {
     "window": "bptt_steps (how far gradients go back in training) or recent_window (the events that a list "
@@ -43,11 +51,13 @@ _SET_OTHERWISE = {
 """Settings that `--set` cannot change, and what does."""
 
 _STRICT = ConfigDict(strict=True, extra="forbid")  # "12" is no number, and true is not 1
-_AtLeast1 = Annotated[int, Field(ge=1)]
-_AtLeast0 = Annotated[int, Field(ge=0)]
-_Positive = Annotated[float, Field(gt=0)]
-_Budget = Annotated[_Positive, BeforeValidator(lambda value: math.inf if value is None else value)]
-_NotNegative = Annotated[float, Field(ge=0)]
+_AtLeast1 = Annotated[int, Field(ge=1, le=MOST)]
+_AtLeast0 = Annotated[int, Field(ge=0, le=MOST)]
+_Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+# JSON has no infinity: a version could not say what it was trained with, and no refresh could begin from it.
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Budget = Annotated[float, Field(gt=0), BeforeValidator(lambda value: math.inf if value is None else value)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _HalfLife = Annotated[int, Field(ge=1, le=MAX_HALF_LIFE_MS, strict=True)]
 
@@ -82,14 +92,14 @@ class _Config:
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig(_Config):
     cell: str = "gru"
-    hidden: _AtLeast1 = 128
+    hidden: _Width = 128
     """Units per layer."""
     layers: _AtLeast1 = 1
-    dim: _AtLeast1 = 128
+    dim: _Width = 128
     """Length of an item vector; input and output share it (tied)."""
     dropout: _BelowOne = 0.5
     """On the cell's input and output while training."""
-    item_buckets: _AtLeast1 = 256
+    item_buckets: _Width = 256
     """Vectors shared by items outside the vocabulary, chosen by the item's hash."""
     features: _AtLeast0 = 0
     """Number of features of items that have a vector; training with metadata sets it."""
@@ -195,7 +205,7 @@ class TrainConfig(_Config):
     gate_events: _AtLeast1 = 8_000
     """At most so many held-out events (the last ones) fit the gates."""
     seconds: _Budget = math.inf
-    """Time budget: no epoch starts after it; null, as which JSON holds infinity, is none."""
+    """Time budget: no epoch but the first starts after it; null, as which JSON holds infinity, is none."""
     seed: _AtLeast0 = 1
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 = all cores."""

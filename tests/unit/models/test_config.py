@@ -57,6 +57,20 @@ def test_a_refusal_names_the_setting_its_value_and_what_is_allowed(
         ModelConfig.from_dict(values)
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip", "ridge"])
+def test_a_setting_that_json_has_no_number_for_is_refused(name: str) -> None:
+    """It would be null in the version, and no refresh could read the settings of the live version again."""
+    for value in ("Infinity", "1e400", "NaN"):
+        with pytest.raises(EddyError, match=f"TrainConfig: {name} is (inf|nan): .* finite number"):
+            configs("gru", [f"{name}={value}"])
+
+
+@pytest.mark.parametrize("name", ["seed", "epochs", "bptt_steps", "batch", "item_buckets", "dim"])
+def test_a_number_that_torch_and_numpy_have_no_room_for_is_refused(name: str) -> None:
+    with pytest.raises(EddyError, match=f"{name} is 18446744073709551615: .* less than or equal to"):
+        configs("gru", [f"{name}={2**64 - 1}"])
+
+
 def test_configs_travel_as_json() -> None:
     config = ModelConfig(hidden=32, half_lives_ms=(DAY_MS,), spectral_radius=1.0)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
