@@ -109,7 +109,7 @@ class Trainer:
             # 1. Patience and time.
             if epoch - 1 - state.best_epoch >= settings.patience:
                 break
-            if self.group.from_first(self._elapsed()) > settings.seconds:
+            if state.curve and self.group.from_first(self._elapsed()) > settings.seconds:
                 break
             # 2. The pass.
             loss, speed = self._epoch("network", epoch, settings.epochs, learned, self._falling)
@@ -128,6 +128,7 @@ class Trainer:
             watched = loss
             if watches:
                 point["validation_loss"] = watched = self.loss(held_out)
+            self._require_number(watched, epoch)
             self.recommender.load_state_dict(state.weights)
             # 4. What is kept.
             state.epoch = epoch
@@ -277,14 +278,18 @@ class Trainer:
             if done < count and number % self.log_every:
                 continue
             total = summed.item()
-            if not math.isfinite(total):
-                raise UnfitModel(
-                    f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
-                    f"({settings.learning_rate}) or clip ({settings.clip})"
-                )
+            self._require_number(total, epoch)
             self.progress(Progress(phase, epoch, epochs, done, count, total / max(done, 1)))
         seen = int(self.group.sum(torch.tensor(seen)))
         return summed.item() / max(done, 1), seen / (time.perf_counter() - began)
+
+    def _require_number(self, loss: float, epoch: int) -> None:
+        """Errors: UnfitModel for a loss that is not a number, or infinite: its weights are of no use."""
+        if not math.isfinite(loss):
+            raise UnfitModel(
+                f"training: the loss is not a number in epoch {epoch}; lower learning_rate "
+                f"({self.settings.learning_rate}) or clip ({self.settings.clip})"
+            )
 
     def _seed(self, epoch: int) -> None:
         """Seed dropout, which differs between processes, and the sampled softmax, whose items are the same in

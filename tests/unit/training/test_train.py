@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from eddy.models.config import CELLS, ModelConfig, TrainConfig
-from eddy.models.errors import EddyError
+from eddy.models.errors import EddyError, UnfitModel
 from eddy.models.hashing import item_hashes
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
@@ -321,6 +321,19 @@ def test_a_diverging_run_stops_and_says_what_to_change() -> None:
     wild = TrainConfig.from_dict({**FAST.to_dict(), "learning_rate": 1e30, "clip": 1e30, "epochs": 10})
     with pytest.raises(EddyError, match="learning_rate"):
         train(random_log(), SMALL, wild, EVERY_EVENT)
+
+
+def test_a_run_that_diverges_in_its_last_step_is_no_version_of_random_weights() -> None:
+    """The loss is that before the step; only the held-out part tells what the step has done."""
+    settings = replace(FAST, epochs=1, batch=64, bptt_steps=200, learning_rate=1e30, whole=0.0, gate_epochs=0)
+    with pytest.raises(UnfitModel, match="not a number in epoch 1; lower learning_rate"):
+        train(random_log(n=200), SMALL, settings, EVERY_EVENT)
+
+
+def test_the_first_epoch_is_trained_whatever_the_budget_of_time() -> None:
+    metrics = train(random_log(), SMALL, replace(FAST, seconds=1e-9), EVERY_EVENT).metrics
+    assert [point["epoch"] for point in metrics["curve"]] == [1]
+    assert metrics["best_epoch"] == 1
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "esn"])
