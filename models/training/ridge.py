@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from eddy.models.errors import EddyError
 from eddy.models.network.recommender import Recommender
 
 SCALES = tuple(2.0**power for power in range(-2, 9))
@@ -44,10 +45,18 @@ class NormalEquations:
         self.count = int(total(torch.tensor(self.count)))
 
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
-        """The readout P[D,H] and b[D] with λ = strength, which is above 0."""
+        """The readout P[D,H] and b[D] with λ = strength, which is above 0; zeros without any prediction.
+
+        Errors: EddyError when the penalty is too small beside the states' squares.
+        """
         penalty = torch.full((len(self.xx),), strength * max(self.count, 1), dtype=torch.float64)
-        penalty[-1] = 0.0
-        factor = torch.linalg.cholesky(self.xx + torch.diag(penalty))
+        penalty[-1] = 0.0 if self.count else 1.0
+        factor, failed = torch.linalg.cholesky_ex(self.xx + torch.diag(penalty))
+        if failed:
+            raise EddyError(
+                f"training: ridge={strength:g} is too small for the readout of {len(self.xx) - 1} units from "
+                f"{self.count} predictions; give a larger ridge, or fewer hidden units"
+            )
         solution = torch.cholesky_solve(self.xy, factor).T
         return solution[:, :-1].float(), solution[:, -1].float()
 

@@ -9,7 +9,7 @@ import torch
 from eddy.models.config import ModelConfig, TrainConfig
 from eddy.models.errors import EddyError
 from eddy.models.network.recommender import Recommender
-from eddy.models.rules import EVERY_EVENT
+from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.training.objective import Objective
 from eddy.models.training.ridge import NormalEquations, fit_scale
 from eddy.models.training.sequences import sequences
@@ -74,6 +74,19 @@ def test_training_takes_the_closed_form_on_request_and_leaves_the_rest_as_it_was
     for name in ("item_vectors", "type_vectors", "cell.w", "cell.strength"):
         torch.testing.assert_close(trained[name], drawn[name], atol=0, rtol=0)
     assert not torch.equal(trained["project.weight"], drawn["project.weight"])
+
+
+def test_a_ridge_that_is_too_small_for_the_units_is_refused_in_a_line() -> None:
+    with pytest.raises(EddyError, match=r"ridge=1e-30 is too small for .* 500 units .* give a larger ridge"):
+        train(log(*walks(users=3)), replace(ECHO, hidden=500), replace(RIDGE, ridge=1e-30), EVERY_EVENT)
+
+
+def test_where_all_targets_are_held_out_the_readout_is_that_of_the_whole_log() -> None:
+    events = log(*walks())
+    bought = replace(events, types=["view", "buy"], type=(np.arange(len(events)) >= 1150).astype(np.int32))
+    trained = train(bought, ECHO, RIDGE, EventRules(target="buy"))
+    assert np.isfinite(trained.metrics["curve"][-1]["validation_loss"])
+    assert trained.recommender.project.weight.any()
 
 
 def test_only_an_echo_state_network_has_such_a_readout() -> None:
