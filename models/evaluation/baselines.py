@@ -64,11 +64,10 @@ class Ranks:
 
 @dataclass(frozen=True)
 class History:
-    """The items that the user had before each of m judged events."""
+    """The candidates that the user had before each of m judged events."""
 
     count: NDArray[np.int64]  # [m] distinct items
     recency: NDArray[np.int64]  # [m] the target's place among them, 1 = most recent; 0 = new to the user
-    candidates: NDArray[np.int64]  # [m] how many items were ranked
 
     @property
     def new(self) -> NDArray[np.bool_]:
@@ -117,13 +116,13 @@ def rank_by_rules(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[
     for row, item, own_items, recent in histories(trial):
         if position < len(judged) and row == judged[position]:
             candidates = int(trial.candidates[row])
-            others = np.fromiter(own_items, np.int64, len(own_items))
-            count[position] = len(own_items)
+            own = np.fromiter(own_items, np.int64, len(own_items))
+            own = own[(own < candidates) | (own == item)]
+            count[position] = len(own)
             if item in own_items:
-                recency[position] = len(own_items) - int(np.flatnonzero(others == item)[0])
-                others = others[others != item]
+                recency[position] = len(own) - int(np.flatnonzero(own == item)[0])
             if item < candidates:
-                others = others[others < candidates]
+                others = own[own != item]
                 for (rules, _), ranks_of_group in zip(groups, ranks, strict=True):
                     for index, not_below in enumerate(rules.not_below(recent, item, candidates)):
                         rank = np.count_nonzero(not_below)
@@ -136,8 +135,9 @@ def rank_by_rules(trial: Trial, groups: Sequence[Group]) -> tuple[History, list[
                 elif trial.learns and not rules.frozen:
                     rules.learn_transitions(recent, item)
                     rules.learn_popularity(item, [float(decay.clock[row]) for decay in decays])
-    history = History(count, recency, trial.candidates[judged])
-    return history, [[Ranks(*both) for both in zip(*ranks_of_group, strict=True)] for ranks_of_group in ranks]
+    return History(count, recency), [
+        [Ranks(*both) for both in zip(*ranks_of_group, strict=True)] for ranks_of_group in ranks
+    ]
 
 
 def histories(trial: Trial) -> Iterator[tuple[int, int, dict[int, None], deque[int]]]:
@@ -163,10 +163,10 @@ def treat_own(ranks: Ranks, history: History, treatment: Treatment, mode: Mode) 
     if treatment == "as scored":
         return ranks.all
     if treatment == "never":
-        return np.where(history.new, ranks.unseen, history.candidates)
-    missed = ranks.unseen == MISS
-    behind_own = np.where(missed, MISS, np.where(missed, 0, ranks.unseen) + history.count)
-    return np.where(history.new, behind_own, history.recency)
+        return np.where(history.new, ranks.unseen, MISS)
+    missed = ranks.all == MISS
+    behind_own = np.where(missed, 0, ranks.unseen) + history.count
+    return np.where(missed, MISS, np.where(history.new, behind_own, history.recency))
 
 
 def decayed_popularity(trial: Trial) -> Baseline:

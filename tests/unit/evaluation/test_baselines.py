@@ -101,9 +101,9 @@ def test_own_items_come_as_they_score_or_never_or_first_by_recency() -> None:
     # Three judged events of users with 4 own items: one new to its user, one the second most recent, one
     # first seen.
     ranks = Ranks(all=np.array([9, 7, MISS]), unseen=np.array([6, 1, MISS]))
-    history = History(np.array([4, 4, 4]), np.array([0, 2, 0]), np.array([30, 30, 30]))
+    history = History(np.array([4, 4, 4]), np.array([0, 2, 0]))
     assert treat_own(ranks, history, "as scored", "all").tolist() == [9, 7, MISS]
-    assert treat_own(ranks, history, "never", "all").tolist() == [6, 30, MISS]
+    assert treat_own(ranks, history, "never", "all").tolist() == [6, MISS, MISS]
     assert treat_own(ranks, history, "first", "all").tolist() == [10, 2, MISS]
     assert treat_own(ranks, history, "first", "unseen")[history.new].tolist() == [6, MISS]
 
@@ -114,6 +114,16 @@ def test_recency_is_the_place_among_distinct_own_items() -> None:
     history, _ = rank_by_rules(trial, [rule_group(trial, [])])
     assert history.recency.tolist() == [3, 2, 3, 0]
     assert history.count.tolist() == [3, 3, 3, 3]
+
+
+def test_an_item_that_is_no_candidate_is_a_miss_also_for_whoever_repeats_own_items_first() -> None:
+    """After the training part of a temporal trial new items come, which no recommender may list."""
+    events = log([(0, item) for item in (0, 1, 2, 3, 0, 1, 2, 3, 4, 4, 4, 3, 5, 0)])
+    trial = make_trial(events, "temporal", train=0.6, validation=0.2)
+    history, [[ranks]] = rank_by_rules(trial, [rule_group(trial, [Decay("", math.inf, np.zeros(14))])])
+    assert set(trial.candidates[trial.judged]) == {4}
+    assert treat_own(ranks, history, "first", "all").tolist() == [MISS, MISS, MISS, 1, MISS, 4]
+    assert treat_own(ranks, history, "never", "all").tolist() == [MISS] * 6
 
 
 def test_where_users_alternate_the_markov_rule_is_right_and_popularity_is_not() -> None:
