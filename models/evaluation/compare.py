@@ -19,8 +19,8 @@ from eddy.models.network.recommender import Recommender
 from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
 from eddy.models.trained import Trained
-from eddy.models.training.gradients import GradientReach, Windows, gradient_reach
-from eddy.models.training.train import train
+from eddy.models.training.gradients import GradientReach, gradient_reach
+from eddy.models.training.train import train, vocabulary_of
 from eddy.models.training.trainer import ProgressCallback
 
 STEP_USERS = 2048
@@ -120,22 +120,20 @@ def compare(
     """Train each cell with the same settings on the protocol's training part, and judge it: minutes per cell.
 
     progress: makes, from a cell's name, the callback that follows its training.
+
+    Errors: EddyError, before anything is trained, for settings that one of the cells cannot have, and for
+    events that cannot be judged or have no window to measure gradients on; and those of `train`.
     """
     require_mode(mode)
     trial = make_trial(events, protocol, rules)
     require_reported(trial, mode)
-    measured: Windows | None = None
+    config_of = {cell: replace(config, cell=cell) for cell in cells}
+    training_part = trial.training_part
+    vocabulary, _ = vocabulary_of(training_part, config, rules)
+    measured = latest_windows(events, vocabulary, rules)
     rows = []
     for cell in cells:
-        trained = train(
-            trial.training_part,
-            replace(config, cell=cell),
-            settings,
-            rules,
-            progress(cell) if progress else None,
-        )
-        if measured is None:
-            measured = latest_windows(events, trained.vocabulary, rules)
+        trained = train(training_part, config_of[cell], settings, rules, progress(cell) if progress else None)
         rows.append(
             CellRow(
                 cell=cell,

@@ -200,6 +200,24 @@ def test_a_mode_without_events_is_refused_before_anything_is_trained() -> None:
         compare(repeats(), "prequential", SMALL, QUICK, mode="unseen")
 
 
+@pytest.mark.parametrize(
+    ("events", "config", "reason"),
+    [
+        (stream(), replace(SMALL, layers=2), "echo-state network has one layer"),
+        (
+            replace(stream(400, 400), user=np.arange(400, dtype=np.int32)),
+            SMALL,
+            "no user has an event before",
+        ),
+    ],
+)
+def test_a_comparison_that_one_cell_or_its_figures_would_end_is_refused_before_the_first_is_trained(
+    events: Events, config: ModelConfig, reason: str
+) -> None:
+    with pytest.raises(EddyError, match=reason):
+        compare(events, "prequential", config, QUICK, progress=lambda _: pytest.fail("it trains"))
+
+
 def test_the_table_has_a_line_for_everyone_best_first(report: Report) -> None:
     first, *lines = report.table().split("\n\n")[0].splitlines()
     assert first.startswith("prequential, mode unseen")
