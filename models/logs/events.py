@@ -36,6 +36,9 @@ _WANTED = {
     "event_type": Kind.NAME, "value": Kind.NUMBER, "rating": Kind.NUMBER, "event_id": Kind.TEXT,
 }  # fmt: skip
 _REQUIRED = ("user_id", "item_id")
+_MAX_POSITION = 1 << 53
+"""The greatest whole number up to which a float64 tells neighbours apart."""
+
 _LIMITS = {"user_id": MAX_ID, "item_id": MAX_ID, "event_type": MAX_TYPE, "event_id": MAX_ID}
 
 
@@ -157,7 +160,7 @@ def read_events(
     )
     value_of, is_rating = _values(columns)
     # 3. The order.
-    order = order_by_key(columns.numbers["position"] if not clock and "position" in columns else times, store)
+    order = order_by_key(times if clock or "position" not in columns else _positions(columns), store)
     # 4. Numbers.
     user, users = _numbered(columns.names["user_id"], order, store)
     item, items = _numbered(columns.names["item_id"], order, store)
@@ -183,6 +186,20 @@ def _refuse_length(columns: Columns, name: str, limit: int) -> None:
         lambda rows: length(rows) > limit,
         lambda row: f"{name} has {length(slice(row, row + 1))[0]:,} characters; at most {limit:,} are taken",
     )
+
+
+def _positions(columns: Columns) -> NDArray[np.float64]:
+    """The places of events in a log without a clock. Errors: EddyError for one that is absent or inexact."""
+    position = columns.numbers["position"]
+    columns.refuse(
+        lambda rows: np.isnan(position[rows]),
+        lambda _: "position is empty; every row needs one, or the file no such column",
+    )
+    columns.refuse(
+        lambda rows: np.abs(position[rows]) > _MAX_POSITION,
+        lambda row: f"position {position[row]:.15g} is too large to be exact; count from 0",
+    )
+    return position
 
 
 def _values(

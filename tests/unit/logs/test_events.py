@@ -142,6 +142,21 @@ def test_positions_order_a_log_without_clock_and_rows_do_without_positions(tmp_p
     assert by_position.items == ["first", "other", "second"]
 
 
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [(None, "is empty"), (float("nan"), "is empty"), (float("inf"), "inf is too"), (2e16, "2e.16 is too")],
+)
+def test_a_position_that_orders_nothing_is_refused(
+    tmp_path: Path, position: float | None, reason: str
+) -> None:
+    """An event without a place would be its user's last one, on which a version is judged."""
+    columns: Columns = {
+        "user_id": ["u", "u", "u"], "item_id": ["b", "c", "a"], "position": [1.0, position, 0.0],
+    }  # fmt: skip
+    with pytest.raises(EddyError, match=f"row 2: position {reason}"):
+        read_events(write(tmp_path, columns))
+
+
 NAN = float("nan")
 
 
