@@ -52,14 +52,19 @@ def add_version(registry: Location, write: Write) -> Location:
             draft.mkdir()
             write(draft)
         return version
-    # This machine's copy is made first, the description goes up last.
+    # What goes up becomes this machine's copy. Whoever fetches meanwhile removes copies of what is no version
+    # yet, but no draft of this name. The description goes up last.
     copy = _copy_folder(version)
-    with atomic_write(copy) as draft:
+    with atomic_write(copy, copy.with_name(_DRAFT)) as draft:
+        shutil.rmtree(draft, ignore_errors=True)  # that of a killed process
         draft.mkdir()
         write(draft)
-    for file in sorted(copy.iterdir(), key=lambda file: file.name == DESCRIPTION):
-        with file.open("rb") as source, (version / file.name).writing() as target:
-            shutil.copyfileobj(source, target, _CHUNK)
+        description = (draft / DESCRIPTION).read_bytes()
+        for file in sorted(draft.iterdir()):
+            if file.name != DESCRIPTION:
+                with file.open("rb") as source, (version / file.name).writing() as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+    (version / DESCRIPTION).write(description)
     return version
 
 
@@ -98,7 +103,7 @@ def _is_good(copy: Path, about: Description) -> bool:
 
 def _fetch(about: Description, copy: Path) -> None:
     """Make a copy, and remove those of versions that have left the registry. Errors: EddyError, OSError."""
-    there = {about.id, *versions(about.location.parent)}
+    there = {about.id, *versions(about.location.parent), _DRAFT}
     for folder in copy.parent.iterdir():
         if folder.is_dir() and folder.name not in there:
             shutil.rmtree(folder, ignore_errors=True)

@@ -129,6 +129,36 @@ def test_copies_of_versions_that_are_gone_go_with_the_next_fetch(remote: Locatio
     assert copies(remote) == {second.id}
 
 
+def test_a_version_that_is_being_published_survives_another_process_that_fetches_one(
+    remote: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may load the live version for the first time on the machine that publishes the next one."""
+    first = registry.publish(remote, trained(), {})
+    writing = Location.writing
+
+    def after_a_fetch(location: Location) -> AbstractContextManager[Any]:
+        shutil.rmtree(first.path, ignore_errors=True)
+        registry.load(first.location)
+        return writing(location)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "writing", after_a_fetch)
+        second = registry.publish(remote, trained(), {})
+    assert registry.versions(remote) == [first.id, second.id]
+    assert copies(remote) == {first.id, second.id}
+
+
+def test_what_a_killed_publisher_left_on_this_machine_is_in_nobodys_way(
+    remote: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = remote.work_folder / "versions" / ".writing"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    version = registry.publish(remote, trained(), {})
+    assert same(registry.load(version.location), version)
+    assert copies(remote) == {version.id}
+
+
 def test_decisions_are_recorded_in_order_also_of_two_machines(
     remote: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
