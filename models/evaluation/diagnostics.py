@@ -119,13 +119,15 @@ def trajectory(
 ) -> Trajectory:
     """The hidden state of a user after each event of theirs that moves it.
 
-    Errors: EddyError for a user whom the log does not name.
+    Errors: EddyError for a user whom the log does not name, and for one without such events.
     """
     if user not in events.users:
         raise EddyError(f"{events.source}: no user {user!r}")
     data = sequences(events, vocabulary, rules)
     number = events.users.index(user)
     of_user = slice(data.start[number], data.start[number + 1])
+    if of_user.start == of_user.stop:
+        raise EddyError(f"{events.source}: no event of user {user!r} moves a state; name another user")
     inputs = data.inputs_at(torch.arange(of_user.start, of_user.stop)[None])
     lengths = torch.tensor([inputs.item.shape[1]])
     outputs, _ = recommender.eval().sequence(inputs, recommender.initial(1), lengths)
@@ -135,6 +137,8 @@ def trajectory(
 
 
 def typical_user(events: Events, rules: EventRules, length: int) -> str:
-    """The user with the number of state-moving events that is nearest to `length` (of several the first)."""
+    """The user with the number of state-moving events that is nearest to `length` (of several the first). One
+    without any is nobody's choice, as long as somebody has some.
+    """
     count = np.bincount(events.user[events.flags(rules).moves], minlength=len(events.users))
-    return events.users[int(np.abs(count - length).argmin())]
+    return events.users[int(np.where(count > 0, np.abs(count - length), np.inf).argmin())]

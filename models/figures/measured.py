@@ -87,7 +87,7 @@ def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int 
     first, last = (datetime.fromtimestamp(path.timestamp[end] / 1000, UTC) for end in (0, -1))
     above.set_title(
         f"Hidden state of user {path.user}, {first:%-d %b %Y} to {last:%-d %b %Y}: {len(steps)} events,"
-        f" the {len(moved)} that moved it most in red", fontsize=11.5,
+        f" the {len(moved)} that moved it most in red", fontsize=11.5, parse_math=False,
     )  # fmt: skip
     deviation = path.hidden - path.hidden.mean(axis=0)
     shown = deviation[:, _by_likeness(deviation)].T
@@ -99,8 +99,9 @@ def hidden_state_figure(path: Trajectory, titles: Mapping[str, str], named: int 
     map_axes.set(ylabel=f"{path.hidden.shape[1]} hidden units")
     map_axes.set_yticks([])
     map_axes.set_xticks(
-        steps, [_short(titles.get(item, item)) for item in path.items], rotation=58, ha="right"
-    )
+        steps, [_short(titles.get(item, item)) for item in path.items], rotation=58, ha="right",
+        parse_math=False,  # a price is no formula
+    )  # fmt: skip
     for step, tick in zip(steps, map_axes.get_xticklabels(), strict=True):
         tick.set(fontsize=8.5, rotation_mode="anchor", color=GRADIENT if step in moved else FAINT)
     drawing.colorbar(
@@ -114,7 +115,8 @@ def _by_likeness(deviation: NDArray[np.float32]) -> NDArray[np.int64]:
     stand together.
     """
     _, _, directions = np.linalg.svd(deviation, full_matrices=False)
-    return np.argsort(np.arctan2(directions[1], directions[0]))
+    second = directions[1] if len(directions) > 1 else np.zeros_like(directions[0])  # one event, or one unit
+    return np.argsort(np.arctan2(second, directions[0]))
 
 
 def _short(title: str, most: int = 30) -> str:

@@ -13,7 +13,7 @@ from eddy.models.errors import EddyError
 from eddy.models.evaluation.diagnostics import Trajectory, memory, trajectory, typical_user, with_gains
 from eddy.models.logs.events import Events
 from eddy.models.network.recommender import Recommender
-from eddy.models.rules import EVERY_EVENT
+from eddy.models.rules import EVERY_EVENT, EventRules
 from eddy.models.tensors import Inputs
 from eddy.models.training.gradients import (
     GradientReach,
@@ -222,3 +222,13 @@ def test_a_trajectory_of_an_unknown_user_is_refused() -> None:
 
 def test_the_typical_user_has_about_so_many_events() -> None:
     assert typical_user(log([3, 9, 20]), EVERY_EVENT, 10) == "u1"
+
+
+def test_the_typical_user_has_a_state_to_show() -> None:
+    """Someone with other events only is nearer to 36 events than users with a hundred."""
+    events = log([4, 100])
+    bought = replace(events, types=["view", "buy"], type=(events.user == 0).astype(np.int32))
+    rules = EventRules(state="view")
+    assert typical_user(bought, rules, 36) == "u1"
+    with pytest.raises(EddyError, match="no event of user 'u0' moves a state"):
+        trajectory(recommender(), vocabulary(bought), bought, rules, "u0")

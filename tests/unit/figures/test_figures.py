@@ -56,6 +56,17 @@ def test_a_version_is_measured_on_a_log(tmp_path: Path, cell: str) -> None:
     assert overlaps(drawn["gradients"]) == overlaps(drawn["memory"]) == []
 
 
+def test_names_with_dollars_are_no_formulas_and_a_single_unit_has_a_picture(tmp_path: Path) -> None:
+    version = publish(tmp_path / "registry", untrained(LONG, replace(SMALL, hidden=1)), {})
+    users = [f"{name} $5 & ^$" for name in LONG.users]
+    titles = {item: f"{item} 50% off $9 & $5_" for item in LONG.items}
+    drawn = measured_figures(version, replace(LONG, users=users), titles)["state"]
+    drawn.canvas.draw()
+    texts = " ".join(text.get_text() for text in drawn.findobj(Text))
+    assert "$5 & ^$" in texts
+    assert "50% off $9 & $5_" in texts
+
+
 def test_the_command_draws_a_version_and_wants_both_its_registry_and_events(tmp_path: Path) -> None:
     publish(tmp_path / "registry", untrained(LONG), {"training": {"clip": 0.5}})
     log = tmp_path / "events.parquet"
