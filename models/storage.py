@@ -23,12 +23,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from eddy.models.atomic_files import atomic_write, make_folder
 from eddy.models.errors import EddyError
 from eddy.models.machine_cache import cache_folder
-from eddy.models.storage_uris import filesystem_of, one_line
+from eddy.models.storage_uris import filesystem_of, one_line, path_of_file
 
 
 class FileEntry(NamedTuple):
@@ -269,9 +268,11 @@ def located(place: Place) -> Location:
     if not mark or isinstance(place, Path):
         return Location(text, text)
     if scheme == "file":
-        return located(Path(urlsplit(text).path))
+        return located(path_of_file(text))
     filesystem, path = filesystem_of(text)
-    return Location(text, path, filesystem)
+    before, mark, query = text.partition("?")
+    # One place has one URI, so that processes which name it with and without a slash share its locks.
+    return Location(f"{before.rstrip('/')}{mark}{query}", path, filesystem)
 
 
 def _types() -> Any:

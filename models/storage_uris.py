@@ -4,7 +4,7 @@ import configparser
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote_to_bytes, urlsplit
 
 from eddy.models.errors import EddyError
 
@@ -32,15 +32,31 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
         raise EddyError(f"{uri}: cannot be used ({one_line(error)}); check the URI and the network") from None
 
 
+def path_of_file(uri: str) -> Path:
+    """The path that a file:// URI names, in which "%20" is a space.
+
+    Errors: EddyError for a URI of another machine, and for one without a path or with something behind it.
+    """
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
+        raise EddyError(f"{uri}: names no file of this machine; write file:///folder/file, or the path alone")
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's text, without the request's id that storages add."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.partition(" (Request ID:")[0]
 
 
+def _split(uri: str) -> SplitResult:
+    """The parts of a URI; a key may hold a "#", which begins a fragment elsewhere."""
+    return urlsplit(uri, allow_fragments=False)
+
+
 def _refuse_secrets(uri: str) -> None:
     """Errors: EddyError, which does not repeat the URI."""
-    parts = urlsplit(uri)
+    parts = _split(uri)
     options = parse_qs(parts.query)
     secret = parts.password is not None or (parts.scheme == "s3" and parts.username is not None)
     if secret or any(word in name.lower() for name in options for word in _SECRETS):
@@ -56,7 +72,7 @@ def _s3(uri: str) -> tuple[Any, str]:
     """
     from pyarrow.fs import S3FileSystem
 
-    parts = urlsplit(uri)
+    parts = _split(uri)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     unknown = options.keys() - {"region", "scheme", "endpoint_override"}
     if unknown or not parts.netloc:

@@ -101,6 +101,34 @@ def test_what_has_to_be_local_lies_in_the_cache_under_a_name_of_the_uri(
     assert remote.work_folder != (remote / "x").work_folder
 
 
+def test_a_place_is_the_same_with_and_without_a_slash_at_its_end(remote: Location) -> None:
+    """Two exports to one log, or two writers to one registry, take the same locks."""
+    slashed = located(f"{remote}//")
+    assert slashed == remote
+    assert slashed.work_folder == remote.work_folder == (remote / "x").parent.work_folder
+    assert str(located("s3://b/f/?region=eu-west-1")) == "s3://b/f?region=eu-west-1"
+
+
+def test_a_key_with_a_hash_is_that_key(remote: Location) -> None:
+    (remote / "events#1.csv").write(EVENTS)
+    assert located(f"{remote}/events#1.csv").path == f"{remote.path}/events#1.csv"
+    assert len(read_events(f"{remote}/events#1.csv")) == 2
+    with pytest.raises(EddyError, match="holds credentials"):
+        located("s3://bucket/log#1?access_key_secret=s3cr3t")
+
+
+def test_a_file_uri_names_the_path_that_it_was_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "my events, 50%?#.csv"
+    assert Path(located(path.as_uri())) == path
+    assert Path(located(path.as_uri().replace("file://", "file://localhost"))) == path
+
+
+@pytest.mark.parametrize("uri", ["file://", "file://events.csv", "file://other/events.csv", "file:///a?b"])
+def test_a_file_uri_that_names_no_file_here_is_refused(uri: str) -> None:
+    with pytest.raises(EddyError, match="names no file of this machine"):
+        located(uri)
+
+
 @pytest.mark.parametrize("name", ["events.csv", "events.csv.gz", "folder/day=1/part.csv"])
 def test_events_and_items_are_read_from_object_storage(remote: Location, name: str) -> None:
     content = gzip.compress(EVENTS) if name.endswith(".gz") else EVENTS
