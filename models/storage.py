@@ -281,9 +281,18 @@ def _types() -> Any:
     return FileType
 
 
+def raise_unless_gone(error: OSError) -> None:
+    """What a walk does where a folder cannot be listed: by itself it would pass over all that is in it. One
+    that is not there, or no longer, has nothing in it.
+    """
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def _local_files(root: Path) -> list[FileEntry]:
     """All files below a folder of this machine, as of about now: others may add and remove some meanwhile."""
-    paths = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    walk = os.walk(root, onerror=raise_unless_gone)
+    paths = sorted(Path(folder, name) for folder, _, names in walk for name in names)
     entries = []
     for path in paths:
         with suppress(FileNotFoundError):  # removed since
@@ -310,4 +319,4 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(one_line(error)) from None
 
 
-__all__ = ["FileEntry", "Location", "Place", "located", "one_line"]
+__all__ = ["FileEntry", "Location", "Place", "located", "one_line", "raise_unless_gone"]

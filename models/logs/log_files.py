@@ -9,7 +9,7 @@ from pathlib import Path
 from eddy.models.errors import EddyError
 from eddy.models.logs.formats.source import READABLE, path_error
 from eddy.models.logs.manifests import EARLIER_STATE, newest_manifests
-from eddy.models.storage import Location, Place, located, one_line
+from eddy.models.storage import Location, Place, located, one_line, raise_unless_gone
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class NoFiles(EddyError):
 def log_files(place: Place) -> list[LogFile]:
     """The file itself or, for a folder:
 
-    - of an event log with manifests, the parts that the newest manifests list: by day, bucket and offset;
+    - of an event log with manifests, or of a day or a bucket of it, the parts that the newest manifests list:
+      by day, bucket and offset;
     - of any other folder, all files under it, also by links, sorted by path, except those whose name, or the
       name of a folder on their path, begins with . or _.
 
@@ -52,16 +53,20 @@ def log_files(place: Place) -> list[LogFile]:
 def _files(location: Location) -> list[LogFile]:
     if location.is_file():
         return [LogFile(location)]
-    earlier = (location / EARLIER_STATE).is_file()
-    manifests = {} if earlier else newest_manifests(location)
+    log, inside = _log_around(location)
+    earlier = (log / EARLIER_STATE).is_file()
+    manifests = {} if earlier else newest_manifests(log)
     if manifests:
         parts = [
-            (part.day, bucket, part) for bucket, each in manifests.items() for part in each.manifest.parts
+            (part.day, bucket, part)
+            for bucket, each in manifests.items()
+            for part in each.manifest.parts
+            if part.path.startswith(inside)
         ]
         files = [
             LogFile(
-                location / part.path, tuple(part.path.split("/")[:-1]), bucket, part.rows, part.earliest_ms,
-                part.latest_ms,
+                log / part.path, tuple(part.path.removeprefix(inside).split("/")[:-1]), bucket, part.rows,
+                part.earliest_ms, part.latest_ms,
             )
             for _, bucket, part in sorted(parts, key=lambda each: (*each[:2], each[2].first_offset))
         ]  # fmt: skip
@@ -82,6 +87,17 @@ def _files(location: Location) -> list[LogFile]:
     return files
 
 
+def _log_around(folder: Location) -> tuple[Location, str]:
+    """The event log that a folder may be a day or a bucket of, and how paths of its parts begin there; the
+    folder itself, where it is neither. Beside the parts that count, such a folder holds replaced ones.
+    """
+    if folder.name.startswith("day="):
+        return folder.parent, f"{folder.name}/"
+    if folder.name.startswith("bucket=") and folder.parent.name.startswith("day="):
+        return folder.parent.parent, f"{folder.parent.name}/{folder.name}/"
+    return folder, ""
+
+
 def _visible_files(location: Location) -> list[tuple[Location, tuple[str, ...]]]:
     """The files under a folder, sorted, with the names of the folders that lead to each; on this machine also
     those to which links lead.
@@ -92,7 +108,7 @@ def _visible_files(location: Location) -> list[tuple[Location, tuple[str, ...]]]
         listed = [(file.location, file.folders) for file in location.files()]
         return [(file, names) for file, names in listed if not any(map(_is_hidden, (*names, file.name)))]
     root, paths = Path(location), list[Path]()
-    for at, folders, names in os.walk(root, followlinks=True):
+    for at, folders, names in os.walk(root, onerror=raise_unless_gone, followlinks=True):
         folder = Path(at)
         folders[:] = [name for name in folders if not (_is_hidden(name) or _leads_upwards(folder / name))]
         paths += [folder / name for name in names if not _is_hidden(name)]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eddy.models.errors import EddyError
 from eddy.models.logs.events import read_events
 from eddy.models.logs.log_files import log_files
 from eddy.models.logs.manifests import Part
@@ -133,3 +134,13 @@ def test_an_erasure_is_finished_after_a_kill_while_replaced_files_were_removed(
         event_log.tidy()
     assert len(list(small.rglob("*.parquet"))) == 2
     assert len(places(small)) == PARTS
+
+
+def test_a_day_of_the_log_has_each_event_once_while_replaced_files_are_there(small: Path) -> None:
+    with opened(small) as event_log:
+        assert event_log.merge_once() == PARTS
+    day = small / "day=2013-03-01"
+    assert len(read_events(day)) == len(read_events(day / "bucket=0000")) == PARTS
+    assert [(file.rows, file.folders) for file in log_files(day)] == [(PARTS, ("bucket=0000",))]
+    with pytest.raises(EddyError, match="no such file"):
+        read_events(small / "day=2013-04-01")

@@ -120,6 +120,24 @@ def test_a_link_to_nothing_is_refused_as_its_events_are_missing(tmp_path: Path) 
         read_events(tmp_path)
 
 
+@pytest.mark.parametrize("locked", ["day=1", "_manifest"])
+def test_a_folder_that_cannot_be_listed_is_refused_as_its_events_are_missing(
+    tmp_path: Path, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(table(), tmp_path / "day=0" / "a.parquet")
+    write(table(), tmp_path / locked / "b.parquet")
+    scandir = os.scandir
+
+    def refuses(path: Any = ".") -> Any:
+        if Path(path).name == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(EddyError, match=rf"cannot be listed \(.*Permission denied.*{locked}"):
+        read_events(tmp_path)
+
+
 def test_a_pipe_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(EddyError, match="is a pipe or a device; write what comes from it to a file first"):
