@@ -117,6 +117,12 @@ def test_a_key_with_a_hash_is_that_key(remote: Location) -> None:
         located("s3://bucket/log#1?access_key_secret=s3cr3t")
 
 
+def test_where_pyarrow_reads_the_uri_a_hash_is_written_by_its_number() -> None:
+    with pytest.raises(EddyError, match=r"gs://anonymous@bucket/log#1: cannot be used \(write %23 for #\)"):
+        located("gs://anonymous@bucket/log#1")
+    assert located("gs://anonymous@bucket/log%231").path == "bucket/log#1"
+
+
 def test_a_file_uri_names_the_path_that_it_was_made_of(tmp_path: Path) -> None:
     path = tmp_path / "my events, 50%?#.csv"
     assert Path(located(path.as_uri())) == path
