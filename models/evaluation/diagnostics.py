@@ -105,11 +105,21 @@ class Trajectory:
     items: list[str]  # [T]
     timestamp: NDArray[np.int64]  # [T] ms
     hidden: NDArray[np.float32]  # [T,H]
+    start: NDArray[np.float32] | None = None  # [H] before the first of these events, None = zeros
+
+    def latest(self, most: int) -> "Trajectory":
+        """The last events, at most so many."""
+        first = max(len(self.items) - most, 0)
+        if not first:
+            return self
+        items, timestamp, hidden = self.items[first:], self.timestamp[first:], self.hidden[first:]
+        return Trajectory(self.user, items, timestamp, hidden, self.hidden[first - 1])
 
     @property
     def move(self) -> NDArray[np.float32]:
         """How far each event moved the state: the norm of h' - h, float32[T]."""
-        before = np.vstack([np.zeros_like(self.hidden[:1]), self.hidden[:-1]])
+        start = np.zeros_like(self.hidden[:1]) if self.start is None else self.start
+        before = np.vstack([start, self.hidden[:-1]])
         return np.asarray(np.linalg.norm(self.hidden - before, axis=1))
 
 

@@ -29,7 +29,9 @@ last they explode.
 """
 
 _EVENTS_SHOWN = 36
-"""Columns of the hidden state's heat map, about: as many as the names under it leave room for."""
+"""Columns of the hidden state's heat map, about: as many as the names under it leave room for. Of users who
+all have many more, twice as many are shown, the latest: the names of thousands take minutes to draw.
+"""
 
 
 def draw_diagrams(folder: Path) -> list[Path]:
@@ -65,7 +67,7 @@ def measured_figures(version: Version, events: Events, titles: Mapping[str, str]
     ]
     clip = version.lineage.get("training", {}).get("clip", TrainConfig.clip)
     user = typical_user(events, rules, _EVENTS_SHOWN)
-    path = trajectory(recommender, vocabulary, events, rules, user)
+    path = trajectory(recommender, vocabulary, events, rules, user).latest(2 * _EVENTS_SHOWN)
     return {
         "gradients": gradients_figure(cell, reach, altered, clip),
         "memory": memory_figure(cell, memory(recommender, windows)),

@@ -214,6 +214,16 @@ def test_moves_are_distances_between_states_from_zero_on() -> None:
     assert Trajectory("u", ["a"] * 3, np.zeros(3, np.int64), hidden).move.tolist() == [5.0, 0.0, 1.0]
 
 
+def test_the_latest_part_of_a_trajectory_moves_as_the_whole() -> None:
+    events = log([9, 2])
+    path = trajectory(recommender("gru"), vocabulary(events), events, EVERY_EVENT, "u0")
+    latest = path.latest(4)
+    assert latest.items == path.items[-4:]
+    assert latest.timestamp.tolist() == path.timestamp[-4:].tolist()
+    assert latest.move.tolist() == path.move[-4:].tolist()
+    assert path.latest(9) is path
+
+
 def test_a_trajectory_of_an_unknown_user_is_refused() -> None:
     events = log([3])
     with pytest.raises(EddyError, match="no user 'nobody'"):

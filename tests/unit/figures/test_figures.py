@@ -56,6 +56,14 @@ def test_a_version_is_measured_on_a_log(tmp_path: Path, cell: str) -> None:
     assert overlaps(drawn["gradients"]) == overlaps(drawn["memory"]) == []
 
 
+def test_of_users_with_many_events_the_latest_are_shown(tmp_path: Path) -> None:
+    """The names of thousands would take minutes to draw, and nobody could read them."""
+    busy = stream(events=900, users=2)
+    version = publish(tmp_path / "registry", untrained(busy), {})
+    drawn = measured_figures(version, busy, {})["state"]
+    assert ": 72 events" in " ".join(text.get_text() for text in drawn.findobj(Text))
+
+
 def test_names_with_dollars_are_no_formulas_and_a_single_unit_has_a_picture(tmp_path: Path) -> None:
     version = publish(tmp_path / "registry", untrained(LONG, replace(SMALL, hidden=1)), {})
     users = [f"{name} $5 & ^$" for name in LONG.users]
