@@ -1,5 +1,6 @@
 """What a user may choose for a refresh, and the settings of the model that follow from it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from eddy.models.trained import Trained
 from eddy.models.training.train import train
 from eddy.models.training.trainer import ProgressCallback
 from eddy.models.training.warm_start import may_begin_from
+
+log = logging.getLogger("eddy.refresh")
 
 WARM_EPOCHS = 3
 """Epochs of a training that begins from the live version's weights, at most."""
@@ -126,5 +129,6 @@ def _training_of(version: Version) -> TrainConfig:
         return TrainConfig()
     try:
         return TrainConfig.from_dict(stored)
-    except (EddyError, TypeError):  # written by a release with other settings
+    except (EddyError, TypeError) as error:  # written by a release with other settings
+        log.warning("%s: its settings cannot be used (%s); training goes by the defaults", version.id, error)
         return TrainConfig()

@@ -1,6 +1,6 @@
 """What a refresh trains: the live version's settings, changed by what the user says."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ def test_another_cell_begins_with_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lineage", [{}, {"training": "fast"}, {"training": {"of_an_older_release": 1}}])
 def test_a_lineage_that_tells_no_settings_means_the_defaults(tmp_path: Path, lineage: dict[str, Any]) -> None:
     assert recipe_of(RefreshOptions(), live(tmp_path, lineage)).training == TrainConfig()
+
+
+def test_settings_that_cannot_be_used_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    version = live(tmp_path, {"training": asdict(TrainConfig()) | {"clip": None}})
+    assert recipe_of(RefreshOptions(), version).training == TrainConfig()
+    (line,) = caplog.messages
+    assert version.id in line
+    assert "clip" in line
 
 
 def test_without_a_live_version_the_defaults_are_trained_from_scratch() -> None:
