@@ -78,7 +78,11 @@ def test_the_commands_of_the_contract_exist() -> None:
         ),
         (["train", "--events", "events.csv", "--set", "device=meta"], "--set device=meta: torch cannot"),
         (["train", "--events", "events.csv", "--set", "threads=99999"], "threads is 99999"),
-        (["train", "--events", "events.csv", "--set", "dim=1000000000000"], "not enough memory"),
+        (["train", "--events", "events.csv", "--set", "dim=1000000000000"], "dim is 1000000000000"),
+        (
+            ["train", "--events", "events.csv", "--set", "dim=16777216", "--set", "item_buckets=16777216"],
+            "not enough memory",
+        ),
         (["train", "--events", "events.csv", "--announce"], "no Kafka cluster is named"),
         (
             ["train", "--events", "none.csv", "--registry", "events.csv"],
