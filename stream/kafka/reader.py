@@ -67,8 +67,9 @@ async def read_to_end(
     `take` works beside the reading, one batch after another; if it fails, no later batch is handed over
     and its exception is raised here. `expect` is told the first and the end offset of each partition before
     anything is read, and `ended` the end offset of a partition as soon as all of it is taken. start: the
-    first offset to read of some partitions; the others are read from the beginning. A transaction that is
-    still open is not waited for: a caller that must see its outcome fences its producer first.
+    first offset to read of some partitions; the others are read from the beginning, and so is one that ends
+    before that offset, since it has lost its end. A transaction that is still open is not waited for: who
+    must see its outcome fences its producer first.
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     if not tps:
@@ -77,6 +78,9 @@ async def read_to_end(
         # 1. Where to read from and to.
         await _seek(consumer, tps, start or {})
         end = await consumer.end_offsets(tps)
+        for tp in tps:
+            if (start or {}).get(tp.partition, 0) > end[tp]:
+                await consumer.seek_to_beginning(tp)
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])

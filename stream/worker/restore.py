@@ -239,8 +239,23 @@ class Restorer:
     # -- the changelog ----------------------------------------------------------------------------------
 
     async def _expect(self, tp: TopicPartition, first: int, end: int) -> None:
-        """Make room for the rows that the changelog may hold, and note how much there is to read."""
-        self._spans[tp.partition] = (first, end)
+        """Make room for the rows that the changelog may hold, and note how much there is to read.
+
+        Rows that are ahead of the changelog are forgotten: it has lost its end, and other records will take
+        these offsets.
+        """
+        number, copy = tp.partition, self.copies[tp.partition]
+        if copy.position is not None and copy.position > end:
+            log.warning(
+                "%s partition %d ends at offset %d, before %d, up to which it was read: the cluster has lost "
+                "records; restoring from its beginning", tp.topic, number, end, copy.position,
+            )  # fmt: skip
+            discard_snapshot(
+                snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
+            )
+            await self._forget_rows(number)
+            copy.position, copy.source, copy.damaged = None, RowCopy.source, {}
+        self._spans[number] = (first, end)
         room = min(end - first, RESERVE_ROWS)
         await self._run(lambda: self.engine.rows.reserve(room))
 

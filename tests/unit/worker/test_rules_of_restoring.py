@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from aiokafka import TopicPartition
 
+from eddy.stream.state.snapshots import Snapshot
+from eddy.stream.worker import partition_task
 from eddy.stream.worker.batch_loop import BatchLoop
 from tests.support.engines import random_version
 from tests.support.leaping_loop import in_leaping_time
@@ -147,6 +150,25 @@ async def test_a_snapshot_from_before_another_owner_s_work_is_brought_up_to_date
         await (await one_owner(stage, "b")).kill()
         await one_owner(stage, "a")
         await stage.require_promises()
+
+
+@in_leaping_time
+async def test_rows_that_are_ahead_of_a_changelog_which_lost_its_end_are_read_again_from_its_beginning(
+    tmp_path: Path, versions: Versions, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory_stage(tmp_path, versions.first) as stage:
+        worker = await one_owner(stage, "a")
+        with patch.object(partition_task, "Snapshot", ahead_of_the_changelog):
+            await worker.stop()
+        written, read = stage.changelog_records(), stage.changelog_records_read()
+        await one_owner(stage, "a")
+        assert stage.changelog_records_read() - read > written / 2  # all but the transactions' markers
+        assert sum("the cluster has lost records" in line for line in caplog.messages) == len(ALL)
+        await stage.require_promises()
+
+
+def ahead_of_the_changelog(position: int, *rest: Any) -> Snapshot:
+    return Snapshot(position + 1_000, *rest)
 
 
 async def one_owner(stage: MemoryStage, name: str) -> Member:
