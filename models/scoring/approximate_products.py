@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eddy.models.errors import EddyError
-from eddy.models.kernels.quantisation import TINY, quantise
+from eddy.models.kernels.quantisation import MIDDLE, TINY, quantise
 
 Precision = Literal["float32", "bfloat16", "int8", "auto"]
 
@@ -63,9 +63,7 @@ def exact_product(rows: Tensor) -> Product:
 
 
 def _int8(rows: Tensor) -> Product:
-    """Item rows as int8, queries as 7 bits (sums of products of 8 by 8 bits can overflow on AVX2), each with
-    a scale of its own.
-    """
+    """Item rows as int8, queries as 7 bits (see `MIDDLE`), each with a scale of its own."""
     scale = rows.abs().amax(dim=1).clamp(min=TINY) / 127
     onednn, whole = torch.ops.onednn, (rows / scale[:, None]).round()
     weight = onednn.qlinear_prepack(whole.to(torch.int8), None)
@@ -77,9 +75,9 @@ def _int8(rows: Tensor) -> Product:
         steps, unit = torch.empty(vector.shape, dtype=torch.uint8), torch.empty(len(vector), 1)
         quantise(vector.numpy(), steps.numpy(), unit.numpy())
         raw = onednn.qlinear_pointwise(
-            steps, 1.0, 128, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+            steps, 1.0, MIDDLE, weight, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        lost = torch.linalg.vector_norm(vector - unit * (steps.float() - 128), dim=1)
+        lost = torch.linalg.vector_norm(vector - unit * (steps.float() - MIDDLE), dim=1)
         return Products(raw, unit, torch.linalg.vector_norm(vector, dim=1) * residual + lost * norm)
 
     return product
