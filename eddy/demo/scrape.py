@@ -18,6 +18,8 @@ class Scraper:
         self._metrics_url = metrics_url
         self._board = board
         self._before: dict[str, float] = {}
+        self._of_version: dict[str, dict[str, float]] = {}
+        """the last figures of each version: a worker tells of those in use only"""
         self.quality: dict[str, float] = {}
         self.ready = False
         self.counting = False
@@ -37,7 +39,8 @@ class Scraper:
                     of_version[sample.labels["metric"]] = sample.value
                 else:
                     total[sample.name] = total.get(sample.name, 0.0) + sample.value
-        self.quality = over_versions(list(by_version.values()))
+        self._of_version |= by_version
+        self.quality = over_versions(list(self._of_version.values()))
         board = self._board
         board.take_applied(int(total.get("eddy_events_applied_total", 0)))
         board.lag = int(total.get("eddy_lag", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from eddy.demo.board import Board
 from eddy.demo.data import generated, split, watched_user
 from eddy.demo.freshness import Freshness
-from eddy.demo.scrape import Scraper, over_versions
+from eddy.demo.scrape import QUALITY, Scraper, over_versions
 from eddy.demo.summary import Summary
 from eddy.models.logs.events import Events
 from eddy.stream.records.settings import load_settings
@@ -81,6 +82,26 @@ def test_quality_counts_only_what_came_after_the_known_events() -> None:
     assert scraper.since() == {}
     scraper.quality = {"events": 200.0, "recall_at_20": 0.6}
     assert scraper.since() == pytest.approx({"events": 100, "recall_at_20": 0.3})
+
+
+def test_the_figures_of_a_version_that_is_gone_count_on() -> None:
+    """A worker tells of the versions in use."""
+    told = [{"first": 30}, {"first": 40, "second": 10}, {"second": 20}]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        events = told.pop(0)
+        lines = [f'{QUALITY}{{metric="events",version="{name}"}} {n}\n' for name, n in events.items()]
+        return httpx.Response(200, text="".join(lines))
+
+    async def scrape() -> list[float]:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            scraper, seen = Scraper(client, "http://worker/metrics", Board()), []
+            for _ in range(3):
+                await scraper.worker()
+                seen.append(scraper.quality["events"])
+            return seen
+
+    assert asyncio.run(scrape()) == [30, 50, 60]
 
 
 def test_generated_events_are_of_other_users_and_come_later() -> None:
