@@ -21,7 +21,6 @@ partition. Reading a tail costs something only after a crash.
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from eddy.models.errors import EddyError
 from eddy.stream.ingest.mapping import FieldMap
 from eddy.stream.ingest.source import Source
 from eddy.stream.kafka.clients import admin_client
+from eddy.stream.kafka.preparing import told_by_signals
 from eddy.stream.kafka.producers import new_producer, send_all
 from eddy.stream.kafka.security.granted import require_permissions
 from eddy.stream.kafka.starting import started
@@ -70,24 +70,23 @@ async def ingest(settings: Settings, topic: str, fields: FieldMap, until_end: bo
     can be mapped, and when Kafka refuses to go on.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    topic_id = await asyncio.to_thread(_check_topics, settings, topic)
-    try:
-        async with AsyncExitStack() as stack:
-            producer = await started(partial(new_producer, settings))
-            stack.push_async_callback(producer.stop)
-            thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="eddy-ingest"))
-            source = await _run_on(thread, lambda: Source(settings, topic, topic_id, fields))
-            stack.push_async_callback(_run_on, thread, source.close)
-            return await _copy(settings, source, producer, thread, stop, until_end)
-    except MessageSizeTooLargeError:
-        raise EddyError(
-            f"topic {settings.topics.events} takes no records: if `eddy repartition` is at work, start "
-            "ingest again after it; otherwise give the topic back its max.message.bytes"
-        ) from None
-    except (KafkaError, ProducerError) as error:
-        raise EddyError(f"ingesting {topic}: {type(error).__name__}: {error}") from error
+    with told_by_signals(stop.set):
+        topic_id = await asyncio.to_thread(_check_topics, settings, topic)
+        try:
+            async with AsyncExitStack() as stack:
+                producer = await started(partial(new_producer, settings))
+                stack.push_async_callback(producer.stop)
+                thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="eddy-ingest"))
+                source = await _run_on(thread, lambda: Source(settings, topic, topic_id, fields))
+                stack.push_async_callback(_run_on, thread, source.close)
+                return await _copy(settings, source, producer, thread, stop, until_end)
+        except MessageSizeTooLargeError:
+            raise EddyError(
+                f"topic {settings.topics.events} takes no records: if `eddy repartition` is at work, start "
+                "ingest again after it; otherwise give the topic back its max.message.bytes"
+            ) from None
+        except (KafkaError, ProducerError) as error:
+            raise EddyError(f"ingesting {topic}: {type(error).__name__}: {error}") from error
 
 
 def _check_topics(settings: Settings, topic: str) -> str:

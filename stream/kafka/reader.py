@@ -76,11 +76,11 @@ async def read_to_end(
         return {}
     async with _consumer(settings, tps) as consumer, _in_order() as do_next:
         # 1. Where to read from and to.
-        await _seek(consumer, tps, start or {})
+        start = start or {}
+        await _seek(consumer, tps, start)
         end = await consumer.end_offsets(tps)
-        for tp in tps:
-            if (start or {}).get(tp.partition, 0) > end[tp]:
-                await consumer.seek_to_beginning(tp)
+        if cut_short := [tp for tp in tps if start.get(tp.partition, 0) > end[tp]]:
+            await consumer.seek_to_beginning(*cut_short)
         if expect is not None:
             for tp in tps:
                 await expect(tp, await consumer.position(tp), end[tp])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -189,9 +190,12 @@ class Restorer:
 
     # -- snapshots --------------------------------------------------------------------------------------
 
+    def _snapshot_path(self, number: int) -> Path:
+        return snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
+
     async def _load_snapshot(self, number: int, copy: RowCopy) -> None:
         """Load the snapshot, if there is a usable one, block after block beside the engine's other work."""
-        path = snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
+        path = self._snapshot_path(number)
         try:
             with open_snapshot(path, self.topic_id, MAX_SNAPSHOT_AGE_MS) as snapshot:
                 await self._load_blocks(snapshot, number)
@@ -250,9 +254,7 @@ class Restorer:
                 "%s partition %d ends at offset %d, before %d, up to which it was read: the cluster has lost "
                 "records; restoring from its beginning", tp.topic, number, end, copy.position,
             )  # fmt: skip
-            discard_snapshot(
-                snapshot_path(self.settings.cache_dir, self.settings.group, self.topic_id, number)
-            )
+            discard_snapshot(self._snapshot_path(number))
             await self._forget_rows(number)
             copy.position, copy.source, copy.damaged = None, RowCopy.source, {}
         self._spans[number] = (first, end)
@@ -291,8 +293,7 @@ class Restorer:
         if stored.erased:
             await self._run(lambda: self.engine.erase_users([(number, user) for user in stored.erased]))
             # A crash must not find them again in an older snapshot.
-            group = self.settings.group
-            discard_snapshot(snapshot_path(self.settings.cache_dir, group, self.topic_id, number))
+            discard_snapshot(self._snapshot_path(number))
         for rows in stored.rows:
             await self._load(rows, number)
 

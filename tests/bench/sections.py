@@ -61,22 +61,21 @@ class Run:
                 recorded = json.loads(file.read_text(encoding="utf-8"))
                 self.figures[name], self.origins[name] = recorded[name], report.origin_of(recorded)
             return
+        self.figures[name] = None
         if self.left <= 0:
             self.log.miss(f"{name}: left out, no time is left")
-            self.figures[name] = None
             return
         try:
-            self.figures[name] = work()
+            measured = work()
         except (EddyError, ValueError) as error:
             self.log.miss(f"{name}: {error}")
-            self.figures[name] = None
             return
-        if not self.figures[name]:
+        if not measured:
             self.log.miss(f"{name}: nothing was measured")
-            self.figures[name] = None
             return
+        self.figures[name] = measured
         self.origins[name] = report.origin_of(self.machine)
-        result = {**self.machine, name: self.figures[name]}
+        result = {**self.machine, name: measured}
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
